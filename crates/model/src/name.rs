@@ -1,0 +1,341 @@
+//! Names: what people call things, and what the kernel does.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// The name of a project, machine, network or volume: `a-z`, `0-9` and `-`, starting with a letter, at
+/// most 40 characters. It is a DNS label, because every machine is found by it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Name(String);
+
+/// 63 is DNS's limit for a label; 40 leaves room for what we put before or after a name.
+pub const NAME_MAX_CHARS: usize = 40;
+
+/// Why a text is not a [`Name`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NameError {
+    /// Nothing there.
+    Empty,
+    /// More than [`NAME_MAX_CHARS`].
+    TooLong(usize),
+    /// Does not start with `a-z`.
+    Start(char),
+    /// Ends in `-`.
+    End,
+    /// Holds this character.
+    Char(char),
+    /// Has a meaning of its own.
+    Reserved,
+}
+
+/// Names that would be taken for something else in a DNS query or on the command line.
+const RESERVED: &[&str] = &["all", "auto", "gateway", "host", "localhost", "none", "stead", "user"];
+
+impl Name {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Name {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let Some(first) = text.chars().next() else { return Err(NameError::Empty) };
+        if let Some(bad) = text.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '-')) {
+            return Err(NameError::Char(bad));
+        }
+        if !first.is_ascii_lowercase() {
+            return Err(NameError::Start(first));
+        }
+        if text.ends_with('-') {
+            return Err(NameError::End);
+        }
+        if text.len() > NAME_MAX_CHARS {
+            return Err(NameError::TooLong(text.len()));
+        }
+        if RESERVED.contains(&text) {
+            return Err(NameError::Reserved);
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for NameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => write!(f, "a name cannot be empty"),
+            Self::TooLong(chars) => {
+                write!(f, "a name has at most {NAME_MAX_CHARS} characters, this has {chars}")
+            }
+            Self::Start(c) => write!(f, "a name starts with a letter `a-z`, not `{c}`"),
+            Self::End => write!(f, "a name cannot end with `-`"),
+            Self::Char(c) => write!(f, "a name holds only `a-z`, `0-9` and `-`, not `{c}`"),
+            Self::Reserved => write!(f, "this name is reserved"),
+        }
+    }
+}
+
+impl std::error::Error for NameError {}
+
+impl TryFrom<String> for Name {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<Name> for String {
+    fn from(name: Name) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// The name of a link, as the kernel takes it: 1 to 15 bytes, no `/`, no white space.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LinkName(String);
+
+/// The kernel's `IFNAMSIZ` less the closing NUL.
+pub const LINK_NAME_MAX_BYTES: usize = 15;
+
+impl LinkName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for LinkName {
+    type Err = LinkNameError;
+
+    fn from_str(text: &str) -> Result<Self, LinkNameError> {
+        let lawful = |c: char| c.is_ascii_graphic() && c != '/' && c != ':';
+        if text.is_empty()
+            || text.len() > LINK_NAME_MAX_BYTES
+            || matches!(text, "." | "..")
+            || !text.chars().all(lawful)
+        {
+            return Err(LinkNameError(text.to_owned()));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// This text cannot name a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkNameError(String);
+
+impl fmt::Display for LinkNameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "`{}` cannot name a link: 1 to {LINK_NAME_MAX_BYTES} characters, no `/`, `:` or space",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for LinkNameError {}
+
+impl TryFrom<String> for LinkName {
+    type Error = LinkNameError;
+
+    fn try_from(text: String) -> Result<Self, LinkNameError> {
+        text.parse()
+    }
+}
+
+impl From<LinkName> for String {
+    fn from(name: LinkName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for LinkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $id:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $id {
+            /// The project it belongs to.
+            pub project: Name,
+            /// Its own name.
+            pub name: Name,
+        }
+
+        impl $id {
+            /// Joins both names.
+            pub fn new(project: &Name, name: &Name) -> Self {
+                Self { project: project.clone(), name: name.clone() }
+            }
+        }
+
+        impl fmt::Display for $id {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&format!("{}.{}", self.name, self.project))
+            }
+        }
+
+        impl FromStr for $id {
+            type Err = IdError;
+
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                let parsed = text.split_once('.').and_then(|(name, project)| {
+                    Some(Self { project: project.parse().ok()?, name: name.parse().ok()? })
+                });
+                parsed.ok_or_else(|| IdError(text.to_owned()))
+            }
+        }
+
+        impl TryFrom<String> for $id {
+            type Error = IdError;
+
+            fn try_from(text: String) -> Result<Self, IdError> {
+                text.parse()
+            }
+        }
+
+        impl From<$id> for String {
+            fn from(id: $id) -> Self {
+                id.to_string()
+            }
+        }
+    };
+}
+
+id!(
+    /// A network of a project, written `lan.shop`.
+    NetworkId
+);
+id!(
+    /// A machine of a project, written `web.shop`.
+    MachineId
+);
+id!(
+    /// A volume of a project, written `data.shop`.
+    VolumeId
+);
+
+/// This text is not `name.project`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdError(String);
+
+impl fmt::Display for IdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` is not `name.project`", self.0)
+    }
+}
+
+impl std::error::Error for IdError {}
+
+/// A nic of a machine, written `web/lan.shop`: a machine has at most one on a network.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct NicId {
+    /// The project of both.
+    pub project: Name,
+    /// The machine that has it.
+    pub machine: Name,
+    /// The network it is on.
+    pub network: Name,
+}
+
+impl NicId {
+    /// The machine that has it.
+    pub fn machine(&self) -> MachineId {
+        MachineId::new(&self.project, &self.machine)
+    }
+
+    /// The network it is on.
+    pub fn network(&self) -> NetworkId {
+        NetworkId::new(&self.project, &self.network)
+    }
+}
+
+impl fmt::Display for NicId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{}/{}.{}", self.machine, self.network, self.project))
+    }
+}
+
+impl FromStr for NicId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let parsed = text.split_once('/').and_then(|(machine, rest)| {
+            let (network, project) = rest.split_once('.')?;
+            Some(Self {
+                project: project.parse().ok()?,
+                machine: machine.parse().ok()?,
+                network: network.parse().ok()?,
+            })
+        });
+        parsed.ok_or_else(|| IdError(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for NicId {
+    type Error = IdError;
+
+    fn try_from(text: String) -> Result<Self, IdError> {
+        text.parse()
+    }
+}
+
+impl From<NicId> for String {
+    fn from(id: NicId) -> Self {
+        id.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: Result<(), NameError>) {
+        assert_eq!(text.parse::<Name>().map(|name| assert_eq!(name.as_str(), text)), expected);
+    }
+
+    #[test]
+    fn a_name_is_a_dns_label_of_ours() {
+        check("web", Ok(()));
+        check("web-1", Ok(()));
+        check("a", Ok(()));
+        check("", Err(NameError::Empty));
+        check("1web", Err(NameError::Start('1')));
+        check("Web", Err(NameError::Char('W')));
+        check("web.lan", Err(NameError::Char('.')));
+        check("web-", Err(NameError::End));
+        check(&"a".repeat(41), Err(NameError::TooLong(41)));
+        check("localhost", Err(NameError::Reserved));
+    }
+
+    #[test]
+    fn ids_read_back_what_they_print() {
+        let nic: NicId = "web/lan.shop".parse().unwrap();
+        assert_eq!(nic.to_string(), "web/lan.shop");
+        assert_eq!(nic.machine().to_string(), "web.shop");
+        assert_eq!(nic.network(), "lan.shop".parse().unwrap());
+        assert!("web".parse::<MachineId>().is_err());
+        assert!("web/lan".parse::<NicId>().is_err());
+    }
+}

@@ -1,0 +1,296 @@
+//! A checked project: what a `stead.yaml` asks for, in types that cannot be wrong. What may be left to us
+//! (a subnet, an address, a MAC) is still open here; [`crate::resolve`] decides it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
+
+use crate::address::Mac;
+use crate::name::{LinkName, Name};
+
+/// What a project asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Project {
+    /// The project's name.
+    pub name: Name,
+    /// Its networks.
+    pub networks: BTreeMap<Name, Network>,
+    /// Its machines.
+    pub machines: BTreeMap<Name, Machine>,
+    /// Its volumes.
+    pub volumes: BTreeSet<Name>,
+}
+
+/// A network, as wanted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Who gives the machines their addresses.
+    pub addressing: Addressing,
+    /// What lies beyond it.
+    pub reach: Reach,
+    /// Its IPv4 subnet.
+    pub subnet: Subnet<Ipv4Net>,
+    /// Its IPv6 subnet, always a /64.
+    pub subnet6: Subnet<Ipv6Net>,
+    /// The largest packet.
+    pub mtu: u16,
+    /// The networks of this project that it is joined to (always both ways).
+    pub joins: BTreeSet<Name>,
+    /// What DHCP tells machines that boot from the network.
+    pub boot: Option<Boot>,
+}
+
+/// Who gives the machines of a network their addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Addressing {
+    /// We do: DHCPv4, DHCPv6, router advertisements and DNS.
+    Managed(Dhcp),
+    /// The machines' own set-up does, with the addresses that we planned; we serve DNS.
+    Static,
+    /// A machine of the lab does; we are not on this wire.
+    None,
+}
+
+/// How a managed network gives out addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dhcp {
+    /// The addresses for machines that we do not know, both ends included; none: strangers get no answer.
+    pub pool: Pool,
+    /// How long a lease holds, in seconds.
+    pub lease_s: u32,
+    /// Whether machines may also make themselves an address from their MAC.
+    pub slaac: bool,
+}
+
+/// The addresses for strangers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pool {
+    /// The last quarter of the subnet.
+    Auto,
+    /// Strangers get no answer.
+    Off,
+    /// From the first to the second, both included.
+    Range(Ipv4Addr, Ipv4Addr),
+}
+
+/// What lies beyond a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reach {
+    /// Whatever this computer reaches, behind its address.
+    Nat,
+    /// Nothing.
+    Isolated,
+    /// The real network behind this link of the computer.
+    Bridged(LinkName),
+}
+
+/// A subnet, as wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Subnet<T> {
+    /// One that nothing on this computer uses.
+    Auto,
+    /// This one.
+    Given(T),
+    /// None: the network does not carry this protocol.
+    Off,
+}
+
+/// What DHCP tells a machine that boots from the network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boot {
+    /// The file to load: a path for TFTP, or a URL.
+    pub file: String,
+    /// Where from; the network's gateway where absent.
+    pub server: Option<IpAddr>,
+}
+
+/// A machine, as wanted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// What kind of machine it is.
+    pub kind: Kind,
+    /// What runs it.
+    pub driver: Driver,
+    /// Its nics, in the order of the file: the first one has the default route.
+    pub nics: Vec<Nic>,
+    /// The ports of it that this computer publishes.
+    pub ports: Vec<Port>,
+    /// The machines that come before it.
+    pub depends_on: BTreeSet<Name>,
+}
+
+/// The kinds of machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Shares this computer's kernel; its nics are veth pairs.
+    Container,
+    /// Has a kernel of its own and little else; its nics are TAPs.
+    Microvm,
+    /// A whole computer; its nics are TAPs.
+    Vm,
+}
+
+/// What runs a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Driver {
+    /// Somebody else. We make its network namespace (container) or its TAPs (microvm, vm), and give it
+    /// its leases, names and ports.
+    External,
+}
+
+/// A nic of a machine, as wanted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nic {
+    /// The network it is on.
+    pub network: Name,
+    /// Its IPv4 address, where fixed.
+    pub address: Option<Ipv4Addr>,
+    /// Its IPv6 address, where fixed.
+    pub address6: Option<Ipv6Addr>,
+    /// Its MAC, where fixed.
+    pub mac: Option<Mac>,
+    /// More names for the machine on this network.
+    pub aliases: BTreeSet<Name>,
+    /// Whether it may speak with other addresses than its own.
+    pub guard: Guard,
+}
+
+/// Whether a nic may speak with other addresses than its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Guard {
+    /// Only its own MAC and addresses pass.
+    On,
+    /// Everything passes: a router, or a machine that holds machines.
+    Off,
+}
+
+/// A published port: what reaches `bind` goes to `target` of the machine.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Port {
+    /// The address and port of this computer.
+    pub bind: Bind,
+    /// The machine's port.
+    pub target: u16,
+}
+
+/// An address and port of this computer, for one protocol, written `127.0.0.1:8080/tcp`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Bind {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The address; `0.0.0.0` and `::` mean all.
+    pub address: IpAddr,
+    /// The port.
+    pub port: u16,
+}
+
+/// What a port carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// Streams.
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+impl fmt::Display for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            IpAddr::V4(address) => write!(f, "{address}:{}/{}", self.port, self.protocol),
+            IpAddr::V6(address) => write!(f, "[{address}]:{}/{}", self.port, self.protocol),
+        }
+    }
+}
+
+impl FromStr for Bind {
+    type Err = BindError;
+
+    fn from_str(text: &str) -> Result<Self, BindError> {
+        let parsed = text.split_once('/').and_then(|(socket, protocol)| {
+            let socket: SocketAddr = socket.parse().ok()?;
+            let protocol = match protocol {
+                "tcp" => Protocol::Tcp,
+                "udp" => Protocol::Udp,
+                _ => return None,
+            };
+            Some(Self { protocol, address: socket.ip(), port: socket.port() })
+        });
+        parsed.ok_or_else(|| BindError(text.to_owned()))
+    }
+}
+
+/// This text is not `address:port/protocol`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BindError(String);
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` is not `address:port/tcp` or `address:port/udp`", self.0)
+    }
+}
+
+impl std::error::Error for BindError {}
+
+impl TryFrom<String> for Bind {
+    type Error = BindError;
+
+    fn try_from(text: String) -> Result<Self, BindError> {
+        text.parse()
+    }
+}
+
+impl From<Bind> for String {
+    fn from(bind: Bind) -> Self {
+        bind.to_string()
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Container => "container",
+            Self::Microvm => "microvm",
+            Self::Vm => "vm",
+        })
+    }
+}
+
+impl fmt::Display for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::External => "external",
+        })
+    }
+}
+
+impl fmt::Display for Reach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nat => f.write_str("nat"),
+            Self::Isolated => f.write_str("isolated"),
+            Self::Bridged(link) => write!(f, "bridged:{link}"),
+        }
+    }
+}

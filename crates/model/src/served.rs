@@ -1,0 +1,104 @@
+//! What the switchboard serves: the whole of its configuration, as a value. It stands in one file, which a
+//! step rewrites and the switchboard reads again when told to.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
+
+use crate::address::Mac;
+use crate::name::{LinkName, MachineId, Name, NetworkId};
+use crate::project::{Bind, Boot};
+
+/// All that one switchboard serves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Served {
+    /// The networks it is on.
+    pub networks: BTreeMap<NetworkId, ServedNetwork>,
+    /// The ports it publishes.
+    pub ports: BTreeMap<Bind, Target>,
+}
+
+/// What it does on one network. It is not on networks with addressing `none`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServedNetwork {
+    /// The bridge, in the engine's namespace.
+    pub link: LinkName,
+    /// The bridge's MAC, which answers are sent from.
+    pub mac: Mac,
+    /// The largest packet, told to the machines.
+    pub mtu: u16,
+    /// Our IPv4 address there, and the subnet: router (where it routes) and DNS server.
+    pub gateway: Option<Ipv4Net>,
+    /// Our IPv6 address there, and the subnet.
+    pub gateway6: Option<Ipv6Net>,
+    /// Whether we are the default router: something lies beyond this network.
+    pub routes: bool,
+    /// What we do about addresses; absent where they are set by other means and only DNS is served.
+    pub dhcp: Option<ServedDhcp>,
+    /// The domain of the names below, `shop.stead`.
+    pub domain: String,
+    /// The machines that have a nic here.
+    pub hosts: BTreeMap<Mac, ServedHost>,
+    /// The networks it is joined to: their names are answered here too.
+    pub joins: Vec<NetworkId>,
+}
+
+/// How addresses are given out on a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServedDhcp {
+    /// For machines that we do not know, both ends included.
+    pub pool: Option<(Ipv4Addr, Ipv4Addr)>,
+    /// How long a lease holds, in seconds.
+    pub lease_s: u32,
+    /// Whether the router advertisement's prefix has the autonomous flag. DHCPv6 is always offered (the
+    /// managed and other flags are set).
+    pub slaac: bool,
+    /// What network boots are told.
+    pub boot: Option<Boot>,
+}
+
+/// A machine's nic, to the services.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServedHost {
+    /// The machine: its host name and its first DNS name.
+    pub name: Name,
+    /// More names.
+    pub aliases: Vec<Name>,
+    /// Its fixed IPv4 address.
+    pub address: Option<Ipv4Addr>,
+    /// Its fixed IPv6 address.
+    pub address6: Option<Ipv6Addr>,
+}
+
+/// Where a published port leads.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Target {
+    /// The machine, for messages.
+    pub machine: MachineId,
+    /// Its address in the engine's namespace. IPv6 clients are carried to an IPv4-only machine and the other
+    /// way round: this is the one address that is connected to.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_reads_back() {
+        let target = Target {
+            machine: "web.shop".parse().unwrap(),
+            address: IpAddr::V4(Ipv4Addr::new(10, 0, 5, 2)),
+            port: 80,
+        };
+        let bind: Bind = "[::1]:8080/udp".parse().unwrap();
+        let served = Served { networks: BTreeMap::new(), ports: BTreeMap::from([(bind, target)]) };
+        let text = serde_json::to_string(&served).unwrap();
+        assert!(text.contains("\"[::1]:8080/udp\""), "{text}");
+        assert_eq!(serde_json::from_str::<Served>(&text).unwrap(), served);
+    }
+}

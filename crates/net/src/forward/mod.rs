@@ -1,0 +1,1 @@
+//! Published ports: streams and datagrams carried from the host to a machine.

@@ -1,0 +1,1 @@
+//! DHCPv4, DHCPv6, router advertisements and DNS.
