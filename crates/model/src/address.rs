@@ -124,17 +124,27 @@ pub fn digest(parts: &[&str]) -> [u8; 16] {
     first
 }
 
-/// A link name of `prefix` and nine characters of base 32: 45 bits of what it is for.
-pub fn link_name(prefix: &str, parts: &[&str]) -> LinkName {
+/// A link name that a person can place and that no other of ours has: `stn-web-x7k2q` from a kind's letter,
+/// the first five characters of `name`, and 25 bits of what it is for. `taken` says which are in use; the
+/// next candidate is tried then, so names never collide.
+pub fn link_name(kind: char, name: &str, parts: &[&str], taken: &dyn Fn(&LinkName) -> bool) -> LinkName {
     const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-    let mut bits = u128::from_be_bytes(digest(parts));
-    let mut text = prefix.chars().take(6).collect::<String>();
-    for _ in 0..9 {
-        text.push(ALPHABET.get((bits & 31) as usize).copied().map_or('a', char::from));
-        bits >>= 5;
+    let readable: String = name.chars().take(5).collect();
+    for attempt in 0_u32.. {
+        let attempt = attempt.to_string();
+        let mut bits = u128::from_be_bytes(digest(&[parts, &[attempt.as_str()]].concat()));
+        let mut text = format!("st{kind}-{readable}-");
+        for _ in 0..5 {
+            text.push(ALPHABET.get((bits & 31) as usize).copied().map_or('a', char::from));
+            bits >>= 5;
+        }
+        if let Ok(link) = text.parse()
+            && !taken(&link)
+        {
+            return link;
+        }
     }
-    // A prefix is at most six characters long and all of the alphabet is lawful in a link's name.
-    text.parse().unwrap_or_else(|_| unreachable!("`{text}` is a lawful link name"))
+    unreachable!("fewer links than numbers")
 }
 
 /// The address `offset` places after the network's own.
@@ -187,9 +197,11 @@ mod tests {
 
     #[test]
     fn derived_link_names_fit_and_differ() {
-        let name = link_name("stn", &["shop", "web", "lan"]);
-        assert!(name.as_str().len() <= 15, "{name}");
-        assert_ne!(name, link_name("stn", &["shop", "webl", "an"]));
-        assert_eq!(name, link_name("stn", &["shop", "web", "lan"]));
+        let free = |_: &LinkName| false;
+        let name = link_name('n', "webserver", &["shop", "web", "lan"], &free);
+        assert!(name.as_str().len() == 15 && name.as_str().starts_with("stn-webse-"), "{name}");
+        assert_ne!(name, link_name('n', "webserver", &["shop", "webl", "an"], &free));
+        assert_eq!(name, link_name('n', "webserver", &["shop", "web", "lan"], &free));
+        assert_ne!(name, link_name('n', "webserver", &["shop", "web", "lan"], &|link| *link == name));
     }
 }

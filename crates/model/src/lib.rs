@@ -3,6 +3,12 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod lock;
 pub mod name;
+pub mod observed;
+pub mod plan;
+pub mod pretend;
 pub mod project;
+pub mod resolve;
 pub mod served;
+pub mod step;

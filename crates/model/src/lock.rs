@@ -1,0 +1,70 @@
+//! `stead.lock`: what was resolved once, so that a teammate gets the same lab. It is written beside the
+//! project file and meant to be committed.
+
+use std::collections::BTreeMap;
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
+
+use crate::name::Name;
+use crate::observed::Lease;
+use crate::plan::Wanted;
+
+/// What a project's open choices became.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lock {
+    /// The form of this file.
+    pub version: Version,
+    /// The subnets of networks.
+    pub networks: BTreeMap<Name, LockedNetwork>,
+    /// The addresses of nics, by machine and network.
+    pub machines: BTreeMap<Name, BTreeMap<Name, Lease>>,
+}
+
+/// The form of a lock file: so far there is one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Version {
+    /// The first.
+    #[default]
+    #[serde(rename = "1")]
+    One,
+}
+
+/// The subnets of a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedNetwork {
+    /// Its IPv4 subnet.
+    pub subnet: Option<Ipv4Net>,
+    /// Its IPv6 subnet.
+    pub subnet6: Option<Ipv6Net>,
+}
+
+impl Lock {
+    /// What a plan's choices pin.
+    pub fn new(wanted: &Wanted) -> Self {
+        let networks = wanted.networks.iter().map(|(id, network)| {
+            let subnet = network.gateway.map(|net| net.trunc());
+            let subnet6 = network.gateway6.map(|net| net.trunc());
+            (id.name.clone(), LockedNetwork { subnet, subnet6 })
+        });
+        let mut machines: BTreeMap<Name, BTreeMap<Name, Lease>> = BTreeMap::new();
+        for (id, nic) in &wanted.nics {
+            let of_machine = machines.entry(id.machine.clone()).or_default();
+            of_machine.insert(id.network.clone(), nic.lease.clone());
+        }
+        Self { version: Version::One, networks: networks.collect(), machines }
+    }
+
+    /// Reads a lock file.
+    pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+
+    /// The text of the file.
+    pub fn render(&self) -> String {
+        // A map with text keys always has a JSON form.
+        serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
+    }
+}

@@ -1,0 +1,306 @@
+//! What exists on this computer and carries our mark, and what of the computer bears on a decision.
+//! `Observed` holds nothing that is somebody else's, so nothing of theirs can be planned away.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
+
+use crate::address::Mac;
+use crate::name::{LinkName, MachineId, Name, NetworkId, NicId, VolumeId};
+use crate::project::{Bind, Driver, Guard, Kind, Reach};
+use crate::served::{ServedDhcp, Target};
+
+/// All of ours that exists, and the computer it exists on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Observed {
+    /// What this computer offers.
+    pub host: HostFacts,
+    /// The engine: its namespaces and the process that holds them.
+    pub engine: Engine,
+    /// Whether the switchboard runs.
+    pub switchboard: Switchboard,
+    /// The way out of the engine's namespace.
+    pub uplink: Option<Uplink>,
+    /// The projects on record, and where their files are.
+    pub projects: BTreeMap<Name, PathBuf>,
+    /// The networks that stand.
+    pub networks: BTreeMap<NetworkId, NetworkState>,
+    /// The machines that exist.
+    pub machines: BTreeMap<MachineId, MachineState>,
+    /// The nics that are on their networks.
+    pub nics: BTreeMap<NicId, NicState>,
+    /// The addresses on record.
+    pub leases: BTreeMap<NicId, Lease>,
+    /// The ports that are published.
+    pub ports: BTreeMap<Bind, Target>,
+    /// The volumes that exist.
+    pub volumes: BTreeSet<VolumeId>,
+}
+
+/// What this computer offers, and what of it is in use by others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct HostFacts {
+    /// This home's mark in names on the host, four characters.
+    pub home: String,
+    /// Where the computer's own routes lead, and what other homes have claimed.
+    pub taken: BTreeMap<IpNet, Taken>,
+    /// Whether each kind of uplink would work, and if not, why.
+    pub uplinks: Uplinks,
+    /// The links that a network can be bridged to.
+    pub links: BTreeMap<LinkName, HostLink>,
+}
+
+/// Who has an address range.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Taken {
+    /// A route of this computer by this link.
+    Route(LinkName),
+    /// Another home of stead on this computer.
+    Home,
+}
+
+/// Whether each kind of uplink would work here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Uplinks {
+    /// The kernel's path: a veth pair and address translation in the host's namespace.
+    pub veth: Result<(), Lack>,
+    /// pasta, a process that carries the traffic through ordinary sockets.
+    pub pasta: Result<(), Lack>,
+}
+
+/// What is missing, and what the user can do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Lack {
+    /// What is missing.
+    pub why: String,
+    /// What to do.
+    pub hint: String,
+}
+
+impl Default for Uplinks {
+    fn default() -> Self {
+        let lack = Lack { why: "not looked at".into(), hint: String::new() };
+        Self { veth: Err(lack.clone()), pasta: Err(lack) }
+    }
+}
+
+/// A link of this computer that a network may be bridged to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostLink {
+    /// A bridge: we add a port of ours.
+    Bridge,
+    /// A nic without addresses or master: it moves into the engine's namespace.
+    Idle,
+    /// A nic that the computer itself uses; why.
+    InUse(String),
+}
+
+/// The engine's namespaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Engine {
+    /// Nothing of it.
+    Absent,
+    /// It was killed, or was never finished: some processes or rules of it.
+    Partial,
+    /// Namespaces, their holder, and our rules in them.
+    Present,
+}
+
+/// The process that serves the networks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Switchboard {
+    /// It does not run.
+    Absent,
+    /// It runs, and answers.
+    Running,
+}
+
+/// The way out of the engine's namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Uplink {
+    /// A veth pair into the host's namespace, which forwards and translates.
+    Veth(VethUplink),
+    /// pasta.
+    Pasta,
+}
+
+/// The veth pair of an [`Uplink`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VethUplink {
+    /// The host's end.
+    pub link: LinkName,
+    /// The host's address and the transfer subnet; the engine has the next address.
+    pub transfer: Ipv4Net,
+    /// The same for IPv6, where the host forwards it.
+    pub transfer6: Option<Ipv6Net>,
+}
+
+/// A network as it stands: every choice made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkState {
+    /// The bridge.
+    pub link: LinkName,
+    /// Its MAC.
+    pub mac: Mac,
+    /// The largest packet.
+    pub mtu: u16,
+    /// Our IPv4 address on it and its subnet.
+    pub gateway: Option<Ipv4Net>,
+    /// Our IPv6 address on it and its subnet.
+    pub gateway6: Option<Ipv6Net>,
+    /// What lies beyond.
+    pub reach: Reach,
+    /// The networks of the same project it is joined to.
+    pub joins: BTreeSet<Name>,
+    /// What we serve there; nothing on networks with addressing `none`.
+    pub service: Option<Service>,
+}
+
+/// What we serve on a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// The domain of its names.
+    pub domain: String,
+    /// How addresses are given out; absent with addressing `static`.
+    pub dhcp: Option<ServedDhcp>,
+}
+
+/// A machine as it exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineState {
+    /// Its kind.
+    pub kind: Kind,
+    /// What runs it.
+    pub driver: Driver,
+}
+
+/// The addresses that are a nic's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Its MAC.
+    pub mac: Mac,
+    /// Its IPv4 address.
+    pub address: Option<Ipv4Addr>,
+    /// Its IPv6 address.
+    pub address6: Option<Ipv6Addr>,
+}
+
+/// A nic on its network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicState {
+    /// The link on the bridge: its end of the veth pair, or the TAP.
+    pub link: LinkName,
+    /// The other end.
+    pub end: NicEnd,
+    /// The largest packet.
+    pub mtu: u16,
+    /// Its addresses.
+    pub lease: Lease,
+    /// What it may speak with.
+    pub guard: GuardState,
+    /// More names for it.
+    pub aliases: BTreeSet<Name>,
+}
+
+/// The machine's side of a nic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NicEnd {
+    /// The other end of the veth pair, in the machine's namespace, by this name.
+    Veth(LinkName),
+    /// A TAP that a process of this user may open.
+    Tap(u32),
+}
+
+/// What a nic may speak with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GuardState {
+    /// Its own MAC, and these addresses.
+    Addresses(BTreeSet<IpAddr>),
+    /// Its own MAC, and any address: on this network addresses are not ours to give.
+    Mac,
+    /// Anything.
+    Off,
+}
+
+impl GuardState {
+    /// What a nic with this lease may speak with.
+    pub fn new(guard: Guard, lease: &Lease, network: &NetworkState) -> Self {
+        let Some(service) = &network.service else {
+            return match guard {
+                Guard::On => Self::Mac,
+                Guard::Off => Self::Off,
+            };
+        };
+        let slaac = service.dhcp.as_ref().is_some_and(|dhcp| dhcp.slaac);
+        let made = network.gateway6.filter(|_| slaac).map(|prefix| IpAddr::V6(lease.mac.slaac(prefix)));
+        match guard {
+            Guard::Off => Self::Off,
+            Guard::On => Self::Addresses(lease.addresses().into_iter().chain(made).collect()),
+        }
+    }
+}
+
+impl Lease {
+    /// Its addresses of both families.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        self.address.map(IpAddr::V4).into_iter().chain(self.address6.map(IpAddr::V6)).collect()
+    }
+}
+
+impl Observed {
+    /// A computer on which nothing of ours exists.
+    pub fn nothing(host: HostFacts) -> Self {
+        Self {
+            host,
+            engine: Engine::Absent,
+            switchboard: Switchboard::Absent,
+            uplink: None,
+            projects: BTreeMap::new(),
+            networks: BTreeMap::new(),
+            machines: BTreeMap::new(),
+            nics: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            volumes: BTreeSet::new(),
+        }
+    }
+}
+
+impl fmt::Display for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.addresses().iter().try_for_each(|address| write!(f, "{address} "))?;
+        write!(f, "{}", self.mac)
+    }
+}
+
+impl fmt::Display for NetworkState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let subnets = self.gateway.map(|net| net.trunc().to_string());
+        let subnets6 = self.gateway6.map(|net| net.trunc().to_string());
+        let texts = subnets.into_iter().chain(subnets6).chain([self.reach.to_string()]);
+        f.write_str(&texts.collect::<Vec<_>>().join(" "))
+    }
+}
+
+impl fmt::Display for Uplink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Veth(veth) => {
+                write!(f, "veth {} {}", veth.link, veth.transfer.trunc())?;
+                veth.transfer6.iter().try_for_each(|net| write!(f, " {}", net.trunc()))
+            }
+            Self::Pasta => write!(f, "pasta"),
+        }
+    }
+}

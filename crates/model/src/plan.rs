@@ -1,0 +1,318 @@
+//! The plan: the steps that turn what exists into what is wanted. Taking a project down is planning for
+//! nothing, so there is no separate tear-down code; after a failure the next command observes again and
+//! plans what is missing.
+//!
+//! A plan is a partial order. Its steps stand in an order that works, and each knows which earlier ones it
+//! has to wait for: those that touch a thing it touches, unless both only read it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::name::{MachineId, Name, NetworkId, NicId, VolumeId};
+use crate::observed::{Engine, MachineState, NetworkState, NicState, Observed, Switchboard, Uplink};
+use crate::project::{Bind, Reach};
+use crate::served::Target;
+use crate::step::{Change, Step, differences};
+
+/// What one project is to be, with every choice made ([`crate::resolve`]); or nothing at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The project this is about. Nothing of another project is touched.
+    pub project: Name,
+    /// Where its file is; absent when the project is to go.
+    pub directory: Option<PathBuf>,
+    /// The way out, if anything on this computer needs one.
+    pub uplink: Option<Uplink>,
+    /// Its networks.
+    pub networks: BTreeMap<NetworkId, NetworkState>,
+    /// Its machines, and those that come before each.
+    pub machines: BTreeMap<MachineId, (MachineState, BTreeSet<MachineId>)>,
+    /// Its nics.
+    pub nics: BTreeMap<NicId, NicState>,
+    /// Its published ports.
+    pub ports: BTreeMap<Bind, Target>,
+    /// Its volumes.
+    pub volumes: BTreeSet<VolumeId>,
+    /// Whether volumes that are not wanted are deleted.
+    pub unwanted_volumes: UnwantedVolumes,
+}
+
+/// What becomes of volumes that a project no longer names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnwantedVolumes {
+    /// They stay: data outlives machines.
+    Keep,
+    /// They are deleted.
+    Delete,
+}
+
+/// Steps in an order that works.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// The steps.
+    pub steps: Vec<Planned>,
+}
+
+/// A step of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Planned {
+    /// The step.
+    pub step: Step,
+    /// The keys of the project file that ask for it, or why else it is there.
+    pub why: String,
+    /// The earlier steps that come before it, by their place.
+    pub after: BTreeSet<usize>,
+}
+
+impl Wanted {
+    /// Nothing of this project; volumes stay unless they are to be deleted.
+    pub fn nothing(project: &Name, seen: &Observed, unwanted_volumes: UnwantedVolumes) -> Self {
+        let others_need_it =
+            seen.networks.iter().any(|(id, n)| id.project != *project && n.reach == Reach::Nat);
+        Self {
+            project: project.clone(),
+            directory: None,
+            uplink: seen.uplink.clone().filter(|_| others_need_it),
+            networks: BTreeMap::new(),
+            machines: BTreeMap::new(),
+            nics: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            volumes: BTreeSet::new(),
+            unwanted_volumes,
+        }
+    }
+}
+
+/// The steps that turn what exists into what is wanted; none if it already is.
+pub fn plan(wanted: &Wanted, seen: &Observed) -> Plan {
+    // Take away before adding, so that names and addresses are free again.
+    let mut steps = removals(wanted, seen);
+    let left = steps.iter().fold(seen.clone(), |left, (step, _)| left.without(step));
+    steps.extend(additions(wanted, &left));
+    Plan { steps: ordered(steps) }
+}
+
+type Reasoned = (Step, String);
+
+/// Whether a standing network has to go before the wanted one can stand.
+fn must_replace(from: &NetworkState, to: &NetworkState) -> bool {
+    let fixed = |n: &NetworkState| (n.link.clone(), n.mac, n.gateway, n.gateway6, n.service.is_some());
+    fixed(from) != fixed(to) || (from.reach != to.reach && (is_bridged(from) || is_bridged(to)))
+}
+
+fn is_bridged(network: &NetworkState) -> bool {
+    matches!(network.reach, Reach::Bridged(_))
+}
+
+/// Whether a nic can become the wanted one without being taken off its network.
+fn can_change(from: &NicState, to: &NicState) -> bool {
+    from.link == to.link && from.end == to.end && from.mtu == to.mtu && from.lease == to.lease
+}
+
+fn removals(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
+    let mut steps = Vec::new();
+    let mut seen = seen.clone();
+    if seen.engine == Engine::Partial {
+        // All that a dead engine held went with it; what is left is taken away whole.
+        steps.push((Step::EngineStop, "it was cut off".to_owned()));
+        seen = seen.without(&Step::EngineStop);
+    }
+    let seen = &seen;
+    let goes = networks_that_go(wanted, seen);
+    for (bind, target) in seen.ports.iter().filter(|(_, target)| target.machine.project == wanted.project) {
+        if wanted.ports.get(bind) != Some(target) {
+            let why = format!("machines.{}.ports", target.machine.name);
+            steps.push((Step::PortRemove(*bind, target.clone()), why));
+        }
+    }
+    for (id, from) in seen.nics.iter().rev().filter(|(id, _)| id.project == wanted.project) {
+        let stays = wanted.nics.get(id).is_some_and(|to| can_change(from, to))
+            && machine_stays(wanted, seen, id)
+            && !goes.contains_key(&id.network());
+        if !stays {
+            let why = format!("machines.{}.networks.{}", id.machine, id.network);
+            steps.push((Step::NicRemove(id.clone()), why));
+        }
+    }
+    steps.extend(record_removals(wanted, seen));
+    steps.extend(goes.into_iter().rev().map(|(id, why)| (Step::NetworkRemove(id), why)));
+    steps.extend(engine_removals(wanted, seen));
+    // The project's record goes last, so that a plan cut short is found again.
+    let keeps_volumes = wanted.unwanted_volumes == UnwantedVolumes::Keep
+        && seen.volumes.iter().any(|id| id.project == wanted.project);
+    if wanted.directory.is_none() && seen.projects.contains_key(&wanted.project) && !keeps_volumes {
+        steps.push((Step::ProjectRemove(wanted.project.clone()), "nothing of it is left".to_owned()));
+    }
+    steps
+}
+
+/// The project's networks that have to go, and why.
+fn networks_that_go(wanted: &Wanted, seen: &Observed) -> BTreeMap<NetworkId, String> {
+    let standing = seen.networks.iter().filter(|(id, _)| id.project == wanted.project);
+    let goes = standing.filter_map(|(id, from)| match wanted.networks.get(id) {
+        None => Some((id.clone(), format!("networks.{}", id.name))),
+        Some(to) if must_replace(from, to) => {
+            Some((id.clone(), format!("networks.{} ({})", id.name, differences(from, to))))
+        }
+        Some(_) => None,
+    });
+    goes.collect()
+}
+
+/// Whether the machine of a nic stays as it is.
+fn machine_stays(wanted: &Wanted, seen: &Observed, nic: &NicId) -> bool {
+    let id = nic.machine();
+    wanted.machines.get(&id).map(|(state, _)| state) == seen.machines.get(&id)
+}
+
+/// What goes of leases, machines and volumes.
+fn record_removals(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
+    let ours = |project: &Name| *project == wanted.project;
+    let mut steps = Vec::new();
+    for (id, lease) in seen.leases.iter().rev().filter(|(id, _)| ours(&id.project)) {
+        if wanted.nics.get(id).is_none_or(|nic| nic.lease != *lease) {
+            let why = format!("machines.{}.networks.{}", id.machine, id.network);
+            steps.push((Step::LeaseRemove(id.clone(), lease.clone()), why));
+        }
+    }
+    for (id, state) in seen.machines.iter().rev().filter(|(id, _)| ours(&id.project)) {
+        if wanted.machines.get(id).is_none_or(|(to, _)| to != state) {
+            steps.push((Step::MachineRemove(id.clone()), format!("machines.{}", id.name)));
+        }
+    }
+    if wanted.unwanted_volumes == UnwantedVolumes::Delete {
+        let unwanted = seen.volumes.iter().filter(|id| ours(&id.project) && !wanted.volumes.contains(id));
+        steps.extend(unwanted.map(|id| (Step::VolumeRemove(id.clone()), format!("volumes.{}", id.name))));
+    }
+    steps
+}
+
+/// What goes of the engine: all of it with the last network, else the way out if it is to be another.
+fn engine_removals(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
+    if seen.engine == Engine::Absent {
+        return Vec::new();
+    }
+    let others = seen.networks.keys().any(|id| id.project != wanted.project)
+        || seen.machines.keys().any(|id| id.project != wanted.project);
+    let mut steps = Vec::new();
+    let needed = others || needs_engine(wanted);
+    if let Some(uplink) =
+        seen.uplink.clone().filter(|uplink| !needed || wanted.uplink.as_ref() != Some(uplink))
+    {
+        steps.push((Step::UplinkRemove(uplink), "no network needs it as it is".to_owned()));
+    }
+    if !needed {
+        steps.push((Step::EngineStop, "no network is left".to_owned()));
+    }
+    steps
+}
+
+fn needs_engine(wanted: &Wanted) -> bool {
+    !wanted.networks.is_empty() || !wanted.machines.is_empty()
+}
+
+fn additions(wanted: &Wanted, left: &Observed) -> Vec<Reasoned> {
+    let mut steps = Vec::new();
+    if let Some(directory) = &wanted.directory
+        && left.projects.get(&wanted.project) != Some(directory)
+    {
+        steps.push((Step::ProjectAdd(wanted.project.clone(), directory.clone()), "name".to_owned()));
+    }
+    if needs_engine(wanted) {
+        let why = || "the first network or machine needs it".to_owned();
+        steps.extend((left.engine != Engine::Present).then(|| (Step::EngineStart, why())));
+        steps.extend((left.switchboard == Switchboard::Absent).then(|| (Step::SwitchboardStart, why())));
+    }
+    if let Some(uplink) = wanted.uplink.clone().filter(|uplink| left.uplink.as_ref() != Some(uplink)) {
+        steps.push((Step::UplinkAdd(uplink), "a network reaches out by `nat`".to_owned()));
+    }
+    for (id, to) in &wanted.networks {
+        let why = format!("networks.{}", id.name);
+        match left.networks.get(id) {
+            None => steps.push((Step::NetworkAdd(id.clone(), to.clone()), why)),
+            Some(from) if from != to => {
+                let change = Change { from: from.clone(), to: to.clone() };
+                steps.push((Step::NetworkChange(id.clone(), change), why));
+            }
+            Some(_) => {}
+        }
+    }
+    let volumes = wanted.volumes.iter().filter(|id| !left.volumes.contains(id));
+    steps.extend(volumes.map(|id| (Step::VolumeAdd(id.clone()), format!("volumes.{}", id.name))));
+    steps.extend(machine_additions(wanted, left));
+    for (bind, target) in wanted.ports.iter().filter(|(bind, target)| left.ports.get(bind) != Some(target)) {
+        let why = format!("machines.{}.ports", target.machine.name);
+        steps.push((Step::PortAdd(*bind, target.clone()), why));
+    }
+    steps
+}
+
+fn machine_additions(wanted: &Wanted, left: &Observed) -> Vec<Reasoned> {
+    let mut steps = Vec::new();
+    for (id, nic) in wanted.nics.iter().filter(|(id, nic)| left.leases.get(id) != Some(&nic.lease)) {
+        let why = format!("machines.{}.networks.{}", id.machine, id.network);
+        steps.push((Step::LeaseAdd(id.clone(), nic.lease.clone()), why));
+    }
+    for id in in_dependency_order(wanted) {
+        let Some((state, after)) = wanted.machines.get(&id) else { continue };
+        if left.machines.get(&id) != Some(state) {
+            let step = Step::MachineAdd(id.clone(), *state, after.clone());
+            steps.push((step, format!("machines.{}", id.name)));
+        }
+        for (nic, to) in wanted.nics.iter().filter(|(nic, _)| nic.machine() == id) {
+            let why = format!("machines.{}.networks.{}", nic.machine, nic.network);
+            match left.nics.get(nic) {
+                None => steps.push((Step::NicAdd(nic.clone(), to.clone()), why)),
+                Some(from) if from != to => {
+                    let change = Change { from: from.clone(), to: to.clone() };
+                    steps.push((Step::NicChange(nic.clone(), change), why));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    steps
+}
+
+/// The machines, each behind those it depends on. A checked project has no cycle; were there one, its
+/// machines would come last, in the order of their names.
+fn in_dependency_order(wanted: &Wanted) -> Vec<MachineId> {
+    let mut order: Vec<MachineId> = Vec::new();
+    let mut waiting: Vec<&MachineId> = wanted.machines.keys().collect();
+    while !waiting.is_empty() {
+        let is_ready = |id: &&MachineId| {
+            let after = wanted.machines.get(*id).map(|(_, after)| after);
+            after.is_none_or(|after| after.iter().all(|other| !waiting.contains(&other)))
+        };
+        let ready: Vec<&MachineId> = waiting.iter().copied().filter(|id| is_ready(id)).collect();
+        let ready = if ready.is_empty() { waiting.clone() } else { ready };
+        waiting.retain(|id| !ready.contains(id));
+        order.extend(ready.into_iter().cloned());
+    }
+    order
+}
+
+/// Adds to each step the earlier ones it has to wait for: for each thing the last step that wrote it, and
+/// for what it writes itself also the steps that have read it since.
+fn ordered(steps: Vec<Reasoned>) -> Vec<Planned> {
+    let mut writer = BTreeMap::new();
+    let mut readers: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+    let mut planned = Vec::new();
+    for (place, (step, why)) in steps.into_iter().enumerate() {
+        let (reads, writes) = (step.reads(), step.writes());
+        let mut after: BTreeSet<usize> = BTreeSet::new();
+        after.extend(reads.iter().chain(&writes).filter_map(|thing| writer.get(thing)));
+        after.extend(writes.iter().filter_map(|thing| readers.get(thing)).flatten());
+        for thing in reads {
+            readers.entry(thing).or_default().push(place);
+        }
+        for thing in writes {
+            readers.remove(&thing);
+            writer.insert(thing, place);
+        }
+        planned.push(Planned { step, why, after });
+    }
+    planned
+}

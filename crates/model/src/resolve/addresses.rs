@@ -1,0 +1,113 @@
+//! Which subnets, addresses and MACs are chosen: candidates in an order that depends only on what they are
+//! for, of which the first free one is taken.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::address::{Mac, digest, nth4, nth6};
+use crate::name::{NetworkId, NicId};
+use crate::observed::NetworkState;
+use crate::project::{Dhcp, Pool};
+
+/// Subnets are taken from these, first to last: rarely used, then what others use too.
+const POOLS: [([u8; 4], u8); 3] = [([10, 64, 0, 0], 10), ([172, 16, 0, 0], 12), ([192, 168, 0, 0], 16)];
+
+/// The prefix of an automatic subnet: 253 machines.
+const AUTO_PREFIX: u8 = 24;
+
+/// Transfer subnets of veth uplinks are taken from here.
+const TRANSFER_POOL: ([u8; 4], u8) = ([10, 63, 0, 0], 16);
+
+/// The candidates for the transfer subnet of a home's veth uplink.
+pub(super) fn transfer_subnets(home: &str) -> impl Iterator<Item = Ipv4Net> + use<> {
+    let (base, prefix) = TRANSFER_POOL;
+    subnets_of(base, prefix, 30, &["uplink", home])
+}
+
+/// The IPv6 transfer subnet of a home's veth uplink: a unique local one.
+pub(super) fn transfer_subnet6(home: &str) -> Option<Ipv6Net> {
+    let bits = u128::from_be_bytes(digest(&["uplink", home])) >> 8;
+    Ipv6Net::new(Ipv6Addr::from((0xfd << 120) | bits), 126).ok().map(|net| net.trunc())
+}
+
+/// Whether two ranges share an address.
+pub(super) fn overlap(a: IpNet, b: IpNet) -> bool {
+    a.contains(&b.network()) || b.contains(&a.network())
+}
+
+/// The candidates for an automatic subnet: every pool in turn, each from a place of the network's own.
+pub(super) fn auto_subnets(id: &NetworkId) -> impl Iterator<Item = Ipv4Net> {
+    let parts = ["subnet".to_owned(), id.to_string()];
+    POOLS.into_iter().flat_map(move |(base, prefix)| {
+        subnets_of(base, prefix, AUTO_PREFIX, &parts.each_ref().map(String::as_str))
+    })
+}
+
+/// The subnets of length `prefix` in a pool, from a place that `parts` decide, once round.
+fn subnets_of(base: [u8; 4], pool: u8, prefix: u8, parts: &[&str]) -> impl Iterator<Item = Ipv4Net> + use<> {
+    let count = 1_u32 << (prefix - pool);
+    let [a, b, c, d, ..] = digest(parts);
+    let first = u32::from_be_bytes([a, b, c, d]) % count;
+    let base = u32::from_be_bytes(base);
+    (0..count).filter_map(move |step| {
+        let place = first.wrapping_add(step) % count;
+        Ipv4Net::new(Ipv4Addr::from(base + (place << (32 - prefix))), prefix).ok()
+    })
+}
+
+/// A unique local /64 (RFC 4193): its 40 bits of global id and 16 of subnet are a digest.
+pub(super) fn ula(home: &str, id: &NetworkId, attempt: u32) -> Ipv6Net {
+    let bits = u128::from_be_bytes(digest(&["ula", home, &id.to_string(), &attempt.to_string()]));
+    let address = Ipv6Addr::from((0xfd << 120) | ((bits >> 8) & !u128::from(u64::MAX)));
+    Ipv6Net::new_assert(address, 64)
+}
+
+/// The strangers' addresses of a subnet.
+pub(super) fn pool(dhcp: &Dhcp, subnet: Ipv4Net) -> Option<(Ipv4Addr, Ipv4Addr)> {
+    match dhcp.pool {
+        Pool::Off => None,
+        Pool::Range(first, last) => Some((first, last)),
+        Pool::Auto => {
+            let size = 1_u32.checked_shl(u32::from(32 - subnet.prefix_len()))?;
+            // The last quarter, less the broadcast address.
+            Some((nth4(subnet, size - size / 4)?, nth4(subnet, size - 2)?))
+        }
+    }
+}
+
+/// Whether a machine can have this address of its network: not ours, not for strangers.
+pub(super) fn is_usable(network: &NetworkState, address: Ipv4Addr) -> bool {
+    let strangers = network.service.as_ref().and_then(|s| s.dhcp.as_ref()).and_then(|dhcp| dhcp.pool);
+    network.gateway.is_some_and(|net| {
+        net.contains(&address)
+            && address != net.addr()
+            && address != net.network()
+            && address != net.broadcast()
+    }) && strangers.is_none_or(|(first, last)| address < first || address > last)
+}
+
+pub(super) fn free_address(network: &NetworkState, used: &BTreeSet<IpAddr>) -> Option<Ipv4Addr> {
+    let subnet = network.gateway?;
+    let candidates = (2..).map_while(|offset| nth4(subnet, offset));
+    candidates.into_iter().find(|a| is_usable(network, *a) && !used.contains(&IpAddr::V4(*a)))
+}
+
+/// The same host number as in IPv4 where it is free, else the first that is.
+pub(super) fn free_address6(
+    network: &NetworkState,
+    address: Option<Ipv4Addr>,
+    used: &BTreeSet<IpAddr>,
+) -> Option<Ipv6Addr> {
+    let subnet = network.gateway6?;
+    let number = address.zip(network.gateway).map(|(a, net)| u32::from(a) - u32::from(net.network()));
+    let candidates = number.map(u128::from).into_iter().chain(2..).map_while(|offset| nth6(subnet, offset));
+    candidates.into_iter().find(|a| *a != subnet.addr() && !used.contains(&IpAddr::V6(*a)))
+}
+
+pub(super) fn free_mac(id: &NicId, macs: &BTreeSet<(NetworkId, Mac)>) -> Mac {
+    let candidates = (0_u32..).map(|attempt| Mac::derived(&[&id.to_string(), &attempt.to_string()]));
+    let mut free = candidates.filter(|mac| !macs.contains(&(id.network(), *mac)));
+    free.next().unwrap_or_else(|| unreachable!("fewer nics than numbers"))
+}

@@ -1,0 +1,219 @@
+//! The steps between what exists and what is wanted. A step is data that carries every choice; its one-line
+//! `Display` is the dry run, the progress line, the expected text in tests and the context of an error.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::name::{MachineId, Name, NetworkId, NicId, VolumeId};
+use crate::observed::{Lease, MachineState, NetworkState, NicEnd, NicState, Uplink};
+use crate::project::{Bind, Kind, Reach};
+use crate::served::Target;
+
+/// One change to this computer. Every step can be done again after it was cut off half-way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// Records where a project's file is.
+    ProjectAdd(Name, PathBuf),
+    /// Forgets a project.
+    ProjectRemove(Name),
+    /// Makes the engine's namespaces, with our rules in them.
+    EngineStart,
+    /// Takes away the engine, the switchboard and all that is left in there.
+    EngineStop,
+    /// Starts the process that serves the networks.
+    SwitchboardStart,
+    /// Gives the engine a way out.
+    UplinkAdd(Uplink),
+    /// Takes the way out away.
+    UplinkRemove(Uplink),
+    /// Makes a network and serves it.
+    NetworkAdd(NetworkId, NetworkState),
+    /// Changes a network under its machines.
+    NetworkChange(NetworkId, Change<NetworkState>),
+    /// Takes a network away.
+    NetworkRemove(NetworkId),
+    /// Records the addresses of a nic.
+    LeaseAdd(NicId, Lease),
+    /// Frees the addresses of a nic.
+    LeaseRemove(NicId, Lease),
+    /// Makes a machine; it comes after these others.
+    MachineAdd(MachineId, MachineState, BTreeSet<MachineId>),
+    /// Takes a machine away; these others go before it.
+    MachineRemove(MachineId),
+    /// Puts a nic on its network.
+    NicAdd(NicId, NicState),
+    /// Changes what a nic may do and is called.
+    NicChange(NicId, Change<NicState>),
+    /// Takes a nic off its network.
+    NicRemove(NicId),
+    /// Publishes a port.
+    PortAdd(Bind, Target),
+    /// Closes a published port.
+    PortRemove(Bind, Target),
+    /// Makes a volume.
+    VolumeAdd(VolumeId),
+    /// Deletes a volume and all that is in it.
+    VolumeRemove(VolumeId),
+}
+
+/// From one state to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Change<T> {
+    /// As it is.
+    pub from: T,
+    /// As it is to be.
+    pub to: T,
+}
+
+/// A thing that a step reads or writes: two steps that touch the same one keep their order.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Thing {
+    /// A project's record.
+    Project(Name),
+    /// The engine.
+    Engine,
+    /// The switchboard.
+    Switchboard,
+    /// The way out.
+    Uplink,
+    /// A network.
+    Network(NetworkId),
+    /// A machine.
+    Machine(MachineId),
+    /// An address on a network.
+    Address(NetworkId, IpAddr),
+    /// A nic with its lease.
+    Nic(NicId),
+    /// A port of this computer.
+    Port(Bind),
+    /// A volume.
+    Volume(VolumeId),
+}
+
+impl Step {
+    /// Whether this step destroys what cannot be made again.
+    pub fn loses_data(&self) -> bool {
+        matches!(self, Self::VolumeRemove(_))
+    }
+
+    /// What must be as it is while this step runs.
+    pub fn reads(&self) -> BTreeSet<Thing> {
+        use Thing::{Engine, Machine, Network, Project, Switchboard, Uplink};
+        match self {
+            Self::ProjectAdd(..) | Self::ProjectRemove(_) | Self::EngineStart | Self::EngineStop => [].into(),
+            Self::SwitchboardStart | Self::UplinkAdd(_) | Self::UplinkRemove(_) => [Engine].into(),
+            Self::NetworkAdd(id, state) | Self::NetworkChange(id, Change { to: state, .. }) => {
+                let mut things = BTreeSet::from([Engine, Switchboard, Project(id.project.clone())]);
+                things.extend((state.reach == Reach::Nat).then_some(Uplink));
+                things
+            }
+            Self::NetworkRemove(id) => [Engine, Switchboard, Uplink, Project(id.project.clone())].into(),
+            Self::LeaseAdd(id, _) | Self::LeaseRemove(id, _) => {
+                [Network(id.network()), Project(id.project.clone())].into()
+            }
+            Self::MachineAdd(id, state, after) => {
+                let others = after.iter().cloned().map(Machine);
+                let engine = (state.kind == Kind::Container).then_some(Engine);
+                others.chain(engine).chain([Project(id.project.clone())]).collect()
+            }
+            Self::MachineRemove(id) => [Engine, Project(id.project.clone())].into(),
+            Self::NicAdd(id, _) | Self::NicChange(id, _) | Self::NicRemove(id) => {
+                [Engine, Switchboard, Machine(id.machine()), Network(id.network())].into()
+            }
+            Self::PortAdd(_, target) | Self::PortRemove(_, target) => {
+                [Switchboard, Machine(target.machine.clone())].into()
+            }
+            Self::VolumeAdd(id) | Self::VolumeRemove(id) => [Project(id.project.clone())].into(),
+        }
+    }
+
+    /// What this step changes.
+    pub fn writes(&self) -> BTreeSet<Thing> {
+        match self {
+            Self::ProjectAdd(name, _) | Self::ProjectRemove(name) => [Thing::Project(name.clone())].into(),
+            Self::EngineStart => [Thing::Engine].into(),
+            Self::EngineStop => [Thing::Engine, Thing::Switchboard, Thing::Uplink].into(),
+            Self::SwitchboardStart => [Thing::Switchboard].into(),
+            Self::UplinkAdd(_) | Self::UplinkRemove(_) => [Thing::Uplink].into(),
+            Self::NetworkAdd(id, _) | Self::NetworkChange(id, _) | Self::NetworkRemove(id) => {
+                [Thing::Network(id.clone())].into()
+            }
+            Self::LeaseAdd(id, lease) | Self::LeaseRemove(id, lease) => {
+                let addresses = lease.addresses().into_iter().map(|a| Thing::Address(id.network(), a));
+                addresses.chain([Thing::Nic(id.clone())]).collect()
+            }
+            Self::MachineAdd(id, ..) | Self::MachineRemove(id) => [Thing::Machine(id.clone())].into(),
+            Self::NicAdd(id, _) | Self::NicChange(id, _) | Self::NicRemove(id) => {
+                [Thing::Nic(id.clone())].into()
+            }
+            Self::PortAdd(bind, _) | Self::PortRemove(bind, _) => [Thing::Port(*bind)].into(),
+            Self::VolumeAdd(id) | Self::VolumeRemove(id) => [Thing::Volume(id.clone())].into(),
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ProjectAdd(name, directory) => write!(f, "+ project {name} at {}", directory.display()),
+            Self::ProjectRemove(name) => write!(f, "- project {name}"),
+            Self::EngineStart => write!(f, "+ engine"),
+            Self::EngineStop => write!(f, "- engine"),
+            Self::SwitchboardStart => write!(f, "+ switchboard"),
+            Self::UplinkAdd(uplink) => write!(f, "+ uplink {uplink}"),
+            Self::UplinkRemove(uplink) => write!(f, "- uplink {uplink}"),
+            Self::NetworkAdd(id, state) => write!(f, "+ network {id} {state}"),
+            Self::NetworkChange(id, change) => {
+                write!(f, "~ network {id} {}", differences(&change.from, &change.to))
+            }
+            Self::NetworkRemove(id) => write!(f, "- network {id}"),
+            Self::LeaseAdd(id, lease) => write!(f, "+ lease {id} {lease}"),
+            Self::LeaseRemove(id, lease) => write!(f, "- lease {id} {lease}"),
+            Self::MachineAdd(id, state, _) => write!(f, "+ {} {id} ({})", state.kind, state.driver),
+            Self::MachineRemove(id) => write!(f, "- machine {id}"),
+            Self::NicAdd(id, state) => match &state.end {
+                NicEnd::Veth(name) => write!(f, "+ nic {id} as {name} by {}", state.link),
+                NicEnd::Tap(_) => write!(f, "+ nic {id} by tap {}", state.link),
+            },
+            Self::NicChange(id, change) => write!(f, "~ nic {id} {}", differences(&change.from, &change.to)),
+            Self::NicRemove(id) => write!(f, "- nic {id}"),
+            Self::PortAdd(bind, target) => write!(f, "+ port {bind} to {}:{}", target.machine, target.port),
+            Self::PortRemove(bind, target) => {
+                write!(f, "- port {bind} to {}:{}", target.machine, target.port)
+            }
+            Self::VolumeAdd(id) => write!(f, "+ volume {id}"),
+            Self::VolumeRemove(id) => write!(f, "- volume {id} (its data is lost)"),
+        }
+    }
+}
+
+/// The fields that differ between two states, as `key old -> new`.
+pub fn differences<T: Serialize>(from: &T, to: &T) -> String {
+    let (from, to) = (serde_json::to_value(from), serde_json::to_value(to));
+    let (Ok(serde_json::Value::Object(from)), Ok(serde_json::Value::Object(to))) = (from, to) else {
+        return String::new();
+    };
+    let changed = to.iter().filter_map(|(key, new)| {
+        let old = from.get(key).unwrap_or(&serde_json::Value::Null);
+        (old != new).then(|| format!("{key} {} -> {}", plain(old), plain(new)))
+    });
+    changed.collect::<Vec<_>>().join(", ")
+}
+
+/// A JSON value without the quotes that a reader does not need.
+fn plain(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::Null => "none".to_owned(),
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Array(items) if items.is_empty() => "none".to_owned(),
+        serde_json::Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join("+"),
+        serde_json::Value::Bool(_) | serde_json::Value::Number(_) | serde_json::Value::Object(_) => {
+            value.to_string()
+        }
+    }
+}
