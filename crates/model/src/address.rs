@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -157,6 +157,11 @@ pub fn nth4(net: Ipv4Net, offset: u32) -> Option<Ipv4Addr> {
 pub fn nth6(net: Ipv6Net, offset: u128) -> Option<Ipv6Addr> {
     let address = Ipv6Addr::from(u128::from(net.network()).checked_add(offset)?);
     net.contains(&address).then_some(address)
+}
+
+/// Whether two ranges share an address.
+pub fn overlap(a: IpNet, b: IpNet) -> bool {
+    a.contains(&b.network()) || b.contains(&a.network())
 }
 
 /// Whether a nic can have this address at all, whatever its network.

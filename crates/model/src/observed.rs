@@ -107,7 +107,8 @@ pub enum HostLink {
 pub enum Engine {
     /// Nothing of it.
     Absent,
-    /// It was killed, or was never finished: some processes or rules of it.
+    /// It was killed, or was never finished: some processes or rules of it. Nothing that was in its
+    /// namespaces is left: no network, nic, port or switchboard.
     Partial,
     /// Namespaces, their holder, and our rules in them.
     Present,
@@ -248,6 +249,14 @@ impl GuardState {
             Guard::Off => Self::Off,
             Guard::On => Self::Addresses(lease.addresses().into_iter().chain(made).collect()),
         }
+    }
+}
+
+impl NetworkState {
+    /// Its subnets of both families.
+    pub fn subnets(&self) -> Vec<IpNet> {
+        let v4 = self.gateway.map(|net| IpNet::V4(net.trunc()));
+        v4.into_iter().chain(self.gateway6.map(|net| IpNet::V6(net.trunc()))).collect()
     }
 }
 

@@ -111,10 +111,22 @@ fn can_change(from: &NicState, to: &NicState) -> bool {
     from.link == to.link && from.end == to.end && from.mtu == to.mtu && from.lease == to.lease
 }
 
+/// Whether the engine died: something of it is left, or something on record that was in it (after a reboot).
+fn is_cut_off(seen: &Observed) -> bool {
+    match seen.engine {
+        Engine::Present => false,
+        Engine::Partial => true,
+        Engine::Absent => {
+            let is_empty = seen.networks.is_empty() && seen.nics.is_empty() && seen.ports.is_empty();
+            !(is_empty && seen.machines.is_empty() && seen.uplink.is_none())
+        }
+    }
+}
+
 fn removals(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
     let mut steps = Vec::new();
     let mut seen = seen.clone();
-    if seen.engine == Engine::Partial {
+    if is_cut_off(&seen) {
         // All that a dead engine held went with it; what is left is taken away whole.
         steps.push((Step::EngineStop, "it was cut off".to_owned()));
         seen = seen.without(&Step::EngineStop);
@@ -128,8 +140,12 @@ fn removals(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
         }
     }
     for (id, from) in seen.nics.iter().rev().filter(|(id, _)| id.project == wanted.project) {
-        let stays = wanted.nics.get(id).is_some_and(|to| can_change(from, to))
+        let fits = |to: &NicState| {
+            can_change(from, to) && seen.leases.get(id).is_none_or(|lease| *lease == to.lease)
+        };
+        let stays = wanted.nics.get(id).is_some_and(fits)
             && machine_stays(wanted, seen, id)
+            && seen.networks.contains_key(&id.network())
             && !goes.contains_key(&id.network());
         if !stays {
             let why = format!("machines.{}.networks.{}", id.machine, id.network);
@@ -223,7 +239,9 @@ fn additions(wanted: &Wanted, left: &Observed) -> Vec<Reasoned> {
     if needs_engine(wanted) {
         let why = || "the first network or machine needs it".to_owned();
         steps.extend((left.engine != Engine::Present).then(|| (Step::EngineStart, why())));
-        steps.extend((left.switchboard == Switchboard::Absent).then(|| (Step::SwitchboardStart, why())));
+    }
+    if !wanted.networks.is_empty() && left.switchboard == Switchboard::Absent {
+        steps.push((Step::SwitchboardStart, "a network is served".to_owned()));
     }
     if let Some(uplink) = wanted.uplink.clone().filter(|uplink| left.uplink.as_ref() != Some(uplink)) {
         steps.push((Step::UplinkAdd(uplink), "a network reaches out by `nat`".to_owned()));
@@ -295,16 +313,24 @@ fn in_dependency_order(wanted: &Wanted) -> Vec<MachineId> {
 }
 
 /// Adds to each step the earlier ones it has to wait for: for each thing the last step that wrote it, and
-/// for what it writes itself also the steps that have read it since.
+/// for what it writes itself also the steps that have read it since. A network also waits for all that go:
+/// it may have the subnet of one of them, or its link of this computer.
 fn ordered(steps: Vec<Reasoned>) -> Vec<Planned> {
     let mut writer = BTreeMap::new();
     let mut readers: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+    let mut gone: Vec<usize> = Vec::new();
     let mut planned = Vec::new();
     for (place, (step, why)) in steps.into_iter().enumerate() {
         let (reads, writes) = (step.reads(), step.writes());
         let mut after: BTreeSet<usize> = BTreeSet::new();
         after.extend(reads.iter().chain(&writes).filter_map(|thing| writer.get(thing)));
         after.extend(writes.iter().filter_map(|thing| readers.get(thing)).flatten());
+        if matches!(step, Step::NetworkRemove(_)) {
+            gone.push(place);
+        }
+        if matches!(step, Step::NetworkAdd(..)) {
+            after.extend(&gone);
+        }
         for thing in reads {
             readers.entry(thing).or_default().push(place);
         }

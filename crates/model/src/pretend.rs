@@ -1,11 +1,15 @@
 //! What each step promises: `Observed` after it. This is the pretended computer that the planner's laws are
 //! tested on, and how the planner knows what its own removals leave.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::name::NicId;
-use crate::observed::{Engine, Lease, Observed, Switchboard};
-use crate::project::Reach;
+use crate::address::overlap;
+use crate::name::{LinkName, MachineId, Name, NetworkId, NicId};
+use crate::observed::{Engine, Lease, NetworkState, NicEnd, NicState, Observed, Switchboard};
+use crate::project::{Bind, Reach};
+use crate::resolve::binds_clash;
+use crate::served::Target;
 use crate::step::{Change, Step};
 
 /// A step relied on something that is not there, or made something that is.
@@ -21,6 +25,10 @@ impl fmt::Display for Misstep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "step `{}`: {}", self.step, self.why)
     }
+}
+
+fn needs(there: bool, why: &'static str) -> Option<&'static str> {
+    (!there).then_some(why)
 }
 
 impl Observed {
@@ -39,84 +47,142 @@ impl Observed {
 
     /// What `step` relies on and is not there, or would make and is.
     fn lacks(&self, step: &Step) -> Option<&'static str> {
-        let needs = |there: bool, why: &'static str| (!there).then_some(why);
         match step {
-            Step::ProjectAdd(..) | Step::MachineRemove(_) => None,
-            Step::ProjectRemove(name) => needs(
-                !self.networks.keys().any(|id| id.project == *name)
-                    && !self.machines.keys().any(|id| id.project == *name)
-                    && !self.leases.keys().any(|id| id.project == *name)
-                    && !self.volumes.iter().any(|id| id.project == *name),
-                "the project still has something",
-            ),
-            Step::EngineStart => needs(self.engine != Engine::Present, "the engine is there"),
+            Step::ProjectAdd(..) => None,
+            Step::ProjectRemove(name) => needs(!self.has_of(name), "the project still has something"),
+            Step::EngineStart => needs(self.engine == Engine::Absent, "the engine is there, or a part of it"),
             Step::EngineStop => {
-                let empty = self.networks.is_empty() && self.nics.is_empty() && self.uplink.is_none();
-                needs(self.engine == Engine::Partial || empty, "the engine is in use")
+                needs(self.engine != Engine::Present || self.is_engine_empty(), "the engine is in use")
             }
-            Step::SwitchboardStart => needs(self.engine == Engine::Present, "there is no engine"),
+            Step::SwitchboardStart => needs(
+                self.engine == Engine::Present && self.switchboard == Switchboard::Absent,
+                "no engine, or a switchboard already",
+            ),
             Step::UplinkAdd(_) => needs(
                 self.engine == Engine::Present && self.uplink.is_none(),
                 "no engine, or an uplink already",
             ),
-            Step::UplinkRemove(uplink) => {
-                let is_alone = self.uplink.as_ref() == Some(uplink);
-                needs(is_alone, "it is not the uplink")
-            }
-            Step::NetworkAdd(id, to) => needs(!self.networks.contains_key(id), "the network is there")
-                .or_else(|| self.lacks_for_network(to.reach == Reach::Nat)),
+            Step::UplinkRemove(uplink) => needs(self.uplink.as_ref() == Some(uplink), "it is not the uplink"),
+            Step::NetworkAdd(id, to) => self.lacks_for_new_network(id, to),
             Step::NetworkChange(id, Change { from, to }) => {
                 needs(self.networks.get(id) == Some(from), "the network is not as the step takes it to be")
-                    .or_else(|| self.lacks_for_network(to.reach == Reach::Nat))
+                    .or_else(|| self.lacks_for_network(to))
             }
             Step::NetworkRemove(id) => needs(
                 self.networks.contains_key(id) && !self.nics.keys().any(|nic| nic.network() == *id),
                 "there is no such network, or it has nics",
             ),
-            Step::LeaseAdd(id, lease) => needs(self.is_free_for(id, lease), "another nic has the address"),
+            Step::LeaseAdd(id, lease) => self
+                .lacks_project(&id.project)
+                .or_else(|| needs(self.is_free_for(id, lease), "another nic has the address or MAC")),
             Step::LeaseRemove(id, lease) => {
                 let free = self.leases.get(id) == Some(lease) && !self.nics.contains_key(id);
                 needs(free, "there is no such lease, or a nic uses it")
             }
-            Step::MachineAdd(id, _, after) => needs(
-                self.engine == Engine::Present
-                    && !self.machines.contains_key(id)
-                    && after.iter().all(|other| self.machines.contains_key(other)),
-                "no engine, or the machine is there, or one it depends on is not",
+            Step::MachineAdd(id, _, after) => self.lacks_for_new_machine(id, after),
+            Step::MachineRemove(id) => needs(
+                self.machines.contains_key(id) && !self.nics.keys().any(|nic| nic.machine() == *id),
+                "there is no such machine, or it has nics",
             ),
-            Step::NicAdd(id, to) => needs(
-                self.machines.contains_key(&id.machine())
-                    && self.networks.contains_key(&id.network())
-                    && self.leases.get(id) == Some(&to.lease)
-                    && !self.nics.contains_key(id),
-                "no machine, network or lease for it, or the nic is there",
+            Step::NicAdd(id, to) => self.lacks_for_new_nic(id, to),
+            Step::NicChange(id, Change { from, to }) => needs(
+                self.nics.get(id) == Some(from) && self.leases.get(id) == Some(&to.lease),
+                "the nic is not as the step takes it to be, or has no lease",
             ),
-            Step::NicChange(id, Change { from, .. }) => {
-                needs(self.nics.get(id) == Some(from), "the nic is not as the step takes it to be")
-            }
             Step::NicRemove(id) => needs(self.nics.contains_key(id), "there is no such nic"),
-            Step::PortAdd(bind, target) => needs(
-                self.switchboard == Switchboard::Running
-                    && !self.ports.contains_key(bind)
-                    && self.nics.keys().any(|nic| nic.machine() == target.machine),
-                "no switchboard or nic for it, or the port is taken",
-            ),
+            Step::PortAdd(bind, target) => self.lacks_for_new_port(*bind, target),
             Step::PortRemove(bind, target) => {
                 needs(self.ports.get(bind) == Some(target), "there is no such port")
             }
-            Step::VolumeAdd(id) => needs(!self.volumes.contains(id), "the volume is there"),
+            Step::VolumeAdd(id) => self
+                .lacks_project(&id.project)
+                .or_else(|| needs(!self.volumes.contains(id), "the volume is there")),
             Step::VolumeRemove(id) => needs(self.volumes.contains(id), "there is no such volume"),
         }
     }
 
-    /// Whether no other nic of the network has one of these addresses.
-    fn is_free_for(&self, id: &NicId, lease: &Lease) -> bool {
-        let others = self.leases.iter().filter(|(other, _)| other.network() == id.network() && *other != id);
-        let mut taken = others.flat_map(|(_, theirs)| theirs.addresses());
-        !taken.any(|address| lease.addresses().contains(&address))
+    fn lacks_for_new_network(&self, id: &NetworkId, to: &NetworkState) -> Option<&'static str> {
+        self.lacks_project(&id.project)
+            .or_else(|| needs(!self.networks.contains_key(id), "the network is there"))
+            .or_else(|| needs(self.is_subnet_free(to), "another network has a part of its subnet"))
+            .or_else(|| needs(self.is_link_free(&to.link), "another network or nic has its link"))
+            .or_else(|| self.lacks_for_network(to))
     }
 
-    fn lacks_for_network(&self, nat: bool) -> Option<&'static str> {
+    fn lacks_for_new_machine(&self, id: &MachineId, after: &BTreeSet<MachineId>) -> Option<&'static str> {
+        let is_ready = self.engine == Engine::Present
+            && !self.machines.contains_key(id)
+            && after.iter().all(|other| self.machines.contains_key(other));
+        self.lacks_project(&id.project)
+            .or_else(|| needs(is_ready, "no engine, or the machine is there, or one it depends on is not"))
+    }
+
+    fn lacks_for_new_nic(&self, id: &NicId, to: &NicState) -> Option<&'static str> {
+        let is_ready = self.machines.contains_key(&id.machine())
+            && self.networks.contains_key(&id.network())
+            && self.leases.get(id) == Some(&to.lease)
+            && !self.nics.contains_key(id);
+        let mut siblings = self.nics.iter().filter(|(other, _)| other.machine() == id.machine());
+        let is_named_so = |nic: &NicState| matches!(nic.end, NicEnd::Veth(_)) && nic.end == to.end;
+        needs(is_ready, "no machine, network or lease for it, or the nic is there")
+            .or_else(|| {
+                needs(!siblings.any(|(_, nic)| is_named_so(nic)), "another nic of the machine has its name")
+            })
+            .or_else(|| needs(self.is_link_free(&to.link), "another network or nic has its link"))
+    }
+
+    fn lacks_for_new_port(&self, bind: Bind, target: &Target) -> Option<&'static str> {
+        let mut nics = self.nics.iter().filter(|(id, _)| id.machine() == target.machine);
+        let is_free = !self.ports.keys().any(|other| binds_clash(*other, bind));
+        needs(self.switchboard == Switchboard::Running, "there is no switchboard")
+            .or_else(|| needs(is_free, "the port is taken"))
+            .or_else(|| {
+                let there = nics.any(|(_, nic)| nic.lease.addresses().contains(&target.address));
+                needs(there, "no nic of the machine has the address")
+            })
+    }
+
+    fn lacks_project(&self, name: &Name) -> Option<&'static str> {
+        needs(self.projects.contains_key(name), "the project is not on record")
+    }
+
+    /// Whether anything of a project exists besides its record.
+    fn has_of(&self, project: &Name) -> bool {
+        self.networks.keys().any(|id| id.project == *project)
+            || self.machines.keys().any(|id| id.project == *project)
+            || self.nics.keys().any(|id| id.project == *project)
+            || self.leases.keys().any(|id| id.project == *project)
+            || self.ports.values().any(|target| target.machine.project == *project)
+            || self.volumes.iter().any(|id| id.project == *project)
+    }
+
+    fn is_engine_empty(&self) -> bool {
+        let is_bare = self.networks.is_empty() && self.nics.is_empty() && self.machines.is_empty();
+        is_bare && self.ports.is_empty() && self.uplink.is_none()
+    }
+
+    /// Whether no other nic of the network has one of these addresses, or the MAC.
+    fn is_free_for(&self, id: &NicId, lease: &Lease) -> bool {
+        let mut others =
+            self.leases.iter().filter(|(other, _)| other.network() == id.network() && *other != id);
+        let clashes = |theirs: &Lease| {
+            theirs.mac == lease.mac || theirs.addresses().iter().any(|a| lease.addresses().contains(a))
+        };
+        !others.any(|(_, theirs)| clashes(theirs))
+    }
+
+    fn is_subnet_free(&self, network: &NetworkState) -> bool {
+        let nets = network.subnets();
+        !self.networks.values().flat_map(NetworkState::subnets).any(|a| nets.iter().any(|b| overlap(a, *b)))
+    }
+
+    fn is_link_free(&self, link: &LinkName) -> bool {
+        !self.networks.values().any(|network| network.link == *link)
+            && !self.nics.values().any(|nic| nic.link == *link)
+    }
+
+    fn lacks_for_network(&self, to: &NetworkState) -> Option<&'static str> {
+        let nat = to.reach == Reach::Nat;
         let served = self.engine == Engine::Present && self.switchboard == Switchboard::Running;
         (!served || (nat && self.uplink.is_none())).then_some("no engine, switchboard or uplink for it")
     }

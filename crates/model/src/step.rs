@@ -8,9 +8,10 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::address::Mac;
 use crate::name::{MachineId, Name, NetworkId, NicId, VolumeId};
 use crate::observed::{Lease, MachineState, NetworkState, NicEnd, NicState, Uplink};
-use crate::project::{Bind, Kind, Reach};
+use crate::project::{Bind, Protocol, Reach};
 use crate::served::Target;
 
 /// One change to this computer. Every step can be done again after it was cut off half-way.
@@ -43,7 +44,7 @@ pub enum Step {
     LeaseRemove(NicId, Lease),
     /// Makes a machine; it comes after these others.
     MachineAdd(MachineId, MachineState, BTreeSet<MachineId>),
-    /// Takes a machine away; these others go before it.
+    /// Takes a machine away.
     MachineRemove(MachineId),
     /// Puts a nic on its network.
     NicAdd(NicId, NicState),
@@ -87,10 +88,12 @@ pub enum Thing {
     Machine(MachineId),
     /// An address on a network.
     Address(NetworkId, IpAddr),
+    /// A MAC on a network.
+    Mac(NetworkId, Mac),
     /// A nic with its lease.
     Nic(NicId),
-    /// A port of this computer.
-    Port(Bind),
+    /// A port of this computer, whatever the address: `0.0.0.0:80` has to wait until `127.0.0.1:80` is free.
+    Port(Protocol, u16),
     /// A volume.
     Volume(VolumeId),
 }
@@ -105,7 +108,10 @@ impl Step {
     pub fn reads(&self) -> BTreeSet<Thing> {
         use Thing::{Engine, Machine, Network, Project, Switchboard, Uplink};
         match self {
-            Self::ProjectAdd(..) | Self::ProjectRemove(_) | Self::EngineStart | Self::EngineStop => [].into(),
+            // The record is there before anything else is, and goes after it: whatever stands when a plan is
+            // cut short belongs to a project that can be named.
+            Self::ProjectAdd(..) | Self::ProjectRemove(_) => [Engine, Switchboard, Uplink].into(),
+            Self::EngineStart | Self::EngineStop => [].into(),
             Self::SwitchboardStart | Self::UplinkAdd(_) | Self::UplinkRemove(_) => [Engine].into(),
             Self::NetworkAdd(id, state) | Self::NetworkChange(id, Change { to: state, .. }) => {
                 let mut things = BTreeSet::from([Engine, Switchboard, Project(id.project.clone())]);
@@ -116,17 +122,18 @@ impl Step {
             Self::LeaseAdd(id, _) | Self::LeaseRemove(id, _) => {
                 [Network(id.network()), Project(id.project.clone())].into()
             }
-            Self::MachineAdd(id, state, after) => {
+            Self::MachineAdd(id, _, after) => {
                 let others = after.iter().cloned().map(Machine);
-                let engine = (state.kind == Kind::Container).then_some(Engine);
-                others.chain(engine).chain([Project(id.project.clone())]).collect()
+                others.chain([Engine, Project(id.project.clone())]).collect()
             }
             Self::MachineRemove(id) => [Engine, Project(id.project.clone())].into(),
             Self::NicAdd(id, _) | Self::NicChange(id, _) | Self::NicRemove(id) => {
-                [Engine, Switchboard, Machine(id.machine()), Network(id.network())].into()
+                let machine = Machine(id.machine());
+                [Engine, Switchboard, machine, Network(id.network()), Project(id.project.clone())].into()
             }
             Self::PortAdd(_, target) | Self::PortRemove(_, target) => {
-                [Switchboard, Machine(target.machine.clone())].into()
+                let project = Project(target.machine.project.clone());
+                [Switchboard, Machine(target.machine.clone()), project].into()
             }
             Self::VolumeAdd(id) | Self::VolumeRemove(id) => [Project(id.project.clone())].into(),
         }
@@ -145,13 +152,18 @@ impl Step {
             }
             Self::LeaseAdd(id, lease) | Self::LeaseRemove(id, lease) => {
                 let addresses = lease.addresses().into_iter().map(|a| Thing::Address(id.network(), a));
-                addresses.chain([Thing::Nic(id.clone())]).collect()
+                addresses.chain([Thing::Mac(id.network(), lease.mac), Thing::Nic(id.clone())]).collect()
             }
             Self::MachineAdd(id, ..) | Self::MachineRemove(id) => [Thing::Machine(id.clone())].into(),
-            Self::NicAdd(id, _) | Self::NicChange(id, _) | Self::NicRemove(id) => {
-                [Thing::Nic(id.clone())].into()
+            // A machine's nics come one after the other: `eth0` may have to go before another is `eth0`. And
+            // what waits for the machine (a dependant, a port) waits for its nics.
+            Self::NicAdd(id, _) | Self::NicRemove(id) => {
+                [Thing::Nic(id.clone()), Thing::Machine(id.machine())].into()
             }
-            Self::PortAdd(bind, _) | Self::PortRemove(bind, _) => [Thing::Port(*bind)].into(),
+            Self::NicChange(id, _) => [Thing::Nic(id.clone())].into(),
+            Self::PortAdd(bind, _) | Self::PortRemove(bind, _) => {
+                [Thing::Port(bind.protocol, bind.port)].into()
+            }
             Self::VolumeAdd(id) | Self::VolumeRemove(id) => [Thing::Volume(id.clone())].into(),
         }
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::address::{Mac, digest, nth4, nth6};
 use crate::name::{NetworkId, NicId};
@@ -30,11 +30,6 @@ pub(super) fn transfer_subnets(home: &str) -> impl Iterator<Item = Ipv4Net> + us
 pub(super) fn transfer_subnet6(home: &str) -> Option<Ipv6Net> {
     let bits = u128::from_be_bytes(digest(&["uplink", home])) >> 8;
     Ipv6Net::new(Ipv6Addr::from((0xfd << 120) | bits), 126).ok().map(|net| net.trunc())
-}
-
-/// Whether two ranges share an address.
-pub(super) fn overlap(a: IpNet, b: IpNet) -> bool {
-    a.contains(&b.network()) || b.contains(&a.network())
 }
 
 /// The candidates for an automatic subnet: every pool in turn, each from a place of the network's own.

@@ -14,10 +14,10 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Serialize;
 
 use self::addresses::{
-    auto_subnets, free_address, free_address6, free_mac, is_usable, overlap, pool, transfer_subnet6,
-    transfer_subnets, ula,
+    auto_subnets, free_address, free_address6, free_mac, is_usable, pool, transfer_subnet6, transfer_subnets,
+    ula,
 };
-use crate::address::{Mac, link_name, nth4, nth6};
+use crate::address::{Mac, link_name, nth4, nth6, overlap};
 use crate::lock::Lock;
 use crate::name::{LinkName, MachineId, NetworkId, NicId, VolumeId};
 use crate::observed::{
