@@ -48,6 +48,8 @@ pub struct HostFacts {
     pub home: String,
     /// Where the computer's own routes lead, and what other homes have claimed.
     pub taken: BTreeMap<IpNet, Taken>,
+    /// Whether this computer has a way out itself.
+    pub online: bool,
     /// Whether each kind of uplink would work, and if not, why.
     pub uplinks: Uplinks,
     /// The links that a network can be bridged to.
@@ -208,8 +210,8 @@ pub struct NicState {
     pub lease: Lease,
     /// What it may speak with.
     pub guard: GuardState,
-    /// More names for it.
-    pub aliases: BTreeSet<Name>,
+    /// What the machine is called on this network.
+    pub names: BTreeSet<Name>,
 }
 
 /// The machine's side of a nic.

@@ -98,7 +98,7 @@ type Reasoned = (Step, String);
 
 /// Whether a standing network has to go before the wanted one can stand.
 fn must_replace(from: &NetworkState, to: &NetworkState) -> bool {
-    let fixed = |n: &NetworkState| (n.link.clone(), n.mac, n.gateway, n.gateway6, n.service.is_some());
+    let fixed = |n: &NetworkState| (n.link.clone(), n.mac, n.gateway, n.gateway6);
     fixed(from) != fixed(to) || (from.reach != to.reach && (is_bridged(from) || is_bridged(to)))
 }
 
@@ -149,11 +149,14 @@ fn removals(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
             && !goes.contains_key(&id.network());
         if !stays {
             let why = format!("machines.{}.networks.{}", id.machine, id.network);
-            steps.push((Step::NicRemove(id.clone()), why));
+            steps.push((Step::NicRemove(id.clone(), from.clone()), why));
         }
     }
     steps.extend(record_removals(wanted, seen));
-    steps.extend(goes.into_iter().rev().map(|(id, why)| (Step::NetworkRemove(id), why)));
+    steps.extend(goes.into_iter().rev().filter_map(|(id, why)| {
+        let state = seen.networks.get(&id)?.clone();
+        Some((Step::NetworkRemove(id, state), why))
+    }));
     steps.extend(engine_removals(wanted, seen));
     // The project's record goes last, so that a plan cut short is found again.
     let keeps_volumes = wanted.unwanted_volumes == UnwantedVolumes::Keep
@@ -325,7 +328,7 @@ fn ordered(steps: Vec<Reasoned>) -> Vec<Planned> {
         let mut after: BTreeSet<usize> = BTreeSet::new();
         after.extend(reads.iter().chain(&writes).filter_map(|thing| writer.get(thing)));
         after.extend(writes.iter().filter_map(|thing| readers.get(thing)).flatten());
-        if matches!(step, Step::NetworkRemove(_)) {
+        if matches!(step, Step::NetworkRemove(..)) {
             gone.push(place);
         }
         if matches!(step, Step::NetworkAdd(..)) {

@@ -68,7 +68,7 @@ impl Observed {
                 needs(self.networks.get(id) == Some(from), "the network is not as the step takes it to be")
                     .or_else(|| self.lacks_for_network(to))
             }
-            Step::NetworkRemove(id) => needs(
+            Step::NetworkRemove(id, _) => needs(
                 self.networks.contains_key(id) && !self.nics.keys().any(|nic| nic.network() == *id),
                 "there is no such network, or it has nics",
             ),
@@ -89,7 +89,7 @@ impl Observed {
                 self.nics.get(id) == Some(from) && self.leases.get(id) == Some(&to.lease),
                 "the nic is not as the step takes it to be, or has no lease",
             ),
-            Step::NicRemove(id) => needs(self.nics.contains_key(id), "there is no such nic"),
+            Step::NicRemove(id, _) => needs(self.nics.contains_key(id), "there is no such nic"),
             Step::PortAdd(bind, target) => self.lacks_for_new_port(*bind, target),
             Step::PortRemove(bind, target) => {
                 needs(self.ports.get(bind) == Some(target), "there is no such port")
@@ -184,7 +184,9 @@ impl Observed {
     fn lacks_for_network(&self, to: &NetworkState) -> Option<&'static str> {
         let nat = to.reach == Reach::Nat;
         let served = self.engine == Engine::Present && self.switchboard == Switchboard::Running;
-        (!served || (nat && self.uplink.is_none())).then_some("no engine, switchboard or uplink for it")
+        // Offline there is no way out to be had; the network stands all the same.
+        let lacks_uplink = nat && self.host.online && self.uplink.is_none();
+        (!served || lacks_uplink).then_some("no engine, switchboard or uplink for it")
     }
 
     /// The computer after a step that lacked nothing.
@@ -201,13 +203,13 @@ impl Observed {
             Step::NetworkAdd(id, to) | Step::NetworkChange(id, Change { to, .. }) => {
                 drop(seen.networks.insert(id, to));
             }
-            Step::NetworkRemove(id) => drop(seen.networks.remove(&id)),
+            Step::NetworkRemove(id, _) => drop(seen.networks.remove(&id)),
             Step::LeaseAdd(id, lease) => drop(seen.leases.insert(id, lease)),
             Step::LeaseRemove(id, _) => drop(seen.leases.remove(&id)),
             Step::MachineAdd(id, state, _) => drop(seen.machines.insert(id, state)),
             Step::MachineRemove(id) => drop(seen.machines.remove(&id)),
             Step::NicAdd(id, to) | Step::NicChange(id, Change { to, .. }) => drop(seen.nics.insert(id, to)),
-            Step::NicRemove(id) => drop(seen.nics.remove(&id)),
+            Step::NicRemove(id, _) => drop(seen.nics.remove(&id)),
             Step::PortAdd(bind, target) => drop(seen.ports.insert(bind, target)),
             Step::PortRemove(bind, _) => drop(seen.ports.remove(&bind)),
             Step::VolumeAdd(id) => drop(seen.volumes.insert(id)),

@@ -37,7 +37,7 @@ pub enum Step {
     /// Changes a network under its machines.
     NetworkChange(NetworkId, Change<NetworkState>),
     /// Takes a network away.
-    NetworkRemove(NetworkId),
+    NetworkRemove(NetworkId, NetworkState),
     /// Records the addresses of a nic.
     LeaseAdd(NicId, Lease),
     /// Frees the addresses of a nic.
@@ -51,7 +51,7 @@ pub enum Step {
     /// Changes what a nic may do and is called.
     NicChange(NicId, Change<NicState>),
     /// Takes a nic off its network.
-    NicRemove(NicId),
+    NicRemove(NicId, NicState),
     /// Publishes a port.
     PortAdd(Bind, Target),
     /// Closes a published port.
@@ -118,7 +118,7 @@ impl Step {
                 things.extend((state.reach == Reach::Nat).then_some(Uplink));
                 things
             }
-            Self::NetworkRemove(id) => [Engine, Switchboard, Uplink, Project(id.project.clone())].into(),
+            Self::NetworkRemove(id, _) => [Engine, Switchboard, Uplink, Project(id.project.clone())].into(),
             Self::LeaseAdd(id, _) | Self::LeaseRemove(id, _) => {
                 [Network(id.network()), Project(id.project.clone())].into()
             }
@@ -127,7 +127,7 @@ impl Step {
                 others.chain([Engine, Project(id.project.clone())]).collect()
             }
             Self::MachineRemove(id) => [Engine, Project(id.project.clone())].into(),
-            Self::NicAdd(id, _) | Self::NicChange(id, _) | Self::NicRemove(id) => {
+            Self::NicAdd(id, _) | Self::NicChange(id, _) | Self::NicRemove(id, _) => {
                 let machine = Machine(id.machine());
                 [Engine, Switchboard, machine, Network(id.network()), Project(id.project.clone())].into()
             }
@@ -147,7 +147,7 @@ impl Step {
             Self::EngineStop => [Thing::Engine, Thing::Switchboard, Thing::Uplink].into(),
             Self::SwitchboardStart => [Thing::Switchboard].into(),
             Self::UplinkAdd(_) | Self::UplinkRemove(_) => [Thing::Uplink].into(),
-            Self::NetworkAdd(id, _) | Self::NetworkChange(id, _) | Self::NetworkRemove(id) => {
+            Self::NetworkAdd(id, _) | Self::NetworkChange(id, _) | Self::NetworkRemove(id, _) => {
                 [Thing::Network(id.clone())].into()
             }
             Self::LeaseAdd(id, lease) | Self::LeaseRemove(id, lease) => {
@@ -157,7 +157,7 @@ impl Step {
             Self::MachineAdd(id, ..) | Self::MachineRemove(id) => [Thing::Machine(id.clone())].into(),
             // A machine's nics come one after the other: `eth0` may have to go before another is `eth0`. And
             // what waits for the machine (a dependant, a port) waits for its nics.
-            Self::NicAdd(id, _) | Self::NicRemove(id) => {
+            Self::NicAdd(id, _) | Self::NicRemove(id, _) => {
                 [Thing::Nic(id.clone()), Thing::Machine(id.machine())].into()
             }
             Self::NicChange(id, _) => [Thing::Nic(id.clone())].into(),
@@ -183,7 +183,7 @@ impl fmt::Display for Step {
             Self::NetworkChange(id, change) => {
                 write!(f, "~ network {id} {}", differences(&change.from, &change.to))
             }
-            Self::NetworkRemove(id) => write!(f, "- network {id}"),
+            Self::NetworkRemove(id, _) => write!(f, "- network {id}"),
             Self::LeaseAdd(id, lease) => write!(f, "+ lease {id} {lease}"),
             Self::LeaseRemove(id, lease) => write!(f, "- lease {id} {lease}"),
             Self::MachineAdd(id, state, _) => write!(f, "+ {} {id} ({})", state.kind, state.driver),
@@ -193,7 +193,7 @@ impl fmt::Display for Step {
                 NicEnd::Tap(_) => write!(f, "+ nic {id} by tap {}", state.link),
             },
             Self::NicChange(id, change) => write!(f, "~ nic {id} {}", differences(&change.from, &change.to)),
-            Self::NicRemove(id) => write!(f, "- nic {id}"),
+            Self::NicRemove(id, _) => write!(f, "- nic {id}"),
             Self::PortAdd(bind, target) => write!(f, "+ port {bind} to {}:{}", target.machine, target.port),
             Self::PortRemove(bind, target) => {
                 write!(f, "- port {bind} to {}:{}", target.machine, target.port)

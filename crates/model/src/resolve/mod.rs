@@ -299,9 +299,13 @@ impl Choice<'_> {
                 seen.networks.iter().any(|(id, n)| id.project != self.project.name && n.reach == Reach::Nat);
             return seen.uplink.clone().filter(|_| others);
         };
-        let works = |uplink: &Uplink| match uplink {
-            Uplink::Veth(_) => seen.host.uplinks.veth.is_ok(),
-            Uplink::Pasta => seen.host.uplinks.pasta.is_ok(),
+        // Offline, an uplink that stands cannot be told from one that is broken.
+        let works = |uplink: &Uplink| {
+            !seen.host.online
+                || match uplink {
+                    Uplink::Veth(_) => seen.host.uplinks.veth.is_ok(),
+                    Uplink::Pasta => seen.host.uplinks.pasta.is_ok(),
+                }
         };
         if let Some(uplink) = seen.uplink.clone().filter(works) {
             return Some(uplink);
@@ -309,6 +313,8 @@ impl Choice<'_> {
         match (&seen.host.uplinks.veth, &seen.host.uplinks.pasta) {
             (Ok(()), _) => self.veth_uplink(),
             (Err(_), Ok(())) => Some(Uplink::Pasta),
+            // There is nothing to reach; the next command makes the way out when there is.
+            (Err(_), Err(_)) if !seen.host.online => None,
             (Err(veth), Err(pasta)) => {
                 let key = format!("networks.{}.reach", id.name);
                 let why = format!("nothing can carry `nat` here: {}; and {}", veth.why, pasta.why);
@@ -381,8 +387,8 @@ impl Choice<'_> {
                 Kind::Microvm | Kind::Vm => NicEnd::Tap(self.context.user),
             };
             let guard = GuardState::new(nic.guard, &lease, network);
-            let aliases = nic.aliases.clone();
-            chosen.insert(id, NicState { link, end, mtu: network.mtu, lease, guard, aliases });
+            let names = nic.aliases.iter().cloned().chain([id.machine.clone()]).collect();
+            chosen.insert(id, NicState { link, end, mtu: network.mtu, lease, guard, names });
         }
         chosen
     }

@@ -1,0 +1,51 @@
+//! What a shell offers after Tab: the names of projects, machines and networks that exist.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+
+use clap_complete::CompletionCandidate;
+
+use stead_host::home::{Environment, Home};
+use stead_host::state::{Records, State};
+
+/// What is on record; nothing where there are no records, as a completion never fails.
+fn records() -> Records {
+    let home = Home::new(&Environment::observe()).ok().filter(Home::exists);
+    let state = home.and_then(|home| State::open(&home.database(), "").ok());
+    state.and_then(|state| state.load().ok()).unwrap_or_default()
+}
+
+fn starting_with(current: &OsStr, names: BTreeSet<String>) -> Vec<CompletionCandidate> {
+    let current = current.to_string_lossy();
+    names.into_iter().filter(|name| name.starts_with(&*current)).map(CompletionCandidate::new).collect()
+}
+
+/// The projects.
+pub(crate) fn projects(current: &OsStr) -> Vec<CompletionCandidate> {
+    starting_with(current, records().projects.keys().map(ToString::to_string).collect())
+}
+
+/// The machines, by their short and their long name.
+pub(crate) fn machines(current: &OsStr) -> Vec<CompletionCandidate> {
+    let records = records();
+    let long = records.machines.keys().map(ToString::to_string);
+    let short = records.machines.keys().map(|id| id.name.to_string());
+    starting_with(current, long.chain(short).collect())
+}
+
+/// The networks, by their short and their long name.
+pub(crate) fn networks(current: &OsStr) -> Vec<CompletionCandidate> {
+    let home = Home::new(&Environment::observe()).ok();
+    let served = home.map(|home| stead_host::switchboard::load_served(&home)).unwrap_or_default();
+    let long = served.networks.keys().map(ToString::to_string);
+    let short = served.networks.keys().map(|id| id.name.to_string());
+    starting_with(current, long.chain(short).collect())
+}
+
+/// The networks that were made by command.
+pub(crate) fn loose_networks(current: &OsStr) -> Vec<CompletionCandidate> {
+    let home = Home::new(&Environment::observe()).ok();
+    let served = home.map(|home| stead_host::switchboard::load_served(&home)).unwrap_or_default();
+    let loose = served.networks.keys().filter(|id| id.project.as_str() == crate::commands::LOOSE_PROJECT);
+    starting_with(current, loose.map(|id| id.name.to_string()).collect())
+}

@@ -1,0 +1,114 @@
+//! Words out: the only place that prints. Data goes to standard output, everything else to standard error;
+//! colour only on a terminal that wants it, and never as the only sign.
+
+use std::io::{IsTerminal, Write};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use stead_host::apply::Outcome;
+use stead_model::plan::Planned;
+use stead_model::step::Step;
+
+use crate::args::Format;
+
+/// How this command prints.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Output {
+    /// For people or for programs.
+    pub(crate) format: Format,
+    colour: bool,
+}
+
+impl Output {
+    /// Looks at the streams and the environment.
+    pub(crate) fn new(format: Format) -> Self {
+        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self { format, colour: std::io::stdout().is_terminal() && !no_colour && !dumb }
+    }
+
+    /// Data: as JSON, or as the text that `text` makes.
+    pub(crate) fn data<T: Serialize>(self, value: &T, text: impl FnOnce() -> String) -> Result<()> {
+        let text = match self.format {
+            Format::Text => text(),
+            Format::Json => serde_json::to_string_pretty(value).context("cannot write JSON")? + "\n",
+        };
+        raw(&text)
+    }
+
+    /// A line of a plan, coloured by its sign.
+    pub(crate) fn step(self, step: &Step) -> String {
+        let text = step.to_string();
+        let code = match text.chars().next() {
+            Some('+') => "32",
+            Some('-') => "31",
+            _ => "33",
+        };
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text }
+    }
+
+    /// How a step of a plan ended.
+    pub(crate) fn progress(self, planned: &Planned, outcome: &Outcome) -> Result<()> {
+        if self.format == Format::Json {
+            return Ok(());
+        }
+        match outcome {
+            Outcome::Done => raw(&format!("{}\n", self.step(&planned.step))),
+            Outcome::Failed(_) => raw(&format!("{}  failed\n", self.step(&planned.step))),
+            Outcome::Skipped => raw(&format!("{}  not tried\n", self.step(&planned.step))),
+        }
+    }
+}
+
+/// Text to standard output. A reader that went away is no failure.
+pub(crate) fn raw(text: &str) -> Result<()> {
+    let written = std::io::stdout().lock().write_all(text.as_bytes());
+    match written {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// A note to the person, on standard error.
+pub(crate) fn note(text: &str) {
+    // If standard error is gone there is nobody left to tell.
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// A table with aligned columns; nothing but its heading if it has no rows.
+pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain(heading.get(column).map(|cell| cell.len())).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..heading.len()).map(width).collect();
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let padded = cells.zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
+    let mut text = line(&mut heading.iter().copied());
+    for row in rows {
+        text += &line(&mut row.iter().map(String::as_str));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = [vec!["web".to_owned(), "10.64.0.2".to_owned()], vec!["database".to_owned(), String::new()]];
+        expect![[r"
+            NAME      ADDRESS
+            web       10.64.0.2
+            database
+        "]]
+        .assert_eq(&table(&["NAME", "ADDRESS"], &rows));
+    }
+}

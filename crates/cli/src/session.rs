@@ -1,0 +1,95 @@
+//! A command's hold on its home: what exists, the right to change it, and the plan carried out.
+
+use std::io::{BufRead, IsTerminal, Write};
+
+use anyhow::{Context, Result};
+
+use stead_host::apply::{self, Host};
+use stead_host::home::{Environment, Home};
+use stead_host::linux::LinuxHost;
+use stead_host::lock::{self, HomeLock};
+use stead_model::plan::Plan;
+
+use crate::args::Consent;
+use crate::failure::Failure;
+use crate::output::{Output, note};
+
+/// This user's home.
+pub(crate) fn home() -> Result<Home> {
+    Home::new(&Environment::observe())
+}
+
+/// A command that only looks.
+pub(crate) fn look() -> Result<LinuxHost> {
+    LinuxHost::open(home()?, program()?)
+}
+
+/// A command that changes: alone in its home until dropped.
+pub(crate) struct Session {
+    pub(crate) host: LinuxHost,
+    _lock: HomeLock,
+}
+
+impl Session {
+    /// Waits for its turn.
+    pub(crate) fn open() -> Result<Self> {
+        let home = home()?;
+        home.prepare()?;
+        let words: Vec<String> = std::env::args().take(3).collect();
+        let lock = lock::lock(&home, &words.join(" "), &mut |holder| {
+            note(&format!("waiting for {holder}"));
+        })?;
+        Ok(Self { host: LinuxHost::open(home, program()?)?, _lock: lock })
+    }
+
+    /// Carries out a plan, after asking where data would be lost.
+    pub(crate) fn apply(&mut self, plan: &Plan, consent: Consent, output: Output) -> Result<(), Failure> {
+        agree(plan, consent)?;
+        let mut unprinted = None;
+        let failures = apply::apply(plan, &mut self.host, &mut |planned, outcome| {
+            unprinted = unprinted.take().or(output.progress(planned, outcome).err());
+        });
+        if !failures.is_empty() {
+            let failures = failures.into_iter().map(|(step, error)| (step.to_string(), error));
+            return Err(Failure::Steps(failures.collect()));
+        }
+        unprinted.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// What exists.
+    pub(crate) fn observe(&mut self) -> Result<stead_model::observed::Observed> {
+        self.host.observe()
+    }
+}
+
+/// The program that the long-lived processes are re-executions of.
+fn program() -> Result<std::path::PathBuf> {
+    // The link itself still works when the file was replaced by an upgrade meanwhile.
+    std::env::current_exe().context("cannot find this program's own file")
+}
+
+/// Asks before data is lost: a person on a terminal; others have to say `--yes`.
+fn agree(plan: &Plan, consent: Consent) -> Result<(), Failure> {
+    let losses: Vec<String> =
+        plan.steps.iter().filter(|planned| planned.step.loses_data()).map(|p| p.step.to_string()).collect();
+    if losses.is_empty() || consent.yes {
+        return Ok(());
+    }
+    confirm(&format!("this loses data:\n  {}", losses.join("\n  ")))
+}
+
+/// Asks a yes-or-no question where somebody can answer it.
+pub(crate) fn confirm(what: &str) -> Result<(), Failure> {
+    let refused = |why: &str| {
+        Failure::WouldLose(format!("error: {why}: {what}\nhint: say `--yes` if that is what you want\n"))
+    };
+    if !std::io::stdin().is_terminal() {
+        return Err(refused("not done without consent"));
+    }
+    let mut stderr = std::io::stderr().lock();
+    let asked = write!(stderr, "{what}\ngo on? [y/N] ").and_then(|()| stderr.flush());
+    asked.context("cannot ask")?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer).context("cannot read the answer")?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(refused("not done")) }
+}

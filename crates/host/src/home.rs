@@ -1,0 +1,195 @@
+//! A home: the two directories in which one user's stead keeps what outlives a process. Two homes on one
+//! computer do not see each other.
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+/// The directories of a home.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Home {
+    /// What survives a restart of the computer: records, volumes.
+    pub state: PathBuf,
+    /// What does not: sockets, pid files, what is being served.
+    pub run: PathBuf,
+}
+
+/// What of the environment says where the home is.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    /// `STEAD_HOME`: moves both directories.
+    pub stead_home: Option<PathBuf>,
+    /// `XDG_DATA_HOME`.
+    pub data_home: Option<PathBuf>,
+    /// `XDG_RUNTIME_DIR`.
+    pub runtime_dir: Option<PathBuf>,
+    /// `HOME`.
+    pub home: Option<PathBuf>,
+    /// The effective user id.
+    pub uid: u32,
+}
+
+impl Environment {
+    /// Reads this process's.
+    pub fn observe() -> Self {
+        let path = |key| std::env::var_os(key).filter(|value| !value.is_empty()).map(PathBuf::from);
+        Self {
+            stead_home: path("STEAD_HOME"),
+            data_home: path("XDG_DATA_HOME"),
+            runtime_dir: path("XDG_RUNTIME_DIR"),
+            home: path("HOME"),
+            uid: rustix::process::geteuid().as_raw(),
+        }
+    }
+}
+
+impl Home {
+    /// Where the home is; pure.
+    pub fn new(environment: &Environment) -> Result<Self> {
+        if let Some(home) = &environment.stead_home {
+            let home = std::path::absolute(home).context("cannot make STEAD_HOME absolute")?;
+            return Ok(Self { state: home.join("state"), run: home.join("run") });
+        }
+        if environment.uid == 0 {
+            return Ok(Self { state: "/var/lib/stead".into(), run: "/run/stead".into() });
+        }
+        let data = match (&environment.data_home, &environment.home) {
+            (Some(data), _) => data.clone(),
+            (None, Some(home)) => home.join(".local/share"),
+            (None, None) => bail!("neither STEAD_HOME, XDG_DATA_HOME nor HOME is set"),
+        };
+        let run = match &environment.runtime_dir {
+            Some(run) => run.join("stead"),
+            // Without a session manager nobody makes a runtime directory for us.
+            None => PathBuf::from(format!("/tmp/stead-{}", environment.uid)),
+        };
+        Ok(Self { state: data.join("stead"), run })
+    }
+
+    /// Makes the directories that are missing, for this user alone, and refuses those of somebody else: in
+    /// `/tmp` anyone could have made them before us.
+    pub fn prepare(&self) -> Result<()> {
+        for directory in [&self.state, &self.run] {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(directory)
+                .with_context(|| format!("cannot make {}", directory.display()))?;
+            let metadata = fs::symlink_metadata(directory)
+                .with_context(|| format!("cannot look at {}", directory.display()))?;
+            let uid = rustix::process::geteuid().as_raw();
+            if !metadata.is_dir() || metadata.uid() != uid {
+                bail!("{} is not a directory of user {uid}", directory.display());
+            }
+            if metadata.mode() & 0o077 != 0 {
+                fs::set_permissions(directory, fs::Permissions::from_mode(0o700))
+                    .with_context(|| format!("cannot keep others out of {}", directory.display()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether anything of this home exists.
+    pub fn exists(&self) -> bool {
+        self.state.join("state.db").exists() || self.run.exists()
+    }
+
+    /// The records.
+    pub fn database(&self) -> PathBuf {
+        self.state.join("state.db")
+    }
+
+    /// The directory of the project for networks and machines that were made by command.
+    pub fn loose_project(&self) -> PathBuf {
+        self.state.join("default")
+    }
+
+    /// Where volumes are: a directory a project, and in it one a volume.
+    pub fn volumes(&self) -> PathBuf {
+        self.state.join("volumes")
+    }
+
+    /// What the switchboard serves.
+    pub fn served(&self) -> PathBuf {
+        self.run.join("served.json")
+    }
+
+    /// The leases of machines that are not ours.
+    pub fn strangers(&self) -> PathBuf {
+        self.run.join("strangers.json")
+    }
+
+    /// The way out that was made, with what is needed to recognise it.
+    pub fn uplink(&self) -> PathBuf {
+        self.run.join("uplink.json")
+    }
+}
+
+/// Writes a small file whole or not at all, also across a loss of power.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let doing = || format!("cannot write {}", path.display());
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}", std::process::id()));
+    let temporary = PathBuf::from(temporary);
+    let written = (|| {
+        let mut file = fs::File::create(&temporary)?;
+        std::io::Write::write_all(&mut file, bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    })();
+    if written.is_err() {
+        // The error matters, not whether its debris could be removed as well.
+        let _ = fs::remove_file(&temporary);
+    }
+    written.with_context(doing)
+}
+
+/// Removes a file that may already be gone.
+pub fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("cannot remove {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(environment: &Environment, state: &str, run: &str) {
+        let home = Home::new(environment).unwrap();
+        assert_eq!((home.state.to_str().unwrap(), home.run.to_str().unwrap()), (state, run));
+    }
+
+    #[test]
+    fn a_home_is_found_from_the_environment() {
+        let mut environment = Environment { uid: 0, ..Environment::default() };
+        check(&environment, "/var/lib/stead", "/run/stead");
+        environment.uid = 1000;
+        assert!(Home::new(&environment).is_err());
+        environment.home = Some("/home/a".into());
+        check(&environment, "/home/a/.local/share/stead", "/tmp/stead-1000");
+        environment.runtime_dir = Some("/run/user/1000".into());
+        environment.data_home = Some("/data".into());
+        check(&environment, "/data/stead", "/run/user/1000/stead");
+        environment.stead_home = Some("/x".into());
+        check(&environment, "/x/state", "/x/run");
+    }
+
+    #[test]
+    fn a_directory_that_others_may_enter_is_closed_and_a_link_is_refused() {
+        let temporary = tempfile::tempdir().unwrap();
+        let home = Home { state: temporary.path().join("state"), run: temporary.path().join("run") };
+        fs::create_dir(&home.state).unwrap();
+        fs::set_permissions(&home.state, fs::Permissions::from_mode(0o755)).unwrap();
+        home.prepare().unwrap();
+        assert_eq!(fs::metadata(&home.state).unwrap().mode() & 0o777, 0o700);
+        fs::remove_dir(&home.run).unwrap();
+        std::os::unix::fs::symlink("/tmp", &home.run).unwrap();
+        assert!(home.prepare().is_err());
+    }
+}

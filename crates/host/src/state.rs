@@ -1,0 +1,221 @@
+//! What is recorded because it cannot be observed: where projects are, the leases, the machines that exist
+//! only as a promise. SQLite with a write-ahead log: several commands at once, and safe at any moment.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use stead_model::name::{MachineId, Name, NicId};
+use stead_model::observed::{Lease, MachineState};
+
+/// How long a command waits for another one's transaction, which takes milliseconds.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The form of the tables; a later version of stead moves older ones up.
+const VERSION: i64 = 1;
+
+const TABLES: &str = "
+    CREATE TABLE home (id TEXT NOT NULL);
+    CREATE TABLE projects (name TEXT PRIMARY KEY, directory TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE leases (nic TEXT PRIMARY KEY, lease TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE machines (id TEXT PRIMARY KEY, state TEXT NOT NULL) WITHOUT ROWID;
+";
+
+/// The records of a home.
+#[derive(Debug)]
+pub struct State {
+    connection: Connection,
+}
+
+/// All that is on record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Records {
+    /// Where the projects' files are.
+    pub projects: BTreeMap<Name, PathBuf>,
+    /// The addresses of nics.
+    pub leases: BTreeMap<NicId, Lease>,
+    /// The machines.
+    pub machines: BTreeMap<MachineId, MachineState>,
+}
+
+/// One change to the records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// A project is there.
+    Project(Name, PathBuf),
+    /// A project is gone.
+    NoProject(Name),
+    /// A nic has these addresses.
+    Lease(NicId, Lease),
+    /// A nic has no addresses.
+    NoLease(NicId),
+    /// A machine exists.
+    Machine(MachineId, MachineState),
+    /// A machine is gone.
+    NoMachine(MachineId),
+    /// No machine exists: they went with the engine.
+    NoMachines,
+}
+
+impl State {
+    /// Opens the records, making them if there are none. `new_id` is the home's mark if it is new.
+    pub fn open(path: &Path, new_id: &str) -> Result<Self> {
+        let doing = || format!("cannot open the records in {}", path.display());
+        let mut connection = Connection::open(path).with_context(doing)?;
+        connection.busy_timeout(BUSY_TIMEOUT).with_context(doing)?;
+        connection.pragma_update(None, "journal_mode", "wal").with_context(doing)?;
+        // With a write-ahead log NORMAL keeps the records whole at a loss of power; at worst the last
+        // changes are missing, and what they recorded is then observed as not there.
+        connection.pragma_update(None, "synchronous", "normal").with_context(doing)?;
+        let version: i64 =
+            connection.query_row("PRAGMA user_version", [], |row| row.get(0)).with_context(doing)?;
+        match version {
+            VERSION => {}
+            0 => create(&mut connection, new_id).with_context(doing)?,
+            newer => bail!(
+                "the records in {} are of version {newer}, this stead knows version {VERSION}: use the newer one",
+                path.display()
+            ),
+        }
+        Ok(Self { connection })
+    }
+
+    /// The home's mark.
+    pub fn home_id(&self) -> Result<String> {
+        self.connection
+            .query_row("SELECT id FROM home", [], |row| row.get(0))
+            .context("the records do not name their home")
+    }
+
+    /// Reads everything.
+    pub fn load(&self) -> Result<Records> {
+        let projects = self.rows("SELECT name, directory FROM projects")?.into_iter();
+        Ok(Records {
+            projects: projects.map(|(name, directory)| Ok((name.parse()?, directory.into()))).collect::<Result<_>>()?,
+            leases: parsed(self.rows("SELECT nic, lease FROM leases")?)?,
+            machines: parsed(self.rows("SELECT id, state FROM machines")?)?,
+        })
+    }
+
+    /// Makes these changes, all or none.
+    pub fn store(&mut self, entries: &[Entry]) -> Result<()> {
+        let transaction = self.connection.transaction().context("cannot write the records")?;
+        for entry in entries {
+            store_entry(&transaction, entry).context("cannot write the records")?;
+        }
+        transaction.commit().context("cannot write the records")
+    }
+
+    fn rows(&self, query: &str) -> Result<Vec<(String, String)>> {
+        let mut statement = self.connection.prepare(query).context("cannot read the records")?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        rows.collect::<Result<_, _>>().context("cannot read the records")
+    }
+}
+
+/// Makes the tables, unless another command was quicker.
+fn create(connection: &mut Connection, id: &str) -> Result<()> {
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let exists: Option<i64> = transaction
+        .query_row("SELECT 1 FROM sqlite_master WHERE name = 'home'", [], |row| row.get(0))
+        .optional()?;
+    if exists.is_none() {
+        transaction.execute_batch(TABLES)?;
+        transaction.execute("INSERT INTO home (id) VALUES (?1)", [id])?;
+        transaction.pragma_update(None, "user_version", VERSION)?;
+    }
+    Ok(transaction.commit()?)
+}
+
+fn store_entry(transaction: &Transaction<'_>, entry: &Entry) -> Result<()> {
+    let put = |query: &str, key: String, value: String| transaction.prepare_cached(query)?.execute(params![key, value]);
+    let take = |query: &str, key: String| transaction.prepare_cached(query)?.execute(params![key]);
+    match entry {
+        Entry::Project(name, directory) => {
+            let Some(directory) = directory.to_str() else {
+                bail!("the path {} is not UTF-8", directory.display());
+            };
+            put("INSERT OR REPLACE INTO projects VALUES (?1, ?2)", name.to_string(), directory.to_owned())
+        }
+        Entry::NoProject(name) => take("DELETE FROM projects WHERE name = ?1", name.to_string()),
+        Entry::Lease(nic, lease) => {
+            put("INSERT OR REPLACE INTO leases VALUES (?1, ?2)", nic.to_string(), text(lease)?)
+        }
+        Entry::NoLease(nic) => take("DELETE FROM leases WHERE nic = ?1", nic.to_string()),
+        Entry::Machine(id, state) => {
+            put("INSERT OR REPLACE INTO machines VALUES (?1, ?2)", id.to_string(), text(state)?)
+        }
+        Entry::NoMachine(id) => take("DELETE FROM machines WHERE id = ?1", id.to_string()),
+        Entry::NoMachines => transaction.execute("DELETE FROM machines", []),
+    }?;
+    Ok(())
+}
+
+fn text(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value).context("cannot write a record as JSON")
+}
+
+fn parsed<K, V>(rows: Vec<(String, String)>) -> Result<BTreeMap<K, V>>
+where
+    K: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static> + Ord,
+    V: DeserializeOwned,
+{
+    let parse = |(key, value): (String, String)| -> Result<(K, V)> {
+        let parsed = serde_json::from_str(&value).with_context(|| format!("record `{key}` cannot be read"))?;
+        Ok((key.parse().with_context(|| format!("record `{key}` cannot be read"))?, parsed))
+    };
+    rows.into_iter().map(parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stead_model::address::Mac;
+
+    #[test]
+    fn what_is_stored_is_loaded_and_all_or_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.db");
+        let mut state = State::open(&path, "ab12").unwrap();
+        let nic: NicId = "web/lan.shop".parse().unwrap();
+        let lease = Lease {
+            mac: Mac::derived(&["x"]),
+            address: Some([10, 0, 5, 2].into()),
+            address6: None,
+        };
+        let entries =
+            [Entry::Project("shop".parse().unwrap(), "/srv/shop".into()), Entry::Lease(nic.clone(), lease.clone())];
+        state.store(&entries).unwrap();
+        let again = State::open(&path, "zzzz").unwrap();
+        assert_eq!(again.home_id().unwrap(), "ab12");
+        let records = again.load().unwrap();
+        assert_eq!(records.leases, [(nic.clone(), lease)].into());
+        assert_eq!(records.projects, [("shop".parse().unwrap(), PathBuf::from("/srv/shop"))].into());
+        let bad = PathBuf::from(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"/\xff"));
+        state.store(&[Entry::NoLease(nic), Entry::Project("b".parse().unwrap(), bad)]).unwrap_err();
+        assert_eq!(state.load().unwrap(), records);
+    }
+
+    #[test]
+    fn records_of_a_newer_stead_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.db");
+        drop(State::open(&path, "ab12").unwrap());
+        Connection::open(&path).unwrap().pragma_update(None, "user_version", 7).unwrap();
+        let error = State::open(&path, "ab12").unwrap_err().to_string();
+        assert!(error.contains("version 7"), "{error}");
+    }
+
+    #[test]
+    fn damaged_records_are_an_error_not_a_panic() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.db");
+        std::fs::write(&path, vec![0x5a; 5000]).unwrap();
+        State::open(&path, "ab12").unwrap_err();
+    }
+}

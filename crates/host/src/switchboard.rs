@@ -1,0 +1,187 @@
+//! How commands talk with the switchboard: one request and one answer, each a line of JSON, on a socket in
+//! the run directory. What it is to serve is not said here: that stands in a file, which it reads again.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::Ipv4Addr;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use stead_model::name::NetworkId;
+use stead_model::project::Bind;
+use stead_model::served::Served;
+use stead_net::process::ProcessId;
+
+use crate::home::{Home, write_whole};
+
+/// A reload opens sockets and nothing slower.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// Starting is a re-execution and one reload.
+const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// What a command asks of the switchboard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Request {
+    /// Read the file again and serve what it says.
+    Reload,
+    /// Say how it goes.
+    Status,
+    /// Say goodbye on every network, and end.
+    Quit,
+}
+
+/// How the switchboard fares.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The mark of the file that is being served.
+    pub serves: String,
+    /// The networks that cannot be served as wanted, and why.
+    pub failed_networks: BTreeMap<NetworkId, String>,
+    /// The ports.
+    pub ports: BTreeMap<Bind, PortReport>,
+    /// Machines that are not ours, and the addresses they were given.
+    pub strangers: BTreeMap<NetworkId, Vec<Stranger>>,
+}
+
+/// How a published port fares.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortReport {
+    /// Why it is not open.
+    pub error: Option<String>,
+    /// Connections or UDP clients just now.
+    pub live: u64,
+    /// Bytes carried to the machine.
+    pub bytes_in: u64,
+    /// Bytes carried back.
+    pub bytes_out: u64,
+}
+
+/// A machine that we do not know and gave an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stranger {
+    /// Its MAC.
+    pub mac: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// What it calls itself.
+    pub name: Option<String>,
+    /// For how many more seconds.
+    pub expires_in_s: u64,
+}
+
+/// The socket's path.
+pub fn socket_path(home: &Home) -> PathBuf {
+    home.run.join("switchboard.sock")
+}
+
+/// Where its process is recorded.
+pub fn pid_path(home: &Home) -> PathBuf {
+    home.run.join("switchboard.pid")
+}
+
+/// The mark of a served file's text.
+pub fn mark(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    stead_model::address::digest(&[&text]).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Reads what is to be served; nothing if the file is absent or damaged, which the next plan then mends.
+pub fn load_served(home: &Home) -> Served {
+    let text = std::fs::read(home.served()).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
+}
+
+/// Writes what is to be served.
+pub fn store_served(home: &Home, served: &Served) -> Result<()> {
+    let text = serde_json::to_vec_pretty(served).context("cannot write what is served as JSON")?;
+    write_whole(&home.served(), &text)
+}
+
+/// The process, if it lives.
+pub fn process(home: &Home) -> Result<Option<ProcessId>> {
+    match ProcessId::load(&pid_path(home))? {
+        Some(process) if process.is_alive()? => Ok(Some(process)),
+        Some(_) | None => Ok(None),
+    }
+}
+
+/// Asks the switchboard; nothing if none lives.
+pub fn ask(home: &Home, request: Request) -> Result<Option<Report>> {
+    if process(home)?.is_none() {
+        return Ok(None);
+    }
+    let path = socket_path(home);
+    let Ok(mut stream) = stead_net::unix::connect(&path) else { return Ok(None) };
+    let doing = || format!("the switchboard does not answer at {}", path.display());
+    stream.set_read_timeout(Some(ANSWER_LIMIT)).with_context(doing)?;
+    stream.set_write_timeout(Some(ANSWER_LIMIT)).with_context(doing)?;
+    talk(&mut stream, request).map(Some).with_context(doing)
+}
+
+fn talk(stream: &mut UnixStream, request: Request) -> Result<Report> {
+    let mut line = serde_json::to_vec(&request)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer)?;
+    Ok(serde_json::from_str(&answer)?)
+}
+
+/// Starts the switchboard, or has the one that lives read its file again, and waits until it serves it.
+pub fn start(home: &Home, program: &std::path::Path) -> Result<Report> {
+    if let Some(report) = ask(home, Request::Reload)? {
+        return Ok(report);
+    }
+    stop(home)?;
+    let log = home.run.join("switchboard.log");
+    let file = std::fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+    let mut child = Command::new(program)
+        .arg("__switchboard")
+        .arg(&home.state)
+        .arg(&home.run)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(file)
+        .spawn()
+        .context("cannot start the switchboard")?;
+    let start = Instant::now();
+    loop {
+        if let Some(report) = ask(home, Request::Status)? {
+            return Ok(report);
+        }
+        let ended = child.try_wait().context("cannot look after the switchboard")?;
+        if ended.is_some() || start.elapsed() > START_LIMIT {
+            // It may still live and be stuck; whether it can be ended does not change the error.
+            let _ = child.kill();
+            let _ = child.wait();
+            let words = std::fs::read_to_string(&log).unwrap_or_default();
+            let last = words.lines().last().unwrap_or("it left no word").to_owned();
+            bail!("the switchboard did not come up within {} s: {last}", START_LIMIT.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Ends the switchboard, by request or else by force.
+pub fn stop(home: &Home) -> Result<()> {
+    if let Some(process) = process(home)? {
+        let asked = ask(home, Request::Quit).is_ok();
+        if !asked || !process.wait_gone(Duration::from_secs(2))? {
+            process.kill(rustix::process::Signal::KILL)?;
+            if !process.wait_gone(Duration::from_secs(5))? {
+                bail!("the switchboard (process {}) cannot be ended", process.pid);
+            }
+        }
+    }
+    for path in [pid_path(home), socket_path(home)] {
+        crate::home::remove_if_there(&path)?;
+    }
+    Ok(())
+}

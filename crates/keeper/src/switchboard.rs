@@ -1,0 +1,197 @@
+//! The switchboard: serves DHCP, DNS and router advertisements on the networks and carries the published
+//! ports. One process per home, started by the first command that needs it, ended with the last network.
+//!
+//! It stays in the host's namespaces. Its sockets among the networks are made by the anchor; those of the
+//! published ports are its own. All it is to serve stands in one file, so killing it loses nothing: the next
+//! command starts another, which reads the same file.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener as StdListener;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+
+use stead_host::home::{Home, remove_if_there};
+use stead_host::switchboard::{PortReport, Report, Request, Stranger, mark, pid_path, socket_path};
+use stead_model::served::Served;
+use stead_net::anchor;
+use stead_net::forward::Forwards;
+use stead_net::process::ProcessId;
+use stead_net::serve::{Services, Upstream};
+
+/// A request is one short line; whoever takes longer is not one of us.
+const REQUEST_LIMIT: Duration = Duration::from_secs(5);
+const REQUEST_MAX_BYTES: u64 = 4096;
+
+/// The resolvers of this computer.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// Serves the networks of a home until it is told to end.
+pub fn run(home: &Home) -> Result<()> {
+    // Nobody's terminal: what ends the command that started us does not end us.
+    let _already_leader = rustix::process::setsid();
+    // A short name tells people what the process is; nothing depends on it.
+    let _unnamed = rustix::thread::set_name(c"stead-switchbrd");
+    let lock_path = home.run.join("switchboard.lock");
+    let lock = File::create(&lock_path).with_context(|| format!("cannot open {}", lock_path.display()))?;
+    if lock.try_lock().is_err() {
+        bail!("another switchboard serves this home");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start the runtime")?.block_on(serve(home))
+}
+
+async fn serve(home: &Home) -> Result<()> {
+    let mut board = Board::new(home)?;
+    board.reload().await;
+    let path = socket_path(home);
+    remove_if_there(&path)?;
+    let listener = stead_net::unix::listen(&path)?;
+    let listener = from_std(listener).with_context(|| format!("cannot listen at {}", path.display()))?;
+    ProcessId::own()?.store(&pid_path(home))?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => accepted.map(|(stream, _)| stream),
+            _ = terminate.recv() => break,
+        };
+        match stream {
+            Ok(stream) => {
+                if answer(&mut board, stream).await? == Request::Quit {
+                    break;
+                }
+            }
+            // Out of descriptors, or the client is gone: the next one may fare better.
+            Err(error) => {
+                tracing::warn!("cannot take a request: {error}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    // Says goodbye on every network, so that machines drop their routes.
+    board.services.set(&Default::default()).await;
+    remove_if_there(&pid_path(home))?;
+    remove_if_there(&path)
+}
+
+fn from_std(listener: StdListener) -> std::io::Result<UnixListener> {
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
+}
+
+/// What is served.
+struct Board {
+    home: Home,
+    services: Services,
+    forwards: Forwards,
+    report: Report,
+}
+
+impl Board {
+    fn new(home: &Home) -> Result<Self> {
+        let sockets = Arc::new(Sockets { run: home.run.clone(), anchor: Mutex::new(None) });
+        let for_services = Arc::clone(&sockets);
+        let services = Services::new(
+            Box::new(move |socket| for_services.open(socket)),
+            Upstream::ResolvConf(PathBuf::from(RESOLV_CONF)),
+            home.strangers(),
+        );
+        let forwards = Forwards::new(move |socket| sockets.open(socket));
+        Ok(Self { home: home.clone(), services, forwards, report: Report::default() })
+    }
+
+    /// Serves what the file says now.
+    async fn reload(&mut self) {
+        let text = match std::fs::read(self.home.served()) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            Err(error) => return tracing::error!("cannot read what to serve: {error}"),
+        };
+        let served: Served = if text.is_empty() {
+            Served::default()
+        } else {
+            match serde_json::from_slice(&text) {
+                Ok(served) => served,
+                // What is served stays as it is; the command that asked sees that the mark is not its file's.
+                Err(error) => return tracing::error!("what to serve cannot be read: {error}"),
+            }
+        };
+        let failed = self.services.set(&served.networks).await;
+        self.forwards.set(&served).await;
+        self.report.serves = mark(&text);
+        self.report.failed_networks =
+            failed.into_iter().map(|(id, error)| (id, format!("{error:#}"))).collect();
+    }
+
+    fn report(&self) -> Report {
+        let ports = self.forwards.status().into_iter().map(|(bind, status)| {
+            let report = PortReport {
+                error: status.error,
+                live: status.live as u64,
+                bytes_in: status.to_machine,
+                bytes_out: status.to_client,
+            };
+            (bind, report)
+        });
+        let strangers = self.services.leases().into_iter().map(|(id, leases)| {
+            let leases = leases.into_iter().map(|lease| Stranger {
+                mac: lease.mac.to_string(),
+                address: lease.address,
+                name: lease.name,
+                expires_in_s: lease.expires_in_s,
+            });
+            (id, leases.collect())
+        });
+        Report { ports: ports.collect(), strangers: strangers.collect(), ..self.report.clone() }
+    }
+}
+
+/// Answers one request. A client that misbehaves is dropped; it never stops the switchboard.
+async fn answer(board: &mut Board, stream: UnixStream) -> Result<Request> {
+    let mut stream = BufReader::new(stream.into_std().and_then(UnixStream::from_std)?);
+    let mut line = String::new();
+    let read = (&mut stream).take(REQUEST_MAX_BYTES);
+    let mut read = BufReader::new(read);
+    let request = match tokio::time::timeout(REQUEST_LIMIT, read.read_line(&mut line)).await {
+        Ok(Ok(_)) => serde_json::from_str(&line).unwrap_or(Request::Status),
+        Ok(Err(_)) | Err(_) => return Ok(Request::Status),
+    };
+    if request == Request::Reload {
+        board.reload().await;
+    }
+    let mut text = serde_json::to_string(&board.report()).context("cannot write a report")?;
+    text.push('\n');
+    let written = tokio::time::timeout(REQUEST_LIMIT, stream.write_all(text.as_bytes())).await;
+    if !matches!(written, Ok(Ok(()))) {
+        tracing::debug!("a client went away before its answer");
+    }
+    Ok(request)
+}
+
+/// Makes sockets among the networks, by the anchor.
+struct Sockets {
+    run: PathBuf,
+    anchor: Mutex<Option<anchor::Client>>,
+}
+
+impl Sockets {
+    /// A socket in the engine's namespace. A connection that broke is made anew once.
+    fn open(&self, socket: anchor::SocketKind) -> Result<OwnedFd> {
+        let mut held = self.anchor.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = held.as_mut()
+            && let Ok(fd) = client.socket(None, socket)
+        {
+            return Ok(fd);
+        }
+        *held = anchor::Client::connect(&self.run)?;
+        let client = held.as_mut().ok_or_else(|| anyhow!("the engine's namespace is gone"))?;
+        client.socket(None, socket)
+    }
+}
