@@ -1,1 +1,8 @@
-//! host
+//! This computer: what exists on it, the steps that change it, and what is kept of them.
+
+pub mod apply;
+pub mod home;
+pub mod linux;
+pub mod lock;
+pub mod state;
+pub mod switchboard;

@@ -1,1 +1,3 @@
-//! keeper
+//! The long-lived processes.
+
+pub mod switchboard;

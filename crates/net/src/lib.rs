@@ -4,3 +4,4 @@
 pub mod forward;
 pub mod kernel;
 pub mod serve;
+pub mod unix;

@@ -1,0 +1,311 @@
+//! The engine: the anchor with its namespaces, our rules in them, the way out, and the namespaces of
+//! containers that somebody else runs.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use stead_model::address::{link_name, nth4, nth6};
+use stead_model::name::{LinkName, MachineId, NetworkId};
+use stead_model::observed::{NetworkState, Uplink, VethUplink};
+use stead_model::project::{Kind, Reach};
+use stead_model::step::Step;
+use stead_net::anchor;
+use stead_net::kernel::nft::{Family, NftRequest, NftSocket};
+use stead_net::kernel::rules::{self, HostUplink};
+use stead_net::kernel::{
+    Hop, LinkChange, LinkKind, NewLink, Peer, Port, PortFlags, Route, RouteRequest, RouteSocket, Rule, RuleFamily, Veth,
+};
+use stead_net::process::ProcessId;
+use stead_net::uplink::{self, Pasta, Target};
+
+use super::inside::{Inside, label};
+use super::mark::Mark;
+use super::network::tolerate;
+use super::nic::default_route;
+use super::LinuxHost;
+use crate::home::{Home, remove_if_there, write_whole};
+use crate::state::Entry;
+use crate::switchboard;
+
+/// The anchor has nothing to save when it ends.
+const ANCHOR_STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// The engine routes between its links, believes no router, and answers on each link for that link alone.
+const SYSCTLS: [(&str, &str); 8] = [
+    ("ipv4/conf/all/forwarding", "1"),
+    ("ipv6/conf/all/forwarding", "1"),
+    ("ipv6/conf/all/accept_ra", "0"),
+    ("ipv6/conf/default/accept_ra", "0"),
+    ("ipv4/conf/all/rp_filter", "0"),
+    ("ipv4/conf/default/rp_filter", "0"),
+    ("ipv4/conf/all/send_redirects", "0"),
+    ("ipv4/conf/all/arp_ignore", "1"),
+];
+
+/// Before the main table, which would send a transparent socket's answers on to the client.
+const PROXY_RULE_PRIORITY: u32 = 100;
+
+/// What the anchor calls a machine's namespace.
+pub fn namespace_label(id: &MachineId) -> Result<anchor::Label> {
+    label(&id.to_string())
+}
+
+/// Makes the namespaces and our rules in them.
+pub(super) fn start(host: &mut LinuxHost) -> Result<()> {
+    host.inside = None;
+    let run = host.home.run.clone();
+    let client = match anchor::Client::connect(&run)? {
+        Some(client) => client,
+        None => anchor::spawn(&host.program, &["__anchor".into(), run.clone().into()], &run)?,
+    };
+    let mut inside = Inside::new(client)?;
+    for (path, value) in SYSCTLS {
+        let path = path.parse().with_context(|| format!("`{path}` is no kernel parameter"))?;
+        inside.anchor.set_sysctl(None, &path, value)?;
+    }
+    let proxy = |family, everywhere| {
+        let rule = Rule { family, mark: rules::PROXY_MARK, table: rules::PROXY_TABLE, priority: PROXY_RULE_PRIORITY };
+        let route = Route { to: everywhere, by: Hop::Local, table: rules::PROXY_TABLE };
+        [RouteRequest::AddRule(rule), RouteRequest::AddRoute(route)]
+    };
+    let requests: Vec<RouteRequest<'_>> = proxy(RuleFamily::V4, IpNet::V4(Ipv4Net::default()))
+        .into_iter()
+        .chain(proxy(RuleFamily::V6, IpNet::V6(Ipv6Net::default())))
+        .collect();
+    tolerate(inside.route.send(&requests)?, rustix::io::Errno::EXIST)?;
+    // Last, as their presence is the sign that the engine is whole.
+    inside
+        .nft
+        .run(&[NftRequest::Replace(rules::guard_table()), NftRequest::Replace(rules::engine_table())])
+        .context("cannot write the engine's rules")?;
+    host.inside = Some(inside);
+    Ok(())
+}
+
+/// Takes the engine away, or what is left of one that was cut off.
+pub(super) fn stop(host: &mut LinuxHost) -> Result<()> {
+    switchboard::stop(&host.home)?;
+    let id = host.home_id()?;
+    remove_host_uplink(&id)?;
+    uplink::stop(&host.home.run)?;
+    host.inside = None;
+    host.bridges.clear();
+    if let Some(client) = anchor::Client::connect(&host.home.run)? {
+        let process = client.process();
+        // One that hangs is ended by force below.
+        let asked = client.quit();
+        if asked.is_err() || !process.wait_gone(ANCHOR_STOP_LIMIT)? {
+            process.kill(rustix::process::Signal::KILL)?;
+            if !process.wait_gone(ANCHOR_STOP_LIMIT)? {
+                bail!("the anchor (process {}) cannot be ended", process.pid);
+            }
+        }
+    } else if let Some(process) = ProcessId::load(&host.home.run.join("anchor.pid"))? {
+        // It lives but does not answer.
+        process.kill(rustix::process::Signal::KILL)?;
+        process.wait_gone(ANCHOR_STOP_LIMIT)?;
+    }
+    forget_run_files(&host.home)?;
+    host.store(&[Entry::NoMachines])
+}
+
+fn forget_run_files(home: &Home) -> Result<()> {
+    let names = ["anchor.pid", "anchor.sock", "served.json", "strangers.json", "uplink.json", "pasta.pid"];
+    names.iter().try_for_each(|name| remove_if_there(&home.run.join(name)))
+}
+
+/// Makes the namespaces of containers that somebody else runs; other machines are a record.
+pub(super) fn add_machines(host: &mut LinuxHost, steps: &[&Step]) -> Result<()> {
+    let machines: Vec<_> = steps
+        .iter()
+        .filter_map(|step| if let Step::MachineAdd(id, state, _) = step { Some((id, state)) } else { None })
+        .collect();
+    let existing = host.inside()?.anchor.list()?;
+    for (id, state) in &machines {
+        let name = namespace_label(id)?;
+        if state.kind == Kind::Container && !existing.contains(&name) {
+            host.inside()?.anchor.make(&name)?;
+        }
+    }
+    let entries: Vec<Entry> = machines.into_iter().map(|(id, state)| Entry::Machine(id.clone(), *state)).collect();
+    host.store(&entries)
+}
+
+/// Lets go of containers' namespaces, and forgets machines.
+pub(super) fn remove_machines(host: &mut LinuxHost, steps: &[&Step]) -> Result<()> {
+    let machines: Vec<&MachineId> =
+        steps.iter().filter_map(|step| if let Step::MachineRemove(id) = step { Some(id) } else { None }).collect();
+    let inside = host.inside()?;
+    let existing = inside.anchor.list()?;
+    for id in &machines {
+        let name = namespace_label(id)?;
+        if existing.contains(&name) {
+            inside.anchor.drop_namespace(&name)?;
+        }
+    }
+    let entries: Vec<Entry> = machines.into_iter().map(|id| Entry::NoMachine(id.clone())).collect();
+    host.store(&entries)
+}
+
+/// Gives the engine a way out.
+pub(super) fn add_uplink(host: &mut LinuxHost, uplink: &Uplink) -> Result<()> {
+    let id = host.home_id()?;
+    let run = host.home.run.clone();
+    let record = host.home.uplink();
+    let inside = host.inside()?;
+    match uplink {
+        Uplink::Veth(veth) => add_veth_uplink(inside, &id, veth)?,
+        Uplink::Pasta => {
+            let program = super::facts::find_pasta().ok_or_else(|| anyhow!("`pasta` is not in PATH; hint: install passt"))?;
+            let target = Target::of(inside.anchor.process());
+            uplink::start(&program, &Pasta { dir: run, target, mtu: None })?;
+        }
+    }
+    let text = serde_json::to_vec(uplink).context("cannot write the uplink's record")?;
+    write_whole(&record, &text)
+}
+
+/// Takes the way out away.
+pub(super) fn remove_uplink(host: &mut LinuxHost, uplink: &Uplink) -> Result<()> {
+    match uplink {
+        Uplink::Veth(_) => remove_host_uplink(&host.home_id()?)?,
+        Uplink::Pasta => uplink::stop(&host.home.run)?,
+    }
+    remove_if_there(&host.home.uplink())
+}
+
+/// A veth pair: its host's end is ours in the host's namespace, forwards, and is translated by chains of ours.
+fn add_veth_uplink(inside: &mut Inside, home: &str, veth: &VethUplink) -> Result<()> {
+    let outside = RouteSocket::open()?;
+    // What is left of one that was cut off.
+    outside.delete_links(std::slice::from_ref(&veth.link))?;
+    let engine = fs::File::open(format!("/proc/{}/ns/net", inside.anchor.process().pid))
+        .context("cannot open the engine's namespace")?;
+    let name: LinkName = uplink::LINK.parse()?;
+    let link = NewLink {
+        name: veth.link.clone(),
+        alias: Mark::Uplink(home.to_owned()).to_string(),
+        mac: None,
+        mtu: None,
+        group: 0,
+    };
+    let peer = Peer { netns: Some(engine.as_fd()), name: name.clone(), mac: None, mtu: None, group: 0, up: true };
+    let mut requests = vec![RouteRequest::AddVeth(Veth { link, port: None, peer })];
+    requests.push(RouteRequest::AddAddress(veth.link.clone(), IpNet::V4(veth.transfer)));
+    requests.extend(veth.transfer6.map(|net| RouteRequest::AddAddress(veth.link.clone(), IpNet::V6(net))));
+    outside.run(&requests).context("cannot make the uplink")?;
+    for family in ["ipv4", "ipv6"] {
+        // Packets from the engine are forwarded by this link's own setting; the computer's stay as they are.
+        let path = format!("/proc/sys/net/{family}/conf/{}/forwarding", veth.link);
+        if Path::new(&path).exists() {
+            fs::write(&path, "1").with_context(|| format!("cannot write {path}"))?;
+        }
+    }
+    let far = |net: Ipv4Net| Ipv4Net::new(nth4(net.trunc(), 2)?, net.prefix_len()).ok();
+    let far6 = |net: Ipv6Net| Ipv6Net::new(nth6(net.trunc(), 2)?, net.prefix_len()).ok();
+    let ends = [
+        far(veth.transfer).map(|end| (IpNet::V4(end), IpNet::V4(veth.transfer))),
+        veth.transfer6.and_then(|net| Some((IpNet::V6(far6(net)?), IpNet::V6(net)))),
+    ];
+    let requests: Vec<RouteRequest<'_>> = ends
+        .into_iter()
+        .flatten()
+        .flat_map(|(own, router)| {
+            [RouteRequest::AddAddress(name.clone(), own), RouteRequest::AddRoute(default_route(router, &name))]
+        })
+        .collect();
+    inside.route.run(&requests).context("cannot set up the uplink's far end")?;
+    let chains = rules::host_chains(&HostUplink {
+        home: home.to_owned(),
+        link: veth.link.clone(),
+        subnet: veth.transfer.trunc(),
+        subnet6: veth.transfer6.map(|net| net.trunc()).unwrap_or_default(),
+    });
+    NftSocket::open()?
+        .run(&[NftRequest::SetChains(Family::Inet, rules::TABLE, chains)])
+        .context("cannot write the uplink's rules in the host's namespace")
+}
+
+/// Takes our link and our chains out of the host's namespace, whatever there is of them.
+fn remove_host_uplink(home: &str) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let outside = RouteSocket::open()?;
+    let mark = Mark::Uplink(home.to_owned()).to_string();
+    let ours: Vec<LinkName> =
+        outside.own_links()?.into_iter().filter(|link| link.alias == mark).map(|link| link.name).collect();
+    outside.delete_links(&ours).context("cannot delete the uplink")?;
+    NftSocket::open()?
+        .remove_chains(Family::Inet, rules::TABLE, &rules::host_chain_names(home))
+        .context("cannot take the uplink's rules away")
+}
+
+/// Connects a network's bridge with the real network it is bridged to: by a port on the computer's bridge, or
+/// by the nic itself, which then is in the engine's namespace.
+pub(super) fn bridge_to_host(inside: &mut Inside, id: &NetworkId, state: &NetworkState) -> Result<()> {
+    let Reach::Bridged(real) = &state.reach else { return Ok(()) };
+    let mark = Mark::Bridged(id.clone(), real.clone()).to_string();
+    if inside.route.own_links()?.iter().any(|link| link.alias == mark) {
+        return Ok(());
+    }
+    let outside = RouteSocket::open()?;
+    let links = outside.links()?;
+    let Some(link) = links.iter().find(|link| link.name == *real) else {
+        bail!("there is no link `{real}` any more");
+    };
+    let engine = fs::File::open(format!("/proc/{}/ns/net", inside.anchor.process().pid))
+        .context("cannot open the engine's namespace")?;
+    let port = |name: &LinkName| {
+        let change = LinkChange {
+            up: Some(true),
+            alias: Some(mark.clone()),
+            bridge: Some(Some(state.link.clone())),
+            link_local: Some(false),
+            ..LinkChange::default()
+        };
+        RouteRequest::ChangeLink(name.clone(), change)
+    };
+    if link.kind == LinkKind::Bridge {
+        let near = link_name('p', real.as_str(), &["near", &id.to_string()], &|_| false);
+        let far = link_name('p', real.as_str(), &["far", &id.to_string()], &|_| false);
+        let new = NewLink { name: near, alias: mark.clone(), mac: None, mtu: Some(link.mtu), group: 0 };
+        let flags = PortFlags::default();
+        let peer = Peer { netns: Some(engine.as_fd()), name: far.clone(), mac: None, mtu: Some(link.mtu), group: 0, up: true };
+        let veth = Veth { link: new, port: Some(Port { bridge: real.clone(), flags }), peer };
+        outside.run(&[RouteRequest::AddVeth(veth)]).with_context(|| format!("cannot join bridge `{real}`"))?;
+        return inside.route.run(&[port(&far)]).context("cannot join the network's bridge");
+    }
+    let into = LinkChange { netns: Some(engine.as_fd()), ..LinkChange::default() };
+    outside
+        .run(&[RouteRequest::ChangeLink(real.clone(), into)])
+        .with_context(|| format!("cannot move `{real}` to the engine"))?;
+    inside.route.run(&[port(real)]).with_context(|| format!("cannot put `{real}` on the network's bridge"))
+}
+
+/// Gives the real network its link back.
+pub(super) fn unbridge_from_host(inside: &mut Inside, state: &NetworkState) -> Result<()> {
+    let Reach::Bridged(real) = &state.reach else { return Ok(()) };
+    let ours = inside.route.own_links()?;
+    let is_port = |alias: &str| matches!(Mark::parse(alias), Some(Mark::Bridged(_, link)) if link == *real);
+    let Some(port) = ours.into_iter().find(|link| is_port(&link.alias)) else { return Ok(()) };
+    if port.kind == LinkKind::Veth && port.name != *real {
+        return inside.route.delete_links(&[port.name]);
+    }
+    let host = fs::File::open("/proc/self/ns/net").context("cannot open the host's namespace")?;
+    let back = LinkChange {
+        bridge: Some(None),
+        alias: Some(String::new()),
+        netns: Some(host.as_fd()),
+        ..LinkChange::default()
+    };
+    inside
+        .route
+        .run(&[RouteRequest::ChangeLink(real.clone(), back)])
+        .with_context(|| format!("cannot give `{real}` back"))
+}

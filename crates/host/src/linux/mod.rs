@@ -1,0 +1,215 @@
+//! This computer, when it runs Linux: what exists is read from the kernel, and steps are carried out by
+//! netlink, by the anchor and by the switchboard. No program but our own and pasta is ever run.
+
+mod claims;
+mod engine;
+mod facts;
+mod inside;
+mod mark;
+mod network;
+mod nic;
+mod observe;
+mod served;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+
+use stead_model::name::{LinkName, NetworkId};
+use stead_model::observed::Observed;
+use stead_model::step::Step;
+
+use self::inside::Inside;
+use crate::apply::Host;
+use crate::home::Home;
+use crate::state::{Entry, Records, State};
+
+pub use self::engine::namespace_label;
+
+/// A computer with a home on it.
+#[derive(Debug)]
+pub struct LinuxHost {
+    home: Home,
+    /// What the long-lived processes are re-executions of.
+    program: PathBuf,
+    /// Opened when first needed: a command that only looks makes no files.
+    state: Option<State>,
+    inside: Option<Inside>,
+    /// The bridges of the networks, as far as we know them.
+    bridges: BTreeMap<NetworkId, LinkName>,
+}
+
+impl LinuxHost {
+    /// Nothing is made or changed yet.
+    pub fn open(home: Home, program: PathBuf) -> Result<Self> {
+        Ok(Self { home, program, state: None, inside: None, bridges: BTreeMap::new() })
+    }
+
+    /// The home.
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// What is on record; nothing if nothing ever was.
+    pub fn records(&mut self) -> Result<Records> {
+        if self.state.is_none() && !self.home.database().exists() {
+            return Ok(Records::default());
+        }
+        self.state()?.load()
+    }
+
+    /// This home's mark in names on the host. One that has no records yet takes the mark that it will get.
+    pub fn home_id(&mut self) -> Result<String> {
+        if self.state.is_none() && !self.home.database().exists() {
+            return Ok(new_home_id(&self.home.state));
+        }
+        self.state()?.home_id()
+    }
+
+    fn state(&mut self) -> Result<&mut State> {
+        let state = match self.state.take() {
+            Some(state) => state,
+            None => {
+                self.home.prepare()?;
+                State::open(&self.home.database(), &new_home_id(&self.home.state))?
+            }
+        };
+        Ok(self.state.insert(state))
+    }
+
+    fn store(&mut self, entries: &[Entry]) -> Result<()> {
+        self.state()?.store(entries)
+    }
+
+    /// The engine's inside, which has to exist.
+    fn inside(&mut self) -> Result<&mut Inside> {
+        if self.inside.is_none() {
+            self.inside = Inside::connect(&self.home.run)?;
+        }
+        self.inside.as_mut().ok_or_else(|| anyhow!("the engine is gone"))
+    }
+}
+
+/// The mark of a home: where it is. Two homes are in two places, and a mark that follows from the place is
+/// known before anything is written.
+fn new_home_id(state: &Path) -> String {
+    let digest = stead_model::address::digest(&["home", &state.to_string_lossy()]);
+    digest.iter().take(2).map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Host for LinuxHost {
+    fn observe(&mut self) -> Result<Observed> {
+        observe::observe(self)
+    }
+
+    fn run(&mut self, steps: &[&Step]) -> Vec<Result<()>> {
+        let mut results: Vec<Option<Result<()>>> = steps.iter().map(|_| None).collect();
+        for batch in batches(steps) {
+            let members: Vec<&Step> = batch.iter().filter_map(|place| steps.get(*place).copied()).collect();
+            let ended = self.run_batch(&members);
+            for (place, result) in batch.into_iter().zip(ended) {
+                if let Some(slot) = results.get_mut(place) {
+                    *slot = Some(result);
+                }
+            }
+        }
+        let missing = || Err(anyhow!("the step was not run"));
+        results.into_iter().map(|result| result.unwrap_or_else(missing)).collect()
+    }
+}
+
+/// The steps that are carried out together: those of one kind, by their places. The kernel takes many
+/// changes in one call, and the switchboard reads its file once for all of them.
+fn batches(steps: &[&Step]) -> Vec<Vec<usize>> {
+    let mut batches: Vec<Vec<usize>> = Vec::new();
+    let mut kinds = Vec::new();
+    for (place, step) in steps.iter().enumerate() {
+        let kind = std::mem::discriminant(*step);
+        match kinds.iter().position(|other| *other == kind).and_then(|at| batches.get_mut(at)) {
+            Some(batch) => batch.push(place),
+            None => {
+                kinds.push(kind);
+                batches.push(vec![place]);
+            }
+        }
+    }
+    batches
+}
+
+impl LinuxHost {
+    /// Runs steps of one kind.
+    fn run_batch(&mut self, steps: &[&Step]) -> Vec<Result<()>> {
+        let Some(first) = steps.first() else { return Vec::new() };
+        match first {
+            Step::NetworkAdd(..) | Step::NetworkChange(..) => network::set(self, steps),
+            Step::NetworkRemove(..) => together(steps, network::remove(self, steps)),
+            Step::NicAdd(..) | Step::NicChange(..) => nic::set(self, steps),
+            Step::NicRemove(..) => together(steps, nic::remove(self, steps)),
+            Step::PortAdd(..) => served::open_ports(self, steps),
+            Step::PortRemove(..) => together(steps, served::close_ports(self, steps)),
+            Step::ProjectAdd(..)
+            | Step::ProjectRemove(_)
+            | Step::LeaseAdd(..)
+            | Step::LeaseRemove(..) => together(steps, self.record(steps)),
+            Step::MachineAdd(..) => together(steps, engine::add_machines(self, steps)),
+            Step::MachineRemove(_) => together(steps, engine::remove_machines(self, steps)),
+            Step::EngineStart
+            | Step::EngineStop
+            | Step::SwitchboardStart
+            | Step::UplinkAdd(_)
+            | Step::UplinkRemove(_)
+            | Step::VolumeAdd(_)
+            | Step::VolumeRemove(_) => steps.iter().map(|step| self.run_alone(step)).collect(),
+        }
+    }
+
+    fn run_alone(&mut self, step: &Step) -> Result<()> {
+        match step {
+            Step::EngineStart => engine::start(self),
+            Step::EngineStop => engine::stop(self),
+            Step::SwitchboardStart => served::start(self),
+            Step::UplinkAdd(uplink) => engine::add_uplink(self, uplink),
+            Step::UplinkRemove(uplink) => engine::remove_uplink(self, uplink),
+            Step::VolumeAdd(id) => {
+                let path = self.home.volumes().join(id.project.as_str()).join(id.name.as_str());
+                std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))
+            }
+            Step::VolumeRemove(id) => {
+                let of_project = self.home.volumes().join(id.project.as_str());
+                let path = of_project.join(id.name.as_str());
+                std::fs::remove_dir_all(&path).with_context(|| format!("cannot delete {}", path.display()))?;
+                // Other volumes of the project may be in there: then it stays.
+                let _not_empty = std::fs::remove_dir(of_project);
+                Ok(())
+            }
+            _ => Err(anyhow!("`{step}` is not run alone")),
+        }
+    }
+
+    /// Steps that only change the records: one transaction.
+    fn record(&mut self, steps: &[&Step]) -> Result<()> {
+        let entries = steps.iter().filter_map(|step| match step {
+            Step::ProjectAdd(name, directory) => Some(Entry::Project(name.clone(), directory.clone())),
+            Step::ProjectRemove(name) => Some(Entry::NoProject(name.clone())),
+            Step::LeaseAdd(id, lease) => Some(Entry::Lease(id.clone(), lease.clone())),
+            Step::LeaseRemove(id, _) => Some(Entry::NoLease(id.clone())),
+            _ => None,
+        });
+        let entries: Vec<Entry> = entries.collect();
+        self.store(&entries)
+    }
+}
+
+/// The one result of steps that succeed or fail together.
+fn together(steps: &[&Step], result: Result<()>) -> Vec<Result<()>> {
+    match result {
+        Ok(()) => steps.iter().map(|_| Ok(())).collect(),
+        Err(error) => {
+            // The cause is told once; the others say that they were in the same boat.
+            let mut first = Some(error);
+            let others = || Err(anyhow!("it was to be done together with the step that failed"));
+            steps.iter().map(|_| first.take().map_or_else(others, Err)).collect()
+        }
+    }
+}

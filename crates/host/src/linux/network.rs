@@ -1,0 +1,191 @@
+//! Networks: a bridge with our addresses, its place among the rules, a claim on its ranges, and what is
+//! served on it.
+
+use std::os::fd::AsFd;
+
+use anyhow::{Context, Result, anyhow};
+use ipnet::IpNet;
+use rustix::io::Errno;
+
+use stead_model::name::{LinkName, NetworkId};
+use stead_model::observed::NetworkState;
+use stead_model::project::Reach;
+use stead_model::step::{Change, Step};
+use stead_net::kernel::nft::{Elements, NftRequest};
+use stead_net::kernel::rules::{self, NetworkRules};
+use stead_net::kernel::{LinkChange, NewLink, Refused, RouteRequest};
+
+use super::inside::{Inside, label};
+use super::mark::Mark;
+use super::{LinuxHost, claims, engine, served};
+
+/// Makes networks what they are to be. Each is done again without harm.
+pub(super) fn set(host: &mut LinuxHost, steps: &[&Step]) -> Vec<Result<()>> {
+    let wanted: Vec<(&NetworkId, Option<&NetworkState>, &NetworkState)> = steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::NetworkAdd(id, to) => Some((id, None, to)),
+            Step::NetworkChange(id, Change { from, to }) => Some((id, Some(from), to)),
+            _ => None,
+        })
+        .collect();
+    host.bridges.extend(wanted.iter().map(|(id, _, to)| ((*id).clone(), to.link.clone())));
+    let mut results: Vec<Result<()>> = Vec::new();
+    for (id, from, to) in &wanted {
+        results.push(set_one(host, id, *from, to));
+    }
+    let served = served::edit(host, |served| {
+        for ((id, _, to), _) in wanted.iter().zip(&results).filter(|(_, result)| result.is_ok()) {
+            let hosts = served.networks.remove(*id).map(|network| network.hosts).unwrap_or_default();
+            served.networks.extend(served::network(id, to, hosts).map(|network| ((*id).clone(), network)));
+        }
+    });
+    match served {
+        Err(error) => super::together(steps, Err(error)),
+        Ok(report) => results
+            .into_iter()
+            .zip(&wanted)
+            .map(|(result, (id, ..))| match report.failed_networks.get(*id) {
+                Some(why) if result.is_ok() => Err(anyhow!("cannot serve the network: {why}")),
+                Some(_) | None => result,
+            })
+            .collect(),
+    }
+}
+
+fn set_one(host: &mut LinuxHost, id: &NetworkId, from: Option<&NetworkState>, to: &NetworkState) -> Result<()> {
+    let joined: Vec<LinkName> =
+        to.joins.iter().filter_map(|name| host.bridges.get(&NetworkId::new(&id.project, name)).cloned()).collect();
+    let was_joined: Vec<LinkName> = from
+        .iter()
+        .flat_map(|from| &from.joins)
+        .filter_map(|name| host.bridges.get(&NetworkId::new(&id.project, name)).cloned())
+        .collect();
+    let inside = host.inside()?;
+    claim(inside, to)?;
+    make_bridge(inside, id, to)?;
+    let mut requests = Vec::new();
+    if let Some(from) = from {
+        requests.extend(removed(rules::network_elements(&element(from, was_joined))));
+    }
+    requests.extend(added(rules::network_elements(&element(to, joined))));
+    inside.nft.run(&requests).context("cannot write the network's rules")?;
+    engine::bridge_to_host(inside, id, to)
+}
+
+/// Takes networks away, with all that stands on their bridges of ours.
+pub(super) fn remove(host: &mut LinuxHost, steps: &[&Step]) -> Result<()> {
+    let gone: Vec<(&NetworkId, &NetworkState)> = steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::NetworkRemove(id, state) => Some((id, state)),
+            _ => None,
+        })
+        .collect();
+    // First nothing is served there any more: the last router advertisement still gets out.
+    served::edit(host, |served| {
+        for (id, _) in &gone {
+            served.networks.remove(*id);
+            served.networks.values_mut().for_each(|other| other.joins.retain(|joined| joined != *id));
+        }
+    })?;
+    let mut requests = Vec::new();
+    for (id, state) in &gone {
+        let joined = state.joins.iter().filter_map(|name| host.bridges.get(&NetworkId::new(&id.project, name)).cloned());
+        requests.extend(removed(rules::network_elements(&element(state, joined.collect()))));
+    }
+    let inside = host.inside()?;
+    for (_, state) in &gone {
+        engine::unbridge_from_host(inside, state)?;
+    }
+    let links: Vec<LinkName> = gone.iter().map(|(_, state)| state.link.clone()).collect();
+    inside.route.delete_links(&links).context("cannot delete the bridges")?;
+    inside.nft.run(&requests).context("cannot take the networks' rules away")?;
+    for (_, state) in &gone {
+        for net in ranges(state) {
+            let name = label(&claim_name(net))?;
+            if inside.anchor.held()?.contains(&name) {
+                inside.anchor.release(&name)?;
+            }
+        }
+    }
+    host.bridges.retain(|id, _| !gone.iter().any(|(other, _)| *other == id));
+    Ok(())
+}
+
+pub(super) fn added(elements: Vec<Elements>) -> Vec<NftRequest> {
+    elements.into_iter().map(NftRequest::Add).collect()
+}
+
+pub(super) fn removed(elements: Vec<Elements>) -> Vec<NftRequest> {
+    elements.into_iter().map(NftRequest::Remove).collect()
+}
+
+fn element(state: &NetworkState, joins: Vec<LinkName>) -> NetworkRules {
+    NetworkRules {
+        bridge: state.link.clone(),
+        mac: state.mac,
+        nat: state.reach == Reach::Nat,
+        served: state.service.is_some(),
+        joins,
+    }
+}
+
+fn ranges(state: &NetworkState) -> impl Iterator<Item = IpNet> {
+    let v4 = state.gateway.map(|net| IpNet::V4(net.trunc()));
+    v4.into_iter().chain(state.gateway6.map(|net| IpNet::V6(net.trunc())))
+}
+
+pub(super) fn claim_name(net: IpNet) -> String {
+    format!("claim:{net}")
+}
+
+/// Claims the network's ranges, unless we hold them already.
+fn claim(inside: &mut Inside, state: &NetworkState) -> Result<()> {
+    let held = inside.anchor.held()?;
+    for net in ranges(state) {
+        let name = label(&claim_name(net))?;
+        if !held.contains(&name) {
+            let claim = claims::claim(net)?;
+            inside.anchor.hold(&name, claim.as_fd())?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the bridge, or what is there what it is to be.
+fn make_bridge(inside: &Inside, id: &NetworkId, state: &NetworkState) -> Result<()> {
+    let doing = || format!("cannot make bridge {}", state.link);
+    let link = NewLink {
+        name: state.link.clone(),
+        alias: Mark::Network(id.clone()).to_string(),
+        mac: Some(state.mac),
+        mtu: Some(u32::from(state.mtu)),
+        group: 0,
+    };
+    let change = LinkChange {
+        up: Some(true),
+        mtu: Some(u32::from(state.mtu)),
+        alias: Some(link.alias.clone()),
+        // On a wire that is not ours to serve we have no address, not even a link-local one.
+        link_local: Some(state.service.is_some()),
+        ..LinkChange::default()
+    };
+    let mut requests = vec![RouteRequest::AddBridge(link), RouteRequest::ChangeLink(state.link.clone(), change)];
+    let addresses = state.gateway.map(IpNet::V4).into_iter().chain(state.gateway6.map(IpNet::V6));
+    requests.extend(addresses.map(|address| RouteRequest::AddAddress(state.link.clone(), address)));
+    run_again(inside, &requests).with_context(doing)
+}
+
+/// Carries out requests of which some may have been carried out before.
+pub(super) fn run_again(inside: &Inside, requests: &[RouteRequest<'_>]) -> Result<()> {
+    tolerate(inside.route.send(requests)?, Errno::EXIST)
+}
+
+/// Fails if anything was refused for another reason than this.
+pub(super) fn tolerate(refused: Vec<Refused>, errno: Errno) -> Result<()> {
+    match refused.into_iter().find(|refused| refused.errno != errno) {
+        Some(refused) => Err(refused.into()),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,185 @@
+//! Nics: veth pairs and TAPs on the bridges, what they may speak with, and what they are called.
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use anyhow::{Context, Result};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use stead_model::name::{LinkName, NetworkId, NicId};
+use stead_model::observed::{GuardState, NicEnd, NicState};
+use stead_model::step::{Change, Step};
+use stead_net::kernel::tap::{self, TapOwner};
+use stead_net::kernel::{Hop, LinkChange, MAIN_TABLE, NewLink, Peer, Port, PortFlags, Route, RouteRequest, Veth};
+use stead_net::kernel::rules::{self, NicGuard, NicRules};
+
+use super::inside::{Inside, label};
+use super::mark::{Mark, NicMark};
+use super::network::{added, removed, run_again};
+use super::{LinuxHost, served};
+use crate::switchboard::load_served;
+
+/// Makes nics what they are to be.
+pub(super) fn set(host: &mut LinuxHost, steps: &[&Step]) -> Vec<Result<()>> {
+    let wanted: Vec<(&NicId, Option<&NicState>, &NicState)> = steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::NicAdd(id, to) => Some((id, None, to)),
+            Step::NicChange(id, Change { from, to }) => Some((id, Some(from), to)),
+            _ => None,
+        })
+        .collect();
+    super::together(steps, set_all(host, &wanted))
+}
+
+fn set_all(host: &mut LinuxHost, wanted: &[(&NicId, Option<&NicState>, &NicState)]) -> Result<()> {
+    let bridges: Vec<LinkName> = wanted
+        .iter()
+        .map(|(id, ..)| host.bridges.get(&id.network()).cloned().with_context(|| format!("network `{}` is gone", id.network())))
+        .collect::<Result<_>>()?;
+    let inside = host.inside()?;
+    // The rules come first: a nic never speaks unguarded.
+    let mut requests = Vec::new();
+    for (_, from, to) in wanted {
+        requests.extend(from.iter().flat_map(|from| removed(rules::nic_elements(&element(from)))));
+        requests.extend(added(rules::nic_elements(&element(to))));
+    }
+    inside.nft.run(&requests).context("cannot write the nics' rules")?;
+    let new: Vec<(&NicId, &NicState, &LinkName)> = wanted
+        .iter()
+        .zip(&bridges)
+        .filter(|((_, from, _), _)| from.is_none())
+        .map(|((id, _, to), bridge)| (*id, *to, bridge))
+        .collect();
+    make_links(inside, &new)?;
+    let served = served::edit(host, |served| {
+        for (id, _, to) in wanted {
+            if let Some(network) = served.networks.get_mut(&id.network()) {
+                network.hosts.retain(|_, other| other.name != id.machine);
+                network.hosts.insert(to.lease.mac, served::host(id, &to.lease, &to.names));
+            }
+        }
+    });
+    served?;
+    set_addresses(host, &new)
+}
+
+/// Makes the links of nics, many at once.
+fn make_links(inside: &mut Inside, new: &[(&NicId, &NicState, &LinkName)]) -> Result<()> {
+    let mut namespaces: Vec<(&LinkName, OwnedFd)> = Vec::new();
+    for (id, state, _) in new {
+        match &state.end {
+            NicEnd::Veth(_) => {
+                let namespace = inside.anchor.namespace(&label(&id.machine().to_string())?)?;
+                namespaces.push((&state.link, namespace));
+            }
+            NicEnd::Tap(user) => {
+                let tun = inside.anchor.tun(None)?;
+                let owner = TapOwner { user: Some(*user), group: None };
+                tap::create(&tun, &state.link, owner).with_context(|| format!("cannot make TAP {}", state.link))?;
+            }
+        }
+    }
+    let mut requests = Vec::new();
+    for (id, state, bridge) in new {
+        let mark = NicMark { id: (*id).clone(), lease: state.lease.clone(), end: state.end.clone() };
+        let alias = Mark::Nic(mark).to_string();
+        // A machine finds its own published ports, and answers come back by the way they went.
+        let flags = PortFlags { hairpin: Some(true), ..PortFlags::default() };
+        let mtu = Some(u32::from(state.mtu));
+        match &state.end {
+            NicEnd::Veth(name) => {
+                let netns = namespaces.iter().find(|(link, _)| *link == &state.link).map(|(_, fd)| fd.as_fd());
+                let link = NewLink { name: state.link.clone(), alias, mac: None, mtu, group: 0 };
+                let peer = Peer { netns, name: name.clone(), mac: Some(state.lease.mac), mtu, group: 0, up: true };
+                let port = Some(Port { bridge: (*bridge).clone(), flags });
+                requests.push(RouteRequest::AddVeth(Veth { link, port, peer }));
+            }
+            NicEnd::Tap(_) => {
+                let change = LinkChange {
+                    up: Some(true),
+                    mtu,
+                    alias: Some(alias),
+                    bridge: Some(Some((*bridge).clone())),
+                    port: flags,
+                    link_local: Some(false),
+                    ..LinkChange::default()
+                };
+                requests.push(RouteRequest::ChangeLink(state.link.clone(), change));
+            }
+        }
+    }
+    run_again(inside, &requests).context("cannot make the nics")
+}
+
+/// Sets the addresses of containers' nics on networks where nobody else does: those with addressing `static`.
+fn set_addresses(host: &mut LinuxHost, new: &[(&NicId, &NicState, &LinkName)]) -> Result<()> {
+    let networks = load_served(&host.home).networks;
+    for (id, state, _) in new {
+        let NicEnd::Veth(name) = &state.end else { continue };
+        let Some(network) = networks.get(&id.network()).filter(|network| network.dhcp.is_none()) else { continue };
+        let (gateway, gateway6) = (network.gateway, network.gateway6);
+        let v4 = state.lease.address.zip(gateway).and_then(|(a, net)| Ipv4Net::new(a, net.prefix_len()).ok());
+        let v6 = state.lease.address6.zip(gateway6).and_then(|(a, net)| Ipv6Net::new(a, net.prefix_len()).ok());
+        let addresses = v4.map(IpNet::V4).into_iter().chain(v6.map(IpNet::V6));
+        let mut requests: Vec<RouteRequest<'_>> =
+            addresses.map(|address| RouteRequest::AddAddress(name.clone(), address)).collect();
+        if network.routes {
+            let vias = [gateway.map(|net| IpNet::V4(net)), gateway6.map(|net| IpNet::V6(net))];
+            requests.extend(vias.into_iter().flatten().map(|via| RouteRequest::AddRoute(default_route(via, name))));
+        }
+        let inside = host.inside()?;
+        let route = inside.route_of(&id.machine())?;
+        super::network::tolerate(route.send(&requests)?, rustix::io::Errno::EXIST)
+            .with_context(|| format!("cannot set the addresses of {id}"))?;
+    }
+    Ok(())
+}
+
+/// The way out by this router.
+pub(super) fn default_route(router: IpNet, link: &LinkName) -> Route {
+    let everywhere = match router {
+        IpNet::V4(_) => IpNet::V4(Ipv4Net::default()),
+        IpNet::V6(_) => IpNet::V6(Ipv6Net::default()),
+    };
+    Route { to: everywhere, by: Hop::Via(router.addr(), link.clone()), table: MAIN_TABLE }
+}
+
+/// Takes nics off their networks.
+pub(super) fn remove(host: &mut LinuxHost, steps: &[&Step]) -> Result<()> {
+    let gone: Vec<(&NicId, &NicState)> = steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::NicRemove(id, state) => Some((id, state)),
+            _ => None,
+        })
+        .collect();
+    let inside = host.inside()?;
+    let links: Vec<LinkName> = gone.iter().map(|(_, state)| state.link.clone()).collect();
+    inside.route.delete_links(&links).context("cannot delete the nics")?;
+    let requests: Vec<_> = gone.iter().flat_map(|(_, state)| removed(rules::nic_elements(&element(state)))).collect();
+    inside.nft.run(&requests).context("cannot take the nics' rules away")?;
+    served::edit(host, |served| {
+        for (id, state) in &gone {
+            let network: NetworkId = id.network();
+            if let Some(network) = served.networks.get_mut(&network) {
+                network.hosts.remove(&state.lease.mac);
+            }
+        }
+    })
+    .map(drop)
+}
+
+fn element(state: &NicState) -> NicRules {
+    let mac = state.lease.mac;
+    let guard = match &state.guard {
+        GuardState::Off => NicGuard::Off,
+        GuardState::Mac => NicGuard::MacOnly(mac),
+        GuardState::Addresses(addresses) => {
+            let v4 = addresses.iter().filter_map(|a| if let IpAddr::V4(a) = a { Some(*a) } else { None });
+            let v6 = addresses.iter().filter_map(|a| if let IpAddr::V6(a) = a { Some(*a) } else { None });
+            NicGuard::Addresses(mac, v4.collect(), v6.collect())
+        }
+    };
+    NicRules { port: state.link.clone(), guard }
+}

@@ -1,0 +1,271 @@
+//! What exists: links by their marks, rules by their sets, what is served by its file and the switchboard's
+//! word, leases and machines by the records.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use anyhow::Result;
+use ipnet::IpNet;
+
+use stead_model::address::Mac;
+use stead_model::name::{LinkName, Name, NetworkId, NicId, VolumeId};
+use stead_model::observed::{
+    Engine, GuardState, NetworkState, NicState, Observed, Service, Switchboard, Uplink,
+};
+use stead_model::project::{Kind, Reach};
+use stead_model::served::Served;
+use stead_net::anchor::Label;
+use stead_net::kernel::nft::{Elements, Family, Value};
+use stead_net::kernel::{Address, Link, RouteSocket, rules};
+use stead_net::uplink;
+
+use super::inside::Inside;
+use super::mark::{Mark, NicMark};
+use super::{LinuxHost, facts};
+use crate::home::Home;
+use crate::switchboard::{self, Report, Request, load_served, mark};
+
+/// Reads everything.
+pub(super) fn observe(host: &mut LinuxHost) -> Result<Observed> {
+    let home_id = host.home_id()?;
+    let records = host.records()?;
+    host.inside = if host.home.run.exists() { Inside::connect(&host.home.run)? } else { None };
+    let home = host.home.clone();
+    let held = match &mut host.inside {
+        Some(inside) => inside.anchor.held()?,
+        None => Vec::new(),
+    };
+    let mut seen = Observed::nothing(facts::observe(&home_id, &held)?);
+    seen.projects = records.projects;
+    seen.leases = records.leases;
+    seen.volumes = volumes(&home);
+    seen.machines = records.machines;
+    let Some(inside) = &mut host.inside else {
+        let leftovers = has_leftovers(&home, &home_id)? || !seen.machines.is_empty();
+        seen.engine = if leftovers { Engine::Partial } else { Engine::Absent };
+        seen.machines.clear();
+        return Ok(seen);
+    };
+    let routed = inside.nft.elements(&rules::engine_table())?;
+    let guarded = inside.nft.elements(&rules::guard_table())?;
+    let (Some(routed), Some(guarded)) = (routed, guarded) else {
+        seen.engine = Engine::Partial;
+        seen.machines.clear();
+        return Ok(seen);
+    };
+    seen.engine = Engine::Present;
+    let namespaces = inside.anchor.list()?;
+    seen.machines.retain(|id, state| {
+        state.kind != Kind::Container || namespaces.iter().any(|label: &Label| label.as_str() == id.to_string())
+    });
+    let served = load_served(&home);
+    let report = switchboard::ask(&home, Request::Status).ok().flatten().filter(|report| serves_file(&home, report));
+    seen.switchboard = if report.is_some() { Switchboard::Running } else { Switchboard::Absent };
+    let links = inside.route.own_links()?;
+    let addresses = inside.route.addresses()?;
+    let sets = Sets { routed, guarded };
+    seen.networks = networks(&links, &addresses, &sets, &served);
+    seen.nics = nics(&links, &sets, &served, &seen.networks);
+    seen.uplink = observe_uplink(&home, &home_id)?;
+    seen.ports = served.ports;
+    if let Some(report) = report {
+        seen.ports.retain(|bind, _| report.ports.get(bind).is_some_and(|port| port.error.is_none()));
+        seen.networks.retain(|id, network| {
+            // What cannot be served is not as wanted: planning for it again says why.
+            if report.failed_networks.contains_key(id) {
+                network.service = None;
+            }
+            true
+        });
+    }
+    host.bridges = seen.networks.iter().map(|(id, network)| (id.clone(), network.link.clone())).collect();
+    Ok(seen)
+}
+
+fn serves_file(home: &Home, report: &Report) -> bool {
+    let text = std::fs::read(home.served()).unwrap_or_default();
+    report.serves == mark(&text)
+}
+
+/// Whether anything is left of an engine whose anchor is dead.
+fn has_leftovers(home: &Home, home_id: &str) -> Result<bool> {
+    if switchboard::process(home)?.is_some() || uplink::observe(&home.run)?.is_some() || home.served().exists() {
+        return Ok(true);
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Ok(false);
+    }
+    let mark = Mark::Uplink(home_id.to_owned()).to_string();
+    Ok(RouteSocket::open()?.own_links()?.iter().any(|link| link.alias == mark))
+}
+
+fn volumes(home: &Home) -> BTreeSet<VolumeId> {
+    let directories = |path: &std::path::Path| {
+        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse::<Name>().ok()).collect::<Vec<_>>()
+    };
+    let projects = directories(&home.volumes());
+    let volumes = projects.into_iter().flat_map(|project| {
+        let names = directories(&home.volumes().join(project.as_str()));
+        names.into_iter().map(move |name| VolumeId::new(&project, &name))
+    });
+    volumes.collect()
+}
+
+/// The way out, if what was made of it still stands.
+fn observe_uplink(home: &Home, home_id: &str) -> Result<Option<Uplink>> {
+    let text = std::fs::read(home.uplink()).unwrap_or_default();
+    let Ok(uplink) = serde_json::from_slice::<Uplink>(&text) else { return Ok(None) };
+    let stands = match &uplink {
+        Uplink::Pasta => uplink::observe(&home.run)?.is_some(),
+        Uplink::Veth(veth) => {
+            let mark = Mark::Uplink(home_id.to_owned()).to_string();
+            let links = RouteSocket::open()?.own_links()?;
+            let link = links.iter().any(|link| link.name == veth.link && link.alias == mark && link.up);
+            link && facts::has_host_chains(home_id)?
+        }
+    };
+    Ok(stands.then_some(uplink))
+}
+
+/// The elements of our sets.
+struct Sets {
+    routed: Vec<Elements>,
+    guarded: Vec<Elements>,
+}
+
+impl Sets {
+    fn of(&self, family: Family, set: &str) -> impl Iterator<Item = &[Value]> {
+        let all = match family {
+            Family::Inet => &self.routed,
+            Family::Bridge => &self.guarded,
+        };
+        let found = all.iter().filter(move |elements| elements.set == set);
+        found.flat_map(|elements| elements.elements.iter().map(Vec::as_slice))
+    }
+
+    fn has(&self, family: Family, set: &str, link: &LinkName) -> bool {
+        self.of(family, set).any(|element| matches!(element, [Value::Name(name)] if name == link))
+    }
+}
+
+fn networks(
+    links: &[Link],
+    addresses: &[Address],
+    sets: &Sets,
+    served: &Served,
+) -> BTreeMap<NetworkId, NetworkState> {
+    let marked = || links.iter().filter_map(|link| Some((link, Mark::parse(&link.alias)?)));
+    let bridges: Vec<(&Link, NetworkId)> = marked()
+        .filter_map(|(link, mark)| if let Mark::Network(id) = mark { Some((link, id)) } else { None })
+        .collect();
+    let bridged = |id: &NetworkId| {
+        marked().find_map(|(_, mark)| match mark {
+            Mark::Bridged(of, real) if of == *id => Some(real),
+            _ => None,
+        })
+    };
+    let states = bridges.iter().filter(|(link, _)| link.up).filter_map(|(link, id)| {
+        let ours = addresses.iter().filter(|a| a.link == link.name).map(|a| a.address);
+        let (v4, v6): (Vec<IpNet>, Vec<IpNet>) = ours.partition(|net| net.addr().is_ipv4());
+        let joins = sets.of(Family::Inet, "joins").filter_map(|element| match element {
+            [Value::Name(from), Value::Name(to)] if *from == link.name && to != from => {
+                bridges.iter().find(|(other, _)| other.name == *to).map(|(_, other)| other.name.clone())
+            }
+            _ => None,
+        });
+        let reach = match bridged(id) {
+            Some(real) => Reach::Bridged(real),
+            None if sets.has(Family::Inet, "nat", &link.name) => Reach::Nat,
+            None => Reach::Isolated,
+        };
+        let state = NetworkState {
+            link: link.name.clone(),
+            mac: link.mac?,
+            mtu: u16::try_from(link.mtu).ok()?,
+            gateway: v4.into_iter().find_map(|net| if let IpNet::V4(net) = net { Some(net) } else { None }),
+            gateway6: v6.into_iter().find_map(|net| match net {
+                IpNet::V6(net) if !net.addr().is_unicast_link_local() => Some(net),
+                IpNet::V4(_) | IpNet::V6(_) => None,
+            }),
+            reach,
+            joins: joins.collect(),
+            service: None,
+        };
+        Some((id.clone(), with_service(state, id, served, sets)))
+    });
+    states.collect()
+}
+
+/// The network with what is served on it, if that is served as the network is.
+fn with_service(state: NetworkState, id: &NetworkId, served: &Served, sets: &Sets) -> NetworkState {
+    let Some(network) = served.networks.get(id) else { return state };
+    let service = Service { domain: network.domain.clone(), dhcp: network.dhcp.clone() };
+    let full = NetworkState { service: Some(service), ..state.clone() };
+    let expected = super::served::network(id, &full, network.hosts.clone());
+    let is_so = expected.as_ref() == Some(network) && sets.has(Family::Inet, "served", &state.link);
+    if is_so { full } else { state }
+}
+
+fn nics(
+    links: &[Link],
+    sets: &Sets,
+    served: &Served,
+    networks: &BTreeMap<NetworkId, NetworkState>,
+) -> BTreeMap<NicId, NicState> {
+    let marked = links.iter().filter_map(|link| match Mark::parse(&link.alias)? {
+        Mark::Nic(nic) => Some((link, nic)),
+        Mark::Network(_) | Mark::Bridged(..) | Mark::Uplink(_) => None,
+    });
+    let states = marked.filter_map(|(link, nic)| {
+        let NicMark { id, lease, end } = nic;
+        let network = networks.get(&id.network())?;
+        // A nic that is not on its network is none.
+        if link.bridge.as_ref() != Some(&network.link) || !link.up {
+            return None;
+        }
+        let host = served.networks.get(&id.network()).and_then(|network| network.hosts.get(&lease.mac));
+        let right = host.filter(|host| {
+            host.name == id.machine && host.address == lease.address && host.address6 == lease.address6
+        });
+        let names = match right {
+            Some(host) => host.aliases.iter().cloned().chain([host.name.clone()]).collect(),
+            // Where nothing is served a nic's names are nobody's business.
+            None if network.service.is_none() => [id.machine.clone()].into(),
+            None => BTreeSet::new(),
+        };
+        let state = NicState {
+            link: link.name.clone(),
+            end,
+            mtu: u16::try_from(link.mtu).ok()?,
+            guard: guard(&link.name, lease.mac, sets),
+            lease,
+            names,
+        };
+        Some((id, state))
+    });
+    states.collect()
+}
+
+/// What the rules let a nic speak with.
+fn guard(link: &LinkName, mac: Mac, sets: &Sets) -> GuardState {
+    let of_link = |set: &'static str| {
+        sets.of(Family::Bridge, set).filter_map(move |element| match element {
+            [Value::Name(name), value] if name == link => Some(value),
+            _ => None,
+        })
+    };
+    if sets.has(Family::Bridge, "maconly", link) {
+        return GuardState::Mac;
+    }
+    if !sets.has(Family::Bridge, "guarded", link) {
+        return GuardState::Off;
+    }
+    let own = rules::link_local(mac);
+    let addresses = of_link("ip4").chain(of_link("ip6")).filter_map(|value| match value {
+        Value::V4(address) => Some(IpAddr::V4(*address)),
+        Value::V6(address) if *address != own => Some(IpAddr::V6(*address)),
+        _ => None,
+    });
+    GuardState::Addresses(addresses.collect())
+}

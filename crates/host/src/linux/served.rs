@@ -1,0 +1,115 @@
+//! What the switchboard serves: the file is changed whole, then the switchboard reads it again and says how
+//! it went.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, anyhow, bail};
+
+use stead_model::name::{NetworkId, NicId};
+use stead_model::observed::{Lease, NetworkState};
+use stead_model::project::Reach;
+use stead_model::served::{Served, ServedHost, ServedNetwork};
+use stead_model::step::Step;
+
+use super::LinuxHost;
+use crate::switchboard::{self, Report, Request, load_served, mark, store_served};
+
+/// Changes what is served, and has it served.
+pub(super) fn edit(host: &LinuxHost, change: impl FnOnce(&mut Served)) -> Result<Report> {
+    let before = load_served(&host.home);
+    let mut after = before.clone();
+    change(&mut after);
+    if after != before || !host.home.served().exists() {
+        store_served(&host.home, &after)?;
+    }
+    let Some(report) = switchboard::ask(&host.home, Request::Reload)? else {
+        bail!("the switchboard is gone; hint: run the command again, it starts another");
+    };
+    check_serves(host, &report)?;
+    Ok(report)
+}
+
+/// Starts the switchboard, which serves what its file says.
+pub(super) fn start(host: &LinuxHost) -> Result<()> {
+    let report = switchboard::start(&host.home, &host.program)?;
+    check_serves(host, &report)
+}
+
+/// Whether the switchboard serves what the file says.
+fn check_serves(host: &LinuxHost, report: &Report) -> Result<()> {
+    let text = std::fs::read(host.home.served()).unwrap_or_default();
+    if report.serves != mark(&text) {
+        bail!("the switchboard did not take over what to serve; see {}", host.home.run.join("switchboard.log").display());
+    }
+    Ok(())
+}
+
+/// Publishes ports. One that is taken does not keep the others closed.
+pub(super) fn open_ports(host: &LinuxHost, steps: &[&Step]) -> Vec<Result<()>> {
+    let wanted: BTreeMap<_, _> = steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::PortAdd(bind, target) => Some((*bind, target.clone())),
+            _ => None,
+        })
+        .collect();
+    let report = match edit(host, |served| served.ports.extend(wanted.clone())) {
+        Ok(report) => report,
+        Err(error) => return super::together(steps, Err(error)),
+    };
+    let failed = |step: &&Step| match step {
+        Step::PortAdd(bind, _) => report.ports.get(bind).and_then(|port| port.error.clone()),
+        _ => None,
+    };
+    let results: Vec<Result<()>> =
+        steps.iter().map(|step| failed(step).map_or(Ok(()), |why| Err(anyhow!(why)))).collect();
+    // A port that could not be opened is not published: it must not open by itself later.
+    let closed = results.iter().any(Result::is_err).then(|| {
+        edit(host, |served| {
+            served.ports.retain(|bind, _| {
+                !wanted.contains_key(bind) || report.ports.get(bind).is_none_or(|port| port.error.is_none())
+            });
+        })
+    });
+    match closed {
+        Some(Err(error)) => super::together(steps, Err(error)),
+        Some(Ok(_)) | None => results,
+    }
+}
+
+/// Closes published ports.
+pub(super) fn close_ports(host: &LinuxHost, steps: &[&Step]) -> Result<()> {
+    let change = |served: &mut Served| {
+        for step in steps {
+            if let Step::PortRemove(bind, _) = step {
+                served.ports.remove(bind);
+            }
+        }
+    };
+    edit(host, change).map(drop)
+}
+
+/// What is served on a network, its machines aside.
+pub(super) fn network(id: &NetworkId, state: &NetworkState, hosts: ServedHosts) -> Option<ServedNetwork> {
+    let service = state.service.as_ref()?;
+    Some(ServedNetwork {
+        link: state.link.clone(),
+        mac: state.mac,
+        mtu: state.mtu,
+        gateway: state.gateway,
+        gateway6: state.gateway6,
+        routes: state.reach == Reach::Nat || !state.joins.is_empty(),
+        dhcp: service.dhcp.clone(),
+        domain: service.domain.clone(),
+        hosts,
+        joins: state.joins.iter().map(|name| NetworkId::new(&id.project, name)).collect(),
+    })
+}
+
+type ServedHosts = BTreeMap<stead_model::address::Mac, ServedHost>;
+
+/// A nic, to the services.
+pub(super) fn host(id: &NicId, lease: &Lease, names: &std::collections::BTreeSet<stead_model::name::Name>) -> ServedHost {
+    let aliases = names.iter().filter(|name| **name != id.machine).cloned().collect();
+    ServedHost { name: id.machine.clone(), aliases, address: lease.address, address6: lease.address6 }
+}
