@@ -2,7 +2,9 @@
 //! given to us, made in the network namespace that they speak for, so that nobody here changes namespaces.
 
 mod link;
+pub mod nft;
 mod route;
+pub mod rules;
 mod seen;
 mod socket;
 mod sys;

@@ -70,6 +70,12 @@ impl Message {
         self.overwrite(start, &length.to_ne_bytes());
     }
 
+    /// Adds flags to the header's.
+    pub(super) fn add_flags(&mut self, flags: u16) {
+        let all = u16_at(&self.bytes, 6).unwrap_or(0) | flags;
+        self.overwrite(6, &all.to_ne_bytes());
+    }
+
     /// The finished message.
     pub(super) fn finish(mut self, sequence: u32) -> Vec<u8> {
         let length = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
