@@ -1,0 +1,388 @@
+//! Our own rules, as values. In the engine's namespace the two tables stay as they are from its beginning to
+//! its end, and networks and nics are elements of their sets: adding a nic costs a few elements and no
+//! rule, and every packet passes a dozen rules however many nics there are.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use stead_model::address::Mac;
+use stead_model::name::LinkName;
+
+use super::nft::{
+    Base, Chain, CtState, Element, Elements, EtherType, Expr, Family, Field, Filled, Hook, Icmpv6, KeyType, Policy,
+    Priority, Protocol, Rule, Set, Table, Value,
+};
+
+/// The name of our tables.
+pub const TABLE: &str = "stead";
+/// The link in the engine's namespace that leads out.
+pub const UPLINK: &str = "uplink";
+/// The mark of packets for a transparent socket of ours; a routing rule leads them to [`PROXY_TABLE`].
+pub const PROXY_MARK: u32 = 1;
+/// The routing table in which every address is this computer.
+pub const PROXY_TABLE: u32 = 100;
+
+/// More than the four messages of an exchange for each of ten machines behind one port, every second.
+const DHCP_PER_SECOND: u32 = 50;
+const DHCP_BURST: u32 = 100;
+/// A port that has been silent for so long has its burst again anyway.
+const DHCP_FORGET_S: u32 = 60;
+/// Ports of one kernel's bridges.
+const DHCP_PORTS_MAX: u32 = 65_535;
+
+/// A network, as the rules see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkRules {
+    /// Its bridge.
+    pub bridge: LinkName,
+    /// The bridge's MAC, whose link-local address no machine may take.
+    pub mac: Mac,
+    /// Whether machines reach what is beyond the uplink.
+    pub nat: bool,
+    /// Whether we serve DHCP, DNS and TFTP there.
+    pub served: bool,
+    /// The bridges of the networks that it is joined to.
+    pub joins: Vec<LinkName>,
+}
+
+/// A nic, as the rules see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NicRules {
+    /// The bridge's port that it is behind.
+    pub port: LinkName,
+    /// What it may use.
+    pub guard: NicGuard,
+}
+
+/// What a nic may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NicGuard {
+    /// This MAC and these addresses, and link-local addresses that are nobody else's.
+    Addresses(Mac, Vec<Ipv4Addr>, Vec<Ipv6Addr>),
+    /// This MAC, and any address.
+    MacOnly(Mac),
+    /// Anything.
+    Off,
+}
+
+/// The table of the engine's namespace for what is routed.
+pub fn engine_table() -> Table {
+    Table {
+        family: Family::Inet,
+        name: TABLE,
+        sets: vec![
+            set("joins", &[KeyType::Ifname, KeyType::Ifname]),
+            set("nat", &[KeyType::Ifname]),
+            set("served", &[KeyType::Ifname]),
+        ],
+        chains: vec![proxy_chain(), input_chain(), served_chain(), forward_chain(), masquerade_chain()],
+    }
+}
+
+/// Answers to connections that our forwarder made with a client's address come back to it.
+fn proxy_chain() -> Chain {
+    base("proxy", Hook::Prerouting, Priority::Mangle, Policy::Accept, vec![vec![
+        Expr::SocketTransparent,
+        Expr::SetMark(PROXY_MARK),
+        Expr::Accept,
+    ]])
+}
+
+/// Machines reach only what we serve, and the outside reaches nothing.
+fn input_chain() -> Chain {
+    let from_uplink = |protocol| vec![is(Field::Iifname, uplink()), l4(protocol), Expr::Accept];
+    base("input", Hook::Input, Priority::Filter, Policy::Drop, vec![
+        vec![known_connection(), Expr::Accept],
+        vec![Expr::Ct(vec![CtState::Invalid]), Expr::Drop],
+        vec![is(Field::Iifname, name("lo")), Expr::Accept],
+        vec![Expr::In(vec![Field::Iifname], "served"), Expr::Goto("services".into())],
+        from_uplink(Protocol::Icmp),
+        from_uplink(Protocol::Icmpv6),
+    ])
+}
+
+fn served_chain() -> Chain {
+    let udp = [67, 547, 53, 69].map(|port| vec![is(Field::UdpDport, Value::Port(port)), Expr::Accept]);
+    let mut rules = udp.to_vec();
+    rules.push(vec![is(Field::TcpDport, Value::Port(53)), Expr::Accept]);
+    rules.push(vec![l4(Protocol::Icmp), Expr::Accept]);
+    rules.push(vec![l4(Protocol::Icmpv6), Expr::Accept]);
+    plain("services", rules)
+}
+
+fn forward_chain() -> Chain {
+    base("forward", Hook::Forward, Priority::Filter, Policy::Drop, vec![
+        vec![known_connection(), Expr::Accept],
+        vec![Expr::Ct(vec![CtState::Invalid]), Expr::Drop],
+        vec![Expr::In(vec![Field::Iifname, Field::Oifname], "joins"), Expr::Accept],
+        vec![Expr::In(vec![Field::Iifname], "nat"), is(Field::Oifname, uplink()), Expr::Accept],
+    ])
+}
+
+fn masquerade_chain() -> Chain {
+    let rule = vec![is(Field::Oifname, uplink()), Expr::Masquerade];
+    base("masquerade", Hook::Postrouting, Priority::Srcnat, Policy::Accept, vec![rule])
+}
+
+/// The table of the engine's namespace for what is bridged: no machine speaks for another.
+pub fn guard_table() -> Table {
+    Table {
+        family: Family::Bridge,
+        name: TABLE,
+        sets: vec![
+            set("ports", &[KeyType::Ifname]),
+            set("guarded", &[KeyType::Ifname]),
+            set("maconly", &[KeyType::Ifname]),
+            set("macs", &[KeyType::Ifname, KeyType::EtherAddr]),
+            set("ip4", &[KeyType::Ifname, KeyType::Ipv4Addr]),
+            set("ip6", &[KeyType::Ifname, KeyType::Ipv6Addr]),
+            set("taken", &[KeyType::Ipv6Addr]),
+            Set {
+                name: "dhcp",
+                key: vec![KeyType::Ifname],
+                filled: Filled::ByRules { timeout_s: DHCP_FORGET_S, size: DHCP_PORTS_MAX },
+            },
+        ],
+        chains: vec![ports_chain(), guard_chain(), arp_chain(), ip4_chain(), ip6_chain(), nd_chain()],
+    }
+}
+
+/// A port that floods the DHCP server is cut back, so that the others are served.
+fn ports_chain() -> Chain {
+    let limit = |port| {
+        vec![
+            Expr::In(vec![Field::Iifname], "ports"),
+            is(Field::UdpDport, Value::Port(port)),
+            Expr::OverLimit {
+                set: "dhcp",
+                key: Field::Iifname,
+                per_second: DHCP_PER_SECOND,
+                burst: DHCP_BURST,
+            },
+            Expr::Drop,
+        ]
+    };
+    base("ports", Hook::Prerouting, Priority::Filter, Policy::Accept, vec![
+        limit(67),
+        limit(547),
+        vec![Expr::In(vec![Field::Iifname], "maconly"), wrong_mac(Field::EtherSaddr), Expr::Drop],
+        vec![Expr::In(vec![Field::Iifname], "guarded"), Expr::Goto("guard".into())],
+    ])
+}
+
+fn guard_chain() -> Chain {
+    let to = |kind, chain: &str| vec![is(Field::EtherType, Value::EtherType(kind)), Expr::Goto(chain.into())];
+    plain("guard", vec![
+        vec![wrong_mac(Field::EtherSaddr), Expr::Drop],
+        to(EtherType::Ip, "guard_ip4"),
+        to(EtherType::Ip6, "guard_ip6"),
+        to(EtherType::Arp, "guard_arp"),
+        vec![Expr::Drop],
+    ])
+}
+
+/// 0.0.0.0 asks whether an address is free.
+fn arp_chain() -> Chain {
+    plain("guard_arp", vec![
+        vec![wrong_mac(Field::ArpSaddrEther), Expr::Drop],
+        vec![is(Field::ArpSaddrIp, Value::V4(Ipv4Addr::UNSPECIFIED)), Expr::Accept],
+        vec![Expr::In(vec![Field::Iifname, Field::ArpSaddrIp], "ip4"), Expr::Accept],
+        vec![Expr::Drop],
+    ])
+}
+
+/// No DHCP server, and no address of others but none at all while asking for one.
+fn ip4_chain() -> Chain {
+    plain("guard_ip4", vec![
+        vec![is(Field::UdpSport, Value::Port(67)), Expr::Drop],
+        vec![Expr::In(vec![Field::Iifname, Field::IpSaddr], "ip4"), Expr::Accept],
+        vec![
+            is(Field::IpSaddr, Value::V4(Ipv4Addr::UNSPECIFIED)),
+            is(Field::UdpSport, Value::Port(68)),
+            is(Field::UdpDport, Value::Port(67)),
+            Expr::Accept,
+        ],
+        vec![Expr::Drop],
+    ])
+}
+
+/// No DHCP server, no router, no speaking for others' addresses. A guest may draw its link-local address by
+/// lot (RFC 7217), so any will do that is not known to be somebody else's.
+fn ip6_chain() -> Chain {
+    let icmp = |message| is(Field::Icmpv6Type, Value::Icmpv6(message));
+    let nobody = || is(Field::Ip6Saddr, Value::V6(Ipv6Addr::UNSPECIFIED));
+    let before_address = [
+        Icmpv6::NeighborSolicit,
+        Icmpv6::RouterSolicit,
+        Icmpv6::ListenerReport,
+        Icmpv6::ListenerDone,
+        Icmpv6::ListenerReport2,
+    ];
+    let mut rules = vec![
+        vec![is(Field::UdpSport, Value::Port(547)), Expr::Drop],
+        vec![icmp(Icmpv6::RouterAdvert), Expr::Drop],
+        vec![icmp(Icmpv6::Redirect), Expr::Drop],
+        vec![icmp(Icmpv6::NeighborAdvert), Expr::Jump("guard_nd".into())],
+        vec![nobody(), icmp(Icmpv6::NeighborSolicit), Expr::Jump("guard_nd".into())],
+    ];
+    rules.extend(before_address.map(|message| vec![nobody(), icmp(message), Expr::Accept]));
+    rules.extend([
+        vec![Expr::In(vec![Field::Iifname, Field::Ip6Saddr], "ip6"), Expr::Accept],
+        vec![Expr::In(vec![Field::Ip6Saddr], "taken"), Expr::Drop],
+        vec![is(Field::Ip6Saddr, Value::V6Net(LINK_LOCAL)), Expr::Accept],
+        vec![Expr::Drop],
+    ]);
+    plain("guard_ip6", rules)
+}
+
+/// Who claims an address must be allowed it. Duplicate address detection is a claim too: answered for others'
+/// addresses, or merely asked, it would keep them from using them.
+fn nd_chain() -> Chain {
+    plain("guard_nd", vec![
+        vec![Expr::In(vec![Field::Iifname, Field::NdTarget], "ip6"), Expr::Return],
+        vec![Expr::In(vec![Field::NdTarget], "taken"), Expr::Drop],
+        vec![is(Field::NdTargetPrefix, Value::Raw64(0xfe80_0000_0000_0000)), Expr::Return],
+        vec![Expr::Drop],
+    ])
+}
+
+/// Where link-local addresses really are (RFC 4291, 2.5.6).
+const LINK_LOCAL: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 64);
+
+/// The elements for a network, to add or to remove. Joins are both ways, and with itself: a machine that
+/// reaches itself by its published port is routed back where it came from, and where the computer sends
+/// bridged packets through the forward hook (`bridge-nf-call-iptables`), neighbours are.
+pub fn network_elements(network: &NetworkRules) -> Vec<Elements> {
+    let bridge = || Value::Name(network.bridge.clone());
+    let mut joins = vec![vec![bridge(), bridge()]];
+    for other in &network.joins {
+        joins.push(vec![bridge(), Value::Name(other.clone())]);
+        joins.push(vec![Value::Name(other.clone()), bridge()]);
+    }
+    let only_if = |wanted| if wanted { vec![vec![bridge()]] } else { Vec::new() };
+    let taken = vec![vec![Value::V6(link_local(network.mac))]];
+    present([
+        elements(Family::Inet, "joins", joins),
+        elements(Family::Inet, "nat", only_if(network.nat)),
+        elements(Family::Inet, "served", only_if(network.served)),
+        elements(Family::Bridge, "taken", taken),
+    ])
+}
+
+/// The elements for a nic, to add or to remove.
+pub fn nic_elements(nic: &NicRules) -> Vec<Elements> {
+    let port = || Value::Name(nic.port.clone());
+    let on_port = |values: Vec<Value>| values.into_iter().map(|value| vec![port(), value]).collect();
+    let list = |set, elements_of| elements(Family::Bridge, set, elements_of);
+    let all = list("ports", vec![vec![port()]]);
+    match &nic.guard {
+        NicGuard::Off => vec![all],
+        NicGuard::MacOnly(mac) => {
+            vec![all, list("maconly", vec![vec![port()]]), list("macs", on_port(vec![Value::Mac(*mac)]))]
+        }
+        NicGuard::Addresses(mac, v4, v6) => {
+            let own = link_local(*mac);
+            let mut v6: Vec<_> = v6.iter().copied().filter(|address| *address != own).map(Value::V6).collect();
+            v6.push(Value::V6(own));
+            present([
+                all,
+                list("guarded", vec![vec![port()]]),
+                list("macs", on_port(vec![Value::Mac(*mac)])),
+                list("ip4", on_port(v4.iter().copied().map(Value::V4).collect())),
+                list("ip6", on_port(v6)),
+                list("taken", vec![vec![Value::V6(own)]]),
+            ])
+        }
+    }
+}
+
+/// The link-local address that follows from a MAC.
+pub fn link_local(mac: Mac) -> Ipv6Addr {
+    mac.slaac(LINK_LOCAL)
+}
+
+/// A home's uplink in the host's namespace: the near end of a veth pair and the subnets of its two ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostUplink {
+    /// Tells homes apart: a few letters and digits.
+    pub home: String,
+    /// The host's end.
+    pub link: LinkName,
+    /// The transfer subnet.
+    pub subnet: Ipv4Net,
+    /// The transfer subnet.
+    pub subnet6: Ipv6Net,
+}
+
+/// The names of a home's chains.
+pub fn host_chain_names(home: &str) -> Vec<String> {
+    vec![format!("fwd-{home}"), format!("nat-{home}")]
+}
+
+/// The chains of a home in the host's table `stead`, for [`super::nft::NftRequest::SetChains`]; they go with
+/// [`super::nft::NftSocket::remove_chains`]. What the engine sends goes on, answers come back, and nothing
+/// else gets in. Another table's `drop` still wins over our `accept`: see `docs/decisions/0013`.
+pub fn host_chains(uplink: &HostUplink) -> Vec<Chain> {
+    let link = || Value::Name(uplink.link.clone());
+    let forward = vec![
+        vec![is(Field::Iifname, link()), Expr::Accept],
+        vec![is(Field::Oifname, link()), known_connection(), Expr::Accept],
+        vec![is(Field::Oifname, link()), Expr::Drop],
+    ];
+    let leaving = |source| vec![source, Expr::IsNot(Field::Oifname, link()), Expr::Masquerade];
+    let nat = vec![
+        leaving(is(Field::IpSaddr, Value::V4Net(uplink.subnet))),
+        leaving(is(Field::Ip6Saddr, Value::V6Net(uplink.subnet6))),
+    ];
+    let names = host_chain_names(&uplink.home);
+    let bases = [
+        Base { hook: Hook::Forward, priority: Priority::Filter, policy: Policy::Accept },
+        Base { hook: Hook::Postrouting, priority: Priority::Srcnat, policy: Policy::Accept },
+    ];
+    let parts = names.into_iter().zip(bases).zip([forward, nat]);
+    parts.map(|((name, base), rules)| Chain { name, base: Some(base), rules }).collect()
+}
+
+fn known_connection() -> Expr {
+    Expr::Ct(vec![CtState::Established, CtState::Related])
+}
+
+fn wrong_mac(field: Field) -> Expr {
+    Expr::NotIn(vec![Field::Iifname, field], "macs")
+}
+
+fn is(field: Field, value: Value) -> Expr {
+    Expr::Is(field, value)
+}
+
+fn l4(protocol: Protocol) -> Expr {
+    is(Field::L4Proto, Value::Protocol(protocol))
+}
+
+fn uplink() -> Value {
+    name(UPLINK)
+}
+
+fn name(text: &'static str) -> Value {
+    Value::Name(text.parse().unwrap_or_else(|_| unreachable!("`{text}` is a lawful link name")))
+}
+
+fn set(name: &'static str, key: &[KeyType]) -> Set {
+    Set { name, key: key.to_vec(), filled: Filled::ByUs(Vec::new()) }
+}
+
+fn base(name: &str, hook: Hook, priority: Priority, policy: Policy, rules: Vec<Rule>) -> Chain {
+    Chain { name: name.to_owned(), base: Some(Base { hook, priority, policy }), rules }
+}
+
+fn plain(name: &str, rules: Vec<Rule>) -> Chain {
+    Chain { name: name.to_owned(), base: None, rules }
+}
+
+fn elements(family: Family, set: &'static str, elements: Vec<Element>) -> Elements {
+    Elements { family, table: TABLE, set, elements }
+}
+
+fn present<const N: usize>(all: [Elements; N]) -> Vec<Elements> {
+    all.into_iter().filter(|elements| !elements.elements.is_empty()).collect()
+}
