@@ -1,7 +1,9 @@
 //! What stands on the wire: links, addresses and rules by netlink; DHCP, DNS and router advertisements;
 //! port forwards.
 
+pub mod anchor;
 pub mod forward;
 pub mod kernel;
+pub mod process;
 pub mod serve;
 pub mod unix;

@@ -1,0 +1,39 @@
+//! The anchor alone, for this crate's tests, which have threads and so cannot be one themselves. The
+//! product's is `stead __anchor`.
+//!
+//! `stead-net-anchor serve <dir>`, or `stead-net-anchor enter <dir> <namespace or -> <command>…`.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use stead_net::anchor::{Client, Entrance, enter, serve};
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &[OsString]) -> Result<()> {
+    match args {
+        [verb, dir] if verb == "serve" => serve(Path::new(dir)),
+        [verb, dir, namespace, command @ ..] if verb == "enter" => {
+            let mut client = Client::connect(Path::new(dir))?.context("no anchor runs there")?;
+            let namespace = match namespace.to_str() {
+                Some("-") => None,
+                Some(name) => Some(client.namespace(&name.parse()?)?),
+                None => bail!("a namespace's name is text"),
+            };
+            let anchor = client.process();
+            match enter(Entrance { anchor, namespace, command: command.to_vec() })? {}
+        }
+        _ => bail!("say `serve <dir>` or `enter <dir> <namespace> <command>`"),
+    }
+}

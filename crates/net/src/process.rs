@@ -1,0 +1,187 @@
+//! Processes that outlive the command that started them. A pid alone is reused by strangers; a pid with the
+//! time its process started is not.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+/// One process of this computer, for as long as the computer runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProcessId {
+    /// Its number.
+    pub pid: u32,
+    /// When it started, in clock ticks since boot: field 22 of `/proc/<pid>/stat`.
+    pub start_time: u64,
+}
+
+impl ProcessId {
+    /// This process.
+    pub fn own() -> Result<Self> {
+        Self::observe(std::process::id())?.context("cannot find ourselves in /proc")
+    }
+
+    /// The process that has this number now; `None` if none has, or only a zombie.
+    pub fn observe(pid: u32) -> Result<Option<Self>> {
+        // Bytes, not text: a process may call itself anything.
+        let stat = match fs::read(format!("/proc/{pid}/stat")) {
+            Ok(stat) => stat,
+            // ESRCH: it ended between open and read.
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    || Errno::from_io_error(&error) == Some(Errno::SRCH) =>
+            {
+                return Ok(None);
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot read `/proc/{pid}/stat`")),
+        };
+        let (state, start_time) =
+            parse_stat(&stat).with_context(|| format!("`/proc/{pid}/stat` is not what proc(5) says"))?;
+        Ok((!matches!(state, b'Z' | b'X')).then_some(Self { pid, start_time }))
+    }
+
+    /// Whether it still runs. A zombie does not.
+    pub fn is_alive(self) -> Result<bool> {
+        Ok(Self::observe(self.pid)? == Some(self))
+    }
+
+    /// Sends a signal to it and to nobody else; `false` if it is gone.
+    pub fn kill(self, signal: Signal) -> Result<bool> {
+        let Some(handle) = self.handle()? else { return Ok(false) };
+        match pidfd_send_signal(handle, signal) {
+            Ok(()) => Ok(true),
+            Err(Errno::SRCH) => Ok(false),
+            Err(errno) => Err(errno).with_context(|| format!("cannot send {signal:?} to process {self}")),
+        }
+    }
+
+    /// Waits until it is gone; `false` if it still runs after `limit`.
+    pub fn wait_gone(self, limit: Duration) -> Result<bool> {
+        let deadline = Instant::now() + limit;
+        let Some(handle) = self.handle()? else { return Ok(true) };
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = Timespec::try_from(left).context("the limit is too long")?;
+            // A pidfd becomes readable when its process ends, also while it is a zombie.
+            match poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&timeout)) {
+                Ok(0) => return Ok(false),
+                Ok(_) => return Ok(true),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno).with_context(|| format!("cannot wait for process {self}")),
+            }
+        }
+    }
+
+    /// Writes it to a file, whole or not at all.
+    pub fn store(self, path: &Path) -> Result<()> {
+        let fresh = path.with_extension("new");
+        fs::write(&fresh, format!("{self}\n"))
+            .with_context(|| format!("cannot write `{}`", fresh.display()))?;
+        fs::rename(&fresh, path).with_context(|| format!("cannot write `{}`", path.display()))
+    }
+
+    /// Reads it from a file; `None` if there is no file, or one that we did not finish.
+    pub fn load(path: &Path) -> Result<Option<Self>> {
+        match fs::read_to_string(path) {
+            Ok(text) => Ok(parse_file(&text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read `{}`", path.display())),
+        }
+    }
+
+    /// A descriptor of this very process. Opened first and compared after: a pid cannot change hands while
+    /// the descriptor's process is the one that we then find alive.
+    fn handle(self) -> Result<Option<OwnedFd>> {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        let Some(pid) = pid else { return Ok(None) };
+        let handle = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(handle) => handle,
+            Err(Errno::SRCH) => return Ok(None),
+            Err(errno) => return Err(errno).with_context(|| format!("cannot open process {self}")),
+        };
+        Ok(self.is_alive()?.then_some(handle))
+    }
+}
+
+/// `pid start_time`, as in its file.
+impl fmt::Display for ProcessId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.pid, self.start_time)
+    }
+}
+
+fn parse_file(text: &str) -> Option<ProcessId> {
+    let (pid, start_time) = text.strip_suffix('\n')?.split_once(' ')?;
+    Some(ProcessId { pid: pid.parse().ok()?, start_time: start_time.parse().ok()? })
+}
+
+/// State (field 3) and start time (field 22). Field 2 is the program's name in parentheses and may itself
+/// hold spaces and parentheses, so counting starts after the last `)`.
+fn parse_stat(stat: &[u8]) -> Option<(u8, u64)> {
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(stat.get(name_end + 1..)?).ok()?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = *fields.next()?.as_bytes().first()?;
+    // 22 less the three fields before.
+    let start_time = fields.nth(18)?.parse().ok()?;
+    Some((state, start_time))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+
+    use super::*;
+
+    const REST: &str = "1 7 7 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 4711 9 9";
+
+    #[test]
+    fn a_stat_line_is_read_whatever_the_program_is_called() {
+        for name in ["sh", "a b", "a) Z 1", "((", "\u{fc})"] {
+            let line = format!("42 ({name}) S {REST}");
+            assert_eq!(parse_stat(line.as_bytes()), Some((b'S', 4711)), "{name}");
+        }
+        assert_eq!(parse_stat(b"42 (\xff\xfe) R 1 7"), None);
+        assert_eq!(parse_stat(b""), None);
+    }
+
+    #[test]
+    fn a_half_written_file_is_no_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.pid");
+        assert_eq!(ProcessId::load(&path).unwrap(), None);
+        for text in ["", "12", "12 34", "12 x\n", "-1 5\n"] {
+            fs::write(&path, text).unwrap();
+            assert_eq!(ProcessId::load(&path).unwrap(), None, "{text:?}");
+        }
+        let own = ProcessId::own().unwrap();
+        own.store(&path).unwrap();
+        assert_eq!(ProcessId::load(&path).unwrap(), Some(own));
+    }
+
+    #[test]
+    fn a_stranger_with_the_same_pid_is_neither_alive_nor_killed() {
+        let mut child = Command::new("sleep").arg("60").process_group(0).spawn().unwrap();
+        let real = ProcessId::observe(child.id()).unwrap().unwrap();
+        let stale = ProcessId { start_time: real.start_time - 1, ..real };
+        assert!(!stale.is_alive().unwrap());
+        assert!(!stale.kill(Signal::KILL).unwrap());
+        assert!(stale.wait_gone(Duration::ZERO).unwrap());
+        assert!(real.is_alive().unwrap());
+        assert!(!real.wait_gone(Duration::from_millis(1)).unwrap());
+        assert!(real.kill(Signal::KILL).unwrap());
+        // Not reaped yet: a zombie counts as gone.
+        assert!(real.wait_gone(Duration::from_secs(10)).unwrap());
+        assert!(!real.is_alive().unwrap());
+        child.wait().unwrap();
+        assert!(!real.kill(Signal::KILL).unwrap());
+    }
+}
