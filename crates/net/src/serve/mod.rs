@@ -30,6 +30,7 @@ use stead_model::served::ServedNetwork;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use self::dns::resolver::Resolver;
 use self::leases::Lease;
 use self::network::Net;
 use self::socket::Link;
@@ -86,6 +87,7 @@ pub struct Services {
     open: Box<OpenSocket>,
     store: Arc<Store>,
     running: BTreeMap<Place, Running>,
+    resolver: Arc<Resolver>,
     keeper: JoinHandle<()>,
 }
 
@@ -102,6 +104,8 @@ enum Service {
     Dhcp4,
     Dhcp6,
     Advert,
+    DnsUdp(IpAddr),
+    DnsTcp(IpAddr),
 }
 
 struct Running {
@@ -114,10 +118,11 @@ const STOP_LIMIT: Duration = Duration::from_secs(1);
 
 impl Services {
     /// Serves nothing yet. `open` makes sockets where the links are; `leases_file` keeps the leases of strangers.
-    pub fn new(open: Box<OpenSocket>, leases_file: PathBuf) -> Self {
+    pub fn new(open: Box<OpenSocket>, upstream: Upstream, leases_file: PathBuf) -> Self {
         let store = Arc::new(Store::open(leases_file));
         let keeper = tokio::spawn(Arc::clone(&store).keep());
-        Self { open, store, running: BTreeMap::new(), keeper }
+        let resolver = Arc::new(Resolver::new(upstream));
+        Self { open, store, running: BTreeMap::new(), resolver, keeper }
     }
 
     /// Serves `wanted` from now on: starts what is missing, stops what is too much, and tells what stays. A network
@@ -139,6 +144,7 @@ impl Services {
             }
         }
         self.stop(|place| !places.contains_key(place)).await;
+        self.resolver.set_own(wanted.values().flat_map(gateways).collect());
         self.store.retain(|id| wanted.contains_key(id));
         for (place, net) in places {
             let network = place.network.clone();
@@ -178,6 +184,14 @@ impl Services {
             Service::Advert => {
                 let fd = socket::advert(open, &link)?;
                 tokio::spawn(logged(what, tasks::advert(fd, link, wish)))
+            }
+            Service::DnsUdp(address) => {
+                let fd = socket::dns(open, &link, address, Kind::Datagram)?;
+                tokio::spawn(logged(what, dns::tasks::udp(fd, link, wish, Arc::clone(&self.resolver))))
+            }
+            Service::DnsTcp(address) => {
+                let fd = socket::dns(open, &link, address, Kind::Stream)?;
+                tokio::spawn(logged(what, dns::tasks::tcp(fd, link, wish, Arc::clone(&self.resolver))))
             }
         })
     }
@@ -224,7 +238,16 @@ fn services(net: &Net) -> BTreeSet<Service> {
         services.extend(net.wanted.gateway.map(|_| Service::Dhcp4));
         services.extend(net.wanted.gateway6.into_iter().flat_map(|_| [Service::Dhcp6, Service::Advert]));
     }
+    for address in gateways(&net.wanted) {
+        services.extend([Service::DnsUdp(address), Service::DnsTcp(address)]);
+    }
     services
+}
+
+fn gateways(network: &ServedNetwork) -> impl Iterator<Item = IpAddr> {
+    let v4 = network.gateway.map(|gateway| IpAddr::V4(gateway.addr()));
+    let v6 = network.gateway6.map(|gateway| IpAddr::V6(gateway.addr()));
+    v4.into_iter().chain(v6)
 }
 
 async fn logged(what: String, task: impl Future<Output = Result<()>>) {
@@ -240,6 +263,10 @@ impl std::fmt::Display for Place {
             Service::Dhcp4 => "DHCPv4",
             Service::Dhcp6 => "DHCPv6",
             Service::Advert => "router advertisements",
+            Service::DnsUdp(address) => return write!(f, "DNS on {address} of network `{}`", self.network),
+            Service::DnsTcp(address) => {
+                return write!(f, "DNS by TCP on {address} of network `{}`", self.network);
+            }
         };
         write!(f, "{service} on network `{}`", self.network)
     }
