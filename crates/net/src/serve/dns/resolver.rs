@@ -95,9 +95,7 @@ impl Resolver {
             state.waiting += 1;
             reply
         };
-        let reply = reply.await;
-        lock(&self.state).waiting -= 1;
-        reply.ok()
+        reply.await.ok()
     }
 
     async fn find_out(self: Arc<Self>, question: Question) {
@@ -105,7 +103,9 @@ impl Resolver {
         let waiting = {
             let mut state = lock(&self.state);
             state.cache.keep(&question, &reply, self.start.elapsed().as_secs());
-            state.under_way.remove(&question).unwrap_or_default()
+            let waiting = state.under_way.remove(&question).unwrap_or_default();
+            state.waiting = state.waiting.saturating_sub(waiting.len());
+            waiting
         };
         for sender in waiting {
             // One that is gone needs no answer.
