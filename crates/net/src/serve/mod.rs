@@ -10,6 +10,9 @@ mod store;
 mod sys;
 mod tasks;
 
+#[cfg(test)]
+mod network_tests;
+
 pub mod advert;
 pub mod dhcp4;
 pub mod dhcp6;

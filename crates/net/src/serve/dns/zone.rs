@@ -220,6 +220,3 @@ fn parse_reverse(name: &[u8]) -> Option<Reverse> {
     let address = IpAddr::V6(bits.into());
     Some(if count == 32 { Reverse::Whole(address) } else { Reverse::Part(address) })
 }
-
-#[cfg(test)]
-mod tests;
