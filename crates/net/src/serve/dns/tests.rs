@@ -1,0 +1,189 @@
+//! Another codec is the judge: `hickory-proto` writes the questions and reads the answers.
+
+use hickory_proto::op::{Message as Judge, Query as Asked};
+use hickory_proto::rr::{Name, RecordType};
+use proptest::prelude::*;
+
+use super::*;
+use crate::serve::network_tests::{damaged, net, net_with};
+
+fn packet(name: &str, kind: u16) -> Vec<u8> {
+    let mut packet = wire::question(0x1234, flag::RECURSE, &[], kind, false);
+    let wire_name: Vec<u8> = name
+        .trim_end_matches('.')
+        .split('.')
+        .filter(|label| !label.is_empty())
+        .flat_map(|label| [&[u8::try_from(label.len()).unwrap()], label.as_bytes()].concat())
+        .chain([0])
+        .collect();
+    packet.splice(12..12, wire_name);
+    packet
+}
+
+/// The answer in one line: code, flags, answers, and whose SOA.
+fn brief(decision: Decision) -> String {
+    let bytes = match decision {
+        Decision::Answer(bytes) => bytes,
+        Decision::Forward(_) => return "forward".to_owned(),
+        Decision::Silence => return "silence".to_owned(),
+    };
+    let message = Judge::from_vec(&bytes).unwrap();
+    assert_eq!(message.metadata.id, 0x1234);
+    let mut text = format!("{:?}", message.metadata.response_code);
+    for (yes, word) in [(message.metadata.authoritative, "aa"), (message.metadata.truncation, "tc")] {
+        if yes {
+            text += &format!(" {word}");
+        }
+    }
+    for record in &message.answers {
+        text += &format!(" {} {} {}", record.name, record.record_type(), record.data);
+    }
+    for record in &message.authorities {
+        text += &format!(" [{} {}]", record.name, record.record_type());
+    }
+    text
+}
+
+#[track_caller]
+fn check(name: &str, kind: u16, expected: &str) {
+    assert_eq!(brief(decide(&net(), &packet(name, kind), Transport::Udp)), expected);
+}
+
+#[test]
+fn machines_are_found_by_each_of_their_names() {
+    check("web", kind::A, "NoError aa web. A 10.0.5.10");
+    check("web.shop", kind::AAAA, "NoError aa web.shop. AAAA fd00:5::a");
+    check("web.shop.stead", kind::ANY, "NoError aa web.shop.stead. A 10.0.5.10");
+    check("WeB.sHop", kind::A, "NoError aa WeB.sHop. A 10.0.5.10");
+    check("front.shop", kind::A, "NoError aa front.shop. A 10.0.5.10");
+    check("gateway", kind::A, "NoError aa gateway. A 10.0.5.1");
+    check("localhost", kind::A, "NoError aa localhost. A 127.0.0.1");
+    check("10.5.0.10.in-addr.arpa", kind::PTR, "NoError aa 10.5.0.10.in-addr.arpa. PTR web.shop.stead.");
+    check("1.5.0.10.in-addr.arpa", kind::PTR, "NoError aa 1.5.0.10.in-addr.arpa. PTR gateway.shop.stead.");
+}
+
+#[test]
+fn names_of_joined_networks_are_found_after_our_own() {
+    check("job", kind::A, "NoError aa job. A 10.0.6.12");
+    // `db` has the alias here, `job` there.
+    check("store", kind::A, "NoError aa store. A 10.0.5.11");
+    check("12.6.0.10.in-addr.arpa", kind::PTR, "NoError aa 12.6.0.10.in-addr.arpa. PTR job.shop.stead.");
+}
+
+#[test]
+fn what_has_no_such_record_is_told_from_what_is_not_there() {
+    check("web", 16, "NoError aa [web. SOA]");
+    check("web.shop.stead", 16, "NoError aa [shop.stead. SOA]");
+    check("shop.stead", kind::A, "NoError aa [shop.stead. SOA]");
+    check("stead", kind::A, "NoError aa [stead. SOA]");
+    check("nobody", kind::A, "NXDomain aa [. SOA]");
+    check("nobody.shop.stead", kind::A, "NXDomain aa [shop.stead. SOA]");
+    check("web.other.stead", kind::A, "NXDomain aa [stead. SOA]");
+    check("77.5.0.10.in-addr.arpa", kind::PTR, "NXDomain aa [5.0.10.in-addr.arpa. SOA]");
+    check("5.0.10.in-addr.arpa", kind::PTR, "NoError aa [5.0.10.in-addr.arpa. SOA]");
+    let reverse = "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.5.0.0.0.0.0.d.f.ip6.arpa";
+    check(
+        &format!("7.7.{}", &reverse[4..]),
+        kind::PTR,
+        "NXDomain aa [0.0.0.0.0.0.0.0.5.0.0.0.0.0.d.f.ip6.arpa. SOA]",
+    );
+    check(
+        &format!("a.{}", &reverse[2..]),
+        kind::PTR,
+        &format!("NoError aa a.{}. PTR web.shop.stead.", &reverse[2..]),
+    );
+}
+
+#[test]
+fn the_rest_is_forwarded_or_refused() {
+    check("example.com", kind::A, "forward");
+    check("other.shop", kind::A, "forward");
+    check("77.7.0.10.in-addr.arpa", kind::PTR, "forward");
+    check("web", kind::AXFR, "Refused");
+    let alone = net_with(|network| network.routes = false);
+    assert_eq!(brief(decide(&alone, &packet("example.com", kind::A), Transport::Udp)), "Refused");
+    assert_eq!(brief(decide(&alone, &packet("web", kind::A), Transport::Udp)), "NoError aa web. A 10.0.5.10");
+    let mut chaos = packet("web", kind::A);
+    let class = 12 + 5 + 2;
+    chaos[class + 1] = 3;
+    assert_eq!(brief(decide(&net(), &chaos, Transport::Udp)), "Refused");
+}
+
+#[test]
+fn an_answer_that_does_not_fit_says_so() {
+    let many = net_with(|network| {
+        let host = network.hosts.values().next().unwrap().clone();
+        for number in 0..100 {
+            let mut host = host.clone();
+            host.address = Some([10, 0, 5, number + 20].into());
+            network.hosts.insert(format!("02:00:00:01:00:{number:02x}").parse().unwrap(), host);
+        }
+    });
+    let question = packet("web", kind::A);
+    let answer = brief(decide(&many, &question, Transport::Udp));
+    assert_eq!(answer, "NoError aa tc");
+    let Decision::Answer(bytes) = decide(&many, &question, Transport::Tcp) else { panic!() };
+    assert_eq!(Judge::from_vec(&bytes).unwrap().answers.len(), 101);
+}
+
+#[test]
+fn edns_is_answered_in_kind() {
+    let question = packet("web", kind::A);
+    let Decision::Answer(bytes) = decide(&net(), &question, Transport::Udp) else { panic!() };
+    assert_eq!(Judge::from_vec(&bytes).unwrap().edns.unwrap().max_payload(), 1232);
+    let mut newer = question.clone();
+    let version = newer.len() - 5;
+    newer[version] = 1;
+    assert_eq!(brief(decide(&net(), &newer, Transport::Udp)), "BADSIG", "16, which is BADVERS too");
+    let mut plain = question;
+    plain.truncate(plain.len() - 11);
+    plain[11] = 0;
+    let Decision::Answer(bytes) = decide(&net(), &plain, Transport::Udp) else { panic!() };
+    assert!(Judge::from_vec(&bytes).unwrap().edns.is_none());
+}
+
+#[test]
+fn packets_that_are_no_questions() {
+    let mut packet = packet("web", kind::A);
+    assert_eq!(brief(decide(&net(), &packet[..11], Transport::Udp)), "silence");
+    assert_eq!(brief(decide(&net(), &packet[..14], Transport::Udp)), "FormErr");
+    packet[2] |= 0x80;
+    assert_eq!(brief(decide(&net(), &packet, Transport::Udp)), "silence", "an answer");
+    packet[2] = 0x28;
+    assert_eq!(brief(decide(&net(), &packet, Transport::Udp)), "NotImp");
+}
+
+#[test]
+fn an_ordinary_resolver_s_question_is_read() {
+    let mut judge = Judge::query();
+    judge.metadata.id = 0x1234;
+    judge.metadata.recursion_desired = true;
+    judge.add_query(Asked::query(Name::from_ascii("db.shop.").unwrap(), RecordType::A));
+    let decision = decide(&net(), &judge.to_vec().unwrap(), Transport::Udp);
+    assert_eq!(brief(decision), "NoError aa db.shop. A 10.0.5.11");
+}
+
+proptest! {
+    #[test]
+    fn no_packet_does_harm(packet in damaged(vec![
+        packet("web", kind::A),
+        packet("nobody.shop.stead", kind::AAAA),
+        packet("10.5.0.10.in-addr.arpa", kind::PTR),
+        packet("a.very.long.name.that.is.not.ours.example.com", kind::ANY),
+    ])) {
+        for transport in [Transport::Udp, Transport::Tcp] {
+            match decide(&net(), &packet, transport) {
+                Decision::Answer(bytes) => {
+                    prop_assert!(transport == Transport::Tcp || bytes.len() <= 1232);
+                    prop_assert_eq!(&bytes[..2], &packet[..2]);
+                }
+                Decision::Forward(question) => {
+                    let asked = reply::ask(&question, 1);
+                    prop_assert!(asked.len() < 300);
+                    prop_assert!(relay(&packet, transport, &Reply::failed(), 0).is_some());
+                }
+                Decision::Silence => {}
+            }
+        }
+    }
+}
