@@ -1,1 +1,258 @@
 //! Published ports: streams and datagrams carried from the host to a machine.
+//!
+//! ```text
+//!  client ──▶ listener (host's namespace) ──splice──▶ socket (engine's namespace) ──▶ machine
+//! ```
+//!
+//! The switchboard lives in the host's namespace; the machines are reachable only in the engine's. A socket
+//! keeps the namespace it was made in, so somebody who is in there makes them and hands them to us.
+
+mod engine;
+mod listen;
+mod owner;
+mod pipes;
+mod pump;
+mod sys;
+mod tcp;
+mod udp;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ipnet::IpNet;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use stead_model::project::{Bind, Protocol};
+use stead_model::served::{Served, Target};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use engine::{Engine, Reach, Route};
+use pipes::Pipes;
+use pump::Carried;
+
+/// The descriptors that connections leave for all else the process does: listeners, pipes, services, files.
+const RESERVED_DESCRIPTORS: u64 = 512;
+
+/// A socket to make in the engine's namespace: the three arguments of `socket(2)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Socket {
+    /// `AF_INET` or `AF_INET6`.
+    pub domain: i32,
+    /// `SOCK_STREAM` or `SOCK_DGRAM`.
+    pub kind: i32,
+    /// `IPPROTO_TCP` or `IPPROTO_UDP`.
+    pub protocol: i32,
+}
+
+/// The published ports of one switchboard. Needs a tokio runtime; the sockets live on its tasks.
+pub struct Forwards {
+    engine: Arc<Engine>,
+    ports: BTreeMap<Bind, Port>,
+}
+
+/// How a published port fares.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PortStatus {
+    /// Connections (TCP) or clients (UDP) now.
+    pub live: usize,
+    /// Bytes carried from clients to the machine since the port was opened.
+    pub to_machine: u64,
+    /// Bytes carried from the machine to clients.
+    pub to_client: u64,
+    /// Connections that the machine did not take.
+    pub refused: u64,
+    /// Why the port is not open.
+    pub error: Option<String>,
+}
+
+/// A published port.
+enum Port {
+    /// Its listener is open.
+    Open { shared: Arc<Shared>, task: JoinHandle<()> },
+    /// It could not be opened; the next [`Forwards::set`] tries again.
+    Failed(String),
+}
+
+/// What the tasks of one port share.
+#[derive(Debug)]
+struct Shared {
+    route: Mutex<Arc<Route>>,
+    live: AtomicUsize,
+    refused: AtomicU64,
+    carried: Carried,
+}
+
+/// Counts a connection for as long as it lives.
+struct Live<'a>(&'a AtomicUsize);
+
+impl Forwards {
+    /// No ports yet. `open` makes sockets in the engine's namespace and is called for each connection. Raises
+    /// this process's limit on descriptors as far as it goes.
+    pub fn new(open: impl Fn(Socket) -> anyhow::Result<OwnedFd> + Send + Sync + 'static) -> Self {
+        let descriptors = raise_descriptors();
+        // A connection is two sockets. Its pipes are not counted: where there are none left, bytes are copied.
+        let room = usize::try_from(descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2).unwrap_or(0);
+        let engine = Engine {
+            open: Box::new(open),
+            pipes: Pipes::default(),
+            datagram: Mutex::new(Vec::new()),
+            room: Arc::new(Semaphore::new(room.clamp(1, Semaphore::MAX_PERMITS))),
+        };
+        Self { engine: Arc::new(engine), ports: BTreeMap::new() }
+    }
+
+    /// Makes the open ports those of `served`, and gives the ones that could not be opened. Ports that are no
+    /// longer wanted close with their connections; where only the target changes, connections may finish.
+    pub async fn set(&mut self, served: &Served) -> BTreeMap<Bind, anyhow::Error> {
+        let gone: Vec<Bind> =
+            self.ports.keys().filter(|bind| !served.ports.contains_key(bind)).copied().collect();
+        // Close all before opening any: `0.0.0.0:80` may become `127.0.0.1:80`.
+        for bind in gone {
+            if let Some(Port::Open { task, .. }) = self.ports.remove(&bind) {
+                task.abort();
+                // Wait until the listener is closed; the result says only that we aborted it.
+                let _aborted = task.await;
+            }
+        }
+        let mut errors = BTreeMap::new();
+        for (bind, target) in &served.ports {
+            let reach = reach(served, target.address);
+            if let Some(Port::Open { shared, .. }) = self.ports.get(bind) {
+                shared.lead_to(target, reach);
+                continue;
+            }
+            let port = match self.open(*bind, Route::new(target.clone(), reach)) {
+                Ok(port) => port,
+                Err(error) => {
+                    let text = format!("{error:#}");
+                    errors.insert(*bind, error);
+                    Port::Failed(text)
+                }
+            };
+            self.ports.insert(*bind, port);
+        }
+        errors
+    }
+
+    /// How each wanted port fares.
+    pub fn status(&self) -> BTreeMap<Bind, PortStatus> {
+        self.ports.iter().map(|(bind, port)| (*bind, port.status())).collect()
+    }
+
+    fn open(&self, bind: Bind, route: Route) -> anyhow::Result<Port> {
+        let shared = Arc::new(Shared {
+            route: Mutex::new(Arc::new(route)),
+            live: AtomicUsize::new(0),
+            refused: AtomicU64::new(0),
+            carried: Carried::default(),
+        });
+        let listener = listen::open(bind)?;
+        let engine = Arc::clone(&self.engine);
+        let task = match bind.protocol {
+            Protocol::Tcp => tokio::spawn(tcp::serve(listener, Arc::clone(&shared), engine)),
+            Protocol::Udp => tokio::spawn(udp::serve(listener, Arc::clone(&shared), engine)),
+        };
+        Ok(Port::Open { shared, task })
+    }
+}
+
+impl Drop for Forwards {
+    fn drop(&mut self) {
+        for port in self.ports.values() {
+            if let Port::Open { task, .. } = port {
+                task.abort();
+            }
+        }
+    }
+}
+
+impl Port {
+    fn status(&self) -> PortStatus {
+        match self {
+            Self::Open { shared, .. } => PortStatus {
+                live: shared.live.load(Ordering::Relaxed),
+                to_machine: shared.carried.to_machine.load(Ordering::Relaxed),
+                to_client: shared.carried.to_client.load(Ordering::Relaxed),
+                refused: shared.refused.load(Ordering::Relaxed),
+                error: None,
+            },
+            Self::Failed(error) => PortStatus { error: Some(error.clone()), ..PortStatus::default() },
+        }
+    }
+}
+
+impl Shared {
+    /// Where the port leads now.
+    fn route(&self) -> Arc<Route> {
+        Arc::clone(&self.route.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Lets new connections go to `target`.
+    fn lead_to(&self, target: &Target, reach: Reach) {
+        let mut route = self.route.lock().unwrap_or_else(PoisonError::into_inner);
+        if route.target != *target || route.reach != reach {
+            *route = Arc::new(Route::new(target.clone(), reach));
+        }
+    }
+
+    /// Counts a connection until the value is dropped.
+    fn enter(&self) -> Live<'_> {
+        self.live.fetch_add(1, Ordering::Relaxed);
+        Live(&self.live)
+    }
+}
+
+impl Drop for Live<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Socket {
+    /// A TCP socket of the address's family.
+    fn stream(address: IpAddr) -> Self {
+        Self { domain: domain(address), kind: libc::SOCK_STREAM, protocol: libc::IPPROTO_TCP }
+    }
+
+    /// A UDP socket of the address's family.
+    fn datagram(address: IpAddr) -> Self {
+        Self { domain: domain(address), kind: libc::SOCK_DGRAM, protocol: libc::IPPROTO_UDP }
+    }
+}
+
+fn domain(address: IpAddr) -> i32 {
+    match address {
+        IpAddr::V4(_) => libc::AF_INET,
+        IpAddr::V6(_) => libc::AF_INET6,
+    }
+}
+
+/// What is known of the way to a machine's address.
+fn reach(served: &Served, address: IpAddr) -> Reach {
+    let nets = |network: &stead_model::served::ServedNetwork| {
+        [network.gateway.map(IpNet::V4), network.gateway6.map(IpNet::V6)].into_iter().flatten()
+    };
+    Reach {
+        routed: served
+            .networks
+            .values()
+            .any(|network| network.routes && nets(network).any(|net| net.contains(&address))),
+        subnets: served.networks.values().flat_map(nets).collect(),
+    }
+}
+
+/// Raises the limit on descriptors to the hard limit, and gives what it is then.
+fn raise_descriptors() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum.unwrap_or(u64::MAX),
+        Err(error) => {
+            tracing::debug!(%error, "the limit on open files stays");
+            limit.current.unwrap_or(u64::MAX)
+        }
+    }
+}
