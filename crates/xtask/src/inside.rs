@@ -91,6 +91,14 @@ pub(crate) fn command(role: Role, scratch: &Path) -> Result<Command> {
     Ok(command)
 }
 
+/// A directory for one run, short enough for the paths of unix sockets in it, and open to the ordinary user.
+pub(crate) fn scratch() -> Result<tempfile::TempDir> {
+    let scratch =
+        tempfile::Builder::new().prefix("xt").tempdir_in("/tmp").context("could not make a directory")?;
+    fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755))?;
+    Ok(scratch)
+}
+
 /// What all stages are told.
 struct Call<'a> {
     role: Role,
@@ -271,7 +279,9 @@ fn known_user(scratch: &Path) -> Result<()> {
 fn scratch_directories(call: &Call<'_>) -> Result<()> {
     for name in leftovers::SCRATCH {
         let directory = call.scratch.join(name);
-        fs::DirBuilder::new().mode(0o700).create(&directory)?;
+        // Like /tmp, one of them can be walked through: a user within may have directories in there.
+        let mode = if name == "tmp" { 0o755 } else { 0o700 };
+        fs::DirBuilder::new().mode(mode).create(&directory)?;
         chown(&directory, Some(call.owner()), Some(call.owner()))?;
     }
     Ok(())

@@ -5,7 +5,9 @@
 // The chores talk to a person at a terminal, and nothing else here does.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod bench;
 mod check;
+mod demo;
 mod dist;
 mod inside;
 mod leftovers;
@@ -77,11 +79,15 @@ fn chore(arguments: &[String]) -> Result<Outcome> {
         }
         ("check", []) => check::run(),
         ("test", rest) => test::run(&test::Options::parse(rest)?),
+        ("demo", []) => demo::run(),
+        ("bench", rest) => bench::run(&bench::Options::parse(rest)?),
         ("dist", []) => dist::run(),
         ("setup", rest) => setup_only(rest),
         (inside::STAGE_ENTER, rest) => inside::enter(rest),
         (inside::STAGE_INIT, rest) => inside::init(rest),
         (inside::STAGE_DROP, rest) => inside::drop_rights(rest),
+        (bench::STAGE, rest) => bench::inside(&bench::Options::parse(rest)?),
+        (demo::STAGE, [directory]) => demo::inside(directory.as_ref()),
         _ => {
             eprintln!("error: no chore `{}`\n", arguments.join(" "));
             eprint!("{HELP}");

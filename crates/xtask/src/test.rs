@@ -145,7 +145,7 @@ impl Tally {
     fn run(&mut self, program: &TestProgram, role: Role, filter: Option<&str>) -> Result<()> {
         let kind = if program.is_integration { "tests" } else { "unit tests" };
         let title = format!("{kind} of {} ({}) as {}", program.package, program.name, role.name());
-        let scratch = scratch()?;
+        let scratch = inside::scratch()?;
         let mut command = inside::command(role, scratch.path())?;
         command.arg(&program.file).args(filter).current_dir(&program.directory);
         // Tests that rewrite what they expect find their source with it.
@@ -154,7 +154,7 @@ impl Tally {
     }
 
     fn documentation(&mut self) -> Result<()> {
-        let scratch = scratch()?;
+        let scratch = inside::scratch()?;
         let mut command = inside::command(Role::Root, scratch.path())?;
         command.arg(cargo(&[]).get_program()).args(["test", "--workspace", "--doc", "--offline", "--quiet"]);
         self.watch("examples in the documentation", &mut command)
@@ -232,7 +232,7 @@ impl Tally {
         let seconds = (FUZZ_S / targets.len().max(1) as u64).max(1);
         for target in &targets {
             let title = format!("fuzzing {} for {seconds} s", target.display());
-            let scratch = scratch()?;
+            let scratch = inside::scratch()?;
             // Found inputs last as long as the run: a new corpus is kept on purpose or not at all.
             let corpus = scratch.path().join("corpus");
             fs::create_dir(&corpus)?;
@@ -274,15 +274,6 @@ fn fuzz_targets(manifest: &Path) -> Result<Vec<PathBuf>> {
     )?;
     let artifacts = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     Ok(artifacts.filter_map(|artifact| artifact.get("executable")?.as_str().map(PathBuf::from)).collect())
-}
-
-/// A directory for one run, short enough for the paths of unix sockets in it, and open to the ordinary user.
-fn scratch() -> Result<tempfile::TempDir> {
-    use std::os::unix::fs::PermissionsExt;
-    let scratch =
-        tempfile::Builder::new().prefix("xt").tempdir_in("/tmp").context("could not make a directory")?;
-    fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755))?;
-    Ok(scratch)
 }
 
 #[cfg(test)]
