@@ -45,7 +45,7 @@ fn make(dist: &Path) -> Result<()> {
     let binary = &place(&binary, &dist.join("stead"), 0o755)?;
     refuse_dynamic(binary)?;
     let tree = dist.join("tree");
-    lay_out(binary, &tree)?;
+    lay_out(binary, &root(), &tree)?;
     let deb = format!("stead_{version}_amd64.deb");
     let archive = format!("stead-{version}-{TARGET}.tar.gz");
     pack_archive(&tree, &dist.join(&archive), &epoch)?;
@@ -96,7 +96,7 @@ fn refuse_dynamic(binary: &Path) -> Result<()> {
 }
 
 /// The files as they will be installed.
-fn lay_out(binary: &Path, tree: &Path) -> Result<()> {
+fn lay_out(binary: &Path, source: &Path, tree: &Path) -> Result<()> {
     place(binary, &tree.join("usr/bin/stead"), 0o755)?;
     for (shell, path) in COMPLETIONS {
         let text = output(Command::new(binary).args(["completion", shell]))?;
@@ -110,9 +110,9 @@ fn lay_out(binary: &Path, tree: &Path) -> Result<()> {
         output(Command::new("gzip").args(["-9", "-n"]).arg(page?.path()))?;
     }
     for document in DOCUMENTS {
-        place(&root().join(document), &tree.join("usr/share/doc/stead").join(document), 0o644)?;
+        place(&source.join(document), &tree.join("usr/share/doc/stead").join(document), 0o644)?;
     }
-    place(&root().join("packaging/copyright"), &tree.join("usr/share/doc/stead/copyright"), 0o644)?;
+    place(&source.join("packaging/copyright"), &tree.join("usr/share/doc/stead/copyright"), 0o644)?;
     for directory in output(Command::new("find").arg(tree).args(["-type", "d"]))?.lines() {
         fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
     }
@@ -174,4 +174,57 @@ fn installs(deb: &Path, version: &str) -> Result<()> {
         bail!("the package lacks the man page");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Answers as far as packing goes.
+    const STEAD: &str = r#"#!/bin/sh
+case "$1" in
+completion) echo "completion for $2" ;;
+man) echo .TH STEAD 1 > "$3/stead.1" ;;
+--version) echo stead 1.2.3 ;;
+esac
+"#;
+
+    /// A package, made from nothing in a directory of its own.
+    fn pack(place: &Path) -> Vec<u8> {
+        let source = place.join("source");
+        for document in DOCUMENTS {
+            write(&source.join(document), document.as_bytes(), 0o600).unwrap();
+        }
+        write(&source.join("packaging/copyright"), b"ours", 0o600).unwrap();
+        write(&place.join("stead"), STEAD.as_bytes(), 0o700).unwrap();
+        let (tree, deb) = (place.join("tree"), place.join("stead.deb"));
+        lay_out(&place.join("stead"), &source, &tree).unwrap();
+        pack_archive(&tree, &place.join("stead.tar.gz"), "1700000000").unwrap();
+        pack_deb(&tree, &deb, "1.2.3", "1700000000").unwrap();
+        installs(&deb, "1.2.3").unwrap();
+        assert!(installs(&deb, "9.9.9").is_err());
+        [fs::read(&deb).unwrap(), fs::read(place.join("stead.tar.gz")).unwrap()].concat()
+    }
+
+    #[test]
+    fn the_same_files_become_the_same_package_anywhere() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        assert!(pack(one.path()) == pack(other.path()), "the packages differ");
+        let list =
+            output(Command::new("dpkg-deb").arg("--contents").arg(one.path().join("stead.deb"))).unwrap();
+        for line in list.lines() {
+            assert!(line.contains("root/root"), "{line}");
+            assert!(
+                line.starts_with("drwxr-xr-x")
+                    || line.starts_with("-rw-r--r--")
+                    || line.contains("usr/bin/stead")
+            );
+        }
+    }
+
+    #[test]
+    fn a_binary_that_needs_a_loader_is_refused() {
+        assert!(refuse_dynamic(Path::new("/bin/ls")).is_err());
+        refuse_dynamic(Path::new("/bin/busybox")).unwrap();
+    }
 }

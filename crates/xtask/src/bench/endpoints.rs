@@ -99,8 +99,10 @@ pub(super) fn cni() -> Result<f64> {
         plugin("DEL", name, &config)?;
     }
     let down = start.elapsed();
-    // The plug-in never takes its bridge away, so this is not its time.
+    // The plug-ins never take their bridge and tables away, so this is not their time.
     ip("link delete cni-br")?;
+    nft("delete table ip nat")?;
+    nft("delete table bridge nat")?;
     Ok((up + down).as_secs_f64())
 }
 
