@@ -1,0 +1,308 @@
+//! `cargo xtask test`: builds everything, then runs each test program in namespaces of its own, the tests of
+//! `stead` twice (as root and as an ordinary user), and fuzzes for a minute.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::inside::{self, Role};
+use crate::programs::{cargo, output, root};
+use crate::setup::{self, Chore};
+use crate::{Outcome, check};
+
+/// One test program that takes longer hangs.
+const PROGRAM_LIMIT: Duration = Duration::from_secs(15 * 60);
+/// All fuzz targets together.
+const FUZZ_S: u64 = 60;
+/// Packages whose integration tests also run as an ordinary user.
+const AS_USER_TOO: [&str; 2] = ["stead", "xtask"];
+
+/// What was asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Options {
+    check: bool,
+    filter: Option<String>,
+}
+
+impl Options {
+    /// Reads `[--no-check] [FILTER]`.
+    pub(crate) fn parse(arguments: &[String]) -> Result<Self> {
+        let mut options = Self { check: true, filter: None };
+        for argument in arguments {
+            match argument.as_str() {
+                "--no-check" => options.check = false,
+                text if text.starts_with('-') => bail!("`test` has no option `{text}`"),
+                text if options.filter.is_none() => options.filter = Some(text.to_owned()),
+                text => bail!("`test` takes one filter, and `{text}` is a second"),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// Sums of all `test result:` lines, and what failed, by name.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+    failures: Vec<String>,
+}
+
+/// A program full of tests.
+struct TestProgram {
+    package: String,
+    name: String,
+    is_integration: bool,
+    file: PathBuf,
+    directory: PathBuf,
+}
+
+/// The chore.
+pub(crate) fn run(options: &Options) -> Result<Outcome> {
+    let everything = options.filter.is_none();
+    let check = everything && options.check;
+    let needs: &[Chore] = if check { &[Chore::Check, Chore::Test] } else { &[Chore::Test] };
+    if !setup::ensure(needs)? {
+        return Ok(Outcome::Refused);
+    }
+    let mut tally = Tally::default();
+    if check && check::run()? != Outcome::Good {
+        tally.fail("check");
+    }
+    if !rustix::process::geteuid().is_root() {
+        eprintln!(
+            "note: not root: no veth uplink into a host's namespace is tested, and tun only if its mode allows"
+        );
+    }
+    let programs = build()?;
+    for program in &programs {
+        tally.run(program, Role::Root, options.filter.as_deref())?;
+        if program.is_integration && AS_USER_TOO.contains(&program.package.as_str()) {
+            tally.run(program, Role::User, options.filter.as_deref())?;
+        }
+    }
+    if everything {
+        tally.documentation()?;
+        tally.fuzz()?;
+    }
+    tally.failures.iter().for_each(|failure| println!("FAILED {failure}"));
+    println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
+    Ok(if tally.failed == 0 { Outcome::Good } else { Outcome::Bad })
+}
+
+/// Builds all tests, with the network if need be, and lists their programs.
+fn build() -> Result<Vec<TestProgram>> {
+    println!("building the tests");
+    let arguments = ["test", "--workspace", "--no-run", "--message-format=json-render-diagnostics"];
+    let messages = output(cargo(&arguments).stderr(Stdio::inherit()))?;
+    let mut programs: Vec<TestProgram> = messages.lines().filter_map(test_program).collect();
+    programs.sort_by(|a, b| (&a.package, &a.name, &a.file).cmp(&(&b.package, &b.name, &b.file)));
+    if programs.is_empty() {
+        bail!("cargo built no tests");
+    }
+    Ok(programs)
+}
+
+fn test_program(line: &str) -> Option<TestProgram> {
+    let message: Value = serde_json::from_str(line).ok()?;
+    if !message.pointer("/profile/test")?.as_bool()? {
+        return None;
+    }
+    let text = |pointer| message.pointer(pointer).and_then(Value::as_str);
+    let directory = Path::new(text("/manifest_path")?).parent()?.to_path_buf();
+    let kinds = message.pointer("/target/kind")?.as_array()?;
+    Some(TestProgram {
+        // `path+file:///…/crates/cli#stead@0.1.0`, or without a name if it is the directory's.
+        package: package_name(text("/package_id")?)?.to_owned(),
+        name: text("/target/name")?.to_owned(),
+        is_integration: kinds.iter().any(|kind| kind == "test"),
+        file: text("/executable")?.into(),
+        directory,
+    })
+}
+
+fn package_name(id: &str) -> Option<&str> {
+    let (path, rest) = id.rsplit_once('#')?;
+    match rest.split_once('@') {
+        Some((name, _)) => Some(name),
+        None => path.rsplit('/').next(),
+    }
+}
+
+impl Tally {
+    fn fail(&mut self, what: &str) {
+        self.failed += 1;
+        self.failures.push(what.to_owned());
+    }
+
+    fn run(&mut self, program: &TestProgram, role: Role, filter: Option<&str>) -> Result<()> {
+        let kind = if program.is_integration { "tests" } else { "unit tests" };
+        let title = format!("{kind} of {} ({}) as {}", program.package, program.name, role.name());
+        let scratch = inside::scratch()?;
+        let mut command = inside::command(role, scratch.path())?;
+        command.arg(&program.file).args(filter).current_dir(&program.directory);
+        // Tests that rewrite what they expect find their source with it.
+        command.env("CARGO_MANIFEST_DIR", &program.directory);
+        self.watch(&title, &mut command)
+    }
+
+    fn documentation(&mut self) -> Result<()> {
+        let scratch = inside::scratch()?;
+        let mut command = inside::command(Role::Root, scratch.path())?;
+        command.arg(cargo(&[]).get_program()).args(["test", "--workspace", "--doc", "--offline", "--quiet"]);
+        self.watch("examples in the documentation", &mut command)
+    }
+
+    /// Runs a test program, shows what it says and adds up its results.
+    fn watch(&mut self, title: &str, command: &mut Command) -> Result<()> {
+        println!("\n=== {title}");
+        let start = Instant::now();
+        let mut child =
+            command.stdout(Stdio::piped()).spawn().with_context(|| format!("could not start {title}"))?;
+        let lines = BufReader::new(child.stdout.take().context("no output to read")?).lines();
+        let (sender, receiver) = mpsc::channel();
+        let reader = std::thread::spawn(move || {
+            lines.map_while(Result::ok).for_each(|line| {
+                // Nobody listens any more only if the limit was reached.
+                let _ = sender.send(line);
+            });
+        });
+        let failed_before = self.failed;
+        loop {
+            match receiver.recv_timeout(PROGRAM_LIMIT.saturating_sub(start.elapsed())) {
+                Ok(line) => {
+                    println!("{line}");
+                    self.add(&line);
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    // It is the first stage; the rest dies with it.
+                    child.kill()?;
+                    self.fail(&format!("{title}: not done after {} minutes", PROGRAM_LIMIT.as_secs() / 60));
+                    break;
+                }
+            }
+        }
+        let status = child.wait()?;
+        drop(receiver);
+        if reader.join().is_err() {
+            bail!("the reader of the output broke down");
+        }
+        if self.failed > failed_before {
+            self.failures.push(title.to_owned());
+        } else if status.code() == Some(i32::from(inside::LEFTOVERS)) {
+            self.fail(&format!("{title}: something was left behind"));
+        } else if !status.success() {
+            self.fail(&format!("{title}: {status}"));
+        }
+        Ok(())
+    }
+
+    /// `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s`
+    fn add(&mut self, line: &str) {
+        let Some(result) = line.strip_prefix("test result: ") else { return };
+        let counts = result.split(['.', ';']).map(str::trim).filter_map(|part| part.split_once(' '));
+        for (count, word) in counts {
+            let count = count.parse().unwrap_or(0);
+            match word {
+                "passed" => self.passed += count,
+                "failed" => self.failed += count,
+                "ignored" => self.skipped += count,
+                _ => {}
+            }
+        }
+    }
+
+    /// Runs each fuzz target of `fuzz/` for its share of a minute. Built as cargo-fuzz would, less the
+    /// sanitizers: those need a nightly compiler, and without `unsafe` there is little for them to find.
+    fn fuzz(&mut self) -> Result<()> {
+        let manifest = root().join("fuzz/Cargo.toml");
+        if !manifest.exists() {
+            println!("\nnote: no fuzz targets, there is no {}", manifest.display());
+            return Ok(());
+        }
+        let targets = fuzz_targets(&manifest)?;
+        let seconds = (FUZZ_S / targets.len().max(1) as u64).max(1);
+        for target in &targets {
+            let title = format!("fuzzing {} for {seconds} s", target.display());
+            let scratch = inside::scratch()?;
+            // Found inputs last as long as the run: a new corpus is kept on purpose or not at all.
+            let corpus = scratch.path().join("corpus");
+            fs::create_dir(&corpus)?;
+            let mut command = inside::command(Role::Root, scratch.path())?;
+            command.arg(target).arg(&corpus);
+            let name = target.file_name().unwrap_or_default();
+            let seeds = root().join("fuzz/seeds").join(name);
+            if seeds.is_dir() {
+                command.arg(seeds);
+            }
+            command.args([&format!("-max_total_time={seconds}"), "-rss_limit_mb=1024", "-verbosity=0"]);
+            let artifacts = root().join("target/fuzz-artifacts");
+            fs::create_dir_all(&artifacts)?;
+            command.arg(format!("-artifact_prefix={}/", artifacts.display()));
+            let failed = self.failed;
+            self.watch(&title, &mut command)?;
+            self.passed += u64::from(self.failed == failed);
+        }
+        Ok(())
+    }
+}
+
+const FUZZ_FLAGS: &str = "--cfg fuzzing -Cdebug-assertions -Ccodegen-units=1 -Cpasses=sancov-module \
+    -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+    -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares";
+const FUZZ_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+fn fuzz_targets(manifest: &Path) -> Result<Vec<PathBuf>> {
+    println!("\nbuilding the fuzz targets");
+    let manifest = manifest.to_string_lossy();
+    // With `--target` build scripts are left as they are.
+    let messages = output(
+        cargo(&["build", "--release", "--manifest-path", &manifest, "--target", FUZZ_TARGET, "--bins"])
+            .arg("--message-format=json-render-diagnostics")
+            .arg("--target-dir")
+            .arg(root().join("target/fuzz"))
+            .env("RUSTFLAGS", FUZZ_FLAGS)
+            .stderr(Stdio::inherit()),
+    )?;
+    let artifacts = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    Ok(artifacts.filter_map(|artifact| artifact.get("executable")?.as_str().map(PathBuf::from)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_add_up() {
+        let mut tally = Tally::default();
+        tally.add(
+            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+        );
+        tally.add("test result: FAILED. 2 passed; 4 failed; 0 ignored; 0 measured; 9 filtered out; finished in 1.10s");
+        tally.add("test x ... ok");
+        assert_eq!(tally, Tally { passed: 5, failed: 4, skipped: 1, failures: vec![] });
+    }
+
+    #[test]
+    fn a_package_is_known_by_its_name_wherever_it_is() {
+        assert_eq!(package_name("path+file:///x/crates/cli#stead@0.1.0"), Some("stead"));
+        assert_eq!(package_name("path+file:///x/crates/xtask#0.1.0"), Some("xtask"));
+    }
+
+    #[test]
+    fn a_word_is_the_filter_and_an_unknown_option_is_refused() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let options = Options::parse(&words("--no-check dhcp")).unwrap();
+        assert_eq!(options, Options { check: false, filter: Some("dhcp".to_owned()) });
+        assert!(Options::parse(&words("--quick")).is_err());
+        assert!(Options::parse(&words("a b")).is_err());
+    }
+}
