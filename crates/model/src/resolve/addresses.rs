@@ -52,11 +52,17 @@ fn subnets_of(base: [u8; 4], pool: u8, prefix: u8, parts: &[&str]) -> impl Itera
     })
 }
 
-/// A unique local /64 (RFC 4193): its 40 bits of global id and 16 of subnet are a digest.
-pub(super) fn ula(home: &str, id: &NetworkId, attempt: u32) -> Ipv6Net {
-    let bits = u128::from_be_bytes(digest(&["ula", home, &id.to_string(), &attempt.to_string()]));
-    let address = Ipv6Addr::from((0xfd << 120) | ((bits >> 8) & !u128::from(u64::MAX)));
-    Ipv6Net::new_assert(address, 64)
+/// How many unique local subnets are tried. Each is one of 2^56, so a second is needed only where somebody has
+/// claimed all of them (a route for `fd00::/8`), and then no number would do.
+const ULA_ATTEMPTS: u32 = 16;
+
+/// The candidates for a unique local /64 (RFC 4193): 40 bits of global id and 16 of subnet are a digest.
+pub(super) fn ulas(home: &str, id: &NetworkId) -> impl Iterator<Item = Ipv6Net> {
+    let candidates = (0..ULA_ATTEMPTS).map(move |attempt| {
+        let bits = u128::from_be_bytes(digest(&["ula", home, &id.to_string(), &attempt.to_string()]));
+        Ipv6Net::new(Ipv6Addr::from((0xfd << 120) | ((bits >> 8) & !u128::from(u64::MAX))), 64)
+    });
+    candidates.filter_map(Result::ok)
 }
 
 /// The strangers' addresses of a subnet.
@@ -72,15 +78,22 @@ pub(super) fn pool(dhcp: &Dhcp, subnet: Ipv4Net) -> Option<(Ipv4Addr, Ipv4Addr)>
     }
 }
 
-/// Whether a machine can have this address of its network: not ours, not for strangers.
+/// Whether a machine can have this address at all: in its network's subnet, and not ours.
+pub(super) fn is_host(network: &NetworkState, address: Ipv4Addr) -> bool {
+    let not_ours = |net: Ipv4Net| ![net.addr(), net.network(), net.broadcast()].contains(&address);
+    network.gateway.is_some_and(|net| net.contains(&address) && not_ours(net))
+}
+
+/// The same for IPv6, where the first address is every router's (RFC 4291, 2.6.1).
+pub(super) fn is_host6(network: &NetworkState, address: Ipv6Addr) -> bool {
+    let not_ours = |net: Ipv6Net| ![net.addr(), net.network()].contains(&address);
+    network.gateway6.is_some_and(|net| net.contains(&address) && not_ours(net))
+}
+
+/// Whether we would give a machine this address: it can have it, and it is not for strangers.
 pub(super) fn is_usable(network: &NetworkState, address: Ipv4Addr) -> bool {
     let strangers = network.service.as_ref().and_then(|s| s.dhcp.as_ref()).and_then(|dhcp| dhcp.pool);
-    network.gateway.is_some_and(|net| {
-        net.contains(&address)
-            && address != net.addr()
-            && address != net.network()
-            && address != net.broadcast()
-    }) && strangers.is_none_or(|(first, last)| address < first || address > last)
+    is_host(network, address) && strangers.is_none_or(|(first, last)| address < first || address > last)
 }
 
 pub(super) fn free_address(network: &NetworkState, used: &BTreeSet<IpAddr>) -> Option<Ipv4Addr> {
@@ -98,7 +111,7 @@ pub(super) fn free_address6(
     let subnet = network.gateway6?;
     let number = address.zip(network.gateway).map(|(a, net)| u32::from(a) - u32::from(net.network()));
     let candidates = number.map(u128::from).into_iter().chain(2..).map_while(|offset| nth6(subnet, offset));
-    candidates.into_iter().find(|a| *a != subnet.addr() && !used.contains(&IpAddr::V6(*a)))
+    candidates.into_iter().find(|a| is_host6(network, *a) && !used.contains(&IpAddr::V6(*a)))
 }
 
 pub(super) fn free_mac(id: &NicId, macs: &BTreeSet<(NetworkId, Mac)>) -> Mac {

@@ -4,29 +4,25 @@
 //! Where a choice was made before it stands: first what exists, then what `stead.lock` pins, then a new one.
 
 mod addresses;
+mod networks;
+mod nics;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::path::Path;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Serialize;
 
-use self::addresses::{
-    auto_subnets, free_address, free_address6, free_mac, is_usable, pool, transfer_subnet6, transfer_subnets,
-    ula,
-};
-use crate::address::{Mac, link_name, nth4, nth6, overlap};
+use self::addresses::{transfer_subnet6, transfer_subnets};
+use crate::address::{link_name, nth4, nth6, overlap};
 use crate::lock::Lock;
 use crate::name::{LinkName, MachineId, NetworkId, NicId, VolumeId};
-use crate::observed::{
-    GuardState, HostLink, Lease, MachineState, NetworkState, NicEnd, NicState, Observed, Service, Taken,
-    Uplink, VethUplink,
-};
+use crate::observed::{MachineState, NetworkState, NicState, Observed, Uplink, VethUplink};
 use crate::plan::{UnwantedVolumes, Wanted};
-use crate::project::{Addressing, Bind, Kind, Network, Nic, Project, Reach, Subnet};
-use crate::served::{ServedDhcp, Target};
+use crate::project::{Bind, Nic, Project, Reach};
+use crate::served::Target;
 
 /// Why a project cannot be had on this computer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -63,6 +59,11 @@ pub const DOMAIN: &str = "stead";
 
 /// A route this short leads out (a VPN's `0.0.0.0/1`), it does not say that the range is in use.
 const SHORTEST_TAKEN_PREFIX: u8 = 8;
+
+/// Whether a claim on `taken` is in the way of `net`.
+fn is_taken(taken: IpNet, net: IpNet) -> bool {
+    taken.prefix_len() >= SHORTEST_TAKEN_PREFIX && overlap(taken, net)
+}
 
 /// The whole of a project, every choice made; or every reason why it cannot be had.
 pub fn resolve(project: &Project, context: Context<'_>) -> Result<Wanted, Vec<Refusal>> {
@@ -116,35 +117,6 @@ impl Choice<'_> {
         }
     }
 
-    fn networks(&mut self) -> BTreeMap<NetworkId, NetworkState> {
-        let mut chosen: BTreeMap<NetworkId, NetworkState> = BTreeMap::new();
-        for (name, network) in &self.project.networks {
-            let id = NetworkId::new(&self.project.name, name);
-            let (subnet, subnet6) = match network.addressing {
-                Addressing::None => (None, None),
-                Addressing::Managed(_) | Addressing::Static => {
-                    (self.subnet(&id, network, &chosen), self.subnet6(&id, network, &chosen))
-                }
-            };
-            self.check_bridged(&id, network);
-            let seen = self.context.seen.networks.get(&id);
-            let link =
-                seen.map_or_else(|| self.link('b', name.as_str(), &id.to_string()), |n| n.link.clone());
-            let state = NetworkState {
-                link,
-                mac: Mac::derived(&[&self.context.seen.host.home, &id.to_string()]),
-                mtu: network.mtu,
-                gateway: subnet.and_then(|net| Ipv4Net::new(nth4(net, 1)?, net.prefix_len()).ok()),
-                gateway6: subnet6.and_then(|net| Ipv6Net::new(nth6(net, 1)?, net.prefix_len()).ok()),
-                reach: network.reach.clone(),
-                joins: network.joins.clone(),
-                service: service(self.project, network, subnet),
-            };
-            chosen.insert(id, state);
-        }
-        chosen
-    }
-
     /// A link name that nothing of ours has.
     fn link(&mut self, kind: char, name: &str, id: &str) -> LinkName {
         let seen = self.context.seen;
@@ -158,139 +130,6 @@ impl Choice<'_> {
         link
     }
 
-    /// Who else has addresses of `net`, as a person would say it.
-    fn user_of(
-        &self,
-        net: IpNet,
-        id: &NetworkId,
-        chosen: &BTreeMap<NetworkId, NetworkState>,
-    ) -> Option<String> {
-        let nets = |n: &NetworkState| n.gateway.map(IpNet::V4).into_iter().chain(n.gateway6.map(IpNet::V6));
-        let stands = self.context.seen.networks.iter().filter(|(other, _)| other.project != id.project);
-        let ours = stands.chain(chosen).find(|(other, n)| *other != id && nets(n).any(|o| overlap(o, net)));
-        let given = self.project.networks.iter().find(|(name, network)| {
-            let v4 = matches!(network.subnet, Subnet::Given(other) if overlap(IpNet::V4(other), net));
-            **name != id.name
-                && (v4 || matches!(network.subnet6, Subnet::Given(o) if overlap(IpNet::V6(o), net)))
-        });
-        let taken = self
-            .context
-            .seen
-            .host
-            .taken
-            .iter()
-            .find(|(other, _)| other.prefix_len() >= SHORTEST_TAKEN_PREFIX && overlap(**other, net));
-        ours.map(|(other, _)| format!("network `{other}`"))
-            .or_else(|| given.map(|(name, _)| format!("network `{name}`")))
-            .or_else(|| {
-                taken.map(|(net, taken)| match taken {
-                    Taken::Route(link) => format!("a route of this computer ({net} by `{link}`)"),
-                    Taken::Home => format!("another home of stead on this computer ({net})"),
-                })
-            })
-    }
-
-    fn subnet(
-        &mut self,
-        id: &NetworkId,
-        network: &Network,
-        chosen: &BTreeMap<NetworkId, NetworkState>,
-    ) -> Option<Ipv4Net> {
-        let stands = self.context.seen.networks.get(id).and_then(|n| n.gateway).map(|net| net.trunc());
-        let locked = self.context.lock.networks.get(&id.name).and_then(|n| n.subnet);
-        match network.subnet {
-            Subnet::Off => None,
-            Subnet::Given(net) => Some(self.checked(id, Origin::File, net, chosen)),
-            Subnet::Auto => match stands.or(locked) {
-                Some(net) => Some(self.checked(id, Origin::Lock, net, chosen)),
-                None => {
-                    let free =
-                        auto_subnets(id).find(|net| self.user_of(IpNet::V4(*net), id, chosen).is_none());
-                    if free.is_none() {
-                        let key = format!("networks.{}.subnet", id.name);
-                        self.refuse(
-                            key,
-                            "no subnet is free on this computer".into(),
-                            "give one: `subnet: 10.1.2.0/24`",
-                        );
-                    }
-                    free
-                }
-            },
-        }
-    }
-
-    fn subnet6(
-        &mut self,
-        id: &NetworkId,
-        network: &Network,
-        chosen: &BTreeMap<NetworkId, NetworkState>,
-    ) -> Option<Ipv6Net> {
-        let stands = self.context.seen.networks.get(id).and_then(|n| n.gateway6).map(|net| net.trunc());
-        let locked = self.context.lock.networks.get(&id.name).and_then(|n| n.subnet6);
-        match network.subnet6 {
-            Subnet::Off => None,
-            Subnet::Given(net) => Some(self.checked(id, Origin::File, net, chosen)),
-            Subnet::Auto => match stands.or(locked) {
-                Some(net) => Some(self.checked(id, Origin::Lock, net, chosen)),
-                None => (0_u32..)
-                    .map(|attempt| ula(&self.context.seen.host.home, id, attempt))
-                    .find(|net| self.user_of(IpNet::V6(*net), id, chosen).is_none()),
-            },
-        }
-    }
-
-    /// The subnet, refused if somebody else has a part of it.
-    fn checked<T>(
-        &mut self,
-        id: &NetworkId,
-        origin: Origin,
-        net: T,
-        chosen: &BTreeMap<NetworkId, NetworkState>,
-    ) -> T
-    where
-        T: Into<IpNet> + Copy,
-    {
-        let range: IpNet = net.into();
-        if let Some(user) = self.user_of(range, id, chosen) {
-            let key = if range.addr().is_ipv4() { "subnet" } else { "subnet6" };
-            let (from, hint) = match origin {
-                Origin::File => ("", "choose another, or `auto`"),
-                Origin::Lock => {
-                    (", which stead.lock pins,", "`stead up --relock` chooses anew; or free the range")
-                }
-            };
-            self.refuse(
-                format!("networks.{}.{key}", id.name),
-                format!("{range}{from} overlaps {user}"),
-                hint,
-            );
-        }
-        net
-    }
-
-    fn check_bridged(&mut self, id: &NetworkId, network: &Network) {
-        let Reach::Bridged(link) = &network.reach else { return };
-        let key = format!("networks.{}.reach", id.name);
-        let stands = self.context.seen.networks.get(id).is_some_and(|n| n.reach == network.reach);
-        match self.context.seen.host.links.get(link) {
-            Some(HostLink::Bridge | HostLink::Idle) => {}
-            _ if stands => {}
-            Some(HostLink::InUse(why)) => self.refuse(
-                key,
-                format!("this computer uses `{link}` itself ({why})"),
-                "make a bridge of it in the computer's own network set-up and name the bridge here",
-            ),
-            None => {
-                self.refuse(
-                    key,
-                    format!("there is no link `{link}` that we may use"),
-                    "only root can bridge to a link of the computer; see `stead doctor`",
-                );
-            }
-        }
-    }
-
     /// The way out: the one there is while it works, else the kernel's path, else pasta.
     fn uplink(&mut self, networks: &BTreeMap<NetworkId, NetworkState>) -> Option<Uplink> {
         let seen = self.context.seen;
@@ -300,18 +139,15 @@ impl Choice<'_> {
             return seen.uplink.clone().filter(|_| others);
         };
         // Offline, an uplink that stands cannot be told from one that is broken.
-        let works = |uplink: &Uplink| {
-            !seen.host.online
-                || match uplink {
-                    Uplink::Veth(_) => seen.host.uplinks.veth.is_ok(),
-                    Uplink::Pasta => seen.host.uplinks.pasta.is_ok(),
-                }
+        let works = |uplink: &Uplink| !seen.host.online || match uplink {
+            Uplink::Veth(_) => seen.host.uplinks.veth.is_ok(),
+            Uplink::Pasta => seen.host.uplinks.pasta.is_ok(),
         };
         if let Some(uplink) = seen.uplink.clone().filter(works) {
             return Some(uplink);
         }
         match (&seen.host.uplinks.veth, &seen.host.uplinks.pasta) {
-            (Ok(()), _) => self.veth_uplink(),
+            (Ok(()), _) => self.veth_uplink(networks),
             (Err(_), Ok(())) => Some(Uplink::Pasta),
             // There is nothing to reach; the next command makes the way out when there is.
             (Err(_), Err(_)) if !seen.host.online => None,
@@ -325,102 +161,24 @@ impl Choice<'_> {
         }
     }
 
-    fn veth_uplink(&mut self) -> Option<Uplink> {
-        let home = &self.context.seen.host.home;
-        let taken = &self.context.seen.host.taken;
-        let is_taken = |net: Ipv4Net| {
-            taken.keys().any(|t| t.prefix_len() >= SHORTEST_TAKEN_PREFIX && overlap(*t, IpNet::V4(net)))
+    fn veth_uplink(&mut self, networks: &BTreeMap<NetworkId, NetworkState>) -> Option<Uplink> {
+        let seen = self.context.seen;
+        let home = &seen.host.home;
+        let is_free = |net: &IpNet| {
+            let mut others = seen.networks.values().chain(networks.values()).flat_map(NetworkState::subnets);
+            !others.any(|other| overlap(other, *net)) && !seen.host.taken.keys().any(|t| is_taken(*t, *net))
         };
-        let Some(net) = transfer_subnets(home).find(|net| !is_taken(*net)) else {
+        let Some(net) = transfer_subnets(home).find(|net| is_free(&IpNet::V4(*net))) else {
             let why = "no transfer subnet is free for the uplink".to_owned();
             self.refuse("networks".into(), why, "free a part of 10.63.0.0/16");
             return None;
         };
-        let net6 = transfer_subnet6(home);
+        let net6 = transfer_subnet6(home).filter(|net| is_free(&IpNet::V6(*net)));
         Some(Uplink::Veth(VethUplink {
             link: link_name('u', home, &[home], &|_| false),
             transfer: Ipv4Net::new(nth4(net, 1)?, 30).ok()?,
             transfer6: net6.and_then(|net| Ipv6Net::new(nth6(net, 1)?, 126).ok()),
         }))
-    }
-
-    fn nics(&mut self, networks: &BTreeMap<NetworkId, NetworkState>) -> BTreeMap<NicId, NicState> {
-        let mut used: BTreeMap<NetworkId, BTreeSet<IpAddr>> = BTreeMap::new();
-        let mut macs: BTreeSet<(NetworkId, Mac)> = BTreeSet::new();
-        let wanted: Vec<(NicId, &Nic, Kind, usize)> = nics_of(self.project);
-        // What is fixed or was given before is kept from the others.
-        for (id, nic, ..) in &wanted {
-            let kept = self.kept(id, nic, networks);
-            let addresses = used.entry(id.network()).or_default();
-            addresses.extend(kept.address.map(IpAddr::V4));
-            addresses.extend(kept.address6.map(IpAddr::V6));
-            macs.extend(kept.mac.map(|mac| (id.network(), mac)));
-        }
-        let mut chosen = BTreeMap::new();
-        for (id, nic, kind, place) in wanted {
-            let Some(network) = networks.get(&id.network()) else { continue };
-            let kept = self.kept(&id, nic, networks);
-            let used = used.entry(id.network()).or_default();
-            let address = kept.address.or_else(|| free_address(network, used));
-            let address6 = kept.address6.or_else(|| free_address6(network, address, used));
-            used.extend(address.map(IpAddr::V4));
-            used.extend(address6.map(IpAddr::V6));
-            let mac = kept.mac.unwrap_or_else(|| free_mac(&id, &macs));
-            macs.insert((id.network(), mac));
-            if network.gateway.is_some() && address.is_none() {
-                let key = format!("machines.{}.networks.{}", id.machine, id.network);
-                self.refuse(
-                    key,
-                    format!("no address is left on network `{}`", id.network),
-                    "give it a larger `subnet`, or a smaller `dhcp.pool`",
-                );
-            }
-            let lease = Lease { mac, address, address6 };
-            let seen = self.context.seen.nics.get(&id).map(|nic| nic.link.clone());
-            let kind_letter = if kind == Kind::Container { 'v' } else { 't' };
-            let same_kind = |link: &LinkName| link.as_str().starts_with(&format!("st{kind_letter}-"));
-            let link = seen
-                .filter(same_kind)
-                .unwrap_or_else(|| self.link(kind_letter, id.machine.as_str(), &id.to_string()));
-            let end = match kind {
-                Kind::Container => NicEnd::Veth(eth(place)),
-                Kind::Microvm | Kind::Vm => NicEnd::Tap(self.context.user),
-            };
-            let guard = GuardState::new(nic.guard, &lease, network);
-            let names = nic.aliases.iter().cloned().chain([id.machine.clone()]).collect();
-            chosen.insert(id, NicState { link, end, mtu: network.mtu, lease, guard, names });
-        }
-        chosen
-    }
-
-    /// The addresses of a nic that are fixed, or were given before and still fit.
-    fn kept(&self, id: &NicId, nic: &Nic, networks: &BTreeMap<NetworkId, NetworkState>) -> Kept {
-        let Some(network) = networks.get(&id.network()) else { return Kept::default() };
-        let on_record = self.context.seen.leases.get(id);
-        let locked = self.context.lock.machines.get(&id.machine).and_then(|m| m.get(&id.network));
-        let earlier = [on_record, locked];
-        let address = earlier.into_iter().flatten().filter_map(|lease| lease.address);
-        let address6 = earlier.into_iter().flatten().filter_map(|lease| lease.address6);
-        let mac = earlier.into_iter().flatten().map(|lease| lease.mac).next();
-        let fixed = |address: IpAddr| {
-            self.project.machines.iter().any(|(machine, m)| {
-                *machine != id.machine
-                    && m.nics.iter().any(|n| {
-                        n.network == id.network
-                            && (n.address.map(IpAddr::V4) == Some(address)
-                                || n.address6.map(IpAddr::V6) == Some(address))
-                    })
-            })
-        };
-        let fits = |a: &Ipv4Addr| is_usable(network, *a) && !fixed(IpAddr::V4(*a));
-        let fits6 = |a: &Ipv6Addr| {
-            network.gateway6.is_some_and(|net| net.contains(a) && net.addr() != *a) && !fixed(IpAddr::V6(*a))
-        };
-        Kept {
-            mac: nic.mac.or(mac),
-            address: nic.address.or_else(|| address.into_iter().find(fits)),
-            address6: nic.address6.or_else(|| address6.into_iter().find(fits6)),
-        }
     }
 
     fn ports(&mut self, nics: &BTreeMap<NicId, NicState>) -> BTreeMap<Bind, Target> {
@@ -461,39 +219,8 @@ impl Choice<'_> {
     }
 }
 
-/// Where a subnet comes from.
-#[derive(Clone, Copy)]
-enum Origin {
-    File,
-    Lock,
-}
-
-/// What of a nic's addresses is already decided.
-#[derive(Default)]
-struct Kept {
-    mac: Option<Mac>,
-    address: Option<Ipv4Addr>,
-    address6: Option<Ipv6Addr>,
-}
-
 fn nic_id(machine: &MachineId, nic: &Nic) -> NicId {
     NicId { project: machine.project.clone(), machine: machine.name.clone(), network: nic.network.clone() }
-}
-
-fn nics_of(project: &Project) -> Vec<(NicId, &Nic, Kind, usize)> {
-    let machines = project.machines.iter();
-    let nics = machines.flat_map(|(name, machine)| {
-        let id = MachineId::new(&project.name, name);
-        let nics = machine.nics.iter().enumerate();
-        nics.map(move |(place, nic)| (nic_id(&id, nic), nic, machine.kind, place))
-    });
-    nics.collect()
-}
-
-/// The name of a container's nic inside: `eth` and its place, as everyone expects.
-fn eth(place: usize) -> LinkName {
-    // Four digits at most, as a machine has fewer nics than networks fit on a computer.
-    format!("eth{place}").parse().unwrap_or_else(|_| unreachable!("`eth{place}` is a lawful link name"))
 }
 
 /// Whether two published ports want the same port of this computer.
@@ -502,18 +229,4 @@ pub fn binds_clash(a: Bind, b: Bind) -> bool {
     a.protocol == b.protocol
         && a.port == b.port
         && (a.address == b.address || (everywhere && a.address.is_ipv4() == b.address.is_ipv4()))
-}
-
-fn service(project: &Project, network: &Network, subnet: Option<Ipv4Net>) -> Option<Service> {
-    let dhcp = match &network.addressing {
-        Addressing::None => return None,
-        Addressing::Static => None,
-        Addressing::Managed(dhcp) => Some(ServedDhcp {
-            pool: subnet.and_then(|subnet| pool(dhcp, subnet)),
-            lease_s: dhcp.lease_s,
-            slaac: dhcp.slaac,
-            boot: network.boot.clone(),
-        }),
-    };
-    Some(Service { domain: format!("{}.{DOMAIN}", project.name), dhcp })
 }

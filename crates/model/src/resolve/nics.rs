@@ -1,0 +1,153 @@
+//! The choices about nics: their addresses, MACs and links. What is fixed comes first, for all of them; then
+//! what each has on record; then what `stead.lock` pins; what is still open then is chosen from what is left.
+//! So nobody's addresses change because somebody else comes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::addresses::{free_address, free_address6, free_mac, is_host, is_host6, is_usable};
+use super::{Choice, nic_id};
+use crate::address::Mac;
+use crate::name::{LinkName, MachineId, NetworkId, NicId};
+use crate::observed::{GuardState, Lease, NetworkState, NicEnd, NicState};
+use crate::project::{Kind, Nic, Project};
+
+/// What of a nic's addresses is already decided.
+#[derive(Default)]
+struct Kept {
+    mac: Option<Mac>,
+    address: Option<Ipv4Addr>,
+    address6: Option<Ipv6Addr>,
+}
+
+/// What is given out.
+#[derive(Default)]
+struct Used {
+    addresses: BTreeMap<NetworkId, BTreeSet<IpAddr>>,
+    macs: BTreeSet<(NetworkId, Mac)>,
+}
+
+impl Choice<'_> {
+    pub(super) fn nics(&mut self, networks: &BTreeMap<NetworkId, NetworkState>) -> BTreeMap<NicId, NicState> {
+        let leases = self.leases(networks);
+        let mut chosen = BTreeMap::new();
+        for (id, nic, kind, place) in nics_of(self.project) {
+            let (Some(network), Some(lease)) = (networks.get(&id.network()), leases.get(&id)) else {
+                continue;
+            };
+            let seen = self.context.seen.nics.get(&id).map(|nic| nic.link.clone());
+            let kind_letter = if kind == Kind::Container { 'v' } else { 't' };
+            let same_kind = |link: &LinkName| link.as_str().starts_with(&format!("st{kind_letter}-"));
+            let link = seen
+                .filter(same_kind)
+                .unwrap_or_else(|| self.link(kind_letter, id.machine.as_str(), &id.to_string()));
+            let end = match kind {
+                Kind::Container => NicEnd::Veth(eth(place)),
+                Kind::Microvm | Kind::Vm => NicEnd::Tap(self.context.user),
+            };
+            let guard = GuardState::new(nic.guard, lease, network);
+            let lease = lease.clone();
+            let names = nic.aliases.iter().cloned().chain([id.machine.clone()]).collect();
+            chosen.insert(id, NicState { link, end, mtu: network.mtu, lease, guard, names });
+        }
+        chosen
+    }
+
+    fn leases(&mut self, networks: &BTreeMap<NetworkId, NetworkState>) -> BTreeMap<NicId, Lease> {
+        let nics = nics_of(self.project);
+        let mut used = Used::default();
+        used.macs.extend(networks.iter().map(|(id, network)| (id.clone(), network.mac)));
+        let mut kept: BTreeMap<NicId, Kept> = BTreeMap::new();
+        for (id, nic, ..) in &nics {
+            let Some(network) = networks.get(&id.network()) else { continue };
+            self.check_fixed(id, nic, network);
+            let fixed = Kept { mac: nic.mac, address: nic.address, address6: nic.address6 };
+            used.add(id, &fixed);
+            kept.insert(id.clone(), fixed);
+        }
+        let (record, lock) = (&self.context.seen.leases, &self.context.lock.machines);
+        let recorded = nics.iter().map(|(id, ..)| (id, record.get(id)));
+        let locked = nics.iter().map(|(id, ..)| (id, lock.get(&id.machine).and_then(|m| m.get(&id.network))));
+        for (id, lease) in recorded.chain(locked) {
+            if let (Some(lease), Some(network), Some(kept)) =
+                (lease, networks.get(&id.network()), kept.get_mut(id))
+            {
+                used.keep(id, kept, lease, network);
+            }
+        }
+        let mut leases = BTreeMap::new();
+        for (id, kept) in kept {
+            if let Some(network) = networks.get(&id.network()) {
+                let lease = self.lease(&id, kept, network, &mut used);
+                leases.insert(id, lease);
+            }
+        }
+        leases
+    }
+
+    /// The lease of a nic: what is kept, and the first that is free for the rest.
+    fn lease(&mut self, id: &NicId, kept: Kept, network: &NetworkState, used: &mut Used) -> Lease {
+        let taken = used.addresses.entry(id.network()).or_default();
+        let address = kept.address.or_else(|| free_address(network, taken));
+        let address6 = kept.address6.or_else(|| free_address6(network, address, taken));
+        let mac = kept.mac.unwrap_or_else(|| free_mac(id, &used.macs));
+        used.add(id, &Kept { mac: Some(mac), address, address6 });
+        if network.gateway.is_some() && address.is_none() {
+            let key = format!("machines.{}.networks.{}", id.machine, id.network);
+            let why = format!("no address is left on network `{}`", id.network);
+            self.refuse(key, why, "give it a larger `subnet`, or a smaller `dhcp.pool`");
+        }
+        Lease { mac, address, address6 }
+    }
+
+    /// Refuses a fixed address that its network, whose subnet may have been chosen here, does not have.
+    fn check_fixed(&mut self, id: &NicId, nic: &Nic, network: &NetworkState) {
+        if network.service.is_none() {
+            return;
+        }
+        let bad = nic.address.filter(|a| !is_host(network, *a)).map(IpAddr::V4);
+        let bad6 = nic.address6.filter(|a| !is_host6(network, *a)).map(IpAddr::V6);
+        for address in bad.into_iter().chain(bad6) {
+            let key = format!("machines.{}.networks.{}", id.machine, id.network);
+            let why = format!("no machine of network `{}` ({network}) can have {address}", id.network);
+            self.refuse(key, why, "choose an address of its subnet, or give the network another `subnet`");
+        }
+    }
+}
+
+impl Used {
+    fn add(&mut self, id: &NicId, kept: &Kept) {
+        let addresses = self.addresses.entry(id.network()).or_default();
+        addresses.extend(kept.address.map(IpAddr::V4));
+        addresses.extend(kept.address6.map(IpAddr::V6));
+        self.macs.extend(kept.mac.map(|mac| (id.network(), mac)));
+    }
+
+    /// Keeps what a nic had earlier, as far as it is still open, fits the network and is nobody else's.
+    fn keep(&mut self, id: &NicId, kept: &mut Kept, earlier: &Lease, network: &NetworkState) {
+        let taken = self.addresses.entry(id.network()).or_default();
+        let fits = |a: &Ipv4Addr| is_usable(network, *a) && !taken.contains(&IpAddr::V4(*a));
+        let fits6 = |a: &Ipv6Addr| is_host6(network, *a) && !taken.contains(&IpAddr::V6(*a));
+        kept.address = kept.address.or_else(|| earlier.address.filter(fits));
+        kept.address6 = kept.address6.or_else(|| earlier.address6.filter(fits6));
+        let is_free = !self.macs.contains(&(id.network(), earlier.mac));
+        kept.mac = kept.mac.or_else(|| is_free.then_some(earlier.mac));
+        self.add(id, kept);
+    }
+}
+
+fn nics_of(project: &Project) -> Vec<(NicId, &Nic, Kind, usize)> {
+    let machines = project.machines.iter();
+    let nics = machines.flat_map(|(name, machine)| {
+        let id = MachineId::new(&project.name, name);
+        let nics = machine.nics.iter().enumerate();
+        nics.map(move |(place, nic)| (nic_id(&id, nic), nic, machine.kind, place))
+    });
+    nics.collect()
+}
+
+/// The name of a container's nic inside: `eth` and its place, as everyone expects.
+fn eth(place: usize) -> LinkName {
+    // Four digits at most, as a machine has fewer nics than networks fit on a computer.
+    format!("eth{place}").parse().unwrap_or_else(|_| unreachable!("`eth{place}` is a lawful link name"))
+}
