@@ -29,7 +29,11 @@ pub enum Outcome {
 }
 
 /// Carries out a plan and reports each step as it ends. A failure holds up only what waits for it.
-pub fn apply(plan: &Plan, host: &mut dyn Host, report: &mut dyn FnMut(&Planned, &Outcome)) -> Vec<(Step, Error)> {
+pub fn apply(
+    plan: &Plan,
+    host: &mut dyn Host,
+    report: &mut dyn FnMut(&Planned, &Outcome),
+) -> Vec<(Step, Error)> {
     let mut done: BTreeSet<usize> = BTreeSet::new();
     let mut ended: BTreeSet<usize> = BTreeSet::new();
     let mut failures = Vec::new();

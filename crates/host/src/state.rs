@@ -96,7 +96,9 @@ impl State {
     pub fn load(&self) -> Result<Records> {
         let projects = self.rows("SELECT name, directory FROM projects")?.into_iter();
         Ok(Records {
-            projects: projects.map(|(name, directory)| Ok((name.parse()?, directory.into()))).collect::<Result<_>>()?,
+            projects: projects
+                .map(|(name, directory)| Ok((name.parse()?, directory.into())))
+                .collect::<Result<_>>()?,
             leases: parsed(self.rows("SELECT nic, lease FROM leases")?)?,
             machines: parsed(self.rows("SELECT id, state FROM machines")?)?,
         })
@@ -133,7 +135,9 @@ fn create(connection: &mut Connection, id: &str) -> Result<()> {
 }
 
 fn store_entry(transaction: &Transaction<'_>, entry: &Entry) -> Result<()> {
-    let put = |query: &str, key: String, value: String| transaction.prepare_cached(query)?.execute(params![key, value]);
+    let put = |query: &str, key: String, value: String| {
+        transaction.prepare_cached(query)?.execute(params![key, value])
+    };
     let take = |query: &str, key: String| transaction.prepare_cached(query)?.execute(params![key]);
     match entry {
         Entry::Project(name, directory) => {
@@ -166,7 +170,8 @@ where
     V: DeserializeOwned,
 {
     let parse = |(key, value): (String, String)| -> Result<(K, V)> {
-        let parsed = serde_json::from_str(&value).with_context(|| format!("record `{key}` cannot be read"))?;
+        let parsed =
+            serde_json::from_str(&value).with_context(|| format!("record `{key}` cannot be read"))?;
         Ok((key.parse().with_context(|| format!("record `{key}` cannot be read"))?, parsed))
     };
     rows.into_iter().map(parse).collect()
@@ -183,13 +188,11 @@ mod tests {
         let path = directory.path().join("state.db");
         let mut state = State::open(&path, "ab12").unwrap();
         let nic: NicId = "web/lan.shop".parse().unwrap();
-        let lease = Lease {
-            mac: Mac::derived(&["x"]),
-            address: Some([10, 0, 5, 2].into()),
-            address6: None,
-        };
-        let entries =
-            [Entry::Project("shop".parse().unwrap(), "/srv/shop".into()), Entry::Lease(nic.clone(), lease.clone())];
+        let lease = Lease { mac: Mac::derived(&["x"]), address: Some([10, 0, 5, 2].into()), address6: None };
+        let entries = [
+            Entry::Project("shop".parse().unwrap(), "/srv/shop".into()),
+            Entry::Lease(nic.clone(), lease.clone()),
+        ];
         state.store(&entries).unwrap();
         let again = State::open(&path, "zzzz").unwrap();
         assert_eq!(again.home_id().unwrap(), "ab12");

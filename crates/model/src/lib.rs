@@ -1,6 +1,7 @@
 //! What is wanted, what exists, and the plan between them. Pure: no input or output, no clock, no
 //! randomness, no async.
 #![forbid(unsafe_code)]
+#![warn(clippy::wildcard_enum_match_arm)]
 
 pub mod address;
 pub mod lock;

@@ -7,3 +7,4 @@ pub mod kernel;
 pub mod process;
 pub mod serve;
 pub mod unix;
+pub mod uplink;

@@ -19,11 +19,14 @@ pub(super) fn claim(net: IpNet) -> Result<OwnedFd> {
     let name = format!("{PREFIX}{net}");
     let address = SocketAddrUnix::new_abstract_name(name.as_bytes()).context("cannot name a claim")?;
     let flags = SocketFlags::CLOEXEC;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).context("cannot make a claim")?;
+    let socket =
+        socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).context("cannot make a claim")?;
     match bind(&socket, &address) {
         Ok(()) => Ok(socket),
         Err(rustix::io::Errno::ADDRINUSE) => {
-            bail!("another home of stead on this computer has {net}; hint: run the command again, it will choose another")
+            bail!(
+                "another home of stead on this computer has {net}; hint: run the command again, it will choose another"
+            )
         }
         Err(errno) => Err(errno).with_context(|| format!("cannot claim {net}")),
     }

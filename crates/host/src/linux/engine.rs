@@ -18,16 +18,17 @@ use stead_net::anchor;
 use stead_net::kernel::nft::{Family, NftRequest, NftSocket};
 use stead_net::kernel::rules::{self, HostUplink};
 use stead_net::kernel::{
-    Hop, LinkChange, LinkKind, NewLink, Peer, Port, PortFlags, Route, RouteRequest, RouteSocket, Rule, RuleFamily, Veth,
+    Hop, LinkChange, LinkKind, NewLink, Peer, Port, PortFlags, Route, RouteRequest, RouteSocket, Rule,
+    RuleFamily, Veth,
 };
 use stead_net::process::ProcessId;
 use stead_net::uplink::{self, Pasta, Target};
 
+use super::LinuxHost;
 use super::inside::{Inside, label};
 use super::mark::Mark;
 use super::network::tolerate;
 use super::nic::default_route;
-use super::LinuxHost;
 use crate::home::{Home, remove_if_there, write_whole};
 use crate::state::Entry;
 use crate::switchboard;
@@ -69,7 +70,12 @@ pub(super) fn start(host: &mut LinuxHost) -> Result<()> {
         inside.anchor.set_sysctl(None, &path, value)?;
     }
     let proxy = |family, everywhere| {
-        let rule = Rule { family, mark: rules::PROXY_MARK, table: rules::PROXY_TABLE, priority: PROXY_RULE_PRIORITY };
+        let rule = Rule {
+            family,
+            mark: rules::PROXY_MARK,
+            table: rules::PROXY_TABLE,
+            priority: PROXY_RULE_PRIORITY,
+        };
         let route = Route { to: everywhere, by: Hop::Local, table: rules::PROXY_TABLE };
         [RouteRequest::AddRule(rule), RouteRequest::AddRoute(route)]
     };
@@ -132,14 +138,17 @@ pub(super) fn add_machines(host: &mut LinuxHost, steps: &[&Step]) -> Result<()> 
             host.inside()?.anchor.make(&name)?;
         }
     }
-    let entries: Vec<Entry> = machines.into_iter().map(|(id, state)| Entry::Machine(id.clone(), *state)).collect();
+    let entries: Vec<Entry> =
+        machines.into_iter().map(|(id, state)| Entry::Machine(id.clone(), *state)).collect();
     host.store(&entries)
 }
 
 /// Lets go of containers' namespaces, and forgets machines.
 pub(super) fn remove_machines(host: &mut LinuxHost, steps: &[&Step]) -> Result<()> {
-    let machines: Vec<&MachineId> =
-        steps.iter().filter_map(|step| if let Step::MachineRemove(id) = step { Some(id) } else { None }).collect();
+    let machines: Vec<&MachineId> = steps
+        .iter()
+        .filter_map(|step| if let Step::MachineRemove(id) = step { Some(id) } else { None })
+        .collect();
     let inside = host.inside()?;
     let existing = inside.anchor.list()?;
     for id in &machines {
@@ -161,7 +170,8 @@ pub(super) fn add_uplink(host: &mut LinuxHost, uplink: &Uplink) -> Result<()> {
     match uplink {
         Uplink::Veth(veth) => add_veth_uplink(inside, &id, veth)?,
         Uplink::Pasta => {
-            let program = super::facts::find_pasta().ok_or_else(|| anyhow!("`pasta` is not in PATH; hint: install passt"))?;
+            let program = super::facts::find_pasta()
+                .ok_or_else(|| anyhow!("`pasta` is not in PATH; hint: install passt"))?;
             let target = Target::of(inside.anchor.process());
             uplink::start(&program, &Pasta { dir: run, target, mtu: None })?;
         }
@@ -194,7 +204,7 @@ fn add_veth_uplink(inside: &mut Inside, home: &str, veth: &VethUplink) -> Result
         mtu: None,
         group: 0,
     };
-    let peer = Peer { netns: Some(engine.as_fd()), name: name.clone(), mac: None, mtu: None, group: 0, up: true };
+    let peer = Peer { netns: Some(engine.as_fd()), name: name.clone(), mac: None, mtu: None, group: 0 };
     let mut requests = vec![RouteRequest::AddVeth(Veth { link, port: None, peer })];
     requests.push(RouteRequest::AddAddress(veth.link.clone(), IpNet::V4(veth.transfer)));
     requests.extend(veth.transfer6.map(|net| RouteRequest::AddAddress(veth.link.clone(), IpNet::V6(net))));
@@ -212,13 +222,12 @@ fn add_veth_uplink(inside: &mut Inside, home: &str, veth: &VethUplink) -> Result
         far(veth.transfer).map(|end| (IpNet::V4(end), IpNet::V4(veth.transfer))),
         veth.transfer6.and_then(|net| Some((IpNet::V6(far6(net)?), IpNet::V6(net)))),
     ];
-    let requests: Vec<RouteRequest<'_>> = ends
-        .into_iter()
-        .flatten()
-        .flat_map(|(own, router)| {
-            [RouteRequest::AddAddress(name.clone(), own), RouteRequest::AddRoute(default_route(router, &name))]
-        })
-        .collect();
+    let up = LinkChange { up: Some(true), ..LinkChange::default() };
+    let ends = ends.into_iter().flatten().flat_map(|(own, router)| {
+        [RouteRequest::AddAddress(name.clone(), own), RouteRequest::AddRoute(default_route(router, &name))]
+    });
+    let requests: Vec<RouteRequest<'_>> =
+        [RouteRequest::ChangeLink(name.clone(), up)].into_iter().chain(ends).collect();
     inside.route.run(&requests).context("cannot set up the uplink's far end")?;
     let chains = rules::host_chains(&HostUplink {
         home: home.to_owned(),
@@ -276,9 +285,12 @@ pub(super) fn bridge_to_host(inside: &mut Inside, id: &NetworkId, state: &Networ
         let far = link_name('p', real.as_str(), &["far", &id.to_string()], &|_| false);
         let new = NewLink { name: near, alias: mark.clone(), mac: None, mtu: Some(link.mtu), group: 0 };
         let flags = PortFlags::default();
-        let peer = Peer { netns: Some(engine.as_fd()), name: far.clone(), mac: None, mtu: Some(link.mtu), group: 0, up: true };
+        let peer =
+            Peer { netns: Some(engine.as_fd()), name: far.clone(), mac: None, mtu: Some(link.mtu), group: 0 };
         let veth = Veth { link: new, port: Some(Port { bridge: real.clone(), flags }), peer };
-        outside.run(&[RouteRequest::AddVeth(veth)]).with_context(|| format!("cannot join bridge `{real}`"))?;
+        outside
+            .run(&[RouteRequest::AddVeth(veth)])
+            .with_context(|| format!("cannot join bridge `{real}`"))?;
         return inside.route.run(&[port(&far)]).context("cannot join the network's bridge");
     }
     let into = LinkChange { netns: Some(engine.as_fd()), ..LinkChange::default() };

@@ -42,7 +42,9 @@ pub(super) fn observe(home: &str, held: &[Label]) -> Result<HostFacts> {
     let out: Vec<&Route> = routes.iter().filter(|route| route.to.prefix_len() == 0).collect();
     Ok(HostFacts {
         home: home.to_owned(),
-        taken: claimed.chain(routed.filter(|(net, _)| net.prefix_len() > 0 && !is_link_local(*net))).collect(),
+        taken: claimed
+            .chain(routed.filter(|(net, _)| net.prefix_len() > 0 && !is_link_local(*net)))
+            .collect(),
         online: !out.is_empty(),
         uplinks: Uplinks { veth: veth(&out)?, pasta: pasta(&out) },
         links: host_links(&links, &addresses),
@@ -71,12 +73,15 @@ fn veth(out: &[&Route]) -> Result<Result<(), Lack>> {
         }
     }
     let chains = NftSocket::open()?.chains()?;
-    let dropping = chains.iter().find(|chain| {
-        chain.hook == Some(HOOK_FORWARD) && chain.drops && chain.table.name != rules::TABLE
-    });
+    let dropping = chains
+        .iter()
+        .find(|chain| chain.hook == Some(HOOK_FORWARD) && chain.drops && chain.table.name != rules::TABLE);
     match dropping {
         Some(chain) => lack(
-            format!("the firewall table `{}` drops what is forwarded (chain `{}`)", chain.table.name, chain.name),
+            format!(
+                "the firewall table `{}` drops what is forwarded (chain `{}`)",
+                chain.table.name, chain.name
+            ),
             "install passt, which needs no forwarding",
         ),
         None => Ok(Ok(())),
@@ -109,7 +114,9 @@ pub(super) fn find_pasta() -> Option<PathBuf> {
 pub(super) fn has_host_chains(home: &str) -> Result<bool> {
     let chains = NftSocket::open()?.chains()?;
     let names = rules::host_chain_names(home);
-    Ok(names.iter().all(|name| chains.iter().any(|chain| chain.table.name == rules::TABLE && chain.name == *name)))
+    Ok(names
+        .iter()
+        .all(|name| chains.iter().any(|chain| chain.table.name == rules::TABLE && chain.name == *name)))
 }
 
 /// The links that a network may be bridged to.

@@ -39,7 +39,8 @@ impl Inside {
     pub(super) fn route_of(&mut self, machine: &MachineId) -> Result<RouteSocket> {
         let label = label(&machine.to_string())?;
         let socket = SocketKind { domain: Domain::Netlink, kind: Kind::Raw, protocol: NETLINK_ROUTE };
-        let fd = self.anchor.socket(Some(&label), socket).context("cannot look into the machine's namespace")?;
+        let fd =
+            self.anchor.socket(Some(&label), socket).context("cannot look into the machine's namespace")?;
         RouteSocket::new(fd)
     }
 }

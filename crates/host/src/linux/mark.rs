@@ -102,7 +102,15 @@ mod tests {
 
     #[test]
     fn what_is_not_ours_is_no_mark() {
-        for text in ["", "eth0", "stead:", "stead:network", "stead:network lan", "stead:nic web/lan.shop", "stead:network lan.shop x"] {
+        for text in [
+            "",
+            "eth0",
+            "stead:",
+            "stead:network",
+            "stead:network lan",
+            "stead:nic web/lan.shop",
+            "stead:network lan.shop x",
+        ] {
             assert_eq!(Mark::parse(text), None, "{text}");
         }
     }

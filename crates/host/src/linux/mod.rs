@@ -148,10 +148,9 @@ impl LinuxHost {
             Step::NicRemove(..) => together(steps, nic::remove(self, steps)),
             Step::PortAdd(..) => served::open_ports(self, steps),
             Step::PortRemove(..) => together(steps, served::close_ports(self, steps)),
-            Step::ProjectAdd(..)
-            | Step::ProjectRemove(_)
-            | Step::LeaseAdd(..)
-            | Step::LeaseRemove(..) => together(steps, self.record(steps)),
+            Step::ProjectAdd(..) | Step::ProjectRemove(_) | Step::LeaseAdd(..) | Step::LeaseRemove(..) => {
+                together(steps, self.record(steps))
+            }
             Step::MachineAdd(..) => together(steps, engine::add_machines(self, steps)),
             Step::MachineRemove(_) => together(steps, engine::remove_machines(self, steps)),
             Step::EngineStart
@@ -178,7 +177,8 @@ impl LinuxHost {
             Step::VolumeRemove(id) => {
                 let of_project = self.home.volumes().join(id.project.as_str());
                 let path = of_project.join(id.name.as_str());
-                std::fs::remove_dir_all(&path).with_context(|| format!("cannot delete {}", path.display()))?;
+                std::fs::remove_dir_all(&path)
+                    .with_context(|| format!("cannot delete {}", path.display()))?;
                 // Other volumes of the project may be in there: then it stays.
                 let _not_empty = std::fs::remove_dir(of_project);
                 Ok(())

@@ -53,9 +53,17 @@ pub(super) fn set(host: &mut LinuxHost, steps: &[&Step]) -> Vec<Result<()>> {
     }
 }
 
-fn set_one(host: &mut LinuxHost, id: &NetworkId, from: Option<&NetworkState>, to: &NetworkState) -> Result<()> {
-    let joined: Vec<LinkName> =
-        to.joins.iter().filter_map(|name| host.bridges.get(&NetworkId::new(&id.project, name)).cloned()).collect();
+fn set_one(
+    host: &mut LinuxHost,
+    id: &NetworkId,
+    from: Option<&NetworkState>,
+    to: &NetworkState,
+) -> Result<()> {
+    let joined: Vec<LinkName> = to
+        .joins
+        .iter()
+        .filter_map(|name| host.bridges.get(&NetworkId::new(&id.project, name)).cloned())
+        .collect();
     let was_joined: Vec<LinkName> = from
         .iter()
         .flat_map(|from| &from.joins)
@@ -91,7 +99,10 @@ pub(super) fn remove(host: &mut LinuxHost, steps: &[&Step]) -> Result<()> {
     })?;
     let mut requests = Vec::new();
     for (id, state) in &gone {
-        let joined = state.joins.iter().filter_map(|name| host.bridges.get(&NetworkId::new(&id.project, name)).cloned());
+        let joined = state
+            .joins
+            .iter()
+            .filter_map(|name| host.bridges.get(&NetworkId::new(&id.project, name)).cloned());
         requests.extend(removed(rules::network_elements(&element(state, joined.collect()))));
     }
     let inside = host.inside()?;
@@ -171,7 +182,8 @@ fn make_bridge(inside: &Inside, id: &NetworkId, state: &NetworkState) -> Result<
         link_local: Some(state.service.is_some()),
         ..LinkChange::default()
     };
-    let mut requests = vec![RouteRequest::AddBridge(link), RouteRequest::ChangeLink(state.link.clone(), change)];
+    let mut requests =
+        vec![RouteRequest::AddBridge(link), RouteRequest::ChangeLink(state.link.clone(), change)];
     let addresses = state.gateway.map(IpNet::V4).into_iter().chain(state.gateway6.map(IpNet::V6));
     requests.extend(addresses.map(|address| RouteRequest::AddAddress(state.link.clone(), address)));
     run_again(inside, &requests).with_context(doing)

@@ -5,17 +5,21 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use rustix::io::Errno;
 
 use stead_model::name::{LinkName, NetworkId, NicId};
 use stead_model::observed::{GuardState, NicEnd, NicState};
+use stead_model::served::ServedNetwork;
 use stead_model::step::{Change, Step};
-use stead_net::kernel::tap::{self, TapOwner};
-use stead_net::kernel::{Hop, LinkChange, MAIN_TABLE, NewLink, Peer, Port, PortFlags, Route, RouteRequest, Veth};
 use stead_net::kernel::rules::{self, NicGuard, NicRules};
+use stead_net::kernel::tap::{self, TapOwner};
+use stead_net::kernel::{
+    Hop, LinkChange, MAIN_TABLE, NewLink, Peer, Port, PortFlags, Route, RouteRequest, Veth,
+};
 
 use super::inside::{Inside, label};
 use super::mark::{Mark, NicMark};
-use super::network::{added, removed, run_again};
+use super::network::{added, removed, run_again, tolerate};
 use super::{LinuxHost, served};
 use crate::switchboard::load_served;
 
@@ -35,7 +39,12 @@ pub(super) fn set(host: &mut LinuxHost, steps: &[&Step]) -> Vec<Result<()>> {
 fn set_all(host: &mut LinuxHost, wanted: &[(&NicId, Option<&NicState>, &NicState)]) -> Result<()> {
     let bridges: Vec<LinkName> = wanted
         .iter()
-        .map(|(id, ..)| host.bridges.get(&id.network()).cloned().with_context(|| format!("network `{}` is gone", id.network())))
+        .map(|(id, ..)| {
+            host.bridges
+                .get(&id.network())
+                .cloned()
+                .with_context(|| format!("network `{}` is gone", id.network()))
+        })
         .collect::<Result<_>>()?;
     let inside = host.inside()?;
     // The rules come first: a nic never speaks unguarded.
@@ -61,7 +70,7 @@ fn set_all(host: &mut LinuxHost, wanted: &[(&NicId, Option<&NicState>, &NicState
         }
     });
     served?;
-    set_addresses(host, &new)
+    settle(host, &new)
 }
 
 /// Makes the links of nics, many at once.
@@ -76,7 +85,8 @@ fn make_links(inside: &mut Inside, new: &[(&NicId, &NicState, &LinkName)]) -> Re
             NicEnd::Tap(user) => {
                 let tun = inside.anchor.tun(None)?;
                 let owner = TapOwner { user: Some(*user), group: None };
-                tap::create(&tun, &state.link, owner).with_context(|| format!("cannot make TAP {}", state.link))?;
+                tap::create(&tun, &state.link, owner)
+                    .with_context(|| format!("cannot make TAP {}", state.link))?;
             }
         }
     }
@@ -89,9 +99,10 @@ fn make_links(inside: &mut Inside, new: &[(&NicId, &NicState, &LinkName)]) -> Re
         let mtu = Some(u32::from(state.mtu));
         match &state.end {
             NicEnd::Veth(name) => {
-                let netns = namespaces.iter().find(|(link, _)| *link == &state.link).map(|(_, fd)| fd.as_fd());
+                let netns =
+                    namespaces.iter().find(|(link, _)| *link == &state.link).map(|(_, fd)| fd.as_fd());
                 let link = NewLink { name: state.link.clone(), alias, mac: None, mtu, group: 0 };
-                let peer = Peer { netns, name: name.clone(), mac: Some(state.lease.mac), mtu, group: 0, up: true };
+                let peer = Peer { netns, name: name.clone(), mac: Some(state.lease.mac), mtu, group: 0 };
                 let port = Some(Port { bridge: (*bridge).clone(), flags });
                 requests.push(RouteRequest::AddVeth(Veth { link, port, peer }));
             }
@@ -112,28 +123,35 @@ fn make_links(inside: &mut Inside, new: &[(&NicId, &NicState, &LinkName)]) -> Re
     run_again(inside, &requests).context("cannot make the nics")
 }
 
-/// Sets the addresses of containers' nics on networks where nobody else does: those with addressing `static`.
-fn set_addresses(host: &mut LinuxHost, new: &[(&NicId, &NicState, &LinkName)]) -> Result<()> {
+/// Brings the containers' ends up, and sets their addresses where nobody else does: with addressing `static`.
+fn settle(host: &mut LinuxHost, new: &[(&NicId, &NicState, &LinkName)]) -> Result<()> {
     let networks = load_served(&host.home).networks;
     for (id, state, _) in new {
         let NicEnd::Veth(name) = &state.end else { continue };
-        let Some(network) = networks.get(&id.network()).filter(|network| network.dhcp.is_none()) else { continue };
-        let (gateway, gateway6) = (network.gateway, network.gateway6);
-        let v4 = state.lease.address.zip(gateway).and_then(|(a, net)| Ipv4Net::new(a, net.prefix_len()).ok());
-        let v6 = state.lease.address6.zip(gateway6).and_then(|(a, net)| Ipv6Net::new(a, net.prefix_len()).ok());
-        let addresses = v4.map(IpNet::V4).into_iter().chain(v6.map(IpNet::V6));
-        let mut requests: Vec<RouteRequest<'_>> =
-            addresses.map(|address| RouteRequest::AddAddress(name.clone(), address)).collect();
-        if network.routes {
-            let vias = [gateway.map(|net| IpNet::V4(net)), gateway6.map(|net| IpNet::V6(net))];
-            requests.extend(vias.into_iter().flatten().map(|via| RouteRequest::AddRoute(default_route(via, name))));
+        let up = LinkChange { up: Some(true), ..LinkChange::default() };
+        let mut requests = vec![RouteRequest::ChangeLink(name.clone(), up)];
+        if let Some(network) = networks.get(&id.network()).filter(|network| network.dhcp.is_none()) {
+            requests.extend(static_addresses(name, state, network));
         }
-        let inside = host.inside()?;
-        let route = inside.route_of(&id.machine())?;
-        super::network::tolerate(route.send(&requests)?, rustix::io::Errno::EXIST)
-            .with_context(|| format!("cannot set the addresses of {id}"))?;
+        let route = host.inside()?.route_of(&id.machine())?;
+        tolerate(route.send(&requests)?, Errno::EXIST).with_context(|| format!("cannot set up {id}"))?;
     }
     Ok(())
+}
+
+fn static_addresses<'fd>(
+    name: &LinkName,
+    state: &NicState,
+    network: &ServedNetwork,
+) -> Vec<RouteRequest<'fd>> {
+    let (gateway, gateway6) = (network.gateway, network.gateway6);
+    let v4 = state.lease.address.zip(gateway).and_then(|(a, net)| Ipv4Net::new(a, net.prefix_len()).ok());
+    let v6 = state.lease.address6.zip(gateway6).and_then(|(a, net)| Ipv6Net::new(a, net.prefix_len()).ok());
+    let addresses = v4.map(IpNet::V4).into_iter().chain(v6.map(IpNet::V6));
+    let addresses = addresses.map(|address| RouteRequest::AddAddress(name.clone(), address));
+    let routers = gateway.map(IpNet::V4).into_iter().chain(gateway6.map(IpNet::V6));
+    let routers = routers.filter(|_| network.routes);
+    addresses.chain(routers.map(|via| RouteRequest::AddRoute(default_route(via, name)))).collect()
 }
 
 /// The way out by this router.
@@ -157,7 +175,8 @@ pub(super) fn remove(host: &mut LinuxHost, steps: &[&Step]) -> Result<()> {
     let inside = host.inside()?;
     let links: Vec<LinkName> = gone.iter().map(|(_, state)| state.link.clone()).collect();
     inside.route.delete_links(&links).context("cannot delete the nics")?;
-    let requests: Vec<_> = gone.iter().flat_map(|(_, state)| removed(rules::nic_elements(&element(state)))).collect();
+    let requests: Vec<_> =
+        gone.iter().flat_map(|(_, state)| removed(rules::nic_elements(&element(state)))).collect();
     inside.nft.run(&requests).context("cannot take the nics' rules away")?;
     served::edit(host, |served| {
         for (id, state) in &gone {

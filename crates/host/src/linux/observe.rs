@@ -56,10 +56,12 @@ pub(super) fn observe(host: &mut LinuxHost) -> Result<Observed> {
     seen.engine = Engine::Present;
     let namespaces = inside.anchor.list()?;
     seen.machines.retain(|id, state| {
-        state.kind != Kind::Container || namespaces.iter().any(|label: &Label| label.as_str() == id.to_string())
+        state.kind != Kind::Container
+            || namespaces.iter().any(|label: &Label| label.as_str() == id.to_string())
     });
     let served = load_served(&home);
-    let report = switchboard::ask(&home, Request::Status).ok().flatten().filter(|report| serves_file(&home, report));
+    let report =
+        switchboard::ask(&home, Request::Status).ok().flatten().filter(|report| serves_file(&home, report));
     seen.switchboard = if report.is_some() { Switchboard::Running } else { Switchboard::Absent };
     let links = inside.route.own_links()?;
     let addresses = inside.route.addresses()?;
@@ -89,7 +91,10 @@ fn serves_file(home: &Home, report: &Report) -> bool {
 
 /// Whether anything is left of an engine whose anchor is dead.
 fn has_leftovers(home: &Home, home_id: &str) -> Result<bool> {
-    if switchboard::process(home)?.is_some() || uplink::observe(&home.run)?.is_some() || home.served().exists() {
+    if switchboard::process(home)?.is_some()
+        || uplink::observe(&home.run)?.is_some()
+        || home.served().exists()
+    {
         return Ok(true);
     }
     if !rustix::process::geteuid().is_root() {

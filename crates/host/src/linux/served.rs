@@ -39,7 +39,10 @@ pub(super) fn start(host: &LinuxHost) -> Result<()> {
 fn check_serves(host: &LinuxHost, report: &Report) -> Result<()> {
     let text = std::fs::read(host.home.served()).unwrap_or_default();
     if report.serves != mark(&text) {
-        bail!("the switchboard did not take over what to serve; see {}", host.home.run.join("switchboard.log").display());
+        bail!(
+            "the switchboard did not take over what to serve; see {}",
+            host.home.run.join("switchboard.log").display()
+        );
     }
     Ok(())
 }
@@ -109,7 +112,11 @@ pub(super) fn network(id: &NetworkId, state: &NetworkState, hosts: ServedHosts) 
 type ServedHosts = BTreeMap<stead_model::address::Mac, ServedHost>;
 
 /// A nic, to the services.
-pub(super) fn host(id: &NicId, lease: &Lease, names: &std::collections::BTreeSet<stead_model::name::Name>) -> ServedHost {
+pub(super) fn host(
+    id: &NicId,
+    lease: &Lease,
+    names: &std::collections::BTreeSet<stead_model::name::Name>,
+) -> ServedHost {
     let aliases = names.iter().filter(|name| **name != id.machine).cloned().collect();
     ServedHost { name: id.machine.clone(), aliases, address: lease.address, address6: lease.address6 }
 }
