@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod file;
 pub mod name;
 pub mod project;
 pub mod served;
