@@ -94,7 +94,8 @@ impl Problems {
         let mut lines = lines(text).enumerate().peekable();
         for problem in &mut problems {
             while lines.next_if(|(index, _)| index + 1 < problem.span.line).is_some() {}
-            let line = lines.peek().filter(|(index, _)| index + 1 == problem.span.line);
+            let here = |(index, line): &&(usize, &str)| index + 1 == problem.span.line && !line.is_empty();
+            let line = lines.peek().filter(here);
             problem.excerpt = line.map(|(_, line)| excerpt(line, problem.span));
         }
         Self { file: file.to_owned(), problems }
@@ -177,12 +178,19 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
+/// A hostile file may hold thousands of names and as many that are nearly right.
+const CANDIDATES_MAX: usize = 200;
+
 /// The candidate that was most likely meant by `word`.
 pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word: String = word.chars().take(TEXT_MAX_CHARS).collect::<String>().to_lowercase();
     let allowed = (word.chars().count() / 3).max(1);
     let near = |candidate: &&str| distance(&word, candidate) <= allowed;
-    candidates.into_iter().filter(near).min_by_key(|candidate| distance(&word, candidate))
+    candidates
+        .into_iter()
+        .take(CANDIDATES_MAX)
+        .filter(near)
+        .min_by_key(|candidate| distance(&word, candidate))
 }
 
 /// How many characters to insert, delete, replace or swap with their neighbour to get from one to the other.

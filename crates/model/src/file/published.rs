@@ -114,11 +114,11 @@ fn value(leaf: Leaf) -> Value {
         Leaf::Address6 => pattern(ADDRESS6),
         Leaf::AnyAddress => pattern(&format!("{ADDRESS}|{ADDRESS6}|\\[{ADDRESS6}\\]")),
         Leaf::Mac => pattern("[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}"),
-        Leaf::Link => pattern("[^/:\\s]{1,15}"),
+        Leaf::Link => pattern("[^/: ]{1,15}"),
         Leaf::Reach => {
-            json!({ "anyOf": [{ "enum": ["nat", "isolated"] }, pattern("bridged:[^/:\\s]{1,15}")] })
+            json!({ "anyOf": [{ "enum": ["nat", "isolated"] }, pattern("bridged:[^/: ]{1,15}")] })
         }
-        Leaf::Pool => pattern(&format!("auto|off|{ADDRESS}\\s*-\\s*{ADDRESS}")),
+        Leaf::Pool => pattern(&format!("auto|off|{ADDRESS} *- *{ADDRESS}")),
         Leaf::Duration => pattern("([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?"),
         Leaf::Flag => json!({ "anyOf": [{ "enum": [true, false, "true", "false"] }, variable()] }),
         Leaf::Text => json!({ "type": ["string", "number", "boolean"] }),

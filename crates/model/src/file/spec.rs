@@ -251,6 +251,8 @@ fn network(name: At<Name>, view: &View<'_>, defaults: &View<'_>) -> NetworkSpec 
 }
 
 fn machine(name: At<Name>, view: &View<'_>, defaults: &View<'_>) -> MachineSpec {
+    // What is no mapping at all says nothing about its keys.
+    let readable = matches!(view.node.map(|node| &node.value), Some(Value::Mapping(_) | Value::Null));
     let kind = |view: &View<'_>| view.get("kind").read(word(KINDS));
     let driver = |view: &View<'_>| view.get("driver").read(word(DRIVERS));
     let networks = view.get("networks");
@@ -266,8 +268,8 @@ fn machine(name: At<Name>, view: &View<'_>, defaults: &View<'_>) -> MachineSpec 
     };
     MachineSpec {
         name,
-        kind: kind(view).or(&kind(defaults)),
-        driver: driver(view).or(&driver(defaults)),
+        kind: if readable { kind(view).or(&kind(defaults)) } else { Given::Wrong },
+        driver: if readable { driver(view).or(&driver(defaults)) } else { Given::Wrong },
         nics,
         ports: view.get("ports").items().filter_map(|item| ports(&item, defaults)).collect(),
         depends_on: view.get("depends_on").names(),

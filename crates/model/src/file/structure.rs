@@ -4,7 +4,7 @@
 use super::join;
 use super::leaf::{Leaf, Wrong};
 use super::problem::{Problem, nearest, quote};
-use super::shape::{FILE, Form, Key, Shape};
+use super::shape::{Form, Key, Shape};
 use super::yaml::{Entry, Node, Value};
 
 /// Reports all that is wrong with `node`, which stands at `path`.
@@ -55,7 +55,7 @@ fn mapping(node: &Node, entries: &[Entry], keys: &[Key], path: &str, problems: &
         match keys.iter().find(|key| key.name == entry.key) {
             Some(key) => check(&entry.node, key.shape, &inner, problems),
             None if path.is_empty() && entry.key.starts_with("x-") => {}
-            None => problems.push(unknown(&entry.key, keys).at(entry.key_span, &inner, &entry.key)),
+            None => problems.push(unknown(&entry.key, keys, path).at(entry.key_span, &inner, &entry.key)),
         }
     }
     for key in keys.iter().filter(|key| key.required) {
@@ -67,13 +67,13 @@ fn mapping(node: &Node, entries: &[Entry], keys: &[Key], path: &str, problems: &
     }
 }
 
-fn unknown(key: &str, keys: &[Key]) -> Wrong {
+fn unknown(key: &str, keys: &[Key], path: &str) -> Wrong {
     let wrong = Wrong::new(format!("there is no key {} here", quote(key)));
     let names = || keys.iter().map(|key| key.name);
     match nearest(key, names()) {
         Some(name) => wrong.hint(format!("did you mean `{name}`?")),
         None if keys.is_empty() => wrong.hint("nothing can be said here yet"),
-        None if std::ptr::eq(keys, FILE) && nearest(key, ["services"]).is_some() => {
+        None if path.is_empty() && nearest(key, ["services"]).is_some() => {
             wrong.hint("the services of Compose are `machines` here")
         }
         None => wrong.hint(format!("there are {}", names().collect::<Vec<_>>().join(", "))),

@@ -5,6 +5,8 @@ use expect_test::{Expect, expect, expect_file};
 use super::published::EXAMPLE;
 use super::*;
 
+mod laws;
+
 fn read(text: &str) -> Result<Parsed, Problems> {
     let env = Variables::from([("PORT".to_owned(), "8080".to_owned())]);
     parse(&Source { file_name: "stead.yaml", text, env: &env, dir_name: Some("My Shop") })
@@ -104,17 +106,38 @@ fn machines_without_networks_are_on_the_default_one() {
 #[test]
 fn anchors_merge_keys_and_variables_work() {
     check(
-        "x-any: [$NOTHING, {1: 2}]\nx-lan: &lan\n  subnet6: off\n  mtu: 1300\nname: $${x}\nnetworks:\n  a: {<<: *lan, mtu: 9000}\n  b: *lan\nmachines:\n  m: {kind: vm, driver: external, networks: [a], ports: [\"$PORT:${T:-80}\"]}\n",
+        "x-any: [$NOTHING, {1: 2}]\nx-lan: &lan\n  subnet6: off\n  mtu: 1300\nname: ${N-shop}\nnetworks:\n  a: {<<: *lan, mtu: 9000}\n  b: *lan\nmachines:\n  m: {kind: vm, driver: external, networks: [a], ports: [\"$PORT:${T:-80}\"]}\n",
         expect![[r#"
-            stead.yaml:5:7: `${x}` is not a name: a name holds only `a-z`, `0-9` and `-`, not `$`
-              5 | name: $${x}
-                |       ^^^^^
-              hint: write `x`
+            name: shop
+            networks:
+              a:
+                subnet: auto
+                subnet6: off
+                addressing: managed
+                reach: "nat"
+                mtu: 9000
+                dhcp: { pool: auto, lease: 3600s, slaac: false }
+              b:
+                subnet: auto
+                subnet6: off
+                addressing: managed
+                reach: "nat"
+                mtu: 1300
+                dhcp: { pool: auto, lease: 3600s, slaac: false }
+            machines:
+              m:
+                kind: vm
+                driver: external
+                networks:
+                  a: {}
+                ports:
+                  - "127.0.0.1:8080:80/tcp"
         "#]],
     );
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "it is one file and what is said of it")]
 fn every_problem_of_a_file_is_told_at_once() {
     check(
         r#"name: My_Shop
@@ -372,15 +395,6 @@ services: {}
              27 | … mac: 02:00:00:00:00:01, aliases: [web, gateway]}, b: {address: 10.1.7.255, address6: fd00::1}}
                 |                                          ^^^^^^^
 
-            stead.yaml:27:102: `10.1.7.255` is the broadcast address of network `b`
-             27 | … aliases: [web, gateway]}, b: {address: 10.1.7.255, address6: fd00::1}}
-                |                                          ^^^^^^^^^^
-
-            stead.yaml:27:124: a fixed address needs a fixed subnet, and that of network `b` is `auto`
-             27 | …y]}, b: {address: 10.1.7.255, address6: fd00::1}}
-                |                                          ^^^^^^^
-              hint: write `subnet6: fd00::/64` there
-
             stead.yaml:28:13: `0.0.0.0:8080/tcp` is published already, for machine `web` as `127.0.0.1:8080/tcp`
              28 |     ports: ["0.0.0.0:8080:80"]
                 |             ^^^^^^^^^^^^^^^^^
@@ -414,11 +428,6 @@ services: {}
                 |                                          ^^^^^^^^
               hint: write `subnet: 10.9.0.0/24` there
 
-            stead.yaml:32:101: `10.1.7.250` is in the pool for strangers of network `b`, `10.1.7.192-10.1.7.254`
-             32 | …}, f: {address: 10.9.0.9}, b: {address: 10.1.7.250}}
-                |                                          ^^^^^^^^^^
-              hint: take another address, or set the network's `dhcp: { pool: … }`
-
             stead.yaml:33:52: the network `wire` stands here twice
              33 |   y: {kind: vm, driver: external, networks: [wire, wire], ports: [1]}
                 |                                                    ^^^^
@@ -428,16 +437,6 @@ services: {}
              33 |   y: {kind: vm, driver: external, networks: [wire, wire], ports: [1]}
                 |                                                                   ^
               hint: put it on one with addressing `managed` or `static`
-
-            stead.yaml:34:3: machine `z` has no kind
-             34 |   z: [1]
-                |   ^
-              hint: write `kind: container`, `kind: microvm` or `kind: vm`
-
-            stead.yaml:34:3: no driver of this version runs machine `z`
-             34 |   z: [1]
-                |   ^
-              hint: write `driver: external` if somebody else runs it
 
             stead.yaml:34:6: `machines.z` takes a mapping, not a list
              34 |   z: [1]
@@ -460,12 +459,13 @@ services: {}
             stead.yaml:37:1: there is no key `services` here
              37 | services: {}
                 | ^^^^^^^^
-              hint: there are name, defaults, networks, machines, volumes
+              hint: the services of Compose are `machines` here
         "#]],
     );
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "it is data")]
 fn what_is_not_yaml_is_told_with_its_place() {
     check(
         "a: [1\nb: 2",
@@ -503,20 +503,20 @@ fn what_is_not_yaml_is_told_with_its_place() {
     check(
         "[1]: 2\nname: !!str x\n<<: 1\n",
         expect![[r#"
-        stead.yaml:1:1: a key must be text
-          1 | [1]: 2
-            | ^
+            stead.yaml:1:1: a key must be text
+              1 | [1]: 2
+                | ^
 
-        stead.yaml:2:7: the tag `tag:yaml.org,2002:!str` means nothing here
-          2 | name: !!str x
-            |       ^^^^^^^
-          hint: leave it out
+            stead.yaml:2:7: tags (`!…`) mean nothing here
+              2 | name: !!str x
+                |       ^^^^^^^
+              hint: leave it out
 
-        stead.yaml:3:5: `<<` takes a mapping or a list of mappings
-          3 | <<: 1
-            |     ^
-          hint: write `<<: *name`
-    "#]],
+            stead.yaml:3:5: `<<` takes a mapping or a list of mappings
+              3 | <<: 1
+                |     ^
+              hint: write `<<: *name`
+        "#]],
     );
     check(
         "- a\n",
@@ -567,9 +567,127 @@ fn a_directory_that_cannot_name_the_project_is_a_problem() {
     let source = Source { file_name: "stead.yaml", text: "", env: &env, dir_name: Some("123") };
     expect![[r#"
         stead.yaml:1:1: the directory's name `123` cannot name the project
-          1 | 
-            | ^
           hint: write `name: …` at the top
     "#]]
     .assert_eq(&parse(&source).unwrap_err().to_string());
+}
+
+#[test]
+fn fixed_addresses_are_ones_that_a_machine_can_have() {
+    check(
+        r#"defaults: {kind: vm, driver: external}
+networks:
+  a: {subnet: 10.0.0.0/29, subnet6: fd00::/64, dhcp: {pool: off}}
+  b: {subnet: off}
+  c: {subnet6: off, reach: bridged:eth0, joins: [a]}
+  d: {subnet: 10.0.1.0/30}
+machines:
+  a: {networks: {a: {address: 10.0.0.7, address6: fd00::1}, b: {address: 10.0.0.3}, c: {address: 10.0.0.4}}}
+  b: {networks: {a: {address: 10.0.1.9, address6: "fd00::", aliases: [www]}, b: {address6: fd01::1}}}
+  c: {networks: {a: {address: 10.0.0.6, address6: fd00:1::1, aliases: [www]}, c: {address6: fe80::1}}}
+  d: {networks: {a: {address: 10.0.0.2/24}}, ports: ["2000-3:1", "1-9999:1", "9:9", "9:9/udp"]}
+  e: {depends_on: [e], networks: {a: {mac: 2:0:0:0:0:0}}, ports: ["[::]:9:9", "[::1]:9:9", "0.0.0.0:9:9"]}
+  f: {networks: []}
+"#,
+        expect![[r#"
+            stead.yaml:5:50: `c` cannot join `a`: `c` is bridged, so we do not route there
+              5 |   c: {subnet6: off, reach: bridged:eth0, joins: [a]}
+                |                                                  ^
+              hint: put a machine on both networks as a router
+
+            stead.yaml:6:15: `10.0.1.0/30` does not have a prefix from /8 to /29
+              6 |   d: {subnet: 10.0.1.0/30}
+                |               ^^^^^^^^^^^
+              hint: `/24` has room for 253 machines
+
+            stead.yaml:8:31: `10.0.0.7` is the broadcast address of network `a`
+              8 |   a: {networks: {a: {address: 10.0.0.7, address6: fd00::1}, b: {address: 10.0.0.3}, c: {address: 10.…
+                |                               ^^^^^^^^
+
+            stead.yaml:8:51: `fd00::1` is the gateway of network `a`
+              8 | …orks: {a: {address: 10.0.0.7, address6: fd00::1}, b: {address: 10.0.0.3}, c: {address: 10.0.0.4}}}
+                |                                          ^^^^^^^
+
+            stead.yaml:8:74: network `b` carries no IPv4
+              8 | …0.0.7, address6: fd00::1}, b: {address: 10.0.0.3}, c: {address: 10.0.0.4}}}
+                |                                          ^^^^^^^^
+
+            stead.yaml:8:98: network `c` has addressing `none`: addresses are not planned there
+              8 | …}, b: {address: 10.0.0.3}, c: {address: 10.0.0.4}}}
+                |                                          ^^^^^^^^
+              hint: leave the address out
+
+            stead.yaml:9:31: `10.0.1.9` is not in `10.0.0.0/29` of network `a`
+              9 |   b: {networks: {a: {address: 10.0.1.9, address6: "fd00::", aliases: [www]}, b: {address6: fd01::1}}…
+                |                               ^^^^^^^^
+
+            stead.yaml:9:51: `fd00::` is the address of network `a` itself
+              9 | …orks: {a: {address: 10.0.1.9, address6: "fd00::", aliases: [www]}, b: {address6: fd01::1}}}
+                |                                          ^^^^^^^^
+
+            stead.yaml:9:92: a fixed address needs a fixed subnet, and that of network `b` is `auto`
+              9 | …fd00::", aliases: [www]}, b: {address6: fd01::1}}}
+                |                                          ^^^^^^^
+              hint: write `subnet6: fd01::/64` there
+
+            stead.yaml:10:51: `fd00:1::1` is not in `fd00::/64` of network `a`
+             10 | …orks: {a: {address: 10.0.0.6, address6: fd00:1::1, aliases: [www]}, c: {address6: fe80::1}}}
+                |                                          ^^^^^^^^^
+
+            stead.yaml:10:72: machine `b` has the alias `www` on network `a` already
+             10 | …0.0.0.6, address6: fd00:1::1, aliases: [www]}, c: {address6: fe80::1}}}
+                |                                          ^^^
+
+            stead.yaml:10:93: network `c` has addressing `none`: addresses are not planned there
+             10 | …00:1::1, aliases: [www]}, c: {address6: fe80::1}}}
+                |                                          ^^^^^^^
+              hint: leave the address out
+
+            stead.yaml:11:31: `10.0.0.2/24` is not an IPv4 address a machine can have
+             11 |   d: {networks: {a: {address: 10.0.0.2/24}}, ports: ["2000-3:1", "1-9999:1", "9:9", "9:9/udp"]}
+                |                               ^^^^^^^^^^^
+              hint: an address is written like `10.0.5.7`, without a prefix
+
+            stead.yaml:11:54: `2000-3` runs backwards
+             11 |   d: {networks: {a: {address: 10.0.0.2/24}}, ports: ["2000-3:1", "1-9999:1", "9:9", "9:9/udp"]}
+                |                                                      ^^^^^^^^^^
+              hint: write `3-2000`
+
+            stead.yaml:11:66: `1-9999` has more than 1024 ports
+             11 |   d: {networks: {a: {address: 10.0.0.2/24}}, ports: ["2000-3:1", "1-9999:1", "9:9", "9:9/udp"]}
+                |                                                                  ^^^^^^^^^^
+
+            stead.yaml:12:20: machines wait for each other: `e → e`
+             12 |   e: {depends_on: [e], networks: {a: {mac: 2:0:0:0:0:0}}, ports: ["[::]:9:9", "[::1]:9:9", "0.0.0.0:…
+                |                    ^
+              hint: leave one of them out
+
+            stead.yaml:12:44: `2:0:0:0:0:0` is not a MAC: a MAC is six bytes in hexadecimal, like `02:00:00:00:00:01`
+             12 | …: {depends_on: [e], networks: {a: {mac: 2:0:0:0:0:0}}, ports: ["[::]:9:9", "[::1]:9:9", "0.0.0.0:9:9…
+                |                                          ^^^^^^^^^^^
+
+            stead.yaml:12:79: `[::1]:9/tcp` is published already, for machine `e` as `[::]:9/tcp`
+             12 | …mac: 2:0:0:0:0:0}}, ports: ["[::]:9:9", "[::1]:9:9", "0.0.0.0:9:9"]}
+                |                                          ^^^^^^^^^^^
+              hint: take another port or address
+
+            stead.yaml:12:92: `0.0.0.0:9/tcp` is published already, for machine `d` as `127.0.0.1:9/tcp`
+             12 | …0:0}}, ports: ["[::]:9:9", "[::1]:9:9", "0.0.0.0:9:9"]}
+                |                                          ^^^^^^^^^^^^^
+              hint: take another port or address
+        "#]],
+    );
+}
+
+#[test]
+fn a_project_publishes_only_so_many_ports() {
+    let ports: String = (0..17).map(|n| format!("\"127.0.0.{}:1-1024:1-1024\",\n", n + 1)).collect();
+    check(
+        &format!("defaults: {{kind: vm, driver: external}}\nmachines: {{a: {{ports: [\n{ports}]}}}}\n"),
+        expect![[r#"
+            stead.yaml:19:1: the project publishes more than 16384 ports
+             19 | "127.0.0.17:1-1024:1-1024",
+                | ^^^^^^^^^^^^^^^^^^^^^^^^^^
+        "#]],
+    );
 }

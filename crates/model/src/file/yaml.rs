@@ -92,6 +92,13 @@ impl<'t> Reader<'t, '_> {
                 let mut problem = Problem::new(span, "", "", format!("not YAML: {}", error.info()));
                 if self.indented_by_tab(line) {
                     problem = problem.hint("indent with spaces, not with tabs");
+                } else if self
+                    .text
+                    .lines()
+                    .nth(line.saturating_sub(1))
+                    .is_some_and(|line| line.contains("${"))
+                {
+                    problem = problem.hint("within `{ }` and `[ ]` a value with `${…}` stands in quotes");
                 }
                 Err(Box::new(problem))
             }
@@ -148,9 +155,8 @@ impl<'t> Reader<'t, '_> {
             | Event::SequenceEnd
             | Event::MappingEnd => return Err(fatal(span, "", "not YAML: a value is missing")),
         };
-        if let Some(tag) = tag {
-            let tag = tag.to_string();
-            let problem = Problem::new(span, "", &tag, format!("the tag {} means nothing here", quote(&tag)));
+        if tag.is_some() {
+            let problem = Problem::new(span, "", "", "tags (`!…`) mean nothing here");
             self.problems.push(problem.hint("leave it out"));
         }
         let node = Node { span, value };

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::super::problem::Problem;
-use super::super::spec::{At, Given, MachineSpec, NicSpec, Place, Spec};
+use super::super::spec::{At, Given, MachineSpec, NetworkSpec, NicSpec, Place, Spec};
 use super::{Taken, once, unknown};
 use crate::address::{Mac, nth4, nth6};
 use crate::name::Name;
@@ -21,7 +21,11 @@ struct Unique {
     macs: Taken<Mac>,
     names: Taken<(Name, Name)>,
     binds: BTreeMap<(Protocol, u16), Vec<(IpAddr, Name)>>,
+    ports: usize,
 }
+
+/// Each published port is a socket, and a process commonly has no more than 20,000.
+const PORTS_MAX: usize = 16_384;
 
 /// The machines of a file.
 pub(super) fn check(
@@ -34,11 +38,18 @@ pub(super) fn check(
         macs: Taken(BTreeMap::new()),
         names: Taken(BTreeMap::new()),
         binds: BTreeMap::new(),
+        ports: 0,
     };
     let names: BTreeSet<&Name> = spec.machines.iter().map(|machine| &machine.name.value).collect();
     let mut machines = BTreeMap::new();
+    let unread = unread(spec);
     for machine in &spec.machines {
         let nics = nics(machine, networks, &names, &mut unique, problems);
+        for nic in machine.nics.iter().filter(|nic| !unread.contains(&nic.network.value)) {
+            if let Some(network) = networks.get(&nic.network.value) {
+                addresses(nic, network, problems);
+            }
+        }
         let ports = ports(machine, &nics, networks, &mut unique, problems);
         let mut depends_on = BTreeSet::new();
         once(&machine.depends_on, &mut depends_on, "machine", problems);
@@ -53,6 +64,16 @@ pub(super) fn check(
     }
     cycles(spec, problems);
     machines
+}
+
+/// Networks whose subnets or addressing are unreadable, which was reported: nothing fits or misfits them.
+fn unread(spec: &Spec) -> BTreeSet<Name> {
+    let wrong = |network: &&NetworkSpec| {
+        matches!(network.subnet, Given::Wrong)
+            || matches!(network.subnet6, Given::Wrong)
+            || matches!(network.addressing, Given::Wrong)
+    };
+    spec.networks.iter().filter(wrong).map(|network| network.name.value.clone()).collect()
 }
 
 fn run_by(machine: &MachineSpec, problems: &mut Vec<Problem>) -> Option<(Kind, crate::project::Driver)> {
@@ -82,11 +103,10 @@ fn nics(
     once(&places, &mut seen, "network", problems);
     let mut nics = Vec::new();
     for spec in specs {
-        let Some(network) = networks.get(&spec.network.value) else {
+        if !networks.contains_key(&spec.network.value) {
             problems.push(unknown(&spec.network, "network", networks.keys()));
             continue;
-        };
-        addresses(spec, network, problems);
+        }
         only_one(machine, spec, machines, unique, problems);
         nics.push(Nic {
             network: spec.network.value.clone(),
@@ -232,6 +252,14 @@ fn ports(
         let written = at.value;
         if let Err(wrong) = super::super::leaf::same_length(written) {
             problems.push(wrong.at(at.place.span, &at.place.path, &at.place.text));
+            continue;
+        }
+        let before = unique.ports;
+        unique.ports += usize::from(written.port.last - written.port.first) + 1;
+        if unique.ports > PORTS_MAX {
+            if before <= PORTS_MAX {
+                problems.push(at.place.problem(format!("the project publishes more than {PORTS_MAX} ports")));
+            }
             continue;
         }
         let address = written.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
