@@ -573,6 +573,7 @@ fn a_directory_that_cannot_name_the_project_is_a_problem() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "it is data")]
 fn fixed_addresses_are_ones_that_a_machine_can_have() {
     check(
         r#"defaults: {kind: vm, driver: external}

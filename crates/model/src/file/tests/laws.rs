@@ -1,4 +1,5 @@
 //! What holds for all files: nothing panics, projects read back, and the schema agrees with the parser.
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test that meets a new variant fails")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
