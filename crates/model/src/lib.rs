@@ -4,6 +4,7 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 pub mod address;
+pub mod file;
 pub mod lock;
 pub mod name;
 pub mod observed;

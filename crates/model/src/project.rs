@@ -206,6 +206,22 @@ pub enum Protocol {
     Udp,
 }
 
+impl Pool {
+    /// The first and the last address for strangers in `subnet`; none if they get no answer.
+    pub fn range(self, subnet: Ipv4Net) -> Option<(Ipv4Addr, Ipv4Addr)> {
+        match self {
+            Self::Off => None,
+            Self::Range(first, last) => Some((first, last)),
+            Self::Auto => {
+                let (first, last) = (u32::from(subnet.network()), u32::from(subnet.broadcast()));
+                let quarter = (last - first) / 4;
+                // The broadcast address is nobody's.
+                Some((Ipv4Addr::from(last - quarter), Ipv4Addr::from(last.checked_sub(1)?)))
+            }
+        }
+    }
+}
+
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -1,0 +1,40 @@
+//! The commands that stead runs itself as: its long-lived processes, and the step into a namespace.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, anyhow};
+
+use stead_host::home::Home;
+use stead_net::anchor;
+
+use crate::args::InternalEnter;
+use crate::failure::Failure;
+
+/// The process that holds the engine's namespaces.
+pub(crate) fn anchor(dir: &Path) -> Result<(), Failure> {
+    anchor::serve(dir).map_err(Failure::from)
+}
+
+/// The process that serves the networks.
+pub(crate) fn switchboard(state: PathBuf, run: PathBuf) -> Result<(), Failure> {
+    stead_keeper::switchboard::run(&Home { state, run }).map_err(Failure::from)
+}
+
+/// Becomes a program among the networks. Only a process of one thread may join a user namespace, so this is
+/// a process of its own.
+pub(crate) fn enter(args: InternalEnter) -> Result<ExitCode, Failure> {
+    let entered = (|| {
+        let client = anchor::Client::connect(&args.run)?;
+        let mut client = client.ok_or_else(|| anyhow!("the engine is gone"))?;
+        let namespace = match &args.namespace {
+            Some(name) => Some(client.namespace(&name.parse().context("no such machine")?)?),
+            None => None,
+        };
+        anchor::enter(anchor::Entrance { anchor: client.process(), namespace, command: args.command })
+    })();
+    match entered {
+        Ok(never) => match never {},
+        Err(error) => Err(Failure::BeforeProgram(error)),
+    }
+}

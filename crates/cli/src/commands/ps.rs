@@ -1,0 +1,164 @@
+//! `ps` and `ls`.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use stead_host::apply::Host;
+use stead_model::name::MachineId;
+use stead_model::observed::Observed;
+
+use crate::args::{Global, PsArgs};
+use crate::failure::Failure;
+use crate::output::{Output, table};
+use crate::session::look;
+
+#[derive(Serialize)]
+struct MachineRow {
+    name: String,
+    project: String,
+    kind: String,
+    driver: String,
+    nics: Vec<NicRow>,
+    ports: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct NicRow {
+    network: String,
+    link: String,
+    mac: String,
+    address: Option<String>,
+    address6: Option<String>,
+    names: Vec<String>,
+}
+
+/// Lists machines.
+pub(crate) fn ps(global: &Global, args: &PsArgs, output: Output) -> Result<(), Failure> {
+    let mut host = look()?;
+    let seen = host.observe()?;
+    let project = if args.all || !args.machines.is_empty() {
+        None
+    } else {
+        super::up::project_of(global, None, &seen).map(Some).or_else(|failure| {
+            // Without a file here all machines are meant; a file that is wrong is told.
+            if crate::project::find(global).is_err() { Ok(None) } else { Err(failure) }
+        })?
+    };
+    let wanted: Vec<&MachineId> = seen
+        .machines
+        .keys()
+        .filter(|id| project.as_ref().is_none_or(|project| id.project == *project))
+        .filter(|id| args.machines.is_empty() || args.machines.iter().any(|pattern| is_meant(pattern, id)))
+        .collect();
+    for pattern in &args.machines {
+        if !seen.machines.keys().any(|id| is_meant(pattern, id)) {
+            return Err(Failure::request(&format!("there is no machine `{pattern}`"), "`stead ps --all` lists them all"));
+        }
+    }
+    let rows: Vec<MachineRow> = wanted.into_iter().filter_map(|id| machine_row(id, &seen)).collect();
+    let text = || {
+        let rows: Vec<Vec<String>> = rows.iter().map(text_row).collect();
+        table(&["MACHINE", "KIND", "DRIVER", "NETWORKS", "ADDRESSES", "PORTS"], &rows)
+    };
+    output.data(&rows, text).map_err(Failure::from)
+}
+
+/// Whether a pattern names a machine: `web`, `web.shop`, with `*` for any text.
+pub(super) fn is_meant(pattern: &str, id: &MachineId) -> bool {
+    matches(pattern, id.name.as_str()) || matches(pattern, &id.to_string())
+}
+
+fn matches(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((before, after)) => text.strip_prefix(before).is_some_and(|rest| {
+            rest.char_indices().map(|(at, _)| at).chain([rest.len()]).any(|at| {
+                rest.get(at..).is_some_and(|rest| matches(after, rest))
+            })
+        }),
+    }
+}
+
+fn machine_row(id: &MachineId, seen: &Observed) -> Option<MachineRow> {
+    let state = seen.machines.get(id)?;
+    let nics = seen.nics.iter().filter(|(nic, _)| nic.machine() == *id).map(|(nic, state)| NicRow {
+        network: nic.network.to_string(),
+        link: state.link.to_string(),
+        mac: state.lease.mac.to_string(),
+        address: state.lease.address.map(|address| address.to_string()),
+        address6: state.lease.address6.map(|address| address.to_string()),
+        names: state.names.iter().map(ToString::to_string).collect(),
+    });
+    let ports = seen.ports.iter().filter(|(_, target)| target.machine == *id);
+    Some(MachineRow {
+        name: id.name.to_string(),
+        project: id.project.to_string(),
+        kind: state.kind.to_string(),
+        driver: state.driver.to_string(),
+        nics: nics.collect(),
+        ports: ports.map(|(bind, target)| format!("{bind} -> {}", target.port)).collect(),
+    })
+}
+
+fn text_row(row: &MachineRow) -> Vec<String> {
+    let or_dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
+    let addresses = row.nics.iter().flat_map(|nic| nic.address.iter().chain(&nic.address6));
+    vec![
+        format!("{}.{}", row.name, row.project),
+        row.kind.clone(),
+        row.driver.clone(),
+        or_dash(row.nics.iter().map(|nic| nic.network.as_str()).collect::<Vec<_>>().join(",")),
+        or_dash(addresses.cloned().collect::<Vec<_>>().join(",")),
+        or_dash(row.ports.join(", ")),
+    ]
+}
+
+#[derive(Serialize)]
+struct ProjectRow {
+    name: String,
+    directory: String,
+    networks: usize,
+    machines: usize,
+    volumes: usize,
+}
+
+/// Lists projects.
+pub(crate) fn ls(output: Output) -> Result<(), Failure> {
+    let mut host = look()?;
+    let seen = host.observe()?;
+    let of_volumes = seen.volumes.iter().map(|id| &id.project);
+    let names: BTreeSet<_> = seen.projects.keys().chain(of_volumes).collect();
+    let rows = names.into_iter().map(|name| ProjectRow {
+        name: name.to_string(),
+        directory: seen.projects.get(name).map(|path| path.display().to_string()).unwrap_or_default(),
+        networks: seen.networks.keys().filter(|id| id.project == *name).count(),
+        machines: seen.machines.keys().filter(|id| id.project == *name).count(),
+        volumes: seen.volumes.iter().filter(|id| id.project == *name).count(),
+    });
+    let rows: Vec<ProjectRow> = rows.collect();
+    let text = || {
+        let cells = |row: &ProjectRow| {
+            let numbers = [row.networks, row.machines, row.volumes].map(|number| number.to_string());
+            [row.name.clone()].into_iter().chain(numbers).chain([row.directory.clone()]).collect()
+        };
+        table(&["PROJECT", "NETWORKS", "MACHINES", "VOLUMES", "DIRECTORY"], &rows.iter().map(cells).collect::<Vec<_>>())
+    };
+    output.data(&rows, text).map_err(Failure::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_means_short_and_long_names() {
+        let id: MachineId = "web.shop".parse().unwrap();
+        for pattern in ["web", "web.shop", "w*", "*.shop", "*", "w*b", "*e*"] {
+            assert!(is_meant(pattern, &id), "{pattern}");
+        }
+        for pattern in ["we", "web.blog", "b*", "*x*", "shop"] {
+            assert!(!is_meant(pattern, &id), "{pattern}");
+        }
+    }
+}

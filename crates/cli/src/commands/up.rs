@@ -1,0 +1,162 @@
+//! `plan`, `up` and `down`.
+
+use serde::Serialize;
+
+use stead_model::file::Sources;
+use stead_model::lock::Lock;
+use stead_model::name::Name;
+use stead_model::observed::Observed;
+use stead_model::plan::{Plan, Planned, UnwantedVolumes, Wanted, plan as make_plan};
+use stead_model::resolve::{Context, Refusal, resolve};
+
+use crate::args::{Consent, DownArgs, Global, PlanArgs, UpArgs};
+use crate::failure::Failure;
+use crate::output::{Output, note};
+use crate::project::{self, Loaded};
+use crate::session::{Session, look};
+
+/// A step, as `plan --format json` and `up --format json` print it.
+#[derive(Serialize)]
+struct Line<'a> {
+    text: String,
+    why: String,
+    loses_data: bool,
+    after: &'a std::collections::BTreeSet<usize>,
+    step: &'a stead_model::step::Step,
+}
+
+/// Shows what would change, and why.
+pub(crate) fn plan(global: &Global, args: &PlanArgs, output: Output) -> Result<(), Failure> {
+    let mut host = look()?;
+    let seen = stead_host::apply::Host::observe(&mut host)?;
+    let (plan, loaded) = if args.down {
+        let name = project_of(global, None, &seen)?;
+        (make_plan(&Wanted::nothing(&name, &seen, UnwantedVolumes::Keep), &seen), None)
+    } else {
+        let loaded = project::load(global)?;
+        let wanted = resolved(&loaded, &seen, args.relock)?;
+        (make_plan(&wanted, &seen), Some(loaded))
+    };
+    print(&plan, loaded.as_ref(), output)
+}
+
+fn print(plan: &Plan, loaded: Option<&Loaded>, output: Output) -> Result<(), Failure> {
+    let lines: Vec<Line<'_>> = plan
+        .steps
+        .iter()
+        .map(|planned| Line {
+            text: planned.step.to_string(),
+            why: why(planned, loaded),
+            loses_data: planned.step.loses_data(),
+            after: &planned.after,
+            step: &planned.step,
+        })
+        .collect();
+    let text = || {
+        if lines.is_empty() {
+            return "nothing to do\n".to_owned();
+        }
+        let width = lines.iter().map(|line| line.text.chars().count()).max().unwrap_or(0);
+        let line = |planned: &Planned, line: &Line<'_>| {
+            let gap = width - line.text.chars().count();
+            format!("{}{:gap$}  # {}\n", output.step(&planned.step), "", line.why)
+        };
+        plan.steps.iter().zip(&lines).map(|(planned, text)| line(planned, text)).collect()
+    };
+    output.data(&lines, text).map_err(Failure::from)
+}
+
+/// Why a step is there: the key, and where it stands in the file.
+fn why(planned: &Planned, loaded: Option<&Loaded>) -> String {
+    let key = planned.why.split(' ').next().unwrap_or_default();
+    let is_key = ["networks", "machines", "volumes", "name"].iter().any(|first| key.split('.').next() == Some(first));
+    match loaded.filter(|_| is_key).and_then(|loaded| Some((loaded, loaded.sources.find(key)?))) {
+        Some((loaded, span)) => format!("{} ({}:{})", planned.why, file_name(loaded), span.line),
+        None => planned.why.clone(),
+    }
+}
+
+fn file_name(loaded: &Loaded) -> String {
+    loaded.file.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The project with every choice made.
+fn resolved(loaded: &Loaded, seen: &Observed, relock: bool) -> Result<Wanted, Failure> {
+    let none = Lock::default();
+    let lock = if relock { &none } else { &loaded.lock };
+    let user = rustix::process::getuid().as_raw();
+    let context = Context { directory: &loaded.directory, lock, seen, user };
+    resolve(&loaded.project, context)
+        .map_err(|refusals| Failure::Refused(refusals.into_iter().map(|r| placed(r, &loaded.sources, loaded)).collect()))
+}
+
+/// A refusal with the place of its key.
+fn placed(refusal: Refusal, sources: &Sources, loaded: &Loaded) -> Refusal {
+    match sources.find(&refusal.key) {
+        Some(span) => {
+            let place = format!("{}:{}:{}", file_name(loaded), span.line, span.column);
+            Refusal { key: format!("{place}: {}", refusal.key), ..refusal }
+        }
+        None => refusal,
+    }
+}
+
+/// Makes the project what its file says.
+pub(crate) fn up(global: &Global, args: &UpArgs, output: Output) -> Result<(), Failure> {
+    let loaded = project::load(global)?;
+    let mut session = Session::open()?;
+    bring_up(&mut session, &loaded, args.relock, output)
+}
+
+/// Makes a project what it is to be, in a session that has begun.
+pub(super) fn bring_up(session: &mut Session, loaded: &Loaded, relock: bool, output: Output) -> Result<(), Failure> {
+    let seen = session.observe()?;
+    let wanted = resolved(loaded, &seen, relock)?;
+    let plan = make_plan(&wanted, &seen);
+    session.apply(&plan, Consent { yes: false }, output)?;
+    project::store_lock(loaded, &Lock::new(&wanted))?;
+    let reaches_out = wanted.networks.values().any(|n| n.reach == stead_model::project::Reach::Nat);
+    if reaches_out && wanted.uplink.is_none() {
+        note("this computer has no way out just now: run `stead up` again when it has, for `reach: nat`");
+    }
+    finished(&plan, output)
+}
+
+/// Takes the project away.
+pub(crate) fn down(global: &Global, args: &DownArgs, output: Output) -> Result<(), Failure> {
+    let mut session = Session::open()?;
+    let seen = session.observe()?;
+    let name = project_of(global, args.project.as_ref(), &seen)?;
+    let volumes = if args.volumes { UnwantedVolumes::Delete } else { UnwantedVolumes::Keep };
+    let plan = make_plan(&Wanted::nothing(&name, &seen, volumes), &seen);
+    session.apply(&plan, args.consent, output)?;
+    finished(&plan, output)
+}
+
+fn finished(plan: &Plan, output: Output) -> Result<(), Failure> {
+    match output.format {
+        crate::args::Format::Json => print(plan, None, output),
+        crate::args::Format::Text if plan.steps.is_empty() => {
+            crate::output::raw("nothing to do\n").map_err(Failure::from)
+        }
+        crate::args::Format::Text => Ok(()),
+    }
+}
+
+/// Which project is meant: the one named, or the one that is on record for the directory here, whatever its
+/// file says by now; else the one of the file.
+pub(super) fn project_of(global: &Global, named: Option<&Name>, seen: &Observed) -> Result<Name, Failure> {
+    if let Some(name) = named {
+        let known = seen.projects.contains_key(name) || seen.volumes.iter().any(|id| id.project == *name);
+        return if known {
+            Ok(name.clone())
+        } else {
+            Err(Failure::request(&format!("there is no project `{name}`"), "`stead ls` lists the projects"))
+        };
+    }
+    let directory = project::directory_of(&project::find(global)?)?;
+    if let Some((name, _)) = seen.projects.iter().find(|(_, recorded)| **recorded == directory) {
+        return Ok(name.clone());
+    }
+    Ok(project::load(global)?.project.name)
+}

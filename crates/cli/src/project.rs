@@ -1,0 +1,138 @@
+//! Finding and reading a project: its file, what the file may refer to, and the lock beside it.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use stead_host::home::write_whole;
+use stead_model::file::{self, Problems, Source, Sources, Variables};
+use stead_model::lock::Lock;
+use stead_model::project::Project;
+
+use crate::args::{Format, Global};
+use crate::failure::Failure;
+
+/// The names that a project file has, in the order in which they are looked for.
+const FILE_NAMES: [&str; 2] = ["stead.yaml", "stead.yml"];
+
+/// More than any person writes; less than what would be slow to refuse.
+const FILE_MAX_BYTES: u64 = 4 * 1024 * 1024;
+
+/// A project as its files have it.
+pub(crate) struct Loaded {
+    pub(crate) file: PathBuf,
+    pub(crate) directory: PathBuf,
+    pub(crate) project: Project,
+    pub(crate) sources: Sources,
+    pub(crate) lock: Lock,
+}
+
+/// The project file: the one named, or the nearest one upwards from here.
+pub(crate) fn find(global: &Global) -> Result<PathBuf, Failure> {
+    if let Some(file) = &global.file {
+        return std::path::absolute(file).context("cannot make the file's path absolute").map_err(Failure::from);
+    }
+    let here = std::env::current_dir().context("cannot find the current directory")?;
+    let candidates = here.ancestors().flat_map(|directory| FILE_NAMES.map(|name| directory.join(name)));
+    candidates.into_iter().find(|path| path.is_file()).ok_or_else(|| {
+        let what = format!("there is no stead.yaml in {} or above", here.display());
+        Failure::request(&what, "write one (`stead schema` and docs/stead.yaml.md say how), or name one with `-f`")
+    })
+}
+
+/// Reads the project here.
+pub(crate) fn load(global: &Global) -> Result<Loaded, Failure> {
+    load_file(&find(global)?, global.format)
+}
+
+/// Reads this project file.
+pub(crate) fn load_file(path: &Path, format: Format) -> Result<Loaded, Failure> {
+    let directory = directory_of(path)?;
+    let text = match read(path)? {
+        Some(text) => text,
+        None => {
+            let what = format!("there is no file {}", path.display());
+            return Err(Failure::request(&what, "name another with `-f`"));
+        }
+    };
+    let wrong = |problems: Problems| Failure::Request(render(&problems, format));
+    let variables = variables(&directory)?.map_err(wrong)?;
+    let file_name = path.file_name().unwrap_or_default().to_string_lossy();
+    let dir_name = directory.file_name().map(|name| name.to_string_lossy());
+    let source = Source { file_name: &file_name, text: &text, env: &variables, dir_name: dir_name.as_deref() };
+    let parsed = file::parse(&source).map_err(wrong)?;
+    let lock = load_lock(&directory)?;
+    Ok(Loaded { file: path.to_owned(), directory, project: parsed.project, sources: parsed.sources, lock })
+}
+
+/// The directory that a project file is in, without links, so that a project is one whichever way it is
+/// reached.
+pub(crate) fn directory_of(path: &Path) -> Result<PathBuf, Failure> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let found = fs::canonicalize(directory).map_err(|error| {
+        Failure::request(&format!("there is no directory {} ({error})", directory.display()), "check the path")
+    });
+    found
+}
+
+/// A file's text; nothing if there is no such file.
+fn read(path: &Path) -> Result<Option<String>, Failure> {
+    let doing = || format!("cannot read {}", path.display());
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Failure::from(anyhow::Error::new(error).context(doing()))),
+    };
+    if !metadata.is_file() || metadata.len() > FILE_MAX_BYTES {
+        let what = format!("{} is not a file of at most {} MiB", path.display(), FILE_MAX_BYTES >> 20);
+        return Err(Failure::request(&what, "name another with `-f`"));
+    }
+    let bytes = fs::read(path).with_context(doing)?;
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) => {
+            let before = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+            let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+            let what = format!("{}:{line}: this is not UTF-8 text", path.display());
+            Err(Failure::request(&what, "save the file as UTF-8"))
+        }
+    }
+}
+
+/// What `${…}` may name: the environment, and `.env` beside the file.
+fn variables(directory: &Path) -> Result<Result<Variables, Problems>, Failure> {
+    let text = read(&directory.join(".env"))?.unwrap_or_default();
+    let texts = std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
+    Ok(file::variables(".env", &text, &texts.collect()))
+}
+
+fn render(problems: &Problems, format: Format) -> String {
+    match format {
+        Format::Text => problems.to_string(),
+        // A list of plain structures always has a JSON form.
+        Format::Json => serde_json::to_string_pretty(problems).unwrap_or_default(),
+    }
+}
+
+fn lock_path(directory: &Path) -> PathBuf {
+    directory.join("stead.lock")
+}
+
+fn load_lock(directory: &Path) -> Result<Lock, Failure> {
+    let path = lock_path(directory);
+    let Some(text) = read(&path)? else { return Ok(Lock::default()) };
+    Lock::parse(&text).map_err(|error| {
+        let what = format!("{}:{}:{}: {error}", path.display(), error.line(), error.column());
+        Failure::request(&what, "restore it from version control, or delete it: `stead up` writes a new one")
+    })
+}
+
+/// Writes the lock, if it changed.
+pub(crate) fn store_lock(loaded: &Loaded, lock: &Lock) -> Result<()> {
+    if *lock == loaded.lock {
+        return Ok(());
+    }
+    write_whole(&lock_path(&loaded.directory), lock.render().as_bytes())
+}

@@ -1,0 +1,88 @@
+//! What the parts of a file mean together: names that exist, addresses that fit, nothing twice.
+
+mod machines;
+mod networks;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::leaf::lawful_name;
+use super::problem::{Problem, nearest, quote};
+use super::spec::{At, Given, Spec};
+use crate::name::Name;
+use crate::project::{Addressing, Dhcp, Network, Pool, Project, Reach, Subnet};
+
+/// What Ethernet carries.
+const MTU_DEFAULT: u16 = 1500;
+
+/// Long enough not to bother, short enough that strangers' addresses come free the same day.
+const LEASE_DEFAULT_S: u32 = 3600;
+
+/// Checks a spec; `None` if the project's own name cannot be told. The project counts only if there are
+/// no problems.
+pub(crate) fn check(spec: &Spec, dir_name: Option<&str>, problems: &mut Vec<Problem>) -> Option<Project> {
+    let name = project_name(spec, dir_name, problems);
+    let networks = networks::check(spec, problems);
+    let machines = machines::check(spec, &networks, problems);
+    let mut volumes = BTreeSet::new();
+    once(&spec.volumes, &mut volumes, "volume", problems);
+    Some(Project { name: name?, networks, machines, volumes })
+}
+
+fn project_name(spec: &Spec, dir_name: Option<&str>, problems: &mut Vec<Problem>) -> Option<Name> {
+    match &spec.name {
+        Given::Is(at) => return Some(at.value.clone()),
+        Given::Wrong => return None,
+        Given::Absent => {}
+    }
+    let name = dir_name.and_then(lawful_name);
+    if name.is_none() {
+        let message = match dir_name {
+            Some(dir) => format!("the directory's name {} cannot name the project", quote(dir)),
+            None => "the project has no name".to_owned(),
+        };
+        problems.push(spec.start.problem(message).hint("write `name: …` at the top"));
+    }
+    name
+}
+
+fn default_network() -> Network {
+    Network {
+        addressing: Addressing::Managed(Dhcp { pool: Pool::Auto, lease_s: LEASE_DEFAULT_S, slaac: false }),
+        reach: Reach::Nat,
+        subnet: Subnet::Auto,
+        subnet6: Subnet::Auto,
+        mtu: MTU_DEFAULT,
+        joins: BTreeSet::new(),
+        boot: None,
+    }
+}
+
+/// Takes names of a list into a set, reporting those that come twice.
+fn once(names: &[At<Name>], into: &mut BTreeSet<Name>, what: &str, problems: &mut Vec<Problem>) {
+    for at in names {
+        if !into.insert(at.value.clone()) {
+            let message = format!("the {what} `{}` stands here twice", at.value);
+            problems.push(at.place.problem(message).hint("leave one of them out"));
+        }
+    }
+}
+
+/// A name that nothing has.
+fn unknown<'a>(at: &At<Name>, what: &str, names: impl Iterator<Item = &'a Name>) -> Problem {
+    let problem = at.place.problem(format!("there is no {what} `{}`", at.value));
+    let names: Vec<&str> = names.map(Name::as_str).collect();
+    match nearest(at.value.as_str(), names.iter().copied()) {
+        Some(name) => problem.hint(format!("did you mean `{name}`?")),
+        None if names.is_empty() => problem.hint(format!("the file has no {what}s")),
+        None => problem.hint(format!("there are {}", names.join(", "))),
+    }
+}
+
+/// Remembers who has what, and tells who had it before.
+struct Taken<K>(BTreeMap<K, String>);
+
+impl<K: Ord> Taken<K> {
+    fn by(&mut self, key: K, who: &str) -> Option<String> {
+        self.0.insert(key, who.to_owned())
+    }
+}

@@ -1,0 +1,193 @@
+//! `.env`: variables beside the project file. One a line, `NAME=value`, `export` before it or not. Single
+//! quotes take everything as it is; within double quotes `\n`, `\t`, `\"`, `\\` and `\$` are escapes and lines
+//! may be broken; without quotes ` #` starts a comment. Values without single quotes may use variables.
+
+use super::interpolate::{Variables, fill};
+use super::problem::{Problem, Problems, Span, quote};
+
+/// The variables of `.env` and of the environment; the environment wins.
+pub fn variables(file_name: &str, text: &str, environment: &Variables) -> Result<Variables, Problems> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut variables = environment.clone();
+    let mut problems = Vec::new();
+    let mut lines = text.lines().enumerate();
+    while let Some((index, line)) = lines.next() {
+        let trimmed = line.trim_start();
+        if trimmed.is_empty() || trimmed.starts_with('#') {
+            continue;
+        }
+        let mut value_lines = std::iter::once(line).chain(std::iter::from_fn(|| lines.next().map(|l| l.1)));
+        match assignment(&mut value_lines, &variables) {
+            Ok((name, value)) => {
+                if !environment.contains_key(&name) {
+                    variables.insert(name, value);
+                }
+            }
+            Err((message, hint)) => {
+                let column = line.chars().count() - trimmed.chars().count() + 1;
+                let span = Span { line: index + 1, column, chars: trimmed.trim_end().chars().count() };
+                let problem = Problem::new(span, "", trimmed.trim_end(), message);
+                problems.push(match hint {
+                    Some(hint) => problem.hint(hint),
+                    None => problem,
+                });
+            }
+        }
+    }
+    if problems.is_empty() { Ok(variables) } else { Err(Problems::new(file_name, text, problems)) }
+}
+
+type Bad = (String, Option<String>);
+
+fn bad(message: &str, hint: &str) -> Bad {
+    (message.to_owned(), Some(hint.to_owned()))
+}
+
+/// Reads an assignment from its first line, and further lines where a quoted value goes on there.
+fn assignment<'t>(
+    lines: &mut impl Iterator<Item = &'t str>,
+    known: &Variables,
+) -> Result<(String, String), Bad> {
+    let line = lines.next().unwrap_or_default().trim();
+    let line = line.strip_prefix("export ").map_or(line, str::trim_start);
+    let form = || bad("not `NAME=value`", "start the line with `#` if it is a comment");
+    let (name, value) = line.split_once('=').ok_or_else(form)?;
+    let name = name.trim_end();
+    let lawful = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) || !name.chars().all(lawful) {
+        let message = format!("{} cannot name a variable", quote(name));
+        return Err((
+            message,
+            Some("a name has `A-Z`, `a-z`, `0-9` and `_` and starts with no digit".to_owned()),
+        ));
+    }
+    let value = value.trim_start();
+    let value = if let Some(value) = value.strip_prefix('\'') {
+        quoted(value, '\'', lines)?
+    } else if let Some(value) = value.strip_prefix('"') {
+        let raw = quoted(value, '"', lines)?;
+        filled(&unescaped(&raw), known)?
+    } else {
+        let end =
+            if value.starts_with('#') { Some(0) } else { value.find(" #").or_else(|| value.find("\t#")) };
+        let value = end.and_then(|end| value.get(..end)).unwrap_or(value);
+        filled(value.trim_end(), known)?
+    };
+    Ok((name.to_owned(), value))
+}
+
+fn filled(value: &str, known: &Variables) -> Result<String, Bad> {
+    fill(value, known).map_err(|wrong| (wrong.message, wrong.hint))
+}
+
+/// What stands before the closing quote, over as many lines as it takes.
+fn quoted<'t>(first: &str, quote: char, lines: &mut impl Iterator<Item = &'t str>) -> Result<String, Bad> {
+    let mut value = String::new();
+    let mut line = first;
+    loop {
+        let mut escaped = false;
+        for (index, c) in line.char_indices() {
+            if c == quote && !escaped {
+                let after = line.get(index + 1..).unwrap_or_default().trim();
+                value.push_str(line.get(..index).unwrap_or_default());
+                if after.is_empty() || after.starts_with('#') {
+                    return Ok(value);
+                }
+                return Err(bad("something follows the closing quote", "put the whole value in quotes"));
+            }
+            escaped = quote == '"' && c == '\\' && !escaped;
+        }
+        value.push_str(line);
+        value.push('\n');
+        line = lines.next().ok_or_else(|| bad("the quote is not closed", "close it, or leave it out"))?;
+    }
+}
+
+/// Resolves the escapes of double quotes. `\$` becomes `$$`, which the variables take for a dollar sign.
+fn unescaped(text: &str) -> String {
+    let mut value = String::new();
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match (c, c == '\\') {
+            (_, true) => match chars.next() {
+                Some('n') => value.push('\n'),
+                Some('t') => value.push('\t'),
+                Some('r') => value.push('\r'),
+                Some('$') => value.push_str("$$"),
+                Some(c @ ('"' | '\\')) => value.push(c),
+                Some(c) => value.extend(['\\', c]),
+                None => value.push('\\'),
+            },
+            (c, false) => value.push(c),
+        }
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::{Expect, expect};
+
+    #[track_caller]
+    #[expect(clippy::needless_pass_by_value, reason = "reads better at every call")]
+    fn check(text: &str, expected: Expect) {
+        let environment = Variables::from([("HOME".to_owned(), "/root".to_owned())]);
+        let shown = match variables(".env", text, &environment) {
+            Ok(variables) => variables.iter().map(|(name, value)| format!("{name}={value:?}\n")).collect(),
+            Err(problems) => problems.to_string(),
+        };
+        expected.assert_eq(&shown);
+    }
+
+    #[test]
+    fn values_are_read_with_quotes_comments_and_variables() {
+        check(
+            "# a comment\n\nA=1\nexport B = two words # said\nC='$A \\n #'\nD=\"x\\n\\$A $A\"\nE=\nF=\"one\ntwo\"\nG=a#b\nH=$$\nHOME=/else\n",
+            expect![[r#"
+                A="1"
+                B="two words"
+                C="$A \\n #"
+                D="x\n$A 1"
+                E=""
+                F="one\ntwo"
+                G="a#b"
+                H="$"
+                HOME="/root"
+            "#]],
+        );
+    }
+
+    #[test]
+    fn every_bad_line_is_told() {
+        check(
+            "A\n  1B=2\nC='x' y\nD=$NOPE\nE=\"open\n",
+            expect![[r#"
+            .env:1:1: not `NAME=value`
+              1 | A
+                | ^
+              hint: start the line with `#` if it is a comment
+
+            .env:2:3: `1B` cannot name a variable
+              2 |   1B=2
+                |   ^^^^
+              hint: a name has `A-Z`, `a-z`, `0-9` and `_` and starts with no digit
+
+            .env:3:1: something follows the closing quote
+              3 | C='x' y
+                | ^^^^^^^
+              hint: put the whole value in quotes
+
+            .env:4:1: the variable `NOPE` is not set
+              4 | D=$NOPE
+                | ^^^^^^^
+              hint: set it, or write `${NOPE:-default}`, or `${NOPE:-}` for an empty text
+
+            .env:5:1: the quote is not closed
+              5 | E="open
+                | ^^^^^^^
+              hint: close it, or leave it out
+        "#]],
+        );
+    }
+}

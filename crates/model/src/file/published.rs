@@ -1,0 +1,225 @@
+//! What is published about the file, made from [`super::shape`]: the JSON Schema that editors check and
+//! complete by, and the reference page.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value, json};
+
+use super::leaf::Leaf;
+use super::shape::{FILE, Form, Key, ROOT, Shape};
+use crate::name::NAME_MAX_CHARS;
+
+/// The JSON Schema (draft 2020-12) of `stead.yaml`, as text. It knows the structure and the form of single values;
+/// what values mean together only [`super::parse`] knows.
+pub fn schema() -> String {
+    let mut root = shape(ROOT);
+    if let Some(root) = root.as_object_mut() {
+        root.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
+        root.insert("title".to_owned(), json!("stead.yaml"));
+        root.insert("description".to_owned(), json!("Machines of every kind on one network, from one file."));
+        // As in Compose: for anchors, and for other programs.
+        root.insert("patternProperties".to_owned(), json!({ "^x-": {} }));
+    }
+    let mut text = serde_json::to_string_pretty(&root).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+fn shape(forms: Shape) -> Value {
+    let mut schemas: Vec<Value> = forms.iter().map(form).collect();
+    match (schemas.len(), schemas.pop()) {
+        (1, Some(schema)) => schema,
+        (_, Some(last)) => {
+            schemas.push(last);
+            json!({ "anyOf": schemas })
+        }
+        (_, None) => json!({}),
+    }
+}
+
+fn form(form: &Form) -> Value {
+    match form {
+        Form::Leaf(leaf) => value(*leaf),
+        Form::List(items) => json!({ "type": ["array", "null"], "items": shape(items) }),
+        Form::Named(of) => json!({
+            "type": ["object", "null"],
+            "propertyNames": name(),
+            "additionalProperties": shape(of),
+        }),
+        Form::Keys(keys) => {
+            let properties: Map<String, Value> =
+                keys.iter().map(|key| (key.name.to_owned(), property(key))).collect();
+            let required: Vec<&str> = keys.iter().filter(|key| key.required).map(|key| key.name).collect();
+            let kinds = if required.is_empty() { json!(["object", "null"]) } else { json!(["object"]) };
+            json!({ "type": kinds, "properties": properties, "required": required, "additionalProperties": false })
+        }
+    }
+}
+
+fn property(key: &Key) -> Value {
+    let mut schema = shape(key.shape);
+    if let Some(schema) = schema.as_object_mut() {
+        schema.insert("description".to_owned(), json!(plain(key.doc)));
+        if !key.default.is_empty() {
+            schema.insert("default".to_owned(), typed(key.default));
+        }
+    }
+    schema
+}
+
+/// Editors show descriptions as they are.
+fn plain(doc: &str) -> String {
+    doc.replace('`', "")
+}
+
+/// A default as JSON has it.
+fn typed(text: &str) -> Value {
+    match text {
+        "[default]" => json!(["default"]),
+        _ => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
+    }
+}
+
+fn name() -> Value {
+    let most = NAME_MAX_CHARS - 2;
+    json!({
+        "type": "string",
+        "pattern": format!("^[a-z]([a-z0-9-]{{0,{most}}}[a-z0-9])?$"),
+        "not": { "enum": crate::name::RESERVED },
+    })
+}
+
+/// A text of this pattern, or one with a variable, of which nothing can be said before it is filled in.
+fn pattern(pattern: &str) -> Value {
+    json!({ "type": "string", "pattern": format!("^({pattern})$|[$]") })
+}
+
+const ADDRESS: &str = "[0-9]{1,3}([.][0-9]{1,3}){3}";
+const ADDRESS6: &str = "[0-9a-fA-F:.]*:[0-9a-fA-F:.]*";
+const RANGE: &str = "[0-9]{1,5}(-[0-9]{1,5})?";
+
+fn value(leaf: Leaf) -> Value {
+    match leaf {
+        Leaf::Name => json!({ "anyOf": [name(), variable()] }),
+        Leaf::Choice(words) => {
+            let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            json!({ "anyOf": [{ "enum": words }, variable()] })
+        }
+        Leaf::Whole { min, max } => {
+            json!({ "anyOf": [{ "type": "integer", "minimum": min, "maximum": max }, pattern("[0-9]+")] })
+        }
+        Leaf::Subnet => pattern(&format!("auto|off|{ADDRESS}/[0-9]{{1,2}}")),
+        Leaf::Subnet6 => pattern(&format!("auto|off|{ADDRESS6}/64")),
+        Leaf::Address => pattern(ADDRESS),
+        Leaf::Address6 => pattern(ADDRESS6),
+        Leaf::AnyAddress => pattern(&format!("{ADDRESS}|{ADDRESS6}|\\[{ADDRESS6}\\]")),
+        Leaf::Mac => pattern("[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}"),
+        Leaf::Link => pattern("[^/: ]{1,15}"),
+        Leaf::Reach => {
+            json!({ "anyOf": [{ "enum": ["nat", "isolated"] }, pattern("bridged:[^/: ]{1,15}")] })
+        }
+        Leaf::Pool => pattern(&format!("auto|off|{ADDRESS} *- *{ADDRESS}")),
+        Leaf::Duration => pattern("([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?"),
+        Leaf::Flag => json!({ "anyOf": [{ "enum": [true, false, "true", "false"] }, variable()] }),
+        Leaf::Text => json!({ "type": ["string", "number", "boolean"] }),
+        Leaf::Port => {
+            let port = format!("((({ADDRESS}|\\[{ADDRESS6}\\]):)?{RANGE}:)?{RANGE}(/(tcp|udp))?");
+            json!({ "anyOf": [number(), pattern(&port)] })
+        }
+        Leaf::PortRange => json!({ "anyOf": [number(), pattern(RANGE)] }),
+    }
+}
+
+fn variable() -> Value {
+    json!({ "type": "string", "pattern": "[$]" })
+}
+
+fn number() -> Value {
+    json!({ "type": "integer", "minimum": 1, "maximum": 65535 })
+}
+
+/// The page `docs/stead.yaml.md`.
+pub fn reference() -> String {
+    let mut page = String::from(
+        "# stead.yaml\n\n\
+         <!-- Made from crates/model/src/file/shape.rs; `UPDATE_EXPECT=1 cargo test -p stead-model file` writes it again. -->\n\n\
+         A project is a directory with a `stead.yaml`. Every key is optional unless it says otherwise; nothing under a key\n\
+         is as good as an empty list or mapping. Keys of the outermost level that start with `x-` are left alone, which is\n\
+         where anchors (`&name`, `*name`, `<<: *name`) can stand.\n\n\
+         Values may use variables of the environment and of `.env` beside the file (the environment wins): `$VAR`, `${VAR}`,\n\
+         `${VAR:-default}`, `${VAR-default}`, `${VAR:?message}`, `${VAR?message}`, `${VAR:+other}`, `${VAR+other}`, and `$$` for a\n\
+         dollar sign. Unlike Compose, a variable that is not set and has no default is a problem; write `${VAR:-}` for an\n\
+         empty text.\n\n\
+         A name has `a-z`, `0-9` and `-`, starts with a letter and has at most 40 characters.\n",
+    );
+    let _ = writeln!(page, "Reserved: {}.", crate::name::RESERVED.map(|name| format!("`{name}`")).join(", "));
+    page.push_str(
+        "\nEditors complete and check the file by [stead.schema.json](stead.schema.json): start the file with\n\
+         `# yaml-language-server: $schema=` and its path.\n\n\
+         ```yaml\n",
+    );
+    page.push_str(EXAMPLE);
+    page.push_str("```\n");
+    section(&mut page, "", FILE);
+    page
+}
+
+/// The example of the reference page, which tests read.
+pub(crate) const EXAMPLE: &str = "\
+name: shop
+defaults: { driver: external }
+networks:
+  lan:
+    subnet: 10.0.5.0/24
+    joins: [back]
+  back:
+    reach: isolated
+machines:
+  web:
+    kind: container
+    networks:
+      lan: { address: 10.0.5.7, aliases: [www] }
+      back: {}
+    ports: [\"${WEB_PORT:-8080}:80\"]
+    depends_on: [db]
+  db:
+    kind: vm
+    networks: [back]
+volumes: [data]
+";
+
+fn section(page: &mut String, path: &str, keys: &[Key]) {
+    let title = if path.is_empty() { "The file".to_owned() } else { format!("`{path}`") };
+    let _ = write!(page, "\n## {title}\n\n| key | what | default | example |\n|---|---|---|---|\n");
+    for key in keys {
+        let words = key.shape.iter().filter_map(choices).collect::<String>();
+        let needed = if key.required { " **Required.**" } else { "" };
+        let default = if key.default.is_empty() { String::new() } else { format!("`{}`", key.default) };
+        let _ =
+            writeln!(page, "| `{}` | {}{words}{needed} | {default} | `{}` |", key.name, key.doc, key.example);
+    }
+    for key in keys {
+        let path = if path.is_empty() { key.name.to_owned() } else { format!("{path}.{}", key.name) };
+        for form in key.shape {
+            inner(page, &path, form);
+        }
+    }
+}
+
+fn inner(page: &mut String, path: &str, form: &Form) {
+    match form {
+        Form::Keys(keys) if !keys.is_empty() => section(page, path, keys),
+        Form::Named(of) => of.iter().for_each(|form| inner(page, &format!("{path}.<name>"), form)),
+        Form::List(of) => of.iter().for_each(|form| inner(page, &format!("{path}[]"), form)),
+        Form::Keys(_) | Form::Leaf(_) => {}
+    }
+}
+
+fn choices(form: &Form) -> Option<String> {
+    match form {
+        Form::Leaf(Leaf::Choice(words)) => {
+            Some(words.iter().map(|(word, doc)| format!("<br>`{word}`: {doc}.")).collect())
+        }
+        Form::Leaf(_) | Form::List(_) | Form::Keys(_) | Form::Named(_) => None,
+    }
+}

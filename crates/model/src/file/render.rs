@@ -1,0 +1,121 @@
+//! A project to the text of a file that reads back as the same project.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use crate::name::Name;
+use crate::project::{Addressing, Dhcp, Guard, Machine, Network, Nic, Pool, Project, Subnet};
+
+/// The text of a `stead.yaml`, with everything said and nothing left to defaults.
+pub fn render(project: &Project) -> String {
+    let mut text = format!("name: {}\n", name(&project.name));
+    if !project.networks.is_empty() {
+        text.push_str("networks:\n");
+    }
+    for (of, network) in &project.networks {
+        let _ = writeln!(text, "  {}:", name(of));
+        render_network(&mut text, network);
+    }
+    if !project.machines.is_empty() {
+        text.push_str("machines:\n");
+    }
+    for (of, machine) in &project.machines {
+        let _ = writeln!(text, "  {}:", name(of));
+        render_machine(&mut text, machine);
+    }
+    if !project.volumes.is_empty() {
+        let _ = writeln!(text, "volumes: {}", list(&project.volumes));
+    }
+    text
+}
+
+/// Names like `no` or `null` mean something else to YAML, or to some readers of it.
+fn name(name: &Name) -> String {
+    match name.as_str() {
+        "null" | "true" | "false" | "yes" | "no" | "on" | "off" | "y" | "n" => format!("\"{name}\""),
+        _ => name.to_string(),
+    }
+}
+
+fn list(names: &BTreeSet<Name>) -> String {
+    format!("[{}]", names.iter().map(name).collect::<Vec<_>>().join(", "))
+}
+
+/// Any text in double quotes, safe from YAML and from variables. JSON's escapes are YAML's too.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string().replace('$', "$$")
+}
+
+fn render_network(text: &mut String, network: &Network) {
+    if network.addressing != Addressing::None {
+        render_subnet(text, "subnet", network.subnet);
+        render_subnet(text, "subnet6", network.subnet6);
+    }
+    let addressing = match &network.addressing {
+        Addressing::Managed(_) => "managed",
+        Addressing::Static => "static",
+        Addressing::None => "none",
+    };
+    let reach = quoted(&network.reach.to_string());
+    let _ = writeln!(text, "    addressing: {addressing}\n    reach: {reach}\n    mtu: {}", network.mtu);
+    if !network.joins.is_empty() {
+        let _ = writeln!(text, "    joins: {}", list(&network.joins));
+    }
+    if let Addressing::Managed(Dhcp { pool, lease_s, slaac }) = &network.addressing {
+        let pool = match pool {
+            Pool::Auto => "auto".to_owned(),
+            Pool::Off => "off".to_owned(),
+            Pool::Range(first, last) => format!("{first}-{last}"),
+        };
+        let _ = writeln!(text, "    dhcp: {{ pool: {pool}, lease: {lease_s}s, slaac: {slaac} }}");
+    }
+    if let Some(boot) = &network.boot {
+        let server = boot.server.map_or_else(String::new, |server| format!(", server: \"{server}\""));
+        let _ = writeln!(text, "    boot: {{ file: {}{server} }}", quoted(&boot.file));
+    }
+}
+
+fn render_subnet<T: std::fmt::Display>(text: &mut String, key: &str, subnet: Subnet<T>) {
+    let _ = match subnet {
+        Subnet::Auto => writeln!(text, "    {key}: auto"),
+        Subnet::Off => writeln!(text, "    {key}: off"),
+        Subnet::Given(net) => writeln!(text, "    {key}: {net}"),
+    };
+}
+
+fn render_machine(text: &mut String, machine: &Machine) {
+    let _ = writeln!(text, "    kind: {}\n    driver: {}", machine.kind, machine.driver);
+    if machine.nics.is_empty() {
+        text.push_str("    networks: []\n");
+    } else {
+        text.push_str("    networks:\n");
+    }
+    for nic in &machine.nics {
+        let _ = writeln!(text, "      {}: {}", name(&nic.network), render_nic(nic));
+    }
+    if !machine.ports.is_empty() {
+        text.push_str("    ports:\n");
+    }
+    for port in &machine.ports {
+        let (bind, protocol) = (port.bind, port.bind.protocol);
+        let socket = std::net::SocketAddr::new(bind.address, bind.port);
+        let _ = writeln!(text, "      - \"{socket}:{}/{protocol}\"", port.target);
+    }
+    if !machine.depends_on.is_empty() {
+        let _ = writeln!(text, "    depends_on: {}", list(&machine.depends_on));
+    }
+}
+
+fn render_nic(nic: &Nic) -> String {
+    let mut keys = Vec::new();
+    keys.extend(nic.address.map(|address| format!("address: {address}")));
+    keys.extend(nic.address6.map(|address| format!("address6: \"{address}\"")));
+    keys.extend(nic.mac.map(|mac| format!("mac: \"{mac}\"")));
+    if !nic.aliases.is_empty() {
+        keys.push(format!("aliases: {}", list(&nic.aliases)));
+    }
+    if nic.guard == Guard::Off {
+        keys.push("guard: off".to_owned());
+    }
+    if keys.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", keys.join(", ")) }
+}

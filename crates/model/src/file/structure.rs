@@ -1,0 +1,108 @@
+//! Checks a tree against the table of [`super::shape`], whatever it means: keys that exist, the kinds of
+//! value, each value's own form.
+
+use super::join;
+use super::leaf::{Leaf, Wrong};
+use super::problem::{Problem, nearest, quote};
+use super::shape::{Form, Key, Shape};
+use super::yaml::{Entry, Node, Value};
+
+/// Reports all that is wrong with `node`, which stands at `path`.
+pub(crate) fn check(node: &Node, shape: Shape, path: &str, problems: &mut Vec<Problem>) {
+    for form in shape {
+        match (form, &node.value) {
+            (_, Value::Unknown) => return,
+            (Form::Leaf(leaf), Value::Scalar(text)) => {
+                if let Err(wrong) = leaf.check(text) {
+                    problems.push(wrong.at(node.span, path, text));
+                }
+                return;
+            }
+            (Form::List(items), Value::Sequence(nodes)) => {
+                for (index, node) in nodes.iter().enumerate() {
+                    check(node, items, &format!("{path}[{index}]"), problems);
+                }
+                return;
+            }
+            (Form::Keys(keys), Value::Mapping(entries)) => {
+                return mapping(node, entries, keys, path, problems);
+            }
+            // Nothing there stands for an empty list or mapping, if that is enough.
+            (Form::Keys(keys), Value::Null) => return mapping(node, &[], keys, path, problems),
+            (Form::List(_) | Form::Named(_), Value::Null) => return,
+            (Form::Named(shape), Value::Mapping(entries)) => {
+                for entry in entries {
+                    let path = join(path, &entry.key);
+                    if let Err(wrong) = Leaf::Name.check(&entry.key) {
+                        problems.push(wrong.at(entry.key_span, &path, &entry.key));
+                    }
+                    check(&entry.node, shape, &path, problems);
+                }
+                return;
+            }
+            (
+                Form::Leaf(_) | Form::List(_) | Form::Keys(_) | Form::Named(_),
+                Value::Null | Value::Scalar(_) | Value::Sequence(_) | Value::Mapping(_),
+            ) => {}
+        }
+    }
+    problems.push(unfit(node, shape, path));
+}
+
+fn mapping(node: &Node, entries: &[Entry], keys: &[Key], path: &str, problems: &mut Vec<Problem>) {
+    for entry in entries {
+        let inner = join(path, &entry.key);
+        match keys.iter().find(|key| key.name == entry.key) {
+            Some(key) => check(&entry.node, key.shape, &inner, problems),
+            None if path.is_empty() && entry.key.starts_with("x-") => {}
+            None => problems.push(unknown(&entry.key, keys, path).at(entry.key_span, &inner, &entry.key)),
+        }
+    }
+    for key in keys.iter().filter(|key| key.required) {
+        if !entries.iter().any(|entry| entry.key == key.name) {
+            let wrong = Wrong::new(format!("the key `{}` is missing", key.name));
+            problems
+                .push(wrong.hint(format!("write `{}: {}`", key.name, key.example)).at(node.span, path, ""));
+        }
+    }
+}
+
+fn unknown(key: &str, keys: &[Key], path: &str) -> Wrong {
+    let wrong = Wrong::new(format!("there is no key {} here", quote(key)));
+    let names = || keys.iter().map(|key| key.name);
+    match nearest(key, names()) {
+        Some(name) => wrong.hint(format!("did you mean `{name}`?")),
+        None if keys.is_empty() => wrong.hint("nothing can be said here yet"),
+        None if path.is_empty() && nearest(key, ["services"]).is_some() => {
+            wrong.hint("the services of Compose are `machines` here")
+        }
+        None => wrong.hint(format!("there are {}", names().collect::<Vec<_>>().join(", "))),
+    }
+}
+
+fn unfit(node: &Node, shape: Shape, path: &str) -> Problem {
+    let wanted: Vec<&str> = shape
+        .iter()
+        .map(|form| match form {
+            Form::Leaf(_) => "a single value",
+            Form::List(_) => "a list",
+            Form::Keys(_) | Form::Named(_) => "a mapping",
+        })
+        .collect();
+    let (found, text) = match &node.value {
+        Value::Null | Value::Unknown => ("nothing", ""),
+        Value::Scalar(text) => ("", text.as_str()),
+        Value::Sequence(_) => ("a list", ""),
+        Value::Mapping(_) => ("a mapping", ""),
+    };
+    let found = if found.is_empty() { quote(text) } else { found.to_owned() };
+    let place = if path.is_empty() { "the file".to_owned() } else { quote(path) };
+    let message = format!("{place} takes {}, not {found}", wanted.join(" or "));
+    let problem = Problem::new(node.span, path, text, message);
+    match (shape.first(), &node.value) {
+        (Some(Form::List(_)), Value::Scalar(text)) => {
+            problem.hint(format!("write `[{}]`", quote(text).trim_matches('`')))
+        }
+        _ => problem,
+    }
+}

@@ -1,0 +1,296 @@
+//! What holds for all files: nothing panics, projects read back, and the schema agrees with the parser.
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test that meets a new variant fails")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use proptest::prelude::*;
+use regex_automata::nfa::thompson::pikevm::PikeVM;
+use serde_json::Value as Json;
+
+use super::super::published::EXAMPLE;
+use super::super::yaml::{self, Node, Value};
+use super::read;
+use crate::file::{Variables, render, schema, variables};
+use crate::project::*;
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_refused(text in "\\PC*|[ -~\n\t:&*\\[\\]{}#'\"|>!$-]{0,200}") {
+        if let Err(problems) = read(&text) {
+            prop_assert!(!problems.problems.is_empty());
+            prop_assert!(!problems.to_string().contains(|c: char| c.is_control() && c != '\n'));
+        }
+        let _ = variables(".env", &text, &Variables::new());
+    }
+
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = read(&String::from_utf8_lossy(&bytes));
+    }
+
+    #[test]
+    fn a_damaged_example_is_read_or_refused(at in 0..EXAMPLE.len(), cut in 0_usize..20, put in "[\\PC\n\t]{0,4}") {
+        let mut text = EXAMPLE.to_owned();
+        text.replace_range(at..(at + cut).min(EXAMPLE.len()), &put);
+        if let Err(problems) = read(&text) {
+            prop_assert!(!problems.problems.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_project_reads_back_from_its_own_text(project in projects()) {
+        let text = render(&project);
+        match read(&text) {
+            Ok(parsed) => prop_assert_eq!(parsed.project, project),
+            Err(problems) => prop_assert!(false, "{text}\n{problems}"),
+        }
+        prop_assert!(valid(&text), "the schema refuses\n{text}");
+    }
+}
+
+fn networks() -> impl Strategy<Value = Network> {
+    let reach =
+        prop_oneof![Just(Reach::Nat), Just(Reach::Isolated), Just(Reach::Bridged("e$0,#".parse().unwrap()))];
+    let pool = prop_oneof![Just(Pool::Auto), Just(Pool::Off)];
+    let boot = proptest::option::of(("[ -~é]{1,30}", proptest::option::of(any::<bool>()))).prop_map(|boot| {
+        boot.map(|(file, server)| Boot {
+            file,
+            server: server.map(|v4| if v4 { "10.0.0.9" } else { "fd00::9" }.parse().unwrap()),
+        })
+    });
+    (0..3, reach, 0..3_usize, 0..2_usize, 1280..=9216_u16, pool, 60..=86_400_u32, any::<bool>(), boot)
+        .prop_map(|(mode, reach, v4, v6, mtu, pool, lease_s, slaac, boot)| {
+            let v4 = [Subnet::Auto, Subnet::Given("10.0.0.0/24".parse().unwrap()), Subnet::Off][v4];
+            let v6 = [Subnet::Auto, Subnet::Given("fd00::/64".parse().unwrap())][v6];
+            let joins = BTreeSet::new();
+            match mode {
+                0 => Network {
+                    addressing: Addressing::Managed(Dhcp { pool, lease_s, slaac }),
+                    reach,
+                    subnet: v4,
+                    subnet6: v6,
+                    mtu,
+                    joins,
+                    boot,
+                },
+                1 => Network {
+                    addressing: Addressing::Static,
+                    reach,
+                    subnet: v4,
+                    subnet6: v6,
+                    mtu,
+                    joins,
+                    boot: None,
+                },
+                _ => {
+                    let reach = if reach == Reach::Nat { Reach::Isolated } else { reach };
+                    Network {
+                        addressing: Addressing::None,
+                        reach,
+                        subnet: Subnet::Off,
+                        subnet6: Subnet::Off,
+                        mtu,
+                        joins,
+                        boot: None,
+                    }
+                }
+            }
+        })
+}
+
+/// Up to five networks and as many machines, each with its own part of what may not be taken twice.
+fn projects() -> impl Strategy<Value = Project> {
+    let networks = proptest::collection::vec(networks(), 0..5);
+    let machines = proptest::collection::vec((any::<[bool; 8]>(), 0..3_usize), 0..5);
+    (networks, machines).prop_map(|(list, choices)| {
+        // Names that YAML takes for something else, too.
+        let names = ["null", "no", "lan", "y", "default"].map(|name| name.parse().unwrap());
+        let mut networks = BTreeMap::new();
+        for (index, mut network) in list.into_iter().enumerate() {
+            let third = u8::try_from(index).unwrap();
+            if let Subnet::Given(net) = &mut network.subnet {
+                *net = ipnet::Ipv4Net::new(Ipv4Addr::new(10, 0, third, 0), 24).unwrap();
+            }
+            if let Subnet::Given(net) = &mut network.subnet6 {
+                *net =
+                    ipnet::Ipv6Net::new(Ipv6Addr::new(0xfd00, 0, 0, third.into(), 0, 0, 0, 0), 64).unwrap();
+            }
+            networks.insert(crate::name::Name::clone(&names[index]), network);
+        }
+        let mut machines = BTreeMap::new();
+        let mut before: BTreeSet<crate::name::Name> = BTreeSet::new();
+        for (index, (flags, kind)) in choices.into_iter().enumerate() {
+            let last = u8::try_from(index).unwrap() + 2;
+            let mut nics = Vec::new();
+            for (name, network) in networks.iter().rev().filter(|_| flags[0]) {
+                let address = match network.subnet {
+                    Subnet::Given(net) if flags[1] => crate::address::nth4(net, last.into()),
+                    _ => None,
+                };
+                let address6 = match network.subnet6 {
+                    Subnet::Given(net) if flags[2] => crate::address::nth6(net, last.into()),
+                    _ => None,
+                };
+                let mac = flags[3].then(|| crate::address::Mac::derived(&[name.as_str(), &last.to_string()]));
+                let aliases = if flags[4] {
+                    BTreeSet::from([format!("alias{last}").parse().unwrap()])
+                } else {
+                    BTreeSet::new()
+                };
+                let guard = if flags[5] { Guard::On } else { Guard::Off };
+                nics.push(Nic { network: name.clone(), address, address6, mac, aliases, guard });
+            }
+            let reached = nics.iter().any(|nic| networks[&nic.network].addressing != Addressing::None);
+            let address = if flags[6] { "::" } else { "127.0.0.1" }.parse().unwrap();
+            let bind = Bind {
+                protocol: if flags[5] { Protocol::Tcp } else { Protocol::Udp },
+                address,
+                port: u16::from(last),
+            };
+            let ports = if reached { vec![Port { bind, target: 80 }] } else { Vec::new() };
+            let kind = [Kind::Container, Kind::Microvm, Kind::Vm][kind];
+            let depends_on = if flags[7] { before.clone() } else { BTreeSet::new() };
+            let name: crate::name::Name = format!("m{index}").parse().unwrap();
+            before.insert(name.clone());
+            machines.insert(name, Machine { kind, driver: Driver::External, nics, ports, depends_on });
+        }
+        Project { name: "on".parse().unwrap(), networks, machines, volumes: names.into_iter().collect() }
+    })
+}
+
+#[test]
+fn the_schema_and_the_parser_agree() {
+    let agree = [
+        (EXAMPLE, true),
+        ("", true),
+        ("x-any: {a: [1]}\nvolumes: {a: , b: {}}\n", true),
+        ("networks: {a: {reach: {bridged: eth0}, addressing: none}, b: }\n", true),
+        (
+            "networks: {a: {mtu: \"${PORT}\", subnet: \"${S:-auto}\", dhcp: {slaac: true, lease: 1h30m}}}\n",
+            true,
+        ),
+        (
+            "machines: {a: {kind: vm, driver: external, ports: [80, \"[::1]:1-2:3-4/udp\", {target: 80, address: \"::\"}]}}\n",
+            true,
+        ),
+        ("netwroks: {}\n", false),
+        ("- a\n", false),
+        ("name: [a]\n", false),
+        ("name: Shop\n", false),
+        ("name: gateway\n", false),
+        ("networks: {Lan: {}}\n", false),
+        ("networks: {a: {subnet: nat}}\n", false),
+        ("networks: {a: {subnet6: fd00::/48}}\n", false),
+        ("networks: {a: {mtu: 12}}\n", false),
+        ("networks: {a: {mtu: big}}\n", false),
+        ("networks: {a: {reach: {}}}\n", false),
+        ("networks: {a: {reach: {bridge: eth0}}}\n", false),
+        ("networks: {a: {boot: }}\n", false),
+        ("networks: {a: {dhcp: {lease: soon}}}\n", false),
+        ("networks: {a: {dhcp: {slaac: maybe}}}\n", false),
+        ("networks: {a: {joins: b}}\n", false),
+        ("machines: {a: {kind: pod}}\n", false),
+        ("machines: {a: {kind: vm, driver: external, networks: {default: {mac: x}}}}\n", false),
+        ("machines: {a: {kind: vm, driver: external, ports: {a: 1}}}\n", false),
+        ("machines: {a: {kind: vm, driver: external, ports: [http]}}\n", false),
+        ("machines: {a: {kind: vm, driver: external, ports: [{port: 1}]}}\n", false),
+        ("volumes: {a: {size: 1}}\n", false),
+    ];
+    for (text, expected) in agree {
+        let parsed = read(text);
+        assert_eq!(
+            parsed.is_ok(),
+            expected,
+            "the parser\n{text}{}",
+            parsed.err().map_or(String::new(), |p| p.to_string())
+        );
+        assert_eq!(valid(text), expected, "the schema\n{text}");
+    }
+}
+
+/// Whether the published schema takes a file, as an editor would see it.
+fn valid(text: &str) -> bool {
+    let tree = yaml::parse(text, &mut Vec::new()).unwrap();
+    accepts(&serde_json::from_str(&schema()).unwrap(), &json(&tree))
+}
+
+/// A tree as YAML 1.2 readers make it of plain scalars.
+fn json(node: &Node) -> Json {
+    match &node.value {
+        Value::Null | Value::Unknown => Json::Null,
+        Value::Scalar(text) => match serde_json::from_str(text) {
+            Ok(value @ (Json::Number(_) | Json::Bool(_))) => value,
+            _ => Json::from(text.as_str()),
+        },
+        Value::Sequence(items) => items.iter().map(json).collect(),
+        Value::Mapping(entries) => {
+            entries.iter().map(|entry| (entry.key.clone(), json(&entry.node))).collect()
+        }
+    }
+}
+
+/// JSON Schema, as far as ours goes; an unknown keyword fails the test.
+fn accepts(schema: &Json, value: &Json) -> bool {
+    let object = schema.as_object().unwrap();
+    object.iter().all(|(keyword, rule)| match keyword.as_str() {
+        "$schema" | "title" | "description" | "default" => true,
+        // Judged with `additionalProperties`.
+        "properties" | "patternProperties" => true,
+        "anyOf" => rule.as_array().unwrap().iter().any(|schema| accepts(schema, value)),
+        "not" => !accepts(rule, value),
+        "enum" => rule.as_array().unwrap().contains(value),
+        "type" => match rule {
+            Json::Array(kinds) => kinds.iter().any(|kind| is(kind, value)),
+            kind => is(kind, value),
+        },
+        "minimum" => value.as_i64().is_none_or(|number| number >= rule.as_i64().unwrap()),
+        "maximum" => value.as_i64().is_none_or(|number| number <= rule.as_i64().unwrap()),
+        "pattern" => value.as_str().is_none_or(|text| matches(rule, text)),
+        "items" => value.as_array().is_none_or(|items| items.iter().all(|item| accepts(rule, item))),
+        "required" => value
+            .as_object()
+            .is_none_or(|o| rule.as_array().unwrap().iter().all(|key| o.contains_key(key.as_str().unwrap()))),
+        "propertyNames" => {
+            value.as_object().is_none_or(|o| o.keys().all(|key| accepts(rule, &Json::from(key.as_str()))))
+        }
+        "additionalProperties" => {
+            value.as_object().is_none_or(|o| o.iter().all(|(key, value)| property(object, rule, key, value)))
+        }
+        other => panic!("the schema has `{other}`, which this test does not know"),
+    })
+}
+
+fn property(schema: &serde_json::Map<String, Json>, additional: &Json, key: &str, value: &Json) -> bool {
+    if let Some(schema) = schema.get("properties").and_then(|properties| properties.get(key)) {
+        return accepts(schema, value);
+    }
+    let patterns = schema.get("patternProperties").and_then(Json::as_object);
+    if let Some((_, schema)) =
+        patterns.into_iter().flatten().find(|(pattern, _)| matches(&Json::from(pattern.as_str()), key))
+    {
+        return accepts(schema, value);
+    }
+    match additional {
+        Json::Bool(allowed) => *allowed,
+        schema => accepts(schema, value),
+    }
+}
+
+fn is(kind: &Json, value: &Json) -> bool {
+    match kind.as_str().unwrap() {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "null" => value.is_null(),
+        "string" => value.is_string(),
+        "integer" => value.is_i64(),
+        "number" => value.is_number(),
+        "boolean" => value.is_boolean(),
+        other => panic!("the schema has the type `{other}`, which this test does not know"),
+    }
+}
+
+fn matches(pattern: &Json, text: &str) -> bool {
+    let regex = PikeVM::new(pattern.as_str().unwrap()).unwrap();
+    regex.is_match(&mut regex.create_cache(), text)
+}

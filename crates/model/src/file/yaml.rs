@@ -1,0 +1,281 @@
+//! YAML text to a tree with places. Scalars stay text: whether `no`, `on` or `010` means something is
+//! for the key to say, not for YAML. Anchors, aliases and merge keys are resolved here, within limits.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use saphyr_parser::{Event, Parser, ScalarStyle, StrInput};
+
+use super::problem::{Problem, Span, quote};
+
+/// A place in the tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Node {
+    pub(crate) span: Span,
+    pub(crate) value: Value,
+}
+
+/// What stands there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Value {
+    /// `~`, `null` or nothing at all.
+    Null,
+    /// Its variables could not be filled in, which was reported.
+    Unknown,
+    Scalar(String),
+    Sequence(Vec<Node>),
+    Mapping(Vec<Entry>),
+}
+
+/// A key and what stands under it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    pub(crate) key_span: Span,
+    pub(crate) node: Node,
+}
+
+/// A project of a thousand machines takes a tenth of this.
+const FILE_MAX_BYTES: usize = 1 << 20;
+
+/// After aliases were replaced by what they stand for, so that a few lines cannot fill the memory.
+const NODES_MAX: usize = 100_000;
+
+/// The file has six levels; what is ignored (`x-…`) may have some more. Bounds our recursion.
+const DEPTH_MAX: usize = 32;
+
+/// Why a text is no tree: the syntax is wrong, or a limit is passed. Nothing more can be said about it.
+type Fatal = Box<Problem>;
+
+/// Reads the one document of `text`. Problems that leave a tree go to `problems`.
+pub(crate) fn parse(text: &str, problems: &mut Vec<Problem>) -> Result<Node, Fatal> {
+    if text.len() > FILE_MAX_BYTES {
+        let message = format!("the file has {} bytes; the limit is {FILE_MAX_BYTES}", text.len());
+        return Err(fatal(Span { line: 1, column: 1, chars: 0 }, "", message));
+    }
+    let parser = Parser::new_from_str(text);
+    let mut reader = Reader { text, parser, anchors: BTreeMap::new(), nodes: 0, problems };
+    reader.document()
+}
+
+struct Reader<'t, 'p> {
+    text: &'t str,
+    parser: Parser<'t, StrInput<'t>>,
+    anchors: BTreeMap<usize, Anchor>,
+    nodes: usize,
+    problems: &'p mut Vec<Problem>,
+}
+
+/// What an alias stands for.
+struct Anchor {
+    node: Node,
+    nodes: usize,
+    height: usize,
+}
+
+fn fatal(span: Span, text: &str, message: impl Into<String>) -> Fatal {
+    Box::new(Problem::new(span, "", text, message))
+}
+
+fn place(span: &saphyr_parser::Span) -> Span {
+    let (start, end) = (&span.start, &span.end);
+    let chars = if start.line() == end.line() { end.col().saturating_sub(start.col()) } else { 0 };
+    Span { line: start.line(), column: start.col() + 1, chars }
+}
+
+impl<'t> Reader<'t, '_> {
+    fn next(&mut self) -> Result<(Event<'t>, Span), Fatal> {
+        match self.parser.next_event() {
+            Some(Ok((event, span))) => Ok((event, place(&span))),
+            Some(Err(error)) => {
+                let (line, column) = (error.marker().line(), error.marker().col() + 1);
+                let span = Span { line, column, chars: 0 };
+                let mut problem = Problem::new(span, "", "", format!("not YAML: {}", error.info()));
+                if self.indented_by_tab(line) {
+                    problem = problem.hint("indent with spaces, not with tabs");
+                } else if self
+                    .text
+                    .lines()
+                    .nth(line.saturating_sub(1))
+                    .is_some_and(|line| line.contains("${"))
+                {
+                    problem = problem.hint("within `{ }` and `[ ]` a value with `${…}` stands in quotes");
+                }
+                Err(Box::new(problem))
+            }
+            None => Ok((Event::StreamEnd, Span::default())),
+        }
+    }
+
+    fn indented_by_tab(&self, line: usize) -> bool {
+        let near = self.text.lines().skip(line.saturating_sub(2)).take(2);
+        near.into_iter().any(|line| line.chars().take_while(|c| c.is_whitespace()).any(|c| c == '\t'))
+    }
+
+    fn document(&mut self) -> Result<Node, Fatal> {
+        let mut root = None;
+        loop {
+            let (event, span) = self.next()?;
+            match event {
+                Event::StreamEnd => break,
+                Event::DocumentStart(_) if root.is_some() => {
+                    return Err(fatal(span, "", "a second document starts here; the file holds one"));
+                }
+                Event::DocumentStart(_) => {
+                    let (event, span) = self.next()?;
+                    root = Some(self.node(event, span, 0)?);
+                }
+                Event::Nothing
+                | Event::StreamStart
+                | Event::DocumentEnd
+                | Event::Alias(_)
+                | Event::Scalar(..)
+                | Event::SequenceStart(..)
+                | Event::SequenceEnd
+                | Event::MappingStart(..)
+                | Event::MappingEnd => {}
+            }
+        }
+        let start = Span { line: 1, column: 1, chars: 0 };
+        Ok(root.unwrap_or(Node { span: start, value: Value::Null }))
+    }
+
+    fn node(&mut self, event: Event<'t>, span: Span, depth: usize) -> Result<Node, Fatal> {
+        let before = self.nodes;
+        self.spend(1, depth, span)?;
+        let (value, anchor, tag) = match event {
+            Event::Alias(id) => return self.alias(id, span, depth),
+            Event::Scalar(text, style, anchor, tag) => (scalar(&text, style), anchor, tag),
+            Event::SequenceStart(anchor, tag) => (self.sequence(depth)?, anchor, tag),
+            Event::MappingStart(anchor, tag) => (self.mapping(depth)?, anchor, tag),
+            Event::Nothing
+            | Event::StreamStart
+            | Event::StreamEnd
+            | Event::DocumentStart(_)
+            | Event::DocumentEnd
+            | Event::SequenceEnd
+            | Event::MappingEnd => return Err(fatal(span, "", "not YAML: a value is missing")),
+        };
+        if tag.is_some() {
+            let problem = Problem::new(span, "", "", "tags (`!…`) mean nothing here");
+            self.problems.push(problem.hint("leave it out"));
+        }
+        let node = Node { span, value };
+        if anchor > 0 {
+            let nodes = self.nodes - before;
+            // The copy that is kept counts too: anchors within anchors are kept several times.
+            self.spend(nodes, depth, span)?;
+            let height = height(&node);
+            self.anchors.insert(anchor, Anchor { node: node.clone(), nodes, height });
+        }
+        Ok(node)
+    }
+
+    fn spend(&mut self, nodes: usize, depth: usize, span: Span) -> Result<(), Fatal> {
+        self.nodes += nodes;
+        if self.nodes > NODES_MAX {
+            return Err(fatal(
+                span,
+                "",
+                format!("the file has more than {NODES_MAX} values, aliases resolved"),
+            ));
+        }
+        if depth > DEPTH_MAX {
+            return Err(fatal(span, "", format!("more than {DEPTH_MAX} levels within each other")));
+        }
+        Ok(())
+    }
+
+    fn alias(&mut self, id: usize, span: Span, depth: usize) -> Result<Node, Fatal> {
+        let Some(anchor) = self.anchors.get(&id) else {
+            return Err(fatal(span, "", "an alias cannot stand within what it stands for"));
+        };
+        // The places stay those of the anchor: there the text stands that may be wrong.
+        let (node, nodes, height) = (anchor.node.clone(), anchor.nodes, anchor.height);
+        self.spend(nodes, depth + height, span)?;
+        Ok(node)
+    }
+
+    fn sequence(&mut self, depth: usize) -> Result<Value, Fatal> {
+        let mut items = Vec::new();
+        loop {
+            match self.next()? {
+                (Event::SequenceEnd, _) => return Ok(Value::Sequence(items)),
+                (event, span) => items.push(self.node(event, span, depth + 1)?),
+            }
+        }
+    }
+
+    fn mapping(&mut self, depth: usize) -> Result<Value, Fatal> {
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+        let mut merged = Vec::new();
+        loop {
+            let (event, key_span) = self.next()?;
+            if event == Event::MappingEnd {
+                break;
+            }
+            let merge = matches!(&event, Event::Scalar(text, ScalarStyle::Plain, _, _) if text == "<<");
+            let name = if let Event::Scalar(text, ..) = &event { Some(text.to_string()) } else { None };
+            let key = self.node(event, key_span, depth + 1)?;
+            let (event, span) = self.next()?;
+            let mut node = self.node(event, span, depth + 1)?;
+            if node.value == Value::Null && node.span.chars == 0 {
+                // Nothing stands there; the parser's place for it is the token after.
+                node.span = key.span;
+            }
+            let key = match (name, key.value) {
+                (Some(_), _) if merge => {
+                    merged.push(node);
+                    continue;
+                }
+                (Some(name), _) | (None, Value::Scalar(name)) => name,
+                (None, Value::Null | Value::Unknown | Value::Sequence(_) | Value::Mapping(_)) => {
+                    self.problems.push(Problem::new(key_span, "", "", "a key must be text"));
+                    continue;
+                }
+            };
+            if let Some(first) = seen.get(&key) {
+                let message = format!("the key {} stands here twice", quote(&key));
+                let hint = format!("it stands first in line {first}");
+                self.problems.push(Problem::new(key_span, "", &key, message).hint(hint));
+                continue;
+            }
+            seen.insert(key.clone(), key_span.line);
+            entries.push(Entry { key, key_span, node });
+        }
+        for node in merged {
+            self.merge(&mut entries, node);
+        }
+        Ok(Value::Mapping(entries))
+    }
+
+    /// Adds what `<<` brings: a mapping or a list of mappings, earlier ones first; own keys win.
+    fn merge(&mut self, entries: &mut Vec<Entry>, from: Node) {
+        let mut had: BTreeSet<String> = entries.iter().map(|entry| entry.key.clone()).collect();
+        let sources = match from.value {
+            Value::Sequence(nodes) => nodes,
+            Value::Mapping(_) | Value::Scalar(_) | Value::Null | Value::Unknown => vec![from],
+        };
+        for source in sources {
+            let Value::Mapping(more) = source.value else {
+                let message = "`<<` takes a mapping or a list of mappings";
+                self.problems.push(Problem::new(source.span, "", "", message).hint("write `<<: *name`"));
+                continue;
+            };
+            entries.extend(more.into_iter().filter(|entry| had.insert(entry.key.clone())));
+        }
+    }
+}
+
+fn scalar(text: &str, style: ScalarStyle) -> Value {
+    let null = style == ScalarStyle::Plain && matches!(text, "" | "~" | "null" | "Null" | "NULL");
+    if null { Value::Null } else { Value::Scalar(text.to_owned()) }
+}
+
+fn height(node: &Node) -> usize {
+    match &node.value {
+        Value::Null | Value::Unknown | Value::Scalar(_) => 0,
+        Value::Sequence(items) => 1 + items.iter().map(height).max().unwrap_or(0),
+        Value::Mapping(entries) => 1 + entries.iter().map(|entry| height(&entry.node)).max().unwrap_or(0),
+    }
+}
