@@ -5,10 +5,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
 
-use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+use rustix::pipe::{PipeFlags, pipe_with};
 
-/// How much one pipe takes. Measured over a veth and a bridge; see docs/decisions/0030-splice.md.
-pub(super) const PIPE_BYTES: usize = 256 * 1024;
+/// How much passes at once: the size a pipe is born with. Larger ones were no faster when measured, and
+/// ordinary users have a budget for them; see docs/decisions/0030-splice.md.
+pub(super) const PIPE_BYTES: usize = 64 * 1024;
 
 /// How many empty pipes are kept for the next transfer; more than this many at once are closed after use.
 const KEPT_MAX: usize = 16;
@@ -34,11 +35,6 @@ impl Pipes {
             return Ok(pipe);
         }
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        // Ordinary users have a budget (fs.pipe-user-pages-soft): beyond it a pipe keeps the size it was
-        // born with, which is slower and no less right.
-        if let Err(error) = fcntl_setpipe_size(&write, PIPE_BYTES) {
-            tracing::trace!(%error, "a pipe keeps its size");
-        }
         Ok(Pipe { read, write })
     }
 
