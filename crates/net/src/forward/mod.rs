@@ -36,6 +36,9 @@ use pump::Carried;
 /// The descriptors that connections leave for all else the process does: listeners, pipes, services, files.
 const RESERVED_DESCRIPTORS: u64 = 512;
 
+/// The pipes in use at once; 16 pages each, so no more than an ordinary user's budget (16,384 pages).
+const PIPES_MAX: usize = 1024;
+
 /// A socket to make in the engine's namespace: the three arguments of `socket(2)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Socket {
@@ -93,11 +96,14 @@ impl Forwards {
     /// this process's limit on descriptors as far as it goes.
     pub fn new(open: impl Fn(Socket) -> anyhow::Result<OwnedFd> + Send + Sync + 'static) -> Self {
         let descriptors = raise_descriptors();
-        // A connection is two sockets. Its pipes are not counted: where there are none left, bytes are copied.
-        let room = usize::try_from(descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2).unwrap_or(0);
+        let free = usize::try_from(descriptors.saturating_sub(RESERVED_DESCRIPTORS)).unwrap_or(usize::MAX);
+        // Pipes have two, and at most a quarter of all; where there are none left, bytes are copied.
+        let pipes = (free / 8).min(PIPES_MAX);
+        // A connection has two.
+        let room = (free / 2).saturating_sub(pipes);
         let engine = Engine {
             open: Box::new(open),
-            pipes: Pipes::default(),
+            pipes: Pipes::new(pipes),
             datagram: Mutex::new(Vec::new()),
             room: Arc::new(Semaphore::new(room.clamp(1, Semaphore::MAX_PERMITS))),
         };

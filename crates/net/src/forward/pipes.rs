@@ -3,12 +3,14 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+use rustix::pipe::{PipeFlags, pipe_with};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How much one pipe takes. Measured over a veth and a bridge; see docs/decisions/0030-splice.md.
-pub(super) const PIPE_BYTES: usize = 256 * 1024;
+/// How much passes at once: the size a pipe is born with. Larger ones were no faster when measured, and
+/// ordinary users have a budget for them; see docs/decisions/0030-splice.md.
+pub(super) const PIPE_BYTES: usize = 64 * 1024;
 
 /// How many empty pipes are kept for the next transfer; more than this many at once are closed after use.
 const KEPT_MAX: usize = 16;
@@ -16,35 +18,41 @@ const KEPT_MAX: usize = 16;
 /// A pipe: two descriptors, and pages only while it holds bytes.
 #[derive(Debug)]
 pub(super) struct Pipe {
+    _permit: OwnedSemaphorePermit,
     /// The end that is read.
     pub read: OwnedFd,
     /// The end that is written.
     pub write: OwnedFd,
 }
 
-/// The pipes that are not in use, all of them empty.
-#[derive(Debug, Default)]
-pub(super) struct Pipes(Mutex<Vec<Pipe>>);
+/// The pipes that are not in use, all of them empty, and how many more there may be: those who do not read
+/// must not take all descriptors.
+#[derive(Debug)]
+pub(super) struct Pipes {
+    kept: Mutex<Vec<Pipe>>,
+    room: Arc<Semaphore>,
+}
 
 impl Pipes {
-    /// A pipe, kept or new.
+    /// None yet, and at most `most` at once.
+    pub(super) fn new(most: usize) -> Self {
+        Self { kept: Mutex::default(), room: Arc::new(Semaphore::new(most)) }
+    }
+
+    /// A pipe, kept or new; an error where there may be no more.
     pub(super) fn take(&self) -> io::Result<Pipe> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
         if let Some(pipe) = kept {
             return Ok(pipe);
         }
+        let permit = Arc::clone(&self.room).try_acquire_owned().map_err(io::Error::other)?;
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        // Ordinary users have a budget (fs.pipe-user-pages-soft): beyond it a pipe keeps the size it was
-        // born with, which is slower and no less right.
-        if let Err(error) = fcntl_setpipe_size(&write, PIPE_BYTES) {
-            tracing::trace!(%error, "a pipe keeps its size");
-        }
-        Ok(Pipe { read, write })
+        Ok(Pipe { _permit: permit, read, write })
     }
 
     /// Takes a pipe back. It must be empty: one that is not belongs to its connection and is dropped with it.
     pub(super) fn put(&self, pipe: Pipe) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() < KEPT_MAX {
             kept.push(pipe);
         }
