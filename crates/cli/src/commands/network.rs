@@ -1,0 +1,381 @@
+//! `network …`. Networks and machines that are made by command are a project of their own, whose file stands
+//! in the home: `create` and the like edit that file and bring the project up, as a person would.
+
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::process::CommandExt;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use serde::Serialize;
+
+use stead_host::apply::Host;
+use stead_host::home::write_whole;
+use stead_host::switchboard::{self, PortReport, Request, Stranger};
+use stead_model::file::render;
+use stead_model::name::{Name, NetworkId};
+use stead_model::observed::{NetworkState, Observed};
+use stead_model::project::{
+    Addressing, Dhcp, Driver, Guard, Kind, Machine, Network, Nic, Pool, Project, Reach, Subnet,
+};
+
+use super::LOOSE_PROJECT;
+use crate::args::{ConnectArgs, CreateArgs, EnterArgs, Format, Global, NetworkCommand};
+use crate::failure::Failure;
+use crate::output::{Output, table};
+use crate::project::load_file;
+use crate::session::{Session, look};
+
+/// Carries out a command about networks.
+pub(crate) fn run(global: &Global, command: NetworkCommand, output: Output) -> Result<ExitCode, Failure> {
+    let done = |()| ExitCode::SUCCESS;
+    match command {
+        NetworkCommand::Ls => ls(output).map(done),
+        NetworkCommand::Inspect { network } => inspect(global, &network, output).map(done),
+        NetworkCommand::Create(args) => create(&args, output).map(done),
+        NetworkCommand::Rm { network, force } => remove(&network, force, output).map(done),
+        NetworkCommand::Connect(args) => connect(&args, output).map(done),
+        NetworkCommand::Disconnect { network, machine } => disconnect(&network, &machine, output).map(done),
+        NetworkCommand::Enter(args) => enter(global, &args),
+    }
+}
+
+#[derive(Serialize)]
+struct Row {
+    name: String,
+    project: String,
+    #[serde(flatten)]
+    state: NetworkState,
+    nics: usize,
+}
+
+fn ls(output: Output) -> Result<(), Failure> {
+    let seen = look()?.observe()?;
+    let rows = seen.networks.iter().map(|(id, state)| Row {
+        name: id.name.to_string(),
+        project: id.project.to_string(),
+        state: state.clone(),
+        nics: seen.nics.keys().filter(|nic| nic.network() == *id).count(),
+    });
+    let rows: Vec<Row> = rows.collect();
+    let text = || {
+        let cells = |row: &Row| {
+            let subnet = row.state.gateway.map_or("-".to_owned(), |net| net.trunc().to_string());
+            let subnet6 = row.state.gateway6.map_or("-".to_owned(), |net| net.trunc().to_string());
+            let name = format!("{}.{}", row.name, row.project);
+            let bridge = row.state.link.to_string();
+            vec![name, subnet, subnet6, row.state.reach.to_string(), row.nics.to_string(), bridge]
+        };
+        let rows: Vec<Vec<String>> = rows.iter().map(cells).collect();
+        table(&["NETWORK", "SUBNET", "SUBNET6", "REACH", "NICS", "BRIDGE"], &rows)
+    };
+    output.data(&rows, text).map_err(Failure::from)
+}
+
+#[derive(Serialize)]
+struct Inspection {
+    name: String,
+    project: String,
+    #[serde(flatten)]
+    state: NetworkState,
+    uplink: Option<String>,
+    machines: Vec<Inspected>,
+    ports: std::collections::BTreeMap<String, PortReport>,
+    strangers: Vec<Stranger>,
+}
+
+#[derive(Serialize)]
+struct Inspected {
+    machine: String,
+    link: String,
+    mac: String,
+    addresses: Vec<IpAddr>,
+    names: Vec<String>,
+}
+
+fn inspect(global: &Global, network: &str, output: Output) -> Result<(), Failure> {
+    let mut host = look()?;
+    let seen = host.observe()?;
+    let id = find(global, network, &seen)?;
+    let state = seen.networks.get(&id).cloned().context("the network is gone")?;
+    let report = switchboard::ask(host.home(), Request::Status).ok().flatten().unwrap_or_default();
+    let machines = seen.nics.iter().filter(|(nic, _)| nic.network() == id).map(|(nic, state)| Inspected {
+        machine: nic.machine.to_string(),
+        link: state.link.to_string(),
+        mac: state.lease.mac.to_string(),
+        addresses: state.lease.addresses(),
+        names: state.names.iter().map(ToString::to_string).collect(),
+    });
+    let machines: Vec<Inspected> = machines.collect();
+    let ports = report.ports.into_iter().filter(|(bind, _)| {
+        let target = seen.ports.get(bind);
+        target.is_some_and(|target| machines.iter().any(|m| m.addresses.contains(&target.address)))
+    });
+    let inspection = Inspection {
+        name: id.name.to_string(),
+        project: id.project.to_string(),
+        uplink: seen.uplink.as_ref().filter(|_| state.reach == Reach::Nat).map(ToString::to_string),
+        ports: ports.map(|(bind, port)| (bind.to_string(), port)).collect(),
+        strangers: report.strangers.get(&id).cloned().unwrap_or_default(),
+        machines,
+        state,
+    };
+    output.data(&inspection, || inspection_text(&id, &inspection)).map_err(Failure::from)
+}
+
+fn inspection_text(id: &NetworkId, inspection: &Inspection) -> String {
+    let state = &inspection.state;
+    let or_none = |text: Option<String>| text.unwrap_or_else(|| "none".to_owned());
+    let mut lines = vec![
+        format!("network   {id}"),
+        format!("subnet    {}", or_none(state.gateway.map(|net| format!("{} (gateway {})", net.trunc(), net.addr())))),
+        format!("subnet6   {}", or_none(state.gateway6.map(|net| format!("{} (gateway {})", net.trunc(), net.addr())))),
+        format!("reach     {}", state.reach),
+        format!("uplink    {}", or_none(inspection.uplink.clone())),
+        format!("joins     {}", or_none(join(state.joins.iter()))),
+        format!("mtu       {}", state.mtu),
+        format!("bridge    {} {}", state.link, state.mac),
+        format!("domain    {}", or_none(state.service.as_ref().map(|service| service.domain.clone()))),
+    ];
+    let pool = state.service.as_ref().and_then(|s| s.dhcp.as_ref()).and_then(|dhcp| dhcp.pool);
+    lines.push(format!("strangers {}", or_none(pool.map(|(first, last)| format!("{first} to {last}")))));
+    let rows = inspection.machines.iter().map(|machine| {
+        let addresses = join(machine.addresses.iter()).unwrap_or_default();
+        vec![machine.machine.clone(), machine.mac.clone(), addresses, machine.names.join(","), machine.link.clone()]
+    });
+    let strangers = inspection.strangers.iter().map(|stranger| {
+        let name = stranger.name.clone().unwrap_or_else(|| "-".to_owned());
+        vec!["(stranger)".to_owned(), stranger.mac.clone(), stranger.address.to_string(), name, "-".to_owned()]
+    });
+    let rows: Vec<Vec<String>> = rows.chain(strangers).collect();
+    let ports = inspection.ports.iter().map(|(bind, port)| {
+        let error = port.error.clone().unwrap_or_else(|| "open".to_owned());
+        vec![bind.clone(), port.live.to_string(), port.bytes_in.to_string(), port.bytes_out.to_string(), error]
+    });
+    let ports: Vec<Vec<String>> = ports.collect();
+    let mut text = lines.join("\n") + "\n\n" + &table(&["MACHINE", "MAC", "ADDRESSES", "NAMES", "LINK"], &rows);
+    if !ports.is_empty() {
+        text += &("\n".to_owned() + &table(&["PORT", "LIVE", "BYTES IN", "BYTES OUT", "STATE"], &ports));
+    }
+    text
+}
+
+fn join<T: ToString>(items: impl Iterator<Item = T>) -> Option<String> {
+    let texts: Vec<String> = items.map(|item| item.to_string()).collect();
+    (!texts.is_empty()).then(|| texts.join(", "))
+}
+
+/// The network that is meant: `lan.shop`, or `lan` of the project here, or the only `lan` there is.
+fn find(global: &Global, text: &str, seen: &Observed) -> Result<NetworkId, Failure> {
+    let matching: Vec<&NetworkId> =
+        seen.networks.keys().filter(|id| id.to_string() == text || id.name.as_str() == text).collect();
+    let here = super::up::project_of(global, None, seen).ok();
+    let chosen = matching.iter().find(|id| id.to_string() == text || Some(&id.project) == here.as_ref());
+    match (chosen, matching.as_slice()) {
+        (Some(id), _) => Ok((**id).clone()),
+        (None, [only]) => Ok((*only).clone()),
+        (None, []) => {
+            Err(Failure::request(&format!("there is no network `{text}`"), "`stead network ls` lists them"))
+        }
+        (None, several) => {
+            let names = join(several.iter()).unwrap_or_default();
+            Err(Failure::request(&format!("`{text}` may be any of {names}"), "name it in full"))
+        }
+    }
+}
+
+/// The project of what is made by command.
+fn loose(session: &Session) -> Result<Project, Failure> {
+    let path = session.host.home().loose_project().join("stead.yaml");
+    if path.exists() {
+        return Ok(load_file(&path, Format::Text)?.project);
+    }
+    let name: Name = LOOSE_PROJECT.parse().context("the loose project has no lawful name")?;
+    let empty = std::collections::BTreeMap::new();
+    Ok(Project { name, networks: empty, machines: [].into(), volumes: [].into() })
+}
+
+/// Writes the project's file and brings it up; what cannot be had leaves the file as it was.
+fn apply(session: &mut Session, project: &Project, output: Output) -> Result<(), Failure> {
+    let directory = session.host.home().loose_project();
+    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let path = directory.join("stead.yaml");
+    let before = fs::read(&path).ok();
+    write_whole(&path, render(project).as_bytes())?;
+    let result = load_file(&path, output.format)
+        .and_then(|loaded| super::up::bring_up(session, &loaded, false, output));
+    if matches!(result, Err(Failure::Request(_) | Failure::Refused(_))) {
+        match before {
+            Some(text) => write_whole(&path, &text)?,
+            None => stead_host::home::remove_if_there(&path)?,
+        }
+    }
+    result
+}
+
+fn create(args: &CreateArgs, output: Output) -> Result<(), Failure> {
+    let mut session = Session::open()?;
+    let mut project = loose(&session)?;
+    if project.networks.contains_key(&args.name) {
+        let what = format!("there is a network `{}` already", args.name);
+        return Err(Failure::request(&what, "choose another name, or remove it first"));
+    }
+    project.networks.insert(args.name.clone(), network(args)?);
+    apply(&mut session, &project, output)
+}
+
+/// The network that the arguments ask for.
+fn network(args: &CreateArgs) -> Result<Network, Failure> {
+    let wrong = |what: String| Failure::request(&what, "see `stead network create --help`");
+    let addressing = match args.addressing.as_str() {
+        "managed" => Addressing::Managed(Dhcp { pool: Pool::Auto, lease_s: 3600, slaac: false }),
+        "static" => Addressing::Static,
+        "none" => Addressing::None,
+        other => return Err(wrong(format!("`{other}` is no addressing"))),
+    };
+    let reach = match args.reach.as_str() {
+        "nat" => Reach::Nat,
+        "isolated" => Reach::Isolated,
+        other => match other.strip_prefix("bridged:").map(str::parse) {
+            Some(Ok(link)) => Reach::Bridged(link),
+            Some(Err(_)) | None => return Err(wrong(format!("`{other}` is no reach"))),
+        },
+    };
+    let carries_none = addressing == Addressing::None;
+    Ok(Network {
+        reach,
+        subnet: subnet(&args.subnet, carries_none).ok_or_else(|| wrong(format!("`{}` is no IPv4 range", args.subnet)))?,
+        subnet6: subnet(&args.subnet6, carries_none)
+            .ok_or_else(|| wrong(format!("`{}` is no IPv6 range", args.subnet6)))?,
+        mtu: args.mtu.unwrap_or(1500),
+        joins: [].into(),
+        boot: None,
+        addressing,
+    })
+}
+
+fn subnet<T: std::str::FromStr>(text: &str, carries_none: bool) -> Option<Subnet<T>> {
+    match text {
+        "auto" if carries_none => Some(Subnet::Off),
+        "auto" => Some(Subnet::Auto),
+        "off" => Some(Subnet::Off),
+        range => range.parse().ok().map(Subnet::Given),
+    }
+}
+
+fn remove(network: &Name, force: bool, output: Output) -> Result<(), Failure> {
+    let mut session = Session::open()?;
+    let mut project = loose(&session)?;
+    if project.networks.remove(network).is_none() {
+        let what = format!("no command made a network `{network}`");
+        return Err(Failure::request(&what, "networks of a project file go with their line in the file"));
+    }
+    let users: Vec<String> = project
+        .machines
+        .iter()
+        .filter(|(_, machine)| machine.nics.iter().any(|nic| nic.network == *network))
+        .map(|(name, _)| name.to_string())
+        .collect();
+    if !users.is_empty() && !force {
+        let what = format!("machines have nics on network `{network}`: {}", users.join(", "));
+        return Err(Failure::request(&what, "`stead network disconnect` them first, or say `--force`"));
+    }
+    for machine in project.machines.values_mut() {
+        machine.nics.retain(|nic| nic.network != *network);
+    }
+    project.machines.retain(|_, machine| !machine.nics.is_empty());
+    settle(&mut session, &project, output)
+}
+
+/// Brings the loose project up, or down if there is nothing in it any more.
+fn settle(session: &mut Session, project: &Project, output: Output) -> Result<(), Failure> {
+    apply(session, project, output)?;
+    if !project.networks.is_empty() || !project.machines.is_empty() {
+        return Ok(());
+    }
+    let seen = session.observe()?;
+    let nothing = stead_model::plan::Wanted::nothing(
+        &project.name,
+        &seen,
+        stead_model::plan::UnwantedVolumes::Keep,
+    );
+    let plan = stead_model::plan::plan(&nothing, &seen);
+    session.apply(&plan, crate::args::Consent { yes: false }, output)
+}
+
+fn connect(args: &ConnectArgs, output: Output) -> Result<(), Failure> {
+    let mut session = Session::open()?;
+    let mut project = loose(&session)?;
+    if !project.networks.contains_key(&args.network) {
+        let what = format!("no command made a network `{}`", args.network);
+        return Err(Failure::request(&what, "make one with `stead network create`, or edit the project's file"));
+    }
+    let kind = match args.kind.as_str() {
+        "container" => Kind::Container,
+        "microvm" => Kind::Microvm,
+        "vm" => Kind::Vm,
+        other => return Err(Failure::request(&format!("`{other}` is no kind"), "container, microvm or vm")),
+    };
+    let machine = project.machines.entry(args.machine.clone()).or_insert_with(|| Machine {
+        kind,
+        driver: Driver::External,
+        nics: Vec::new(),
+        ports: Vec::new(),
+        depends_on: [].into(),
+    });
+    if machine.nics.iter().any(|nic| nic.network == args.network) {
+        let what = format!("machine `{}` has a nic on network `{}` already", args.machine, args.network);
+        return Err(Failure::request(&what, "`stead network disconnect` it first to change the nic"));
+    }
+    machine.nics.push(Nic {
+        network: args.network.clone(),
+        address: args.address,
+        address6: args.address6,
+        mac: args.mac,
+        aliases: args.alias.iter().cloned().collect(),
+        guard: Guard::On,
+    });
+    apply(&mut session, &project, output)
+}
+
+fn disconnect(network: &Name, machine: &Name, output: Output) -> Result<(), Failure> {
+    let mut session = Session::open()?;
+    let mut project = loose(&session)?;
+    let nics = project.machines.get_mut(machine).map(|found| &mut found.nics);
+    let before = nics.as_ref().map_or(0, |nics| nics.len());
+    if let Some(nics) = nics {
+        nics.retain(|nic| nic.network != *network);
+        if nics.len() == before {
+            let what = format!("machine `{machine}` has no nic on network `{network}`");
+            return Err(Failure::request(&what, "`stead ps default` lists machines and their networks"));
+        }
+    } else {
+        let what = format!("no command made a machine `{machine}`");
+        return Err(Failure::request(&what, "machines of a project file are changed in the file"));
+    }
+    project.machines.retain(|_, machine| !machine.nics.is_empty());
+    settle(&mut session, &project, output)
+}
+
+/// Becomes a program among the networks, by way of a process of ours that has one thread.
+fn enter(global: &Global, args: &EnterArgs) -> Result<ExitCode, Failure> {
+    let mut host = look()?;
+    let seen = host.observe()?;
+    let mut command = std::process::Command::new(std::env::current_exe().context("cannot find this program")?);
+    command.arg("__enter").arg(&host.home().run);
+    if let Some(text) = &args.machine {
+        let here = super::up::project_of(global, None, &seen).ok();
+        let matching: Vec<_> = seen.machines.iter().filter(|(id, _)| super::ps::is_meant(text, id)).collect();
+        let chosen = matching.iter().find(|(id, _)| Some(&id.project) == here.as_ref()).or(matching.first());
+        let Some((id, state)) = chosen else {
+            return Err(Failure::request(&format!("there is no machine `{text}`"), "`stead ps --all` lists them"));
+        };
+        if state.kind != Kind::Container {
+            let what = format!("machine `{id}` is a {}: it has no network namespace", state.kind);
+            return Err(Failure::request(&what, "give its TAP to the program that runs it"));
+        }
+        command.arg("--namespace").arg(id.to_string());
+    }
+    let error = command.arg("--").args(&args.command).exec();
+    Err(Failure::BeforeProgram(anyhow::Error::new(error).context("cannot run this program again")))
+}
