@@ -70,6 +70,8 @@ pub(crate) struct Spec {
     pub(crate) name: Given<Name>,
     pub(crate) start: Place,
     pub(crate) networks: Vec<NetworkSpec>,
+    /// The network `default`, for when something is on it and the file does not have it.
+    pub(crate) implicit: Option<NetworkSpec>,
     pub(crate) machines: Vec<MachineSpec>,
     pub(crate) volumes: Vec<At<Name>>,
 }
@@ -211,6 +213,8 @@ const MODES: &[(&str, Mode)] = &[("managed", Mode::Managed), ("static", Mode::St
 pub(crate) fn read(tree: &Node) -> Spec {
     let root = View::new(tree, String::new());
     let defaults = root.get("defaults");
+    let absent = View { node: None, path: String::new(), place: Place::default() };
+    let implicit = DEFAULT_NETWORK.parse().ok().map(|value| At { value, place: Place::default() });
     let volumes = root.get("volumes");
     let mut names = volumes.names();
     names.extend(volumes.named().map(|(name, _)| name));
@@ -218,6 +222,7 @@ pub(crate) fn read(tree: &Node) -> Spec {
         name: root.get("name").read(leaf::name),
         start: Place { span: Span { line: 1, column: 1, chars: 0 }, ..Place::default() },
         networks: root.get("networks").named().map(|(name, view)| network(name, &view, &defaults)).collect(),
+        implicit: implicit.map(|name| network(name, &absent, &defaults)),
         machines: root.get("machines").named().map(|(name, view)| machine(name, &view, &defaults)).collect(),
         volumes: names,
     }

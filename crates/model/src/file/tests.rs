@@ -87,7 +87,7 @@ fn machines_without_networks_are_on_the_default_one() {
                 subnet6: auto
                 addressing: managed
                 reach: "nat"
-                mtu: 1500
+                mtu: 1400
                 dhcp: { pool: auto, lease: 3600s, slaac: false }
             machines:
               a:

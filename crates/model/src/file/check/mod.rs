@@ -9,7 +9,7 @@ use super::leaf::lawful_name;
 use super::problem::{Problem, nearest, quote};
 use super::spec::{At, Given, Spec};
 use crate::name::Name;
-use crate::project::{Addressing, Dhcp, Network, Pool, Project, Reach, Subnet};
+use crate::project::Project;
 
 /// What Ethernet carries.
 const MTU_DEFAULT: u16 = 1500;
@@ -43,18 +43,6 @@ fn project_name(spec: &Spec, dir_name: Option<&str>, problems: &mut Vec<Problem>
         problems.push(spec.start.problem(message).hint("write `name: …` at the top"));
     }
     name
-}
-
-fn default_network() -> Network {
-    Network {
-        addressing: Addressing::Managed(Dhcp { pool: Pool::Auto, lease_s: LEASE_DEFAULT_S, slaac: false }),
-        reach: Reach::Nat,
-        subnet: Subnet::Auto,
-        subnet6: Subnet::Auto,
-        mtu: MTU_DEFAULT,
-        joins: BTreeSet::new(),
-        boot: None,
-    }
 }
 
 /// Takes names of a list into a set, reporting those that come twice.

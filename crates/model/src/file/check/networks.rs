@@ -8,7 +8,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::super::problem::Problem;
 use super::super::spec::{At, DEFAULT_NETWORK, Given, Mode, NetworkSpec, Spec};
-use super::{LEASE_DEFAULT_S, MTU_DEFAULT, default_network, once, unknown};
+use super::{LEASE_DEFAULT_S, MTU_DEFAULT, once, unknown};
 use crate::address::nth4;
 use crate::name::Name;
 use crate::project::{Addressing, Boot, Dhcp, Network, Pool, Reach, Subnet};
@@ -25,9 +25,9 @@ pub(super) fn check(spec: &Spec, problems: &mut Vec<Problem>) -> BTreeMap<Name, 
     let nics = spec.machines.iter().flat_map(|machine| &machine.nics).map(|nic| &nic.network.value);
     let joined = spec.networks.iter().flat_map(|network| &network.joins).map(|at| &at.value);
     if nics.chain(joined).any(|name| name.as_str() == DEFAULT_NETWORK)
-        && let Ok(name) = DEFAULT_NETWORK.parse()
+        && let Some(implicit) = &spec.implicit
     {
-        networks.entry(name).or_insert_with(default_network);
+        networks.entry(implicit.name.value.clone()).or_insert_with(|| one(implicit, problems));
     }
     joins(spec, &mut networks, problems);
     overlaps(spec, |network| &network.subnet, |a: &Ipv4Net, b| a.contains(b) || b.contains(a), problems);
