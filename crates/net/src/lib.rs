@@ -6,3 +6,4 @@ pub mod forward;
 pub mod kernel;
 pub mod process;
 pub mod serve;
+pub mod uplink;

@@ -1,0 +1,262 @@
+//! The uplink of an engine without root: `pasta` (of passt), which carries the engine's traffic as sockets of
+//! an ordinary process. The engine sees a link `uplink` with this computer's own addresses and routes.
+//!
+//! What pasta does by itself, seen with the version of Debian 12 (2023-03-09):
+//! - It follows the host: without a default route for IPv4 or IPv6 it leaves that protocol out, and without
+//!   any it refuses to start. It looks once, at its start.
+//! - It terminates TCP, so packets of 65520 bytes on `uplink` do no harm whatever the MTU outside; the
+//!   datagrams of UDP are fragmented outside by the host's kernel.
+//! - ICMP echo needs the *host's* `net.ipv4.ping_group_range` to hold the user's group, even for root.
+//! - It does not end with the namespace when that was given as `/proc/<pid>/ns/net`: [`stop`] it.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{fs, io};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Signal, geteuid};
+
+use crate::process::ProcessId;
+
+/// The name of the link in the engine's namespace, of either kind of uplink.
+pub const LINK: &str = "uplink";
+
+/// pasta's log is for finding faults; two files of this size are the most that it keeps.
+const LOG_MAX_BYTES: u32 = 64 * 1024;
+
+/// pasta goes to the background when the link is configured: tens of milliseconds.
+const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// It has nothing to save.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// Between looks whether it went to the background.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// A pasta that serves as uplink.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pasta {
+    /// The home's run directory: pasta's pid file and log are in it.
+    pub dir: PathBuf,
+    /// Whose namespaces it joins.
+    pub target: Target,
+    /// The largest packet on the link; pasta's own choice, 65520, is best for TCP.
+    pub mtu: Option<u16>,
+}
+
+/// The namespaces that pasta joins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The user and network namespaces of this process: we are an ordinary user.
+    User(ProcessId),
+    /// The network namespace of this process, as root. pasta stays root: the `nobody` that it would become
+    /// could not write its files into our directory.
+    Root(ProcessId),
+}
+
+impl Target {
+    /// How to join this anchor's namespaces as who we are.
+    pub fn of(anchor: ProcessId) -> Self {
+        if geteuid().is_root() { Self::Root(anchor) } else { Self::User(anchor) }
+    }
+
+    fn process(self) -> ProcessId {
+        match self {
+            Self::User(process) | Self::Root(process) => process,
+        }
+    }
+}
+
+/// The arguments after `pasta`. Pure.
+pub fn pasta_args(pasta: &Pasta) -> Vec<OsString> {
+    let mut args: Vec<OsString> = ["--config-net", "--quiet", "--ns-ifname", LINK].map(OsString::from).into();
+    // Published ports are ours to serve, and nothing of the host's loopback may be seen inside.
+    for ports in ["-t", "-u", "-T", "-U"] {
+        args.extend([ports, "none"].map(OsString::from));
+    }
+    args.extend(["--no-map-gw", "--no-dhcp", "--no-dhcpv6", "--no-ra"].map(OsString::from));
+    if let Some(mtu) = pasta.mtu {
+        args.extend(["--mtu".into(), mtu.to_string().into()]);
+    }
+    args.extend(["--log-size".into(), LOG_MAX_BYTES.to_string().into()]);
+    args.extend([
+        "--log-file".into(),
+        log_file(&pasta.dir).into(),
+        "--pid".into(),
+        pasta_pid_file(&pasta.dir).into(),
+    ]);
+    match pasta.target {
+        Target::User(ProcessId { pid, .. }) => {
+            args.extend(["--userns".into(), format!("/proc/{pid}/ns/user").into()]);
+            args.extend(["--netns".into(), format!("/proc/{pid}/ns/net").into()]);
+        }
+        // Root's pasta gives up CAP_SYS_PTRACE before it opens the namespace, and so may not open
+        // `/proc/<pid>/ns/net` of a process with more capabilities: it gets it as standard input.
+        Target::Root(_) => {
+            args.extend(["--netns-only", "--runas", "0:0", "--netns", "/proc/self/fd/0"].map(OsString::from));
+        }
+    }
+    args
+}
+
+/// Starts pasta and waits until the link is configured. What it complains about is in the error.
+pub fn start(program: &Path, pasta: &Pasta) -> Result<ProcessId> {
+    if let Some(running) = observe(&pasta.dir)? {
+        return Ok(running);
+    }
+    let process = pasta.target.process();
+    let namespace =
+        File::open(format!("/proc/{}/ns/net", process.pid)).context("cannot open the engine's namespace")?;
+    if !process.is_alive()? {
+        bail!("the anchor ended");
+    }
+    for stale in [pasta_pid_file(&pasta.dir), log_file(&pasta.dir)] {
+        remove(&stale)?;
+    }
+    let stdin = match pasta.target {
+        Target::User(_) => Stdio::null(),
+        Target::Root(_) => Stdio::from(namespace),
+    };
+    let mut child = Command::new(program)
+        .args(pasta_args(pasta))
+        .stdin(stdin)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        // Ctrl-C at the command that starts it is not meant for it.
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("cannot start `{}`", program.display()))?;
+    let deadline = Instant::now() + START_LIMIT;
+    // The process that we started ends when the one in the background is ready.
+    let status = loop {
+        if let Some(status) = child.try_wait().context("cannot wait for pasta")? {
+            break status;
+        }
+        if Instant::now() >= deadline {
+            child.kill().context("cannot end pasta")?;
+            child.wait().context("cannot collect pasta")?;
+            bail!("pasta was not ready within {START_LIMIT:?}: {}", complaint(&pasta.dir));
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    };
+    if !status.success() {
+        bail!("pasta ended with {status}: {}", complaint(&pasta.dir));
+    }
+    let text = fs::read_to_string(pasta_pid_file(&pasta.dir)).context("pasta wrote no pid file")?;
+    let pid = text.trim().parse().context("pasta wrote no pid")?;
+    let running =
+        ProcessId::observe(pid)?.with_context(|| format!("pasta ended: {}", complaint(&pasta.dir)))?;
+    running.store(&pid_file(&pasta.dir))?;
+    Ok(running)
+}
+
+/// The pasta that runs for the home with this run directory.
+pub fn observe(dir: &Path) -> Result<Option<ProcessId>> {
+    match ProcessId::load(&pid_file(dir))? {
+        Some(process) if process.is_alive()? => Ok(Some(process)),
+        Some(_) => Ok(None),
+        None => unrecorded(dir),
+    }
+}
+
+/// A pasta whose starter was killed before it wrote down what it started. Its own file holds only the pid:
+/// the name of the process has to do.
+fn unrecorded(dir: &Path) -> Result<Option<ProcessId>> {
+    let Ok(text) = fs::read_to_string(pasta_pid_file(dir)) else { return Ok(None) };
+    let Ok(pid) = text.trim().parse::<u32>() else { return Ok(None) };
+    // `pasta` executes the variant for this processor, `passt.avx2`.
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    if name.starts_with("pasta") || name.starts_with("passt") { ProcessId::observe(pid) } else { Ok(None) }
+}
+
+/// Ends the pasta of a home and takes its files away; the link goes with it. Nothing to do is no error.
+pub fn stop(dir: &Path) -> Result<()> {
+    if let Some(process) = observe(dir)? {
+        process.kill(Signal::TERM)?;
+        if !process.wait_gone(STOP_LIMIT)? {
+            process.kill(Signal::KILL)?;
+            if !process.wait_gone(STOP_LIMIT)? {
+                bail!("pasta (process {}) cannot be ended", process.pid);
+            }
+        }
+    }
+    for file in [pid_file(dir), pasta_pid_file(dir), log_file(dir)] {
+        remove(&file)?;
+    }
+    Ok(())
+}
+
+/// Ours: pid and start time.
+fn pid_file(dir: &Path) -> PathBuf {
+    dir.join("uplink.pid")
+}
+
+/// pasta's own: the pid alone.
+fn pasta_pid_file(dir: &Path) -> PathBuf {
+    dir.join("pasta.pid")
+}
+
+fn log_file(dir: &Path) -> PathBuf {
+    dir.join("pasta.log")
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove `{}`", path.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// The last error in pasta's log.
+fn complaint(dir: &Path) -> String {
+    let log = fs::read_to_string(log_file(dir)).unwrap_or_default();
+    let errors = log.lines().filter_map(|line| line.split_once("ERROR:"));
+    errors.last().map_or_else(|| "it gives no reason".to_owned(), |(_, text)| text.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    #[track_caller]
+    fn check(target: Target, mtu: Option<u16>, expected: Expect) {
+        let args = pasta_args(&Pasta { dir: "/run/stead".into(), target, mtu });
+        let line: Vec<String> = args.into_iter().map(|arg| arg.into_string().unwrap()).collect();
+        expected.assert_eq(&line.join(" "));
+    }
+
+    #[test]
+    fn pasta_forwards_no_port_and_hides_the_hosts_loopback() {
+        let anchor = ProcessId { pid: 42, start_time: 7 };
+        check(
+            Target::User(anchor),
+            None,
+            expect![
+                "--config-net --quiet --ns-ifname uplink -t none -u none -T none -U none --no-map-gw --no-dhcp --no-dhcpv6 --no-ra --log-size 65536 --log-file /run/stead/pasta.log --pid /run/stead/pasta.pid --userns /proc/42/ns/user --netns /proc/42/ns/net"
+            ],
+        );
+        check(
+            Target::Root(anchor),
+            Some(1400),
+            expect![
+                "--config-net --quiet --ns-ifname uplink -t none -u none -T none -U none --no-map-gw --no-dhcp --no-dhcpv6 --no-ra --mtu 1400 --log-size 65536 --log-file /run/stead/pasta.log --pid /run/stead/pasta.pid --netns-only --runas 0:0 --netns /proc/self/fd/0"
+            ],
+        );
+    }
+
+    #[test]
+    fn the_reason_is_the_last_error_of_the_log() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(complaint(dir.path()), "it gives no reason");
+        fs::write(log_file(dir.path()), "pasta 1: x (2)\n0.1: ERROR:   no way\n").unwrap();
+        assert_eq!(complaint(dir.path()), "no way");
+    }
+}
