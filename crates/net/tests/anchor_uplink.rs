@@ -4,11 +4,12 @@
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use rustix::thread::UnshareFlags;
 use stead_net::anchor::spawn;
 use stead_net::process::ProcessId;
@@ -92,7 +93,14 @@ impl World {
     }
 
     fn background(&mut self, script: &str) -> u32 {
-        let child = Command::new("sh").args(["-c", script]).stdin(Stdio::null()).spawn().unwrap();
+        let child = Command::new("sh")
+            .args(["-c", script])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .unwrap();
         let pid = child.id();
         self.children.push(child);
         pid
@@ -145,7 +153,9 @@ impl Drop for World {
     fn drop(&mut self) {
         let stopped = uplink::stop(&self.run_dir());
         for child in &mut self.children {
-            child.kill().unwrap();
+            // The servers have children of their own.
+            let group = Pid::from_child(child);
+            rustix::process::kill_process_group(group, Signal::KILL).unwrap();
             child.wait().unwrap();
         }
         if let Some(anchor) = self.anchor {
