@@ -1,5 +1,6 @@
 //! pasta as uplink, for real: an "outside" with a web server and an echo server, a "host" connected to it, the
 //! engine behind pasta and a machine behind the engine's bridge. As root and as an ordinary user. Needs root.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::ffi::OsString;
 use std::fs;
