@@ -2,6 +2,7 @@
 //! port forwards.
 
 pub mod anchor;
+pub mod facts;
 pub mod forward;
 pub mod kernel;
 pub mod process;

@@ -216,8 +216,8 @@ fn remove(path: &Path) -> Result<()> {
 /// The last error in pasta's log.
 fn complaint(dir: &Path) -> String {
     let log = fs::read_to_string(log_file(dir)).unwrap_or_default();
-    let errors = log.lines().filter_map(|line| line.split_once("ERROR:"));
-    errors.last().map_or_else(|| "it gives no reason".to_owned(), |(_, text)| text.trim().to_owned())
+    let mut errors = log.lines().rev().filter_map(|line| line.split_once("ERROR:"));
+    errors.next().map_or_else(|| "it gives no reason".to_owned(), |(_, text)| text.trim().to_owned())
 }
 
 #[cfg(test)]

@@ -240,7 +240,6 @@ fn started(reports: &OwnedFd, child: &Child) -> Result<()> {
         let text = match wire::receive(reports.as_fd(), 16 * 1024) {
             Ok(Packet::Text(text, _)) => text,
             Ok(Packet::End | Packet::Oversized) => bail!("it ended without a word; see `anchor.log`"),
-            Err(Errno::INTR) => continue,
             Err(Errno::AGAIN) => bail!("it was not ready within {START_LIMIT:?}"),
             Err(errno) => return Err(errno).context("cannot follow its start"),
         };

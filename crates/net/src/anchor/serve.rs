@@ -222,7 +222,7 @@ enum Next {
 fn answer(state: &mut State, connection: &OwnedFd) -> Result<Next> {
     let (text, fds) = match wire::receive(connection, REQUEST_MAX_BYTES) {
         Ok(Packet::Text(text, fds)) => (text, fds),
-        Err(Errno::AGAIN | Errno::INTR) => return Ok(Next::Keep),
+        Err(Errno::AGAIN) => return Ok(Next::Keep),
         Ok(Packet::Oversized | Packet::End) | Err(_) => return Ok(Next::Close),
     };
     let Ok(request) = serde_json::from_slice(&text) else { return Ok(Next::Close) };

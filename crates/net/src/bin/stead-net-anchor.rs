@@ -3,6 +3,8 @@
 //!
 //! `stead-net-anchor serve <dir>`, or `stead-net-anchor enter <dir> <namespace or -> <command>…`.
 
+#![allow(clippy::print_stderr)]
+
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
@@ -15,7 +17,7 @@ fn main() -> ExitCode {
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            eprintln!("{error:#}");
             ExitCode::FAILURE
         }
     }
