@@ -6,9 +6,10 @@ use expect_test::{Expect, expect};
 use kernel_support::{mac, name, own_namespace, prints};
 use rustix::io::Errno;
 use stead_net::kernel::Refused;
-use stead_net::kernel::nft::{Family, NftRequest, NftSocket, Table};
+use stead_net::kernel::nft::{Elements, Family, Filled, NftRequest, NftSocket, Set, Table, Value};
 use stead_net::kernel::rules::{
-    self, HostUplink, NetworkRules, NicGuard, NicRules, engine_table, guard_table, host_chains,
+    HostUplink, NetworkRules, NicGuard, NicRules, TABLE, engine_table, guard_table, host_chain_names, host_chains,
+    network_elements, nic_elements,
 };
 
 fn squeezed(text: &str) -> String {
@@ -177,4 +178,176 @@ fn the_guard_reads_as_nft_prints_it() {
         	}
         }
     "#]]);
+}
+
+fn uplink(home: &str, n: u8) -> HostUplink {
+    HostUplink {
+        home: home.into(),
+        link: name(&format!("steadup{n}")),
+        subnet: format!("10.255.{n}.0/30").parse().unwrap(),
+        subnet6: format!("fd5d:{n}::/64").parse().unwrap(),
+    }
+}
+
+#[test]
+fn a_home_s_chains_read_as_nft_prints_them() {
+    let uplink = uplink("abc", 1);
+    check(
+        &Table { family: Family::Inet, name: TABLE, sets: Vec::new(), chains: host_chains(&uplink) },
+        expect![[""]],
+    );
+}
+
+#[test]
+fn two_homes_share_the_host_s_table_and_the_last_takes_it_away() {
+    own_namespace();
+    let socket = NftSocket::open().unwrap();
+    let add = |home: &HostUplink| {
+        socket.run(&[NftRequest::SetChains(Family::Inet, TABLE, host_chains(home))]).unwrap();
+    };
+    let remove = |home: &str| socket.remove_chains(Family::Inet, TABLE, &host_chain_names(home)).unwrap();
+    let names = || socket.chains().unwrap().into_iter().map(|chain| chain.name).collect::<Vec<_>>();
+    let (one, two) = (uplink("one", 1), uplink("two", 2));
+    add(&one);
+    add(&two);
+    let both = prints("nft list table inet stead");
+    add(&one);
+    assert_eq!(both, prints("nft list table inet stead"), "added twice is added once");
+    assert_eq!(names(), ["fwd-one", "nat-one", "fwd-two", "nat-two"]);
+    remove("one");
+    assert_eq!(names(), ["fwd-two", "nat-two"]);
+    remove("one");
+    remove("two");
+    assert_eq!(prints("nft list ruleset"), "");
+    remove("two");
+}
+
+#[test]
+fn homes_that_come_and_go_at_once_do_not_disturb_each_other() {
+    own_namespace();
+    let homes: Vec<_> = (1..=3).map(|n| uplink(&format!("h{n}"), n)).collect();
+    std::thread::scope(|scope| {
+        for home in &homes {
+            // A thread made here is in the same namespace.
+            scope.spawn(|| {
+                let socket = NftSocket::open().unwrap();
+                for _ in 0..30 {
+                    socket.run(&[NftRequest::SetChains(Family::Inet, TABLE, host_chains(home))]).unwrap();
+                    let ours = host_chain_names(&home.home);
+                    let there = socket.chains().unwrap();
+                    assert!(ours.iter().all(|name| there.iter().any(|chain| chain.name == *name)), "{home:?}");
+                    socket.remove_chains(Family::Inet, TABLE, &ours).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(prints("nft list ruleset"), "");
+}
+
+fn sorted(mut all: Vec<Elements>) -> Vec<Elements> {
+    all.iter_mut().for_each(|one| one.elements.sort());
+    all
+}
+
+#[test]
+fn elements_of_networks_and_nics_are_added_read_back_and_removed() {
+    own_namespace();
+    let socket = NftSocket::open().unwrap();
+    assert_eq!(socket.elements(&guard_table()).unwrap(), None);
+    socket.run(&[NftRequest::Create(engine_table()), NftRequest::Create(guard_table())]).unwrap();
+    let network = NetworkRules {
+        bridge: name("br0"),
+        mac: mac("02:00:00:00:00:01"),
+        nat: true,
+        served: true,
+        joins: vec![name("br1")],
+    };
+    let guard = NicGuard::Addresses(
+        mac("02:00:00:00:00:02"),
+        vec!["10.1.0.2".parse().unwrap(), "10.1.0.3".parse().unwrap()],
+        vec!["fd00::2".parse().unwrap()],
+    );
+    let nic = NicRules { port: name("p0"), guard };
+    let all = [network_elements(&network), nic_elements(&nic)].concat();
+    socket.run(&all.iter().cloned().map(NftRequest::Add).collect::<Vec<_>>()).unwrap();
+    socket.run(&all.iter().cloned().map(NftRequest::Add).collect::<Vec<_>>()).unwrap();
+
+    let listed = prints("nft list set inet stead joins");
+    for pair in ["\"br0\" . \"br0\"", "\"br0\" . \"br1\"", "\"br1\" . \"br0\""] {
+        assert!(listed.contains(pair), "{listed}");
+    }
+    assert!(prints("nft list set bridge stead ip6").contains("\"p0\" . fe80::ff:fe00:2"));
+    let seen = [engine_table(), guard_table()].map(|table| socket.elements(&table).unwrap().unwrap()).concat();
+    let seen: Vec<_> = seen.into_iter().filter(|one| !one.elements.is_empty()).collect();
+    for wanted in sorted(all.clone()) {
+        let found = seen.iter().find(|one| (one.family, one.set) == (wanted.family, wanted.set)).unwrap();
+        for element in wanted.elements {
+            assert!(found.elements.contains(&element), "{element:?} in {found}");
+        }
+    }
+    let remove: Vec<_> = all.into_iter().map(NftRequest::Remove).collect();
+    socket.run(&remove).unwrap();
+    socket.run(&remove).unwrap();
+    for table in [engine_table(), guard_table()] {
+        assert!(socket.elements(&table).unwrap().unwrap().iter().all(|one| one.elements.is_empty()));
+    }
+}
+
+#[test]
+fn thousands_of_elements_go_in_one_transaction() {
+    own_namespace();
+    let socket = NftSocket::open().unwrap();
+    let elements = (0..5000_u32).map(|n| vec![Value::Name(name(&format!("p{n}"))), Value::V4(n.into())]).collect();
+    let all = Elements { family: Family::Bridge, table: TABLE, set: "ip4", elements };
+    socket.run(&[NftRequest::Create(guard_table()), NftRequest::Add(all.clone())]).unwrap();
+    let seen = socket.elements(&guard_table()).unwrap().unwrap();
+    assert_eq!(seen.iter().find(|one| one.set == "ip4"), sorted(vec![all.clone()]).first());
+    socket.run(&[NftRequest::Remove(all)]).unwrap();
+    assert!(socket.elements(&guard_table()).unwrap().unwrap().iter().all(|one| one.elements.is_empty()));
+}
+
+#[test]
+fn a_transaction_is_done_whole_or_not_at_all() {
+    own_namespace();
+    let socket = NftSocket::open().unwrap();
+    socket.run(&[NftRequest::Create(engine_table())]).unwrap();
+    let missing = Elements { family: Family::Inet, table: TABLE, set: "absent", elements: vec![vec![Value::Port(1)]] };
+    let error = socket.run(&[NftRequest::Create(guard_table()), NftRequest::Add(missing)]).unwrap_err();
+    let refused: &Refused = error.downcast_ref().unwrap();
+    assert_eq!(refused.errno, Errno::NOENT);
+    assert_eq!(refused.request, "+ elements 1 of @absent in table inet stead");
+    assert_eq!(socket.tables().unwrap().len(), 1);
+    // The socket is fit for use after a refusal.
+    let error = socket.run(&[NftRequest::Create(engine_table())]).unwrap_err();
+    assert_eq!(error.downcast_ref::<Refused>().unwrap().errno, Errno::EXIST);
+    socket.run(&[NftRequest::Create(guard_table())]).unwrap();
+}
+
+#[test]
+fn a_table_is_replaced_whole() {
+    own_namespace();
+    let socket = NftSocket::open().unwrap();
+    let mut table = engine_table();
+    socket.run(&[NftRequest::Replace(table.clone())]).unwrap();
+    let elements = vec![vec![Value::Name(name("br7"))]];
+    table.sets = table
+        .sets
+        .into_iter()
+        .map(|set| if set.name == "nat" { Set { filled: Filled::ByUs(elements.clone()), ..set } } else { set })
+        .collect();
+    socket.run(&[NftRequest::Replace(table.clone())]).unwrap();
+    let listed = prints("nft list table inet stead");
+    assert_eq!(squeezed(&listed), squeezed(&table.to_string()), "\nnft:\n{listed}\nours:\n{table}");
+    socket.run(&[NftRequest::DeleteTable(Family::Inet, TABLE)]).unwrap();
+    assert_eq!(prints("nft list ruleset"), "");
+}
+
+#[test]
+fn chains_of_others_are_seen_with_their_policy() {
+    own_namespace();
+    prints("nft add table ip filter");
+    prints("nft add chain ip filter FORWARD { type filter hook forward priority filter ; policy drop ; }");
+    let chains = NftSocket::open().unwrap().chains().unwrap();
+    let seen: Vec<_> = chains.iter().map(|c| (c.table.family, c.name.as_str(), c.hook, c.drops)).collect();
+    assert_eq!(seen, [(2, "FORWARD", Some(2), true)]);
 }
