@@ -1,4 +1,5 @@
 //! TAPs in a network namespace.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod kernel_support;
 
@@ -20,8 +21,8 @@ fn a_tap_stays_with_its_owner_until_it_is_released() {
     tap::create(&tun, &name("tap-fifteen-byt"), TapOwner { user: Some(1234), group: Some(5678) }).unwrap();
     drop(tun);
     assert_eq!(links(), [name("tap-fifteen-byt")]);
-    let shown = ip("-d tuntap show");
-    for word in ["tap persist", "vnet_hdr", "user 1234", "group 5678"] {
+    let shown = ip("-d link show");
+    for word in ["type tap", "pi off", "vnet_hdr on", "persist on", "user 1234", "group 5678"] {
         assert!(shown.contains(word), "no `{word}` in {shown}");
     }
     let tun = tap::open_tun().unwrap();

@@ -1,5 +1,6 @@
 //! Real packets through our bridges and rules: what may pass does, what may not does not. Each thing that is
 //! dropped is also seen to pass where the rule does not hold, so that no test passes because nothing works.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod kernel_support;
 
@@ -193,17 +194,26 @@ fn only_networks_with_nat_reach_the_outside_and_it_sees_one_address() {
 /// Sends an ICMPv6 message from one machine to another by a raw socket and tells whether it came.
 fn icmpv6_arrives(from: &Netns, to: &Netns, to_address: &str, message: [u8; 24]) -> bool {
     let receiver = to.run(|| {
-        let socket =
-            net::socket_with(AddressFamily::INET6, SocketType::RAW, SocketFlags::CLOEXEC, Some(ipproto::ICMPV6))
-                .unwrap();
-        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(Duration::from_millis(500))).unwrap();
+        let socket = net::socket_with(
+            AddressFamily::INET6,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            Some(ipproto::ICMPV6),
+        )
+        .unwrap();
+        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(Duration::from_millis(500)))
+            .unwrap();
         socket
     });
     let address: SocketAddrV6 = format!("[{to_address}]:0").parse().unwrap();
     from.run(move || {
-        let socket =
-            net::socket_with(AddressFamily::INET6, SocketType::RAW, SocketFlags::CLOEXEC, Some(ipproto::ICMPV6))
-                .unwrap();
+        let socket = net::socket_with(
+            AddressFamily::INET6,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            Some(ipproto::ICMPV6),
+        )
+        .unwrap();
         net::sendto(&socket, &message, SendFlags::empty(), &SocketAddr::V6(address)).unwrap();
     });
     let mut buffer = [0; 1500];

@@ -187,7 +187,7 @@ impl RouteSocket {
     /// All links.
     pub fn links(&self) -> Result<Vec<Link>> {
         let question = Message::new(RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, &link::link_header(0, 0, 0));
-        let mut links = self.dump(&question, "links", |body| seen::link(body))?;
+        let mut links = self.dump(&question, "links", seen::link)?;
         seen::name_bridges(&mut links);
         Ok(links)
     }
