@@ -36,7 +36,9 @@ fn check(table: &Table, expected: Expect) {
 
 #[test]
 fn the_engine_s_table_reads_as_nft_prints_it() {
-    check(&engine_table(), expect![[r#"
+    check(
+        &engine_table(),
+        expect![[r#"
         table inet stead {
         	set joins {
         		type ifname . ifname
@@ -88,12 +90,16 @@ fn the_engine_s_table_reads_as_nft_prints_it() {
         		oifname "uplink" masquerade
         	}
         }
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "it is one text")]
 fn the_guard_reads_as_nft_prints_it() {
-    check(&guard_table(), expect![[r#"
+    check(
+        &guard_table(),
+        expect![[r#"
         table bridge stead {
         	set ports {
         		type ifname
@@ -184,7 +190,8 @@ fn the_guard_reads_as_nft_prints_it() {
         		drop
         	}
         }
-    "#]]);
+    "#]],
+    );
 }
 
 fn uplink(home: &str, n: u8) -> HostUplink {

@@ -3,7 +3,6 @@
 
 mod kernel_support;
 
-use std::os::fd::AsFd;
 use std::time::Instant;
 
 use ipnet::IpNet;

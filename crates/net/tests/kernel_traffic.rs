@@ -4,17 +4,21 @@
 
 mod kernel_support;
 
-use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use kernel_support::{Netns, eventually, ip, mac, name, new_link, own_namespace};
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, sockopt};
 use stead_model::address::Mac;
-use stead_net::kernel::nft::{NftRequest, NftSocket};
+use stead_net::kernel::nft::{Family, NftRequest, NftSocket};
 use stead_net::kernel::rules::{
-    NetworkRules, NicGuard, NicRules, engine_table, guard_table, link_local, network_elements, nic_elements,
+    HostUplink, NetworkRules, NicGuard, NicRules, PROXY_MARK, PROXY_TABLE, TABLE, engine_table, guard_table,
+    host_chain_names, host_chains, link_local, network_elements, nic_elements,
 };
-use stead_net::kernel::{Peer, Port, PortFlags, RouteRequest, RouteSocket, Veth};
+use stead_net::kernel::{
+    Hop, Peer, Port, PortFlags, Route, RouteRequest, RouteSocket, Rule, RuleFamily, Veth,
+};
 
 /// An engine's namespace with our rules, and endpoints.
 struct Engine {
@@ -355,4 +359,92 @@ fn machines_reach_only_what_we_serve() {
     }
     assert!(!here("10.1.0.1:5353"));
     assert!(eventually(|| here("10.1.0.1:53")));
+}
+
+/// Connects to a machine from an address that is not of this computer.
+#[allow(unsafe_code)]
+fn connect_as(client: SocketAddr, server: SocketAddr) -> bool {
+    let (family, level, option) = match client {
+        SocketAddr::V4(_) => (AddressFamily::INET, libc::SOL_IP, libc::IP_TRANSPARENT),
+        SocketAddr::V6(_) => (AddressFamily::INET6, libc::SOL_IPV6, libc::IPV6_TRANSPARENT),
+    };
+    let socket = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    let on: libc::c_int = 1;
+    // SAFETY: the descriptor is open, and `on` is a c_int that lives across the call.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const on).cast(), 4) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(Duration::from_secs(3))).unwrap();
+    net::bind(&socket, &client).unwrap();
+    net::connect(&socket, &server).is_ok()
+}
+
+#[test]
+fn a_forwarder_connects_with_the_client_s_own_address() {
+    let engine = Engine::new();
+    engine.network(1, false, &[]);
+    let a = engine.machine(1, 2);
+    engine.guard(&a.nic);
+    assert!(a.netns.reaches("10.1.0.1") && a.netns.reaches("fd00:1::1"));
+    let pairs: [(SocketAddr, SocketAddr); 2] = [
+        ("198.51.100.7:0".parse().unwrap(), "10.1.0.2:80".parse().unwrap()),
+        ("[2001:db8:9::7]:0".parse().unwrap(), "[fd00:1::2]:80".parse().unwrap()),
+    ];
+    let listeners = pairs.map(|(_, server)| a.netns.run(move || TcpListener::bind(server).unwrap()));
+    assert!(!connect_as(pairs[0].0, pairs[0].1), "without the routes the answers go elsewhere");
+    for (family, all) in [(RuleFamily::V4, "0.0.0.0/0"), (RuleFamily::V6, "::/0")] {
+        let rule = Rule { family, mark: PROXY_MARK, table: PROXY_TABLE, priority: 100 };
+        let route = Route { to: all.parse().unwrap(), by: Hop::Local, table: PROXY_TABLE };
+        engine.route.run(&[RouteRequest::AddRule(rule), RouteRequest::AddRoute(route)]).unwrap();
+    }
+    for ((client, server), listener) in pairs.into_iter().zip(&listeners) {
+        assert!(connect_as(client, server), "{client} to {server}");
+        // The attempt before the routes may have left a half-open connection, which is not accepted.
+        assert_eq!(listener.accept().unwrap().1.ip(), client.ip());
+    }
+}
+
+/// A home's engine behind the host: the host's namespace, a transfer veth, and an outside.
+#[test]
+fn a_home_s_chains_let_it_out_and_nothing_in() {
+    own_namespace();
+    for file in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+        std::fs::write(format!("/proc/sys/net/{file}"), "1").unwrap();
+    }
+    let (route, nft) = (RouteSocket::open().unwrap(), NftSocket::open().unwrap());
+    let (engine, outside) = (Netns::new(), Netns::new());
+    let end = |near: &str, netns, addresses: [&str; 2]| {
+        let veth = Veth {
+            link: new_link(near, 0),
+            port: None,
+            peer: Peer { netns: Some(netns), name: name("eth0"), mac: None, mtu: None, group: 0 },
+        };
+        let addresses = addresses.map(|text| RouteRequest::AddAddress(name(near), text.parse().unwrap()));
+        [vec![RouteRequest::AddVeth(veth)], addresses.to_vec()].concat()
+    };
+    route.run(&end("steadup", engine.as_fd(), ["10.255.1.1/30", "fd5d:1::1/64"])).unwrap();
+    route.run(&end("wan0", outside.as_fd(), ["192.0.2.1/24", "2001:db8::1/64"])).unwrap();
+    for (netns, v4, v6) in
+        [(&engine, "10.255.1.2/30", "fd5d:1::2/64"), (&outside, "192.0.2.9/24", "2001:db8::9/64")]
+    {
+        netns.ip("link set eth0 up");
+        netns.ip(&format!("addr add {v4} dev eth0"));
+        netns.ip(&format!("addr add {v6} dev eth0 nodad"));
+    }
+    engine.ip("route add default via 10.255.1.1");
+    engine.ip("route add default via fd5d:1::1");
+    outside.ip("route add 10.255.1.0/30 via 192.0.2.1");
+    assert!(outside.reaches("10.255.1.2"), "without our chains the host forwards anything");
+    let uplink = HostUplink {
+        home: "abc".into(),
+        link: name("steadup"),
+        subnet: "10.255.1.0/30".parse().unwrap(),
+        subnet6: "fd5d:1::/64".parse().unwrap(),
+    };
+    nft.run(&[NftRequest::SetChains(Family::Inet, TABLE, host_chains(&uplink))]).unwrap();
+    assert!(engine.reaches("192.0.2.9"));
+    // The outside has no route to this subnet: an answer means that the address was changed on the way.
+    assert!(engine.reaches("2001:db8::9"));
+    assert!(!outside.pings("10.255.1.2"));
+    nft.remove_chains(Family::Inet, TABLE, &host_chain_names("abc")).unwrap();
+    assert!(outside.reaches("10.255.1.2"));
 }
