@@ -164,7 +164,15 @@ impl RouteSocket {
         let Some(first) = refused.next() else { return Ok(()) };
         // The later ones often follow from the first, which is the one to match on.
         let more: Vec<_> = refused.map(|refused| refused.to_string()).collect();
-        if more.is_empty() { Err(first.into()) } else { Err(first).context(more.join("; ")) }
+        if more.is_empty() {
+            Err(first.into())
+        } else {
+            Err(first).context(format!(
+                "{} requests were refused, after the first: {}",
+                more.len() + 1,
+                more.join("; ")
+            ))
+        }
     }
 
     /// Removes many links at once; one that is already gone is no error. The kernel waits for all CPUs for
