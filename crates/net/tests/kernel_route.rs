@@ -1,8 +1,8 @@
 //! Links, addresses, routes and rules, made for real in network namespaces. `ip` is only the judge.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod kernel_support;
 
-use std::os::fd::AsFd;
 use std::time::Instant;
 
 use ipnet::IpNet;

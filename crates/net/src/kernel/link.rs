@@ -23,7 +23,8 @@ pub struct NewLink {
     pub name: LinkName,
     /// Whose it is and what for (at most [`ALIAS_MAX_BYTES`]); links of ours start with `stead:`.
     pub alias: String,
-    /// Its MAC; the kernel draws one by lot where absent.
+    /// Its MAC; the kernel draws one by lot where absent. A bridge keeps for itself what is sent to the MAC of
+    /// one of its ports, so that a port must not have the MAC of the nic behind it.
     pub mac: Option<Mac>,
     /// The largest packet; the kernel's 1500 where absent.
     pub mtu: Option<u32>,

@@ -164,7 +164,15 @@ impl RouteSocket {
         let Some(first) = refused.next() else { return Ok(()) };
         // The later ones often follow from the first, which is the one to match on.
         let more: Vec<_> = refused.map(|refused| refused.to_string()).collect();
-        if more.is_empty() { Err(first.into()) } else { Err(first).context(more.join("; ")) }
+        if more.is_empty() {
+            Err(first.into())
+        } else {
+            Err(first).context(format!(
+                "{} requests were refused, after the first: {}",
+                more.len() + 1,
+                more.join("; ")
+            ))
+        }
     }
 
     /// Removes many links at once; one that is already gone is no error. The kernel waits for all CPUs for
@@ -187,7 +195,7 @@ impl RouteSocket {
     /// All links.
     pub fn links(&self) -> Result<Vec<Link>> {
         let question = Message::new(RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, &link::link_header(0, 0, 0));
-        let mut links = self.dump(&question, "links", |body| seen::link(body))?;
+        let mut links = self.dump(&question, "links", seen::link)?;
         seen::name_bridges(&mut links);
         Ok(links)
     }

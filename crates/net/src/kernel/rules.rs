@@ -9,8 +9,8 @@ use stead_model::address::Mac;
 use stead_model::name::LinkName;
 
 use super::nft::{
-    Base, Chain, CtState, Element, Elements, EtherType, Expr, Family, Field, Filled, Hook, Icmpv6, KeyType, Policy,
-    Priority, Protocol, Rule, Set, Table, Value,
+    Base, Chain, CtState, Element, Elements, EtherType, Expr, Family, Field, Filled, Hook, Icmpv6, KeyType,
+    Policy, Priority, Protocol, Rule, Set, Table, Value,
 };
 
 /// The name of our tables.
@@ -81,24 +81,32 @@ pub fn engine_table() -> Table {
 
 /// Answers to connections that our forwarder made with a client's address come back to it.
 fn proxy_chain() -> Chain {
-    base("proxy", Hook::Prerouting, Priority::Mangle, Policy::Accept, vec![vec![
-        Expr::SocketTransparent,
-        Expr::SetMark(PROXY_MARK),
-        Expr::Accept,
-    ]])
+    base(
+        "proxy",
+        Hook::Prerouting,
+        Priority::Mangle,
+        Policy::Accept,
+        vec![vec![Expr::SocketTransparent, Expr::SetMark(PROXY_MARK), Expr::Accept]],
+    )
 }
 
 /// Machines reach only what we serve, and the outside reaches nothing.
 fn input_chain() -> Chain {
     let from_uplink = |protocol| vec![is(Field::Iifname, uplink()), l4(protocol), Expr::Accept];
-    base("input", Hook::Input, Priority::Filter, Policy::Drop, vec![
-        vec![known_connection(), Expr::Accept],
-        vec![Expr::Ct(vec![CtState::Invalid]), Expr::Drop],
-        vec![is(Field::Iifname, name("lo")), Expr::Accept],
-        vec![Expr::In(vec![Field::Iifname], "served"), Expr::Goto("services".into())],
-        from_uplink(Protocol::Icmp),
-        from_uplink(Protocol::Icmpv6),
-    ])
+    base(
+        "input",
+        Hook::Input,
+        Priority::Filter,
+        Policy::Drop,
+        vec![
+            vec![known_connection(), Expr::Accept],
+            vec![Expr::Ct(vec![CtState::Invalid]), Expr::Drop],
+            vec![is(Field::Iifname, name("lo")), Expr::Accept],
+            vec![Expr::In(vec![Field::Iifname], "served"), Expr::Goto("services".into())],
+            from_uplink(Protocol::Icmp),
+            from_uplink(Protocol::Icmpv6),
+        ],
+    )
 }
 
 fn served_chain() -> Chain {
@@ -111,17 +119,23 @@ fn served_chain() -> Chain {
 }
 
 fn forward_chain() -> Chain {
-    base("forward", Hook::Forward, Priority::Filter, Policy::Drop, vec![
-        vec![known_connection(), Expr::Accept],
-        vec![Expr::Ct(vec![CtState::Invalid]), Expr::Drop],
-        vec![Expr::In(vec![Field::Iifname, Field::Oifname], "joins"), Expr::Accept],
-        vec![Expr::In(vec![Field::Iifname], "nat"), is(Field::Oifname, uplink()), Expr::Accept],
-    ])
+    base(
+        "forward",
+        Hook::Forward,
+        Priority::Filter,
+        Policy::Drop,
+        vec![
+            vec![known_connection(), Expr::Accept],
+            vec![Expr::Ct(vec![CtState::Invalid]), Expr::Drop],
+            vec![Expr::In(vec![Field::Iifname, Field::Oifname], "joins"), Expr::Accept],
+            vec![Expr::In(vec![Field::Iifname], "nat"), is(Field::Oifname, uplink()), Expr::Accept],
+        ],
+    )
 }
 
 fn masquerade_chain() -> Chain {
     let rule = vec![is(Field::Oifname, uplink()), Expr::Masquerade];
-    base("masquerade", Hook::Postrouting, Priority::Srcnat, Policy::Accept, vec![rule])
+    base("outward", Hook::Postrouting, Priority::Srcnat, Policy::Accept, vec![rule])
 }
 
 /// The table of the engine's namespace for what is bridged: no machine speaks for another.
@@ -134,8 +148,8 @@ pub fn guard_table() -> Table {
             set("guarded", &[KeyType::Ifname]),
             set("maconly", &[KeyType::Ifname]),
             set("macs", &[KeyType::Ifname, KeyType::EtherAddr]),
-            set("ip4", &[KeyType::Ifname, KeyType::Ipv4Addr]),
-            set("ip6", &[KeyType::Ifname, KeyType::Ipv6Addr]),
+            set("addr4", &[KeyType::Ifname, KeyType::Ipv4Addr]),
+            set("addr6", &[KeyType::Ifname, KeyType::Ipv6Addr]),
             set("taken", &[KeyType::Ipv6Addr]),
             Set {
                 name: "dhcp",
@@ -162,48 +176,63 @@ fn ports_chain() -> Chain {
             Expr::Drop,
         ]
     };
-    base("ports", Hook::Prerouting, Priority::Filter, Policy::Accept, vec![
-        limit(67),
-        limit(547),
-        vec![Expr::In(vec![Field::Iifname], "maconly"), wrong_mac(Field::EtherSaddr), Expr::Drop],
-        vec![Expr::In(vec![Field::Iifname], "guarded"), Expr::Goto("guard".into())],
-    ])
+    base(
+        "ports",
+        Hook::Prerouting,
+        Priority::Filter,
+        Policy::Accept,
+        vec![
+            limit(67),
+            limit(547),
+            vec![Expr::In(vec![Field::Iifname], "maconly"), wrong_mac(Field::EtherSaddr), Expr::Drop],
+            vec![Expr::In(vec![Field::Iifname], "guarded"), Expr::Goto("guard".into())],
+        ],
+    )
 }
 
 fn guard_chain() -> Chain {
     let to = |kind, chain: &str| vec![is(Field::EtherType, Value::EtherType(kind)), Expr::Goto(chain.into())];
-    plain("guard", vec![
-        vec![wrong_mac(Field::EtherSaddr), Expr::Drop],
-        to(EtherType::Ip, "guard_ip4"),
-        to(EtherType::Ip6, "guard_ip6"),
-        to(EtherType::Arp, "guard_arp"),
-        vec![Expr::Drop],
-    ])
+    plain(
+        "guard",
+        vec![
+            vec![wrong_mac(Field::EtherSaddr), Expr::Drop],
+            to(EtherType::Ip, "guard_ip4"),
+            to(EtherType::Ip6, "guard_ip6"),
+            to(EtherType::Arp, "guard_arp"),
+            vec![Expr::Drop],
+        ],
+    )
 }
 
 /// 0.0.0.0 asks whether an address is free.
 fn arp_chain() -> Chain {
-    plain("guard_arp", vec![
-        vec![wrong_mac(Field::ArpSaddrEther), Expr::Drop],
-        vec![is(Field::ArpSaddrIp, Value::V4(Ipv4Addr::UNSPECIFIED)), Expr::Accept],
-        vec![Expr::In(vec![Field::Iifname, Field::ArpSaddrIp], "ip4"), Expr::Accept],
-        vec![Expr::Drop],
-    ])
+    plain(
+        "guard_arp",
+        vec![
+            vec![wrong_mac(Field::ArpSaddrEther), Expr::Drop],
+            vec![is(Field::ArpSaddrIp, Value::V4(Ipv4Addr::UNSPECIFIED)), Expr::Accept],
+            vec![Expr::In(vec![Field::Iifname, Field::ArpSaddrIp], "addr4"), Expr::Accept],
+            vec![Expr::Drop],
+        ],
+    )
 }
 
 /// No DHCP server, and no address of others but none at all while asking for one.
 fn ip4_chain() -> Chain {
-    plain("guard_ip4", vec![
-        vec![is(Field::UdpSport, Value::Port(67)), Expr::Drop],
-        vec![Expr::In(vec![Field::Iifname, Field::IpSaddr], "ip4"), Expr::Accept],
+    plain(
+        "guard_ip4",
         vec![
-            is(Field::IpSaddr, Value::V4(Ipv4Addr::UNSPECIFIED)),
-            is(Field::UdpSport, Value::Port(68)),
-            is(Field::UdpDport, Value::Port(67)),
-            Expr::Accept,
+            vec![is(Field::UdpSport, Value::Port(67)), Expr::Drop],
+            vec![Expr::In(vec![Field::Iifname, Field::IpSaddr], "addr4"), Expr::Accept],
+            vec![
+                is(Field::IpSaddr, Value::V4(Ipv4Addr::UNSPECIFIED)),
+                is(Field::UdpSport, Value::Port(68)),
+                is(Field::UdpDport, Value::Port(67)),
+                Expr::Accept,
+            ],
+            vec![Expr::Drop],
         ],
-        vec![Expr::Drop],
-    ])
+    )
 }
 
 /// No DHCP server, no router, no speaking for others' addresses. A guest may draw its link-local address by
@@ -227,7 +256,7 @@ fn ip6_chain() -> Chain {
     ];
     rules.extend(before_address.map(|message| vec![nobody(), icmp(message), Expr::Accept]));
     rules.extend([
-        vec![Expr::In(vec![Field::Iifname, Field::Ip6Saddr], "ip6"), Expr::Accept],
+        vec![Expr::In(vec![Field::Iifname, Field::Ip6Saddr], "addr6"), Expr::Accept],
         vec![Expr::In(vec![Field::Ip6Saddr], "taken"), Expr::Drop],
         vec![is(Field::Ip6Saddr, Value::V6Net(LINK_LOCAL)), Expr::Accept],
         vec![Expr::Drop],
@@ -238,12 +267,15 @@ fn ip6_chain() -> Chain {
 /// Who claims an address must be allowed it. Duplicate address detection is a claim too: answered for others'
 /// addresses, or merely asked, it would keep them from using them.
 fn nd_chain() -> Chain {
-    plain("guard_nd", vec![
-        vec![Expr::In(vec![Field::Iifname, Field::NdTarget], "ip6"), Expr::Return],
-        vec![Expr::In(vec![Field::NdTarget], "taken"), Expr::Drop],
-        vec![is(Field::NdTargetPrefix, Value::Raw64(0xfe80_0000_0000_0000)), Expr::Return],
-        vec![Expr::Drop],
-    ])
+    plain(
+        "guard_nd",
+        vec![
+            vec![Expr::In(vec![Field::Iifname, Field::NdTarget], "addr6"), Expr::Return],
+            vec![Expr::In(vec![Field::NdTarget], "taken"), Expr::Drop],
+            vec![is(Field::NdTargetPrefix, Value::Raw64(0xfe80_0000_0000_0000)), Expr::Return],
+            vec![Expr::Drop],
+        ],
+    )
 }
 
 /// Where link-local addresses really are (RFC 4291, 2.5.6).
@@ -282,14 +314,15 @@ pub fn nic_elements(nic: &NicRules) -> Vec<Elements> {
         }
         NicGuard::Addresses(mac, v4, v6) => {
             let own = link_local(*mac);
-            let mut v6: Vec<_> = v6.iter().copied().filter(|address| *address != own).map(Value::V6).collect();
+            let mut v6: Vec<_> =
+                v6.iter().copied().filter(|address| *address != own).map(Value::V6).collect();
             v6.push(Value::V6(own));
             present([
                 all,
                 list("guarded", vec![vec![port()]]),
                 list("macs", on_port(vec![Value::Mac(*mac)])),
-                list("ip4", on_port(v4.iter().copied().map(Value::V4).collect())),
-                list("ip6", on_port(v6)),
+                list("addr4", on_port(v4.iter().copied().map(Value::V4).collect())),
+                list("addr6", on_port(v6)),
                 list("taken", vec![vec![Value::V6(own)]]),
             ])
         }

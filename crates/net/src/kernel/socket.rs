@@ -239,7 +239,11 @@ impl Socket {
 
     fn receive<'a>(&self, buffer: &'a mut [u8]) -> Result<&'a [u8]> {
         let (_, length) = retry(|| net::recv(&self.fd, &mut *buffer, RecvFlags::TRUNC)).map_err(|errno| {
-            anyhow::Error::new(errno).context(format!("no answer from the kernel within {ANSWER_LIMIT:?}"))
+            let what = match errno {
+                Errno::AGAIN => format!("no answer from the kernel within {ANSWER_LIMIT:?}"),
+                _ => "cannot read the kernel's answer".to_owned(),
+            };
+            anyhow::Error::new(errno).context(what)
         })?;
         buffer.get(..length).with_context(|| format!("the kernel's answer of {length} bytes is too long"))
     }

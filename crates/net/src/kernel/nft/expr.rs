@@ -83,10 +83,13 @@ fn compare(list: &mut Message, family: Family, known: &mut Known, part: (Field, 
         mask_register(list, &mask);
     }
     cmp(list, operation, &value.bytes());
-    match value {
-        Value::EtherType(kind) if operation == CMP_EQ => known.network = Some(*kind),
-        Value::Protocol(protocol) if operation == CMP_EQ => known.transport = Some(*protocol),
-        _ => {}
+    if operation == CMP_EQ {
+        if let Value::EtherType(kind) = value {
+            known.network = Some(*kind);
+        }
+        if let Value::Protocol(protocol) = value {
+            known.transport = Some(*protocol);
+        }
     }
 }
 
@@ -114,7 +117,9 @@ fn lookup(list: &mut Message, family: Family, known: &mut Known, part: (&[Field]
 /// Adds the conditions without which the packet does not have the field.
 fn require(list: &mut Message, family: Family, known: &mut Known, field: Field) {
     let (network, transport) = match field {
-        Field::Iifname | Field::Oifname | Field::EtherType | Field::EtherSaddr | Field::L4Proto => (None, None),
+        Field::Iifname | Field::Oifname | Field::EtherType | Field::EtherSaddr | Field::L4Proto => {
+            (None, None)
+        }
         // These stand after a condition on the ICMPv6 type.
         Field::NdTarget | Field::NdTargetPrefix => (None, None),
         Field::ArpSaddrEther | Field::ArpSaddrIp => (Some(EtherType::Arp), None),

@@ -76,7 +76,8 @@ impl NftSocket {
 
     /// Carries out all requests, or none. The cause of an error is [`Refused`].
     pub fn run(&self, requests: &[NftRequest]) -> Result<()> {
-        let groups: Vec<_> = requests.iter().map(|request| (request.to_string(), request.messages())).collect();
+        let groups: Vec<_> =
+            requests.iter().map(|request| (request.to_string(), request.messages())).collect();
         Ok(self.transaction(groups, None)??)
     }
 
@@ -200,7 +201,9 @@ impl NftRequest {
                 let mut messages = vec![wire::table(wire::NEWTABLE, wire::CREATE, *family, table)];
                 let bare = chains.iter().map(|chain| Chain { rules: Vec::new(), ..chain.clone() });
                 messages.extend(wire::chains(*family, table, &bare.collect::<Vec<_>>()));
-                messages.extend(chains.iter().map(|chain| wire::chain(wire::DELRULE, *family, table, &chain.name)));
+                messages.extend(
+                    chains.iter().map(|chain| wire::chain(wire::DELRULE, *family, table, &chain.name)),
+                );
                 messages.extend(wire::chains(*family, table, chains));
                 messages
             }

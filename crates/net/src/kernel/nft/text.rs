@@ -8,7 +8,7 @@ impl Display for Table {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(f, "table {} {} {{", self.family, self.name)?;
         let sets = self.sets.iter().map(ToString::to_string);
-        let chains = self.chains.iter().map(|chain| chain.to_string());
+        let chains = self.chains.iter().map(ToString::to_string);
         let parts: Vec<_> = sets.chain(chains).collect();
         writeln!(f, "{}}}", parts.join("\n"))
     }
@@ -34,7 +34,11 @@ impl Display for Set {
                 writeln!(f, "\t\telements = {{ {} }}", elements.join(",\n\t\t\t     "))?;
             }
             Filled::ByRules { timeout_s, size } => {
-                writeln!(f, "\t\tsize {size}\n\t\tflags dynamic,timeout\n\t\ttimeout {}", duration(*timeout_s))?;
+                writeln!(
+                    f,
+                    "\t\tsize {size}\n\t\tflags dynamic,timeout\n\t\ttimeout {}",
+                    duration(*timeout_s)
+                )?;
             }
         }
         writeln!(f, "\t}}")

@@ -40,6 +40,8 @@ const SET_KEY_LEN: u16 = 5;
 const SET_DESC: u16 = 9;
 const SET_ID: u16 = 10;
 const SET_TIMEOUT: u16 = 11;
+const SET_USERDATA: u16 = 13;
+const USERDATA_KEY_BYTE_ORDER: u8 = 0;
 const SET_DESC_SIZE: u16 = 1;
 const SET_FLAG_TIMEOUT: u32 = 0x10;
 const SET_FLAG_EVAL: u32 = 0x20;
@@ -175,6 +177,10 @@ fn put_set_rest(message: &mut Message, set: &Set, id: u32, (key_type, key_length
     message.put_be32(SET_KEY_TYPE, key_type);
     message.put_be32(SET_KEY_LEN, length32(key_length));
     message.put_be32(SET_ID, id);
+    if let [only] = set.key.as_slice() {
+        let [a, b, c, d] = only.byte_order().to_ne_bytes();
+        message.put(SET_USERDATA, &[USERDATA_KEY_BYTE_ORDER, 4, a, b, c, d]);
+    }
     if let Filled::ByRules { timeout_s, size } = set.filled {
         message.nest(SET_DESC, |desc| desc.put_be32(SET_DESC_SIZE, size));
         message.put(SET_TIMEOUT, &(u64::from(timeout_s) * 1000).to_be_bytes());
@@ -189,6 +195,14 @@ impl KeyType {
             Self::Ipv6Addr => 8,
             Self::EtherAddr => 9,
             Self::Ifname => 41,
+        }
+    }
+
+    /// What nft must know to print an element; the kernel only keeps it. Names are numbers to nft.
+    fn byte_order(self) -> u32 {
+        match self {
+            Self::Ifname => 1,
+            Self::EtherAddr | Self::Ipv4Addr | Self::Ipv6Addr => 2,
         }
     }
 
@@ -308,7 +322,8 @@ impl Value {
         match self {
             Self::V4Net(net) => Some(net.netmask().octets().to_vec()),
             Self::V6Net(net) => Some(net.netmask().octets().to_vec()),
-            _ => None,
+            Self::Name(_) | Self::Mac(_) | Self::V4(_) | Self::V6(_) | Self::Port(_) => None,
+            Self::EtherType(_) | Self::Protocol(_) | Self::Icmpv6(_) | Self::Raw64(_) => None,
         }
     }
 }
