@@ -1,5 +1,7 @@
 //! A switchboard's namespace with its bridges, clients in namespaces of their own, and a resolver to be asked.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // Tests give up by panic.
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
