@@ -10,7 +10,8 @@ fuzz_target!(|packet: &[u8]| {
         Question { name: (*b"\x01a\x07example\0").into(), kind: 1, dnssec: false, unchecked: false };
     if let Heard::Reply(reply) = hear(packet, 7, &question) {
         for transport in [Transport::Udp, Transport::Tcp] {
-            let answer = relay(&ask(&question, 9), transport, &reply, 100).expect("our own question is lawful");
+            let answer =
+                relay(&ask(&question, 9), transport, &reply, 100).expect("our own question is lawful");
             assert!(answer.len() <= packet.len() + 32);
         }
     }

@@ -298,6 +298,17 @@ impl Client {
         variables(&said())
     }
 
+    /// Sends thirty packets of random bytes.
+    #[track_caller]
+    pub(crate) fn send_junk(&self, to: &str) {
+        for round in 0..30 {
+            let bytes = round * round % 700 + 1;
+            // A stream may be closed before all is written: that is the server's right.
+            let or = if to.starts_with("TCP") { "|| true" } else { "" };
+            self.run(&format!("head -c {bytes} /dev/urandom | timeout 5 socat -u - '{to}' {or}"));
+        }
+    }
+
     #[track_caller]
     pub(crate) fn dig(&self, question: &str) -> String {
         self.dig_at("10.0.5.1", question)

@@ -12,7 +12,7 @@ const ANSWER_LIMIT: Duration = Duration::from_millis(500);
 
 /// Runs exchanges for `time`, with `window` clients at once out of `clients`, by a socket that is bound to port 68
 /// of the link and may broadcast. The MACs are `02:dd:` and the client's number. `answered` counts whole exchanges.
-pub fn run(socket: &UdpSocket, clients: u32, window: u32, time: Duration) -> io::Result<Load> {
+pub(crate) fn run(socket: &UdpSocket, clients: u32, window: u32, time: Duration) -> io::Result<Load> {
     let to = (Ipv4Addr::BROADCAST, 67);
     socket.set_read_timeout(Some(ANSWER_LIMIT))?;
     let (mut answered, mut lost, mut next) = (0, 0, 0);

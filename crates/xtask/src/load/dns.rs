@@ -6,18 +6,18 @@ use std::time::{Duration, Instant};
 
 /// What came of it.
 #[derive(Clone, Copy, Debug)]
-pub struct Load {
+pub(crate) struct Load {
     /// Answers to our questions.
-    pub answered: u64,
+    pub(crate) answered: u64,
     /// Questions that nothing came back for in time.
-    pub lost: u64,
+    pub(crate) lost: u64,
     /// How long it took.
-    pub took: Duration,
+    pub(crate) took: Duration,
 }
 
 impl Load {
     /// Answers in a second.
-    pub fn per_second(&self) -> f64 {
+    pub(crate) fn per_second(&self) -> f64 {
         let answered = u32::try_from(self.answered).unwrap_or(u32::MAX);
         f64::from(answered) / self.took.as_secs_f64().max(f64::EPSILON)
     }
@@ -27,7 +27,7 @@ impl Load {
 const ANSWER_LIMIT: Duration = Duration::from_millis(500);
 
 /// Asks `server` for the IPv4 addresses of `names` in turn for `time`, with `window` questions under way at once.
-pub fn run(server: SocketAddr, names: &[&str], window: u16, time: Duration) -> io::Result<Load> {
+pub(crate) fn run(server: SocketAddr, names: &[&str], window: u16, time: Duration) -> io::Result<Load> {
     let socket = UdpSocket::bind(if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
     socket.connect(server)?;
     socket.set_read_timeout(Some(ANSWER_LIMIT))?;
@@ -49,7 +49,9 @@ pub fn run(server: SocketAddr, names: &[&str], window: u16, time: Duration) -> i
     while start.elapsed() < time {
         match socket.recv(&mut buffer) {
             // An answer with at least one record.
-            Ok(count) if count > 12 && buffer.get(6..8).is_some_and(|records| records != [0, 0]) => answered += 1,
+            Ok(count) if count > 12 && buffer.get(6..8).is_some_and(|records| records != [0, 0]) => {
+                answered += 1
+            }
             Ok(_) => return Err(io::Error::other("the server has no such name")),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                 // All that were under way are lost: start again with a full window.

@@ -1,4 +1,4 @@
 //! Load for the benchmarks: what many machines would ask of the switchboard.
 
-pub mod dhcp;
-pub mod dns;
+pub(crate) mod dhcp;
+pub(crate) mod dns;
