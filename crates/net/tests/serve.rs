@@ -174,3 +174,26 @@ fn a_link_that_vanishes_is_served_again_when_it_is_back() {
     lab.set(&wanted);
     assert_eq!(lab.client("lan", WEB).udhcpc()["ip"], "10.0.5.10");
 }
+
+#[test]
+fn junk_from_one_machine_leaves_the_others_served() {
+    let lab = Lab::new(nowhere());
+    lab.set(&[network("lan", 5, &[(WEB, "web", 10)])]);
+    let bad = lab.client("lan", STRANGER);
+    bad.set_address("10.0.5.99/24", "fd00:5::99/64");
+    for to in [
+        "UDP4-DATAGRAM:255.255.255.255:67,broadcast,so-bindtodevice=eth0",
+        "UDP4:10.0.5.1:53",
+        "UDP6:[fd00:5::1]:53",
+        "UDP6-DATAGRAM:[ff02::1:2%eth0]:547",
+        "TCP4:10.0.5.1:53",
+    ] {
+        bad.send_junk(to);
+    }
+    let web = lab.client("lan", WEB);
+    assert_eq!(web.udhcpc()["ip"], "10.0.5.10");
+    assert_eq!(web.dhclient("-6", "BOUND6")["new_ip6_address"], "fd00:5::a");
+    web.set_address("10.0.5.10/24", "fd00:5::a/64");
+    assert_eq!(web.dig("+short web A"), "10.0.5.10\n");
+    assert_eq!(web.dig6("+short +tcp web A"), "10.0.5.10\n");
+}

@@ -1,5 +1,7 @@
 //! A switchboard's namespace with its bridges, clients in namespaces of their own, and a resolver to be asked.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // Tests give up by panic.
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -294,6 +296,17 @@ impl Client {
         child.kill().unwrap();
         child.wait().unwrap();
         variables(&said())
+    }
+
+    /// Sends thirty packets of random bytes.
+    #[track_caller]
+    pub(crate) fn send_junk(&self, to: &str) {
+        for round in 0..30 {
+            let bytes = round * round % 700 + 1;
+            // A stream may be closed before all is written: that is the server's right.
+            let or = if to.starts_with("TCP") { "|| true" } else { "" };
+            self.run(&format!("head -c {bytes} /dev/urandom | timeout 5 socat -u - '{to}' {or}"));
+        }
     }
 
     #[track_caller]

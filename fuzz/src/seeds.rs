@@ -1,0 +1,94 @@
+//! Writes a lawful packet or two per target into `corpus/`, for the fuzzer to start from.
+
+use std::fs;
+use std::path::Path;
+
+use stead_net::serve::dns::Question;
+use stead_net::serve::dns::reply::ask;
+
+fn main() -> std::io::Result<()> {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    for (target, number, packet) in seeds() {
+        let directory = corpus.join(target);
+        fs::create_dir_all(&directory)?;
+        fs::write(directory.join(format!("seed-{number}")), packet)?;
+    }
+    Ok(())
+}
+
+fn seeds() -> Vec<(&'static str, usize, Vec<u8>)> {
+    let mut seeds = Vec::new();
+    for (number, kind) in [1, 3, 4, 7, 8].into_iter().enumerate() {
+        seeds.push(("dhcp4", number, dhcp4(kind, 0x0a)));
+        let conversation = [1, 3, kind].into_iter().flat_map(|kind| {
+            let mut packet = dhcp4(kind, 0x77);
+            packet.resize(400, 0);
+            packet
+        });
+        seeds.push(("dhcp4", 100 + number, conversation.collect()));
+    }
+    for (number, kind) in [1, 3, 4, 5, 6, 8, 9, 11].into_iter().enumerate() {
+        seeds.push(("dhcp6", number, dhcp6(kind)));
+        seeds.push(("dhcp6", 100 + number, in_ipv6(&dhcp6(kind))));
+    }
+    let names: [&[u8]; 4] = [
+        b"\x03web\0",
+        b"\x03wEb\x04shop\x05stead\0",
+        b"\x0210\x015\x010\x0210\x07in-addr\x04arpa\0",
+        b"\x01a\x07example\0",
+    ];
+    for (number, name) in names.into_iter().enumerate() {
+        for kind in [1, 6, 12, 28, 255] {
+            let question = Question { name: name.into(), kind, dnssec: kind == 1, unchecked: false };
+            seeds.push(("dns_query", number * 1000 + usize::from(kind), ask(&question, 7)));
+        }
+    }
+    for (number, (code, kind, value)) in
+        [(0, 1, &[192, 0, 2, 1][..]), (3, 6, &[0; 22]), (2, 6, &[0; 22])].into_iter().enumerate()
+    {
+        seeds.push(("dns_reply", number, dns_reply(code, kind, value)));
+    }
+    seeds.push(("solicitation", 0, vec![133, 0, 0, 0, 0, 0, 0, 0]));
+    seeds.push(("solicitation", 1, vec![133, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 0, 0, 0, 0, 0x0a]));
+    seeds
+}
+
+fn dhcp4(kind: u8, last: u8) -> Vec<u8> {
+    let mut packet = vec![1, 1, 6, 0, 1, 2, 3, 4, 0, 0, 0x80, 0];
+    packet.resize(28, 0);
+    packet.extend([2, 0, 0, 0, 0, last]);
+    packet.resize(236, 0);
+    packet.extend([99, 130, 83, 99, 53, 1, kind, 50, 4, 10, 0, 5, 201, 61, 3, 1, 2, 3]);
+    packet.extend([12, 2, b'm', b'e', 55, 4, 1, 3, 6, 119, 52, 1, 3, 80, 0, 255]);
+    packet
+}
+
+fn dhcp6(kind: u8) -> Vec<u8> {
+    let mut packet = vec![kind, 1, 2, 3, 0, 1, 0, 10, 0, 3, 0, 1, 2, 0, 0, 0, 0, 0x0a];
+    if [3, 5, 8, 9].contains(&kind) {
+        packet.extend([0, 2, 0, 10, 0, 3, 0, 1, 2, 0xaa, 0, 0, 0, 1]);
+    }
+    packet.extend([0, 3, 0, 40, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 24]);
+    packet.extend([0xfd, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x0b, 0, 0, 0, 9, 0, 0, 0, 9]);
+    packet.extend([0, 14, 0, 0, 0, 25, 0, 12, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+    packet
+}
+
+fn in_ipv6(payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(payload.len() + 8).expect("a seed is short").to_be_bytes();
+    let mut packet = vec![0x60, 0, 0, 0, length[0], length[1], 17, 1, 0xfe, 0x80];
+    packet.resize(40, 1);
+    packet.extend([2, 34, 2, 35, length[0], length[1], 0, 0]);
+    packet.extend(payload);
+    packet
+}
+
+fn dns_reply(code: u8, kind: u8, value: &[u8]) -> Vec<u8> {
+    let (answers, authorities) = if kind == 1 { (1, 0) } else { (0, 1) };
+    let mut packet = vec![0, 7, 0x81, 0x80 | code, 0, 1, 0, answers, 0, authorities, 0, 1];
+    packet.extend(b"\x01a\x07example\0\0\x01\0\x01\xc0\x0c\0");
+    packet.extend([kind, 0, 1, 0, 0, 1, 44, 0, u8::try_from(value.len()).expect("a seed is short")]);
+    packet.extend(value);
+    packet.extend([0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]);
+    packet
+}
