@@ -121,7 +121,7 @@ fn packages(missing: &[&str]) -> Result<bool> {
     let mut install = vec!["install", "--yes", "--no-install-recommends"];
     install.extend(missing);
     if !rustix::process::geteuid().is_root() {
-        eprintln!("error: {} packages are missing; as root run", missing.len());
+        eprintln!("error: Debian packages are missing; as root run");
         eprintln!("  apt-get update && apt-get {}", install.join(" "));
         return Ok(false);
     }
