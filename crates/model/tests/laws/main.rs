@@ -124,7 +124,7 @@ fn assert_forward(plan: &Plan) {
     }
 }
 
-/// Asserts every law of the way from `seen` to `goal`, in its own order and `orders` random ones; `again` is
+/// Asserts every law of the way from `seen` to `goal`, in its own order and in `orders` random ones; `again` is
 /// what is wanted on the computer as it is after a cut.
 #[track_caller]
 pub(crate) fn assert_arrives(
@@ -138,7 +138,9 @@ pub(crate) fn assert_arrives(
     assert_eq!(planned, plan(goal, seen), "a plan is deterministic");
     let in_order: Vec<usize> = (0..planned.steps.len()).collect();
     let starts_lawful = unlawful(seen).is_empty();
-    for round in 0..=orders {
+    // One random order alone stands for all, the plan's own included, where very many plans are tried.
+    let first = usize::from(orders == 1);
+    for round in first..=orders {
         let order = if round == 0 { in_order.clone() } else { allowed_order(&planned, lot) };
         let worlds = passed(&planned, &order, seen);
         let (last, cut) = worlds.split_last().unwrap();
