@@ -134,7 +134,7 @@ fn removals(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
     let seen = &seen;
     let goes = networks_that_go(wanted, seen);
     for (bind, target) in seen.ports.iter().filter(|(_, target)| target.machine.project == wanted.project) {
-        if wanted.ports.get(bind) != Some(target) {
+        if wanted.ports.get(bind) != Some(target) || !machine_stays(wanted, seen, &target.machine) {
             let why = format!("machines.{}.ports", target.machine.name);
             steps.push((Step::PortRemove(*bind, target.clone()), why));
         }
@@ -144,7 +144,7 @@ fn removals(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
             can_change(from, to) && seen.leases.get(id).is_none_or(|lease| *lease == to.lease)
         };
         let stays = wanted.nics.get(id).is_some_and(fits)
-            && machine_stays(wanted, seen, id)
+            && machine_stays(wanted, seen, &id.machine())
             && seen.networks.contains_key(&id.network())
             && !goes.contains_key(&id.network());
         if !stays {
@@ -180,10 +180,10 @@ fn networks_that_go(wanted: &Wanted, seen: &Observed) -> BTreeMap<NetworkId, Str
     goes.collect()
 }
 
-/// Whether the machine of a nic stays as it is.
-fn machine_stays(wanted: &Wanted, seen: &Observed, nic: &NicId) -> bool {
-    let id = nic.machine();
-    wanted.machines.get(&id).map(|(state, _)| state) == seen.machines.get(&id)
+/// Whether a machine is there and stays as it is.
+fn machine_stays(wanted: &Wanted, seen: &Observed, id: &MachineId) -> bool {
+    let state = wanted.machines.get(id).map(|(state, _)| state);
+    state.is_some() && state == seen.machines.get(id)
 }
 
 /// What goes of leases, machines and volumes.

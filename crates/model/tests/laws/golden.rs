@@ -1,0 +1,296 @@
+//! The classic plans, as texts.
+
+use expect_test::{Expect, expect};
+use stead_model::lock::Lock;
+use stead_model::observed::{Engine, Observed, Uplink};
+use stead_model::plan::plan;
+use stead_model::project::{Network, Project};
+
+use crate::worlds::{
+    With, computer, fixed, lack, must_want, name, network, nic, nothing, part, project, subnet, text, up,
+};
+
+fn shop() -> Project {
+    let bare = project("shop").net("lan", subnet("10.0.5.0/24"));
+    bare.container("web", &[nic("lan")])
+        .vm("db", &[nic("lan")])
+        .depends("web", "db")
+        .port("web", "127.0.0.1:8080/tcp")
+}
+
+fn blog() -> Project {
+    project("blog").net("lan", subnet("10.0.9.0/24")).container("web", &[nic("lan")])
+}
+
+/// Checks the plan from `old` up to `new` up.
+#[track_caller]
+fn check(old: &Project, new: &Project, expected: Expect) {
+    let (seen, lock) = up(old, &computer());
+    check_on(&seen, new, &lock, expected);
+}
+
+/// Checks the plan for `new` on the computer `seen`.
+#[track_caller]
+fn check_on(seen: &Observed, new: &Project, lock: &Lock, expected: Expect) {
+    expected.assert_eq(&text(&plan(&must_want(new, lock, seen), seen)));
+}
+
+#[test]
+fn the_first_up_makes_everything_in_the_order_of_need() {
+    check_on(
+        &computer(),
+        &shop().volume("data"),
+        &Lock::default(),
+        expect![[r#"
+        + project shop at /home/ann/shop
+        + engine
+        + switchboard
+        + uplink veth stu-k3x9-boqvn 10.63.37.120/30 fd38:d009:5e47:6e9e:da43:1b55:dc65:770c/126
+        + network lan.shop 10.0.5.0/24 nat
+        + volume data.shop
+        + lease db/lan.shop 10.0.5.2 02:00:98:d7:6d:f3
+        + lease web/lan.shop 10.0.5.3 02:86:cd:53:c7:1c
+        + vm db.shop (external)
+        + nic db/lan.shop by tap stt-db-vtat5
+        + container web.shop (external)
+        + nic web/lan.shop as eth0 by stv-web-n7ltx
+        + port 127.0.0.1:8080/tcp to web.shop:80
+    "#]],
+    );
+}
+
+#[test]
+fn another_mtu_changes_the_network_and_replaces_its_nics() {
+    let mut new = shop();
+    new.networks.get_mut(&name("lan")).unwrap().mtu = 1400;
+    check(
+        &shop(),
+        &new,
+        expect![[r#"
+        - nic web/lan.shop
+        - nic db/lan.shop
+        ~ network lan.shop mtu 1500 -> 1400
+        + nic db/lan.shop by tap stt-db-vtat5
+        + nic web/lan.shop as eth0 by stv-web-n7ltx
+    "#]],
+    );
+}
+
+#[test]
+fn a_moved_subnet_replaces_the_network_its_leases_and_nics() {
+    check(
+        &shop(),
+        &shop().net("lan", subnet("10.0.6.0/24")),
+        expect![[r#"
+        - port 127.0.0.1:8080/tcp to web.shop:80
+        - nic web/lan.shop
+        - nic db/lan.shop
+        - lease web/lan.shop 10.0.5.3 02:86:cd:53:c7:1c
+        - lease db/lan.shop 10.0.5.2 02:00:98:d7:6d:f3
+        - network lan.shop
+        + network lan.shop 10.0.6.0/24 nat
+        + lease db/lan.shop 10.0.6.2 02:00:98:d7:6d:f3
+        + lease web/lan.shop 10.0.6.3 02:86:cd:53:c7:1c
+        + nic db/lan.shop by tap stt-db-vtat5
+        + nic web/lan.shop as eth0 by stv-web-n7ltx
+        + port 127.0.0.1:8080/tcp to web.shop:80
+    "#]],
+    );
+}
+
+#[test]
+fn a_new_port_is_one_step() {
+    check(
+        &shop(),
+        &shop().port("db", "127.0.0.1:5432/tcp"),
+        expect![[r#"
+        + port 127.0.0.1:5432/tcp to db.shop:80
+    "#]],
+    );
+}
+
+#[test]
+fn a_port_that_moves_to_all_addresses_waits_for_its_own_end() {
+    let mut new = shop();
+    new.machines.get_mut(&name("web")).unwrap().ports.clear();
+    let new = new.port("web", "0.0.0.0:8080/tcp");
+    check(
+        &shop(),
+        &new,
+        expect![[r#"
+        - port 127.0.0.1:8080/tcp to web.shop:80
+        + port 0.0.0.0:8080/tcp to web.shop:80
+    "#]],
+    );
+    let (seen, lock) = up(&shop(), &computer());
+    let plan = plan(&must_want(&new, &lock, &seen), &seen);
+    assert!(plan.steps[1].after.contains(&0));
+}
+
+#[test]
+fn a_removed_machine_takes_its_port_nic_and_lease_along() {
+    let mut new = shop();
+    new.machines.remove(&name("web"));
+    check(
+        &shop(),
+        &new,
+        expect![[r#"
+        - port 127.0.0.1:8080/tcp to web.shop:80
+        - nic web/lan.shop
+        - lease web/lan.shop 10.0.5.3 02:86:cd:53:c7:1c
+        - machine web.shop
+    "#]],
+    );
+}
+
+#[test]
+fn a_container_that_becomes_a_vm_keeps_its_lease() {
+    check(
+        &shop(),
+        &shop().vm("web", &[nic("lan")]),
+        expect![[r#"
+        - port 127.0.0.1:8080/tcp to web.shop:80
+        - nic web/lan.shop
+        - machine web.shop
+        + vm web.shop (external)
+        + nic web/lan.shop by tap stt-web-n7ltx
+    "#]],
+    );
+}
+
+#[test]
+fn fixed_addresses_change_places() {
+    let old = shop().container("web", &[fixed("lan", "10.0.5.7")]).vm("db", &[fixed("lan", "10.0.5.8")]);
+    let new = shop().container("web", &[fixed("lan", "10.0.5.8")]).vm("db", &[fixed("lan", "10.0.5.7")]);
+    check(
+        &old,
+        &new,
+        expect![[r#"
+        - nic web/lan.shop
+        - nic db/lan.shop
+        - lease web/lan.shop 10.0.5.7 02:86:cd:53:c7:1c
+        - lease db/lan.shop 10.0.5.8 02:00:98:d7:6d:f3
+        + lease db/lan.shop 10.0.5.7 02:00:98:d7:6d:f3
+        + lease web/lan.shop 10.0.5.8 02:86:cd:53:c7:1c
+        + nic db/lan.shop by tap stt-db-vtat5
+        + nic web/lan.shop as eth0 by stv-web-n7ltx
+    "#]],
+    );
+}
+
+#[test]
+fn networks_that_change_their_subnets_wait_for_each_other() {
+    let old = project("shop").net("a", subnet("10.1.0.0/24")).net("b", subnet("10.2.0.0/24"));
+    let new = project("shop").net("a", subnet("10.2.0.0/24")).net("b", subnet("10.1.0.0/24"));
+    check(
+        &old,
+        &new,
+        expect![[r#"
+        - network b.shop
+        - network a.shop
+        + network a.shop 10.2.0.0/24 nat
+        + network b.shop 10.1.0.0/24 nat
+    "#]],
+    );
+}
+
+#[test]
+fn joining_networks_changes_both_in_place() {
+    let isolated = |text| Network { reach: stead_model::project::Reach::Isolated, ..subnet(text) };
+    let old = project("shop").net("a", isolated("10.1.0.0/24")).net("b", isolated("10.2.0.0/24"));
+    check(
+        &old,
+        &old.clone().join("a", "b"),
+        expect![[r#"
+        ~ network a.shop joins none -> b
+        ~ network b.shop joins none -> a
+    "#]],
+    );
+}
+
+#[test]
+fn down_takes_away_in_the_opposite_order_and_leaves_no_engine() {
+    let (seen, _) = up(&shop().volume("data"), &computer());
+    expect![[r#"
+        - port 127.0.0.1:8080/tcp to web.shop:80
+        - nic web/lan.shop
+        - nic db/lan.shop
+        - lease web/lan.shop 10.0.5.3 02:86:cd:53:c7:1c
+        - lease db/lan.shop 10.0.5.2 02:00:98:d7:6d:f3
+        - machine web.shop
+        - machine db.shop
+        - volume data.shop (its data is lost)
+        - network lan.shop
+        - uplink veth stu-k3x9-boqvn 10.63.37.120/30 fd38:d009:5e47:6e9e:da43:1b55:dc65:770c/126
+        - engine
+        - project shop
+    "#]]
+    .assert_eq(&text(&plan(&nothing(&name("shop"), &seen), &seen)));
+}
+
+#[test]
+fn down_of_one_of_two_projects_leaves_the_other_its_engine_and_uplink() {
+    let (seen, _) = up(&shop(), &computer());
+    let (both, _) = up(&blog(), &seen);
+    let down = plan(&nothing(&name("shop"), &both), &both);
+    expect![[r#"
+        - port 127.0.0.1:8080/tcp to web.shop:80
+        - nic web/lan.shop
+        - nic db/lan.shop
+        - lease web/lan.shop 10.0.5.3 02:86:cd:53:c7:1c
+        - lease db/lan.shop 10.0.5.2 02:00:98:d7:6d:f3
+        - machine web.shop
+        - machine db.shop
+        - network lan.shop
+        - project shop
+    "#]]
+    .assert_eq(&text(&down));
+    let left = crate::worlds::applied(&down, &both);
+    assert_eq!(part(&left, &name("blog")), part(&both, &name("blog")));
+}
+
+#[test]
+fn an_engine_that_was_cut_off_is_taken_away_whole_first() {
+    let (mut seen, lock) = up(&shop(), &computer());
+    seen.engine = Engine::Partial;
+    seen.switchboard = stead_model::observed::Switchboard::Absent;
+    seen.networks.clear();
+    seen.nics.clear();
+    seen.ports.clear();
+    check_on(
+        &seen,
+        &shop(),
+        &lock,
+        expect![[r#"
+        - engine
+        + engine
+        + switchboard
+        + uplink veth stu-k3x9-boqvn 10.63.37.120/30 fd38:d009:5e47:6e9e:da43:1b55:dc65:770c/126
+        + network lan.shop 10.0.5.0/24 nat
+        + vm db.shop (external)
+        + nic db/lan.shop by tap stt-db-vtat5
+        + container web.shop (external)
+        + nic web/lan.shop as eth0 by stv-web-n7ltx
+        + port 127.0.0.1:8080/tcp to web.shop:80
+    "#]],
+    );
+}
+
+#[test]
+fn an_uplink_that_works_no_more_is_replaced_under_the_networks() {
+    let (mut seen, lock) = up(&shop(), &computer());
+    seen.host.uplinks.veth = lack("iptables drops it");
+    check_on(
+        &seen,
+        &shop(),
+        &lock,
+        expect![[r#"
+        - uplink veth stu-k3x9-boqvn 10.63.37.120/30 fd38:d009:5e47:6e9e:da43:1b55:dc65:770c/126
+        + uplink pasta
+    "#]],
+    );
+    // One that works stays, though a better one would, too.
+    seen.uplink = Some(Uplink::Pasta);
+    seen.host.uplinks.veth = Ok(());
+    check_on(&seen, &shop(), &lock, expect![[""]]);
+}

@@ -1,0 +1,372 @@
+//! Projects in a few words, the computers they are tried on, and what can befall a computer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use stead_model::lock::Lock;
+use stead_model::name::{MachineId, Name};
+use stead_model::observed::{Engine, HostFacts, HostLink, Lack, Observed, Switchboard, Uplink, Uplinks};
+use stead_model::plan::{Plan, UnwantedVolumes, Wanted, plan};
+use stead_model::project::{
+    Addressing, Dhcp, Driver, Guard, Kind, Machine, Network, Nic, Pool, Port, Project, Reach, Subnet,
+};
+use stead_model::resolve::{Context, Refusal, resolve};
+
+pub(crate) fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+/// An empty project; the functions below add to it.
+pub(crate) fn project(text: &str) -> Project {
+    Project {
+        name: name(text),
+        networks: BTreeMap::new(),
+        machines: BTreeMap::new(),
+        volumes: BTreeSet::new(),
+    }
+}
+
+/// A managed network with `nat` and automatic subnets.
+pub(crate) fn network() -> Network {
+    Network {
+        addressing: Addressing::Managed(Dhcp { pool: Pool::Auto, lease_s: 3600, slaac: false }),
+        reach: Reach::Nat,
+        subnet: Subnet::Auto,
+        subnet6: Subnet::Auto,
+        mtu: 1500,
+        joins: BTreeSet::new(),
+        boot: None,
+    }
+}
+
+pub(crate) fn isolated() -> Network {
+    Network { reach: Reach::Isolated, ..network() }
+}
+
+/// With this IPv4 subnet and no IPv6, for short texts.
+pub(crate) fn subnet(text: &str) -> Network {
+    Network { subnet: Subnet::Given(text.parse().unwrap()), subnet6: Subnet::Off, ..network() }
+}
+
+pub(crate) fn nic(network: &str) -> Nic {
+    Nic {
+        network: name(network),
+        address: None,
+        address6: None,
+        mac: None,
+        aliases: BTreeSet::new(),
+        guard: Guard::On,
+    }
+}
+
+pub(crate) fn fixed(network: &str, address: &str) -> Nic {
+    Nic { address: Some(address.parse().unwrap()), ..nic(network) }
+}
+
+pub(crate) trait With: Sized {
+    fn net(self, text: &str, network: Network) -> Self;
+    fn machine(self, kind: Kind, text: &str, nics: &[Nic]) -> Self;
+    fn port(self, machine: &str, bind: &str) -> Self;
+    fn depends(self, machine: &str, on: &str) -> Self;
+    fn join(self, a: &str, b: &str) -> Self;
+    fn volume(self, text: &str) -> Self;
+    fn container(self, text: &str, nics: &[Nic]) -> Self {
+        self.machine(Kind::Container, text, nics)
+    }
+    fn vm(self, text: &str, nics: &[Nic]) -> Self {
+        self.machine(Kind::Vm, text, nics)
+    }
+}
+
+impl With for Project {
+    fn net(mut self, text: &str, network: Network) -> Self {
+        self.networks.insert(name(text), network);
+        self
+    }
+
+    fn machine(mut self, kind: Kind, text: &str, nics: &[Nic]) -> Self {
+        let (driver, nics) = (Driver::External, nics.to_vec());
+        let machine = Machine { kind, driver, nics, ports: Vec::new(), depends_on: BTreeSet::new() };
+        self.machines.insert(name(text), machine);
+        self
+    }
+
+    fn port(mut self, machine: &str, bind: &str) -> Self {
+        let port = Port { bind: bind.parse().unwrap(), target: 80 };
+        self.machines.get_mut(&name(machine)).unwrap().ports.push(port);
+        self
+    }
+
+    fn depends(mut self, machine: &str, on: &str) -> Self {
+        self.machines.get_mut(&name(machine)).unwrap().depends_on.insert(name(on));
+        self
+    }
+
+    fn join(mut self, a: &str, b: &str) -> Self {
+        self.networks.get_mut(&name(a)).unwrap().joins.insert(name(b));
+        self.networks.get_mut(&name(b)).unwrap().joins.insert(name(a));
+        self
+    }
+
+    fn volume(mut self, text: &str) -> Self {
+        self.volumes.insert(name(text));
+        self
+    }
+}
+
+pub(crate) fn lack(why: &str) -> Result<(), Lack> {
+    Err(Lack { why: why.into(), hint: format!("mend that {why}") })
+}
+
+/// A computer with a route, a bridge and an idle nic, on which both kinds of uplink work.
+pub(crate) fn computer() -> Observed {
+    let links = [("br0", HostLink::Bridge), ("eth1", HostLink::Idle)];
+    Observed::nothing(HostFacts {
+        home: "k3x9".into(),
+        taken: BTreeMap::new(),
+        uplinks: Uplinks { veth: Ok(()), pasta: Ok(()) },
+        links: links.into_iter().map(|(link, state)| (link.parse().unwrap(), state)).collect(),
+    })
+}
+
+/// What `project` is to be on the computer `seen`.
+pub(crate) fn wanted(project: &Project, lock: &Lock, seen: &Observed) -> Result<Wanted, Vec<Refusal>> {
+    let directory = format!("/home/ann/{}", project.name);
+    resolve(project, Context { directory: Path::new(&directory), lock, seen, user: 1000 })
+}
+
+#[track_caller]
+pub(crate) fn must_want(project: &Project, lock: &Lock, seen: &Observed) -> Wanted {
+    wanted(project, lock, seen).unwrap_or_else(|refusals| panic!("refused: {refusals:?}\n{project:#?}"))
+}
+
+/// The computer after a whole plan.
+#[track_caller]
+pub(crate) fn applied(plan: &Plan, seen: &Observed) -> Observed {
+    plan.steps.iter().fold(seen.clone(), |seen, planned| {
+        let after = seen.after(&planned.step).unwrap_or_else(|misstep| panic!("{misstep}\n{}", text(plan)));
+        assert_lawful(&after);
+        after
+    })
+}
+
+/// The computer with `project` up, and its lock.
+#[track_caller]
+pub(crate) fn up(project: &Project, seen: &Observed) -> (Observed, Lock) {
+    let wanted = must_want(project, &Lock::default(), seen);
+    (applied(&plan(&wanted, seen), seen), Lock::new(&wanted))
+}
+
+/// Nothing of the project.
+pub(crate) fn nothing(project: &Name, seen: &Observed) -> Wanted {
+    Wanted::nothing(project, seen, UnwantedVolumes::Delete)
+}
+
+/// The steps of a plan, a line each.
+pub(crate) fn text(plan: &Plan) -> String {
+    plan.steps.iter().map(|planned| format!("{}\n", planned.step)).collect()
+}
+
+/// What holds on every computer between two steps:
+/// - without an engine (absent, or cut off) there is no network, nic, port or switchboard; machines may
+///   still be on record, as after a reboot;
+/// - a nic has its network, its machine and its lease; a port leads to a machine;
+/// - on a network no two leases share an address or a MAC;
+/// - links have names of their own, subnets do not overlap, ports do not clash;
+/// - whatever exists belongs to a project on record, and an engine to some project.
+pub(crate) fn unlawful(seen: &Observed) -> Vec<String> {
+    let mut broken = Vec::new();
+    let mut holds = |law: bool, what: &str| {
+        if !law {
+            broken.push(what.to_owned());
+        }
+    };
+    if seen.engine != Engine::Present {
+        let is_bare = seen.networks.is_empty() && seen.nics.is_empty() && seen.ports.is_empty();
+        holds(is_bare && seen.switchboard == Switchboard::Absent, "something is served without an engine");
+    }
+    holds(seen.engine != Engine::Absent || seen.uplink.is_none(), "an uplink without an engine");
+    holds(seen.engine == Engine::Absent || !seen.projects.is_empty(), "an engine that belongs to no project");
+    for (id, nic) in &seen.nics {
+        holds(seen.networks.contains_key(&id.network()), "a nic without network");
+        holds(seen.machines.contains_key(&id.machine()), "a nic without machine");
+        holds(seen.leases.get(id) == Some(&nic.lease), "a nic without its lease");
+    }
+    for (id, lease) in &seen.leases {
+        for (other, theirs) in seen.leases.range(id..).skip(1).filter(|(o, _)| o.network() == id.network()) {
+            let shared = lease.addresses().iter().any(|a| theirs.addresses().contains(a));
+            holds(!shared && lease.mac != theirs.mac, &format!("{id} and {other} share an address"));
+        }
+    }
+    let links = seen.networks.values().map(|n| &n.link).chain(seen.nics.values().map(|n| &n.link));
+    let count = seen.networks.len() + seen.nics.len();
+    holds(links.collect::<BTreeSet<_>>().len() == count, "two links of one name");
+    let subnets: Vec<_> = seen.networks.values().flat_map(|n| n.subnets()).collect();
+    for (place, a) in subnets.iter().enumerate() {
+        for b in subnets.iter().skip(place + 1) {
+            holds(!a.contains(&b.network()) && !b.contains(&a.network()), "two subnets overlap");
+        }
+    }
+    let projects = (seen.networks.keys().map(|id| &id.project))
+        .chain(seen.machines.keys().map(|id| &id.project))
+        .chain(seen.leases.keys().map(|id| &id.project))
+        .chain(seen.volumes.iter().map(|id| &id.project))
+        .chain(seen.ports.values().map(|target| &target.machine.project));
+    for project in projects {
+        holds(seen.projects.contains_key(project), &format!("project {project} is not on record"));
+    }
+    for target in seen.ports.values() {
+        holds(seen.machines.contains_key(&target.machine), "a port to no machine");
+    }
+    broken
+}
+
+#[track_caller]
+pub(crate) fn assert_lawful(seen: &Observed) {
+    assert_eq!(unlawful(seen), Vec::<String>::new(), "{seen:#?}");
+}
+
+/// All that one project has on the computer, to compare.
+pub(crate) fn part(seen: &Observed, project: &Name) -> Observed {
+    let mut part = Observed::nothing(HostFacts::default());
+    part.projects = seen.projects.clone();
+    part.projects.retain(|name, _| name == project);
+    part.networks = seen.networks.clone();
+    part.networks.retain(|id, _| id.project == *project);
+    part.machines = seen.machines.clone();
+    part.machines.retain(|id, _| id.project == *project);
+    part.nics = seen.nics.clone();
+    part.nics.retain(|id, _| id.project == *project);
+    part.leases = seen.leases.clone();
+    part.leases.retain(|id, _| id.project == *project);
+    part.ports = seen.ports.clone();
+    part.ports.retain(|_, target| target.machine.project == *project);
+    part.volumes = seen.volumes.clone();
+    part.volumes.retain(|id| id.project == *project);
+    part
+}
+
+/// Asserts that the computer is as wanted.
+#[track_caller]
+pub(crate) fn assert_is(wanted: &Wanted, seen: &Observed) {
+    let part = part(seen, &wanted.project);
+    let leases = wanted.nics.iter().map(|(id, nic)| (id.clone(), nic.lease.clone())).collect();
+    let machines: BTreeMap<MachineId, _> =
+        wanted.machines.iter().map(|(id, (state, _))| (id.clone(), *state)).collect();
+    assert_eq!(part.networks, wanted.networks);
+    assert_eq!(part.machines, machines);
+    assert_eq!(part.nics, wanted.nics);
+    assert_eq!(part.leases, leases);
+    assert_eq!(part.ports, wanted.ports);
+    assert_eq!(part.projects.values().next(), wanted.directory.as_ref());
+    match wanted.unwanted_volumes {
+        UnwantedVolumes::Keep => assert!(part.volumes.is_superset(&wanted.volumes)),
+        UnwantedVolumes::Delete => assert_eq!(part.volumes, wanted.volumes),
+    }
+    if seen.networks.values().any(|network| network.reach == Reach::Nat) {
+        assert_eq!(seen.uplink, wanted.uplink);
+    }
+    let is_used = !seen.networks.is_empty() || !seen.machines.is_empty();
+    assert_eq!(seen.engine, if is_used { Engine::Present } else { Engine::Absent });
+    assert!(wanted.networks.is_empty() || seen.switchboard == Switchboard::Running);
+}
+
+/// Everything that can befall a computer on which projects are up, each with its name.
+pub(crate) fn damaged(seen: &Observed) -> Vec<(String, Observed)> {
+    let mut worlds = Vec::new();
+    let mut add = |what: &str, change: &dyn Fn(&mut Observed)| {
+        let mut world = seen.clone();
+        change(&mut world);
+        worlds.push((what.to_owned(), world));
+    };
+    let die = |world: &mut Observed| {
+        world.switchboard = Switchboard::Absent;
+        world.networks.clear();
+        world.nics.clear();
+        world.ports.clear();
+    };
+    if seen.engine == Engine::Present {
+        add("engine cut off", &|world| {
+            die(world);
+            world.engine = Engine::Partial;
+        });
+        add("engine cut off without its machines", &|world| {
+            die(world);
+            world.engine = Engine::Partial;
+            world.machines.clear();
+            world.uplink = None;
+        });
+        add("reboot", &|world| {
+            die(world);
+            world.engine = Engine::Absent;
+            world.uplink = None;
+        });
+        add("switchboard killed", &|world| world.switchboard = Switchboard::Absent);
+        add("switchboard killed, ports with it", &|world| {
+            world.switchboard = Switchboard::Absent;
+            world.ports.clear();
+        });
+        add("uplink lost", &|world| world.uplink = None);
+        add("uplink was pasta", &|world| {
+            world.uplink = world.uplink.as_ref().map(|_| Uplink::Pasta);
+        });
+        add("veth impossible now", &|world| world.host.uplinks.veth = lack("veth"));
+        add("pasta impossible now", &|world| world.host.uplinks.pasta = lack("pasta"));
+    }
+    for id in seen.networks.keys() {
+        let edit = |world: &mut Observed, change: &dyn Fn(&mut stead_model::observed::NetworkState)| {
+            change(world.networks.get_mut(id).unwrap());
+        };
+        add("other mtu", &|world| edit(world, &|n| n.mtu = 1280));
+        add("other link", &|world| edit(world, &|n| n.link = "stb-odd-aaaaa".parse().unwrap()));
+        add("other mac", &|world| edit(world, &|n| n.mac = "02:00:00:00:00:77".parse().unwrap()));
+        add("no gateway", &|world| edit(world, &|n| n.gateway = None));
+        add("no gateway6", &|world| edit(world, &|n| n.gateway6 = None));
+        add("other gateway", &|world| {
+            edit(world, &|n| n.gateway = n.gateway.map(|_| "10.127.9.1/24".parse().unwrap()));
+        });
+        add("isolated", &|world| edit(world, &|n| n.reach = Reach::Isolated));
+        add("bridged", &|world| edit(world, &|n| n.reach = Reach::Bridged("br0".parse().unwrap())));
+        add("no joins", &|world| edit(world, &|n| n.joins.clear()));
+        add("not served", &|world| edit(world, &|n| n.service = None));
+        add("network and its nics gone", &|world| {
+            world.networks.remove(id);
+            world.nics.retain(|nic, _| nic.network() != *id);
+        });
+        add("network gone from under its nics", &|world| drop(world.networks.remove(id)));
+    }
+    for id in seen.nics.keys() {
+        add("nic missing", &|world| drop(world.nics.remove(id)));
+        add("nic and lease missing", &|world| {
+            world.nics.remove(id);
+            world.leases.remove(id);
+        });
+        add("lease missing", &|world| drop(world.leases.remove(id)));
+        add("lease changed", &|world| {
+            world.leases.get_mut(id).unwrap().mac = "02:00:00:00:00:78".parse().unwrap();
+        });
+        add("nic has other mtu", &|world| world.nics.get_mut(id).unwrap().mtu = 1280);
+        add("nic has alias", &|world| drop(world.nics.get_mut(id).unwrap().aliases.insert(name("odd"))));
+    }
+    for id in seen.machines.keys() {
+        add("machine missing, nics there", &|world| drop(world.machines.remove(id)));
+        add("machine and nics missing", &|world| {
+            world.machines.remove(id);
+            world.nics.retain(|nic, _| nic.machine() != *id);
+        });
+        add("machine of other kind", &|world| {
+            let state = world.machines.get_mut(id).unwrap();
+            state.kind = if state.kind == Kind::Vm { Kind::Container } else { Kind::Vm };
+        });
+    }
+    for bind in seen.ports.keys() {
+        add("port missing", &|world| drop(world.ports.remove(bind)));
+        add("port leads elsewhere", &|world| {
+            world.ports.get_mut(bind).unwrap().address = "10.9.9.9".parse().unwrap();
+        });
+    }
+    for id in &seen.volumes {
+        add("volume missing", &|world| drop(world.volumes.remove(id)));
+    }
+    worlds
+}
