@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow, bail};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -21,10 +21,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use stead_host::home::{Home, remove_if_there};
 use stead_host::switchboard::{PortReport, Report, Request, Stranger, mark, pid_path, socket_path};
 use stead_model::served::Served;
-use stead_net::anchor;
+use stead_net::anchor::{self, Domain, Kind, SocketKind};
 use stead_net::forward::Forwards;
 use stead_net::process::ProcessId;
-use stead_net::serve::{Services, Upstream};
+use stead_net::serve::{self, Services, Upstream};
 
 /// A request is one short line; whoever takes longer is not one of us.
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
@@ -99,7 +99,7 @@ impl Board {
         let sockets = Arc::new(Sockets { run: home.run.clone(), anchor: Mutex::new(None) });
         let for_services = Arc::clone(&sockets);
         let services = Services::new(
-            Box::new(move |socket| for_services.open(socket)),
+            Box::new(move |socket| for_services.open(for_service(socket))),
             Upstream::ResolvConf(PathBuf::from(RESOLV_CONF)),
             home.strangers(),
         );
@@ -140,12 +140,13 @@ impl Board {
             };
             (bind, report)
         });
+        let now_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
         let strangers = self.services.leases().into_iter().map(|(id, leases)| {
             let leases = leases.into_iter().map(|lease| Stranger {
                 mac: lease.mac.to_string(),
                 address: lease.address,
-                name: lease.name,
-                expires_in_s: lease.expires_in_s,
+                name: lease.host_name,
+                expires_in_s: lease.expires_s.saturating_sub(now_s),
             });
             (id, leases.collect())
         });
@@ -194,4 +195,18 @@ impl Sockets {
         let client = held.as_mut().ok_or_else(|| anyhow!("the engine's namespace is gone"))?;
         client.socket(None, socket)
     }
+}
+
+fn for_service(socket: serve::Socket) -> SocketKind {
+    let domain = match socket.domain {
+        serve::Domain::Inet => Domain::Inet,
+        serve::Domain::Inet6 => Domain::Inet6,
+        serve::Domain::Packet => Domain::Packet,
+    };
+    let kind = match socket.kind {
+        serve::Kind::Stream => Kind::Stream,
+        serve::Kind::Datagram => Kind::Datagram,
+        serve::Kind::Raw => Kind::Raw,
+    };
+    SocketKind { domain, kind, protocol: socket.protocol }
 }

@@ -48,6 +48,10 @@ const SYSCTLS: [(&str, &str); 8] = [
     ("ipv4/conf/all/arp_ignore", "1"),
 ];
 
+/// Bridged frames are judged by the bridge's own table alone. Absent where br_netfilter is not loaded.
+const BRIDGE_SYSCTLS: [&str; 3] =
+    ["bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables", "bridge/bridge-nf-call-arptables"];
+
 /// Before the main table, which would send a transparent socket's answers on to the client.
 const PROXY_RULE_PRIORITY: u32 = 100;
 
@@ -68,6 +72,12 @@ pub(super) fn start(host: &mut LinuxHost) -> Result<()> {
     for (path, value) in SYSCTLS {
         let path = path.parse().with_context(|| format!("`{path}` is no kernel parameter"))?;
         inside.anchor.set_sysctl(None, &path, value)?;
+    }
+    for path in BRIDGE_SYSCTLS {
+        if Path::new("/proc/sys/net").join(path).exists() {
+            let path = path.parse().with_context(|| format!("`{path}` is no kernel parameter"))?;
+            inside.anchor.set_sysctl(None, &path, "0")?;
+        }
     }
     let proxy = |family, everywhere| {
         let rule = Rule {
@@ -208,6 +218,8 @@ fn add_veth_uplink(inside: &mut Inside, home: &str, veth: &VethUplink) -> Result
     let mut requests = vec![RouteRequest::AddVeth(Veth { link, port: None, peer })];
     requests.push(RouteRequest::AddAddress(veth.link.clone(), IpNet::V4(veth.transfer)));
     requests.extend(veth.transfer6.map(|net| RouteRequest::AddAddress(veth.link.clone(), IpNet::V6(net))));
+    let neighbours = LinkChange { link_local: Some(true), ..LinkChange::default() };
+    requests.push(RouteRequest::ChangeLink(veth.link.clone(), neighbours.clone()));
     outside.run(&requests).context("cannot make the uplink")?;
     for family in ["ipv4", "ipv6"] {
         // Packets from the engine are forwarded by this link's own setting; the computer's stay as they are.
@@ -222,7 +234,7 @@ fn add_veth_uplink(inside: &mut Inside, home: &str, veth: &VethUplink) -> Result
         far(veth.transfer).map(|end| (IpNet::V4(end), IpNet::V4(veth.transfer))),
         veth.transfer6.and_then(|net| Some((IpNet::V6(far6(net)?), IpNet::V6(net)))),
     ];
-    let up = LinkChange { up: Some(true), ..LinkChange::default() };
+    let up = LinkChange { up: Some(true), ..neighbours };
     let ends = ends.into_iter().flatten().flat_map(|(own, router)| {
         [RouteRequest::AddAddress(name.clone(), own), RouteRequest::AddRoute(default_route(router, &name))]
     });

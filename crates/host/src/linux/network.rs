@@ -4,7 +4,7 @@
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, anyhow};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use rustix::io::Errno;
 
 use stead_model::name::{LinkName, NetworkId};
@@ -178,13 +178,15 @@ fn make_bridge(inside: &Inside, id: &NetworkId, state: &NetworkState) -> Result<
         up: Some(true),
         mtu: Some(u32::from(state.mtu)),
         alias: Some(link.alias.clone()),
-        // On a wire that is not ours to serve we have no address, not even a link-local one.
-        link_local: Some(state.service.is_some()),
         ..LinkChange::default()
     };
     let mut requests =
         vec![RouteRequest::AddBridge(link), RouteRequest::ChangeLink(state.link.clone(), change)];
     let addresses = state.gateway.map(IpNet::V4).into_iter().chain(state.gateway6.map(IpNet::V6));
+    // Links of ours have no link-local address but those given: on a wire that is not ours to serve we are
+    // not to be seen. Without one a router cannot ask for its IPv6 neighbours.
+    let own = Ipv6Net::new(rules::link_local(state.mac), 64).ok().filter(|_| state.service.is_some());
+    let addresses = addresses.chain(own.map(IpNet::V6));
     requests.extend(addresses.map(|address| RouteRequest::AddAddress(state.link.clone(), address)));
     run_again(inside, &requests).with_context(doing)
 }

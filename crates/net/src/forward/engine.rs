@@ -18,7 +18,7 @@ use stead_model::served::Target;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::Socket;
+use crate::anchor::SocketKind;
 use super::pipes::Pipes;
 use super::pump::{Stream, stream};
 use super::sys::{Toggle, switch_on};
@@ -35,7 +35,7 @@ const KEPT_CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
 const PLAIN_FOR: Duration = Duration::from_secs(60);
 
 /// Makes sockets where the machines are.
-pub(super) type Open = Box<dyn Fn(Socket) -> anyhow::Result<OwnedFd> + Send + Sync>;
+pub(super) type Open = Box<dyn Fn(SocketKind) -> anyhow::Result<OwnedFd> + Send + Sync>;
 
 /// What all ports share.
 pub(super) struct Engine {
@@ -111,14 +111,14 @@ impl Engine {
         if route.keeps_source(client) {
             // As the client itself; if its port is taken, as another port of it.
             for source in [client, SocketAddr::new(client.ip(), 0)] {
-                match self.transparent(Socket::stream(client.ip()), source) {
+                match self.transparent(super::stream(client.ip()), source) {
                     Ok(socket) => match self.connected(socket, route, KEPT_CONNECT_TIMEOUT).await {
                         Ok(stream) => return Ok(stream),
                         Err(error) if refused(&error) => return Err(error),
                         Err(error) if in_use(&error) => {}
                         Err(error) => {
                             tracing::debug!(machine = %route.target.machine, %error, "the client's address gets no answer");
-                            let socket = (self.open)(Socket::stream(route.target.address))?;
+                            let socket = (self.open)(super::stream(route.target.address))?;
                             let stream = self.connected(socket, route, CONNECT_TIMEOUT).await?;
                             // Ours did get one: its answers take another way than through us.
                             route.be_plain();
@@ -129,7 +129,7 @@ impl Engine {
                 }
             }
         }
-        let socket = (self.open)(Socket::stream(route.target.address))?;
+        let socket = (self.open)(super::stream(route.target.address))?;
         self.connected(socket, route, CONNECT_TIMEOUT).await
     }
 
@@ -137,7 +137,7 @@ impl Engine {
     pub(super) fn associate(&self, client: SocketAddr, route: &Route) -> anyhow::Result<Stream> {
         if route.keeps_source(client) {
             for source in [client, SocketAddr::new(client.ip(), 0)] {
-                let made = self.transparent(Socket::datagram(client.ip()), source).and_then(|socket| {
+                let made = self.transparent(super::datagram(client.ip()), source).and_then(|socket| {
                     connect(&socket, &route.address())?;
                     Ok(stream(socket)?)
                 });
@@ -147,14 +147,14 @@ impl Engine {
                 }
             }
         }
-        let socket = (self.open)(Socket::datagram(route.target.address))?;
+        let socket = (self.open)(super::datagram(route.target.address))?;
         rustix::io::ioctl_fionbio(&socket, true)?;
         connect(&socket, &route.address())?;
         Ok(stream(socket)?)
     }
 
     /// A socket with an address that is not this computer's.
-    fn transparent(&self, socket: Socket, source: SocketAddr) -> anyhow::Result<OwnedFd> {
+    fn transparent(&self, socket: SocketKind, source: SocketAddr) -> anyhow::Result<OwnedFd> {
         let fd = (self.open)(socket)?;
         rustix::io::ioctl_fionbio(&fd, true)?;
         switch_on(&fd, source.ip(), Toggle::Transparent).context("no transparent sockets")?;

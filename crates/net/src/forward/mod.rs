@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ipnet::IpNet;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use crate::anchor::{Domain, Kind, SocketKind};
 use stead_model::project::{Bind, Protocol};
 use stead_model::served::{Served, Target};
 use tokio::sync::Semaphore;
@@ -38,17 +39,6 @@ const RESERVED_DESCRIPTORS: u64 = 512;
 
 /// The pipes in use at once; 16 pages each, so no more than an ordinary user's budget (16,384 pages).
 const PIPES_MAX: usize = 1024;
-
-/// A socket to make in the engine's namespace: the three arguments of `socket(2)`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Socket {
-    /// `AF_INET` or `AF_INET6`.
-    pub domain: i32,
-    /// `SOCK_STREAM` or `SOCK_DGRAM`.
-    pub kind: i32,
-    /// `IPPROTO_TCP` or `IPPROTO_UDP`.
-    pub protocol: i32,
-}
 
 /// The published ports of one switchboard. Needs a tokio runtime; the sockets live on its tasks.
 pub struct Forwards {
@@ -94,7 +84,7 @@ struct Live<'a>(&'a AtomicUsize);
 impl Forwards {
     /// No ports yet. `open` makes sockets in the engine's namespace and is called for each connection. Raises
     /// this process's limit on descriptors as far as it goes.
-    pub fn new(open: impl Fn(Socket) -> anyhow::Result<OwnedFd> + Send + Sync + 'static) -> Self {
+    pub fn new(open: impl Fn(SocketKind) -> anyhow::Result<OwnedFd> + Send + Sync + 'static) -> Self {
         let descriptors = raise_descriptors();
         let free = usize::try_from(descriptors.saturating_sub(RESERVED_DESCRIPTORS)).unwrap_or(usize::MAX);
         // Pipes have two, and at most a quarter of all; where there are none left, bytes are copied.
@@ -217,22 +207,20 @@ impl Drop for Live<'_> {
     }
 }
 
-impl Socket {
-    /// A TCP socket of the address's family.
-    fn stream(address: IpAddr) -> Self {
-        Self { domain: domain(address), kind: libc::SOCK_STREAM, protocol: libc::IPPROTO_TCP }
-    }
-
-    /// A UDP socket of the address's family.
-    fn datagram(address: IpAddr) -> Self {
-        Self { domain: domain(address), kind: libc::SOCK_DGRAM, protocol: libc::IPPROTO_UDP }
-    }
+/// A TCP socket of the address's family.
+fn stream(address: IpAddr) -> SocketKind {
+    SocketKind { domain: domain(address), kind: Kind::Stream, protocol: 0 }
 }
 
-fn domain(address: IpAddr) -> i32 {
+/// A UDP socket of the address's family.
+fn datagram(address: IpAddr) -> SocketKind {
+    SocketKind { domain: domain(address), kind: Kind::Datagram, protocol: 0 }
+}
+
+fn domain(address: IpAddr) -> Domain {
     match address {
-        IpAddr::V4(_) => libc::AF_INET,
-        IpAddr::V6(_) => libc::AF_INET6,
+        IpAddr::V4(_) => Domain::Inet,
+        IpAddr::V6(_) => Domain::Inet6,
     }
 }
 
