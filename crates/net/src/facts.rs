@@ -105,9 +105,6 @@ pub enum Cgroups {
 
 /// Reads all facts.
 pub fn observe() -> Facts {
-    let uid = geteuid().as_raw();
-    let user = fs::read_to_string("/etc/passwd").ok().and_then(|text| user_name(&text, uid));
-    let ranges = |path: &str| parse_ranges(&read(path).unwrap_or_default(), user.as_deref(), uid);
     Facts {
         forwarding4: switch("/proc/sys/net/ipv4/conf/all/forwarding"),
         forwarding6: switch("/proc/sys/net/ipv6/conf/all/forwarding"),
@@ -116,10 +113,22 @@ pub fn observe() -> Facts {
         kvm: device(Path::new("/dev/kvm")),
         pasta: program("pasta"),
         user_namespaces: user_namespaces(),
-        sub_uids: ranges("/etc/subuid"),
-        sub_gids: ranges("/etc/subgid"),
+        sub_uids: own_ranges("/etc/subuid"),
+        sub_gids: own_ranges("/etc/subgid"),
         cgroups: cgroups(),
     }
+}
+
+/// Our first range of subordinate user and of group ids: what an id map is made of.
+pub(crate) fn sub_ids() -> Option<(IdRange, IdRange)> {
+    let first = |path| own_ranges(path).first().copied();
+    first("/etc/subuid").zip(first("/etc/subgid"))
+}
+
+fn own_ranges(path: &str) -> Vec<IdRange> {
+    let uid = geteuid().as_raw();
+    let user = read("/etc/passwd").and_then(|text| user_name(&text, uid));
+    parse_ranges(&read(path).unwrap_or_default(), user.as_deref(), uid)
 }
 
 fn read(path: &str) -> Option<String> {

@@ -214,7 +214,7 @@ fn a_held_claim_outlives_its_maker_and_ends_with_its_release() {
     home.client.hold(&claim, socket.as_fd()).unwrap();
     assert_eq!(errno(home.client.hold(&claim, socket.as_fd())), Errno::EXIST);
     drop(socket);
-    assert_eq!(home.again().held().unwrap(), [claim.clone()]);
+    assert_eq!(home.again().held().unwrap(), std::slice::from_ref(&claim));
     let other =
         Command::new("socat").arg("-u").arg(format!("ABSTRACT-RECV:{name}")).arg("-").output().unwrap();
     let complaint = String::from_utf8(other.stderr).unwrap();

@@ -13,8 +13,11 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, socketpair};
 
+use rustix::process::{getegid, geteuid};
+
 use super::protocol::{Answer, Label, Mapping, Report, Request, SocketKind, SysctlPath};
 use super::wire::{self, PACKET_MAX_BYTES, Packet};
+use crate::facts::{self, IdRange};
 use crate::process::ProcessId;
 
 /// The slowest request makes a network namespace: milliseconds, or a second on a busy computer.
@@ -244,15 +247,34 @@ fn started(reports: &OwnedFd, child: &Child) -> Result<()> {
             Err(errno) => return Err(errno).context("cannot follow its start"),
         };
         match serde_json::from_slice(&text).context("it is not an anchor")? {
-            Report::Map => wire::send(reports, &map_ids(child.id()), &[]).context("cannot answer it")?,
+            Report::Map => wire::send(reports, &map_ids(child.id())?, &[]).context("cannot answer it")?,
             Report::Ready | Report::Taken => return Ok(()),
             Report::Failed { text } => bail!("{text}"),
         }
     }
 }
 
-fn map_ids(_pid: u32) -> Mapping {
-    Mapping::Own
+/// Maps all of our subordinate ids where we have any, for containers with more than one user. Only the setuid
+/// helpers of the `uidmap` package may, and they run in our namespace. The map, once written, cannot change.
+fn map_ids(pid: u32) -> Result<Mapping> {
+    let Some((uids, gids)) = facts::sub_ids() else { return Ok(Mapping::Own) };
+    // Group ids first: while no map is written, the anchor can still do with its own ids.
+    if !written("newgidmap", pid, getegid().as_raw(), gids) {
+        return Ok(Mapping::Own);
+    }
+    if !written("newuidmap", pid, geteuid().as_raw(), uids) {
+        bail!(
+            "`newuidmap` refused the range in `/etc/subuid`, although `newgidmap` took that in `/etc/subgid`"
+        );
+    }
+    Ok(Mapping::Written)
+}
+
+fn written(helper: &str, pid: u32, own: u32, range: IdRange) -> bool {
+    let args = [pid, 0, own, 1, 1, range.first, range.count].map(|number| number.to_string());
+    let mut command = Command::new(helper);
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
 }
 
 /// Connects as soon as possible: the other one that has the directory may not listen yet.
