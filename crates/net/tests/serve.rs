@@ -153,10 +153,9 @@ fn changes_are_followed_without_restart_and_leases_outlive_one() {
     assert_eq!(web.udhcpc()["ip"], "10.0.5.10");
     lab.restart();
     lab.set(&[before]);
-    assert_eq!(
-        lab.leases().iter().map(|lease| lease.address.to_string()).collect::<Vec<_>>(),
-        [first.clone()]
-    );
+    let leases = lab.leases();
+    assert_eq!(leases.len(), 1);
+    assert_eq!(leases[0].address.to_string(), first);
     assert_eq!(stranger.udhcpc()["ip"], first);
 }
 
