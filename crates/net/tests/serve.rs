@@ -112,8 +112,10 @@ fn dig_finds_names_addresses_and_what_is_not_there() {
 #[test]
 fn other_names_come_from_the_resolvers_once_and_are_kept() {
     let resolver = FakeResolver::start_lab();
-    let dead: SocketAddr = "127.0.0.1:9".parse().unwrap();
-    let lab = resolver.lab(vec![dead, resolver.address()]);
+    // One that never answers, one that is not there, and the good one.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let absent: SocketAddr = "127.0.0.1:9".parse().unwrap();
+    let lab = resolver.lab(vec![silent.local_addr().unwrap(), absent, resolver.address()]);
     lab.set(&[network("lan", 5, &[(WEB, "web", 10)])]);
     let client = lab.client("lan", WEB);
     client.set_address("10.0.5.10/24", "fd00:5::a/64");
@@ -153,10 +155,9 @@ fn changes_are_followed_without_restart_and_leases_outlive_one() {
     assert_eq!(web.udhcpc()["ip"], "10.0.5.10");
     lab.restart();
     lab.set(&[before]);
-    assert_eq!(
-        lab.leases().iter().map(|lease| lease.address.to_string()).collect::<Vec<_>>(),
-        [first.clone()]
-    );
+    let leases = lab.leases();
+    assert_eq!(leases.len(), 1);
+    assert_eq!(leases[0].address.to_string(), first);
     assert_eq!(stranger.udhcpc()["ip"], first);
 }
 

@@ -35,6 +35,7 @@ fn question(kind: MessageType, options: &[DhcpOption]) -> Vec<u8> {
     message.to_vec().unwrap()
 }
 
+#[allow(clippy::wildcard_enum_match_arm)] // Only a few of the judge's options matter here.
 /// What was answered: the kind, the addresses with their lifetimes, and the codes of all statuses.
 fn brief(answer: Option<Vec<u8>>) -> String {
     let Some(answer) = answer else { return "quiet".to_owned() };

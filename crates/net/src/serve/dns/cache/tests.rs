@@ -15,7 +15,7 @@ fn reply(question: &Question, ttl_s: u32, bytes: usize) -> Arc<Reply> {
     message.resize(message.len() + bytes, 0);
     match hear(&message, 1, question) {
         Heard::Reply(reply) => Arc::new(reply),
-        other => panic!("{other:?}"),
+        other @ (Heard::Stray | Heard::Cut) => panic!("{other:?}"),
     }
 }
 
