@@ -7,7 +7,7 @@ use stead_model::plan::plan;
 use stead_model::project::{Network, Project};
 
 use crate::worlds::{
-    With, computer, fixed, lack, must_want, name, network, nic, nothing, part, project, subnet, text, up,
+    With, computer, fixed, lack, must_want, name, nic, nothing, part, project, subnet, text, up,
 };
 
 fn shop() -> Project {

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use stead_model::lock::Lock;
 use stead_model::name::{MachineId, Name};
-use stead_model::observed::{Engine, HostFacts, HostLink, Lack, Observed, Switchboard, Uplink, Uplinks};
+use stead_model::observed::{
+    Engine, HostFacts, HostLink, Lack, NetworkState, Observed, Switchboard, Uplink, Uplinks,
+};
 use stead_model::plan::{Plan, UnwantedVolumes, Wanted, plan};
 use stead_model::project::{
     Addressing, Dhcp, Driver, Guard, Kind, Machine, Network, Nic, Pool, Port, Project, Reach, Subnet,
@@ -201,7 +203,7 @@ pub(crate) fn unlawful(seen: &Observed) -> Vec<String> {
     let links = seen.networks.values().map(|n| &n.link).chain(seen.nics.values().map(|n| &n.link));
     let count = seen.networks.len() + seen.nics.len();
     holds(links.collect::<BTreeSet<_>>().len() == count, "two links of one name");
-    let subnets: Vec<_> = seen.networks.values().flat_map(|n| n.subnets()).collect();
+    let subnets: Vec<_> = seen.networks.values().flat_map(NetworkState::subnets).collect();
     for (place, a) in subnets.iter().enumerate() {
         for b in subnets.iter().skip(place + 1) {
             holds(!a.contains(&b.network()) && !b.contains(&a.network()), "two subnets overlap");
@@ -273,12 +275,29 @@ pub(crate) fn assert_is(wanted: &Wanted, seen: &Observed) {
 
 /// Everything that can befall a computer on which projects are up, each with its name.
 pub(crate) fn damaged(seen: &Observed) -> Vec<(String, Observed)> {
-    let mut worlds = Vec::new();
-    let mut add = |what: &str, change: &dyn Fn(&mut Observed)| {
-        let mut world = seen.clone();
+    let mut worlds = Damages { seen, worlds: Vec::new() };
+    damage_engine(&mut worlds);
+    damage_networks(&mut worlds);
+    damage_the_rest(&mut worlds);
+    worlds.worlds
+}
+
+struct Damages<'a> {
+    seen: &'a Observed,
+    worlds: Vec<(String, Observed)>,
+}
+
+impl Damages<'_> {
+    fn add(&mut self, what: &str, change: &dyn Fn(&mut Observed)) {
+        let mut world = self.seen.clone();
         change(&mut world);
-        worlds.push((what.to_owned(), world));
-    };
+        self.worlds.push((what.to_owned(), world));
+    }
+}
+
+fn damage_engine(worlds: &mut Damages<'_>) {
+    let seen = worlds.seen;
+    let mut add = |what: &str, change: &dyn Fn(&mut Observed)| worlds.add(what, change);
     let die = |world: &mut Observed| {
         world.switchboard = Switchboard::Absent;
         world.networks.clear();
@@ -313,8 +332,13 @@ pub(crate) fn damaged(seen: &Observed) -> Vec<(String, Observed)> {
         add("veth impossible now", &|world| world.host.uplinks.veth = lack("veth"));
         add("pasta impossible now", &|world| world.host.uplinks.pasta = lack("pasta"));
     }
+}
+
+fn damage_networks(worlds: &mut Damages<'_>) {
+    let seen = worlds.seen;
+    let mut add = |what: &str, change: &dyn Fn(&mut Observed)| worlds.add(what, change);
     for id in seen.networks.keys() {
-        let edit = |world: &mut Observed, change: &dyn Fn(&mut stead_model::observed::NetworkState)| {
+        let edit = |world: &mut Observed, change: &dyn Fn(&mut NetworkState)| {
             change(world.networks.get_mut(id).unwrap());
         };
         add("other mtu", &|world| edit(world, &|n| n.mtu = 1280));
@@ -333,23 +357,38 @@ pub(crate) fn damaged(seen: &Observed) -> Vec<(String, Observed)> {
             world.networks.remove(id);
             world.nics.retain(|nic, _| nic.network() != *id);
         });
-        add("network gone from under its nics", &|world| drop(world.networks.remove(id)));
+        add("network gone from under its nics", &|world| {
+            world.networks.remove(id);
+        });
     }
+}
+
+fn damage_the_rest(worlds: &mut Damages<'_>) {
+    let seen = worlds.seen;
+    let mut add = |what: &str, change: &dyn Fn(&mut Observed)| worlds.add(what, change);
     for id in seen.nics.keys() {
-        add("nic missing", &|world| drop(world.nics.remove(id)));
+        add("nic missing", &|world| {
+            world.nics.remove(id);
+        });
         add("nic and lease missing", &|world| {
             world.nics.remove(id);
             world.leases.remove(id);
         });
-        add("lease missing", &|world| drop(world.leases.remove(id)));
+        add("lease missing", &|world| {
+            world.leases.remove(id);
+        });
         add("lease changed", &|world| {
             world.leases.get_mut(id).unwrap().mac = "02:00:00:00:00:78".parse().unwrap();
         });
         add("nic has other mtu", &|world| world.nics.get_mut(id).unwrap().mtu = 1280);
-        add("nic has alias", &|world| drop(world.nics.get_mut(id).unwrap().aliases.insert(name("odd"))));
+        add("nic has alias", &|world| {
+            world.nics.get_mut(id).unwrap().aliases.insert(name("odd"));
+        });
     }
     for id in seen.machines.keys() {
-        add("machine missing, nics there", &|world| drop(world.machines.remove(id)));
+        add("machine missing, nics there", &|world| {
+            world.machines.remove(id);
+        });
         add("machine and nics missing", &|world| {
             world.machines.remove(id);
             world.nics.retain(|nic, _| nic.machine() != *id);
@@ -360,13 +399,16 @@ pub(crate) fn damaged(seen: &Observed) -> Vec<(String, Observed)> {
         });
     }
     for bind in seen.ports.keys() {
-        add("port missing", &|world| drop(world.ports.remove(bind)));
+        add("port missing", &|world| {
+            world.ports.remove(bind);
+        });
         add("port leads elsewhere", &|world| {
             world.ports.get_mut(bind).unwrap().address = "10.9.9.9".parse().unwrap();
         });
     }
     for id in &seen.volumes {
-        add("volume missing", &|world| drop(world.volumes.remove(id)));
+        add("volume missing", &|world| {
+            world.volumes.remove(id);
+        });
     }
-    worlds
 }
