@@ -14,8 +14,10 @@ use crate::complete;
 /// Run Linux machines of every kind from one file, on one network.
 #[derive(Debug, Parser)]
 #[command(name = "stead", version, propagate_version = true, arg_required_else_help = true)]
-#[command(after_help = "Start in a directory with a `stead.yaml`: `stead plan` shows what `stead up` would do.\n\
-    `stead doctor` tells what this computer can do.")]
+#[command(
+    after_help = "Start in a directory with a `stead.yaml`: `stead plan` shows what `stead up` would do.\n\
+    `stead doctor` tells what this computer can do."
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,

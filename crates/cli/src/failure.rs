@@ -43,14 +43,15 @@ impl Failure {
         match self {
             Self::Computer(error) | Self::BeforeProgram(error) => chain(error),
             Self::Steps(failures) => {
-                let texts = failures.iter().map(|(step, error)| {
-                    format!("error: step `{step}` failed\n{}", causes(error))
-                });
+                let texts = failures
+                    .iter()
+                    .map(|(step, error)| format!("error: step `{step}` failed\n{}", causes(error)));
                 texts.collect::<Vec<_>>().join("")
             }
             Self::Request(text) | Self::WouldLose(text) => text.clone(),
             Self::Refused(refusals) => {
-                let texts = refusals.iter().map(|refusal| format!("error: {refusal}\nhint: {}\n", refusal.hint));
+                let texts =
+                    refusals.iter().map(|refusal| format!("error: {refusal}\nhint: {}\n", refusal.hint));
                 texts.collect::<Vec<_>>().join("")
             }
         }

@@ -30,7 +30,12 @@ fn main() -> ExitCode {
 
 /// Logs to standard error what `--debug` or `STEAD_LOG` ask for; warnings always.
 fn log(debug: bool) {
-    let filter = EnvFilter::try_from_env("STEAD_LOG")
-        .unwrap_or_else(|_| EnvFilter::new(if debug { "stead=debug,stead_host=debug,stead_net=debug,stead_keeper=debug" } else { "warn" }));
+    let filter = EnvFilter::try_from_env("STEAD_LOG").unwrap_or_else(|_| {
+        EnvFilter::new(if debug {
+            "stead=debug,stead_host=debug,stead_net=debug,stead_keeper=debug"
+        } else {
+            "warn"
+        })
+    });
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(debug).init();
 }

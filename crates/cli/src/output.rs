@@ -103,7 +103,8 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let rows = [vec!["web".to_owned(), "10.64.0.2".to_owned()], vec!["database".to_owned(), String::new()]];
+        let rows =
+            [vec!["web".to_owned(), "10.64.0.2".to_owned()], vec!["database".to_owned(), String::new()]];
         expect![[r"
             NAME      ADDRESS
             web       10.64.0.2

@@ -32,13 +32,18 @@ pub(crate) struct Loaded {
 /// The project file: the one named, or the nearest one upwards from here.
 pub(crate) fn find(global: &Global) -> Result<PathBuf, Failure> {
     if let Some(file) = &global.file {
-        return std::path::absolute(file).context("cannot make the file's path absolute").map_err(Failure::from);
+        return std::path::absolute(file)
+            .context("cannot make the file's path absolute")
+            .map_err(Failure::from);
     }
     let here = std::env::current_dir().context("cannot find the current directory")?;
     let candidates = here.ancestors().flat_map(|directory| FILE_NAMES.map(|name| directory.join(name)));
     candidates.into_iter().find(|path| path.is_file()).ok_or_else(|| {
         let what = format!("there is no stead.yaml in {} or above", here.display());
-        Failure::request(&what, "write one (`stead schema` and docs/stead.yaml.md say how), or name one with `-f`")
+        Failure::request(
+            &what,
+            "write one (`stead schema` and docs/stead.yaml.md say how), or name one with `-f`",
+        )
     })
 }
 
@@ -61,7 +66,8 @@ pub(crate) fn load_file(path: &Path, format: Format) -> Result<Loaded, Failure> 
     let variables = variables(&directory)?.map_err(wrong)?;
     let file_name = path.file_name().unwrap_or_default().to_string_lossy();
     let dir_name = directory.file_name().map(|name| name.to_string_lossy());
-    let source = Source { file_name: &file_name, text: &text, env: &variables, dir_name: dir_name.as_deref() };
+    let source =
+        Source { file_name: &file_name, text: &text, env: &variables, dir_name: dir_name.as_deref() };
     let parsed = file::parse(&source).map_err(wrong)?;
     let lock = load_lock(&directory)?;
     Ok(Loaded { file: path.to_owned(), directory, project: parsed.project, sources: parsed.sources, lock })
@@ -71,10 +77,12 @@ pub(crate) fn load_file(path: &Path, format: Format) -> Result<Loaded, Failure> 
 /// reached.
 pub(crate) fn directory_of(path: &Path) -> Result<PathBuf, Failure> {
     let directory = path.parent().unwrap_or(Path::new("/"));
-    let found = fs::canonicalize(directory).map_err(|error| {
-        Failure::request(&format!("there is no directory {} ({error})", directory.display()), "check the path")
-    });
-    found
+    fs::canonicalize(directory).map_err(|error| {
+        Failure::request(
+            &format!("there is no directory {} ({error})", directory.display()),
+            "check the path",
+        )
+    })
 }
 
 /// A file's text; nothing if there is no such file.
@@ -104,7 +112,8 @@ fn read(path: &Path) -> Result<Option<String>, Failure> {
 /// What `${…}` may name: the environment, and `.env` beside the file.
 fn variables(directory: &Path) -> Result<Result<Variables, Problems>, Failure> {
     let text = read(&directory.join(".env"))?.unwrap_or_default();
-    let texts = std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
+    let texts = std::env::vars_os()
+        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
     Ok(file::variables(".env", &text, &texts.collect()))
 }
 

@@ -44,7 +44,7 @@ pub struct Observed {
 /// What this computer offers, and what of it is in use by others.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct HostFacts {
-    /// This home's mark in names on the host, four characters.
+    /// This home's mark in names on the host, six characters.
     pub home: String,
     /// Where the computer's own routes lead, and what other homes have claimed.
     pub taken: BTreeMap<IpNet, Taken>,

@@ -83,10 +83,9 @@ fn user_namespaces(facts: &Facts, root: bool) -> Check {
         UserNamespaces::NotForbidden => ("allowed", None),
         UserNamespaces::NoneAllowed => ("none allowed", Some("sysctl -w user.max_user_namespaces=15000")),
         UserNamespaces::RootOnly => ("for root only", Some("sysctl -w kernel.unprivileged_userns_clone=1")),
-        UserNamespaces::AppArmor => (
-            "restricted by AppArmor",
-            Some("sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"),
-        ),
+        UserNamespaces::AppArmor => {
+            ("restricted by AppArmor", Some("sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"))
+        }
         UserNamespaces::Absent => ("not in this kernel", None),
     };
     let verdict = match (facts.user_namespaces, root) {
@@ -98,11 +97,14 @@ fn user_namespaces(facts: &Facts, root: bool) -> Check {
 }
 
 fn sub_ids(facts: &Facts, root: bool) -> Check {
-    let count = |ranges: &[stead_net::facts::IdRange]| ranges.iter().map(|range| u64::from(range.count)).sum::<u64>();
+    let count =
+        |ranges: &[stead_net::facts::IdRange]| ranges.iter().map(|range| u64::from(range.count)).sum::<u64>();
     let (uids, gids) = (count(&facts.sub_uids), count(&facts.sub_gids));
     let verdict = if root || (uids > 0 && gids > 0) { Verdict::Ok } else { Verdict::Limited };
-    let found = if root { "not needed by root".to_owned() } else { format!("{uids} user ids, {gids} group ids") };
-    let fix = "usermod --add-subuids 100000-165535 --add-subgids 100000-165535 YOUR-NAME (and install uidmap)";
+    let found =
+        if root { "not needed by root".to_owned() } else { format!("{uids} user ids, {gids} group ids") };
+    let fix =
+        "usermod --add-subuids 100000-165535 --add-subgids 100000-165535 YOUR-NAME (and install uidmap)";
     check("subordinate ids", verdict, found, "more than one user inside machines without root", Some(fix))
 }
 
@@ -123,7 +125,13 @@ fn pasta(facts: &Facts) -> Check {
         }
         Program::Absent => (Verdict::Limited, "not installed".to_owned()),
     };
-    check("pasta", verdict, found, "`reach: nat` without root, or where the computer does not forward", Some("apt install passt"))
+    check(
+        "pasta",
+        verdict,
+        found,
+        "`reach: nat` without root, or where the computer does not forward",
+        Some("apt install passt"),
+    )
 }
 
 fn forwarding(facts: &Facts, root: bool) -> Check {
@@ -134,22 +142,37 @@ fn forwarding(facts: &Facts, root: bool) -> Check {
     };
     let found = format!("IPv4 {}, IPv6 {}", word(facts.forwarding4), word(facts.forwarding6));
     let verdict = if facts.forwarding4 == Switch::On || !root { Verdict::Ok } else { Verdict::Limited };
-    check("forwarding", verdict, found, "the kernel's path of `reach: nat` as root", Some("sysctl -w net.ipv4.ip_forward=1"))
+    check(
+        "forwarding",
+        verdict,
+        found,
+        "the kernel's path of `reach: nat` as root",
+        Some("sysctl -w net.ipv4.ip_forward=1"),
+    )
 }
 
 fn pings(facts: &Facts) -> Check {
     let group = u64::from(rustix::process::getegid().as_raw());
     let fits = facts.ping_groups.is_some_and(|(first, last)| (first..=last).contains(&group));
-    let found = facts.ping_groups.map_or("unknown".to_owned(), |(first, last)| format!("groups {first} to {last}"));
+    let found =
+        facts.ping_groups.map_or("unknown".to_owned(), |(first, last)| format!("groups {first} to {last}"));
     let verdict = if fits { Verdict::Ok } else { Verdict::Limited };
-    check("ping sockets", verdict, found, "ping to the outside by pasta", Some("sysctl -w net.ipv4.ping_group_range='0 2147483647'"))
+    check(
+        "ping sockets",
+        verdict,
+        found,
+        "ping to the outside by pasta",
+        Some("sysctl -w net.ipv4.ping_group_range='0 2147483647'"),
+    )
 }
 
 fn kvm(facts: &Facts) -> Check {
     let (verdict, found, fix) = match &facts.kvm {
         Device::Usable => (Verdict::Ok, "opens".to_owned(), None),
         Device::Absent => (Verdict::Limited, "absent".to_owned(), Some("modprobe kvm_intel (or kvm_amd)")),
-        Device::Denied => (Verdict::Limited, "permission denied".to_owned(), Some("usermod -aG kvm YOUR-NAME")),
+        Device::Denied => {
+            (Verdict::Limited, "permission denied".to_owned(), Some("usermod -aG kvm YOUR-NAME"))
+        }
         Device::Broken(error) => (Verdict::Limited, error.clone(), None),
     };
     check("/dev/kvm", verdict, found, "programs that run microvms and vms on our networks at full speed", fix)

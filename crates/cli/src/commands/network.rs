@@ -128,8 +128,14 @@ fn inspection_text(id: &NetworkId, inspection: &Inspection) -> String {
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "none".to_owned());
     let mut lines = vec![
         format!("network   {id}"),
-        format!("subnet    {}", or_none(state.gateway.map(|net| format!("{} (gateway {})", net.trunc(), net.addr())))),
-        format!("subnet6   {}", or_none(state.gateway6.map(|net| format!("{} (gateway {})", net.trunc(), net.addr())))),
+        format!(
+            "subnet    {}",
+            or_none(state.gateway.map(|net| format!("{} (gateway {})", net.trunc(), net.addr())))
+        ),
+        format!(
+            "subnet6   {}",
+            or_none(state.gateway6.map(|net| format!("{} (gateway {})", net.trunc(), net.addr())))
+        ),
         format!("reach     {}", state.reach),
         format!("uplink    {}", or_none(inspection.uplink.clone())),
         format!("joins     {}", or_none(join(state.joins.iter()))),
@@ -141,19 +147,38 @@ fn inspection_text(id: &NetworkId, inspection: &Inspection) -> String {
     lines.push(format!("strangers {}", or_none(pool.map(|(first, last)| format!("{first} to {last}")))));
     let rows = inspection.machines.iter().map(|machine| {
         let addresses = join(machine.addresses.iter()).unwrap_or_default();
-        vec![machine.machine.clone(), machine.mac.clone(), addresses, machine.names.join(","), machine.link.clone()]
+        vec![
+            machine.machine.clone(),
+            machine.mac.clone(),
+            addresses,
+            machine.names.join(","),
+            machine.link.clone(),
+        ]
     });
     let strangers = inspection.strangers.iter().map(|stranger| {
         let name = stranger.name.clone().unwrap_or_else(|| "-".to_owned());
-        vec!["(stranger)".to_owned(), stranger.mac.clone(), stranger.address.to_string(), name, "-".to_owned()]
+        vec![
+            "(stranger)".to_owned(),
+            stranger.mac.clone(),
+            stranger.address.to_string(),
+            name,
+            "-".to_owned(),
+        ]
     });
     let rows: Vec<Vec<String>> = rows.chain(strangers).collect();
     let ports = inspection.ports.iter().map(|(bind, port)| {
         let error = port.error.clone().unwrap_or_else(|| "open".to_owned());
-        vec![bind.clone(), port.live.to_string(), port.bytes_in.to_string(), port.bytes_out.to_string(), error]
+        vec![
+            bind.clone(),
+            port.live.to_string(),
+            port.bytes_in.to_string(),
+            port.bytes_out.to_string(),
+            error,
+        ]
     });
     let ports: Vec<Vec<String>> = ports.collect();
-    let mut text = lines.join("\n") + "\n\n" + &table(&["MACHINE", "MAC", "ADDRESSES", "NAMES", "LINK"], &rows);
+    let mut text =
+        lines.join("\n") + "\n\n" + &table(&["MACHINE", "MAC", "ADDRESSES", "NAMES", "LINK"], &rows);
     if !ports.is_empty() {
         text += &("\n".to_owned() + &table(&["PORT", "LIVE", "BYTES IN", "BYTES OUT", "STATE"], &ports));
     }
@@ -244,7 +269,8 @@ fn network(args: &CreateArgs) -> Result<Network, Failure> {
     let carries_none = addressing == Addressing::None;
     Ok(Network {
         reach,
-        subnet: subnet(&args.subnet, carries_none).ok_or_else(|| wrong(format!("`{}` is no IPv4 range", args.subnet)))?,
+        subnet: subnet(&args.subnet, carries_none)
+            .ok_or_else(|| wrong(format!("`{}` is no IPv4 range", args.subnet)))?,
         subnet6: subnet(&args.subnet6, carries_none)
             .ok_or_else(|| wrong(format!("`{}` is no IPv6 range", args.subnet6)))?,
         mtu: args.mtu.unwrap_or(1500),
@@ -294,11 +320,8 @@ fn settle(session: &mut Session, project: &Project, output: Output) -> Result<()
         return Ok(());
     }
     let seen = session.observe()?;
-    let nothing = stead_model::plan::Wanted::nothing(
-        &project.name,
-        &seen,
-        stead_model::plan::UnwantedVolumes::Keep,
-    );
+    let nothing =
+        stead_model::plan::Wanted::nothing(&project.name, &seen, stead_model::plan::UnwantedVolumes::Keep);
     let plan = stead_model::plan::plan(&nothing, &seen);
     session.apply(&plan, crate::args::Consent { yes: false }, output)
 }
@@ -308,7 +331,10 @@ fn connect(args: &ConnectArgs, output: Output) -> Result<(), Failure> {
     let mut project = loose(&session)?;
     if !project.networks.contains_key(&args.network) {
         let what = format!("no command made a network `{}`", args.network);
-        return Err(Failure::request(&what, "make one with `stead network create`, or edit the project's file"));
+        return Err(Failure::request(
+            &what,
+            "make one with `stead network create`, or edit the project's file",
+        ));
     }
     let kind = match args.kind.as_str() {
         "container" => Kind::Container,
@@ -361,14 +387,18 @@ fn disconnect(network: &Name, machine: &Name, output: Output) -> Result<(), Fail
 fn enter(global: &Global, args: &EnterArgs) -> Result<ExitCode, Failure> {
     let mut host = look()?;
     let seen = host.observe()?;
-    let mut command = std::process::Command::new(std::env::current_exe().context("cannot find this program")?);
+    let mut command =
+        std::process::Command::new(std::env::current_exe().context("cannot find this program")?);
     command.arg("__enter").arg(&host.home().run);
     if let Some(text) = &args.machine {
         let here = super::up::project_of(global, None, &seen).ok();
         let matching: Vec<_> = seen.machines.iter().filter(|(id, _)| super::ps::is_meant(text, id)).collect();
         let chosen = matching.iter().find(|(id, _)| Some(&id.project) == here.as_ref()).or(matching.first());
         let Some((id, state)) = chosen else {
-            return Err(Failure::request(&format!("there is no machine `{text}`"), "`stead ps --all` lists them"));
+            return Err(Failure::request(
+                &format!("there is no machine `{text}`"),
+                "`stead ps --all` lists them",
+            ));
         };
         if state.kind != Kind::Container {
             let what = format!("machine `{id}` is a {}: it has no network namespace", state.kind);

@@ -53,7 +53,10 @@ pub(crate) fn ps(global: &Global, args: &PsArgs, output: Output) -> Result<(), F
         .collect();
     for pattern in &args.machines {
         if !seen.machines.keys().any(|id| is_meant(pattern, id)) {
-            return Err(Failure::request(&format!("there is no machine `{pattern}`"), "`stead ps --all` lists them all"));
+            return Err(Failure::request(
+                &format!("there is no machine `{pattern}`"),
+                "`stead ps --all` lists them all",
+            ));
         }
     }
     let rows: Vec<MachineRow> = wanted.into_iter().filter_map(|id| machine_row(id, &seen)).collect();
@@ -73,9 +76,10 @@ fn matches(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
         Some((before, after)) => text.strip_prefix(before).is_some_and(|rest| {
-            rest.char_indices().map(|(at, _)| at).chain([rest.len()]).any(|at| {
-                rest.get(at..).is_some_and(|rest| matches(after, rest))
-            })
+            rest.char_indices()
+                .map(|(at, _)| at)
+                .chain([rest.len()])
+                .any(|at| rest.get(at..).is_some_and(|rest| matches(after, rest)))
         }),
     }
 }
@@ -142,7 +146,10 @@ pub(crate) fn ls(output: Output) -> Result<(), Failure> {
             let numbers = [row.networks, row.machines, row.volumes].map(|number| number.to_string());
             [row.name.clone()].into_iter().chain(numbers).chain([row.directory.clone()]).collect()
         };
-        table(&["PROJECT", "NETWORKS", "MACHINES", "VOLUMES", "DIRECTORY"], &rows.iter().map(cells).collect::<Vec<_>>())
+        table(
+            &["PROJECT", "NETWORKS", "MACHINES", "VOLUMES", "DIRECTORY"],
+            &rows.iter().map(cells).collect::<Vec<_>>(),
+        )
     };
     output.data(&rows, text).map_err(Failure::from)
 }

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use stead_host::lock;
 use stead_model::plan::{UnwantedVolumes, Wanted, plan};
 use stead_model::step::Step;
 
@@ -29,7 +28,9 @@ pub(crate) fn run(consent: Consent, output: Output) -> Result<(), Failure> {
         let seen = session.observe()?;
         let of_volumes = seen.volumes.iter().map(|id| &id.project);
         let of_leases = seen.leases.keys().map(|id| &id.project);
-        let Some(name) = seen.projects.keys().chain(of_volumes).chain(of_leases).next().cloned() else { break };
+        let Some(name) = seen.projects.keys().chain(of_volumes).chain(of_leases).next().cloned() else {
+            break;
+        };
         let plan = plan(&Wanted::nothing(&name, &seen, UnwantedVolumes::Delete), &seen);
         if let Err(failure) = session.apply(&plan, Consent { yes: true }, output) {
             // What a plan could not do, taking the engine away whole may still do.
@@ -43,7 +44,6 @@ pub(crate) fn run(consent: Consent, output: Output) -> Result<(), Failure> {
     // Whatever is left: an engine that was cut off, or that nothing uses.
     let engine = stead_host::apply::Host::run(&mut session.host, &[&Step::EngineStop]);
     engine.into_iter().collect::<Result<Vec<()>>>()?;
-    let _still = lock::lock(&home, "stead purge", &mut |_| {});
     remove(&home.run)?;
     remove(&home.state)?;
     for failure in &failures {

@@ -69,7 +69,8 @@ fn print(plan: &Plan, loaded: Option<&Loaded>, output: Output) -> Result<(), Fai
 /// Why a step is there: the key, and where it stands in the file.
 fn why(planned: &Planned, loaded: Option<&Loaded>) -> String {
     let key = planned.why.split(' ').next().unwrap_or_default();
-    let is_key = ["networks", "machines", "volumes", "name"].iter().any(|first| key.split('.').next() == Some(first));
+    let is_key =
+        ["networks", "machines", "volumes", "name"].iter().any(|first| key.split('.').next() == Some(first));
     match loaded.filter(|_| is_key).and_then(|loaded| Some((loaded, loaded.sources.find(key)?))) {
         Some((loaded, span)) => format!("{} ({}:{})", planned.why, file_name(loaded), span.line),
         None => planned.why.clone(),
@@ -86,8 +87,9 @@ fn resolved(loaded: &Loaded, seen: &Observed, relock: bool) -> Result<Wanted, Fa
     let lock = if relock { &none } else { &loaded.lock };
     let user = rustix::process::getuid().as_raw();
     let context = Context { directory: &loaded.directory, lock, seen, user };
-    resolve(&loaded.project, context)
-        .map_err(|refusals| Failure::Refused(refusals.into_iter().map(|r| placed(r, &loaded.sources, loaded)).collect()))
+    resolve(&loaded.project, context).map_err(|refusals| {
+        Failure::Refused(refusals.into_iter().map(|r| placed(r, &loaded.sources, loaded)).collect())
+    })
 }
 
 /// A refusal with the place of its key.
@@ -109,12 +111,18 @@ pub(crate) fn up(global: &Global, args: &UpArgs, output: Output) -> Result<(), F
 }
 
 /// Makes a project what it is to be, in a session that has begun.
-pub(super) fn bring_up(session: &mut Session, loaded: &Loaded, relock: bool, output: Output) -> Result<(), Failure> {
+pub(super) fn bring_up(
+    session: &mut Session,
+    loaded: &Loaded,
+    relock: bool,
+    output: Output,
+) -> Result<(), Failure> {
     let seen = session.observe()?;
     let wanted = resolved(loaded, &seen, relock)?;
     let plan = make_plan(&wanted, &seen);
-    session.apply(&plan, Consent { yes: false }, output)?;
+    // First, so that a command that was cut short is taken up with the same choices.
     project::store_lock(loaded, &Lock::new(&wanted))?;
+    session.apply(&plan, Consent { yes: false }, output)?;
     let reaches_out = wanted.networks.values().any(|n| n.reach == stead_model::project::Reach::Nat);
     if reaches_out && wanted.uplink.is_none() {
         note("this computer has no way out just now: run `stead up` again when it has, for `reach: nat`");

@@ -26,7 +26,8 @@ pub(crate) fn version(output: Output) -> Result<(), Failure> {
         state: home.state.display().to_string(),
         run: home.run.display().to_string(),
     };
-    let text = || format!("stead {}\nstate in {}\nsockets in {}\n", version.version, version.state, version.run);
+    let text =
+        || format!("stead {}\nstate in {}\nsockets in {}\n", version.version, version.state, version.run);
     output.data(&version, text).map_err(Failure::from)
 }
 
@@ -43,7 +44,9 @@ pub(crate) fn completion(shell: Shell) -> Result<(), Failure> {
         Shell::Fish => &clap_complete::env::Fish,
     };
     let mut script = Vec::new();
-    shell.write_registration("COMPLETE", "stead", "stead", "stead", &mut script).context("cannot write the script")?;
+    shell
+        .write_registration("COMPLETE", "stead", "stead", "stead", &mut script)
+        .context("cannot write the script")?;
     raw(&String::from_utf8_lossy(&script)).map_err(Failure::from)
 }
 

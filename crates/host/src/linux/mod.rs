@@ -91,11 +91,12 @@ impl LinuxHost {
     }
 }
 
-/// The mark of a home: where it is. Two homes are in two places, and a mark that follows from the place is
-/// known before anything is written.
+/// The mark of a home: where it is, and on which computer. It is known before anything is written, so a plan
+/// shows the very names that will be used.
 fn new_home_id(state: &Path) -> String {
-    let digest = stead_model::address::digest(&["home", &state.to_string_lossy()]);
-    digest.iter().take(2).map(|byte| format!("{byte:02x}")).collect()
+    let machine_id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    let digest = stead_model::address::digest(&["home", machine_id.trim(), &state.to_string_lossy()]);
+    digest.iter().take(3).map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Host for LinuxHost {

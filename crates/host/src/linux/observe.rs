@@ -267,7 +267,7 @@ fn guard(link: &LinkName, mac: Mac, sets: &Sets) -> GuardState {
         return GuardState::Off;
     }
     let own = rules::link_local(mac);
-    let addresses = of_link("ip4").chain(of_link("ip6")).filter_map(|value| match value {
+    let addresses = of_link("addr4").chain(of_link("addr6")).filter_map(|value| match value {
         Value::V4(address) => Some(IpAddr::V4(*address)),
         Value::V6(address) if *address != own => Some(IpAddr::V6(*address)),
         _ => None,

@@ -139,9 +139,12 @@ impl Choice<'_> {
             return seen.uplink.clone().filter(|_| others);
         };
         // Offline, an uplink that stands cannot be told from one that is broken.
-        let works = |uplink: &Uplink| !seen.host.online || match uplink {
-            Uplink::Veth(_) => seen.host.uplinks.veth.is_ok(),
-            Uplink::Pasta => seen.host.uplinks.pasta.is_ok(),
+        let works = |uplink: &Uplink| {
+            !seen.host.online
+                || match uplink {
+                    Uplink::Veth(_) => seen.host.uplinks.veth.is_ok(),
+                    Uplink::Pasta => seen.host.uplinks.pasta.is_ok(),
+                }
         };
         if let Some(uplink) = seen.uplink.clone().filter(works) {
             return Some(uplink);

@@ -124,6 +124,7 @@ pub(crate) fn lack(why: &str) -> Result<(), Lack> {
 pub(crate) fn computer() -> Observed {
     let links = [("br0", HostLink::Bridge), ("eth1", HostLink::Idle)];
     Observed::nothing(HostFacts {
+        online: true,
         home: "k3x9".into(),
         taken: BTreeMap::new(),
         uplinks: Uplinks { veth: Ok(()), pasta: Ok(()) },
@@ -382,7 +383,7 @@ fn damage_the_rest(worlds: &mut Damages<'_>) {
         });
         add("nic has other mtu", &|world| world.nics.get_mut(id).unwrap().mtu = 1280);
         add("nic has alias", &|world| {
-            world.nics.get_mut(id).unwrap().aliases.insert(name("odd"));
+            world.nics.get_mut(id).unwrap().names.insert(name("odd"));
         });
     }
     for id in seen.machines.keys() {

@@ -18,11 +18,11 @@ use stead_model::served::Target;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::anchor::SocketKind;
 use super::pipes::Pipes;
 use super::pump::{Stream, stream};
 use super::sys::{Toggle, switch_on};
 use super::tcp::prepare;
+use crate::anchor::SocketKind;
 
 /// How long a machine may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -22,9 +22,9 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::anchor::{Domain, Kind, SocketKind};
 use ipnet::IpNet;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use crate::anchor::{Domain, Kind, SocketKind};
 use stead_model::project::{Bind, Protocol};
 use stead_model::served::{Served, Target};
 use tokio::sync::Semaphore;

@@ -23,7 +23,8 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space,
 use stead_model::address::Mac;
 use stead_model::project::Bind;
 use stead_model::served::{Served, ServedNetwork, Target};
-use stead_net::forward::{Forwards, PortStatus, Socket};
+use stead_net::anchor::{Domain, Kind, SocketKind};
+use stead_net::forward::{Forwards, PortStatus};
 
 /// How long anything may take before a test fails.
 pub const LIMIT: Duration = Duration::from_secs(20);
@@ -252,7 +253,7 @@ pub fn served(ports: &str) -> Served {
 
 /// A thread in the host's namespace that runs `Forwards`, and another in the engine's that makes sockets.
 fn switchboard(host: &Namespace, engine: &Namespace) -> tokio::sync::mpsc::UnboundedSender<Order> {
-    let (wanted, wants) = mpsc::channel::<(Socket, mpsc::Sender<OwnedFd>)>();
+    let (wanted, wants) = mpsc::channel::<(SocketKind, mpsc::Sender<OwnedFd>)>();
     let (ready, entered) = mpsc::channel();
     let (orders, mut received) = tokio::sync::mpsc::unbounded_channel();
     thread::scope(|scope| {
@@ -296,9 +297,9 @@ fn switchboard(host: &Namespace, engine: &Namespace) -> tokio::sync::mpsc::Unbou
     orders
 }
 
-fn make(socket: Socket) -> OwnedFd {
-    let family = if socket.domain == 2 { AddressFamily::INET } else { AddressFamily::INET6 };
-    let kind = if socket.kind == 1 { SocketType::STREAM } else { SocketType::DGRAM };
+fn make(socket: SocketKind) -> OwnedFd {
+    let family = if socket.domain == Domain::Inet { AddressFamily::INET } else { AddressFamily::INET6 };
+    let kind = if socket.kind == Kind::Stream { SocketType::STREAM } else { SocketType::DGRAM };
     socket_with(family, kind, SocketFlags::CLOEXEC, None).unwrap()
 }
 
