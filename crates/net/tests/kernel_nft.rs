@@ -7,6 +7,7 @@ use expect_test::{Expect, expect};
 use kernel_support::{mac, name, own_namespace, prints};
 use rustix::io::Errno;
 use stead_net::kernel::Refused;
+use stead_net::kernel::legacy::{self, LegacyForward};
 use stead_net::kernel::nft::{Elements, Family, Filled, NftRequest, NftSocket, Set, Table, Value};
 use stead_net::kernel::rules::{
     HostUplink, NetworkRules, NicGuard, NicRules, TABLE, engine_table, guard_table, host_chain_names,
@@ -387,4 +388,25 @@ fn chains_of_others_are_seen_with_their_policy() {
     let chains = NftSocket::open().unwrap().chains().unwrap();
     let seen: Vec<_> = chains.iter().map(|c| (c.table.family, c.name.as_str(), c.hook, c.drops)).collect();
     assert_eq!(seen, [(2, "FORWARD", Some(2), true)]);
+    assert!(!chains[0].has_rules);
+    prints("nft add rule ip filter FORWARD iifname eth0 counter drop");
+    assert!(NftSocket::open().unwrap().chains().unwrap()[0].has_rules);
+}
+
+#[test]
+fn the_older_filter_is_seen_and_not_called_to_life() {
+    own_namespace();
+    let seen = || legacy::observe().unwrap();
+    assert_eq!(seen(), LegacyForward::default());
+    assert_eq!(seen(), LegacyForward::default(), "looking must not make the table");
+    prints("iptables-legacy -L FORWARD");
+    assert_eq!(seen(), LegacyForward { drops: false, has_rules: false });
+    prints("iptables-legacy -A FORWARD -i eth0 -j DROP");
+    assert_eq!(seen(), LegacyForward { drops: false, has_rules: true });
+    prints("iptables-legacy -F FORWARD");
+    prints("iptables-legacy -P FORWARD DROP");
+    assert_eq!(seen(), LegacyForward { drops: true, has_rules: false });
+    prints("iptables-legacy -P FORWARD ACCEPT");
+    prints("ip6tables-legacy -P FORWARD DROP");
+    assert_eq!(seen(), LegacyForward { drops: true, has_rules: false });
 }

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use ipnet::IpNet;
 
 use stead_model::name::LinkName;
 use stead_model::observed::{HostFacts, HostLink, Lack, Taken, Uplinks};
 use stead_net::anchor::Label;
-use stead_net::kernel::nft::NftSocket;
-use stead_net::kernel::{Address, Hop, Link, LinkKind, MAIN_TABLE, Route, RouteSocket, rules};
+use stead_net::kernel::nft::{NftSocket, SeenChain};
+use stead_net::kernel::{Address, Hop, Link, LinkKind, MAIN_TABLE, Route, RouteSocket, legacy, rules};
 
 use super::claims;
 use super::mark::Mark;
@@ -21,6 +21,9 @@ const MORE_PATHS: [&str; 2] = ["/usr/bin", "/usr/local/bin"];
 
 /// The kernel's number of the forward hook.
 const HOOK_FORWARD: u32 = 2;
+
+/// The kernel's numbers of the families whose forward hook sees routed packets: inet, ip and ip6.
+const ROUTED: [u8; 3] = [1, 2, 10];
 
 /// Looks at the computer. `held` is what our own anchor holds.
 pub(super) fn observe(home: &str, held: &[Label]) -> Result<HostFacts> {
@@ -46,7 +49,7 @@ pub(super) fn observe(home: &str, held: &[Label]) -> Result<HostFacts> {
             .chain(routed.filter(|(net, _)| net.prefix_len() > 0 && !is_link_local(*net)))
             .collect(),
         online: !out.is_empty(),
-        uplinks: Uplinks { veth: veth(&out)?, pasta: pasta(&out) },
+        uplinks: uplinks(&out)?,
         links: host_links(&links, &addresses),
     })
 }
@@ -58,34 +61,91 @@ fn is_link_local(net: IpNet) -> bool {
     }
 }
 
-/// Whether the kernel's path out works: the computer forwards already, and nobody's rules drop that.
-fn veth(out: &[&Route]) -> Result<Result<(), Lack>> {
-    let lack = |why: String, hint: &str| Ok(Err(Lack { why, hint: hint.to_owned() }));
+/// Which ways out work. What may or may not work by the kernel is only risked where pasta cannot be had.
+fn uplinks(out: &[&Route]) -> Result<Uplinks> {
+    let pasta = pasta(out);
+    let veth = match veth(out)? {
+        Veth::Works => Ok(()),
+        Veth::Doubtful(_) if pasta.is_err() => Ok(()),
+        Veth::Doubtful(lack) | Veth::Fails(lack) => Err(lack),
+    };
+    Ok(Uplinks { veth, pasta })
+}
+
+/// What can be told of the kernel's path out.
+enum Veth {
+    Works,
+    Doubtful(Lack),
+    Fails(Lack),
+}
+
+/// Looks at the kernel's path out: the computer has to forward already, for both protocols that it reaches out
+/// by, and nobody's rules may drop that.
+fn veth(out: &[&Route]) -> Result<Veth> {
+    let lack = |why: String, hint: &str| Lack { why, hint: hint.to_owned() };
     if !rustix::process::geteuid().is_root() {
-        return lack("only root can connect to the computer's own namespace".into(), "run as root");
+        return Ok(Veth::Fails(lack(
+            "only root can connect to the computer's own namespace".into(),
+            "run as root",
+        )));
     }
     for route in out.iter().filter(|route| route.to.addr().is_ipv4()) {
         let (Hop::Via(_, link) | Hop::Link(link)) = &route.by else { continue };
-        let path = format!("/proc/sys/net/ipv4/conf/{link}/forwarding");
-        if std::fs::read_to_string(&path).is_ok_and(|value| value.trim() == "0") {
+        if is_off(&format!("/proc/sys/net/ipv4/conf/{link}/forwarding")) {
             let why = format!("the computer does not forward what comes in by `{link}`");
-            return lack(why, "sysctl -w net.ipv4.ip_forward=1");
+            return Ok(Veth::Fails(lack(why, "sysctl -w net.ipv4.ip_forward=1")));
         }
     }
-    let chains = NftSocket::open()?.chains()?;
-    let dropping = chains
-        .iter()
-        .find(|chain| chain.hook == Some(HOOK_FORWARD) && chain.drops && chain.table.name != rules::TABLE);
-    match dropping {
-        Some(chain) => lack(
-            format!(
-                "the firewall table `{}` drops what is forwarded (chain `{}`)",
-                chain.table.name, chain.name
-            ),
-            "install passt, which needs no forwarding",
-        ),
-        None => Ok(Ok(())),
+    let hint = "install passt, which needs no forwarding";
+    match firewall()? {
+        Firewall::Drops(who) => return Ok(Veth::Fails(lack(format!("{who} drops what is forwarded"), hint))),
+        Firewall::HasRules(who) => {
+            return Ok(Veth::Doubtful(lack(format!("{who} may drop what is forwarded"), hint)));
+        }
+        Firewall::Open => {}
     }
+    let reaches6 = out.iter().any(|route| !route.to.addr().is_ipv4());
+    if reaches6 && is_off("/proc/sys/net/ipv6/conf/all/forwarding") {
+        return Ok(Veth::Doubtful(lack("the computer does not forward IPv6".into(), hint)));
+    }
+    Ok(Veth::Works)
+}
+
+fn is_off(path: &str) -> bool {
+    std::fs::read_to_string(path).is_ok_and(|value| value.trim() == "0")
+}
+
+/// What somebody's firewall does to packets that pass through. An `accept` of ours does not overrule it.
+enum Firewall {
+    Open,
+    /// What its rules would do to packets like ours cannot be told from here.
+    HasRules(String),
+    Drops(String),
+}
+
+fn firewall() -> Result<Firewall> {
+    let chains = NftSocket::open()?.chains()?;
+    let others: Vec<_> = chains
+        .iter()
+        .filter(|chain| {
+            let forwards = chain.hook == Some(HOOK_FORWARD) && ROUTED.contains(&chain.table.family);
+            forwards && chain.table.name != rules::TABLE
+        })
+        .collect();
+    let legacy = legacy::observe().context("cannot look at the older packet filter")?;
+    let called =
+        |chain: &SeenChain| format!("the firewall's chain `{}` (table `{}`)", chain.name, chain.table.name);
+    let older = || "the firewall's chain `FORWARD` (iptables)".to_owned();
+    if let Some(chain) = others.iter().find(|chain| chain.drops) {
+        return Ok(Firewall::Drops(called(chain)));
+    }
+    if legacy.drops {
+        return Ok(Firewall::Drops(older()));
+    }
+    if let Some(chain) = others.iter().find(|chain| chain.has_rules) {
+        return Ok(Firewall::HasRules(called(chain)));
+    }
+    Ok(if legacy.has_rules { Firewall::HasRules(older()) } else { Firewall::Open })
 }
 
 /// Whether pasta can be the way out.

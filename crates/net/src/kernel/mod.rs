@@ -1,6 +1,7 @@
 //! Everything we say to the kernel about networks, by netlink alone: no program is run. The sockets are
 //! given to us, made in the network namespace that they speak for, so that nobody here changes namespaces.
 
+pub mod legacy;
 mod link;
 pub mod nft;
 mod route;

@@ -64,3 +64,26 @@ pub(super) fn tun_group(tun: impl AsFd, group: u32) -> io::Result<()> {
     // SAFETY: TUNSETGROUP takes its argument by value and touches no memory of ours.
     Ok(unsafe { ioctl::ioctl(tun, IntegerSetter::<TUNSETGROUP>::new_usize(group as usize)) }?)
 }
+
+/// Reads an option that is a structure of bytes, in and out: the kernel reads the buffer's beginning as the
+/// question and fills it with the answer. Gives how much it filled.
+pub(super) fn socket_option(
+    socket: impl AsFd,
+    level: libc::c_int,
+    option: libc::c_int,
+    buffer: &mut [u8],
+) -> io::Result<usize> {
+    let mut length = libc::socklen_t::try_from(buffer.len()).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is open for as long as `socket` is borrowed, the buffer is exclusively ours, and
+    // the kernel is told its length and writes no more than that.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            level,
+            option,
+            buffer.as_mut_ptr().cast::<libc::c_void>(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(length as usize) } else { Err(io::Error::last_os_error()) }
+}

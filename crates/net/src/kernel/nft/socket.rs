@@ -50,6 +50,8 @@ pub struct SeenChain {
     pub priority: Option<i32>,
     /// Whether its policy is to drop.
     pub drops: bool,
+    /// Whether it has rules, which may do anything.
+    pub has_rules: bool,
 }
 
 /// How often we try to remove chains while others keep changing rules.

@@ -30,6 +30,7 @@ const SECOND_NAME: u16 = 2;
 const CHAIN_NAME: u16 = 3;
 const CHAIN_HOOK: u16 = 4;
 const CHAIN_POLICY: u16 = 5;
+const CHAIN_USES: u16 = 6;
 const CHAIN_TYPE: u16 = 7;
 const HOOK_NUMBER: u16 = 1;
 const HOOK_PRIORITY: u16 = 2;
@@ -282,6 +283,7 @@ pub(super) fn read_chain(body: &[u8]) -> Option<SeenChain> {
         hook: hook.and_then(|hook| number(hook, HOOK_NUMBER)).map(u32::from_be_bytes),
         priority: hook.and_then(|hook| number(hook, HOOK_PRIORITY)).map(i32::from_be_bytes),
         drops: number(rest, CHAIN_POLICY).is_some_and(|policy| policy == [0; 4]),
+        has_rules: number(rest, CHAIN_USES).is_some_and(|uses| uses != [0; 4]),
     })
 }
 
