@@ -40,8 +40,18 @@ struct Kind {
 }
 
 const KINDS: [Kind; 2] = [
-    Kind { family: AddressFamily::INET, level: 0, names: "/proc/thread-self/net/ip_tables_names", target_at: 88 },
-    Kind { family: AddressFamily::INET6, level: 41, names: "/proc/thread-self/net/ip6_tables_names", target_at: 140 },
+    Kind {
+        family: AddressFamily::INET,
+        level: 0,
+        names: "/proc/thread-self/net/ip_tables_names",
+        target_at: 88,
+    },
+    Kind {
+        family: AddressFamily::INET6,
+        level: 41,
+        names: "/proc/thread-self/net/ip6_tables_names",
+        target_at: 140,
+    },
 ];
 
 /// What becomes of forwarded packets.
