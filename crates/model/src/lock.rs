@@ -2,12 +2,14 @@
 //! project file and meant to be committed.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
+use crate::address::Mac;
 use crate::name::Name;
-use crate::observed::Lease;
+use crate::observed::NetworkState;
 use crate::plan::Wanted;
 
 /// What a project's open choices became.
@@ -19,7 +21,7 @@ pub struct Lock {
     /// The subnets of networks.
     pub networks: BTreeMap<Name, LockedNetwork>,
     /// The addresses of nics, by machine and network.
-    pub machines: BTreeMap<Name, BTreeMap<Name, Lease>>,
+    pub machines: BTreeMap<Name, BTreeMap<Name, LockedNic>>,
 }
 
 /// The form of a lock file: so far there is one.
@@ -41,6 +43,18 @@ pub struct LockedNetwork {
     pub subnet6: Option<Ipv6Net>,
 }
 
+/// What is pinned of a nic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedNic {
+    /// Its MAC.
+    pub mac: Option<Mac>,
+    /// Its IPv4 address.
+    pub address: Option<Ipv4Addr>,
+    /// Its IPv6 address.
+    pub address6: Option<Ipv6Addr>,
+}
+
 impl Lock {
     /// What a plan's choices pin.
     pub fn new(wanted: &Wanted) -> Self {
@@ -49,10 +63,16 @@ impl Lock {
             let subnet6 = network.gateway6.map(|net| net.trunc());
             (id.name.clone(), LockedNetwork { subnet, subnet6 })
         });
-        let mut machines: BTreeMap<Name, BTreeMap<Name, Lease>> = BTreeMap::new();
+        let mut machines: BTreeMap<Name, BTreeMap<Name, LockedNic>> = BTreeMap::new();
         for (id, nic) in &wanted.nics {
-            let of_machine = machines.entry(id.machine.clone()).or_default();
-            of_machine.insert(id.network.clone(), nic.lease.clone());
+            let network = wanted.networks.get(&id.network());
+            let locked = LockedNic {
+                // On a real network MACs are each computer's own, or two teammates would have the same.
+                mac: Some(nic.lease.mac).filter(|_| !network.is_some_and(NetworkState::is_bridged)),
+                address: nic.lease.address,
+                address6: nic.lease.address6,
+            };
+            machines.entry(id.machine.clone()).or_default().insert(id.network.clone(), locked);
         }
         Self { version: Version::One, networks: networks.collect(), machines }
     }

@@ -255,6 +255,11 @@ impl GuardState {
 }
 
 impl NetworkState {
+    /// Whether it is a part of a real network.
+    pub fn is_bridged(&self) -> bool {
+        matches!(self.reach, Reach::Bridged(_))
+    }
+
     /// Its subnets of both families.
     pub fn subnets(&self) -> Vec<IpNet> {
         let v4 = self.gateway.map(|net| IpNet::V4(net.trunc()));

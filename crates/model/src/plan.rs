@@ -99,11 +99,7 @@ type Reasoned = (Step, String);
 /// Whether a standing network has to go before the wanted one can stand.
 fn must_replace(from: &NetworkState, to: &NetworkState) -> bool {
     let fixed = |n: &NetworkState| (n.link.clone(), n.mac, n.gateway, n.gateway6);
-    fixed(from) != fixed(to) || (from.reach != to.reach && (is_bridged(from) || is_bridged(to)))
-}
-
-fn is_bridged(network: &NetworkState) -> bool {
-    matches!(network.reach, Reach::Bridged(_))
+    fixed(from) != fixed(to) || (from.reach != to.reach && (from.is_bridged() || to.is_bridged()))
 }
 
 /// Whether a nic can become the wanted one without being taken off its network.

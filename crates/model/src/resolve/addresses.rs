@@ -114,8 +114,13 @@ pub(super) fn free_address6(
     candidates.into_iter().find(|a| is_host6(network, *a) && !used.contains(&IpAddr::V6(*a)))
 }
 
-pub(super) fn free_mac(id: &NicId, macs: &BTreeSet<(NetworkId, Mac)>) -> Mac {
-    let candidates = (0_u32..).map(|attempt| Mac::derived(&[&id.to_string(), &attempt.to_string()]));
+/// A MAC that nobody of the network has. `place` tells computers apart where their machines may meet.
+pub(super) fn free_mac(place: Option<&str>, id: &NicId, macs: &BTreeSet<(NetworkId, Mac)>) -> Mac {
+    let candidates = (0_u32..).map(|attempt| {
+        let (id, attempt) = (id.to_string(), attempt.to_string());
+        let parts = [Some(id.as_str()), Some(attempt.as_str()), place];
+        Mac::derived(&parts.into_iter().flatten().collect::<Vec<_>>())
+    });
     let mut free = candidates.filter(|mac| !macs.contains(&(id.network(), *mac)));
     free.next().unwrap_or_else(|| unreachable!("fewer nics than numbers"))
 }

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::addresses::{free_address, free_address6, free_mac, is_host, is_host6, is_usable};
 use super::{Choice, nic_id};
 use crate::address::Mac;
+use crate::lock::LockedNic;
 use crate::name::{LinkName, MachineId, NetworkId, NicId};
 use crate::observed::{GuardState, Lease, NetworkState, NicEnd, NicState};
 use crate::project::{Kind, Nic, Project};
@@ -67,12 +68,16 @@ impl Choice<'_> {
         }
         let (record, lock) = (&self.context.seen.leases, &self.context.lock.machines);
         let recorded = nics.iter().map(|(id, ..)| (id, record.get(id)));
+        let recorded = recorded.map(|(id, lease)| (id, lease.map(Kept::from_lease)));
         let locked = nics.iter().map(|(id, ..)| (id, lock.get(&id.machine).and_then(|m| m.get(&id.network))));
-        for (id, lease) in recorded.chain(locked) {
-            if let (Some(lease), Some(network), Some(kept)) =
-                (lease, networks.get(&id.network()), kept.get_mut(id))
+        let locked = locked.map(|(id, nic)| (id, nic.map(Kept::from_lock)));
+        for (id, earlier) in recorded.chain(locked) {
+            if let (Some(earlier), Some(network), Some(kept)) =
+                (earlier, networks.get(&id.network()), kept.get_mut(id))
             {
-                used.keep(id, kept, lease, network);
+                // On a real network a MAC is this computer's own, and always follows from the names.
+                let mac = earlier.mac.filter(|_| !network.is_bridged());
+                used.keep(id, kept, &Kept { mac, ..earlier }, network);
             }
         }
         let mut leases = BTreeMap::new();
@@ -90,7 +95,8 @@ impl Choice<'_> {
         let taken = used.addresses.entry(id.network()).or_default();
         let address = kept.address.or_else(|| free_address(network, taken));
         let address6 = kept.address6.or_else(|| free_address6(network, address, taken));
-        let mac = kept.mac.unwrap_or_else(|| free_mac(id, &used.macs));
+        let place = network.is_bridged().then_some(self.context.seen.host.home.as_str());
+        let mac = kept.mac.unwrap_or_else(|| free_mac(place, id, &used.macs));
         used.add(id, &Kept { mac: Some(mac), address, address6 });
         if network.gateway.is_some() && address.is_none() {
             let key = format!("machines.{}.networks.{}", id.machine, id.network);
@@ -115,6 +121,16 @@ impl Choice<'_> {
     }
 }
 
+impl Kept {
+    fn from_lease(lease: &Lease) -> Self {
+        Self { mac: Some(lease.mac), address: lease.address, address6: lease.address6 }
+    }
+
+    fn from_lock(nic: &LockedNic) -> Self {
+        Self { mac: nic.mac, address: nic.address, address6: nic.address6 }
+    }
+}
+
 impl Used {
     fn add(&mut self, id: &NicId, kept: &Kept) {
         let addresses = self.addresses.entry(id.network()).or_default();
@@ -124,14 +140,14 @@ impl Used {
     }
 
     /// Keeps what a nic had earlier, as far as it is still open, fits the network and is nobody else's.
-    fn keep(&mut self, id: &NicId, kept: &mut Kept, earlier: &Lease, network: &NetworkState) {
+    fn keep(&mut self, id: &NicId, kept: &mut Kept, earlier: &Kept, network: &NetworkState) {
         let taken = self.addresses.entry(id.network()).or_default();
         let fits = |a: &Ipv4Addr| is_usable(network, *a) && !taken.contains(&IpAddr::V4(*a));
         let fits6 = |a: &Ipv6Addr| is_host6(network, *a) && !taken.contains(&IpAddr::V6(*a));
         kept.address = kept.address.or_else(|| earlier.address.filter(fits));
         kept.address6 = kept.address6.or_else(|| earlier.address6.filter(fits6));
-        let is_free = !self.macs.contains(&(id.network(), earlier.mac));
-        kept.mac = kept.mac.or_else(|| is_free.then_some(earlier.mac));
+        let is_free = |mac: &Mac| !self.macs.contains(&(id.network(), *mac));
+        kept.mac = kept.mac.or_else(|| earlier.mac.filter(is_free));
         self.add(id, kept);
     }
 }
