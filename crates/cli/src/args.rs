@@ -11,13 +11,15 @@ use stead_model::name::Name;
 
 use crate::complete;
 
-/// Run Linux machines of every kind from one file, on one network.
+/// Networks for Linux machines of every kind, from one file: addresses, names, published ports
 #[derive(Debug, Parser)]
-#[command(name = "stead", version, propagate_version = true, arg_required_else_help = true)]
-#[command(
-    after_help = "Start in a directory with a `stead.yaml`: `stead plan` shows what `stead up` would do.\n\
-    `stead doctor` tells what this computer can do."
-)]
+#[command(name = "stead", version, arg_required_else_help = true)]
+#[command(after_help = "\
+Start in a directory with a stead.yaml: `stead plan` shows what `stead up` would do,
+`stead down` takes it away again. `stead doctor` tells what this computer can do.
+
+Exit codes: 0 done, 1 this computer would not, 2 the request or the file is wrong,
+3 refused because data would be lost.")]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -27,14 +29,15 @@ pub(crate) struct Cli {
 
 /// What every command takes.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
-    /// The project file [default: stead.yaml here or in a directory above]
+    /// The project file [default: the stead.yaml here or in a directory above]
     #[arg(short, long, global = true, env = "STEAD_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) file: Option<PathBuf>,
-    /// How data is printed
+    /// How data is printed: for people, or for programs
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORM")]
     pub(crate) format: Format,
-    /// Tell what is being done, on standard error (or set STEAD_LOG, as in `STEAD_LOG=debug`)
+    /// Tell on standard error what is being done (STEAD_LOG=trace tells even more)
     #[arg(long, global = true)]
     pub(crate) debug: bool,
 }
@@ -42,10 +45,9 @@ pub(crate) struct Global {
 /// How data is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people.
+    // Without lines of their own the values fit into the option's one.
     #[default]
     Text,
-    /// For programs.
     Json,
 }
 
@@ -53,32 +55,45 @@ pub(crate) enum Format {
 pub(crate) enum Command {
     /// Show what `up` would change, and which key of the file asks for it
     Plan(PlanArgs),
-    /// Make the project what its file says
+    /// Make this computer what the project file says
     Up(UpArgs),
-    /// Take the project's machines and networks away
+    /// Take a project's machines and networks away; its volumes stay
     Down(DownArgs),
-    /// List machines, their addresses and ports
+    /// List machines with their networks, addresses and published ports
     Ps(PsArgs),
-    /// List projects
+    /// List the projects of this user
     Ls,
-    /// Networks: list, look into, make, join
+    /// Look into networks, run programs among them, and make some without a project file
     #[command(subcommand)]
     Network(NetworkCommand),
-    /// Check what this computer can do, and how to mend what it cannot
+    /// Tell what this computer can and cannot do, and how to mend it
+    #[command(
+        after_help = "Exit code 1 if anything is missing. What is limited has something else that does its work."
+    )]
     Doctor,
-    /// Take away everything that stead has on this computer for this user
+    /// Take away all that stead has here for this user: projects, networks, volumes, records
     Purge(Consent),
-    /// Print the version, and where things are
+    /// Print the version, and where stead keeps its files
     Version,
-    /// Print the JSON Schema of stead.yaml, for editors
+    /// Print the JSON Schema of stead.yaml, by which editors check and complete it
+    #[command(
+        after_help = "Write it to a file, and start stead.yaml with this line, for editors that speak with\n\
+        yaml-language-server:\n\n  # yaml-language-server: $schema=stead.schema.json"
+    )]
     Schema,
     /// Print a completion script for a shell
+    #[command(
+        after_help = "It completes commands and options, and the names of projects, machines and networks.\n\n  \
+        bash: source <(stead completion bash)\n  \
+        zsh:  source <(stead completion zsh)\n  \
+        fish: stead completion fish | source"
+    )]
     Completion {
         /// The shell
         #[arg(value_enum)]
         shell: Shell,
     },
-    /// Write the manual pages
+    /// Write the manual pages, for those who pack stead
     #[command(hide = true)]
     Man {
         /// The directory to write them to
@@ -106,24 +121,24 @@ pub(crate) struct PlanArgs {
     /// Show what `down` would change instead
     #[arg(long)]
     pub(crate) down: bool,
-    /// Choose addresses anew instead of taking those of stead.lock
+    /// Choose addresses anew where stead.lock has them
     #[arg(long, conflicts_with = "down")]
     pub(crate) relock: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct UpArgs {
-    /// Choose addresses anew instead of taking those of stead.lock
+    /// Choose addresses anew where stead.lock has them
     #[arg(long)]
     pub(crate) relock: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct DownArgs {
-    /// The project [default: the one of the project file]
+    /// The project's name [default: the project here]
     #[arg(add = ArgValueCompleter::new(complete::projects))]
     pub(crate) project: Option<Name>,
-    /// Delete its volumes too: their data is lost
+    /// Delete its volumes too; their data is lost
     #[arg(long)]
     pub(crate) volumes: bool,
     #[command(flatten)]
@@ -133,17 +148,17 @@ pub(crate) struct DownArgs {
 /// Agreement to what cannot be undone.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Consent {
-    /// Do not ask before data is lost
+    /// Do not ask: what is lost is lost
     #[arg(short, long)]
     pub(crate) yes: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct PsArgs {
-    /// Only these machines, by name or pattern (`web`, `web.shop`, `web*`)
+    /// Only these: `web`, `web.shop` (with its project), `web*`
     #[arg(add = ArgValueCompleter::new(complete::machines))]
     pub(crate) machines: Vec<String>,
-    /// Those of all projects, not only of the one here
+    /// Machines of all projects, not only of the one here
     #[arg(short, long)]
     pub(crate) all: bool,
 }
@@ -152,41 +167,48 @@ pub(crate) struct PsArgs {
 pub(crate) enum NetworkCommand {
     /// List networks
     Ls,
-    /// Show everything about a network
+    /// Show a network: addresses, machines, strangers that were given an address, ports with their traffic
     Inspect {
-        /// The network: `lan`, or `lan.shop`
+        /// The network: `lan`, or `lan.shop` (with its project)
         #[arg(add = ArgValueCompleter::new(complete::networks))]
         network: String,
     },
-    /// Make a network that belongs to no project file (it is in project `default`)
+    /// Make a network without a project file (it is in project `default`)
     Create(CreateArgs),
-    /// Remove a network that was made by `create`
+    /// Remove a network that `create` made
     Rm {
-        /// The network
+        /// The network's name
         #[arg(add = ArgValueCompleter::new(complete::loose_networks))]
         network: Name,
-        /// Also take the nics of machines off it
+        /// Even if machines have nics on it: they lose them
         #[arg(long)]
         force: bool,
     },
-    /// Give a machine a nic on a network that was made by `create`
+    /// Give a machine a nic on a network that `create` made
     Connect(ConnectArgs),
-    /// Take a machine's nic off a network that was made by `create`
+    /// Take a machine's nic off a network that `create` made; the last nic takes the machine along
     Disconnect {
-        /// The network
+        /// The network's name
         #[arg(add = ArgValueCompleter::new(complete::loose_networks))]
         network: Name,
-        /// The machine
+        /// The machine's name
         #[arg(add = ArgValueCompleter::new(complete::machines))]
         machine: Name,
     },
-    /// Run a program among the networks: as a machine of kind `container`, or beside all of them
+    /// Run a program in a container's network namespace, or in the one where the networks are
+    #[command(after_help = "\
+The program has the files and the user of whoever calls; only its network is another.
+
+  stead network enter -m web -- ip address
+  stead network enter -- tcpdump -ni any port 67
+
+Exit codes: the program's own; 125 if stead failed before it ran.")]
     Enter(EnterArgs),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct CreateArgs {
-    /// Its name
+    /// The network's name
     pub(crate) name: Name,
     /// Its IPv4 subnet: a range such as 10.1.2.0/24, `auto` or `off`
     #[arg(long, default_value = "auto", value_name = "RANGE")]
@@ -194,26 +216,27 @@ pub(crate) struct CreateArgs {
     /// Its IPv6 subnet: a /64, `auto` or `off`
     #[arg(long, default_value = "auto", value_name = "RANGE")]
     pub(crate) subnet6: String,
-    /// Who gives machines their addresses: `managed`, `static` or `none`
-    #[arg(long, default_value = "managed", value_name = "WHO")]
+    /// Who gives machines their addresses: stead by DHCP, they themselves, or nobody we know of
+    #[arg(long, default_value = "managed", value_name = "WHO", value_parser = ["managed", "static", "none"])]
     pub(crate) addressing: String,
-    /// What lies beyond: `nat`, `isolated` or `bridged:LINK`
+    /// What lies beyond: `nat` (what this computer reaches), `isolated` (nothing) or `bridged:LINK` (the real
+    /// network behind a link of this computer)
     #[arg(long, default_value = "nat", value_name = "WHERE")]
     pub(crate) reach: String,
-    /// The largest packet
+    /// The largest packet [default: 1500]
     #[arg(long, value_name = "BYTES")]
     pub(crate) mtu: Option<u16>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ConnectArgs {
-    /// The network
+    /// The network's name
     #[arg(add = ArgValueCompleter::new(complete::loose_networks))]
     pub(crate) network: Name,
-    /// The machine; it is made if there is none of this name
+    /// The machine's name; it is made if there is none
     pub(crate) machine: Name,
-    /// What kind of machine is made: its nic is a veth pair (container) or a TAP (microvm, vm)
-    #[arg(long, default_value = "container", value_name = "KIND")]
+    /// The kind of a machine that is made: a container has a network namespace, the others have TAPs
+    #[arg(long, default_value = "container", value_name = "KIND", value_parser = ["container", "microvm", "vm"])]
     pub(crate) kind: String,
     /// Its IPv4 address [default: the next free one]
     #[arg(long, value_name = "ADDRESS")]
@@ -221,17 +244,17 @@ pub(crate) struct ConnectArgs {
     /// Its IPv6 address [default: the next free one]
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) address6: Option<Ipv6Addr>,
-    /// Its MAC [default: derived from the names]
+    /// Its MAC [default: one made from the names]
     #[arg(long)]
     pub(crate) mac: Option<Mac>,
-    /// More names for it there
+    /// One more name for it on this network; may be said several times
     #[arg(long, value_name = "NAME")]
     pub(crate) alias: Vec<Name>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct EnterArgs {
-    /// The machine whose network the program sees: `web`, or `web.shop` [default: all networks, from the engine's side]
+    /// The container: `web`, or `web.shop` (with its project) [default: where all bridges are]
     #[arg(short, long, add = ArgValueCompleter::new(complete::machines))]
     pub(crate) machine: Option<String>,
     /// The program and its arguments

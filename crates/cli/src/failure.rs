@@ -17,8 +17,8 @@ pub(crate) enum Failure {
     Refused(Vec<Refusal>),
     /// It would lose data, and nobody agreed.
     WouldLose(String),
-    /// We failed before a program could run inside.
-    BeforeProgram(anyhow::Error),
+    /// We failed, in whichever way, before a program could run inside: its own codes must not be taken for ours.
+    BeforeProgram(Box<Failure>),
 }
 
 impl From<anyhow::Error> for Failure {
@@ -41,7 +41,8 @@ impl Failure {
     /// What is printed on standard error.
     pub(crate) fn text(&self) -> String {
         match self {
-            Self::Computer(error) | Self::BeforeProgram(error) => chain(error),
+            Self::Computer(error) => chain(error),
+            Self::BeforeProgram(failure) => failure.text(),
             Self::Steps(failures) => {
                 let texts = failures
                     .iter()
@@ -54,6 +55,14 @@ impl Failure {
                     refusals.iter().map(|refusal| format!("error: {refusal}\nhint: {}\n", refusal.hint));
                 texts.collect::<Vec<_>>().join("")
             }
+        }
+    }
+
+    /// The same failure, of a command whose exit code is otherwise its program's.
+    pub(crate) fn before_program(self) -> Self {
+        match self {
+            Self::BeforeProgram(_) => self,
+            other => Self::BeforeProgram(Box::new(other)),
         }
     }
 
@@ -95,6 +104,13 @@ fn strip_hint(text: &str) -> &str {
 mod tests {
     use super::*;
     use anyhow::anyhow;
+
+    #[test]
+    fn what_fails_before_a_program_runs_is_told_apart_from_the_program() {
+        let failure = Failure::request("there is no machine `x`", "`stead ps --all` lists them");
+        let (text, failure) = (failure.text(), failure.before_program().before_program());
+        assert_eq!((failure.code(), failure.text()), (125, text));
+    }
 
     #[test]
     fn causes_follow_and_the_hint_comes_last() {

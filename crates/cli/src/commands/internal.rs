@@ -35,6 +35,6 @@ pub(crate) fn enter(args: InternalEnter) -> Result<ExitCode, Failure> {
     })();
     match entered {
         Ok(never) => match never {},
-        Err(error) => Err(Failure::BeforeProgram(error)),
+        Err(error) => Err(Failure::from(error).before_program()),
     }
 }

@@ -36,7 +36,7 @@ pub(crate) fn run(global: &Global, command: NetworkCommand, output: Output) -> R
         NetworkCommand::Rm { network, force } => remove(&network, force, output).map(done),
         NetworkCommand::Connect(args) => connect(&args, output).map(done),
         NetworkCommand::Disconnect { network, machine } => disconnect(&network, &machine, output).map(done),
-        NetworkCommand::Enter(args) => enter(global, &args),
+        NetworkCommand::Enter(args) => enter(global, &args).map_err(Failure::before_program),
     }
 }
 
@@ -407,5 +407,5 @@ fn enter(global: &Global, args: &EnterArgs) -> Result<ExitCode, Failure> {
         command.arg("--namespace").arg(id.to_string());
     }
     let error = command.arg("--").args(&args.command).exec();
-    Err(Failure::BeforeProgram(anyhow::Error::new(error).context("cannot run this program again")))
+    Err(anyhow::Error::new(error).context("cannot run this program again").into())
 }
