@@ -11,6 +11,7 @@ mod demo;
 mod dist;
 mod inside;
 mod leftovers;
+mod load;
 mod programs;
 mod setup;
 mod source;
@@ -87,6 +88,7 @@ fn chore(arguments: &[String]) -> Result<Outcome> {
         (inside::STAGE_INIT, rest) => inside::init(rest),
         (inside::STAGE_DROP, rest) => inside::drop_rights(rest),
         (bench::STAGE, rest) => bench::inside(&bench::Options::parse(rest)?),
+        (bench::LOAD_STAGE, rest) => bench::put_load(rest),
         (demo::STAGE, [directory]) => demo::inside(directory.as_ref()),
         _ => {
             eprintln!("error: no chore `{}`\n", arguments.join(" "));

@@ -6,6 +6,8 @@
 
 mod answers;
 mod endpoints;
+mod lab;
+mod memory;
 mod place;
 mod throughput;
 
@@ -16,13 +18,28 @@ use serde_json::json;
 
 use crate::Outcome;
 use crate::inside::{self, Role};
+use crate::programs::{self, cargo};
 use crate::setup::{self, Chore};
 
 /// The word for the part within the namespaces.
 pub(crate) const STAGE: &str = "__bench";
 
-const COMPARISONS: &[Comparison] =
-    &[endpoints::COMMANDS_AGAINST_CNI, throughput::SOCAT_AGAINST_DIRECT, answers::DNSMASQ_AGAINST_ITSELF];
+pub(crate) use answers::{STAGE as LOAD_STAGE, put_load};
+
+const COMPARISONS: &[Comparison] = &[
+    endpoints::AGAINST_COMMANDS,
+    endpoints::AGAINST_CNI,
+    throughput::AGAINST_SOCAT,
+    throughput::AGAINST_DIRECT,
+    throughput::AGAINST_SOCAT_BY_4,
+    throughput::AGAINST_DIRECT_BY_4,
+    answers::DNS,
+    answers::DNS_NOISE,
+    answers::DHCP,
+    memory::SWITCHBOARD,
+    memory::SWITCHBOARD_50,
+    memory::ANCHOR,
+];
 
 /// Two ways to the same end.
 struct Comparison {
@@ -49,6 +66,8 @@ enum Unit {
     GigabitsPerSecond,
     /// More is better.
     PerSecond,
+    /// Less is better.
+    Mebibytes,
 }
 
 impl Unit {
@@ -57,6 +76,7 @@ impl Unit {
             Self::Seconds => "s",
             Self::GigabitsPerSecond => "Gbit/s",
             Self::PerSecond => "/s",
+            Self::Mebibytes => "MiB",
         }
     }
 }
@@ -115,6 +135,7 @@ pub(crate) fn run(options: &Options) -> Result<Outcome> {
     if !setup::ensure(&[Chore::Bench])? {
         return Ok(Outcome::Refused);
     }
+    programs::run(&mut cargo(&["build", "--release", "--locked", "--package", "stead"]))?;
     let scratch = inside::scratch()?;
     let mut command = inside::command(Role::Root, scratch.path())?;
     command.arg(Path::new("/proc/self/exe")).args([
@@ -147,6 +168,7 @@ pub(crate) fn inside(options: &Options) -> Result<Outcome> {
             findings.iter().map(|(comparison, finding)| as_json(comparison, finding)).collect();
         println!("{}", serde_json::to_string_pretty(&list)?);
     } else {
+        println!("{:<20} {:<34} {:<34} {:>7}  verdict", "comparison", "median", "median", "ratio");
         findings.iter().for_each(|(comparison, finding)| println!("{}", as_text(comparison, finding)));
     }
     Ok(if good { Outcome::Good } else { Outcome::Bad })
@@ -162,7 +184,7 @@ fn compare(comparison: &Comparison, rounds: usize) -> Result<Finding> {
     }
     let (first, second) = (median(first), median(second));
     let ratio = match comparison.unit {
-        Unit::Seconds => second / first,
+        Unit::Seconds | Unit::Mebibytes => second / first,
         Unit::GigabitsPerSecond | Unit::PerSecond => first / second,
     };
     Ok(Finding { first, second, ratio, verdict: comparison.target.map(|target| ratio >= target) })
@@ -176,19 +198,17 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 fn as_text(comparison: &Comparison, finding: &Finding) -> String {
-    let unit = comparison.unit.name();
+    let side = |side: &Side, median: f64| format!("{} {median:.3} {}", side.name, comparison.unit.name());
     let verdict = match (comparison.target, finding.verdict) {
         (Some(target), Some(true)) => format!("met: at least {target}"),
         (Some(target), _) => format!("MISSED: at least {target}"),
         (None, _) => "no target".to_owned(),
     };
     format!(
-        "{:<24} {:>16} {:>10.3} {unit:<6} {:>16} {:>10.3} {unit:<6} ratio {:>7.2}  {verdict}",
+        "{:<20} {:<34} {:<34} {:>7.2}  {verdict}",
         comparison.name,
-        comparison.first.name,
-        finding.first,
-        comparison.second.name,
-        finding.second,
+        side(&comparison.first, finding.first),
+        side(&comparison.second, finding.second),
         finding.ratio,
     )
 }

@@ -15,6 +15,15 @@ pub(super) fn ip(words: &str) -> Result<()> {
     output(Command::new("ip").args(words.split(' '))).map(drop)
 }
 
+/// Waits until the kernel has taken apart what was let go of. It does so in order, after the command that let go
+/// has ended: when the last namespace's links are gone, those of all before it are.
+pub(super) fn settle() -> Result<()> {
+    let last = Namespaces::new("settle", 1)?;
+    ip("link add settling type veth peer name eth0 netns settle0")?;
+    drop(last);
+    wait_for("the kernel to take namespaces apart", || !has_link("settling"))
+}
+
 /// Named network namespaces, gone when dropped.
 pub(super) struct Namespaces(pub(super) Vec<String>);
 
@@ -72,12 +81,11 @@ impl Neighbour {
         Ok(made)
     }
 
-    /// A server in there.
-    pub(super) fn serve(&self, program: &str, arguments: &[&str]) -> Result<Server> {
-        let there = self.namespaces.0.first().context("no namespace")?;
+    /// What is run in there: a program and its arguments are to be added.
+    pub(super) fn within(&self) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", there, program]).args(arguments);
-        Server::start(command)
+        command.args(["netns", "exec"]).args(self.namespaces.0.first());
+        command
     }
 }
 
@@ -107,6 +115,12 @@ impl Drop for Server {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Whether this namespace has such a link.
+fn has_link(name: &str) -> bool {
+    let table = std::fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
+    table.lines().filter_map(|line| line.split_once(':')).any(|(link, _)| link.trim() == name)
 }
 
 /// Tries until it works.

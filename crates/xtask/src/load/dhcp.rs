@@ -11,7 +11,8 @@ use super::dns::Load;
 const ANSWER_LIMIT: Duration = Duration::from_millis(500);
 
 /// Runs exchanges for `time`, with `window` clients at once out of `clients`, by a socket that is bound to port 68
-/// of the link and may broadcast (the link needs a route for 255.255.255.255, such as a default one). The MACs are `02:dd:` and the client's number. `answered` counts whole exchanges.
+/// of the link and may broadcast (the link needs a route for 255.255.255.255, such as a default one). The MACs are
+/// `02:dd:` and the client's number. `answered` counts whole exchanges.
 pub(crate) fn run(socket: &UdpSocket, clients: u32, window: u32, time: Duration) -> io::Result<Load> {
     let to = (Ipv4Addr::BROADCAST, 67);
     socket.set_read_timeout(Some(ANSWER_LIMIT))?;

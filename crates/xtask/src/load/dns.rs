@@ -50,7 +50,7 @@ pub(crate) fn run(server: SocketAddr, names: &[&str], window: u16, time: Duratio
         match socket.recv(&mut buffer) {
             // An answer with at least one record.
             Ok(count) if count > 12 && buffer.get(6..8).is_some_and(|records| records != [0, 0]) => {
-                answered += 1
+                answered += 1;
             }
             Ok(_) => return Err(io::Error::other("the server has no such name")),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {

@@ -2,3 +2,5 @@
 
 pub(crate) mod dhcp;
 pub(crate) mod dns;
+
+pub(crate) use dns::Load;
