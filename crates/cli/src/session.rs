@@ -2,9 +2,12 @@
 
 use std::io::{BufRead, IsTerminal, Write};
 
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 
-use stead_host::apply::{self, Host};
+use stead_host::apply::{self, Event, Host};
 use stead_host::home::{Environment, Home};
 use stead_host::linux::LinuxHost;
 use stead_host::lock::{self, HomeLock};
@@ -13,6 +16,9 @@ use stead_model::plan::Plan;
 use crate::args::Consent;
 use crate::failure::Failure;
 use crate::output::{Output, note};
+
+/// Half a second is where waiting begins to feel like hanging.
+const TELL_AFTER: Duration = Duration::from_millis(500);
 
 /// This user's home.
 pub(crate) fn home() -> Result<Home> {
@@ -46,8 +52,17 @@ impl Session {
     pub(crate) fn apply(&mut self, plan: &Plan, consent: Consent, output: Output) -> Result<(), Failure> {
         agree(plan, consent)?;
         let mut unprinted = None;
-        let failures = apply::apply(plan, &mut self.host, &mut |planned, outcome| {
-            unprinted = unprinted.take().or(output.progress(planned, outcome).err());
+        let mut working = None;
+        let failures = apply::apply(plan, &mut self.host, &mut |event| match event {
+            Event::Begin(steps) => {
+                let steps: Vec<String> = steps.iter().map(|planned| planned.step.to_string()).collect();
+                working = Some(Working::on(steps));
+            }
+            Event::End(planned, outcome) => {
+                // The note about the steps is due only while they are carried out.
+                drop(working.take());
+                unprinted = unprinted.take().or(output.progress(planned, outcome).err());
+            }
         });
         if !failures.is_empty() {
             let failures = failures.into_iter().map(|(step, error)| (step.to_string(), error));
@@ -59,6 +74,27 @@ impl Session {
     /// What exists.
     pub(crate) fn observe(&mut self) -> Result<stead_model::observed::Observed> {
         self.host.observe()
+    }
+}
+
+/// Tells what is being worked on if it takes longer than a person likes to look at nothing.
+struct Working {
+    /// Dropped when the work is done, which wakes the thread.
+    _done: mpsc::Sender<()>,
+}
+
+impl Working {
+    fn on(steps: Vec<String>) -> Self {
+        let (done, is_done) = mpsc::channel::<()>();
+        std::thread::spawn(move || {
+            if is_done.recv_timeout(TELL_AFTER) == Err(RecvTimeoutError::Timeout) {
+                let first = steps.first().map_or("", String::as_str);
+                let more = steps.len().saturating_sub(1);
+                let others = if more > 0 { format!(" and {more} more") } else { String::new() };
+                note(&format!("working on `{first}`{others}"));
+            }
+        });
+        Self { _done: done }
     }
 }
 
