@@ -147,7 +147,9 @@ machines:
 
     #[test]
     fn what_does_not_wait_goes_together() {
-        check("nothing", expect![[r#"
+        check(
+            "nothing",
+            expect![[r#"
             1 together
             + project shop at /srv/shop
             1 together
@@ -167,12 +169,15 @@ machines:
             + nic web/lan.shop as eth0 by stv-web-n7ltx
             1 together
             + port 127.0.0.1:8080/tcp to web.shop:80
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn a_failure_holds_up_only_what_waits_for_it() {
-        check("+ network lan", expect![[r#"
+        check(
+            "+ network lan",
+            expect![[r#"
             1 together
             + project shop at /srv/shop
             1 together
@@ -191,6 +196,7 @@ machines:
             + lease web/lan.shop 10.0.5.2 02:86:cd:53:c7:1c: not tried
             + nic web/lan.shop as eth0 by stv-web-n7ltx: not tried
             + port 127.0.0.1:8080/tcp to web.shop:80: not tried
-        "#]]);
+        "#]],
+        );
     }
 }
