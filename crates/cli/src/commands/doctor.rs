@@ -202,7 +202,8 @@ fn uplink_checks(veth: &Result<(), Lack>, pasta: &Result<(), Lack>) -> Vec<Check
             verdict,
             found,
             needed_for: "`reach: nat` (one of the two)",
-            fix: result.as_ref().err().map(|lack| lack.hint.clone()),
+            // The other one does the work.
+            fix: result.as_ref().err().filter(|_| neither).map(|lack| lack.hint.clone()),
         }
     };
     vec![one("uplink by the kernel", veth), one("uplink by pasta", pasta)]

@@ -230,6 +230,7 @@ fn apply(session: &mut Session, project: &Project, output: Output) -> Result<(),
     let result = load_file(&path, output.format)
         .and_then(|loaded| super::up::bring_up(session, &loaded, false, output));
     if matches!(result, Err(Failure::Request(_) | Failure::Refused(_))) {
+        crate::output::note(&format!("what commands make stands in {}; it stays as it was", path.display()));
         match before {
             Some(text) => write_whole(&path, &text)?,
             None => stead_host::home::remove_if_there(&path)?,
@@ -329,6 +330,7 @@ fn settle(session: &mut Session, project: &Project, output: Output) -> Result<()
 fn connect(args: &ConnectArgs, output: Output) -> Result<(), Failure> {
     let mut session = Session::open()?;
     let mut project = loose(&session)?;
+    pin_subnets(&mut session, &mut project, args)?;
     if !project.networks.contains_key(&args.network) {
         let what = format!("no command made a network `{}`", args.network);
         return Err(Failure::request(
@@ -362,6 +364,21 @@ fn connect(args: &ConnectArgs, output: Output) -> Result<(), Failure> {
         guard: Guard::On,
     });
     apply(&mut session, &project, output)
+}
+
+/// A fixed address is one of a fixed subnet: an automatic one becomes the one that was chosen.
+fn pin_subnets(session: &mut Session, project: &mut Project, args: &ConnectArgs) -> Result<(), Failure> {
+    let seen = session.observe()?;
+    let state = seen.networks.get(&NetworkId::new(&project.name, &args.network));
+    if let (Some(network), Some(state)) = (project.networks.get_mut(&args.network), state) {
+        if let (Subnet::Auto, Some(net), Some(_)) = (network.subnet, state.gateway, args.address) {
+            network.subnet = Subnet::Given(net.trunc());
+        }
+        if let (Subnet::Auto, Some(net), Some(_)) = (network.subnet6, state.gateway6, args.address6) {
+            network.subnet6 = Subnet::Given(net.trunc());
+        }
+    }
+    Ok(())
 }
 
 fn disconnect(network: &Name, machine: &Name, output: Output) -> Result<(), Failure> {
