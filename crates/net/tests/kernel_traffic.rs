@@ -5,9 +5,10 @@
 mod kernel_support;
 
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
+use kernel_support::sys::transparent;
 use kernel_support::{Netns, eventually, ip, mac, name, new_link, own_namespace};
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, sockopt};
 use stead_model::address::Mac;
@@ -362,17 +363,10 @@ fn machines_reach_only_what_we_serve() {
 }
 
 /// Connects to a machine from an address that is not of this computer.
-#[allow(unsafe_code)]
 fn connect_as(client: SocketAddr, server: SocketAddr) -> bool {
-    let (family, level, option) = match client {
-        SocketAddr::V4(_) => (AddressFamily::INET, libc::SOL_IP, libc::IP_TRANSPARENT),
-        SocketAddr::V6(_) => (AddressFamily::INET6, libc::SOL_IPV6, libc::IPV6_TRANSPARENT),
-    };
+    let family = if client.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
-    let on: libc::c_int = 1;
-    // SAFETY: the descriptor is open, and `on` is a c_int that lives across the call.
-    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const on).cast(), 4) };
-    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    transparent(socket.as_fd(), client.is_ipv6());
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(Duration::from_secs(3))).unwrap();
     net::bind(&socket, &client).unwrap();
     net::connect(&socket, &server).is_ok()

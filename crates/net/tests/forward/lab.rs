@@ -1,7 +1,6 @@
 //! Network namespaces to test in: a *host* with a client of its own and one outside it, an *engine* with a
 //! bridge, and a *machine* behind that. Nothing of the computer's own network is touched.
 #![allow(
-    unsafe_code,
     dead_code,
     unreachable_pub,
     clippy::unwrap_used,
@@ -9,6 +8,9 @@
     clippy::panic,
     clippy::indexing_slicing
 )]
+
+#[path = "../support/sys.rs"]
+mod sys;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -19,7 +21,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use stead_model::address::Mac;
 use stead_model::project::Bind;
 use stead_model::served::{Served, ServedNetwork, Target};
@@ -44,9 +46,7 @@ impl Namespace {
     /// A new one, with its loopback up.
     pub fn new() -> Self {
         let made = thread::spawn(|| {
-            // SAFETY: only the network namespace of this thread changes; no descriptor or memory is unshared.
-            unsafe { unshare_unsafe(UnshareFlags::NEWNET) }
-                .expect("a network namespace of our own (run as root, or under `unshare -rn`)");
+            sys::unshare_network();
             run("ip link set lo up");
             std::fs::File::open("/proc/thread-self/ns/net").unwrap().into()
         });

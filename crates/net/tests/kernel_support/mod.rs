@@ -1,6 +1,9 @@
 //! Network namespaces for the tests of `stead_net::kernel`, and the programs that judge them.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+#[path = "../support/sys.rs"]
+pub(crate) mod sys;
+
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Command, Output};
@@ -13,16 +16,7 @@ use stead_model::name::LinkName;
 use stead_net::kernel::NewLink;
 
 /// Gives the calling test thread a network namespace of its own, in which no link but `lo` is.
-pub(crate) fn own_namespace() {
-    unshare_network();
-}
-
-#[allow(unsafe_code)]
-fn unshare_network() {
-    // SAFETY: only the network namespace of this thread changes; no memory is shared with what is left.
-    let done = unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) };
-    done.expect("cannot make a network namespace: run the tests as root or under `unshare -rn`");
-}
+pub(crate) use sys::unshare_network as own_namespace;
 
 /// Another network namespace, held by a thread that waits in it for something to do.
 pub(crate) struct Netns {
@@ -37,7 +31,7 @@ impl Netns {
         let (jobs, queue) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
         let (ready, file) = mpsc::channel();
         let thread = std::thread::spawn(move || {
-            unshare_network();
+            own_namespace();
             ip("link set lo up");
             ready.send(File::open("/proc/thread-self/ns/net").unwrap()).unwrap();
             for job in queue {

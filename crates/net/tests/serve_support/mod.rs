@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // Tests give up by panic.
 
+#[path = "../support/sys.rs"]
+mod sys;
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -77,10 +80,7 @@ fn bridge_mac(number: u8) -> String {
 
 /// Puts this thread into a network namespace of its own; what it starts is there too.
 fn enter_namespace() {
-    // SAFETY: only this thread changes, and it has no sockets yet.
-    #[allow(unsafe_code)]
-    let entered = unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) };
-    entered.expect("these tests need root, or `unshare -rn`");
+    sys::unshare_network();
     run("ip link set lo up");
     // Duplicate address detection takes a second and there are no duplicates.
     std::fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0").unwrap();

@@ -1,3 +1,5 @@
+//! Advertisements as they are on the wire, and when they are due.
+
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
 

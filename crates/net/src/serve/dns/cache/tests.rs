@@ -1,3 +1,5 @@
+//! What the cache keeps, forgets, and never grows beyond.
+
 use super::*;
 use crate::serve::dns::reply::{Heard, hear};
 

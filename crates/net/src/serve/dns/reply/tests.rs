@@ -1,3 +1,5 @@
+//! Lawful answers of other resolvers are kept, damaged and foreign ones are not.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The resolvers that a computer names.
+
 use super::*;
 
 #[test]
