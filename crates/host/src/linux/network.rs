@@ -11,7 +11,7 @@ use stead_model::name::{LinkName, NetworkId};
 use stead_model::observed::NetworkState;
 use stead_model::project::Reach;
 use stead_model::step::{Change, Step};
-use stead_net::kernel::nft::{Elements, NftRequest};
+use stead_net::kernel::nft::{Elements, NftRequest, Value};
 use stead_net::kernel::rules::{self, NetworkRules};
 use stead_net::kernel::{LinkChange, NewLink, Refused, RouteRequest};
 
@@ -72,7 +72,10 @@ fn set_one(
     let inside = host.inside()?;
     claim(inside, to)?;
     make_bridge(inside, id, to)?;
-    let mut requests = Vec::new();
+    let mut requests = match from {
+        None => stale_elements(inside, &[&to.link])?,
+        Some(_) => Vec::new(),
+    };
     if let Some(from) = from {
         requests.extend(removed(rules::network_elements(&element(from, was_joined))));
     }
@@ -128,6 +131,22 @@ pub(super) fn added(elements: Vec<Elements>) -> Vec<NftRequest> {
     elements.into_iter().map(NftRequest::Add).collect()
 }
 
+/// What the rules still say about links that are yet to be made: a command was killed after it had taken such
+/// a link away, and before it took it out of the rules.
+pub(super) fn stale_elements(inside: &Inside, links: &[&LinkName]) -> Result<Vec<NftRequest>> {
+    let mut requests = Vec::new();
+    for table in [rules::engine_table(), rules::guard_table()] {
+        for mut elements in inside.nft.elements(&table)?.unwrap_or_default() {
+            let is_stale = |value: &Value| matches!(value, Value::Name(name) if links.contains(&name));
+            elements.elements.retain(|element| element.iter().any(is_stale));
+            if !elements.elements.is_empty() {
+                requests.push(NftRequest::Remove(elements));
+            }
+        }
+    }
+    Ok(requests)
+}
+
 pub(super) fn removed(elements: Vec<Elements>) -> Vec<NftRequest> {
     elements.into_iter().map(NftRequest::Remove).collect()
 }
@@ -180,8 +199,10 @@ fn make_bridge(inside: &Inside, id: &NetworkId, state: &NetworkState) -> Result<
         alias: Some(link.alias.clone()),
         ..LinkChange::default()
     };
-    let mut requests =
-        vec![RouteRequest::AddBridge(link), RouteRequest::ChangeLink(state.link.clone(), change)];
+    // Sent by itself: the requests after it name the link by the index that it was to get, which is that of no
+    // link when the bridge is there already.
+    run_again(inside, &[RouteRequest::AddBridge(link)]).with_context(doing)?;
+    let mut requests = vec![RouteRequest::ChangeLink(state.link.clone(), change)];
     let addresses = state.gateway.map(IpNet::V4).into_iter().chain(state.gateway6.map(IpNet::V6));
     // Links of ours have no link-local address but those given: on a wire that is not ours to serve we are
     // not to be seen. Without one a router cannot ask for its IPv6 neighbours.

@@ -19,7 +19,7 @@ use stead_net::kernel::{
 
 use super::inside::{Inside, label};
 use super::mark::{Mark, NicMark};
-use super::network::{added, removed, run_again, tolerate};
+use super::network::{added, removed, run_again, stale_elements, tolerate};
 use super::{LinuxHost, served};
 use crate::switchboard::load_served;
 
@@ -48,7 +48,8 @@ fn set_all(host: &mut LinuxHost, wanted: &[(&NicId, Option<&NicState>, &NicState
         .collect::<Result<_>>()?;
     let inside = host.inside()?;
     // The rules come first: a nic never speaks unguarded.
-    let mut requests = Vec::new();
+    let links = wanted.iter().filter(|(_, from, _)| from.is_none()).map(|(_, _, to)| &to.link);
+    let mut requests = stale_elements(inside, &links.collect::<Vec<_>>())?;
     for (_, from, to) in wanted {
         requests.extend(from.iter().flat_map(|from| removed(rules::nic_elements(&element(from)))));
         requests.extend(added(rules::nic_elements(&element(to))));
