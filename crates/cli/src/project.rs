@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use stead_host::home::write_whole;
+use stead_host::home::{remove_unfinished, write_whole};
 use stead_model::file::{self, Problems, Source, Sources, Variables};
 use stead_model::lock::Lock;
 use stead_model::project::Project;
@@ -138,10 +138,15 @@ fn load_lock(directory: &Path) -> Result<Lock, Failure> {
     })
 }
 
+/// Takes away what a command that was killed left beside a project's file.
+pub(crate) fn tidy(directory: &Path) -> Result<()> {
+    remove_unfinished(&lock_path(directory))
+}
+
 /// Writes the lock, if it changed.
 pub(crate) fn store_lock(loaded: &Loaded, lock: &Lock) -> Result<()> {
     if *lock == loaded.lock {
-        return Ok(());
+        return tidy(&loaded.directory);
     }
     write_whole(&lock_path(&loaded.directory), lock.render().as_bytes())
 }

@@ -1,6 +1,8 @@
 //! The program is killed after every step of real plans, and at random moments within them: the next command
 //! finishes what was half done, or takes it away.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 mod kill_support;
 
 use std::time::Duration;

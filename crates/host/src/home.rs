@@ -127,12 +127,23 @@ impl Home {
     }
 }
 
+/// Where a file is written before it takes its place. Always the same, so that what a kill leaves behind is
+/// overwritten by the next writer; writers hold the home's lock.
+fn unfinished(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    PathBuf::from(name)
+}
+
+/// Takes away what a kill left of the writing of this file.
+pub fn remove_unfinished(path: &Path) -> Result<()> {
+    remove_if_there(&unfinished(path))
+}
+
 /// Writes a small file whole or not at all, also across a loss of power.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let doing = || format!("cannot write {}", path.display());
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}", std::process::id()));
-    let temporary = PathBuf::from(temporary);
+    let temporary = unfinished(path);
     let written = (|| {
         let mut file = fs::File::create(&temporary)?;
         std::io::Write::write_all(&mut file, bytes)?;

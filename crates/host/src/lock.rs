@@ -1,7 +1,9 @@
 //! One command at a time changes a home. The others wait, and say for whom.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -24,13 +26,20 @@ pub struct HomeLock {
 pub fn lock(home: &Home, me: &str, waiting: &mut dyn FnMut(&str)) -> Result<HomeLock> {
     let path = home.run.join("lock");
     let doing = || format!("cannot lock {}", path.display());
-    let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-    let mut file = options.with_context(doing)?;
+    let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+    home.prepare()?;
+    let mut file = open().with_context(doing)?;
     let start = Instant::now();
     let mut told = false;
     loop {
         match file.try_lock() {
-            Ok(()) => break,
+            Ok(()) if is_at(&file, &path) => break,
+            // Who held it has purged the home: what we have locked is nobody's file any more.
+            Ok(()) => {
+                home.prepare()?;
+                file = open().with_context(doing)?;
+                continue;
+            }
             Err(TryLockError::Error(error)) => return Err(error).with_context(doing),
             Err(TryLockError::WouldBlock) => {}
         }
@@ -49,6 +58,12 @@ pub fn lock(home: &Home, me: &str, waiting: &mut dyn FnMut(&str)) -> Result<Home
     let _ = file.seek(SeekFrom::Start(0));
     let _ = write!(file, "`{me}` (process {})", std::process::id());
     Ok(HomeLock { _file: file })
+}
+
+/// Whether this is the file that is found by this path.
+fn is_at(file: &File, path: &Path) -> bool {
+    let same = |a: Metadata, b: Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    file.metadata().ok().zip(std::fs::metadata(path).ok()).is_some_and(|(a, b)| same(a, b))
 }
 
 /// The words that the holder left.
@@ -78,5 +93,21 @@ mod tests {
         })
         .unwrap();
         assert_eq!(told, [format!("`stead up` (process {})", std::process::id())]);
+    }
+
+    #[test]
+    fn the_lock_of_a_home_that_was_purged_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home { state: directory.path().join("state"), run: directory.path().join("run") };
+        let first = lock(&home, "stead purge", &mut |_| panic!("nobody holds it")).unwrap();
+        let mut first = Some(first);
+        let _second = lock(&home, "stead up", &mut |_| {
+            std::fs::remove_dir_all(&home.run).unwrap();
+            first.take();
+        })
+        .unwrap();
+        // A third one, whose file is that in the directory, has to wait for the second.
+        let third = OpenOptions::new().write(true).open(home.run.join("lock")).unwrap();
+        assert!(matches!(third.try_lock(), Err(TryLockError::WouldBlock)));
     }
 }

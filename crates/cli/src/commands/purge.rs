@@ -31,6 +31,9 @@ pub(crate) fn run(consent: Consent, output: Output) -> Result<(), Failure> {
         let Some(name) = seen.projects.keys().chain(of_volumes).chain(of_leases).next().cloned() else {
             break;
         };
+        if let Some(directory) = seen.projects.get(&name) {
+            crate::project::tidy(directory)?;
+        }
         let plan = plan(&Wanted::nothing(&name, &seen, UnwantedVolumes::Delete), &seen);
         if let Err(failure) = session.apply(&plan, Consent { yes: true }, output) {
             // What a plan could not do, taking the engine away whole may still do.

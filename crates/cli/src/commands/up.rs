@@ -135,6 +135,10 @@ pub(crate) fn down(global: &Global, args: &DownArgs, output: Output) -> Result<(
     let mut session = Session::open()?;
     let seen = session.observe()?;
     let name = project_of(global, args.project.as_ref(), &seen)?;
+    let here = project::find(global).and_then(|file| project::directory_of(&file)).ok();
+    if let Some(directory) = seen.projects.get(&name).or(here.as_ref()) {
+        project::tidy(directory)?;
+    }
     let volumes = if args.volumes { UnwantedVolumes::Delete } else { UnwantedVolumes::Keep };
     let plan = make_plan(&Wanted::nothing(&name, &seen, volumes), &seen);
     session.apply(&plan, args.consent, output)?;
