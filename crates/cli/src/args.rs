@@ -197,7 +197,8 @@ pub(crate) enum NetworkCommand {
     },
     /// Run a program in a container's network namespace, or in the one where the networks are
     #[command(after_help = "\
-The program has the files and the user of whoever calls; only its network is another.
+The program has the files of this computer; only its network is another, and in a container
+whom it asks for names. Without root it takes itself for root, and may set up its network.
 
   stead network enter -m web -- ip address
   stead network enter -- tcpdump -ni any port 67
@@ -267,6 +268,8 @@ pub(crate) struct InternalEnter {
     pub(crate) run: PathBuf,
     #[arg(long)]
     pub(crate) namespace: Option<String>,
+    #[arg(long)]
+    pub(crate) resolv_conf: Option<String>,
     #[arg(last = true, required = true)]
     pub(crate) command: Vec<std::ffi::OsString>,
 }

@@ -351,7 +351,7 @@ fn a_command_entered_sees_the_namespaces_links() {
         let output = Command::new(PROGRAM)
             .arg("enter")
             .arg(home.dir.path())
-            .args([namespace, "sh", "-c", "ip -br link; exit 7"])
+            .args([namespace, "-", "sh", "-c", "ip -br link; exit 7"])
             .output()
             .unwrap();
         assert_eq!(output.status.code(), Some(7), "{}", String::from_utf8_lossy(&output.stderr));
@@ -359,4 +359,24 @@ fn a_command_entered_sees_the_namespaces_links() {
     };
     assert!(enter("web.shop").contains("inside0"));
     assert!(!enter("-").contains("inside0"));
+}
+
+#[test]
+fn a_command_entered_has_a_resolv_conf_of_its_own_and_no_other_has() {
+    let home = Home::new();
+    let before = std::fs::read("/etc/resolv.conf").unwrap();
+    let output = Command::new(PROGRAM)
+        .arg("enter")
+        .arg(home.dir.path())
+        .args(["-", "nameserver 10.1.2.1\n", "sh", "-c"])
+        // As DHCP clients do; the computer's file must not be what they change.
+        .arg("cat /etc/resolv.conf; echo nameserver 10.9.9.9 > /etc/resolv.conf; ls \"$0\"")
+        .arg(home.dir.path())
+        .output()
+        .unwrap();
+    let (said, erred) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(said.starts_with("nameserver 10.1.2.1\n"), "{said}{erred}");
+    // What was covered for a moment is there again.
+    assert!(said.contains("anchor.sock"), "{said}{erred}");
+    assert_eq!(std::fs::read("/etc/resolv.conf").unwrap(), before);
 }

@@ -31,7 +31,9 @@ pub(crate) fn enter(args: InternalEnter) -> Result<ExitCode, Failure> {
             Some(name) => Some(client.namespace(&name.parse().context("no such machine")?)?),
             None => None,
         };
-        anchor::enter(anchor::Entrance { anchor: client.process(), namespace, command: args.command })
+        let resolver = args.resolv_conf.map(|text| anchor::Resolver { text, dir: args.run });
+        let anchor = client.process();
+        anchor::enter(anchor::Entrance { anchor, namespace, resolver, command: args.command })
     })();
     match entered {
         Ok(never) => match never {},

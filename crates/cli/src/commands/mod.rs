@@ -1,6 +1,7 @@
 //! The commands, one room each.
 
 mod doctor;
+mod enter;
 mod internal;
 mod network;
 mod ps;

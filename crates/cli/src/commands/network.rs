@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -20,7 +19,7 @@ use stead_model::project::{
 };
 
 use super::LOOSE_PROJECT;
-use crate::args::{ConnectArgs, CreateArgs, EnterArgs, Format, Global, NetworkCommand};
+use crate::args::{ConnectArgs, CreateArgs, Format, Global, NetworkCommand};
 use crate::failure::Failure;
 use crate::output::{Output, table};
 use crate::project::load_file;
@@ -36,7 +35,7 @@ pub(crate) fn run(global: &Global, command: NetworkCommand, output: Output) -> R
         NetworkCommand::Rm { network, force } => remove(&network, force, output).map(done),
         NetworkCommand::Connect(args) => connect(&args, output).map(done),
         NetworkCommand::Disconnect { network, machine } => disconnect(&network, &machine, output).map(done),
-        NetworkCommand::Enter(args) => enter(global, &args).map_err(Failure::before_program),
+        NetworkCommand::Enter(args) => super::enter::run(global, &args).map_err(Failure::before_program),
     }
 }
 
@@ -398,31 +397,4 @@ fn disconnect(network: &Name, machine: &Name, output: Output) -> Result<(), Fail
     }
     project.machines.retain(|_, machine| !machine.nics.is_empty());
     settle(&mut session, &project, output)
-}
-
-/// Becomes a program among the networks, by way of a process of ours that has one thread.
-fn enter(global: &Global, args: &EnterArgs) -> Result<ExitCode, Failure> {
-    let mut host = look()?;
-    let seen = host.observe()?;
-    let mut command =
-        std::process::Command::new(std::env::current_exe().context("cannot find this program")?);
-    command.arg("__enter").arg(&host.home().run);
-    if let Some(text) = &args.machine {
-        let here = super::up::project_of(global, None, &seen).ok();
-        let matching: Vec<_> = seen.machines.iter().filter(|(id, _)| super::ps::is_meant(text, id)).collect();
-        let chosen = matching.iter().find(|(id, _)| Some(&id.project) == here.as_ref()).or(matching.first());
-        let Some((id, state)) = chosen else {
-            return Err(Failure::request(
-                &format!("there is no machine `{text}`"),
-                "`stead ps --all` lists them",
-            ));
-        };
-        if state.kind != Kind::Container {
-            let what = format!("machine `{id}` is a {}: it has no network namespace", state.kind);
-            return Err(Failure::request(&what, "give its TAP to the program that runs it"));
-        }
-        command.arg("--namespace").arg(id.to_string());
-    }
-    let error = command.arg("--").args(&args.command).exec();
-    Err(anyhow::Error::new(error).context("cannot run this program again").into())
 }

@@ -1,7 +1,7 @@
 //! The anchor alone, for this crate's tests, which have threads and so cannot be one themselves. The
 //! product's is `stead __anchor`.
 //!
-//! `stead-net-anchor serve <dir>`, `stead-net-anchor spawn <dir>`, or `stead-net-anchor enter <dir> <namespace or -> <command>…`.
+//! `stead-net-anchor serve <dir>`, `stead-net-anchor spawn <dir>`, or `stead-net-anchor enter <dir> <namespace or -> <resolv.conf's text or -> <command>…`.
 
 #![allow(clippy::print_stderr)]
 
@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use stead_net::anchor::{Client, Entrance, enter, serve, spawn};
+use stead_net::anchor::{Client, Entrance, Resolver, enter, serve, spawn};
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -30,16 +30,21 @@ fn run(args: &[OsString]) -> Result<()> {
             let program = std::env::current_exe().context("cannot find ourselves")?;
             spawn(&program, &["serve".into(), dir.clone()], Path::new(dir)).map(drop)
         }
-        [verb, dir, namespace, command @ ..] if verb == "enter" => {
+        [verb, dir, namespace, resolver, command @ ..] if verb == "enter" => {
             let mut client = Client::connect(Path::new(dir))?.context("no anchor runs there")?;
             let namespace = match namespace.to_str() {
                 Some("-") => None,
                 Some(name) => Some(client.namespace(&name.parse()?)?),
                 None => bail!("a namespace's name is text"),
             };
+            let resolver = match resolver.to_str() {
+                Some("-") => None,
+                Some(text) => Some(Resolver { text: text.to_owned(), dir: dir.into() }),
+                None => bail!("a resolv.conf is text"),
+            };
             let anchor = client.process();
-            match enter(Entrance { anchor, namespace, command: command.to_vec() })? {}
+            match enter(Entrance { anchor, namespace, resolver, command: command.to_vec() })? {}
         }
-        _ => bail!("say `serve <dir>`, `spawn <dir>` or `enter <dir> <namespace> <command>`"),
+        _ => bail!("say `serve <dir>`, `spawn <dir>` or `enter <dir> <namespace> <resolv.conf> <command>`"),
     }
 }

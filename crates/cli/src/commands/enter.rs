@@ -1,0 +1,66 @@
+//! `network enter`.
+
+use std::net::IpAddr;
+use std::os::unix::process::CommandExt;
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+use stead_host::apply::Host;
+use stead_model::name::MachineId;
+use stead_model::observed::{NicEnd, Observed};
+use stead_model::project::Kind;
+
+use crate::args::{EnterArgs, Global};
+use crate::failure::Failure;
+use crate::session::look;
+
+/// Becomes a program among the networks, by way of a process of ours that has one thread.
+pub(crate) fn run(global: &Global, args: &EnterArgs) -> Result<ExitCode, Failure> {
+    let mut host = look()?;
+    let seen = host.observe()?;
+    let mut command =
+        std::process::Command::new(std::env::current_exe().context("cannot find this program")?);
+    command.arg("__enter").arg(&host.home().run);
+    if let Some(text) = &args.machine {
+        let here = super::up::project_of(global, None, &seen).ok();
+        let matching: Vec<_> = seen.machines.iter().filter(|(id, _)| super::ps::is_meant(text, id)).collect();
+        let chosen = matching.iter().find(|(id, _)| Some(&id.project) == here.as_ref()).or(matching.first());
+        let Some((id, state)) = chosen else {
+            return Err(Failure::request(
+                &format!("there is no machine `{text}`"),
+                "`stead ps --all` lists them",
+            ));
+        };
+        if state.kind != Kind::Container {
+            let what = format!("machine `{id}` is a {}: it has no network namespace", state.kind);
+            return Err(Failure::request(&what, "give its TAP to the program that runs it"));
+        }
+        command.arg("--namespace").arg(id.to_string());
+        if let Some(text) = resolv_conf(id, &seen) {
+            command.arg("--resolv-conf").arg(text);
+        }
+    }
+    let error = command.arg("--").args(&args.command).exec();
+    Err(anyhow::Error::new(error).context("cannot run this program again").into())
+}
+
+/// The `/etc/resolv.conf` of a container: what DHCP would tell it on the first of its networks that stead serves.
+fn resolv_conf(id: &MachineId, seen: &Observed) -> Option<String> {
+    let nics = seen.nics.iter().filter(|(nic, _)| nic.machine() == *id);
+    let mut named: Vec<_> = nics
+        .filter_map(|(nic, state)| match &state.end {
+            // `eth10` comes after `eth9`.
+            NicEnd::Veth(name) => Some(((name.as_str().len(), name), nic.network())),
+            NicEnd::Tap(_) => None,
+        })
+        .collect();
+    named.sort();
+    named.into_iter().find_map(|(_, network)| {
+        let network = seen.networks.get(&network)?;
+        let domain = &network.service.as_ref()?.domain;
+        let v4 = network.gateway.map(|net| IpAddr::V4(net.addr()));
+        let server = v4.or(network.gateway6.map(|net| IpAddr::V6(net.addr())))?;
+        Some(format!("nameserver {server}\nsearch {domain}\n"))
+    })
+}
