@@ -38,7 +38,7 @@ pub(crate) const STAGE_DROP: &str = "__drop";
 pub(crate) const LEFTOVERS: u8 = 70;
 
 /// An id that nobody has (Debian gives people 1000 to 59999) for the ordinary user when we are root.
-const ORDINARY_ID: u32 = 64_321;
+pub(crate) const ORDINARY_ID: u32 = 64_321;
 
 /// Who the program is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
