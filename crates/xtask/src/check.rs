@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::programs::{cargo, succeeds};
 use crate::setup::{self, Chore};
-use crate::{Outcome, source};
+use crate::{Outcome, documents, source};
 
 /// All checks, each to its end: a report names everything that is wrong.
 pub(crate) fn run() -> Result<Outcome> {
@@ -20,6 +20,8 @@ pub(crate) fn run() -> Result<Outcome> {
     }
     println!("check: house rules");
     bad.extend(source::broken_rules()?);
+    println!("check: documents");
+    bad.extend(documents::wrong()?);
     bad.iter().for_each(|what| println!("check failed: {what}"));
     Ok(if bad.is_empty() { Outcome::Good } else { Outcome::Bad })
 }

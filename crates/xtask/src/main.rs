@@ -9,6 +9,7 @@ mod bench;
 mod check;
 mod demo;
 mod dist;
+mod documents;
 mod inside;
 mod leftovers;
 mod load;
@@ -27,7 +28,7 @@ The project's own chores
 
 usage: cargo xtask <chore>
 
-  check               format, lints, documentation, dependencies, house rules
+  check               format, lints, documentation, dependencies, house rules, documents
   test [--no-check] [FILTER]
                       `check`, then all tests in namespaces of their own, then fuzzing for a minute;
                       with a filter only the tests whose name holds it, and neither check nor fuzzing
