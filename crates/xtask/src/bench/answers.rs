@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::lab::{Lab, project};
-use super::place::{Namespaces, Neighbour, OURS, Server, ip, wait_for};
+use super::place::{Namespaces, Server, ip, wait_for};
 use super::{Comparison, Side, Unit};
 use crate::Outcome;
 use crate::load::{self, Load};
@@ -51,6 +51,8 @@ const ASKING: Duration = Duration::from_secs(1);
 const WINDOW: u16 = 32;
 /// Where our project's network has its server.
 const GATEWAY: &str = "10.9.0.1";
+/// Where dnsmasq has its own.
+const BESIDE: &str = "10.9.0.254";
 
 /// `__load dns SERVER` and `__load dhcp`: puts load on a server and prints answers per second.
 pub(crate) fn put_load(arguments: &[String]) -> Result<Outcome> {
@@ -98,84 +100,75 @@ fn number(command: &mut Command) -> Result<f64> {
     text.trim().parse().with_context(|| format!("`{}` is no number", text.trim()))
 }
 
-fn our_dns() -> Result<f64> {
-    let lab = Lab::up_with(&project(COUNT, "static", ""))?;
-    let words = load_command(&["dns", GATEWAY])?;
+/// Runs the load in machine `m0`.
+fn ask(lab: &Lab, server: &str) -> Result<f64> {
+    let words = load_command(&["dns", server])?;
     let mut words = words.iter().map(String::as_str);
     let program = words.next().context("no program")?;
     number(&mut lab.within(Some("m0"), program, &words.collect::<Vec<_>>()))
 }
 
-fn dnsmasq_dns() -> Result<f64> {
-    let neighbour = Neighbour::new("dns")?;
-    let hosts = (0..COUNT).map(|index| format!("--host-record=m{index}.bench,10.9.0.{}", index + 2));
-    let _server = dnsmasq(&hosts.collect::<Vec<_>>())?;
-    number(neighbour.within().args(load_command(&["dns", OURS])?))
+fn our_dns() -> Result<f64> {
+    ask(&Lab::up_with(&project(COUNT, "static", ""))?, GATEWAY)
 }
 
-/// Our machines ask through a port of their own, which has no limit: each port of a machine has one, which is there
-/// to stop such a load.
-fn our_dhcp() -> Result<f64> {
-    let lab = Lab::up_with(&project(COUNT, "managed", ""))?;
-    let clients = Namespaces::new("clients", 1)?;
-    let engine = lab.pid("anchor")?;
+/// On the same bridge behind the same rules, with an address beside the gateway's.
+fn dnsmasq_dns() -> Result<f64> {
+    let lab = Lab::up_with(&project(COUNT, "static", ""))?;
     let bridge = bridge_of(&lab)?;
+    output(&mut lab.within(None, "ip", &["address", "add", &format!("{BESIDE}/24"), "dev", &bridge]))?;
+    let hosts = (0..COUNT).map(|index| format!("--host-record=m{index}.bench,10.9.0.{}", index + 2));
+    let listen = format!("--listen-address={BESIDE}");
+    let _server = dnsmasq(&lab, hosts.chain([listen]))?;
+    ask(&lab, BESIDE)
+}
+
+fn our_dhcp() -> Result<f64> {
+    dhcp_exchanges(&Lab::up_with(&unstarted("managed"))?)
+}
+
+/// On the same bridge behind the same rules. Spared: looking by ping whether an address is free, its file of
+/// leases, its log.
+fn dnsmasq_dhcp() -> Result<f64> {
+    let lab = Lab::up_with(&unstarted("static"))?;
+    let hosts =
+        (0..COUNT).map(|index| format!("--dhcp-host=02:dd:00:00:00:{index:02x},10.9.0.{}", index + 2));
+    let more = ["--port=0", "--dhcp-range=10.9.0.2,static,1h", "--no-ping", "--leasefile-ro", "--quiet-dhcp"];
+    let interface = format!("--interface={}", bridge_of(&lab)?);
+    let _server = dnsmasq(&lab, hosts.chain(more.map(Into::into)).chain([interface]))?;
+    dhcp_exchanges(&lab)
+}
+
+/// VMs that do not run: their ports are down, so what a server broadcasts goes to the load alone.
+fn unstarted(addressing: &str) -> String {
+    project(COUNT, addressing, "").replace("kind: container", "kind: vm")
+}
+
+/// Runs the load behind a port of its own, which has no limit: each port of a machine has one, which is there to
+/// stop such a load.
+fn dhcp_exchanges(lab: &Lab) -> Result<f64> {
+    let _clients = Namespaces::new("clients", 1)?;
+    let (engine, bridge) = (lab.pid("anchor")?, bridge_of(lab)?);
     ip(&format!("link add clients-port netns {engine} type veth peer name eth0 netns clients0"))?;
     output(&mut lab.within(None, "ip", &["link", "set", "clients-port", "master", &bridge, "up"]))?;
-    no_address(&clients)?;
-    let result =
-        number(Command::new("ip").args(["netns", "exec", "clients0"]).args(load_command(&["dhcp"])?));
-    output(&mut lab.within(None, "ip", &["link", "delete", "clients-port"]))?;
-    result
+    // Without an address yet, as a machine that asks for one.
+    ip("-netns clients0 link set eth0 up")?;
+    ip("-netns clients0 route add default dev eth0")?;
+    number(Command::new("ip").args(["netns", "exec", "clients0"]).args(load_command(&["dhcp"])?))
 }
 
 /// The name of the network's bridge.
 fn bridge_of(lab: &Lab) -> Result<String> {
     let list = output(&mut lab.within(None, "ip", &["-json", "link", "show", "type", "bridge"]))?;
     let links: serde_json::Value = serde_json::from_str(&list)?;
-    Ok(links
-        .pointer("/0/ifname")
-        .and_then(serde_json::Value::as_str)
-        .context("there is no bridge")?
-        .to_owned())
+    let name = links.pointer("/0/ifname").and_then(serde_json::Value::as_str);
+    Ok(name.context("there is no bridge")?.to_owned())
 }
 
-fn dnsmasq_dhcp() -> Result<f64> {
-    let neighbour = Neighbour::new("dhcp")?;
-    ip("-netns dhcp0 address flush dev eth0")?;
-    let hosts =
-        (0..COUNT).map(|index| format!("--dhcp-host=02:dd:00:00:00:{index:02x},10.7.0.{}", index + 2));
-    // Spared: looking by ping whether an address is free, its file of leases, its log.
-    let mut words: Vec<String> = hosts.collect();
-    words.extend(
-        ["--dhcp-range=10.7.0.2,static,1h", "--no-ping", "--leasefile-ro", "--quiet-dhcp"].map(Into::into),
-    );
-    words.push("--domain=bench".into());
-    let _server = dnsmasq(&words)?;
-    ip("-netns dhcp0 route add default dev eth0")?;
-    number(neighbour.within().args(load_command(&["dhcp"])?))
-}
-
-/// Without an address yet, as a machine that asks for one.
-fn no_address(clients: &Namespaces) -> Result<()> {
-    let there = clients.0.first().context("no namespace")?;
-    ip(&format!("-netns {there} link set eth0 up"))?;
-    ip(&format!("-netns {there} route add default dev eth0"))
-}
-
-/// dnsmasq on the neighbours' bridge.
-fn dnsmasq(more: &[String]) -> Result<Server> {
-    let listen = format!("--listen-address={OURS}");
-    let mut command = Command::new("dnsmasq");
-    command
-        .args([
-            "--keep-in-foreground",
-            "--conf-file=/dev/null",
-            "--no-resolv",
-            "--no-hosts",
-            "--bind-interfaces",
-        ])
-        .args([listen.as_str(), "--user=root", "--pid-file=", "--dns-forward-max=1000"])
-        .args(more);
-    Server::start(command)
+/// dnsmasq where the bridge is.
+fn dnsmasq(lab: &Lab, more: impl Iterator<Item = String>) -> Result<Server> {
+    let plain = ["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"];
+    let quiet = ["--bind-interfaces", "--user=root", "--pid-file=", "--dns-forward-max=1000"];
+    let words: Vec<String> = plain.into_iter().chain(quiet).map(Into::into).chain(more).collect();
+    Server::start(&lab.within(None, "dnsmasq", &words.iter().map(String::as_str).collect::<Vec<_>>()))
 }

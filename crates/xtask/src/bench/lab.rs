@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::place::{Namespaces, ip};
+use super::place::{Namespaces, ip, weigh_as_we};
 use crate::programs::{output, root};
 
 /// The program that is measured: what `cargo build --release` makes.
@@ -75,7 +75,9 @@ impl Lab {
     /// `stead up`, and how long it took from its start to its end.
     pub(super) fn up(&self) -> Result<Duration> {
         self.is_up.set(true);
-        self.timed("up")
+        let took = self.timed("up")?;
+        weigh_as_we(&self.pid("switchboard")?)?;
+        Ok(took)
     }
 
     /// `stead down`, and how long it took.

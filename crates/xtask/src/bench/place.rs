@@ -1,5 +1,6 @@
 //! Where comparisons take place: named namespaces, servers that end with their owner, waits with a limit.
 
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -50,62 +51,39 @@ impl Drop for Namespaces {
     }
 }
 
-/// Namespace `NAME0`, joined by a bridge's port to ours, which has 10.7.0.1 where that has 10.7.0.2.
-pub(super) struct Neighbour {
-    namespaces: Namespaces,
-    bridge: String,
-}
-
-/// Our address.
-pub(super) const OURS: &str = "10.7.0.1";
-/// The neighbour's.
-pub(super) const THEIRS: &str = "10.7.0.2";
-
-impl Neighbour {
-    /// Makes it.
-    pub(super) fn new(name: &str) -> Result<Self> {
-        let made = Self { namespaces: Namespaces::new(name, 1)?, bridge: format!("{name}-br") };
-        let (bridge, there) = (&made.bridge, format!("{name}0"));
-        for words in [
-            format!("link add {bridge} type bridge"),
-            format!("address add {OURS}/24 dev {bridge}"),
-            format!("link add {name}-port type veth peer name eth0 netns {there}"),
-            format!("link set {name}-port master {bridge} up"),
-            format!("link set {bridge} up"),
-            format!("-netns {there} address add {THEIRS}/24 dev eth0"),
-            format!("-netns {there} link set eth0 up"),
-            format!("-netns {there} link set lo up"),
-        ] {
-            ip(&words)?;
-        }
-        Ok(made)
-    }
-
-    /// What is run in there: a program and its arguments are to be added.
-    pub(super) fn within(&self) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec"]).args(self.namespaces.0.first());
-        command
-    }
-}
-
-impl Drop for Neighbour {
-    fn drop(&mut self) {
-        if let Err(error) = ip(&format!("link delete {}", self.bridge)) {
-            eprintln!("warning: {error:#}");
-        }
-    }
-}
-
 /// A running server, stopped when dropped.
 pub(super) struct Server(Child);
 
 impl Server {
-    /// Starts it, quietly.
-    pub(super) fn start(mut command: Command) -> Result<Self> {
-        let line = crate::programs::shown(&command);
-        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Ok(Self(command.spawn().with_context(|| format!("could not start `{line}`"))?))
+    /// Starts it, quietly, and as our switchboard is: in a session of its own.
+    pub(super) fn start(command: &Command) -> Result<Self> {
+        let line = crate::programs::shown(command);
+        let mut started = Command::new("setsid");
+        started.arg(command.get_program()).args(command.get_args());
+        started.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        started.current_dir(command.get_current_dir().unwrap_or(Path::new("/")));
+        started.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = started.spawn().with_context(|| format!("could not start `{line}`"))?;
+        let server = Self(child);
+        wait_for("a session", || weigh_as_we(&server.0.id().to_string()).is_ok())?;
+        Ok(server)
+    }
+}
+
+/// The kernel shares the processors among sessions first, by their weight (`sched(7)`, autogroups). Gives a
+/// process's session the weight of ours, so that who measures while others work can go before them with all.
+pub(super) fn weigh_as_we(pid: &str) -> Result<()> {
+    let group = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/autogroup"));
+    let Ok(ours) = group("self") else { return Ok(()) };
+    let theirs = group(pid).context("there is no such process")?;
+    let (ours, theirs) = (ours.split_once(" nice "), theirs.split_once(" nice "));
+    match (ours, theirs) {
+        (Some((our, nice)), Some((their, _))) if our != their => {
+            std::fs::write(format!("/proc/{pid}/autogroup"), nice).context("could not weigh a session")
+        }
+        // Without autogroups there is nothing to weigh; in our own session it is still on its way out.
+        (Some(_), Some(_)) => bail!("it has no session of its own yet"),
+        _ => Ok(()),
     }
 }
 

@@ -65,7 +65,7 @@ const SECONDS: &str = "2";
 /// Gigabits a second, one way of getting there.
 fn measure(way: fn(&Lab, &str) -> Result<f64>, streams: &str) -> Result<f64> {
     let lab = Lab::up_with(&project(1, "static", &format!("\"{PUBLISHED}:{PORT}\"")))?;
-    let _server = Server::start(lab.within(Some("m0"), "iperf3", &["--server", "--port", PORT]))?;
+    let _server = Server::start(&lab.within(Some("m0"), "iperf3", &["--server", "--port", PORT]))?;
     wait_for("iperf3", || listens(&lab, Some("m0")))?;
     way(&lab, streams)
 }
@@ -81,7 +81,7 @@ fn direct(lab: &Lab, streams: &str) -> Result<f64> {
 
 fn socat(lab: &Lab, streams: &str) -> Result<f64> {
     let listen = format!("TCP-LISTEN:{PORT},fork,reuseaddr,bind=127.0.0.1");
-    let _socat = Server::start(lab.within(None, "socat", &[&listen, &format!("TCP:{MACHINE}:{PORT}")]))?;
+    let _socat = Server::start(&lab.within(None, "socat", &[&listen, &format!("TCP:{MACHINE}:{PORT}")]))?;
     wait_for("socat", || listens(lab, None))?;
     rate(&mut lab.within(None, "iperf3", &arguments("127.0.0.1", PORT, streams)))
 }
