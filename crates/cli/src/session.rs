@@ -41,6 +41,7 @@ impl Session {
     pub(crate) fn open() -> Result<Self> {
         let home = home()?;
         home.prepare()?;
+        stead_net::process::keep_inherited()?;
         let words: Vec<String> = std::env::args().take(3).collect();
         let lock = lock::lock(&home, &words.join(" "), &mut |holder| {
             note(&format!("waiting for {holder}"));

@@ -146,6 +146,8 @@ pub fn start(home: &Home, program: &std::path::Path) -> Result<Report> {
         .arg("__switchboard")
         .arg(&home.state)
         .arg(&home.run)
+        // It outlives the command, and does not keep its directory's disk busy.
+        .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(file)

@@ -7,5 +7,6 @@ pub mod forward;
 pub mod kernel;
 pub mod process;
 pub mod serve;
+mod sys;
 pub mod unix;
 pub mod uplink;

@@ -110,6 +110,16 @@ impl ProcessId {
     }
 }
 
+/// Keeps what we inherited from the processes that we start and that outlive us: a lock that a script took with
+/// `flock` would be theirs for as long as they live, and a pipe that a shell reads to its end would have none.
+pub fn keep_inherited() -> Result<()> {
+    let entries = fs::read_dir("/proc/self/fd").context("cannot read `/proc/self/fd`")?;
+    let open = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    open.filter(|fd| *fd > 2)
+        .try_for_each(crate::sys::close_on_exec)
+        .context("cannot keep inherited descriptors to ourselves")
+}
+
 /// `pid start_time`, as in its file.
 impl fmt::Display for ProcessId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -151,6 +161,20 @@ mod tests {
         }
         assert_eq!(parse_stat(b"42 (\xff\xfe) R 1 7"), None);
         assert_eq!(parse_stat(b""), None);
+    }
+
+    #[test]
+    fn programs_that_we_start_do_not_inherit_what_we_did() {
+        let file = tempfile::tempfile().unwrap();
+        rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).unwrap();
+        let number = std::os::fd::AsRawFd::as_raw_fd(&file).to_string();
+        let inherits = || {
+            let mut command = Command::new("test");
+            command.args(["-e", &format!("/proc/self/fd/{number}")]).status().unwrap().success()
+        };
+        assert!(inherits());
+        keep_inherited().unwrap();
+        assert!(!inherits());
     }
 
     #[test]

@@ -126,6 +126,8 @@ pub fn start(program: &Path, pasta: &Pasta) -> Result<ProcessId> {
         .stdin(stdin)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
+        // It outlives the command, and does not keep its directory's disk busy.
+        .current_dir("/")
         // Ctrl-C at the command that starts it is not meant for it.
         .process_group(0)
         .spawn()
