@@ -10,9 +10,12 @@ use stead_host::state::{Records, State};
 
 /// What is on record; nothing where there are no records, as a completion never fails.
 fn records() -> Records {
-    let home = Home::new(&Environment::observe()).ok().filter(Home::exists);
-    let state = home.and_then(|home| State::open(&home.database(), "").ok());
+    let state = home().filter(Home::exists).and_then(|home| State::open(&home.database(), "").ok());
     state.and_then(|state| state.load().ok()).unwrap_or_default()
+}
+
+fn home() -> Option<Home> {
+    Home::new(&Environment::observe()).ok().filter(|home| home.check().is_ok())
 }
 
 fn starting_with(current: &OsStr, names: BTreeSet<String>) -> Vec<CompletionCandidate> {
@@ -35,8 +38,7 @@ pub(crate) fn machines(current: &OsStr) -> Vec<CompletionCandidate> {
 
 /// The networks, by their short and their long name.
 pub(crate) fn networks(current: &OsStr) -> Vec<CompletionCandidate> {
-    let home = Home::new(&Environment::observe()).ok();
-    let served = home.map(|home| stead_host::switchboard::load_served(&home)).unwrap_or_default();
+    let served = home().map(|home| stead_host::switchboard::load_served(&home)).unwrap_or_default();
     let long = served.networks.keys().map(ToString::to_string);
     let short = served.networks.keys().map(|id| id.name.to_string());
     starting_with(current, long.chain(short).collect())
@@ -44,8 +46,7 @@ pub(crate) fn networks(current: &OsStr) -> Vec<CompletionCandidate> {
 
 /// The networks that were made by command.
 pub(crate) fn loose_networks(current: &OsStr) -> Vec<CompletionCandidate> {
-    let home = Home::new(&Environment::observe()).ok();
-    let served = home.map(|home| stead_host::switchboard::load_served(&home)).unwrap_or_default();
+    let served = home().map(|home| stead_host::switchboard::load_served(&home)).unwrap_or_default();
     let loose = served.networks.keys().filter(|id| id.project.as_str() == crate::commands::LOOSE_PROJECT);
     starting_with(current, loose.map(|id| id.name.to_string()).collect())
 }

@@ -27,7 +27,9 @@ pub(crate) fn home() -> Result<Home> {
 
 /// A command that only looks.
 pub(crate) fn look() -> Result<LinuxHost> {
-    LinuxHost::open(home()?, program()?)
+    let home = home()?;
+    home.check()?;
+    LinuxHost::open(home, program()?)
 }
 
 /// A command that changes: alone in its home until dropped.

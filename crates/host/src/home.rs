@@ -35,10 +35,12 @@ impl Environment {
     /// Reads this process's.
     pub fn observe() -> Self {
         let path = |key| std::env::var_os(key).filter(|value| !value.is_empty()).map(PathBuf::from);
+        // "All paths set in these environment variables must be absolute": others count as not set.
+        let base = |key| path(key).filter(|path| path.is_absolute());
         Self {
             stead_home: path("STEAD_HOME"),
-            data_home: path("XDG_DATA_HOME"),
-            runtime_dir: path("XDG_RUNTIME_DIR"),
+            data_home: base("XDG_DATA_HOME"),
+            runtime_dir: base("XDG_RUNTIME_DIR"),
             home: path("HOME"),
             uid: rustix::process::geteuid().as_raw(),
         }
@@ -68,27 +70,27 @@ impl Home {
         Ok(Self { state: data.join("stead"), run })
     }
 
-    /// Makes the directories that are missing, for this user alone, and refuses those of somebody else: in
-    /// `/tmp` anyone could have made them before us.
+    /// Makes the directories that are missing, for this user alone.
     pub fn prepare(&self) -> Result<()> {
         for directory in [&self.state, &self.run] {
             DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
                 .create(directory)
-                .with_context(|| format!("cannot make {}", directory.display()))?;
-            let metadata = fs::symlink_metadata(directory)
-                .with_context(|| format!("cannot look at {}", directory.display()))?;
-            let uid = rustix::process::geteuid().as_raw();
-            if !metadata.is_dir() || metadata.uid() != uid {
-                bail!("{} is not a directory of user {uid}", directory.display());
-            }
-            if metadata.mode() & 0o077 != 0 {
+                .with_context(|| format!("cannot make {}; hint: {OTHER_HOME}", directory.display()))?;
+            let mode = own_directory(directory)?.map_or(0, |metadata| metadata.mode());
+            if mode & 0o077 != 0 {
                 fs::set_permissions(directory, fs::Permissions::from_mode(0o700))
                     .with_context(|| format!("cannot keep others out of {}", directory.display()))?;
             }
         }
         Ok(())
+    }
+
+    /// Refuses directories of somebody else: in `/tmp` anyone could have made them before us, and what is in
+    /// them is believed.
+    pub fn check(&self) -> Result<()> {
+        [&self.state, &self.run].into_iter().try_for_each(|directory| own_directory(directory).map(drop))
     }
 
     /// Whether anything of this home exists.
@@ -138,6 +140,23 @@ fn unfinished(path: &Path) -> PathBuf {
 /// Takes away what a kill left of the writing of this file.
 pub fn remove_unfinished(path: &Path) -> Result<()> {
     remove_if_there(&unfinished(path))
+}
+
+/// What to do about a home that cannot be had.
+const OTHER_HOME: &str = "set STEAD_HOME to a directory of your own, where stead can write";
+
+/// What is known of a directory that has to be ours; nothing if it is not there.
+fn own_directory(directory: &Path) -> Result<Option<fs::Metadata>> {
+    let metadata = match fs::symlink_metadata(directory) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("cannot look at {}", directory.display())),
+    };
+    let uid = rustix::process::geteuid().as_raw();
+    if !metadata.is_dir() || metadata.uid() != uid {
+        bail!("{} is not a directory of user {uid}; hint: {OTHER_HOME}", directory.display());
+    }
+    Ok(Some(metadata))
 }
 
 /// Writes a small file whole or not at all, also across a loss of power.
@@ -202,5 +221,26 @@ mod tests {
         fs::remove_dir(&home.run).unwrap();
         std::os::unix::fs::symlink("/tmp", &home.run).unwrap();
         assert!(home.prepare().is_err());
+        assert!(home.check().is_err());
+    }
+
+    #[test]
+    fn what_another_user_put_in_the_way_is_not_believed() {
+        let temporary = tempfile::tempdir().unwrap();
+        // `/proc/1` is root's, or is nobody's in a user namespace; `/proc/self/task` is ours either way.
+        let home = Home { state: temporary.path().join("state"), run: "/proc/sys".into() };
+        let uid = rustix::process::geteuid().as_raw();
+        if fs::metadata("/proc/sys").unwrap().uid() != uid {
+            let error = home.check().unwrap_err().to_string();
+            assert!(error.contains("is not a directory of user"), "{error}");
+        }
+        fs::create_dir(&home.state).unwrap();
+        let home = Home { run: temporary.path().join("run"), ..home };
+        home.check().unwrap();
+        if uid == 0 {
+            std::os::unix::fs::chown(&home.state, Some(1234), None).unwrap();
+            let error = home.check().unwrap_err().to_string();
+            assert!(error.contains("hint: set STEAD_HOME"), "{error}");
+        }
     }
 }

@@ -50,6 +50,8 @@ pub struct HostFacts {
     pub taken: BTreeMap<IpNet, Taken>,
     /// Whether this computer has a way out itself.
     pub online: bool,
+    /// Whether its new links speak IPv6: an uplink by the kernel does, then.
+    pub ipv6: bool,
     /// Whether each kind of uplink would work, and if not, why.
     pub uplinks: Uplinks,
     /// The links that a network can be bridged to.

@@ -35,6 +35,10 @@ pub struct ServedNetwork {
     pub gateway6: Option<Ipv6Net>,
     /// Whether we are the default router: something lies beyond this network.
     pub routes: bool,
+    /// Whether names that are not ours are asked of the computer's resolvers: only for machines that reach the
+    /// outside, as a question carries data there, too.
+    #[serde(default)]
+    pub resolves: bool,
     /// What we do about addresses; absent where they are set by other means and only DNS is served.
     pub dhcp: Option<ServedDhcp>,
     /// The domain of the names below, `shop.stead`.

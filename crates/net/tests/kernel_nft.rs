@@ -200,7 +200,7 @@ fn uplink(home: &str, n: u8) -> HostUplink {
         home: home.into(),
         link: name(&format!("steadup{n}")),
         subnet: format!("10.255.{n}.0/30").parse().unwrap(),
-        subnet6: format!("fd5d:{n}::/64").parse().unwrap(),
+        subnet6: Some(format!("fd5d:{n}::/64").parse().unwrap()),
     }
 }
 

@@ -432,7 +432,7 @@ fn a_home_s_chains_let_it_out_and_nothing_in() {
         home: "abc".into(),
         link: name("steadup"),
         subnet: "10.255.1.0/30".parse().unwrap(),
-        subnet6: "fd5d:1::/64".parse().unwrap(),
+        subnet6: Some("fd5d:1::/64".parse().unwrap()),
     };
     nft.run(&[NftRequest::SetChains(Family::Inet, TABLE, host_chains(&uplink))]).unwrap();
     assert!(engine.reaches("192.0.2.9"));

@@ -167,8 +167,10 @@ pub(super) fn project_of(global: &Global, named: Option<&Name>, seen: &Observed)
         };
     }
     let directory = project::directory_of(&project::find(global)?)?;
-    if let Some((name, _)) = seen.projects.iter().find(|(_, recorded)| **recorded == directory) {
-        return Ok(name.clone());
+    let mut here = seen.projects.iter().filter(|(_, recorded)| **recorded == directory);
+    match (here.next(), here.next()) {
+        (Some((name, _)), None) => Ok(name.clone()),
+        // Or more than one: of those with earlier names only volumes are left.
+        (None, _) | (Some(_), Some(_)) => Ok(project::load(global)?.project.name),
     }
-    Ok(project::load(global)?.project.name)
 }

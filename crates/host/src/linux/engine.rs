@@ -37,7 +37,10 @@ use crate::switchboard;
 const ANCHOR_STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// The engine routes between its links, believes no router, and answers on each link for that link alone.
-const SYSCTLS: [(&str, &str); 8] = [
+const SYSCTLS: [(&str, &str); 10] = [
+    // Taken over from the host where `net.core.devconf_inherit_init_net` says so.
+    ("ipv6/conf/all/disable_ipv6", "0"),
+    ("ipv6/conf/default/disable_ipv6", "0"),
     ("ipv4/conf/all/forwarding", "1"),
     ("ipv6/conf/all/forwarding", "1"),
     ("ipv6/conf/all/accept_ra", "0"),
@@ -245,7 +248,7 @@ fn add_veth_uplink(inside: &mut Inside, home: &str, veth: &VethUplink) -> Result
         home: home.to_owned(),
         link: veth.link.clone(),
         subnet: veth.transfer.trunc(),
-        subnet6: veth.transfer6.map(|net| net.trunc()).unwrap_or_default(),
+        subnet6: veth.transfer6.map(|net| net.trunc()),
     });
     NftSocket::open()?
         .run(&[NftRequest::SetChains(Family::Inet, rules::TABLE, chains)])

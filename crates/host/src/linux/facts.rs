@@ -25,6 +25,9 @@ const HOOK_FORWARD: u32 = 2;
 /// The kernel's numbers of the families whose forward hook sees routed packets: inet, ip and ip6.
 const ROUTED: [u8; 3] = [1, 2, 10];
 
+/// Whether links that are yet to be made will have no IPv6.
+const IPV6_SWITCH: &str = "/proc/sys/net/ipv6/conf/default/disable_ipv6";
+
 /// Looks at the computer. `held` is what our own anchor holds.
 pub(super) fn observe(home: &str, held: &[Label]) -> Result<HostFacts> {
     let outside = RouteSocket::open()?;
@@ -49,6 +52,7 @@ pub(super) fn observe(home: &str, held: &[Label]) -> Result<HostFacts> {
             .chain(routed.filter(|(net, _)| net.prefix_len() > 0 && !is_link_local(*net)))
             .collect(),
         online: !out.is_empty(),
+        ipv6: std::fs::read_to_string(IPV6_SWITCH).is_ok_and(|value| value.trim() == "0"),
         uplinks: uplinks(&out)?,
         links: host_links(&links, &addresses),
     })

@@ -102,6 +102,7 @@ pub(super) fn network(id: &NetworkId, state: &NetworkState, hosts: ServedHosts) 
         gateway: state.gateway,
         gateway6: state.gateway6,
         routes: state.reach == Reach::Nat || !state.joins.is_empty(),
+        resolves: state.reach == Reach::Nat,
         dhcp: service.dhcp.clone(),
         domain: service.domain.clone(),
         hosts,

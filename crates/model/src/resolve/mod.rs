@@ -18,7 +18,7 @@ use serde::Serialize;
 use self::addresses::{transfer_subnet6, transfer_subnets};
 use crate::address::{link_name, nth4, nth6, overlap};
 use crate::lock::Lock;
-use crate::name::{LinkName, MachineId, NetworkId, NicId, VolumeId};
+use crate::name::{LinkName, MachineId, Name, NetworkId, NicId, VolumeId};
 use crate::observed::{MachineState, NetworkState, NicState, Observed, Uplink, VethUplink};
 use crate::plan::{UnwantedVolumes, Wanted};
 use crate::project::{Bind, Nic, Project, Reach};
@@ -68,11 +68,15 @@ fn is_taken(taken: IpNet, net: IpNet) -> bool {
 /// The whole of a project, every choice made; or every reason why it cannot be had.
 pub fn resolve(project: &Project, context: Context<'_>) -> Result<Wanted, Vec<Refusal>> {
     let mut choice = Choice { project, context, refusals: Vec::new(), links: BTreeSet::new() };
+    choice.check_directory();
+    if !choice.refusals.is_empty() {
+        // It is about another project: what else would be wrong follows from that.
+        return Err(choice.refusals);
+    }
     let networks = choice.networks();
     let nics = choice.nics(&networks);
     let uplink = choice.uplink(&networks);
     let ports = choice.ports(&nics);
-    choice.check_directory();
     if !choice.refusals.is_empty() {
         return Err(choice.refusals);
     }
@@ -107,13 +111,29 @@ impl Choice<'_> {
         self.refusals.push(Refusal { key, why, hint: hint.to_owned() });
     }
 
-    /// Two directories cannot be the same project.
+    /// Two directories cannot be the same project, nor one directory two: they would share one lock, and
+    /// `down` could not tell them apart. Only a project's volumes may stay behind under its old name.
     fn check_directory(&mut self) {
         if let Some(other) = self.context.seen.projects.get(&self.project.name)
             && other != self.context.directory
         {
             let why = format!("project `{}` is already at {}", self.project.name, other.display());
-            self.refuse("name".into(), why, "give one of them another `name`, or take the other down first");
+            let hint = format!(
+                "if that was moved here: `stead down {}` takes it down, wherever it is; else give one of them another `name`",
+                self.project.name
+            );
+            self.refuse("name".into(), why, &hint);
+        }
+        let seen = self.context.seen;
+        let stands = |name: &Name| {
+            seen.networks.keys().any(|id| id.project == *name)
+                || seen.machines.keys().any(|id| id.project == *name)
+        };
+        let mut here = seen.projects.iter().filter(|(_, directory)| **directory == self.context.directory);
+        if let Some((other, _)) = here.find(|(name, _)| **name != self.project.name && stands(name)) {
+            let why = format!("this directory is that of project `{other}`, which is up");
+            let hint = format!("`stead down {other}` first, then `stead up`");
+            self.refuse("name".into(), why, &hint);
         }
     }
 
@@ -176,7 +196,7 @@ impl Choice<'_> {
             self.refuse("networks".into(), why, "free a part of 10.63.0.0/16");
             return None;
         };
-        let net6 = transfer_subnet6(home).filter(|net| is_free(&IpNet::V6(*net)));
+        let net6 = transfer_subnet6(home).filter(|net| seen.host.ipv6 && is_free(&IpNet::V6(*net)));
         Some(Uplink::Veth(VethUplink {
             link: link_name('u', home, &[home], &|_| false),
             transfer: Ipv4Net::new(nth4(net, 1)?, 30).ok()?,

@@ -88,7 +88,7 @@ impl Choice<'_> {
         let free = ulas(home, id).find(|net| self.user_of(IpNet::V6(*net), id, chosen).is_none());
         if free.is_none() {
             let key = format!("networks.{}.subnet6", id.name);
-            let hint = "give one: `subnet6: fd12:3456:789a::/64`, or `subnet6: none`";
+            let hint = "give one: `subnet6: fd12:3456:789a::/64`, or `subnet6: off`";
             self.refuse(key, "no unique local IPv6 subnet is free on this computer".into(), hint);
         }
         free

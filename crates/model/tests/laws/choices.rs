@@ -277,3 +277,24 @@ fn another_directory_of_the_same_name_is_refused() {
     seen.projects.insert(name("shop"), "/elsewhere".into());
     assert_refused(&many(1, network()), &lock, &seen, "name", "/elsewhere");
 }
+
+#[test]
+fn a_project_that_is_up_is_not_renamed_by_its_file() {
+    let (mut seen, lock) = up(&many(1, network()), &computer());
+    let renamed = Project { name: name("store"), ..many(1, network()) };
+    seen.projects.insert(name("shop"), "/home/ann/store".into());
+    assert_refused(&renamed, &lock, &seen, "name", "project `shop`, which is up");
+    // Its volumes may stay behind.
+    let mut down = computer();
+    down.projects.insert(name("shop"), "/home/ann/store".into());
+    must_want(&renamed, &lock, &down);
+}
+
+#[test]
+fn a_computer_without_ipv6_gets_an_uplink_without() {
+    let mut seen = computer();
+    let uplink = |seen: &Observed| must_want(&many(1, network()), &Lock::default(), seen).uplink;
+    assert!(matches!(uplink(&seen), Some(Uplink::Veth(veth)) if veth.transfer6.is_some()));
+    seen.host.ipv6 = false;
+    assert!(matches!(uplink(&seen), Some(Uplink::Veth(veth)) if veth.transfer6.is_none()));
+}

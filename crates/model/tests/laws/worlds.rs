@@ -125,6 +125,7 @@ pub(crate) fn computer() -> Observed {
     let links = [("br0", HostLink::Bridge), ("eth1", HostLink::Idle)];
     Observed::nothing(HostFacts {
         online: true,
+        ipv6: true,
         home: "k3x9".into(),
         taken: BTreeMap::new(),
         uplinks: Uplinks { veth: Ok(()), pasta: Ok(()) },

@@ -343,8 +343,8 @@ pub struct HostUplink {
     pub link: LinkName,
     /// The transfer subnet.
     pub subnet: Ipv4Net,
-    /// The transfer subnet.
-    pub subnet6: Ipv6Net,
+    /// The transfer subnet; none where the host has no IPv6.
+    pub subnet6: Option<Ipv6Net>,
 }
 
 /// The names of a home's chains.
@@ -363,10 +363,8 @@ pub fn host_chains(uplink: &HostUplink) -> Vec<Chain> {
         vec![is(Field::Oifname, link()), Expr::Drop],
     ];
     let leaving = |source| vec![source, Expr::IsNot(Field::Oifname, link()), Expr::Masquerade];
-    let nat = vec![
-        leaving(is(Field::IpSaddr, Value::V4Net(uplink.subnet))),
-        leaving(is(Field::Ip6Saddr, Value::V6Net(uplink.subnet6))),
-    ];
+    let v6 = uplink.subnet6.map(|subnet| leaving(is(Field::Ip6Saddr, Value::V6Net(subnet))));
+    let nat = [leaving(is(Field::IpSaddr, Value::V4Net(uplink.subnet)))].into_iter().chain(v6).collect();
     let names = host_chain_names(&uplink.home);
     let bases = [
         Base { hook: Hook::Forward, priority: Priority::Filter, policy: Policy::Accept },

@@ -26,6 +26,7 @@ pub(crate) fn wanted() -> BTreeMap<NetworkId, ServedNetwork> {
         gateway: Some(format!("10.0.{number}.1/24").parse().unwrap()),
         gateway6: Some(format!("fd00:{number}::1/64").parse().unwrap()),
         routes: true,
+        resolves: true,
         dhcp: Some(ServedDhcp {
             pool: Some(([10, 0, number, 200].into(), [10, 0, number, 203].into())),
             lease_s: 3600,

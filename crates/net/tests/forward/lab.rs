@@ -243,6 +243,7 @@ pub fn served(ports: &str) -> Served {
         gateway: Some("10.9.0.1/24".parse().unwrap()),
         gateway6: Some("fd09::1/64".parse().unwrap()),
         routes: true,
+        resolves: true,
         dhcp: None,
         domain: "shop.stead".to_owned(),
         hosts: BTreeMap::new(),

@@ -58,6 +58,7 @@ pub(crate) fn network(name: &str, number: u8, hosts: &[(&str, &str, u8)]) -> (Ne
         gateway: Some(format!("10.0.{number}.1/24").parse().unwrap()),
         gateway6: Some(format!("fd00:{number}::1/64").parse().unwrap()),
         routes: true,
+        resolves: true,
         dhcp: Some(ServedDhcp {
             pool: Some((
                 format!("10.0.{number}.200").parse().unwrap(),

@@ -119,7 +119,7 @@ impl Desk<'_> {
             Found::Apex => self.apex(),
             Found::Empty => self.nothing(Code::Fine, 0),
             Found::Absent(labels) => self.nothing(Code::NoName, labels),
-            Found::Foreign if self.net.wanted.routes && query.flags & flag::RECURSE != 0 => {
+            Found::Foreign if self.net.wanted.resolves && query.flags & flag::RECURSE != 0 => {
                 return Err(Question {
                     name: query.name.as_slice().into(),
                     kind: query.kind,
@@ -190,7 +190,7 @@ impl Desk<'_> {
     }
 
     fn start(&self, code: Code, flags: u16) -> Message {
-        let recurses = if self.net.wanted.routes { flag::RECURSES } else { 0 };
+        let recurses = if self.net.wanted.resolves { flag::RECURSES } else { 0 };
         Message::new(self.query, code, flags | recurses)
     }
 }

@@ -100,7 +100,7 @@ fn the_rest_is_forwarded_or_refused() {
     check("other.shop", kind::A, "forward");
     check("77.7.0.10.in-addr.arpa", kind::PTR, "forward");
     check("web", kind::AXFR, "Refused");
-    let alone = net_with(|network| network.routes = false);
+    let alone = net_with(|network| network.resolves = false);
     assert_eq!(brief(decide(&alone, &packet("example.com", kind::A), Transport::Udp)), "Refused");
     assert_eq!(brief(decide(&alone, &packet("web", kind::A), Transport::Udp)), "NoError aa web. A 10.0.5.10");
     let mut chaos = packet("web", kind::A);
