@@ -50,12 +50,25 @@ pub struct HostFacts {
     pub taken: BTreeMap<IpNet, Taken>,
     /// Whether this computer has a way out itself.
     pub online: bool,
-    /// Whether its new links speak IPv6: an uplink by the kernel does, then.
-    pub ipv6: bool,
+    /// Whether it speaks IPv6.
+    pub ipv6: Ipv6,
     /// Whether each kind of uplink would work, and if not, why.
     pub uplinks: Uplinks,
     /// The links that a network can be bridged to.
     pub links: BTreeMap<LinkName, HostLink>,
+}
+
+/// How far a computer speaks IPv6.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ipv6 {
+    /// Its kernel does not.
+    #[default]
+    Absent,
+    /// Its kernel does, its own new links do not: our networks can have it, but nothing beyond.
+    Inside,
+    /// It does.
+    Everywhere,
 }
 
 /// Who has an address range.

@@ -77,6 +77,17 @@ fn a_bridge_and_its_ports_are_made_as_asked_in_one_send() {
 }
 
 #[test]
+fn a_bridge_of_packets_too_small_for_ipv6_is_made() {
+    own_namespace();
+    let socket = RouteSocket::open().unwrap();
+    let mut link = new_link("br0", 7);
+    link.mtu = Some(600);
+    socket.run(&[RouteRequest::AddBridge(link)]).unwrap();
+    let links = socket.own_links().unwrap();
+    assert_eq!((links[0].mtu, links[0].up), (600, true));
+}
+
+#[test]
 fn a_refusal_tells_the_request_and_spares_the_others() {
     own_namespace();
     let socket = RouteSocket::open().unwrap();

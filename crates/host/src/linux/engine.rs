@@ -19,7 +19,7 @@ use stead_net::kernel::nft::{Family, NftRequest, NftSocket};
 use stead_net::kernel::rules::{self, HostUplink};
 use stead_net::kernel::{
     Hop, LinkChange, LinkKind, NewLink, Peer, Port, PortFlags, Route, RouteRequest, RouteSocket, Rule,
-    RuleFamily, Veth,
+    RuleFamily, Veth, has_ipv6,
 };
 use stead_net::process::ProcessId;
 use stead_net::uplink::{self, Pasta, Target};
@@ -72,7 +72,8 @@ pub(super) fn start(host: &mut LinuxHost) -> Result<()> {
         None => anchor::spawn(&host.program, &["__anchor".into(), run.clone().into()], &run)?,
     };
     let mut inside = Inside::new(client)?;
-    for (path, value) in SYSCTLS {
+    let ipv6 = has_ipv6();
+    for (path, value) in SYSCTLS.into_iter().filter(|(path, _)| ipv6 || !path.starts_with("ipv6/")) {
         let path = path.parse().with_context(|| format!("`{path}` is no kernel parameter"))?;
         inside.anchor.set_sysctl(None, &path, value)?;
     }
@@ -94,7 +95,7 @@ pub(super) fn start(host: &mut LinuxHost) -> Result<()> {
     };
     let requests: Vec<RouteRequest<'_>> = proxy(RuleFamily::V4, IpNet::V4(Ipv4Net::default()))
         .into_iter()
-        .chain(proxy(RuleFamily::V6, IpNet::V6(Ipv6Net::default())))
+        .chain(proxy(RuleFamily::V6, IpNet::V6(Ipv6Net::default())).into_iter().filter(|_| ipv6))
         .collect();
     tolerate(inside.route.send(&requests)?, rustix::io::Errno::EXIST)?;
     // Last, as their presence is the sign that the engine is whole.

@@ -7,10 +7,12 @@ use anyhow::{Context, Result};
 use ipnet::IpNet;
 
 use stead_model::name::LinkName;
-use stead_model::observed::{HostFacts, HostLink, Lack, Taken, Uplinks};
+use stead_model::observed::{HostFacts, HostLink, Ipv6, Lack, Taken, Uplinks};
 use stead_net::anchor::Label;
 use stead_net::kernel::nft::{NftSocket, SeenChain};
-use stead_net::kernel::{Address, Hop, Link, LinkKind, MAIN_TABLE, Route, RouteSocket, legacy, rules};
+use stead_net::kernel::{
+    Address, Hop, Link, LinkKind, MAIN_TABLE, Route, RouteSocket, has_ipv6, legacy, rules,
+};
 
 use super::claims;
 use super::mark::Mark;
@@ -52,10 +54,19 @@ pub(super) fn observe(home: &str, held: &[Label]) -> Result<HostFacts> {
             .chain(routed.filter(|(net, _)| net.prefix_len() > 0 && !is_link_local(*net)))
             .collect(),
         online: !out.is_empty(),
-        ipv6: std::fs::read_to_string(IPV6_SWITCH).is_ok_and(|value| value.trim() == "0"),
+        ipv6: ipv6(),
         uplinks: uplinks(&out)?,
         links: host_links(&links, &addresses),
     })
+}
+
+fn ipv6() -> Ipv6 {
+    match std::fs::read_to_string(IPV6_SWITCH).as_deref().map(str::trim) {
+        Ok("0") => Ipv6::Everywhere,
+        Ok(_) => Ipv6::Inside,
+        Err(_) if has_ipv6() => Ipv6::Inside,
+        Err(_) => Ipv6::Absent,
+    }
 }
 
 fn is_link_local(net: IpNet) -> bool {

@@ -206,7 +206,9 @@ fn make_bridge(inside: &Inside, id: &NetworkId, state: &NetworkState) -> Result<
     let addresses = state.gateway.map(IpNet::V4).into_iter().chain(state.gateway6.map(IpNet::V6));
     // Links of ours have no link-local address but those given: on a wire that is not ours to serve we are
     // not to be seen. Without one a router cannot ask for its IPv6 neighbours.
-    let own = Ipv6Net::new(rules::link_local(state.mac), 64).ok().filter(|_| state.service.is_some());
+    let own = Ipv6Net::new(rules::link_local(state.mac), 64)
+        .ok()
+        .filter(|_| state.service.is_some() && state.gateway6.is_some());
     let addresses = addresses.chain(own.map(IpNet::V6));
     requests.extend(addresses.map(|address| RouteRequest::AddAddress(state.link.clone(), address)));
     run_again(inside, &requests).with_context(doing)

@@ -19,7 +19,7 @@ use self::addresses::{transfer_subnet6, transfer_subnets};
 use crate::address::{link_name, nth4, nth6, overlap};
 use crate::lock::Lock;
 use crate::name::{LinkName, MachineId, Name, NetworkId, NicId, VolumeId};
-use crate::observed::{MachineState, NetworkState, NicState, Observed, Uplink, VethUplink};
+use crate::observed::{Ipv6, MachineState, NetworkState, NicState, Observed, Uplink, VethUplink};
 use crate::plan::{UnwantedVolumes, Wanted};
 use crate::project::{Bind, Nic, Project, Reach};
 use crate::served::Target;
@@ -196,7 +196,8 @@ impl Choice<'_> {
             self.refuse("networks".into(), why, "free a part of 10.63.0.0/16");
             return None;
         };
-        let net6 = transfer_subnet6(home).filter(|net| seen.host.ipv6 && is_free(&IpNet::V6(*net)));
+        let net6 = transfer_subnet6(home)
+            .filter(|net| seen.host.ipv6 == Ipv6::Everywhere && is_free(&IpNet::V6(*net)));
         Some(Uplink::Veth(VethUplink {
             link: link_name('u', home, &[home], &|_| false),
             transfer: Ipv4Net::new(nth4(net, 1)?, 30).ok()?,

@@ -8,7 +8,7 @@ use super::addresses::{auto_subnets, pool, ulas};
 use super::{Choice, DOMAIN, is_taken};
 use crate::address::{Mac, nth4, nth6, overlap};
 use crate::name::NetworkId;
-use crate::observed::{HostLink, NetworkState, Service, Taken, Uplink};
+use crate::observed::{HostLink, Ipv6, NetworkState, Service, Taken, Uplink};
 use crate::project::{Addressing, Network, Project, Reach, Subnet};
 use crate::served::ServedDhcp;
 
@@ -78,6 +78,17 @@ impl Choice<'_> {
         chosen: &BTreeMap<NetworkId, NetworkState>,
     ) -> Option<Ipv6Net> {
         if network.subnet6 == Subnet::Off {
+            return None;
+        }
+        if self.context.seen.host.ipv6 == Ipv6::Absent {
+            if let Subnet::Given(net) = network.subnet6 {
+                let key = format!("networks.{}.subnet6", id.name);
+                self.refuse(
+                    key,
+                    format!("{net}: this computer's kernel has no IPv6"),
+                    "write `subnet6: off`",
+                );
+            }
             return None;
         }
         if let Some((net, origin)) = self.pinned6(id, network) {

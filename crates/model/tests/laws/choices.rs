@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use stead_model::address::{Mac, link_name};
 use stead_model::lock::Lock;
 use stead_model::name::LinkName;
-use stead_model::observed::{NetworkState, Observed, Taken, Uplink};
+use stead_model::observed::{Ipv6, NetworkState, Observed, Taken, Uplink};
 use stead_model::plan::{Wanted, plan};
 use stead_model::project::{Network, Nic, Project, Reach, Subnet};
 use stead_model::resolve::binds_clash;
@@ -295,6 +295,12 @@ fn a_computer_without_ipv6_gets_an_uplink_without() {
     let mut seen = computer();
     let uplink = |seen: &Observed| must_want(&many(1, network()), &Lock::default(), seen).uplink;
     assert!(matches!(uplink(&seen), Some(Uplink::Veth(veth)) if veth.transfer6.is_some()));
-    seen.host.ipv6 = false;
+    seen.host.ipv6 = Ipv6::Inside;
     assert!(matches!(uplink(&seen), Some(Uplink::Veth(veth)) if veth.transfer6.is_none()));
+    // Nor has it IPv6 on its networks if its kernel has none; what asks for it in so many words is refused.
+    seen.host.ipv6 = Ipv6::Absent;
+    let wanted = must_want(&many(1, network()), &Lock::default(), &seen);
+    assert!(wanted.networks.values().all(|network| network.gateway6.is_none()));
+    let given = Network { subnet6: Subnet::Given("fd00:1::/64".parse().unwrap()), ..network() };
+    assert_refused(&many(1, given), &Lock::default(), &seen, "networks.lan.subnet6", "no IPv6");
 }

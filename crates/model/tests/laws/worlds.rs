@@ -6,7 +6,7 @@ use std::path::Path;
 use stead_model::lock::Lock;
 use stead_model::name::{MachineId, Name};
 use stead_model::observed::{
-    Engine, HostFacts, HostLink, Lack, NetworkState, Observed, Switchboard, Uplink, Uplinks,
+    Engine, HostFacts, HostLink, Ipv6, Lack, NetworkState, Observed, Switchboard, Uplink, Uplinks,
 };
 use stead_model::plan::{Plan, UnwantedVolumes, Wanted, plan};
 use stead_model::project::{
@@ -125,7 +125,7 @@ pub(crate) fn computer() -> Observed {
     let links = [("br0", HostLink::Bridge), ("eth1", HostLink::Idle)];
     Observed::nothing(HostFacts {
         online: true,
-        ipv6: true,
+        ipv6: Ipv6::Everywhere,
         home: "k3x9".into(),
         taken: BTreeMap::new(),
         uplinks: Uplinks { veth: Ok(()), pasta: Ok(()) },

@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::path::Path;
 
 use stead_model::address::Mac;
 use stead_model::name::LinkName;
@@ -15,6 +16,9 @@ use stead_model::name::LinkName;
 use super::socket::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
 use super::tlv::Message;
 use super::uapi::*;
+
+/// RFC 8200: on a link of smaller packets the kernel has no IPv6.
+const IPV6_MTU_MIN: u32 = 1280;
 
 /// What every new link has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -201,7 +205,7 @@ pub(super) fn change(link: &LinkName, change: &LinkChange<'_>, bridge_index: Opt
         message.put(IFLA_NET_NS_FD, &netns.as_raw_fd().to_ne_bytes());
     }
     if let Some(on) = change.link_local {
-        put_link_local(&mut message, on);
+        put_link_local(&mut message, on, change.mtu);
     }
     let mut messages = vec![message];
     if change.port != PortFlags::default() {
@@ -255,7 +259,7 @@ fn finish(link: &NewLink, index: u32, flags: PortFlags) -> Message {
     let mut message = Message::new(RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK, &link_header(index, 0, 0));
     message.put(IFLA_IFALIAS, link.alias.as_bytes());
     put_port_flags(&mut message, flags);
-    put_link_local(&mut message, false);
+    put_link_local(&mut message, false, link.mtu);
     message
 }
 
@@ -294,11 +298,20 @@ fn put_port_flags(message: &mut Message, flags: PortFlags) {
 }
 
 /// A port that made itself an IPv6 address would speak on the wire with a MAC of nobody's.
-fn put_link_local(message: &mut Message, on: bool) {
+fn put_link_local(message: &mut Message, on: bool, mtu: Option<u32>) {
+    // Where there is no IPv6 to speak of, the kernel refuses the whole message.
+    if mtu.is_some_and(|mtu| mtu < IPV6_MTU_MIN) || !has_ipv6() {
+        return;
+    }
     let mode = if on { IN6_ADDR_GEN_MODE_EUI64 } else { IN6_ADDR_GEN_MODE_NONE };
     message.nest(IFLA_AF_SPEC, |families| {
         families.nest(u16::from(AF_INET6), |inet6| inet6.put(IFLA_INET6_ADDR_GEN_MODE, &[mode]));
     });
+}
+
+/// Whether this kernel has IPv6 (it may be told `ipv6.disable=1`).
+pub fn has_ipv6() -> bool {
+    Path::new("/proc/sys/net/ipv6").exists()
 }
 
 /// `struct ifinfomsg`.

@@ -13,7 +13,7 @@ pub mod tap;
 mod tlv;
 mod uapi;
 
-pub use link::{ALIAS_MAX_BYTES, LinkChange, NewLink, Peer, Port, PortFlags, Veth};
+pub use link::{ALIAS_MAX_BYTES, LinkChange, NewLink, Peer, Port, PortFlags, Veth, has_ipv6};
 pub use route::{Hop, MAIN_TABLE, Route, RouteRequest, RouteSocket, Rule, RuleFamily};
 pub use seen::{Address, Link, LinkKind};
 pub use socket::Refused;
