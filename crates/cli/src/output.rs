@@ -39,7 +39,7 @@ impl Output {
 
     /// A line of a plan, coloured by its sign.
     pub(crate) fn step(self, step: &Step) -> String {
-        let text = step.to_string();
+        let text = printable(&step.to_string());
         let code = match text.chars().next() {
             Some('+') => "32",
             Some('-') => "31",
@@ -75,11 +75,19 @@ pub(crate) fn raw(text: &str) -> Result<()> {
 /// A note to the person, on standard error.
 pub(crate) fn note(text: &str) {
     // If standard error is gone there is nobody left to tell.
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", printable(text));
+}
+
+/// Text that others wrote (files, directories, machines), unable to command the terminal.
+pub(crate) fn printable(text: &str) -> String {
+    let unseen = |c: char| c.is_control() && c != '\n' && c != '\t';
+    text.chars().map(|c| if unseen(c) { c.escape_unicode().to_string() } else { c.to_string() }).collect()
 }
 
 /// A table with aligned columns; nothing but its heading if it has no rows.
 pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().map(|cell| printable(cell)).collect()).collect();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
         cells.chain(heading.get(column).map(|cell| cell.len())).max().unwrap_or(0)
@@ -90,7 +98,7 @@ pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
         padded.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
     };
     let mut text = line(&mut heading.iter().copied());
-    for row in rows {
+    for row in &rows {
         text += &line(&mut row.iter().map(String::as_str));
     }
     text
@@ -100,6 +108,12 @@ pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
 mod tests {
     use super::*;
     use expect_test::expect;
+
+    #[test]
+    fn what_others_wrote_cannot_command_the_terminal() {
+        assert_eq!(printable("a\x1b[2J\r\u{9b}b\tc\n"), "a\\u{1b}[2J\\u{d}\\u{9b}b\tc\n");
+        assert_eq!(table(&["X"], &[vec!["\x07".to_owned()]]), "X\n\\u{7}\n");
+    }
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {

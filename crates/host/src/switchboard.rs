@@ -40,6 +40,9 @@ pub enum Request {
 /// How the switchboard fares.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
+    /// The version of the program that it runs; an upgraded stead starts its own.
+    #[serde(default)]
+    pub version: String,
     /// The mark of the file that is being served.
     pub serves: String,
     /// The networks that cannot be served as wanted, and why.
@@ -75,6 +78,12 @@ pub struct Stranger {
     /// For how many more seconds.
     pub expires_in_s: u64,
 }
+
+/// The version of this program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// A log that has grown beyond this starts anew: it is for finding what went wrong just now.
+pub const LOG_MAX_BYTES: u64 = 1024 * 1024;
 
 /// The socket's path.
 pub fn socket_path(home: &Home) -> PathBuf {
@@ -136,12 +145,18 @@ fn talk(stream: &mut UnixStream, request: Request) -> Result<Report> {
 
 /// Starts the switchboard, or has the one that lives read its file again, and waits until it serves it.
 pub fn start(home: &Home, program: &std::path::Path) -> Result<Report> {
-    if let Some(report) = ask(home, Request::Reload)? {
-        return Ok(report);
+    match ask(home, Request::Reload) {
+        Ok(Some(report)) if report.version == VERSION => return Ok(report),
+        Ok(_) => {}
+        // It hangs, or says what we do not understand.
+        Err(error) => tracing::warn!("the switchboard is started again: {error:#}"),
     }
     stop(home)?;
     let log = home.run.join("switchboard.log");
-    let file = std::fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+    crate::home::remove_if_there(&log)?;
+    // By appending alone can a log be cut while it is written to.
+    let options = std::fs::File::options().create_new(true).append(true).open(&log);
+    let file = options.with_context(|| format!("cannot write {}", log.display()))?;
     let mut child = Command::new(program)
         .arg("__switchboard")
         .arg(&home.state)

@@ -7,19 +7,20 @@
 
 use std::fs::File;
 use std::io::ErrorKind;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow, bail};
+use rustix::fs::{FileType, fstat, ftruncate};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 
 use stead_host::home::{Home, remove_if_there};
-use stead_host::switchboard::{PortReport, Report, Request, Stranger, mark, pid_path, socket_path};
+use stead_host::switchboard::{LOG_MAX_BYTES, PortReport, Report, Request, Stranger, VERSION, mark, pid_path, socket_path};
 use stead_model::served::Served;
 use stead_net::anchor::{self, Domain, Kind, SocketKind};
 use stead_net::forward::Forwards;
@@ -29,6 +30,9 @@ use stead_net::serve::{self, Services, Upstream};
 /// A request is one short line; whoever takes longer is not one of us.
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 const REQUEST_MAX_BYTES: u64 = 4096;
+
+/// How often the log is looked at: a machine that provokes warnings has no say in how large it gets.
+const LOG_LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// The resolvers of this computer.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -57,8 +61,13 @@ async fn serve(home: &Home) -> Result<()> {
     let listener = from_std(listener).with_context(|| format!("cannot listen at {}", path.display()))?;
     ProcessId::own()?.store(&pid_path(home))?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut log_look = tokio::time::interval(LOG_LOOK_EVERY);
     loop {
         let stream = tokio::select! {
+            _ = log_look.tick() => {
+                bound_log(rustix::stdio::stderr()).context("cannot bound the log")?;
+                continue;
+            }
             accepted = listener.accept() => accepted.map(|(stream, _)| stream),
             _ = terminate.recv() => break,
         };
@@ -79,6 +88,17 @@ async fn serve(home: &Home) -> Result<()> {
     board.services.set(&Default::default()).await;
     remove_if_there(&pid_path(home))?;
     remove_if_there(&path)
+}
+
+/// Starts the log anew if it has grown too large.
+fn bound_log(log: BorrowedFd<'_>) -> std::io::Result<()> {
+    let stat = fstat(log)?;
+    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    if is_file && u64::try_from(stat.st_size).is_ok_and(|size| size > LOG_MAX_BYTES) {
+        ftruncate(log, 0)?;
+        tracing::warn!("the log had more than {LOG_MAX_BYTES} bytes and starts anew");
+    }
+    Ok(())
 }
 
 fn from_std(listener: StdListener) -> std::io::Result<UnixListener> {
@@ -150,7 +170,8 @@ impl Board {
             });
             (id, leases.collect())
         });
-        Report { ports: ports.collect(), strangers: strangers.collect(), ..self.report.clone() }
+        let version = VERSION.to_owned();
+        Report { version, ports: ports.collect(), strangers: strangers.collect(), ..self.report.clone() }
     }
 }
 
@@ -209,4 +230,27 @@ fn for_service(socket: serve::Socket) -> SocketKind {
         serve::Kind::Raw => Kind::Raw,
     };
     SocketKind { domain, kind, protocol: socket.protocol }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn a_log_that_grew_too_large_starts_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let mut log = File::options().create(true).append(true).open(&path).unwrap();
+        log.write_all(&vec![b'x'; usize::try_from(LOG_MAX_BYTES).unwrap()]).unwrap();
+        bound_log(log.as_fd()).unwrap();
+        assert_eq!(log.metadata().unwrap().len(), LOG_MAX_BYTES);
+        log.write_all(b"y").unwrap();
+        bound_log(log.as_fd()).unwrap();
+        log.write_all(b"z").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"z");
+    }
 }

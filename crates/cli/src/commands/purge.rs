@@ -1,9 +1,10 @@
 //! `purge`: nothing of this home is left.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use stead_host::home::{Home, remove_if_there};
 use stead_model::plan::{UnwantedVolumes, Wanted, plan};
 use stead_model::step::Step;
 
@@ -25,7 +26,15 @@ pub(crate) fn run(consent: Consent, output: Output) -> Result<(), Failure> {
     let mut session = Session::open()?;
     let mut failures = Vec::new();
     loop {
-        let seen = session.observe()?;
+        let seen = match session.observe() {
+            Ok(seen) => seen,
+            // Damaged records, or an engine of another version: then all is taken away unseen.
+            Err(error) => {
+                failures.push(Failure::from(error));
+                forget_records(&home)?;
+                break;
+            }
+        };
         let of_volumes = seen.volumes.iter().map(|id| &id.project);
         let of_leases = seen.leases.keys().map(|id| &id.project);
         let Some(name) = seen.projects.keys().chain(of_volumes).chain(of_leases).next().cloned() else {
@@ -53,6 +62,16 @@ pub(crate) fn run(consent: Consent, output: Output) -> Result<(), Failure> {
         note(&format!("on the way:\n{}", failure.text().trim_end()));
     }
     Ok(())
+}
+
+/// Takes the records away alone, with what SQLite has beside them.
+fn forget_records(home: &Home) -> Result<()> {
+    let with = |end: &str| {
+        let mut name = home.database().into_os_string();
+        name.push(end);
+        PathBuf::from(name)
+    };
+    ["", "-wal", "-shm"].into_iter().try_for_each(|end| remove_if_there(&with(end)))
 }
 
 fn remove(path: &Path) -> Result<()> {

@@ -11,7 +11,7 @@ use stead_model::resolve::{Context, Refusal, resolve};
 
 use crate::args::{Consent, DownArgs, Global, PlanArgs, UpArgs};
 use crate::failure::Failure;
-use crate::output::{Output, note};
+use crate::output::{Output, note, printable};
 use crate::project::{self, Loaded};
 use crate::session::{Session, look};
 
@@ -59,7 +59,7 @@ fn print(plan: &Plan, loaded: Option<&Loaded>, output: Output) -> Result<(), Fai
         let width = lines.iter().map(|line| line.text.chars().count()).max().unwrap_or(0);
         let line = |planned: &Planned, line: &Line<'_>| {
             let gap = width - line.text.chars().count();
-            format!("{}{:gap$}  # {}\n", output.step(&planned.step), "", line.why)
+            format!("{}{:gap$}  # {}\n", output.step(&planned.step), "", printable(&line.why))
         };
         plan.steps.iter().zip(&lines).map(|(planned, text)| line(planned, text)).collect()
     };

@@ -86,7 +86,7 @@ pub(super) fn observe(host: &mut LinuxHost) -> Result<Observed> {
 
 fn serves_file(home: &Home, report: &Report) -> bool {
     let text = std::fs::read(home.served()).unwrap_or_default();
-    report.serves == mark(&text)
+    report.serves == mark(&text) && report.version == switchboard::VERSION
 }
 
 /// Whether anything is left of an engine whose anchor is dead.

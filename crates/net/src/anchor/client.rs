@@ -15,7 +15,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 
 use rustix::process::{getegid, geteuid};
 
-use super::protocol::{Answer, Label, Mapping, Report, Request, SocketKind, SysctlPath};
+use super::protocol::{Answer, Label, Mapping, PROTOCOL, Report, Request, SocketKind, SysctlPath};
 use super::wire::{self, PACKET_MAX_BYTES, Packet};
 use crate::facts::{self, IdRange};
 use crate::process::ProcessId;
@@ -65,7 +65,25 @@ impl Client {
         // The pid file and the socket are of the same process, or one of them is left over.
         let listener = socket_peercred(&connection)?.pid.as_raw_nonzero().get();
         let same = u32::try_from(listener) == Ok(process.pid);
-        Ok(same.then_some(Self { connection: Some(connection), process }))
+        if !same {
+            return Ok(None);
+        }
+        let mut client = Self { connection: Some(connection), process };
+        client.agree()?;
+        Ok(Some(client))
+    }
+
+    /// Refuses an anchor of another stead, which may take what we say for something else.
+    fn agree(&mut self) -> Result<()> {
+        let spoken = self.value(Request::Protocol);
+        if spoken.as_ref().is_ok_and(|value| *value == PROTOCOL.to_string()) {
+            return Ok(());
+        }
+        let spoken = spoken.map_or_else(|error| format!("{error:#}"), |value| format!("it speaks {value}"));
+        bail!(
+            "the engine was started by another version of stead, whose protocol is not {PROTOCOL} ({spoken}); \
+             hint: take its projects down with that version, or all of this user's with `stead purge`"
+        )
     }
 
     /// The anchor's process: its `/proc/<pid>/ns/net` and `ns/user` are the engine's.
@@ -126,6 +144,10 @@ impl Client {
     /// Reads a kernel parameter of a namespace.
     pub fn sysctl(&mut self, namespace: Option<&Label>, path: &SysctlPath) -> Result<String> {
         let request = Request::SysctlRead { namespace: namespace.cloned(), path: path.clone() };
+        self.value(request)
+    }
+
+    fn value(&mut self, request: Request) -> Result<String> {
         match self.ask(request, None)?.answer {
             Answer::Value { value } => Ok(value),
             other @ (Answer::Done | Answer::Names { .. } | Answer::Failed { .. }) => Err(unexpected(&other)),

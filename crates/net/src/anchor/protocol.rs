@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 /// user of ours needs more than a socket per protocol of a network at once.
 pub const MAX_SOCKETS: u8 = 32;
 
+/// What is said here, and the rules that the engine's namespaces are made with: raised with every change that an
+/// anchor of an earlier stead, which goes on running through an upgrade, could not follow.
+pub(super) const PROTOCOL: u32 = 1;
+
 /// The longest label: `machine.project` has at most 81 characters; claims may say a little more.
 const LABEL_MAX_BYTES: usize = 128;
 
@@ -74,6 +78,8 @@ pub enum Kind {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Request {
+    /// Which protocol the anchor speaks.
+    Protocol,
     /// A new network namespace, kept under this name.
     Make { name: Label },
     /// Let go of a namespace; it ends when nobody else holds it.
@@ -240,6 +246,7 @@ impl fmt::Display for Request {
             None => "the engine's namespace".to_owned(),
         };
         match self {
+            Self::Protocol => f.write_str("say which protocol it speaks"),
             Self::Make { name } => write!(f, "make namespace `{name}`"),
             Self::Drop { name } => write!(f, "drop namespace `{name}`"),
             Self::List => f.write_str("list the namespaces"),

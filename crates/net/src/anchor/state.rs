@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with}
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 use super::isolate::loopback_up;
-use super::protocol::{Answer, Domain, Kind, Label, MAX_SOCKETS, Request, SocketKind, SysctlPath};
+use super::protocol::{Answer, Domain, Kind, Label, MAX_SOCKETS, PROTOCOL, Request, SocketKind, SysctlPath};
 use super::sys;
 
 /// A home has a namespace per container; their names have to fit into one answer.
@@ -64,6 +64,7 @@ impl State {
     fn carry_out(&mut self, request: Request, mut fds: Vec<OwnedFd>) -> Done<(Answer, Vec<OwnedFd>)> {
         let done = |fds| Ok((Answer::Done, fds));
         match request {
+            Request::Protocol => Ok((Answer::Value { value: PROTOCOL.to_string() }, Vec::new())),
             Request::Make { name } => self.make(name).and(done(Vec::new())),
             Request::Drop { name } => {
                 self.namespaces.remove(&name).ok_or(Errno::NOENT)?;
