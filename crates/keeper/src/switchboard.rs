@@ -20,7 +20,9 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 
 use stead_host::home::{Home, remove_if_there};
-use stead_host::switchboard::{LOG_MAX_BYTES, PortReport, Report, Request, Stranger, VERSION, mark, pid_path, socket_path};
+use stead_host::switchboard::{
+    LOG_MAX_BYTES, PortReport, Report, Request, Stranger, VERSION, mark, pid_path, socket_path,
+};
 use stead_model::served::Served;
 use stead_net::anchor::{self, Domain, Kind, SocketKind};
 use stead_net::forward::Forwards;
