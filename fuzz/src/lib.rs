@@ -1,4 +1,6 @@
-//! What the targets share: one network to answer from.
+//! What the targets share: one network to answer from, and what to begin with.
+
+pub mod seeds;
 
 use std::sync::LazyLock;
 

@@ -6,7 +6,7 @@ use stead_fuzz::NET;
 use stead_net::serve::dhcp4::{Outcome, answer};
 use stead_net::serve::leases::{Book, LEASES_MAX};
 
-fuzz_target!(|bytes: &[u8]| {
+fuzz_target!(init: stead_fuzz::seeds::plant("dhcp4"), |bytes: &[u8]| {
     let mut book = Book::default();
     for (number, packet) in bytes.chunks(400).enumerate() {
         if let Outcome::Send { bytes, .. } = answer(&NET, &mut book, packet, number as u64 * 1000) {

@@ -6,7 +6,7 @@ use stead_fuzz::NET;
 use stead_model::address::Mac;
 use stead_net::serve::dhcp6::{answer, datagram};
 
-fuzz_target!(|bytes: &[u8]| {
+fuzz_target!(init: stead_fuzz::seeds::plant("dhcp6"), |bytes: &[u8]| {
     let payloads = [datagram(bytes).map_or(&[][..], |datagram| datagram.payload), bytes];
     for mac in [[2, 0, 0, 0, 0, 0x0a], [2, 9, 9, 9, 9, 9]] {
         for payload in payloads {

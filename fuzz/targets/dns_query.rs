@@ -6,7 +6,7 @@ use stead_fuzz::NET;
 use stead_net::serve::dns::reply::Reply;
 use stead_net::serve::dns::{Decision, Transport, decide, relay};
 
-fuzz_target!(|packet: &[u8]| {
+fuzz_target!(init: stead_fuzz::seeds::plant("dns_query"), |packet: &[u8]| {
     for transport in [Transport::Udp, Transport::Tcp] {
         let answer = match decide(&NET, packet, transport) {
             Decision::Answer(answer) => answer,

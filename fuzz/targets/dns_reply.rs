@@ -5,7 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use stead_net::serve::dns::reply::{Heard, ask, hear};
 use stead_net::serve::dns::{Question, Transport, relay};
 
-fuzz_target!(|packet: &[u8]| {
+fuzz_target!(init: stead_fuzz::seeds::plant("dns_reply"), |packet: &[u8]| {
     let question =
         Question { name: (*b"\x01a\x07example\0").into(), kind: 1, dnssec: false, unchecked: false };
     if let Heard::Reply(reply) = hear(packet, 7, &question) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use stead_net::serve::advert::{Schedule, is_solicitation};
 
-fuzz_target!(|message: &[u8]| {
+fuzz_target!(init: stead_fuzz::seeds::plant("solicitation"), |message: &[u8]| {
     let mut schedule = Schedule::new(Duration::ZERO);
     for source in [Ipv6Addr::UNSPECIFIED, Ipv6Addr::LOCALHOST] {
         if is_solicitation(message, source) {

@@ -7,7 +7,7 @@
 //!
 //! Each stage is this program again with one thread, because only then may it leave a user namespace. When
 //! process 1 ends the kernel kills everything else in there, so nothing outlives a run however it ends. A program
-//! has `/run`, `$HOME` and `$TMPDIR` of its own; the file system is otherwise the computer's.
+//! has `/run`, `/var/lib/stead`, `$HOME` and `$TMPDIR` of its own; the file system is otherwise the computer's.
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -36,6 +36,9 @@ pub(crate) const STAGE_DROP: &str = "__drop";
 
 /// The exit code if the program ended well and left something behind.
 pub(crate) const LEFTOVERS: u8 = 70;
+
+/// Where root's own `stead` keeps its state.
+const STATE: &str = "/var/lib/stead";
 
 /// An id that nobody has (Debian gives people 1000 to 59999) for the ordinary user when we are root.
 pub(crate) const ORDINARY_ID: u32 = 64_321;
@@ -212,6 +215,11 @@ fn mounts(call: &Call<'_>) -> Result<()> {
     let plain = MountFlags::NOSUID | MountFlags::NODEV;
     mount("proc", "/proc", "proc", plain | MountFlags::NOEXEC, None).context("could not mount /proc")?;
     mount("run", "/run", "tmpfs", plain, Some(c"mode=755")).context("could not mount /run")?;
+    // What somebody really runs on this computer is not for tests to see.
+    if fs::exists(STATE)? {
+        mount("state", STATE, "tmpfs", plain, Some(c"mode=755"))
+            .with_context(|| format!("could not cover {STATE}"))?;
+    }
     if !call.is_real_root() {
         return Ok(());
     }

@@ -31,11 +31,11 @@ impl Seen {
             output(Command::new("nft").args(["list", "tables"]))?.lines().map(|line| format!("nft {line}")),
         );
         for directory in ["/run", "/var/lib/stead", "/var/log/stead"].map(Path::new) {
-            things.extend(files(directory, "")?);
+            things.extend(files(directory)?);
         }
-        things.extend(files(Path::new("/tmp"), "stead")?);
+        // Not `/tmp`, which others use: a run has `$TMPDIR`.
         for name in SCRATCH {
-            things.extend(files(&scratch.join(name), "")?);
+            things.extend(files(&scratch.join(name))?);
         }
         // `ip netns add` makes these once and for all; the namespaces in there are mounts with names of their own.
         things.retain(|thing| thing != "file /run/netns" && thing != "mount /run/netns");
@@ -85,14 +85,11 @@ fn mounts() -> Result<Vec<String>> {
     Ok(points.map(|point| format!("mount {point}")).collect())
 }
 
-fn files(directory: &Path, prefix: &str) -> Result<Vec<String>> {
+fn files(directory: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error).with_context(|| format!("could not read {}", directory.display())),
     };
-    let named = entries
-        .filter_map(Result::ok)
-        .filter(|entry| entry.file_name().to_string_lossy().trim_start_matches('.').starts_with(prefix));
-    Ok(named.map(|entry| format!("file {}", entry.path().display())).collect())
+    Ok(entries.filter_map(Result::ok).map(|entry| format!("file {}", entry.path().display())).collect())
 }

@@ -1,4 +1,4 @@
-//! The project's own chores: `cargo xtask check | test | demo | bench | dist | setup`.
+//! The project's own chores: `cargo xtask check | test | fuzz | demo | bench | dist | setup`.
 //!
 //! Each chore first sees to the Debian packages it needs ([`setup`]), builds with the network as it is, and then
 //! runs whatever touches networks in namespaces of its own ([`inside`]).
@@ -10,6 +10,7 @@ mod check;
 mod demo;
 mod dist;
 mod documents;
+mod fuzz;
 mod inside;
 mod leftovers;
 mod load;
@@ -32,6 +33,8 @@ usage: cargo xtask <chore>
   test [--no-check] [FILTER]
                       `check`, then all tests in namespaces of their own, then fuzzing for a minute;
                       with a filter only the tests whose name holds it, and neither check nor fuzzing
+  fuzz [--seconds N] [TARGET]
+                      only the fuzzing, or one target of it
   demo                the tour of the README, for real
   bench [--rounds N] [--format json] [NAME…]
                       comparisons with other programs, as ratios of one run
@@ -81,6 +84,7 @@ fn chore(arguments: &[String]) -> Result<Outcome> {
         }
         ("check", []) => check::run(),
         ("test", rest) => test::run(&test::Options::parse(rest)?),
+        ("fuzz", rest) => fuzz::run(&fuzz::Options::parse(rest)?),
         ("demo", []) => demo::run(),
         ("bench", rest) => bench::run(&bench::Options::parse(rest)?),
         ("dist", []) => dist::run(),

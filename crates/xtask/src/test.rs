@@ -1,7 +1,6 @@
 //! `cargo xtask test`: builds everything, then runs each test program in namespaces of its own, the tests of
 //! `stead` twice (as root and as an ordinary user), and fuzzes for a minute.
 
-use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,14 +11,12 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::inside::{self, Role};
-use crate::programs::{cargo, output, root};
+use crate::programs::{cargo, output};
 use crate::setup::{self, Chore};
-use crate::{Outcome, check};
+use crate::{Outcome, check, fuzz};
 
 /// One test program that takes longer hangs.
 const PROGRAM_LIMIT: Duration = Duration::from_secs(15 * 60);
-/// All fuzz targets together.
-const FUZZ_S: u64 = 60;
 /// Packages whose integration tests also run as an ordinary user.
 const AS_USER_TOO: [&str; 2] = ["stead", "xtask"];
 
@@ -48,8 +45,8 @@ impl Options {
 
 /// Sums of all `test result:` lines, and what failed, by name.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Tally {
-    passed: u64,
+pub(crate) struct Tally {
+    pub(crate) passed: u64,
     failed: u64,
     skipped: u64,
     failures: Vec<String>,
@@ -90,11 +87,9 @@ pub(crate) fn run(options: &Options) -> Result<Outcome> {
     }
     if everything {
         tally.documentation()?;
-        tally.fuzz()?;
+        fuzz::add_to(&mut tally, &fuzz::Options::default())?;
     }
-    tally.failures.iter().for_each(|failure| println!("FAILED {failure}"));
-    println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
-    Ok(if tally.failed == 0 { Outcome::Good } else { Outcome::Bad })
+    Ok(tally.close())
 }
 
 /// Builds all tests, with the network if need be, and lists their programs.
@@ -137,6 +132,14 @@ fn package_name(id: &str) -> Option<&str> {
 }
 
 impl Tally {
+    /// Says what failed, and the sums in the last line.
+    pub(crate) fn close(&self) -> Outcome {
+        println!();
+        self.failures.iter().for_each(|failure| println!("FAILED {failure}"));
+        println!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped);
+        if self.failed == 0 { Outcome::Good } else { Outcome::Bad }
+    }
+
     fn fail(&mut self, what: &str) {
         self.failed += 1;
         self.failures.push(what.to_owned());
@@ -150,18 +153,20 @@ impl Tally {
         command.arg(&program.file).args(filter).current_dir(&program.directory);
         // Tests that rewrite what they expect find their source with it.
         command.env("CARGO_MANIFEST_DIR", &program.directory);
-        self.watch(&title, &mut command)
+        self.watch(&title, &mut command, PROGRAM_LIMIT)?;
+        Ok(())
     }
 
     fn documentation(&mut self) -> Result<()> {
         let scratch = inside::scratch()?;
         let mut command = inside::command(Role::Root, scratch.path())?;
         command.arg(cargo(&[]).get_program()).args(["test", "--workspace", "--doc", "--offline", "--quiet"]);
-        self.watch("examples in the documentation", &mut command)
+        self.watch("examples in the documentation", &mut command, PROGRAM_LIMIT)?;
+        Ok(())
     }
 
-    /// Runs a test program, shows what it says and adds up its results.
-    fn watch(&mut self, title: &str, command: &mut Command) -> Result<()> {
+    /// Runs a test program, shows what it says and adds up its results. False if anything was not as it should be.
+    pub(crate) fn watch(&mut self, title: &str, command: &mut Command, limit: Duration) -> Result<bool> {
         println!("\n=== {title}");
         let start = Instant::now();
         let mut child =
@@ -176,7 +181,7 @@ impl Tally {
         });
         let failed_before = self.failed;
         loop {
-            match receiver.recv_timeout(PROGRAM_LIMIT.saturating_sub(start.elapsed())) {
+            match receiver.recv_timeout(limit.saturating_sub(start.elapsed())) {
                 Ok(line) => {
                     println!("{line}");
                     self.add(&line);
@@ -185,7 +190,7 @@ impl Tally {
                 Err(RecvTimeoutError::Timeout) => {
                     // It is the first stage; the rest dies with it.
                     child.kill()?;
-                    self.fail(&format!("{title}: not done after {} minutes", PROGRAM_LIMIT.as_secs() / 60));
+                    self.fail(&format!("{title}: not done after {} s", limit.as_secs()));
                     break;
                 }
             }
@@ -196,17 +201,22 @@ impl Tally {
             bail!("the reader of the output broke down");
         }
         if self.failed > failed_before {
-            self.failures.push(title.to_owned());
+            self.failures.push(format!("in {title}"));
         } else if status.code() == Some(i32::from(inside::LEFTOVERS)) {
             self.fail(&format!("{title}: something was left behind"));
         } else if !status.success() {
             self.fail(&format!("{title}: {status}"));
         }
-        Ok(())
+        println!("took {:.1} s", start.elapsed().as_secs_f64());
+        Ok(self.failed == failed_before)
     }
 
-    /// `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s`
+    /// `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s`, and
+    /// `test tests::a_name ... FAILED`.
     fn add(&mut self, line: &str) {
+        if let Some(name) = line.strip_prefix("test ").and_then(|line| line.strip_suffix(" ... FAILED")) {
+            self.failures.push(format!("  {name}"));
+        }
         let Some(result) = line.strip_prefix("test result: ") else { return };
         let counts = result.split(['.', ';']).map(str::trim).filter_map(|part| part.split_once(' '));
         for (count, word) in counts {
@@ -219,61 +229,6 @@ impl Tally {
             }
         }
     }
-
-    /// Runs each fuzz target of `fuzz/` for its share of a minute. Built as cargo-fuzz would, less the
-    /// sanitizers: those need a nightly compiler, and without `unsafe` there is little for them to find.
-    fn fuzz(&mut self) -> Result<()> {
-        let manifest = root().join("fuzz/Cargo.toml");
-        if !manifest.exists() {
-            println!("\nnote: no fuzz targets, there is no {}", manifest.display());
-            return Ok(());
-        }
-        let targets = fuzz_targets(&manifest)?;
-        let seconds = (FUZZ_S / targets.len().max(1) as u64).max(1);
-        for target in &targets {
-            let title = format!("fuzzing {} for {seconds} s", target.display());
-            let scratch = inside::scratch()?;
-            // Found inputs last as long as the run: a new corpus is kept on purpose or not at all.
-            let corpus = scratch.path().join("corpus");
-            fs::create_dir(&corpus)?;
-            let mut command = inside::command(Role::Root, scratch.path())?;
-            command.arg(target).arg(&corpus);
-            let name = target.file_name().unwrap_or_default();
-            let seeds = root().join("fuzz/seeds").join(name);
-            if seeds.is_dir() {
-                command.arg(seeds);
-            }
-            command.args([&format!("-max_total_time={seconds}"), "-rss_limit_mb=1024", "-verbosity=0"]);
-            let artifacts = root().join("target/fuzz-artifacts");
-            fs::create_dir_all(&artifacts)?;
-            command.arg(format!("-artifact_prefix={}/", artifacts.display()));
-            let failed = self.failed;
-            self.watch(&title, &mut command)?;
-            self.passed += u64::from(self.failed == failed);
-        }
-        Ok(())
-    }
-}
-
-const FUZZ_FLAGS: &str = "--cfg fuzzing -Cdebug-assertions -Ccodegen-units=1 -Cpasses=sancov-module \
-    -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
-    -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares";
-const FUZZ_TARGET: &str = "x86_64-unknown-linux-gnu";
-
-fn fuzz_targets(manifest: &Path) -> Result<Vec<PathBuf>> {
-    println!("\nbuilding the fuzz targets");
-    let manifest = manifest.to_string_lossy();
-    // With `--target` build scripts are left as they are.
-    let messages = output(
-        cargo(&["build", "--release", "--manifest-path", &manifest, "--target", FUZZ_TARGET, "--bins"])
-            .arg("--message-format=json-render-diagnostics")
-            .arg("--target-dir")
-            .arg(root().join("target/fuzz"))
-            .env("RUSTFLAGS", FUZZ_FLAGS)
-            .stderr(Stdio::inherit()),
-    )?;
-    let artifacts = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    Ok(artifacts.filter_map(|artifact| artifact.get("executable")?.as_str().map(PathBuf::from)).collect())
 }
 
 #[cfg(test)]
@@ -288,7 +243,8 @@ mod tests {
         );
         tally.add("test result: FAILED. 2 passed; 4 failed; 0 ignored; 0 measured; 9 filtered out; finished in 1.10s");
         tally.add("test x ... ok");
-        assert_eq!(tally, Tally { passed: 5, failed: 4, skipped: 1, failures: vec![] });
+        tally.add("test y ... FAILED");
+        assert_eq!(tally, Tally { passed: 5, failed: 4, skipped: 1, failures: vec!["  y".to_owned()] });
     }
 
     #[test]

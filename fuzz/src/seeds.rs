@@ -1,4 +1,4 @@
-//! Writes a lawful packet or two per target into `corpus/`, for the fuzzer to start from.
+//! Lawful inputs for the fuzzer to start from: packets, and a project file with its `.env`.
 
 use std::fs;
 use std::path::Path;
@@ -6,14 +6,16 @@ use std::path::Path;
 use stead_net::serve::dns::Question;
 use stead_net::serve::dns::reply::ask;
 
-fn main() -> std::io::Result<()> {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    for (target, number, packet) in seeds() {
-        let directory = corpus.join(target);
-        fs::create_dir_all(&directory)?;
-        fs::write(directory.join(format!("seed-{number}")), packet)?;
+/// Writes a target's seeds into the directory that libFuzzer was given for its corpus. Called before it looks there.
+pub fn plant(target: &str) {
+    let Some(corpus) = std::env::args().skip(1).find(|word| !word.starts_with('-')) else { return };
+    // A file is an input to be tried again, by itself.
+    if !Path::new(&corpus).is_dir() {
+        return;
     }
-    Ok(())
+    for (_, number, seed) in seeds().into_iter().filter(|(of, ..)| *of == target) {
+        fs::write(Path::new(&corpus).join(format!("seed-{number}")), seed).expect("the corpus can be written");
+    }
 }
 
 fn seeds() -> Vec<(&'static str, usize, Vec<u8>)> {
@@ -50,6 +52,8 @@ fn seeds() -> Vec<(&'static str, usize, Vec<u8>)> {
     }
     seeds.push(("solicitation", 0, vec![133, 0, 0, 0, 0, 0, 0, 0]));
     seeds.push(("solicitation", 1, vec![133, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 0, 0, 0, 0, 0x0a]));
+    seeds.push(("project_file", 0, include_bytes!("stead.yaml").to_vec()));
+    seeds.push(("project_file", 1, b"machines: { a: { kind: ${KIND} } }\0KIND=vm\nX='a b' # c\n".to_vec()));
     seeds
 }
 
