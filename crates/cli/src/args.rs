@@ -18,6 +18,9 @@ use crate::complete;
 Start in a directory with a stead.yaml: `stead plan` shows what `stead up` would do,
 `stead down` takes it away again. `stead doctor` tells what this computer can do.
 
+STEAD_HOME moves where stead keeps its files (`stead version` tells where they are),
+NO_COLOR switches colour off.
+
 Exit codes: 0 done, 1 this computer would not, 2 the request or the file is wrong,
 3 refused because data would be lost.")]
 pub(crate) struct Cli {

@@ -20,8 +20,21 @@ const COMPLETIONS: [(&str, &str); 3] = [
     ("zsh", "usr/share/zsh/vendor-completions/_stead"),
     ("fish", "usr/share/fish/vendor_completions.d/stead.fish"),
 ];
-/// Documents at the root that go along.
-const DOCUMENTS: [&str; 4] = ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT"];
+/// What goes along: what README leads users to.
+const DOCUMENTS: [&str; 12] = [
+    "README.md",
+    "CHANGELOG.md",
+    "LICENSE-APACHE",
+    "LICENSE-MIT",
+    "docs/exit-codes.md",
+    "docs/stead.yaml.md",
+    "docs/stead.schema.json",
+    "examples/router/stead.yaml",
+    "examples/shop/dhcp.sh",
+    "examples/shop/stead.yaml",
+    "examples/shop/www/index.html",
+    "examples/vms/stead.yaml",
+];
 
 /// The chore, into an empty `target/dist`.
 pub(crate) fn run() -> Result<Outcome> {
@@ -110,7 +123,8 @@ fn lay_out(binary: &Path, source: &Path, tree: &Path) -> Result<()> {
         output(Command::new("gzip").args(["-9", "-n"]).arg(page?.path()))?;
     }
     for document in DOCUMENTS {
-        place(&source.join(document), &tree.join("usr/share/doc/stead").join(document), 0o644)?;
+        let mode = if document.ends_with(".sh") { 0o755 } else { 0o644 };
+        place(&source.join(document), &tree.join("usr/share/doc/stead").join(document), mode)?;
     }
     place(&source.join("packaging/copyright"), &tree.join("usr/share/doc/stead/copyright"), 0o644)?;
     for directory in output(Command::new("find").arg(tree).args(["-type", "d"]))?.lines() {
@@ -218,6 +232,7 @@ esac
                 line.starts_with("drwxr-xr-x")
                     || line.starts_with("-rw-r--r--")
                     || line.contains("usr/bin/stead")
+                    || line.contains("dhcp.sh")
             );
         }
     }

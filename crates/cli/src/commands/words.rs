@@ -50,10 +50,40 @@ pub(crate) fn completion(shell: Shell) -> Result<(), Failure> {
     raw(&String::from_utf8_lossy(&script)).map_err(Failure::from)
 }
 
-/// A manual page for each command.
+/// A manual page for each command that people see.
 pub(crate) fn manual(dir: &Path) -> Result<(), Failure> {
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    clap_mangen::generate_to(Cli::command(), dir)
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
+    pages(&command, dir)
         .with_context(|| format!("cannot write manual pages to {}", dir.display()))
         .map_err(Failure::from)
+}
+
+fn pages(command: &clap::Command, dir: &Path) -> std::io::Result<()> {
+    let below = command.get_subcommands().filter(|command| !command.is_hide_set());
+    below.into_iter().try_for_each(|command| pages(command, dir))?;
+    // Else the foot of a page says `enter`, and nothing of whose it is.
+    let page = clap_mangen::Man::new(command.clone()).source(concat!("stead ", env!("CARGO_PKG_VERSION")));
+    page.manual("stead").generate_to(dir).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_a_page_for_each_command_that_people_see() {
+        let directory = tempfile::tempdir().unwrap();
+        manual(directory.path()).unwrap();
+        let names = std::fs::read_dir(directory.path()).unwrap();
+        let names: Vec<String> =
+            names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        for name in ["stead.1", "stead-up.1", "stead-network.1", "stead-network-enter.1"] {
+            assert!(names.iter().any(|found| found == name), "{name} is not in {names:?}");
+        }
+        assert!(!names.iter().any(|name| name.contains("__") || name.contains("man")), "{names:?}");
+        let page = std::fs::read_to_string(directory.path().join("stead-network-enter.1")).unwrap();
+        assert!(page.contains("stead-network-enter 1"), "{page}");
+    }
 }
