@@ -40,58 +40,73 @@ fn the_engine_s_table_reads_as_nft_prints_it() {
     check(
         &engine_table(),
         expect![[r#"
-        table inet stead {
-        	set joins {
-        		type ifname . ifname
-        	}
+            table inet stead {
+            	set joins {
+            		type ifname . ifname
+            	}
 
-        	set nat {
-        		type ifname
-        	}
+            	set nat {
+            		type ifname
+            	}
 
-        	set served {
-        		type ifname
-        	}
+            	set served {
+            		type ifname
+            	}
 
-        	chain proxy {
-        		type filter hook prerouting priority mangle; policy accept;
-        		socket transparent 1 meta mark set 0x00000001 accept
-        	}
+            	set gateways4 {
+            		type ifname . ipv4_addr
+            	}
 
-        	chain input {
-        		type filter hook input priority filter; policy drop;
-        		ct state established,related accept
-        		ct state invalid drop
-        		iifname "lo" accept
-        		iifname @served goto services
-        		iifname "uplink" meta l4proto icmp accept
-        		iifname "uplink" meta l4proto ipv6-icmp accept
-        	}
+            	set gateways6 {
+            		type ifname . ipv6_addr
+            	}
 
-        	chain services {
-        		udp dport 67 accept
-        		udp dport 547 accept
-        		udp dport 53 accept
-        		udp dport 69 accept
-        		tcp dport 53 accept
-        		meta l4proto icmp accept
-        		meta l4proto ipv6-icmp accept
-        	}
+            	chain proxy {
+            		type filter hook prerouting priority mangle; policy accept;
+            		socket transparent 1 meta mark set 0x00000001 accept
+            	}
 
-        	chain forward {
-        		type filter hook forward priority filter; policy drop;
-        		ct state established,related accept
-        		ct state invalid drop
-        		iifname . oifname @joins accept
-        		iifname @nat oifname "uplink" accept
-        	}
+            	chain input {
+            		type filter hook input priority filter; policy drop;
+            		ct state established,related accept
+            		ct state invalid drop
+            		iifname "lo" accept
+            		iifname @served goto services
+            		iifname "uplink" meta l4proto icmp accept
+            		iifname "uplink" meta l4proto ipv6-icmp accept
+            	}
 
-        	chain outward {
-        		type nat hook postrouting priority srcnat; policy accept;
-        		oifname "uplink" masquerade
-        	}
-        }
-    "#]],
+            	chain services {
+            		udp dport 67 accept
+            		udp dport 547 accept
+            		iifname . ip daddr @gateways4 goto gateway
+            		iifname . ip6 daddr @gateways6 goto gateway
+            		ip6 daddr fe80::/64 meta l4proto ipv6-icmp accept
+            		ip6 daddr ff00::/8 meta l4proto ipv6-icmp accept
+            	}
+
+            	chain gateway {
+            		udp dport 53 accept
+            		udp dport 69 accept
+            		tcp dport 53 accept
+            		meta l4proto icmp accept
+            		meta l4proto ipv6-icmp accept
+            	}
+
+            	chain forward {
+            		type filter hook forward priority filter; policy drop;
+            		ct state established,related accept
+            		ct state invalid drop
+            		iifname . oifname @joins accept
+            		iifname @nat oifname "uplink" accept
+            	}
+
+            	chain outward {
+            		type nat hook postrouting priority srcnat; policy accept;
+            		oifname "uplink" masquerade
+            	}
+            }
+        "#]],
     );
 }
 
@@ -293,6 +308,8 @@ fn elements_of_networks_and_nics_are_added_read_back_and_removed() {
         mac: mac("02:00:00:00:00:01"),
         nat: true,
         served: true,
+        gateway: Some("10.1.0.1".parse().unwrap()),
+        gateway6: Some("fd00::1".parse().unwrap()),
         joins: vec![name("br1")],
     };
     let guard = NicGuard::Addresses(

@@ -48,6 +48,8 @@ impl Engine {
             mac: link.mac.unwrap(),
             nat,
             served: true,
+            gateway: Some([10, n, 0, 1].into()),
+            gateway6: Some(format!("fd00:{n}::1").parse().unwrap()),
             joins: joins.iter().map(|other| name(&format!("br{other}"))).collect(),
         };
         let address = |text: String| RouteRequest::AddAddress(name(&bridge), text.parse().unwrap());
@@ -360,13 +362,20 @@ fn machines_reach_only_what_we_serve() {
     }
     assert!(!here("10.1.0.1:5353"));
     assert!(eventually(|| here("10.1.0.1:53")));
+    // Our addresses on other networks are none of its business, not even whether they are there.
+    engine.network(2, false, &[]);
+    for other in ["10.2.0.1", "fd00:2::1"] {
+        assert!(!a.netns.reaches(other), "{other}");
+    }
+    assert!(!here("10.2.0.1:53"));
+    assert!(a.netns.reaches("fd00:1::1"));
 }
 
 /// Connects to a machine from an address that is not of this computer.
 fn connect_as(client: SocketAddr, server: SocketAddr) -> bool {
     let family = if client.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
-    transparent(socket.as_fd(), client.is_ipv6());
+    transparent(socket.as_fd(), client.is_ipv4());
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(Duration::from_secs(3))).unwrap();
     net::bind(&socket, &client).unwrap();
     net::connect(&socket, &server).is_ok()

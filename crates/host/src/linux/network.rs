@@ -157,6 +157,8 @@ fn element(state: &NetworkState, joins: Vec<LinkName>) -> NetworkRules {
         mac: state.mac,
         nat: state.reach == Reach::Nat,
         served: state.service.is_some(),
+        gateway: state.gateway.map(|net| net.addr()),
+        gateway6: state.gateway6.map(|net| net.addr()),
         joins,
     }
 }

@@ -41,6 +41,10 @@ pub struct NetworkRules {
     pub nat: bool,
     /// Whether we serve DHCP, DNS and TFTP there.
     pub served: bool,
+    /// Our address there.
+    pub gateway: Option<Ipv4Addr>,
+    /// Our address there.
+    pub gateway6: Option<Ipv6Addr>,
     /// The bridges of the networks that it is joined to.
     pub joins: Vec<LinkName>,
 }
@@ -74,8 +78,17 @@ pub fn engine_table() -> Table {
             set("joins", &[KeyType::Ifname, KeyType::Ifname]),
             set("nat", &[KeyType::Ifname]),
             set("served", &[KeyType::Ifname]),
+            set("gateways4", &[KeyType::Ifname, KeyType::Ipv4Addr]),
+            set("gateways6", &[KeyType::Ifname, KeyType::Ipv6Addr]),
         ],
-        chains: vec![proxy_chain(), input_chain(), served_chain(), forward_chain(), masquerade_chain()],
+        chains: vec![
+            proxy_chain(),
+            input_chain(),
+            served_chain(),
+            gateway_chain(),
+            forward_chain(),
+            masquerade_chain(),
+        ],
     }
 }
 
@@ -109,13 +122,26 @@ fn input_chain() -> Chain {
     )
 }
 
+/// Addresses are given out by broadcast and multicast; all else is at our address on the machine's own network.
+/// Our others answer nothing there, or a machine could find out which networks there are.
 fn served_chain() -> Chain {
-    let udp = [67, 547, 53, 69].map(|port| vec![is(Field::UdpDport, Value::Port(port)), Expr::Accept]);
-    let mut rules = udp.to_vec();
+    let at_own = |field, set| vec![Expr::In(vec![Field::Iifname, field], set), Expr::Goto("gateway".into())];
+    let neighbours = |net| vec![is(Field::Ip6Daddr, Value::V6Net(net)), l4(Protocol::Icmpv6), Expr::Accept];
+    let mut rules: Vec<Rule> =
+        [67, 547].map(|port| vec![is(Field::UdpDport, Value::Port(port)), Expr::Accept]).into();
+    rules.push(at_own(Field::IpDaddr, "gateways4"));
+    rules.push(at_own(Field::Ip6Daddr, "gateways6"));
+    rules.extend([LINK_LOCAL, MULTICAST].map(neighbours));
+    plain("services", rules)
+}
+
+fn gateway_chain() -> Chain {
+    let udp = [53, 69].map(|port| vec![is(Field::UdpDport, Value::Port(port)), Expr::Accept]);
+    let mut rules: Vec<Rule> = udp.into();
     rules.push(vec![is(Field::TcpDport, Value::Port(53)), Expr::Accept]);
     rules.push(vec![l4(Protocol::Icmp), Expr::Accept]);
     rules.push(vec![l4(Protocol::Icmpv6), Expr::Accept]);
-    plain("services", rules)
+    plain("gateway", rules)
 }
 
 fn forward_chain() -> Chain {
@@ -281,6 +307,9 @@ fn nd_chain() -> Chain {
 /// Where link-local addresses really are (RFC 4291, 2.5.6).
 const LINK_LOCAL: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 64);
 
+/// All groups of IPv6.
+const MULTICAST: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8);
+
 /// The elements for a network, to add or to remove. Joins are both ways, and with itself: a machine that
 /// reaches itself by its published port is routed back where it came from, and where the computer sends
 /// bridged packets through the forward hook (`bridge-nf-call-iptables`), neighbours are.
@@ -293,7 +322,12 @@ pub fn network_elements(network: &NetworkRules) -> Vec<Elements> {
     }
     let only_if = |wanted| if wanted { vec![vec![bridge()]] } else { Vec::new() };
     let taken = vec![vec![Value::V6(link_local(network.mac))]];
+    let at = |address| vec![bridge(), address];
+    let gateways4 = network.gateway.into_iter().map(Value::V4).map(at).collect();
+    let gateways6 = network.gateway6.into_iter().map(Value::V6).map(at).collect();
     present([
+        elements(Family::Inet, "gateways4", gateways4),
+        elements(Family::Inet, "gateways6", gateways6),
         elements(Family::Inet, "joins", joins),
         elements(Family::Inet, "nat", only_if(network.nat)),
         elements(Family::Inet, "served", only_if(network.served)),

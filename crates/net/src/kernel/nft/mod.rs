@@ -182,6 +182,10 @@ pub enum Field {
     IpSaddr,
     /// The sender's IPv6 address.
     Ip6Saddr,
+    /// The IPv4 address that it is sent to.
+    IpDaddr,
+    /// The IPv6 address that it is sent to.
+    Ip6Daddr,
     /// What the packet holds.
     L4Proto,
     /// UDP's source port.

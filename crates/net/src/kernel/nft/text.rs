@@ -145,6 +145,8 @@ impl Display for Field {
             Self::ArpSaddrIp => "arp saddr ip",
             Self::IpSaddr => "ip saddr",
             Self::Ip6Saddr => "ip6 saddr",
+            Self::IpDaddr => "ip daddr",
+            Self::Ip6Daddr => "ip6 daddr",
             Self::L4Proto => "meta l4proto",
             Self::UdpSport => "udp sport",
             Self::UdpDport => "udp dport",
