@@ -60,7 +60,7 @@ impl Home {
         let data = match (&environment.data_home, &environment.home) {
             (Some(data), _) => data.clone(),
             (None, Some(home)) => home.join(".local/share"),
-            (None, None) => bail!("neither STEAD_HOME, XDG_DATA_HOME nor HOME is set"),
+            (None, None) => bail!("neither STEAD_HOME, XDG_DATA_HOME nor HOME is set; hint: {OTHER_HOME}"),
         };
         let run = match &environment.runtime_dir {
             Some(run) => run.join("stead"),

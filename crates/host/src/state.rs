@@ -65,7 +65,11 @@ pub enum Entry {
 impl State {
     /// Opens the records, making them if there are none. `new_id` is the home's mark if it is new.
     pub fn open(path: &Path, new_id: &str) -> Result<Self> {
-        let doing = || format!("cannot open the records in {}", path.display());
+        let doing = || {
+            let hint =
+                "if they are damaged, `stead purge` takes everything away, and the next command starts anew";
+            format!("cannot open the records in {}; hint: {hint}", path.display())
+        };
         let mut connection = Connection::open(path).with_context(doing)?;
         connection.busy_timeout(BUSY_TIMEOUT).with_context(doing)?;
         connection.pragma_update(None, "journal_mode", "wal").with_context(doing)?;

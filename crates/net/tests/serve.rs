@@ -198,3 +198,15 @@ fn junk_from_one_machine_leaves_the_others_served() {
     assert_eq!(web.dig("+short web A"), "10.0.5.10\n");
     assert_eq!(web.dig6("+short +tcp web A"), "10.0.5.10\n");
 }
+
+#[test]
+fn silent_streams_of_one_machine_leave_dns_to_the_others() {
+    let lab = Lab::new(nowhere());
+    lab.set(&[network("lan", 5, &[(WEB, "web", 10)])]);
+    let bad = lab.client("lan", STRANGER);
+    bad.set_address("10.0.5.99/24", "fd00:5::99/64");
+    let web = lab.client("lan", WEB);
+    web.set_address("10.0.5.10/24", "fd00:5::a/64");
+    let _silent = bad.spawn_silent_streams(100);
+    assert_eq!(web.dig("+short +tcp web A"), "10.0.5.10\n");
+}

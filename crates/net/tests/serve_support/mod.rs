@@ -325,11 +325,32 @@ impl Client {
         self.run(&format!("dig +tries=1 +time=5 @{server} {question}"))
     }
 
+    /// A program that has this many streams to the DNS server and says nothing on them, until it is dropped.
+    #[track_caller]
+    pub(crate) fn spawn_silent_streams(&self, count: usize) -> Silent {
+        let open = "exec {fd}<>/dev/tcp/10.0.5.1/53";
+        let line = format!("exec bash -c 'for ((i = 0; i < {count}; i++)); do {open}; done; echo; read -r'");
+        let mut command = self.command(&line);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut ready = [0];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut ready).unwrap();
+        Silent(child)
+    }
+
     pub(crate) fn spawn_dig(&self, question: &str) -> Child {
         self.command(&format!("dig +tries=1 +time=5 @10.0.5.1 {question}"))
             .stdout(Stdio::piped())
             .spawn()
             .unwrap()
+    }
+}
+
+pub(crate) struct Silent(Child);
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
     }
 }
 

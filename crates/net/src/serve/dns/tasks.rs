@@ -1,8 +1,9 @@
 //! The loops of DNS: datagrams and streams.
 
-use std::net::SocketAddr;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -15,6 +16,7 @@ use super::reply::Reply;
 use super::resolver::Resolver;
 use super::{Decision, Question, Transport, decide, relay};
 use crate::serve::socket::Link;
+use crate::serve::store::lock;
 use crate::serve::tasks::{BATCH, Wish, current, ended, tolerate};
 
 /// A question is far shorter.
@@ -23,11 +25,16 @@ const QUESTION_MAX_BYTES: usize = 2048;
 const STREAM_IDLE: Duration = Duration::from_secs(10);
 /// Streams at once on one address.
 const STREAMS_MAX: usize = 64;
+/// Of these, those of one client: who opens them and says nothing leaves room for the others.
+const STREAMS_OF_ONE_MAX: usize = 8;
+/// Questions of one client by datagram that wait for another resolver: a quarter of what it is asked at once.
+const WAITING_OF_ONE_MAX: usize = 64;
 /// After an error of `accept`, such as no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 pub(crate) async fn udp(fd: OwnedFd, link: Link, mut wish: Wish, resolver: Arc<Resolver>) -> Result<()> {
     let socket = Arc::new(UdpSocket::from_std(fd.into())?);
+    let shares = Shares::default();
     let mut buffer = [0; QUESTION_MAX_BYTES];
     loop {
         tokio::select! {
@@ -50,11 +57,15 @@ pub(crate) async fn udp(fd: OwnedFd, link: Link, mut wish: Wish, resolver: Arc<R
                 Decision::Answer(answer) => Some(answer),
                 Decision::Forward(question) => match resolver.known(&question) {
                     Some((reply, age_s)) => relay(packet, Transport::Udp, &reply, age_s),
-                    None => {
-                        let asker = Asker { socket: Arc::clone(&socket), from, packet: packet.into() };
-                        tokio::spawn(asker.wait(Arc::clone(&resolver), question));
-                        continue;
-                    }
+                    None => match shares.take(from.ip(), WAITING_OF_ONE_MAX) {
+                        Some(share) => {
+                            let socket = Arc::clone(&socket);
+                            let asker = Asker { socket, from, packet: packet.into(), _share: share };
+                            tokio::spawn(asker.wait(Arc::clone(&resolver), question));
+                            continue;
+                        }
+                        None => relay(packet, Transport::Udp, &Reply::failed(), 0),
+                    },
                 },
             };
             // What does not fit into the socket's queue is lost, as datagrams are; the client asks again.
@@ -71,6 +82,40 @@ struct Asker {
     socket: Arc<UdpSocket>,
     from: SocketAddr,
     packet: Box<[u8]>,
+    _share: Share,
+}
+
+/// How much of what all clients share each has in use.
+#[derive(Clone, Default)]
+struct Shares(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// One client's use of one thing, given back when dropped.
+struct Share {
+    shares: Shares,
+    client: IpAddr,
+}
+
+impl Shares {
+    /// One more for `client`, if it has fewer than `limit`.
+    fn take(&self, client: IpAddr, limit: usize) -> Option<Share> {
+        let mut used = lock(&self.0);
+        let count = used.get(&client).copied().unwrap_or(0);
+        if count >= limit {
+            return None;
+        }
+        used.insert(client, count + 1);
+        Some(Share { shares: self.clone(), client })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut used = lock(&self.shares.0);
+        match used.get_mut(&self.client) {
+            Some(count) if *count > 1 => *count -= 1,
+            Some(_) | None => drop(used.remove(&self.client)),
+        }
+    }
 }
 
 impl Asker {
@@ -86,12 +131,21 @@ impl Asker {
 pub(crate) async fn tcp(fd: OwnedFd, link: Link, mut wish: Wish, resolver: Arc<Resolver>) -> Result<()> {
     let listener = TcpListener::from_std(fd.into())?;
     let mut streams = JoinSet::new();
+    let shares = Shares::default();
     loop {
         tokio::select! {
             () = ended(&mut wish) => return Ok(()),
             Some(_) = streams.join_next() => {}
             accepted = listener.accept(), if streams.len() < STREAMS_MAX => match accepted {
-                Ok((stream, _)) => drop(streams.spawn(serve(stream, wish.clone(), Arc::clone(&resolver)))),
+                Ok((stream, client)) => {
+                    // One too many is closed; its client can ask again on those that it has.
+                    let Some(share) = shares.take(client.ip(), STREAMS_OF_ONE_MAX) else { continue };
+                    let served = serve(stream, wish.clone(), Arc::clone(&resolver));
+                    streams.spawn(async move {
+                        let _share = share;
+                        served.await
+                    });
+                }
                 Err(error) => {
                     tolerate(&listener, &link, &error)?;
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -128,4 +182,19 @@ async fn read(stream: &mut TcpStream) -> Result<Vec<u8>> {
     let mut packet = vec![0; usize::from(stream.read_u16().await?)];
     stream.read_exact(&mut packet).await?;
     Ok(packet)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_has_its_share_and_gives_it_back() {
+        let (shares, a, b) = (Shares::default(), IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let taken = [shares.take(a, 2), shares.take(a, 2), shares.take(a, 2), shares.take(b, 2)];
+        assert_eq!(taken.each_ref().map(Option::is_some), [true, true, false, true]);
+        drop(taken);
+        assert!(shares.take(a, 1).is_some());
+        assert!(lock(&shares.0).is_empty());
+    }
 }
