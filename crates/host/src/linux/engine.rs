@@ -18,7 +18,7 @@ use stead_net::anchor;
 use stead_net::kernel::nft::{Family, NftRequest, NftSocket};
 use stead_net::kernel::rules::{self, HostUplink};
 use stead_net::kernel::{
-    Hop, LinkChange, LinkKind, NewLink, Peer, Port, PortFlags, Route, RouteRequest, RouteSocket, Rule,
+    Hop, Link, LinkChange, LinkKind, NewLink, Peer, Port, PortFlags, Route, RouteRequest, RouteSocket, Rule,
     RuleFamily, Veth, has_ipv6,
 };
 use stead_net::process::ProcessId;
@@ -26,7 +26,7 @@ use stead_net::uplink::{self, Pasta, Target};
 
 use super::LinuxHost;
 use super::inside::{Inside, label};
-use super::mark::Mark;
+use super::mark::{Before, Mark};
 use super::network::tolerate;
 use super::nic::default_route;
 use crate::home::{Home, remove_if_there, write_whole};
@@ -280,8 +280,7 @@ fn remove_host_uplink(home: &str) -> Result<()> {
 /// by the nic itself, which then is in the engine's namespace.
 pub(super) fn bridge_to_host(inside: &mut Inside, id: &NetworkId, state: &NetworkState) -> Result<()> {
     let Reach::Bridged(real) = &state.reach else { return Ok(()) };
-    let mark = Mark::Bridged(id.clone(), real.clone()).to_string();
-    if inside.route.own_links()?.iter().any(|link| link.alias == mark) {
+    if inside.route.own_links()?.iter().any(|link| is_port_to(link, real)) {
         return Ok(());
     }
     let outside = RouteSocket::open()?;
@@ -289,6 +288,8 @@ pub(super) fn bridge_to_host(inside: &mut Inside, id: &NetworkId, state: &Networ
     let Some(link) = links.iter().find(|link| link.name == *real) else {
         bail!("there is no link `{real}` any more");
     };
+    let before = if link.up { Before::Up } else { Before::Down };
+    let mark = Mark::Bridged(id.clone(), real.clone(), before).to_string();
     let engine = fs::File::open(format!("/proc/{}/ns/net", inside.anchor.process().pid))
         .context("cannot open the engine's namespace")?;
     let port = |name: &LinkName| {
@@ -325,8 +326,7 @@ pub(super) fn bridge_to_host(inside: &mut Inside, id: &NetworkId, state: &Networ
 pub(super) fn unbridge_from_host(inside: &mut Inside, state: &NetworkState) -> Result<()> {
     let Reach::Bridged(real) = &state.reach else { return Ok(()) };
     let ours = inside.route.own_links()?;
-    let is_port = |alias: &str| matches!(Mark::parse(alias), Some(Mark::Bridged(_, link)) if link == *real);
-    let Some(port) = ours.into_iter().find(|link| is_port(&link.alias)) else { return Ok(()) };
+    let Some(port) = ours.into_iter().find(|link| is_port_to(link, real)) else { return Ok(()) };
     if port.kind == LinkKind::Veth && port.name != *real {
         return inside.route.delete_links(&[port.name]);
     }
@@ -340,5 +340,17 @@ pub(super) fn unbridge_from_host(inside: &mut Inside, state: &NetworkState) -> R
     inside
         .route
         .run(&[RouteRequest::ChangeLink(real.clone(), back)])
-        .with_context(|| format!("cannot give `{real}` back"))
+        .with_context(|| format!("cannot give `{real}` back"))?;
+    if matches!(Mark::parse(&port.alias), Some(Mark::Bridged(_, _, Before::Up))) {
+        // The kernel takes a link down on its way between namespaces.
+        let up = LinkChange { up: Some(true), ..LinkChange::default() };
+        let request = RouteRequest::ChangeLink(real.clone(), up);
+        RouteSocket::open()?.run(&[request]).with_context(|| format!("cannot switch `{real}` on again"))?;
+    }
+    Ok(())
+}
+
+/// Whether a link of ours connects a bridge with this link of the computer.
+fn is_port_to(link: &Link, real: &LinkName) -> bool {
+    matches!(Mark::parse(&link.alias), Some(Mark::Bridged(_, other, _)) if other == *real)
 }

@@ -14,12 +14,19 @@ use stead_net::kernel::ALIAS_PREFIX;
 pub(super) enum Mark {
     /// The bridge of a network.
     Network(NetworkId),
-    /// The bridge's port to a link of the computer.
-    Bridged(NetworkId, LinkName),
+    /// The bridge's port to a link of the computer, and how that link was before.
+    Bridged(NetworkId, LinkName, Before),
     /// A nic's end on the bridge.
     Nic(NicMark),
     /// The host's end of the engine's way out, by the home's mark.
     Uplink(String),
+}
+
+/// How a link of the computer was before we took it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Before {
+    Up,
+    Down,
 }
 
 /// A nic, as its link says it.
@@ -35,7 +42,8 @@ impl fmt::Display for Mark {
         f.write_str(ALIAS_PREFIX)?;
         match self {
             Self::Network(id) => write!(f, "network {id}"),
-            Self::Bridged(id, link) => write!(f, "bridged {id} {link}"),
+            Self::Bridged(id, link, Before::Up) => write!(f, "bridged {id} {link} up"),
+            Self::Bridged(id, link, Before::Down) => write!(f, "bridged {id} {link} down"),
             Self::Uplink(home) => write!(f, "uplink {home}"),
             Self::Nic(nic) => {
                 write!(f, "nic {} ", nic.id)?;
@@ -58,7 +66,15 @@ impl Mark {
         let id = words.next()?;
         let mark = match kind {
             "network" => Self::Network(id.parse().ok()?),
-            "bridged" => Self::Bridged(id.parse().ok()?, words.next()?.parse().ok()?),
+            "bridged" => {
+                let link = words.next()?.parse().ok()?;
+                let before = match words.next()? {
+                    "up" => Before::Up,
+                    "down" => Before::Down,
+                    _ => return None,
+                };
+                Self::Bridged(id.parse().ok()?, link, before)
+            }
             "uplink" => Self::Uplink(id.to_owned()),
             "nic" => {
                 let end = match (words.next()?, words.next()?) {
@@ -94,7 +110,8 @@ mod tests {
     #[test]
     fn marks_read_back() {
         check("stead:network lan.shop");
-        check("stead:bridged lan.shop eth1");
+        check("stead:bridged lan.shop eth1 up");
+        check("stead:bridged lan.shop eth1 down");
         check("stead:uplink ab12");
         check("stead:nic web/lan.shop veth eth0 02:00:00:00:00:01 10.0.5.2 fd00::2");
         check("stead:nic web/lan.shop tap 1000 02:00:00:00:00:01");
@@ -109,6 +126,7 @@ mod tests {
             "stead:network",
             "stead:network lan",
             "stead:nic web/lan.shop",
+            "stead:bridged lan.shop eth1",
             "stead:network lan.shop x",
         ] {
             assert_eq!(Mark::parse(text), None, "{text}");

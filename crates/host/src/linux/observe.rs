@@ -166,7 +166,7 @@ fn networks(
         .collect();
     let bridged = |id: &NetworkId| {
         marked().find_map(|(_, mark)| match mark {
-            Mark::Bridged(of, real) if of == *id => Some(real),
+            Mark::Bridged(of, real, _) if of == *id => Some(real),
             _ => None,
         })
     };
