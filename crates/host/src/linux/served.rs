@@ -14,6 +14,9 @@ use stead_model::step::Step;
 use super::LinuxHost;
 use crate::switchboard::{self, Report, Request, load_served, mark, store_served};
 
+/// What to do about a port that cannot be opened, whyever.
+const PORT_HINT: &str = "mend that and run the command again, or publish another port";
+
 /// Changes what is served, and has it served.
 pub(super) fn edit(host: &LinuxHost, change: impl FnOnce(&mut Served)) -> Result<Report> {
     let before = load_served(&host.home);
@@ -64,8 +67,10 @@ pub(super) fn open_ports(host: &LinuxHost, steps: &[&Step]) -> Vec<Result<()>> {
         Step::PortAdd(bind, _) => report.ports.get(bind).and_then(|port| port.error.clone()),
         _ => None,
     };
-    let results: Vec<Result<()>> =
-        steps.iter().map(|step| failed(step).map_or(Ok(()), |why| Err(anyhow!(why)))).collect();
+    let results: Vec<Result<()>> = steps
+        .iter()
+        .map(|step| failed(step).map_or(Ok(()), |why| Err(anyhow!("{why}; hint: {PORT_HINT}"))))
+        .collect();
     // A port that could not be opened is not published: it must not open by itself later.
     let closed = results.iter().any(Result::is_err).then(|| {
         edit(host, |served| {
