@@ -1,0 +1,291 @@
+//! The commands themselves: what they print, in both forms, and how they end (docs/exit-codes.md).
+
+use std::fs;
+use std::process::Stdio;
+
+use expect_test::expect;
+
+use crate::support::{Place, Role, World, role, stead};
+
+const SHOP: &str = "
+networks: { lan: { subnet: 10.0.5.0/24, subnet6: 'fd00:5::/64', reach: isolated } }
+machines:
+  web: { kind: container, driver: external, networks: { lan: { aliases: [www] } }, ports: ['8080:80'] }
+volumes: [data]
+";
+
+/// The bridge's MAC is the home's own.
+fn without_bridge(text: &str) -> String {
+    text.lines().filter(|line| !line.starts_with("bridge ")).map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn networks_are_made_joined_and_removed_by_command() {
+    let world = World::offline();
+    let stead = |line: &str| world.stead(line);
+    stead(
+        "network create lan --subnet 10.1.2.0/24 --subnet6 fd00:1::/64 --reach isolated --addressing static",
+    )
+    .ok();
+    stead("network create lan").code(2).says("there is a network `lan` already");
+    stead("network connect lan web --alias www --address 10.1.2.9").ok();
+    stead("network connect lan db").ok();
+    stead("network connect lan db").code(2).says("already");
+    stead("network connect nowhere db").code(2).says("nowhere");
+    expect![[r#"
+        NETWORK      SUBNET       SUBNET6      REACH     NICS  BRIDGE
+        lan.default  10.1.2.0/24  fd00:1::/64  isolated  2     stb-lan-nmhxd
+    "#]]
+    .assert_eq(&stead("network ls").ok());
+    expect![[r#"
+        network   lan.default
+        subnet    10.1.2.0/24 (gateway 10.1.2.1)
+        subnet6   fd00:1::/64 (gateway fd00:1::1)
+        reach     isolated
+        uplink    none
+        joins     none
+        mtu       1500
+        domain    default.stead
+        strangers none
+
+        MACHINE  MAC                ADDRESSES            NAMES    LINK
+        db       02:be:e6:3f:36:94  10.1.2.2, fd00:1::2  db       stv-db-ia2cp
+        web      02:d7:3e:24:64:d6  10.1.2.9, fd00:1::9  web,www  stv-web-xxoer
+    "#]]
+    .assert_eq(&without_bridge(&stead("network inspect lan").ok()));
+    let rows = stead("network ls --format json").json();
+    assert_eq!(rows[0]["name"], "lan");
+    assert_eq!(rows[0]["nics"], 2);
+    let inspection = stead("network inspect lan --format json").json();
+    assert_eq!(inspection["machines"][1]["machine"], "web", "{inspection:#}");
+    assert_eq!(inspection["machines"][1]["addresses"][0], "10.1.2.9");
+    let pinged = stead("network enter -m db -- ping -c 1 -W 5 10.1.2.9").ok();
+    assert!(pinged.contains("1 received"), "{pinged}");
+    assert_eq!(stead("network enter -m db -- dig +short www @10.1.2.1").ok().trim(), "10.1.2.9");
+    // The program's own end is the command's, and what fails before it is 125.
+    stead("network enter -m db -- false").code(1);
+    world
+        .stead_at("home", world.path(), &["network", "enter", "-m", "db", "--", "sh", "-c", "exit 42"])
+        .code(42);
+    world
+        .stead_at("home", world.path(), &["network", "enter", "-m", "db", "--", "sh", "-c", "kill -9 $$"])
+        .code(137);
+    stead("network enter -m db -- /no/such/program").code(125);
+    stead("network enter -m nobody -- true").code(125).says("nobody");
+    stead("network inspect nowhere").code(2).says("hint: ");
+    stead("network disconnect lan nobody").code(2);
+    stead("network disconnect lan db").ok();
+    stead("network rm lan").code(2).says("web");
+    stead("network rm lan --force").ok();
+    stead("network rm lan").code(2);
+    assert_eq!(stead("network ls --format json").json(), serde_json::json!([]));
+    assert_eq!(stead("ps --all --format json").json(), serde_json::json!([]));
+    stead("network create x --subnet 10.1.2.3").code(2);
+    stead("network create x --reach sideways").code(2);
+    stead("network create X").code(2);
+}
+
+#[test]
+fn data_is_json_for_programs_and_nothing_for_a_reader_that_went() {
+    let world = World::offline();
+    let shop = world.project("shop", SHOP);
+    let plan = shop.stead("plan --format json").json();
+    let plan = plan.as_array().unwrap();
+    let texts: Vec<&str> = plan.iter().map(|line| line["text"].as_str().unwrap()).collect();
+    assert!(texts.contains(&"+ network lan.shop 10.0.5.0/24 fd00:5::/64 isolated"), "{texts:?}");
+    assert!(plan.iter().all(|line| line["loses_data"] == false && line["after"].is_array()));
+    shop.stead("up --format json").json();
+    assert_eq!(shop.stead("plan --format json").json(), serde_json::json!([]));
+    let rows = shop.stead("ps --format json").json();
+    assert_eq!(rows[0]["nics"][0]["address"], "10.0.5.2", "{rows:#}");
+    assert_eq!(rows[0]["ports"][0], "127.0.0.1:8080/tcp -> 80", "{rows:#}");
+    let rows = shop.stead("ls --format json").json();
+    assert_eq!((&rows[0]["name"], &rows[0]["volumes"]), (&"shop".into(), &1.into()), "{rows:#}");
+    let doctor = shop.stead("doctor --format json");
+    let checks: serde_json::Value = serde_json::from_str(&doctor.out).unwrap();
+    let missing = checks.as_array().unwrap().iter().any(|check| check["verdict"] == "missing");
+    assert_eq!(doctor.code, i32::from(missing), "{checks:#}");
+    for what in ["user namespaces", "/dev/net/tun", "pasta", "/dev/kvm", "control groups", "forwarding"] {
+        assert!(checks.as_array().unwrap().iter().any(|check| check["what"] == what), "{what}");
+    }
+    let text = shop.stead("doctor").out;
+    assert!(text.contains("NEEDED FOR"), "{text}");
+    assert!(shop.stead("version").ok().starts_with("stead "));
+    assert!(shop.stead("version --format json").json()["version"].is_string());
+    assert!(shop.stead("schema").json()["$schema"].is_string());
+    // A pipe that nobody reads.
+    for line in ["network ls", "plan", "ps --all", "schema", "doctor", "completion bash", "--help"] {
+        let words: Vec<&str> = line.split(' ').collect();
+        let mut command = world.stead_command("home", &shop.directory, &words);
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut child = command.stdout(writer).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let status = child.wait().unwrap();
+        let mut err = String::new();
+        std::io::Read::read_to_string(child.stderr.as_mut().unwrap(), &mut err).unwrap();
+        assert!(!err.contains("panicked"), "{line}: {err}");
+        assert!(status.success() || line == "doctor", "{line}: {status} {err}");
+    }
+}
+
+#[test]
+fn colour_is_for_terminals_that_want_it() {
+    let world = World::offline();
+    let shop = world.project("shop", SHOP);
+    // `script` gives the program a terminal.
+    let on_terminal = |setting: &str| {
+        let line = format!(
+            "cd {} && {setting} STEAD_HOME={} TERM=xterm script -qec '{} plan' /dev/null",
+            shop.directory.display(),
+            world.path().join("home").display(),
+            stead()
+        );
+        world.sh_said(Place::Person, &line).ok()
+    };
+    assert!(on_terminal("").contains("\x1b[32m+ engine\x1b[0m"));
+    assert!(!on_terminal("NO_COLOR=1").contains('\x1b'));
+    assert!(!shop.stead("plan").ok().contains('\x1b'));
+}
+
+#[test]
+fn a_wrong_file_is_told_whole_and_down_needs_none() {
+    let world = World::offline();
+    let shop = world.project("shop", SHOP);
+    shop.stead("up").ok();
+    shop.write("networks: { lan: { subnet: 10.0.5.0/33, colour: red } }\nmachines:\n  Web: { kind: ship }\n");
+    let said = shop.stead("plan").code(2);
+    expect![[r#"
+        stead.yaml:1:28: `10.0.5.0/33` is not `auto`, `off` or a network
+          1 | networks: { lan: { subnet: 10.0.5.0/33, colour: red } }
+            |                            ^^^^^^^^^^^
+          hint: a network is written like `10.0.5.0/24`
+
+        stead.yaml:1:41: there is no key `colour` here
+          1 | networks: { lan: { subnet: 10.0.5.0/33, colour: red } }
+            |                                         ^^^^^^
+          hint: there are subnet, subnet6, addressing, reach, mtu, joins, dhcp, boot
+
+        stead.yaml:3:3: `Web` is not a name: a name holds only `a-z`, `0-9` and `-`, not `W`
+          3 |   Web: { kind: ship }
+            |   ^^^
+          hint: write `web`
+
+        stead.yaml:3:16: `ship` is not `container` or `microvm` or `vm`
+          3 |   Web: { kind: ship }
+            |                ^^^^
+    "#]]
+    .assert_eq(&said.err);
+    assert_eq!(shop.stead("up").code(2).err, said.err);
+    let problems: serde_json::Value =
+        serde_json::from_str(&shop.stead("plan --format json").code(2).err).unwrap();
+    assert!(problems["problems"].as_array().is_some_and(|problems| problems.len() >= 4), "{problems:#}");
+    shop.stead("down").ok();
+    assert_eq!(world.stead("ps --all --format json").json(), serde_json::json!([]));
+    // By its name from anywhere, while it is there.
+    shop.write(SHOP);
+    shop.stead("up").ok();
+    world.stead("down shop").ok();
+    world.stead("down nobody").code(2).says("nobody");
+    // Other wrong requests.
+    world.stead("up").code(2).says("there is no stead.yaml");
+    world.stead("up -f nowhere.yaml").code(2);
+    world.stead("dance").code(2);
+    world.stead("plan --format xml").code(2);
+}
+
+#[test]
+fn volumes_outlive_down_and_go_only_with_consent() {
+    let world = World::offline();
+    let shop = world.project("shop", SHOP);
+    shop.stead("up").ok();
+    let version = shop.stead("version --format json").json();
+    let data = std::path::Path::new(version["state"].as_str().unwrap()).join("volumes/shop/data");
+    assert!(data.is_dir(), "no {}", data.display());
+    world.sh(Place::Person, &format!("echo precious > {}/thing", data.display()));
+    shop.stead("down").ok();
+    assert!(data.join("thing").exists(), "down lost data");
+    // Out of the file is not out of the world.
+    shop.write(&SHOP.replace("volumes: [data]", ""));
+    shop.stead("up").ok();
+    assert!(data.join("thing").exists(), "up lost data");
+    shop.stead("down --volumes").code(3).says("hint: ");
+    assert!(data.join("thing").exists(), "lost without consent");
+    shop.stead("down --volumes --yes").ok();
+    assert!(!data.exists(), "the volume is still there");
+}
+
+#[test]
+fn purge_asks_and_leaves_nothing() {
+    let world = World::offline();
+    assert_eq!(world.stead("purge").ok(), "nothing to do\n");
+    let shop = world.project("shop", SHOP);
+    shop.stead("up").ok();
+    world.stead("network create extra").ok();
+    shop.stead("purge").code(3).says("hint: say `--yes`");
+    assert!(shop.stead("ps").ok().contains("web.shop"), "purged without consent");
+    shop.stead("purge --yes").ok();
+    assert!(!world.path().join("home/state").exists());
+    assert!(!world.path().join("home/run").exists());
+    assert_eq!(shop.stead("ls --format json").json(), serde_json::json!([]));
+    // The rest is judged when the world ends: links, rules, processes, mounts, byte for byte.
+}
+
+#[test]
+fn completion_knows_the_names() {
+    let world = World::offline();
+    let shop = world.project("shop", SHOP);
+    let complete = |words: &[&str]| {
+        let mut all = vec!["--", "stead"];
+        all.extend(words);
+        let mut command = world.stead_command("home", &shop.directory, &all);
+        command.env("COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", words.len().to_string());
+        command
+            .env("_CLAP_IFS", "\n")
+            .env("_CLAP_COMPLETE_COMP_TYPE", "9")
+            .env("_CLAP_COMPLETE_SPACE", "true");
+        crate::support::said(command).ok()
+    };
+    assert_eq!(complete(&["down", "s"]), "", "there is nothing yet");
+    shop.stead("up").ok();
+    world.stead("network create extra --reach isolated").ok();
+    assert_eq!(complete(&["down", "s"]), "shop");
+    assert_eq!(complete(&["ps", "w"]), "web\nweb.shop");
+    assert_eq!(complete(&["network", "inspect", "la"]), "lan\nlan.shop");
+    assert_eq!(complete(&["network", "rm", ""]).lines().next(), Some("extra"));
+    assert!(complete(&["network", "enter", "-m", "web."]).contains("web.shop"));
+    assert!(complete(&["pl"]).contains("plan"));
+    // The registration script is one that bash takes.
+    let line = format!("{} completion bash | bash -n", stead());
+    world.sh(Place::Person, &line);
+}
+
+#[test]
+fn two_homes_do_not_see_each_other() {
+    let world = World::offline();
+    let text =
+        "networks: { lan: {} }\nmachines: { web: { kind: container, driver: external, networks: [lan] } }";
+    let (one, two) = (world.project_at("one", "lab", text), world.project_at("two", "lab", text));
+    one.stead("up").ok();
+    two.stead("up").ok();
+    assert_ne!(one.address("web", 0), two.address("web", 0));
+    one.stead("purge --yes").ok();
+    assert_eq!(one.stead("ls --format json").json(), serde_json::json!([]));
+    two.udhcpc("web", "eth0");
+    assert_eq!(two.stead("plan").ok(), "nothing to do\n");
+}
+
+#[test]
+fn the_file_is_found_upwards_named_or_by_the_environment() {
+    let world = World::offline();
+    let shop = world.project("shop", SHOP);
+    let below = shop.directory.join("a/b");
+    fs::create_dir_all(&below).unwrap();
+    let expected = shop.stead("plan").ok();
+    assert_eq!(world.stead_at("home", &below, &["plan"]).ok(), expected);
+    let file = shop.directory.join("stead.yaml");
+    assert_eq!(world.stead_at("home", world.path(), &["plan", "-f", file.to_str().unwrap()]).ok(), expected);
+    let mut command = world.stead_command("home", world.path(), &["plan"]);
+    command.env("STEAD_FILE", &file);
+    assert_eq!(crate::support::said(command).ok(), expected);
+    let _ = (role(), Role::Root);
+}

@@ -1,0 +1,14 @@
+//! Whole scenarios by the real program, with real clients, each on a computer of its own.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(unreachable_pub, missing_docs)]
+
+mod addresses;
+mod changes;
+mod commands;
+mod guard;
+mod names;
+mod ports;
+mod reach;
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,156 @@
+//! Names: of machines, by every machine that is to find them; of the world, by way of the computer's resolver.
+
+use expect_test::expect;
+
+use crate::support::{Place, World};
+
+const SHOP: &str = "
+networks:
+  lan: { subnet: 10.0.5.0/24, subnet6: 'fd00:5::/64', addressing: static, joins: [back] }
+  back: { subnet: 10.0.8.0/24, subnet6: 'fd00:8::/64', addressing: static, reach: isolated }
+  far: { subnet: 10.0.9.0/24, subnet6: 'fd00:9::/64', addressing: static, reach: isolated }
+defaults: { kind: container, driver: external }
+machines:
+  web: { networks: { lan: { aliases: [www, shop-front] } } }
+  db: { networks: [back] }
+  vault: { networks: [far] }
+";
+
+#[test]
+fn machines_find_each_other_by_every_name_and_nobody_elses() {
+    let world = World::offline();
+    let shop = world.project("shop", SHOP);
+    shop.stead("up").ok();
+    let ask = |machine: &str, question: &str, server: &str| {
+        let said =
+            shop.on(machine, &format!("dig +noall +answer +comments +tries=2 +time=2 {question} @{server}"));
+        let out = said.ok();
+        let status = out.split("status: ").nth(1).unwrap_or("").split(',').next().unwrap_or("").to_owned();
+        let answers = out.lines().filter(|line| !line.starts_with(';') && !line.trim().is_empty());
+        let answers: Vec<&str> = answers.filter_map(|line| line.split_whitespace().nth(4)).collect();
+        format!("{question}: {status} {}\n", answers.join(" "))
+    };
+    let questions = [
+        "web A",
+        "web AAAA",
+        "web.shop A",
+        "web.shop.stead A",
+        "WEB.Shop.Stead AAAA",
+        "www A",
+        "shop-front.shop AAAA",
+        "-x 10.0.5.2",
+        "-x fd00:5::2",
+        "gateway A",
+        "nobody A",
+        "nobody.shop.stead A",
+        "web TXT",
+        "+tcp web.shop A",
+        "db A",
+        "db.shop.stead AAAA",
+        "-x 10.0.8.2",
+        "vault A",
+        "vault.shop.stead A",
+        "-x 10.0.9.2",
+    ];
+    let answers: String = questions.iter().map(|question| ask("web", question, "10.0.5.1")).collect();
+    expect![[r#"
+        web A: NOERROR 10.0.5.2
+        web AAAA: NOERROR fd00:5::2
+        web.shop A: NOERROR 10.0.5.2
+        web.shop.stead A: NOERROR 10.0.5.2
+        WEB.Shop.Stead AAAA: NOERROR fd00:5::2
+        www A: NOERROR 10.0.5.2
+        shop-front.shop AAAA: NOERROR fd00:5::2
+        -x 10.0.5.2: NOERROR web.shop.stead.
+        -x fd00:5::2: NOERROR web.shop.stead.
+        gateway A: NOERROR 10.0.5.1
+        nobody A: NXDOMAIN 
+        nobody.shop.stead A: NXDOMAIN 
+        web TXT: NOERROR 
+        +tcp web.shop A: NOERROR 10.0.5.2
+        db A: NOERROR 10.0.8.2
+        db.shop.stead AAAA: NOERROR fd00:8::2
+        -x 10.0.8.2: NOERROR db.shop.stead.
+        vault A: NXDOMAIN 
+        vault.shop.stead A: NXDOMAIN 
+        -x 10.0.9.2: SERVFAIL 
+    "#]]
+    .assert_eq(&answers);
+    // By IPv6 as well, and from the other network.
+    expect![[r#"
+        web A: NOERROR 10.0.5.2
+    "#]]
+    .assert_eq(&ask("db", "web A", "10.0.8.1"));
+    shop.until_on("db", "dig +short +tries=1 +time=1 web AAAA @fd00:8::1 | grep -q fd00:5::2");
+}
+
+#[test]
+fn what_is_joined_talks_and_what_is_not_does_not() {
+    let world = World::offline();
+    let shop = world.project("shop", SHOP);
+    shop.stead("up").ok();
+    shop.on("web", "ping -c 1 -W 5 10.0.8.2").ok();
+    shop.on("db", "ping -c 1 -W 5 10.0.5.2").ok();
+    shop.until_on("web", "ping -6 -c 1 -W 1 fd00:8::2");
+    for (from, to) in [("web", "10.0.9.2"), ("web", "fd00:9::2"), ("vault", "10.0.5.2"), ("db", "10.0.9.2")] {
+        let said = shop.on(from, &format!("ping -c 2 -i 0.2 -W 1 {to}"));
+        assert_ne!(said.code, 0, "{from} reaches {to}: {}", said.out);
+    }
+    // Nor another network's gateway.
+    assert_ne!(shop.on("vault", "ping -c 1 -W 1 10.0.5.1").code, 0);
+    assert_ne!(shop.on("vault", "dig +tries=1 +time=1 web @10.0.5.1").code, 0);
+}
+
+#[test]
+fn two_projects_with_the_same_names_do_not_meet() {
+    let world = World::offline();
+    let text = "
+        networks: { lan: {} }
+        defaults: { kind: container, driver: external }
+        machines: { web: { networks: [lan] }, db: { networks: [lan] } }";
+    let (one, two) = (world.project("one", text), world.project("two", text));
+    one.stead("up").ok();
+    two.stead("up").ok();
+    let (first, second) = (one.address("web", 0), two.address("web", 0));
+    assert_ne!(first.0, second.0);
+    assert_ne!(first.1, second.1);
+    for (project, own) in [(&one, &first), (&two, &second)] {
+        project.udhcpc("db", "eth0");
+        project.udhcpc("web", "eth0");
+        let server = project.on("db", "ip route show default | cut -d ' ' -f 3").ok();
+        let server = server.trim();
+        assert_eq!(project.on("db", &format!("dig +short web @{server}")).ok().trim(), own.0);
+        project.on("db", &format!("ping -c 1 -W 5 {}", own.0)).ok();
+    }
+    assert_ne!(one.on("db", &format!("ping -c 2 -i 0.2 -W 1 {}", second.0)).code, 0);
+    let rows = world.stead("ps --all").ok();
+    for name in ["db.one", "db.two", "web.one", "web.two"] {
+        assert!(rows.contains(name), "{rows}");
+    }
+    // One goes, the other stays.
+    one.stead("down").ok();
+    two.on("db", &format!("ping -c 1 -W 5 {}", second.0)).ok();
+    assert_eq!(one.stead("plan --down").ok(), "nothing to do\n");
+}
+
+#[test]
+fn other_names_are_asked_of_the_computers_resolver() {
+    let world = World::online();
+    let shop = world.project("shop", SHOP);
+    shop.stead("up").ok();
+    let ask =
+        |question: &str| shop.on("web", &format!("dig +short +tries=3 +time=5 {question} @10.0.5.1")).ok();
+    assert_eq!(ask("web.outside.test A").trim(), "203.0.113.1");
+    assert_eq!(ask("web.outside.test AAAA").trim(), "2001:db8:9::1");
+    assert_eq!(ask("+tcp web.outside.test A").trim(), "203.0.113.1");
+    assert!(ask("big.outside.test TXT").contains("0123456789"));
+    assert_eq!(ask("nobody.outside.test A"), "");
+    // An isolated network has names of its own, and no way out by DNS either.
+    let said = shop.on("vault", "dig +short +tries=1 +time=3 web.outside.test A @10.0.9.1").out;
+    assert_eq!(said.trim(), "", "the isolated network resolves the world");
+    // The computer moves to another resolver while the networks stand.
+    let resolv = world.path().join("resolv.conf");
+    std::fs::write(&resolv, "nameserver 192.0.2.99\nnameserver 2001:db8::1\n").unwrap();
+    shop.until_on("web", "dig +short +tries=1 +time=3 web.outside.test A @10.0.5.1 | grep -q 203.0.113.1");
+    world.sh(Place::Computer, "true");
+}

@@ -1,0 +1,167 @@
+//! What lies beyond a network: the world by NAT, nothing, or the real network behind a link.
+
+use crate::support::{self, Place, Project, Role, World, role};
+
+const LAB: &str = "
+networks:
+  lan: { subnet: 10.0.5.0/24, subnet6: 'fd00:5::/64', addressing: static }
+  cell: { subnet: 10.0.6.0/24, subnet6: 'fd00:6::/64', addressing: static, reach: isolated }
+defaults: { kind: container, driver: external }
+machines: { web: { networks: [lan] }, prisoner: { networks: [cell] } }
+";
+
+#[track_caller]
+fn reaches_out(lab: &Project<'_>) {
+    let hello = "hello from here\n";
+    assert_eq!(lab.on("web", "curl -s -m 10 http://203.0.113.1/").ok(), hello);
+    lab.until_on("web", "ip -6 address show dev eth0 scope global -tentative | grep -q fd00");
+    assert_eq!(lab.until_on("web", "curl -s -m 10 http://[2001:db8:9::1]/"), hello);
+}
+
+#[track_caller]
+fn uplink(lab: &Project<'_>) -> String {
+    let inspection = lab.stead("network inspect lan --format json").json();
+    inspection["uplink"].as_str().unwrap_or("none").split(' ').next().unwrap().to_owned()
+}
+
+const FORWARD: &str = "
+    echo 1 > /proc/sys/net/ipv4/ip_forward
+    echo 1 > /proc/sys/net/ipv6/conf/all/forwarding";
+
+#[test]
+fn with_forwarding_on_root_reaches_out_by_the_kernel_and_others_by_pasta() {
+    let mut world = World::online();
+    world.sh(Place::Computer, FORWARD);
+    world.settle();
+    let lab = world.project("lab", LAB);
+    lab.stead("up").ok();
+    reaches_out(&lab);
+    assert_eq!(uplink(&lab), if role() == Role::Root { "veth" } else { "pasta" });
+    // Outside sees the computer, not the lab.
+    let who = lab.on("web", "curl -s -m 10 http://203.0.113.1/cgi-bin/who").ok();
+    assert_eq!(support::who(&who), "192.0.2.2");
+    let who = lab.until_on("web", "curl -s -m 5 http://[2001:db8:9::1]/cgi-bin/who");
+    assert_eq!(support::who(&who), "2001:db8::2");
+    lab.on("web", "ping -c 1 -W 5 203.0.113.1").ok();
+    // The isolated network has no way out, by whatever route its machine sets.
+    let way = "ip route replace default via 10.0.6.1; ip -6 route replace default via fd00:6::1";
+    lab.on("prisoner", way).ok();
+    for url in ["203.0.113.1", "[2001:db8:9::1]", "192.0.2.2"] {
+        let said = lab.on("prisoner", &format!("curl -s -m 2 http://{url}/"));
+        assert!([7, 28].contains(&said.code), "the prisoner reached {url}: {said:?}");
+    }
+    // Nor does anybody outside have a way in.
+    let way = "ip route add 10.0.5.0/24 via 192.0.2.2; ip route add 10.0.6.0/24 via 192.0.2.2";
+    world.sh(Place::Outside, way);
+    assert_ne!(world.sh_said(Place::Outside, "ping -c 2 -i 0.2 -W 1 10.0.6.2").code, 0);
+    assert_ne!(world.sh_said(Place::Outside, "ping -c 2 -i 0.2 -W 1 10.0.5.2").code, 0);
+}
+
+#[test]
+fn without_forwarding_everybody_reaches_out_by_pasta() {
+    let world = World::online();
+    let lab = world.project("lab", LAB);
+    lab.stead("up").ok();
+    reaches_out(&lab);
+    assert_eq!(uplink(&lab), "pasta");
+    let switches = "cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding";
+    assert_eq!(world.sh(Place::Computer, switches), "0\n0\n", "the computer's own switches were touched");
+}
+
+#[test]
+fn a_firewall_that_drops_what_is_forwarded_does_no_harm() {
+    let mut world = World::online();
+    world.sh(Place::Computer, FORWARD);
+    // As Docker leaves it.
+    let docker = "nft 'add table ip filter
+        add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }
+        add chain ip filter DOCKER-USER
+        add rule ip filter FORWARD jump DOCKER-USER
+        add table ip6 filter
+        add chain ip6 filter FORWARD { type filter hook forward priority 0; policy drop; }'";
+    world.sh(Place::Computer, docker);
+    world.settle();
+    let lab = world.project("lab", LAB);
+    lab.stead("up").ok();
+    reaches_out(&lab);
+}
+
+#[test]
+fn a_computer_that_is_offline_has_its_networks_and_learns_of_the_way_out() {
+    let world = World::online();
+    world.sh(Place::Computer, "ip link set eth0 down");
+    let lab = world.project("lab", LAB);
+    lab.stead("up").ok();
+    lab.on("web", "ping -c 1 -W 5 10.0.5.1").ok();
+    world.sh(Place::Computer, "ip link set eth0 up; ip -6 address replace 2001:db8::2/64 dev eth0 nodad");
+    world.sh(
+        Place::Computer,
+        "ip route replace default via 192.0.2.1; ip -6 route replace default via 2001:db8::1",
+    );
+    lab.stead("up").ok();
+    reaches_out(&lab);
+}
+
+const BRIDGED: &str = "
+networks: { wire: { reach: { bridged: LINK } } }
+defaults: { kind: container, driver: external }
+machines: { web: { networks: [wire] } }
+";
+
+/// A real network behind a link of the computer: a DHCP server at its far end.
+fn real_network(world: &mut World, set_up: &str) -> crate::support::Running {
+    let add = format!("ip link add eth1 type veth peer name eth1 netns {}", world.outside_pid());
+    world.sh(Place::Computer, &add);
+    world.sh(Place::Computer, set_up);
+    world.sh(Place::Outside, "ip address add 198.51.100.1/24 dev eth1; ip link set eth1 up");
+    let line = "dnsmasq --no-daemon --port=0 --conf-file=/dev/null --interface=eth1 --leasefile-ro \
+        --dhcp-range=198.51.100.50,198.51.100.60 --no-ping";
+    world.settle();
+    world.spawn(Place::Outside, &line.split_whitespace().collect::<Vec<_>>())
+}
+
+#[test]
+fn a_bridged_network_is_the_real_network_by_an_idle_nic() {
+    let mut world = World::online();
+    let _server = real_network(&mut world, "ip link set eth1 up");
+    let lab = world.project("lab", &BRIDGED.replace("LINK", "eth1"));
+    if role() == Role::User {
+        lab.stead("up").code(2).says("networks.wire.reach").says("hint: ");
+        return;
+    }
+    lab.stead("up").ok();
+    let lease = lab.udhcpc("web", "eth0");
+    assert!(lease.contains("serverid=198.51.100.1"), "{lease}");
+    lab.on("web", "ping -c 1 -W 5 198.51.100.1").ok();
+    assert_ne!(world.sh_said(Place::Computer, "ip link show eth1").code, 0, "the nic is still here");
+    assert_eq!(lab.stead("plan").ok(), "nothing to do\n");
+    lab.stead("down").ok();
+    world.sh(Place::Computer, "ip link show eth1");
+}
+
+#[test]
+fn a_bridged_network_joins_a_bridge_of_the_computer() {
+    let mut world = World::online();
+    let bridge = "ip link add br0 type bridge; ip link set br0 up; ip link set eth1 master br0 up; \
+        ip address add 198.51.100.2/24 dev br0";
+    let _server = real_network(&mut world, bridge);
+    let lab = world.project("lab", &BRIDGED.replace("LINK", "br0"));
+    if role() == Role::User {
+        lab.stead("up").code(2).says("networks.wire.reach").says("hint: ");
+        return;
+    }
+    lab.stead("up").ok();
+    let lease = lab.udhcpc("web", "eth0");
+    assert!(lease.contains("serverid=198.51.100.1"), "{lease}");
+    lab.on("web", "ping -c 1 -W 5 198.51.100.2 && ping -c 1 -W 5 198.51.100.1").ok();
+    lab.stead("down").ok();
+}
+
+#[test]
+fn a_nic_that_the_computer_uses_is_not_taken() {
+    let world = World::online();
+    let lab = world.project("lab", &BRIDGED.replace("LINK", "eth0"));
+    lab.stead("up").code(2).says("stead.yaml:2:").says("hint: ");
+    lab.write(&BRIDGED.replace("LINK", "eth7"));
+    lab.stead("up").code(2).says("stead.yaml:2:").says("eth7");
+}
