@@ -7,7 +7,7 @@ mod kill_support;
 
 use std::time::Duration;
 
-use kill_support::{Dice, Outside, World, is_root};
+use kill_support::{Dice, Outside, World, is_root, judge, until};
 
 /// Every kind of network and machine, a volume, and a port.
 const FULL: &str = "\
@@ -144,6 +144,20 @@ fn a_change_that_was_cut_off_can_be_taken_back() {
 fn down_goes_on_where_it_was_cut_off() {
     let world = World::new(Outside::Forwards, FULL);
     after_every_step(&world, "down --volumes --yes", || drop(world.ok("up")), |_| world.leaves_nothing());
+}
+
+#[test]
+fn down_needs_no_switchboard() {
+    let world = World::new(Outside::Forwards, FULL);
+    world.ok("up");
+    let record = std::fs::read_to_string(world.run_file("switchboard.pid")).unwrap();
+    let pid = record.split(' ').next().unwrap();
+    judge("kill", &format!("-9 {pid}"));
+    // One that has ended and was not collected yet has no command line.
+    let words = || std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    until("the switchboard to be gone", || words().is_empty());
+    world.ok("down");
+    world.leaves_nothing();
 }
 
 #[test]

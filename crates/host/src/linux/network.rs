@@ -94,7 +94,7 @@ pub(super) fn remove(host: &mut LinuxHost, steps: &[&Step]) -> Result<()> {
         })
         .collect();
     // First nothing is served there any more: the last router advertisement still gets out.
-    served::edit(host, |served| {
+    served::forget(host, |served| {
         for (id, _) in &gone {
             served.networks.remove(*id);
             served.networks.values_mut().for_each(|other| other.joins.retain(|joined| joined != *id));

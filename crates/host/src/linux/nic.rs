@@ -179,7 +179,7 @@ pub(super) fn remove(host: &mut LinuxHost, steps: &[&Step]) -> Result<()> {
     let requests: Vec<_> =
         gone.iter().flat_map(|(_, state)| removed(rules::nic_elements(&element(state)))).collect();
     inside.nft.run(&requests).context("cannot take the nics' rules away")?;
-    served::edit(host, |served| {
+    served::forget(host, |served| {
         for (id, state) in &gone {
             let network: NetworkId = id.network();
             if let Some(network) = served.networks.get_mut(&network) {
@@ -187,7 +187,6 @@ pub(super) fn remove(host: &mut LinuxHost, steps: &[&Step]) -> Result<()> {
             }
         }
     })
-    .map(drop)
 }
 
 fn element(state: &NicState) -> NicRules {

@@ -19,16 +19,27 @@ const PORT_HINT: &str = "mend that and run the command again, or publish another
 
 /// Changes what is served, and has it served.
 pub(super) fn edit(host: &LinuxHost, change: impl FnOnce(&mut Served)) -> Result<Report> {
+    match change_file(host, change)? {
+        Some(report) => Ok(report),
+        None => bail!("the switchboard is gone; hint: run the command again, it starts another"),
+    }
+}
+
+/// Takes away from what is served. Where no switchboard lives nothing is served any more, and that is that.
+pub(super) fn forget(host: &LinuxHost, change: impl FnOnce(&mut Served)) -> Result<()> {
+    change_file(host, change).map(drop)
+}
+
+/// Changes the file, and has the switchboard read it; nothing if none lives.
+fn change_file(host: &LinuxHost, change: impl FnOnce(&mut Served)) -> Result<Option<Report>> {
     let before = load_served(&host.home);
     let mut after = before.clone();
     change(&mut after);
     if after != before || !host.home.served().exists() {
         store_served(&host.home, &after)?;
     }
-    let Some(report) = switchboard::ask(&host.home, Request::Reload)? else {
-        bail!("the switchboard is gone; hint: run the command again, it starts another");
-    };
-    check_serves(host, &report)?;
+    let report = switchboard::ask(&host.home, Request::Reload)?;
+    report.as_ref().map_or(Ok(()), |report| check_serves(host, report))?;
     Ok(report)
 }
 
@@ -94,7 +105,7 @@ pub(super) fn close_ports(host: &LinuxHost, steps: &[&Step]) -> Result<()> {
             }
         }
     };
-    edit(host, change).map(drop)
+    forget(host, change)
 }
 
 /// What is served on a network, its machines aside.
