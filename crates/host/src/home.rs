@@ -161,12 +161,22 @@ fn own_directory(directory: &Path) -> Result<Option<fs::Metadata>> {
 
 /// Writes a small file whole or not at all, also across a loss of power.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace(path, bytes, fs::File::sync_all)
+}
+
+/// Writes a small file of the run directory whole or not at all. It is for processes that live: when the power
+/// goes they go as well, and a file that was damaged by that is as good as none. So nothing waits for a disk.
+pub fn write_run_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace(path, bytes, |_| Ok(()))
+}
+
+fn replace(path: &Path, bytes: &[u8], settle: impl Fn(&fs::File) -> std::io::Result<()>) -> Result<()> {
     let doing = || format!("cannot write {}", path.display());
     let temporary = unfinished(path);
     let written = (|| {
         let mut file = fs::File::create(&temporary)?;
         std::io::Write::write_all(&mut file, bytes)?;
-        file.sync_all()?;
+        settle(&file)?;
         fs::rename(&temporary, path)
     })();
     if written.is_err() {

@@ -17,7 +17,7 @@ use stead_model::project::Bind;
 use stead_model::served::Served;
 use stead_net::process::ProcessId;
 
-use crate::home::{Home, write_whole};
+use crate::home::{Home, write_run_file};
 
 /// A reload opens sockets and nothing slower.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -110,7 +110,7 @@ pub fn load_served(home: &Home) -> Served {
 /// Writes what is to be served.
 pub fn store_served(home: &Home, served: &Served) -> Result<()> {
     let text = serde_json::to_vec_pretty(served).context("cannot write what is served as JSON")?;
-    write_whole(&home.served(), &text)
+    write_run_file(&home.served(), &text)
 }
 
 /// The process, if it lives.

@@ -29,7 +29,7 @@ use super::inside::{Inside, label};
 use super::mark::{Before, Mark};
 use super::network::tolerate;
 use super::nic::default_route;
-use crate::home::{Home, remove_if_there, write_whole};
+use crate::home::{Home, remove_if_there, write_run_file};
 use crate::state::Entry;
 use crate::switchboard;
 
@@ -196,7 +196,7 @@ pub(super) fn add_uplink(host: &mut LinuxHost, uplink: &Uplink) -> Result<()> {
         }
     }
     let text = serde_json::to_vec(uplink).context("cannot write the uplink's record")?;
-    write_whole(&record, &text)
+    write_run_file(&record, &text)
 }
 
 /// Takes the way out away.
