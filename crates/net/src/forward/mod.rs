@@ -22,11 +22,14 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use anyhow::Context as _;
+
 use crate::anchor::{Domain, Kind, SocketKind};
 use ipnet::IpNet;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use stead_model::project::{Bind, Protocol};
 use stead_model::served::{Served, Target};
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
@@ -40,10 +43,17 @@ const RESERVED_DESCRIPTORS: u64 = 512;
 /// The pipes in use at once; 16 pages each, so no more than an ordinary user's budget (16,384 pages).
 const PIPES_MAX: usize = 1024;
 
-/// The published ports of one switchboard. Needs a tokio runtime; the sockets live on its tasks.
+/// The threads that carry bytes. One is a processor's worth of streams; a second doubled what several carry at once
+/// where there is a processor for it, and more than two are the machines' business.
+const CARRIERS: usize = 2;
+
+/// The published ports of one switchboard. The sockets live on threads of their own, so that streams at full speed
+/// do not keep those waiting who ask for names and addresses. Needs a tokio runtime to be called from.
 pub struct Forwards {
     engine: Arc<Engine>,
     ports: BTreeMap<Bind, Port>,
+    /// There as long as there are ports.
+    carriers: Option<Runtime>,
 }
 
 /// How a published port fares.
@@ -97,7 +107,7 @@ impl Forwards {
             datagram: Mutex::new(Vec::new()),
             room: Arc::new(Semaphore::new(room.clamp(1, Semaphore::MAX_PERMITS))),
         };
-        Self { engine: Arc::new(engine), ports: BTreeMap::new() }
+        Self { engine: Arc::new(engine), ports: BTreeMap::new(), carriers: None }
     }
 
     /// Makes the open ports those of `served`, and gives the ones that could not be opened. Ports that are no
@@ -130,6 +140,11 @@ impl Forwards {
             };
             self.ports.insert(*bind, port);
         }
+        if self.ports.is_empty()
+            && let Some(carriers) = self.carriers.take()
+        {
+            carriers.shutdown_background();
+        }
         errors
     }
 
@@ -138,19 +153,27 @@ impl Forwards {
         self.ports.iter().map(|(bind, port)| (*bind, port.status())).collect()
     }
 
-    fn open(&self, bind: Bind, route: Route) -> anyhow::Result<Port> {
+    fn open(&mut self, bind: Bind, route: Route) -> anyhow::Result<Port> {
         let shared = Arc::new(Shared {
             route: Mutex::new(Arc::new(route)),
             live: AtomicUsize::new(0),
             refused: AtomicU64::new(0),
             carried: Carried::default(),
         });
+        let carriers = match self.carriers.take() {
+            Some(carriers) => carriers,
+            None => carriers().context("cannot start the threads that carry bytes")?,
+        };
+        let carriers = self.carriers.insert(carriers);
+        // The listener belongs to the runtime whose context it is made in.
+        let context = carriers.enter();
         let listener = listen::open(bind)?;
         let engine = Arc::clone(&self.engine);
         let task = match bind.protocol {
             Protocol::Tcp => tokio::spawn(tcp::serve(listener, Arc::clone(&shared), engine)),
             Protocol::Udp => tokio::spawn(udp::serve(listener, Arc::clone(&shared), engine)),
         };
+        drop(context);
         Ok(Port::Open { shared, task })
     }
 }
@@ -161,6 +184,10 @@ impl Drop for Forwards {
             if let Port::Open { task, .. } = port {
                 task.abort();
             }
+        }
+        // To wait for threads is forbidden to those who are called from a runtime.
+        if let Some(carriers) = self.carriers.take() {
+            carriers.shutdown_background();
         }
     }
 }
@@ -236,6 +263,11 @@ fn reach(served: &Served, address: IpAddr) -> Reach {
             .any(|network| network.routes && nets(network).any(|net| net.contains(&address))),
         subnets: served.networks.values().flat_map(nets).collect(),
     }
+}
+
+/// The threads that carry bytes.
+fn carriers() -> std::io::Result<Runtime> {
+    Builder::new_multi_thread().worker_threads(CARRIERS).thread_name("stead-ports").enable_all().build()
 }
 
 /// Raises the limit on descriptors to the hard limit, and gives what it is then.
