@@ -5,14 +5,19 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How much passes at once: the size a pipe is born with. Larger ones were no faster when measured, and
-/// ordinary users have a budget for them; see docs/decisions/0030-splice.md.
-pub(super) const PIPE_BYTES: usize = 64 * 1024;
+/// How much passes at once at most. A pipe's room is counted in pieces, and a piece of a stream at full speed is
+/// 32 KiB: what passes is limited by the pipe.
+pub(super) const PASSED_BYTES: usize = 1024 * 1024;
 
-/// How many empty pipes are kept for the next transfer; more than this many at once are closed after use.
+/// The room of the pipes that are kept, four times that which pipes are born with (16 pieces): fewer calls for
+/// the same bytes. See docs/decisions/0071-carrying-bytes.md.
+const ROOM_BYTES: usize = 256 * 1024;
+
+/// How many empty pipes are kept for the next transfer; more than this many at once are closed after use. As only
+/// they are larger, an ordinary user's budget for pipes (`fs.pipe-user-pages-soft`) is touched by a sixteenth.
 const KEPT_MAX: usize = 16;
 
 /// A pipe: two descriptors, and pages only while it holds bytes.
@@ -30,13 +35,14 @@ pub(super) struct Pipe {
 #[derive(Debug)]
 pub(super) struct Pipes {
     kept: Mutex<Vec<Pipe>>,
+    most: usize,
     room: Arc<Semaphore>,
 }
 
 impl Pipes {
     /// None yet, and at most `most` at once.
     pub(super) fn new(most: usize) -> Self {
-        Self { kept: Mutex::default(), room: Arc::new(Semaphore::new(most)) }
+        Self { kept: Mutex::default(), most, room: Arc::new(Semaphore::new(most)) }
     }
 
     /// A pipe, kept or new; an error where there may be no more.
@@ -47,6 +53,10 @@ impl Pipes {
         }
         let permit = Arc::clone(&self.room).try_acquire_owned().map_err(io::Error::other)?;
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        if self.most.saturating_sub(self.room.available_permits()) <= KEPT_MAX {
+            // A user whose budget is spent gets the usual room, which does as well.
+            let _ = fcntl_setpipe_size(&write, ROOM_BYTES);
+        }
         Ok(Pipe { _permit: permit, read, write })
     }
 

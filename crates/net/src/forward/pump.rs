@@ -17,7 +17,7 @@ use rustix::pipe::{SpliceFlags, splice};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::pipes::{PIPE_BYTES, Pipe, Pipes};
+use super::pipes::{PASSED_BYTES, Pipe, Pipes};
 use super::sys::register;
 
 /// A connected socket that does not block.
@@ -120,7 +120,7 @@ async fn by_pipe(from: &Stream, to: &Stream, pipe: Pipe, count: &AtomicU64) -> i
     let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
     let mut moved = 0;
     while moved < TURN_BYTES {
-        let mut held = match splice(from.get_ref(), None, &pipe.write, None, PIPE_BYTES, flags) {
+        let mut held = match splice(from.get_ref(), None, &pipe.write, None, PASSED_BYTES, flags) {
             Ok(0) => return Ok((Turn::End, pipe)),
             Ok(held) => held,
             Err(Errno::AGAIN) => return Ok((Turn::Dry, pipe)),
