@@ -24,10 +24,10 @@ use stead_host::switchboard::{
     LOG_MAX_BYTES, PortReport, Report, Request, Stranger, VERSION, mark, pid_path, socket_path,
 };
 use stead_model::served::Served;
-use stead_net::anchor::{self, Domain, Kind, SocketKind};
+use stead_net::anchor;
 use stead_net::forward::Forwards;
 use stead_net::process::ProcessId;
-use stead_net::serve::{self, Services, Upstream};
+use stead_net::serve::{Services, Upstream};
 
 /// A request is one short line; whoever takes longer is not one of us.
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
@@ -121,7 +121,7 @@ impl Board {
         let sockets = Arc::new(Sockets { run: home.run.clone(), anchor: Mutex::new(None) });
         let for_services = Arc::clone(&sockets);
         let services = Services::new(
-            Box::new(move |socket| for_services.open(for_service(socket))),
+            Box::new(move |socket| for_services.open(socket)),
             Upstream::ResolvConf(PathBuf::from(RESOLV_CONF)),
             home.strangers(),
         );
@@ -218,20 +218,6 @@ impl Sockets {
         let client = held.as_mut().ok_or_else(|| anyhow!("the engine's namespace is gone"))?;
         client.socket(None, socket)
     }
-}
-
-fn for_service(socket: serve::Socket) -> SocketKind {
-    let domain = match socket.domain {
-        serve::Domain::Inet => Domain::Inet,
-        serve::Domain::Inet6 => Domain::Inet6,
-        serve::Domain::Packet => Domain::Packet,
-    };
-    let kind = match socket.kind {
-        serve::Kind::Stream => Kind::Stream,
-        serve::Kind::Datagram => Kind::Datagram,
-        serve::Kind::Raw => Kind::Raw,
-    };
-    SocketKind { domain, kind, protocol: socket.protocol }
 }
 
 #[cfg(test)]

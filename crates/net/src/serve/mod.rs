@@ -39,42 +39,10 @@ use self::network::Net;
 use self::socket::Link;
 use self::store::Store;
 use self::tasks::Dhcp6Sockets;
-
-/// A socket to be made in the engine's network namespace, as `socket(2)` takes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Socket {
-    /// The address family.
-    pub domain: Domain,
-    /// How it carries data.
-    pub kind: Kind,
-    /// The protocol; 0 is the family's own choice.
-    pub protocol: u32,
-}
-
-/// The families that we need sockets of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Domain {
-    /// IPv4.
-    Inet,
-    /// IPv6.
-    Inet6,
-    /// Whole packets.
-    Packet,
-}
-
-/// How a socket carries data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A stream of bytes.
-    Stream,
-    /// Datagrams.
-    Datagram,
-    /// Datagrams with the protocol's own header.
-    Raw,
-}
+use crate::anchor::{Kind, SocketKind};
 
 /// Makes a socket in the engine's network namespace.
-pub type OpenSocket = dyn Fn(Socket) -> Result<OwnedFd>;
+pub type OpenSocket = dyn Fn(SocketKind) -> Result<OwnedFd>;
 
 /// Who is asked about names that are not ours.
 #[derive(Clone, Debug, PartialEq, Eq)]

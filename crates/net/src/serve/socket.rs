@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 use rustix::net::{bind, listen, netdevice, sockopt};
 
 use super::sys::{self, FilterStep};
-use super::{Domain, Kind, OpenSocket, Socket, advert, dhcp4, dhcp6};
+use super::{OpenSocket, advert, dhcp4, dhcp6};
+use crate::anchor::{Domain, Kind, SocketKind};
 
 /// A link, as it is now: one of the same name made later has another index.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,13 +25,13 @@ const RECEIVE_BYTES: usize = 1 << 20;
 const ICMPV6: u32 = 58;
 
 pub(crate) fn find_link(open: &OpenSocket, name: &str) -> Result<Link> {
-    let any = open(Socket { domain: Domain::Inet, kind: Kind::Datagram, protocol: 0 })?;
+    let any = open(SocketKind { domain: Domain::Inet, kind: Kind::Datagram, protocol: 0 })?;
     let index = netdevice::name_to_index(&any, name).with_context(|| format!("no link `{name}`"))?;
     Ok(Link { name: name.to_owned(), index })
 }
 
 pub(crate) fn dhcp4(open: &OpenSocket, link: &Link) -> Result<OwnedFd> {
-    let fd = on_link(open, link, Socket { domain: Domain::Inet, kind: Kind::Datagram, protocol: 0 })?;
+    let fd = on_link(open, link, SocketKind { domain: Domain::Inet, kind: Kind::Datagram, protocol: 0 })?;
     sockopt::set_socket_broadcast(&fd, true)?;
     bind_to(&fd, SocketAddr::from((Ipv4Addr::UNSPECIFIED, dhcp4::SERVER_PORT)))?;
     Ok(fd)
@@ -39,7 +40,7 @@ pub(crate) fn dhcp4(open: &OpenSocket, link: &Link) -> Result<OwnedFd> {
 /// The socket that DHCPv6 is answered from. It is a member of the group, so that the bridge brings us the
 /// packets, and lets none of them in: they are read from a packet socket.
 pub(crate) fn dhcp6_out(open: &OpenSocket, link: &Link) -> Result<OwnedFd> {
-    let fd = on_link(open, link, Socket { domain: Domain::Inet6, kind: Kind::Datagram, protocol: 0 })?;
+    let fd = on_link(open, link, SocketKind { domain: Domain::Inet6, kind: Kind::Datagram, protocol: 0 })?;
     sys::attach_filter(&fd, &[(RETURN, 0, 0, 0)]).context("cannot attach a packet filter")?;
     sockopt::set_ipv6_v6only(&fd, true)?;
     bind_to(&fd, SocketAddr::from((Ipv6Addr::UNSPECIFIED, dhcp6::SERVER_PORT)))?;
@@ -50,7 +51,7 @@ pub(crate) fn dhcp6_out(open: &OpenSocket, link: &Link) -> Result<OwnedFd> {
 /// The socket that DHCPv6 is read from: whole IPv6 packets, with the MAC that each came from.
 pub(crate) fn dhcp6_in(open: &OpenSocket, link: &Link) -> Result<OwnedFd> {
     // Protocol 0: nothing comes in before the filter is there and the socket is bound.
-    let fd = open(Socket { domain: Domain::Packet, kind: Kind::Datagram, protocol: 0 })?;
+    let fd = open(SocketKind { domain: Domain::Packet, kind: Kind::Datagram, protocol: 0 })?;
     rustix::io::ioctl_fionbio(&fd, true)?;
     sys::attach_filter(&fd, &DHCP6_FILTER).context("cannot attach a packet filter")?;
     let _ = sockopt::set_socket_recv_buffer_size(&fd, RECEIVE_BYTES);
@@ -59,7 +60,7 @@ pub(crate) fn dhcp6_in(open: &OpenSocket, link: &Link) -> Result<OwnedFd> {
 }
 
 pub(crate) fn advert(open: &OpenSocket, link: &Link) -> Result<OwnedFd> {
-    let fd = on_link(open, link, Socket { domain: Domain::Inet6, kind: Kind::Raw, protocol: ICMPV6 })?;
+    let fd = on_link(open, link, SocketKind { domain: Domain::Inet6, kind: Kind::Raw, protocol: ICMPV6 })?;
     sys::attach_filter(&fd, &SOLICITATION_FILTER).context("cannot attach a packet filter")?;
     // Receivers drop what may have passed a router.
     sockopt::set_ipv6_unicast_hops(&fd, Some(255))?;
@@ -71,7 +72,7 @@ pub(crate) fn advert(open: &OpenSocket, link: &Link) -> Result<OwnedFd> {
 
 pub(crate) fn dns(open: &OpenSocket, link: &Link, address: IpAddr, kind: Kind) -> Result<OwnedFd> {
     let domain = if address.is_ipv4() { Domain::Inet } else { Domain::Inet6 };
-    let fd = on_link(open, link, Socket { domain, kind, protocol: 0 })?;
+    let fd = on_link(open, link, SocketKind { domain, kind, protocol: 0 })?;
     // The address may be set a moment later, and an IPv6 one is not there until the link knows it is alone.
     if address.is_ipv4() {
         sockopt::set_ip_freebind(&fd, true)?;
@@ -90,7 +91,7 @@ pub(crate) fn dns(open: &OpenSocket, link: &Link, address: IpAddr, kind: Kind) -
     Ok(fd)
 }
 
-fn on_link(open: &OpenSocket, link: &Link, socket: Socket) -> Result<OwnedFd> {
+fn on_link(open: &OpenSocket, link: &Link, socket: SocketKind) -> Result<OwnedFd> {
     let fd = open(socket)?;
     rustix::io::ioctl_fionbio(&fd, true)?;
     sys::bind_device(&fd, &link.name).with_context(|| format!("cannot bind to link `{}`", link.name))?;

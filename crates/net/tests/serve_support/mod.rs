@@ -18,8 +18,9 @@ use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with}
 use stead_model::name::NetworkId;
 use stead_model::project::Boot;
 use stead_model::served::{ServedDhcp, ServedHost, ServedNetwork};
+use stead_net::anchor::{Domain, Kind, SocketKind};
 use stead_net::serve::leases::Lease;
-use stead_net::serve::{Domain, Kind, Services, Socket, Upstream};
+use stead_net::serve::{Services, Upstream};
 
 /// Nothing here takes more than a second or two; the machine may be busy.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -199,11 +200,12 @@ impl Drop for Lab {
     }
 }
 
-fn open(socket: Socket) -> anyhow::Result<OwnedFd> {
+fn open(socket: SocketKind) -> anyhow::Result<OwnedFd> {
     let domain = match socket.domain {
         Domain::Inet => AddressFamily::INET,
         Domain::Inet6 => AddressFamily::INET6,
         Domain::Packet => AddressFamily::PACKET,
+        Domain::Netlink | Domain::Unix => unreachable!("no service asks for one"),
     };
     let kind = match socket.kind {
         Kind::Stream => SocketType::STREAM,
