@@ -43,8 +43,7 @@ const RESERVED_DESCRIPTORS: u64 = 512;
 /// The pipes in use at once; 16 pages each, so no more than an ordinary user's budget (16,384 pages).
 const PIPES_MAX: usize = 1024;
 
-/// The threads that carry bytes. One is a processor's worth of streams; a second doubled what several carry at once
-/// where there is a processor for it, and more than two are the machines' business.
+/// The threads that carry bytes. More of them did not carry more; see docs/decisions/0071-carrying-bytes.md.
 const CARRIERS: usize = 2;
 
 /// The published ports of one switchboard. The sockets live on threads of their own, so that streams at full speed
