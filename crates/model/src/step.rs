@@ -204,17 +204,27 @@ impl fmt::Display for Step {
     }
 }
 
-/// The fields that differ between two states, as `key old -> new`.
+/// The fields that differ between two states, as `key old -> new`, those of a part of it as `part.key`.
 pub fn differences<T: Serialize>(from: &T, to: &T) -> String {
-    let (from, to) = (serde_json::to_value(from), serde_json::to_value(to));
-    let (Ok(serde_json::Value::Object(from)), Ok(serde_json::Value::Object(to))) = (from, to) else {
+    let (Ok(from), Ok(to)) = (serde_json::to_value(from), serde_json::to_value(to)) else {
         return String::new();
     };
-    let changed = to.iter().filter_map(|(key, new)| {
-        let old = from.get(key).unwrap_or(&serde_json::Value::Null);
-        (old != new).then(|| format!("{key} {} -> {}", plain(old), plain(new)))
-    });
-    changed.collect::<Vec<_>>().join(", ")
+    let mut found = Vec::new();
+    differing("", &from, &to, &mut found);
+    found.join(", ")
+}
+
+fn differing(path: &str, from: &serde_json::Value, to: &serde_json::Value, found: &mut Vec<String>) {
+    match (from, to) {
+        (serde_json::Value::Object(from), serde_json::Value::Object(to)) => {
+            for (key, new) in to {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                differing(&path, from.get(key).unwrap_or(&serde_json::Value::Null), new, found);
+            }
+        }
+        (old, new) if old != new => found.push(format!("{path} {} -> {}", plain(old), plain(new))),
+        _ => {}
+    }
 }
 
 /// A JSON value without the quotes that a reader does not need.
