@@ -233,6 +233,13 @@ fn a_home_s_chains_read_as_nft_prints_them() {
             		oifname "steadup1" drop
             	}
 
+            	chain in-abc {
+            		type filter hook input priority filter; policy accept;
+            		iifname "steadup1" meta l4proto icmp accept
+            		iifname "steadup1" meta l4proto ipv6-icmp accept
+            		iifname "steadup1" drop
+            	}
+
             	chain nat-abc {
             		type nat hook postrouting priority srcnat; policy accept;
             		ip saddr 10.255.1.0/30 oifname != "steadup1" masquerade
@@ -258,9 +265,9 @@ fn two_homes_share_the_host_s_table_and_the_last_takes_it_away() {
     let both = prints("nft list table inet stead");
     add(&one);
     assert_eq!(both, prints("nft list table inet stead"), "added twice is added once");
-    assert_eq!(names(), ["fwd-one", "nat-one", "fwd-two", "nat-two"]);
+    assert_eq!(names(), ["fwd-one", "in-one", "nat-one", "fwd-two", "in-two", "nat-two"]);
     remove("one");
-    assert_eq!(names(), ["fwd-two", "nat-two"]);
+    assert_eq!(names(), ["fwd-two", "in-two", "nat-two"]);
     remove("one");
     remove("two");
     assert_eq!(prints("nft list ruleset"), "");

@@ -383,7 +383,7 @@ pub struct HostUplink {
 
 /// The names of a home's chains.
 pub fn host_chain_names(home: &str) -> Vec<String> {
-    vec![format!("fwd-{home}"), format!("nat-{home}")]
+    ["fwd", "in", "nat"].map(|kind| format!("{kind}-{home}")).to_vec()
 }
 
 /// The chains of a home in the host's table `stead`, for [`super::nft::NftRequest::SetChains`]; they go with
@@ -396,15 +396,24 @@ pub fn host_chains(uplink: &HostUplink) -> Vec<Chain> {
         vec![is(Field::Oifname, link()), known_connection(), Expr::Accept],
         vec![is(Field::Oifname, link()), Expr::Drop],
     ];
+    // Machines reach what is beyond the computer, not its own services: as by pasta. What its neighbour
+    // tables and path discovery need is ICMP.
+    let from_engine = |end: Vec<Expr>| [vec![is(Field::Iifname, link())], end].concat();
+    let input = vec![
+        from_engine(vec![l4(Protocol::Icmp), Expr::Accept]),
+        from_engine(vec![l4(Protocol::Icmpv6), Expr::Accept]),
+        from_engine(vec![Expr::Drop]),
+    ];
     let leaving = |source| vec![source, Expr::IsNot(Field::Oifname, link()), Expr::Masquerade];
     let v6 = uplink.subnet6.map(|subnet| leaving(is(Field::Ip6Saddr, Value::V6Net(subnet))));
     let nat = [leaving(is(Field::IpSaddr, Value::V4Net(uplink.subnet)))].into_iter().chain(v6).collect();
     let names = host_chain_names(&uplink.home);
     let bases = [
         Base { hook: Hook::Forward, priority: Priority::Filter, policy: Policy::Accept },
+        Base { hook: Hook::Input, priority: Priority::Filter, policy: Policy::Accept },
         Base { hook: Hook::Postrouting, priority: Priority::Srcnat, policy: Policy::Accept },
     ];
-    let parts = names.into_iter().zip(bases).zip([forward, nat]);
+    let parts = names.into_iter().zip(bases).zip([forward, input, nat]);
     parts.map(|((name, base), rules)| Chain { name, base: Some(base), rules }).collect()
 }
 
