@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -120,6 +121,41 @@ pub fn keep_inherited() -> Result<()> {
         .context("cannot keep inherited descriptors to ourselves")
 }
 
+/// The living processes of this user, in this process namespace, whose command line fits. What wrote no pid
+/// file, or whose file is lost, is found all the same.
+pub fn find(fits: impl Fn(&[&[u8]]) -> bool) -> Result<Vec<ProcessId>> {
+    let own = std::process::id();
+    let entries = fs::read_dir("/proc").context("cannot read `/proc`")?;
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let mut found = Vec::new();
+    for pid in pids.filter(|pid| *pid != own) {
+        // What ends while we look has no command line any more, nor has a zombie.
+        let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { continue };
+        let words: Vec<&[u8]> = line.strip_suffix(b"\0").unwrap_or(&line).split(|byte| *byte == 0).collect();
+        if fits(&words) && is_ours(pid) {
+            found.extend(ProcessId::observe(pid)?);
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a process is of this user. The owner of its directory in `/proc` says nothing of one that keeps
+/// others from looking into it, as pasta does.
+fn is_ours(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let real = ids.and_then(|ids| ids.split_whitespace().next()?.parse().ok());
+    real == Some(rustix::process::getuid().as_raw())
+}
+
+/// Whether a process sees this directory where we do. In a container of its own there may be another one by
+/// the same path.
+pub fn sees(process: ProcessId, directory: &Path) -> bool {
+    let identity = |path: &Path| fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
+    let below = directory.strip_prefix("/").unwrap_or(directory);
+    identity(directory) == identity(&Path::new(&format!("/proc/{}/root", process.pid)).join(below))
+}
+
 /// `pid start_time`, as in its file.
 impl fmt::Display for ProcessId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -189,6 +225,29 @@ mod tests {
         let own = ProcessId::own().unwrap();
         own.store(&path).unwrap();
         assert_eq!(ProcessId::load(&path).unwrap(), Some(own));
+    }
+
+    #[test]
+    fn a_process_is_found_by_its_command_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let mark = dir.path().to_str().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "read line", mark]).stdin(std::process::Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let fits = |words: &[&[u8]]| words.last() == Some(&mark.as_bytes());
+        let started = Instant::now();
+        // Until it executes, the child has our own command line.
+        let found = loop {
+            let found = find(fits).unwrap();
+            if !found.is_empty() || started.elapsed() > Duration::from_secs(10) {
+                break found;
+            }
+        };
+        assert_eq!(found, [ProcessId::observe(child.id()).unwrap().unwrap()]);
+        assert!(sees(found[0], dir.path()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(find(fits).unwrap(), []);
     }
 
     #[test]

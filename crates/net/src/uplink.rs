@@ -11,6 +11,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -20,7 +21,7 @@ use std::{fs, io};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Signal, geteuid};
 
-use crate::process::ProcessId;
+use crate::process::{self, ProcessId};
 
 /// The name of the link in the engine's namespace, of either kind of uplink.
 pub const LINK: &str = "uplink";
@@ -108,15 +109,14 @@ pub fn start(program: &Path, pasta: &Pasta) -> Result<ProcessId> {
     if let Some(running) = observe(&pasta.dir)? {
         return Ok(running);
     }
-    let process = pasta.target.process();
+    let anchor = pasta.target.process();
     let namespace =
-        File::open(format!("/proc/{}/ns/net", process.pid)).context("cannot open the engine's namespace")?;
-    if !process.is_alive()? {
+        File::open(format!("/proc/{}/ns/net", anchor.pid)).context("cannot open the engine's namespace")?;
+    if !anchor.is_alive()? {
         bail!("the anchor ended");
     }
-    for stale in [pasta_pid_file(&pasta.dir), log_file(&pasta.dir)] {
-        remove(&stale)?;
-    }
+    // One that nobody wrote down, or one that is on its way, would keep the link's name.
+    stop(&pasta.dir)?;
     let stdin = match pasta.target {
         Target::User(_) => Stdio::null(),
         Target::Root(_) => Stdio::from(namespace),
@@ -160,24 +160,28 @@ pub fn start(program: &Path, pasta: &Pasta) -> Result<ProcessId> {
 pub fn observe(dir: &Path) -> Result<Option<ProcessId>> {
     match ProcessId::load(&pid_file(dir))? {
         Some(process) if process.is_alive()? => Ok(Some(process)),
-        Some(_) => Ok(None),
-        None => unrecorded(dir),
+        Some(_) | None => Ok(None),
     }
 }
 
-/// A pasta whose starter was killed before it wrote down what it started. Its own file holds only the pid:
-/// the name of the process has to do.
-fn unrecorded(dir: &Path) -> Result<Option<ProcessId>> {
-    let Ok(text) = fs::read_to_string(pasta_pid_file(dir)) else { return Ok(None) };
-    let Ok(pid) = text.trim().parse::<u32>() else { return Ok(None) };
-    // `pasta` executes the variant for this processor, `passt.avx2`.
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    if name.starts_with("pasta") || name.starts_with("passt") { ProcessId::observe(pid) } else { Ok(None) }
+/// All pastas of a home, also those whose starter was killed before it wrote down what it started.
+fn all(dir: &Path) -> Result<Vec<ProcessId>> {
+    let file = pasta_pid_file(dir);
+    let is_pasta = |program: &[u8]| {
+        // `pasta` executes the variant for this processor, `passt.avx2`, by its own name.
+        let name = program.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        name.starts_with(b"pasta") || name.starts_with(b"passt")
+    };
+    let mut found = process::find(|words| {
+        words.first().is_some_and(|program| is_pasta(program)) && words.contains(&file.as_os_str().as_bytes())
+    })?;
+    found.extend(ProcessId::load(&pid_file(dir))?.filter(|recorded| !found.contains(recorded)));
+    Ok(found)
 }
 
 /// Ends the pasta of a home and takes its files away; the link goes with it. Nothing to do is no error.
 pub fn stop(dir: &Path) -> Result<()> {
-    if let Some(process) = observe(dir)? {
+    for process in all(dir)? {
         process.kill(Signal::TERM)?;
         if !process.wait_gone(STOP_LIMIT)? {
             process.kill(Signal::KILL)?;

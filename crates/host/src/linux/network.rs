@@ -17,7 +17,7 @@ use stead_net::kernel::{LinkChange, NewLink, Refused, RouteRequest};
 
 use super::inside::{Inside, label};
 use super::mark::Mark;
-use super::{LinuxHost, claims, engine, served};
+use super::{LinuxHost, bridged, claims, served};
 
 /// Makes networks what they are to be. Each is done again without harm.
 pub(super) fn set(host: &mut LinuxHost, steps: &[&Step]) -> Vec<Result<()>> {
@@ -69,6 +69,7 @@ fn set_one(
         .flat_map(|from| &from.joins)
         .filter_map(|name| host.bridges.get(&NetworkId::new(&id.project, name)).cloned())
         .collect();
+    let home = host.home_id()?;
     let inside = host.inside()?;
     claim(inside, to)?;
     make_bridge(inside, id, to)?;
@@ -81,7 +82,7 @@ fn set_one(
     }
     requests.extend(added(rules::network_elements(&element(to, joined))));
     inside.nft.run(&requests).context("cannot write the network's rules")?;
-    engine::bridge_to_host(inside, id, to)
+    bridged::connect(inside, &home, id, to)
 }
 
 /// Takes networks away, with all that stands on their bridges of ours.
@@ -109,20 +110,13 @@ pub(super) fn remove(host: &mut LinuxHost, steps: &[&Step]) -> Result<()> {
         requests.extend(removed(rules::network_elements(&element(state, joined.collect()))));
     }
     let inside = host.inside()?;
-    for (_, state) in &gone {
-        engine::unbridge_from_host(inside, state)?;
+    for (id, _) in &gone {
+        bridged::disconnect(inside, id)?;
     }
     let links: Vec<LinkName> = gone.iter().map(|(_, state)| state.link.clone()).collect();
     inside.route.delete_links(&links).context("cannot delete the bridges")?;
     inside.nft.run(&requests).context("cannot take the networks' rules away")?;
-    for (_, state) in &gone {
-        for net in ranges(state) {
-            let name = label(&claim_name(net))?;
-            if inside.anchor.held()?.contains(&name) {
-                inside.anchor.release(&name)?;
-            }
-        }
-    }
+    release_claims(inside)?;
     host.bridges.retain(|id, _| !gone.iter().any(|(other, _)| *other == id));
     Ok(())
 }
@@ -168,8 +162,11 @@ fn ranges(state: &NetworkState) -> impl Iterator<Item = IpNet> {
     v4.into_iter().chain(state.gateway6.map(|net| IpNet::V6(net.trunc())))
 }
 
+/// What the labels of claims begin with.
+const CLAIM_PREFIX: &str = "claim:";
+
 pub(super) fn claim_name(net: IpNet) -> String {
-    format!("claim:{net}")
+    format!("{CLAIM_PREFIX}{net}")
 }
 
 /// Claims the network's ranges, unless we hold them already.
@@ -180,6 +177,18 @@ fn claim(inside: &mut Inside, state: &NetworkState) -> Result<()> {
         if !held.contains(&name) {
             let claim = claims::claim(net)?;
             inside.anchor.hold(&name, claim.as_fd())?;
+        }
+    }
+    Ok(())
+}
+
+/// Lets go of the ranges that no network has; also those that a command claimed which was killed then.
+fn release_claims(inside: &mut Inside) -> Result<()> {
+    let addresses = inside.route.addresses()?;
+    let needed: Vec<String> = addresses.iter().map(|address| claim_name(address.address.trunc())).collect();
+    for name in inside.anchor.held()? {
+        if name.as_str().starts_with(CLAIM_PREFIX) && !needed.iter().any(|needed| needed == name.as_str()) {
+            inside.anchor.release(&name)?;
         }
     }
     Ok(())

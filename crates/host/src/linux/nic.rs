@@ -13,13 +13,11 @@ use stead_model::served::ServedNetwork;
 use stead_model::step::{Change, Step};
 use stead_net::kernel::rules::{self, NicGuard, NicRules};
 use stead_net::kernel::tap::{self, TapOwner};
-use stead_net::kernel::{
-    Hop, LinkChange, MAIN_TABLE, NewLink, Peer, Port, PortFlags, Route, RouteRequest, Veth,
-};
+use stead_net::kernel::{Hop, LinkChange, MAIN_TABLE, NewLink, Peer, PortFlags, Route, RouteRequest, Veth};
 
 use super::inside::{Inside, label};
 use super::mark::{Mark, NicMark};
-use super::network::{added, removed, run_again, stale_elements, tolerate};
+use super::network::{added, removed, stale_elements, tolerate};
 use super::{LinuxHost, served};
 use crate::switchboard::load_served;
 
@@ -61,83 +59,118 @@ fn set_all(host: &mut LinuxHost, wanted: &[(&NicId, Option<&NicState>, &NicState
         .filter(|((_, from, _), _)| from.is_none())
         .map(|((id, _, to), bridge)| (*id, *to, bridge))
         .collect();
-    make_links(inside, &new)?;
-    let served = served::edit(host, |served| {
+    make_links(host, &new)?;
+    // What is served comes last: a nic of which that is missing is seen to be unfinished.
+    served::edit(host, |served| {
         for (id, _, to) in wanted {
             if let Some(network) = served.networks.get_mut(&id.network()) {
                 network.hosts.retain(|_, other| other.name != id.machine);
                 network.hosts.insert(to.lease.mac, served::host(id, &to.lease, &to.names));
             }
         }
-    });
-    served?;
-    settle(host, &new)
+    })
+    .map(drop)
 }
 
-/// Makes the links of nics, many at once.
-fn make_links(inside: &mut Inside, new: &[(&NicId, &NicState, &LinkName)]) -> Result<()> {
-    let mut namespaces: Vec<(&LinkName, OwnedFd)> = Vec::new();
-    for (id, state, _) in new {
-        match &state.end {
-            NicEnd::Veth(_) => {
-                let namespace = inside.anchor.namespace(&label(&id.machine().to_string())?)?;
-                namespaces.push((&state.link, namespace));
-            }
-            NicEnd::Tap(user) => {
-                let tun = inside.anchor.tun(None)?;
-                let owner = TapOwner { user: Some(*user), group: None };
-                tap::create(&tun, &state.link, owner)
-                    .with_context(|| format!("cannot make TAP {}", state.link))?;
-            }
-        }
-    }
-    let mut requests = Vec::new();
-    for (id, state, bridge) in new {
-        let mark = NicMark { id: (*id).clone(), lease: state.lease.clone(), end: state.end.clone() };
-        let alias = Mark::Nic(mark).to_string();
-        // A machine finds its own published ports, and answers come back by the way they went.
-        let flags = PortFlags { hairpin: Some(true), ..PortFlags::default() };
-        let mtu = Some(u32::from(state.mtu));
-        match &state.end {
-            NicEnd::Veth(name) => {
-                let netns =
-                    namespaces.iter().find(|(link, _)| *link == &state.link).map(|(_, fd)| fd.as_fd());
-                let link = NewLink { name: state.link.clone(), alias, mac: None, mtu, group: 0 };
-                let peer = Peer { netns, name: name.clone(), mac: Some(state.lease.mac), mtu, group: 0 };
-                let port = Some(Port { bridge: (*bridge).clone(), flags });
-                requests.push(RouteRequest::AddVeth(Veth { link, port, peer }));
-            }
-            NicEnd::Tap(_) => {
-                let change = LinkChange {
-                    up: Some(true),
-                    mtu,
-                    alias: Some(alias),
-                    bridge: Some(Some((*bridge).clone())),
-                    port: flags,
-                    link_local: Some(false),
-                    ..LinkChange::default()
-                };
-                requests.push(RouteRequest::ChangeLink(state.link.clone(), change));
-            }
-        }
-    }
-    run_again(inside, &requests).context("cannot make the nics")
-}
-
-/// Brings the containers' ends up, and sets their addresses where nobody else does: with addressing `static`.
-fn settle(host: &mut LinuxHost, new: &[(&NicId, &NicState, &LinkName)]) -> Result<()> {
+/// Makes the links of nics, many at once. Each is put on its bridge last, when all else of it is there: it is
+/// observed by that.
+fn make_links(host: &mut LinuxHost, new: &[(&NicId, &NicState, &LinkName)]) -> Result<()> {
     let networks = load_served(&host.home).networks;
+    let inside = host.inside()?;
+    let kept = remove_unfinished(inside, new)?;
+    make_veths(inside, new)?;
     for (id, state, _) in new {
-        let NicEnd::Veth(name) = &state.end else { continue };
-        let up = LinkChange { up: Some(true), ..LinkChange::default() };
-        let mut requests = vec![RouteRequest::ChangeLink(name.clone(), up)];
-        if let Some(network) = networks.get(&id.network()).filter(|network| network.dhcp.is_none()) {
-            requests.extend(static_addresses(name, state, network));
-        }
-        let route = host.inside()?.route_of(&id.machine())?;
-        tolerate(route.send(&requests)?, Errno::EXIST).with_context(|| format!("cannot set up {id}"))?;
+        settle(inside, id, state, networks.get(&id.network()))?;
     }
-    Ok(())
+    let taps = make_taps(inside, new, &kept)?;
+    let attach = new.iter().map(|(id, state, bridge)| {
+        let change = LinkChange {
+            up: Some(true),
+            mtu: Some(u32::from(state.mtu)),
+            alias: Some(alias(id, state)),
+            bridge: Some(Some((*bridge).clone())),
+            // A machine finds its own published ports, and answers come back by the way they went.
+            port: PortFlags { hairpin: Some(true), ..PortFlags::default() },
+            link_local: Some(false),
+            ..LinkChange::default()
+        };
+        RouteRequest::ChangeLink(state.link.clone(), change)
+    });
+    inside.route.run(&attach.collect::<Vec<_>>()).context("cannot put the nics on their networks")?;
+    taps.iter().try_for_each(tap::keep)
+}
+
+fn alias(id: &NicId, state: &NicState) -> String {
+    let mark = NicMark { id: id.clone(), lease: state.lease.clone(), end: state.end.clone() };
+    Mark::Nic(mark).to_string()
+}
+
+/// Takes away what a command that was killed had made of these nics. A TAP that is as it is to be is kept, and
+/// returned: a VMM may hold it.
+fn remove_unfinished(inside: &Inside, new: &[(&NicId, &NicState, &LinkName)]) -> Result<Vec<LinkName>> {
+    let (mut kept, mut stale) = (Vec::new(), Vec::new());
+    for link in inside.route.own_links()? {
+        let Some(Mark::Nic(mark)) = Mark::parse(&link.alias) else { continue };
+        let wanted = new.iter().find(|(id, state, _)| mark.id == **id || link.name == state.link);
+        let Some((id, state, _)) = wanted else { continue };
+        let is_as_wanted = link.name == state.link && link.alias == alias(id, state);
+        if is_as_wanted && matches!(state.end, NicEnd::Tap(_)) {
+            kept.push(link.name);
+        } else {
+            stale.push(link.name);
+        }
+    }
+    inside.route.delete_links(&stale).context("cannot take away what was half made")?;
+    Ok(kept)
+}
+
+/// The veth pairs, whose far ends are in the containers.
+fn make_veths(inside: &mut Inside, new: &[(&NicId, &NicState, &LinkName)]) -> Result<()> {
+    let mut ends: Vec<(&NicId, &NicState, &LinkName, OwnedFd)> = Vec::new();
+    for (id, state, _) in new {
+        if let NicEnd::Veth(name) = &state.end {
+            let namespace = inside.anchor.namespace(&label(&id.machine().to_string())?)?;
+            ends.push((*id, *state, name, namespace));
+        }
+    }
+    let requests = ends.iter().map(|(id, state, name, namespace)| {
+        let mtu = Some(u32::from(state.mtu));
+        let link = NewLink { name: state.link.clone(), alias: alias(id, state), mac: None, mtu, group: 0 };
+        let (netns, mac) = (Some(namespace.as_fd()), Some(state.lease.mac));
+        let peer = Peer { netns, name: (*name).clone(), mac, mtu, group: 0 };
+        RouteRequest::AddVeth(Veth { link, port: None, peer })
+    });
+    inside.route.run(&requests.collect::<Vec<_>>()).context("cannot make the nics")
+}
+
+/// The TAPs, which go with their descriptors until they are told to stay.
+fn make_taps(
+    inside: &mut Inside,
+    new: &[(&NicId, &NicState, &LinkName)],
+    kept: &[LinkName],
+) -> Result<Vec<OwnedFd>> {
+    let mut taps = Vec::new();
+    for (_, state, _) in new.iter().filter(|(_, state, _)| !kept.contains(&state.link)) {
+        if let NicEnd::Tap(user) = &state.end {
+            let tun = inside.anchor.tun(None)?;
+            let owner = TapOwner { user: Some(*user), group: None };
+            tap::make(&tun, &state.link, owner).with_context(|| format!("cannot make TAP {}", state.link))?;
+            taps.push(tun);
+        }
+    }
+    Ok(taps)
+}
+
+/// Brings a container's end up, and sets its addresses where nobody else does: with addressing `static`.
+fn settle(inside: &mut Inside, id: &NicId, state: &NicState, network: Option<&ServedNetwork>) -> Result<()> {
+    let NicEnd::Veth(name) = &state.end else { return Ok(()) };
+    let up = LinkChange { up: Some(true), ..LinkChange::default() };
+    let mut requests = vec![RouteRequest::ChangeLink(name.clone(), up)];
+    if let Some(network) = network.filter(|network| network.dhcp.is_none()) {
+        requests.extend(static_addresses(name, state, network));
+    }
+    let route = inside.route_of(&id.machine())?;
+    tolerate(route.send(&requests)?, Errno::EXIST).with_context(|| format!("cannot set up {id}"))
 }
 
 fn static_addresses<'fd>(

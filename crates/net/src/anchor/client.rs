@@ -46,10 +46,6 @@ impl Client {
             Err(error) => return Err(error).with_context(|| format!("cannot open `{}`", dir.display())),
         };
         let inside = by_descriptor(&directory);
-        let Some(process) = ProcessId::load(&inside.join("anchor.pid"))? else { return Ok(None) };
-        if !process.is_alive()? {
-            return Ok(None);
-        }
         let connection = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         for which in [Timeout::Recv, Timeout::Send] {
             set_socket_timeout(&connection, which, Some(REQUEST_LIMIT))?;
@@ -62,12 +58,10 @@ impl Client {
                     .with_context(|| format!("cannot connect to the anchor in `{}`", dir.display()));
             }
         }
-        // The pid file and the socket are of the same process, or one of them is left over.
+        // The kernel knows who listens, whatever became of the file that says so.
         let listener = socket_peercred(&connection)?.pid.as_raw_nonzero().get();
-        let same = u32::try_from(listener) == Ok(process.pid);
-        if !same {
-            return Ok(None);
-        }
+        let process = u32::try_from(listener).ok().map(ProcessId::observe).transpose()?.flatten();
+        let Some(process) = process else { return Ok(None) };
         let mut client = Self { connection: Some(connection), process };
         client.agree()?;
         Ok(Some(client))

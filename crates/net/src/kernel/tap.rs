@@ -33,6 +33,12 @@ pub fn open_tun() -> Result<OwnedFd> {
 
 /// Makes a TAP that stays when `tun`, which must be newly opened, is closed.
 pub fn create(tun: &OwnedFd, name: &LinkName, owner: TapOwner) -> Result<()> {
+    make(tun, name, owner)?;
+    keep(tun)
+}
+
+/// Makes a TAP that is gone with `tun`, which must be newly opened, until it is told to stay: time to mark it.
+pub fn make(tun: &OwnedFd, name: &LinkName, owner: TapOwner) -> Result<()> {
     attach(tun, name)?;
     if let Some(user) = owner.user {
         sys::tun_owner(tun.as_fd(), user)
@@ -42,7 +48,12 @@ pub fn create(tun: &OwnedFd, name: &LinkName, owner: TapOwner) -> Result<()> {
         sys::tun_group(tun.as_fd(), group)
             .with_context(|| format!("cannot give tap `{name}` to group {group}"))?;
     }
-    sys::tun_persist(tun.as_fd(), true).with_context(|| format!("cannot keep tap `{name}`"))
+    Ok(())
+}
+
+/// Has the TAP that `tun` is attached to stay when `tun` is closed.
+pub fn keep(tun: &OwnedFd) -> Result<()> {
+    sys::tun_persist(tun.as_fd(), true).context("cannot keep a tap")
 }
 
 /// Binds `tun`, which must be newly opened, to the TAP of this name: frames now pass by this descriptor. A

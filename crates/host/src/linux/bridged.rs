@@ -1,0 +1,140 @@
+//! Networks with reach `bridged`: their bridge gets a port to a real network. That is a veth pair where the
+//! computer has a bridge there, or else the nic itself, which then is in the engine's namespace.
+//!
+//! What is ours in the engine's namespace carries our mark from its first moment there, and the step can be done
+//! again after any part of it: a nic of the computer is never lost.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+
+use anyhow::{Context, Result, bail};
+
+use stead_model::address::link_name;
+use stead_model::name::{LinkName, NetworkId};
+use stead_model::observed::NetworkState;
+use stead_model::project::Reach;
+use stead_net::kernel::{
+    Link, LinkChange, LinkKind, NewLink, Peer, Port, PortFlags, RouteRequest, RouteSocket, Veth,
+};
+
+use super::inside::Inside;
+use super::mark::Mark;
+
+/// Connects a network's bridge with the real network that it is bridged to.
+pub(super) fn connect(inside: &mut Inside, home: &str, id: &NetworkId, state: &NetworkState) -> Result<()> {
+    let Reach::Bridged(real) = &state.reach else { return Ok(()) };
+    let mark = Mark::Bridged(id.clone(), real.clone()).to_string();
+    let ours = inside.route.own_links()?;
+    if ours.iter().any(|link| link.alias == mark && is_port(link, real, &state.link)) {
+        return Ok(());
+    }
+    let outside = RouteSocket::open()?;
+    let links = outside.links()?;
+    let found = links.iter().find(|link| link.name == *real);
+    let engine = File::open(format!("/proc/{}/ns/net", inside.anchor.process().pid))
+        .context("cannot open the engine's namespace")?;
+    match found {
+        Some(link) if link.kind == LinkKind::Bridge => {
+            join_bridge(inside, &outside, &Joint { home, id, real, mtu: link.mtu, mark, bridge: &state.link })
+        }
+        found => {
+            if found.is_some() {
+                // Marked by the same message: one that is killed here has not hidden the nic from the next.
+                let into =
+                    LinkChange { netns: Some(engine.as_fd()), alias: Some(mark), ..LinkChange::default() };
+                outside
+                    .run(&[RouteRequest::ChangeLink(real.clone(), into)])
+                    .with_context(|| format!("cannot move `{real}` to the engine"))?;
+            } else if !ours.iter().any(|link| link.alias == mark) {
+                bail!("there is no link `{real}` any more");
+            }
+            let port = LinkChange {
+                up: Some(true),
+                bridge: Some(Some(state.link.clone())),
+                link_local: Some(false),
+                ..LinkChange::default()
+            };
+            let port = RouteRequest::ChangeLink(real.clone(), port);
+            inside.route.run(&[port]).with_context(|| format!("cannot put `{real}` on the network's bridge"))
+        }
+    }
+}
+
+/// Which bridge of ours is joined with which of the computer's.
+struct Joint<'a> {
+    home: &'a str,
+    id: &'a NetworkId,
+    real: &'a LinkName,
+    mtu: u32,
+    mark: String,
+    bridge: &'a LinkName,
+}
+
+/// Joins two bridges by a veth pair. Our end is made first, whole; it has a carrier when the other end is in
+/// place, and is observed by that.
+fn join_bridge(inside: &Inside, outside: &RouteSocket, joint: &Joint<'_>) -> Result<()> {
+    let Joint { home, id, real, mtu, mark, bridge } = joint;
+    let near = link_name('p', real.as_str(), &["near", home, &id.to_string()], &|_| false);
+    let far = link_name('p', real.as_str(), &["far", &id.to_string()], &|_| false);
+    // What is left of one that was cut off; with one end the other goes.
+    inside.route.delete_links(std::slice::from_ref(&far))?;
+    let host = File::open("/proc/self/ns/net").context("cannot open the host's namespace")?;
+    let link = NewLink { name: far, alias: mark.clone(), mac: None, mtu: Some(*mtu), group: 0 };
+    let peer = Peer { netns: Some(host.as_fd()), name: near.clone(), mac: None, mtu: Some(*mtu), group: 0 };
+    let port = Some(Port { bridge: (*bridge).clone(), flags: PortFlags::default() });
+    inside
+        .route
+        .run(&[RouteRequest::AddVeth(Veth { link, port, peer })])
+        .context("cannot join the network's bridge")?;
+    let change = LinkChange {
+        up: Some(true),
+        alias: Some(mark.clone()),
+        bridge: Some(Some((*real).clone())),
+        link_local: Some(false),
+        ..LinkChange::default()
+    };
+    outside
+        .run(&[RouteRequest::ChangeLink(near, change)])
+        .with_context(|| format!("cannot join bridge `{real}`"))
+}
+
+/// Whether a link of ours connects a network's bridge with the real network, and is in place.
+pub(super) fn is_port(link: &Link, real: &LinkName, bridge: &LinkName) -> bool {
+    let is_nic_itself = link.name == *real;
+    link.bridge.as_ref() == Some(bridge) && link.up && (is_nic_itself || link.carrier)
+}
+
+/// Gives the real network its link back, whatever had become of it.
+pub(super) fn disconnect(inside: &Inside, id: &NetworkId) -> Result<()> {
+    give_back(inside, |of| of == id)
+}
+
+/// Gives all links of the computer back.
+pub(super) fn give_all_back(inside: &Inside) -> Result<()> {
+    give_back(inside, |_| true)
+}
+
+fn give_back(inside: &Inside, of: impl Fn(&NetworkId) -> bool) -> Result<()> {
+    for link in inside.route.own_links()? {
+        let Some(Mark::Bridged(id, real)) = Mark::parse(&link.alias) else { continue };
+        if !of(&id) {
+            continue;
+        }
+        if link.name != real {
+            inside.route.delete_links(&[link.name])?;
+            continue;
+        }
+        let host = File::open("/proc/self/ns/net").context("cannot open the host's namespace")?;
+        let back = LinkChange {
+            bridge: Some(None),
+            alias: Some(String::new()),
+            netns: Some(host.as_fd()),
+            ..LinkChange::default()
+        };
+        inside
+            .route
+            .run(&[RouteRequest::ChangeLink(real.clone(), back)])
+            .with_context(|| format!("cannot give `{real}` back"))?;
+    }
+    Ok(())
+}
