@@ -48,7 +48,9 @@ impl Session {
         let lock = lock::lock(&home, &words.join(" "), &mut |holder| {
             note(&format!("waiting for {holder}"));
         })?;
-        Ok(Self { host: LinuxHost::open(home, program()?)?, _lock: lock })
+        let host = LinuxHost::open(home, program()?)?;
+        host.tidy()?;
+        Ok(Self { host, _lock: lock })
     }
 
     /// Carries out a plan, after asking where data would be lost.

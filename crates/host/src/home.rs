@@ -95,7 +95,7 @@ impl Home {
 
     /// Whether anything of this home exists.
     pub fn exists(&self) -> bool {
-        self.state.join("state.db").exists() || self.run.exists()
+        self.state.exists() || self.run.exists()
     }
 
     /// The records.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use anyhow::{Context, Result, anyhow, bail};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -30,6 +30,7 @@ const TABLES: &str = "
 #[derive(Debug)]
 pub struct State {
     connection: Connection,
+    path: PathBuf,
 }
 
 /// All that is on record.
@@ -65,67 +66,162 @@ pub enum Entry {
 impl State {
     /// Opens the records, making them if there are none. `new_id` is the home's mark if it is new.
     pub fn open(path: &Path, new_id: &str) -> Result<Self> {
-        let doing = || {
-            let hint =
-                "if they are damaged, `stead purge` takes everything away, and the next command starts anew";
-            format!("cannot open the records in {}; hint: {hint}", path.display())
-        };
-        let mut connection = Connection::open(path).with_context(doing)?;
-        connection.busy_timeout(BUSY_TIMEOUT).with_context(doing)?;
-        connection.pragma_update(None, "journal_mode", "wal").with_context(doing)?;
-        // With a write-ahead log NORMAL keeps the records whole at a loss of power; at worst the last
-        // changes are missing, and what they recorded is then observed as not there.
-        connection.pragma_update(None, "synchronous", "normal").with_context(doing)?;
-        let version: i64 =
-            connection.query_row("PRAGMA user_version", [], |row| row.get(0)).with_context(doing)?;
-        match version {
-            VERSION => {}
-            0 => create(&mut connection, new_id).with_context(doing)?,
-            newer => bail!(
-                "the records in {} are of version {newer}, this stead knows version {VERSION}: use the newer one",
-                path.display()
-            ),
+        let opened = Connection::open(path).and_then(|mut connection| {
+            check_begun(path)?;
+            prepare(&connection)?;
+            if version(&connection)? == 0 {
+                create(&mut connection, new_id)?;
+            }
+            Ok(connection)
+        });
+        Self::checked(path, opened)
+    }
+
+    /// Opens the records; nothing if there are none, or none yet. Makes no file and no directory.
+    pub fn find(path: &Path) -> Result<Option<Self>> {
+        if !path.exists() {
+            return Ok(None);
         }
-        Ok(Self { connection })
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let opened = Connection::open_with_flags(path, flags).and_then(|connection| {
+            check_begun(path)?;
+            prepare(&connection)?;
+            Ok((version(&connection)?, connection))
+        });
+        match opened {
+            Ok((0, _)) => Ok(None),
+            Err(_) if !path.exists() => Ok(None),
+            opened => Self::checked(path, opened.map(|(_, connection)| connection)).map(Some),
+        }
+    }
+
+    /// The records, if they are whole and of a form that we know.
+    fn checked(path: &Path, opened: rusqlite::Result<Connection>) -> Result<Self> {
+        let doing = || format!("cannot open the records in {}", path.display());
+        let whole = opened.and_then(|connection| {
+            let problem: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+            Ok((version(&connection)?, problem, connection))
+        });
+        let (version, problem, connection) =
+            whole.map_err(|error| explained(path, error)).with_context(doing)?;
+        if problem != "ok" {
+            return Err(anyhow!("{problem}; hint: {DAMAGED_HINT}")).with_context(doing);
+        }
+        if version != VERSION {
+            bail!(
+                "the records in {} are of version {version}, this stead knows version {VERSION}; \
+                 hint: use the stead that wrote them",
+                path.display()
+            );
+        }
+        Ok(Self { connection, path: path.to_owned() })
     }
 
     /// The home's mark.
     pub fn home_id(&self) -> Result<String> {
         self.connection
             .query_row("SELECT id FROM home", [], |row| row.get(0))
-            .context("the records do not name their home")
+            .map_err(|error| explained(&self.path, error))
+            .with_context(|| format!("the records in {} do not name their home", self.path.display()))
     }
 
     /// Reads everything.
     pub fn load(&self) -> Result<Records> {
-        let projects = self.rows("SELECT name, directory FROM projects")?.into_iter();
-        Ok(Records {
-            projects: projects
-                .map(|(name, directory)| Ok((name.parse()?, directory.into())))
-                .collect::<Result<_>>()?,
-            leases: parsed(self.rows("SELECT nic, lease FROM leases")?)?,
-            machines: parsed(self.rows("SELECT id, state FROM machines")?)?,
-        })
+        let read = || -> Result<Records> {
+            let projects = self.rows("SELECT name, directory FROM projects")?.into_iter();
+            Ok(Records {
+                projects: projects
+                    .map(|(name, directory)| Ok((name.parse()?, directory.into())))
+                    .collect::<Result<_>>()?,
+                leases: parsed(self.rows("SELECT nic, lease FROM leases")?)?,
+                machines: parsed(self.rows("SELECT id, state FROM machines")?)?,
+            })
+        };
+        read().with_context(|| format!("cannot read the records in {}", self.path.display()))
     }
 
     /// Makes these changes, all or none.
     pub fn store(&mut self, entries: &[Entry]) -> Result<()> {
-        let transaction = self.connection.transaction().context("cannot write the records")?;
+        let path = self.path.clone();
+        let doing = || format!("cannot write the records in {}", path.display());
+        let transaction = self.connection.transaction().map_err(|error| explained(&path, error));
+        let transaction = transaction.with_context(doing)?;
         for entry in entries {
-            store_entry(&transaction, entry).context("cannot write the records")?;
+            store_entry(&transaction, entry).map_err(|error| told(&path, error)).with_context(doing)?;
         }
-        transaction.commit().context("cannot write the records")
+        transaction.commit().map_err(|error| explained(&path, error)).with_context(doing)
     }
 
     fn rows(&self, query: &str) -> Result<Vec<(String, String)>> {
-        let mut statement = self.connection.prepare(query).context("cannot read the records")?;
-        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        rows.collect::<Result<_, _>>().context("cannot read the records")
+        let read = || -> rusqlite::Result<Vec<(String, String)>> {
+            let mut statement = self.connection.prepare(query)?;
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        };
+        read().map_err(|error| explained(&self.path, error))
     }
 }
 
+/// What to do about records that cannot be read. The rest of a home does not hang on them.
+const DAMAGED_HINT: &str = "restore the file, or move it away with those beside it (`-wal`, `-shm`): then \
+    `stead up` in each project records it anew, with the addresses of its stead.lock; volumes stay";
+
+/// An error of the database, with what can be done about it.
+fn explained(path: &Path, error: rusqlite::Error) -> anyhow::Error {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    let disk = rustix::fs::statvfs(path.parent().unwrap_or(path));
+    let is_full = disk.as_ref().is_ok_and(|disk| disk.f_bavail == 0);
+    let is_read_only =
+        disk.as_ref().is_ok_and(|disk| disk.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+    // SQLite's own cause says the same in other words.
+    let told = anyhow!("{error}");
+    match error.sqlite_error_code() {
+        Some(DatabaseCorrupt | NotADatabase) => anyhow!("{error}; hint: {DAMAGED_HINT}"),
+        Some(_) if is_full => {
+            told.context("the disk is full; hint: free some space, then run the command again")
+        }
+        Some(_) if is_read_only => told.context("the disk is mounted read-only"),
+        Some(_) | None => told,
+    }
+}
+
+/// The same for an error that may be of another kind.
+fn told(path: &Path, error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<rusqlite::Error>() {
+        Ok(error) => explained(path, error),
+        Err(other) => other,
+    }
+}
+
+/// SQLite takes a file of less than a page for one that is yet to be written, and would write over what was
+/// left of ours; it never leaves such a file itself, but for an empty one.
+fn check_begun(path: &Path) -> rusqlite::Result<()> {
+    const PAGE_BYTES: u64 = 4096;
+    let length = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    if (1..PAGE_BYTES).contains(&length) {
+        let damaged = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOTADB);
+        return Err(rusqlite::Error::SqliteFailure(damaged, Some(format!("it has but {length} bytes"))));
+    }
+    Ok(())
+}
+
+fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    // Only a change of the mode needs the file for itself alone.
+    let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
+    if mode != "wal" {
+        connection.pragma_update(None, "journal_mode", "wal")?;
+    }
+    // With a write-ahead log NORMAL keeps the records whole at a loss of power; at worst the last changes are
+    // missing, and what they recorded is then observed as not there.
+    connection.pragma_update(None, "synchronous", "normal")
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
+
 /// Makes the tables, unless another command was quicker.
-fn create(connection: &mut Connection, id: &str) -> Result<()> {
+fn create(connection: &mut Connection, id: &str) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let exists: Option<i64> = transaction
         .query_row("SELECT 1 FROM sqlite_master WHERE name = 'home'", [], |row| row.get(0))
@@ -135,7 +231,7 @@ fn create(connection: &mut Connection, id: &str) -> Result<()> {
         transaction.execute("INSERT INTO home (id) VALUES (?1)", [id])?;
         transaction.pragma_update(None, "user_version", VERSION)?;
     }
-    Ok(transaction.commit()?)
+    transaction.commit()
 }
 
 fn store_entry(transaction: &Transaction<'_>, entry: &Entry) -> Result<()> {
@@ -174,9 +270,12 @@ where
     V: DeserializeOwned,
 {
     let parse = |(key, value): (String, String)| -> Result<(K, V)> {
-        let parsed =
-            serde_json::from_str(&value).with_context(|| format!("record `{key}` cannot be read"))?;
-        Ok((key.parse().with_context(|| format!("record `{key}` cannot be read"))?, parsed))
+        let parsed = serde_json::from_str(&value)
+            .with_context(|| format!("record `{key}` cannot be read; hint: {DAMAGED_HINT}"))?;
+        Ok((
+            key.parse().with_context(|| format!("record `{key}` cannot be read; hint: {DAMAGED_HINT}"))?,
+            parsed,
+        ))
     };
     rows.into_iter().map(parse).collect()
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::Ipv4Addr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use stead_model::name::NetworkId;
 use stead_model::project::Bind;
 use stead_model::served::Served;
-use stead_net::process::ProcessId;
+use stead_net::process::{self, ProcessId};
 
 use crate::home::{Home, write_run_file};
 
@@ -24,6 +25,15 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// Starting is a re-execution and one reload.
 const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// It says goodbye on each network.
+const GOODBYE_LIMIT: Duration = Duration::from_secs(2);
+
+/// A killed process is gone when the kernel gets round to it.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
+
+/// What stead is called with to be the switchboard.
+const WORD: &str = "__switchboard";
 
 /// What a command asks of the switchboard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,8 +113,13 @@ pub fn mark(text: &[u8]) -> String {
 
 /// Reads what is to be served; nothing if the file is absent or damaged, which the next plan then mends.
 pub fn load_served(home: &Home) -> Served {
-    let text = std::fs::read(home.served()).unwrap_or_default();
-    serde_json::from_slice(&text).unwrap_or_default()
+    find_served(home).unwrap_or_default()
+}
+
+/// The same; nothing if the file is absent or damaged.
+pub fn find_served(home: &Home) -> Option<Served> {
+    let text = std::fs::read(home.served()).ok()?;
+    serde_json::from_slice(&text).ok()
 }
 
 /// Writes what is to be served.
@@ -113,19 +128,16 @@ pub fn store_served(home: &Home, served: &Served) -> Result<()> {
     write_run_file(&home.served(), &text)
 }
 
-/// The process, if it lives.
-pub fn process(home: &Home) -> Result<Option<ProcessId>> {
-    match ProcessId::load(&pid_path(home))? {
-        Some(process) if process.is_alive()? => Ok(Some(process)),
-        Some(_) | None => Ok(None),
-    }
+/// Its processes: one, or two while a command that was killed has another one coming up.
+pub fn processes(home: &Home) -> Result<Vec<ProcessId>> {
+    let (state, run) = (home.state.as_os_str().as_bytes(), home.run.as_os_str().as_bytes());
+    let mut found = process::find(|words| words.get(1..) == Some(&[WORD.as_bytes(), state, run]))?;
+    found.retain(|process| process::sees(*process, &home.run));
+    Ok(found)
 }
 
-/// Asks the switchboard; nothing if none lives.
+/// Asks the switchboard; nothing if none listens.
 pub fn ask(home: &Home, request: Request) -> Result<Option<Report>> {
-    if process(home)?.is_none() {
-        return Ok(None);
-    }
     let path = socket_path(home);
     let Ok(mut stream) = stead_net::unix::connect(&path) else { return Ok(None) };
     let doing = || format!("the switchboard does not answer at {}", path.display());
@@ -147,18 +159,22 @@ fn talk(stream: &mut UnixStream, request: Request) -> Result<Report> {
 pub fn start(home: &Home, program: &std::path::Path) -> Result<Report> {
     match ask(home, Request::Reload) {
         Ok(Some(report)) if report.version == VERSION => return Ok(report),
-        Ok(_) => {}
+        Ok(Some(_)) => stop(home)?,
+        // One that does not listen yet: whoever started it was killed.
+        Ok(None) => end(home, Asked::No)?,
         // It hangs, or says what we do not understand.
-        Err(error) => tracing::warn!("the switchboard is started again: {error:#}"),
+        Err(error) => {
+            tracing::warn!("the switchboard is started again: {error:#}");
+            end(home, Asked::No)?;
+        }
     }
-    stop(home)?;
     let log = home.run.join("switchboard.log");
     crate::home::remove_if_there(&log)?;
     // By appending alone can a log be cut while it is written to.
     let options = std::fs::File::options().create_new(true).append(true).open(&log);
     let file = options.with_context(|| format!("cannot write {}", log.display()))?;
     let mut child = Command::new(program)
-        .arg("__switchboard")
+        .arg(WORD)
         .arg(&home.state)
         .arg(&home.run)
         // It outlives the command, and does not keep its directory's disk busy.
@@ -186,15 +202,27 @@ pub fn start(home: &Home, program: &std::path::Path) -> Result<Report> {
     }
 }
 
+/// Whether a switchboard was told to end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Yes,
+    No,
+}
+
 /// Ends the switchboard, by request or else by force.
 pub fn stop(home: &Home) -> Result<()> {
-    if let Some(process) = process(home)? {
-        let asked = ask(home, Request::Quit).is_ok();
-        if !asked || !process.wait_gone(Duration::from_secs(2))? {
-            process.kill(rustix::process::Signal::KILL)?;
-            if !process.wait_gone(Duration::from_secs(5))? {
-                bail!("the switchboard (process {}) cannot be ended", process.pid);
-            }
+    let answers = matches!(ask(home, Request::Quit), Ok(Some(_)));
+    end(home, if answers { Asked::Yes } else { Asked::No })
+}
+
+fn end(home: &Home, asked: Asked) -> Result<()> {
+    for process in processes(home)? {
+        if asked == Asked::Yes && process.wait_gone(GOODBYE_LIMIT)? {
+            continue;
+        }
+        process.kill(rustix::process::Signal::KILL)?;
+        if !process.wait_gone(KILL_LIMIT)? {
+            bail!("the switchboard (process {}) cannot be ended", process.pid);
         }
     }
     for path in [pid_path(home), socket_path(home)] {

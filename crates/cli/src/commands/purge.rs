@@ -1,12 +1,10 @@
 //! `purge`: nothing of this home is left.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use stead_host::home::{Home, remove_if_there};
 use stead_model::plan::{UnwantedVolumes, Wanted, plan};
-use stead_model::step::Step;
 
 use crate::args::Consent;
 use crate::failure::Failure;
@@ -24,58 +22,42 @@ pub(crate) fn run(consent: Consent, output: Output) -> Result<(), Failure> {
         confirm(&format!("{what} ({}, {})", home.state.display(), home.run.display()))?;
     }
     let mut session = Session::open()?;
-    let mut failures = Vec::new();
+    // What plans cannot do (the records are damaged, the engine is of another version), taking the engine away whole may still do.
+    if let Err(failure) = take_down(&mut session, output) {
+        note(&format!("on the way:\n{}", failure.text().trim_end()));
+    }
+    // Whatever is left: an engine that was cut off, or that nothing uses.
+    session.host.raze()?;
+    // The lock goes last: until then nobody begins anew.
+    remove(&home.state)?;
+    remove(&home.run)?;
+    Ok(())
+}
+
+/// Takes the projects down, with their volumes.
+fn take_down(session: &mut Session, output: Output) -> Result<(), Failure> {
     loop {
-        let seen = match session.observe() {
-            Ok(seen) => seen,
-            // Damaged records, or an engine of another version: then all is taken away unseen.
-            Err(error) => {
-                failures.push(Failure::from(error));
-                forget_records(&home)?;
-                break;
-            }
-        };
+        let seen = session.observe()?;
         let of_volumes = seen.volumes.iter().map(|id| &id.project);
         let of_leases = seen.leases.keys().map(|id| &id.project);
         let Some(name) = seen.projects.keys().chain(of_volumes).chain(of_leases).next().cloned() else {
-            break;
+            return Ok(());
         };
         if let Some(directory) = seen.projects.get(&name) {
             crate::project::tidy(directory)?;
         }
         let plan = plan(&Wanted::nothing(&name, &seen, UnwantedVolumes::Delete), &seen);
-        if let Err(failure) = session.apply(&plan, Consent { yes: true }, output) {
-            // What a plan could not do, taking the engine away whole may still do.
-            failures.push(failure);
-            break;
-        }
+        session.apply(&plan, Consent { yes: true }, output)?;
         if plan.steps.is_empty() {
-            break;
+            return Ok(());
         }
     }
-    // Whatever is left: an engine that was cut off, or that nothing uses.
-    let engine = stead_host::apply::Host::run(&mut session.host, &[&Step::EngineStop]);
-    engine.into_iter().collect::<Result<Vec<()>>>()?;
-    remove(&home.run)?;
-    remove(&home.state)?;
-    for failure in &failures {
-        note(&format!("on the way:\n{}", failure.text().trim_end()));
-    }
-    Ok(())
-}
-
-/// Takes the records away alone, with what SQLite has beside them.
-fn forget_records(home: &Home) -> Result<()> {
-    let with = |end: &str| {
-        let mut name = home.database().into_os_string();
-        name.push(end);
-        PathBuf::from(name)
-    };
-    ["", "-wal", "-shm"].into_iter().try_for_each(|end| remove_if_there(&with(end)))
 }
 
 fn remove(path: &Path) -> Result<()> {
     match std::fs::remove_dir_all(path) {
+        // Somebody begins anew there.
+        Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(()),
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", path.display()))
         }

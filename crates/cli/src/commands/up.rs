@@ -110,6 +110,15 @@ pub(crate) fn up(global: &Global, args: &UpArgs, output: Output) -> Result<(), F
     bring_up(&mut session, &loaded, args.relock, output)
 }
 
+/// Homes that start together choose alike; after each attempt one more of them has what it wants.
+const CLAIM_ATTEMPTS: u32 = 5;
+
+/// Whether a plan failed for nothing but ranges that another home took since it was made.
+fn is_lost_claim(failure: &Failure) -> bool {
+    let Failure::Steps(failures) = failure else { return false };
+    failures.iter().all(|(_, error)| error.is::<stead_host::linux::ClaimLost>())
+}
+
 /// Makes a project what it is to be, in a session that has begun.
 pub(super) fn bring_up(
     session: &mut Session,
@@ -117,12 +126,22 @@ pub(super) fn bring_up(
     relock: bool,
     output: Output,
 ) -> Result<(), Failure> {
-    let seen = session.observe()?;
-    let wanted = resolved(loaded, &seen, relock)?;
-    let plan = make_plan(&wanted, &seen);
-    // First, so that a command that was cut short is taken up with the same choices.
-    project::store_lock(loaded, &Lock::new(&wanted))?;
-    session.apply(&plan, Consent { yes: false }, output)?;
+    let mut attempts = 1..=CLAIM_ATTEMPTS;
+    let (wanted, plan) = loop {
+        let seen = session.observe()?;
+        let wanted = resolved(loaded, &seen, relock)?;
+        let plan = make_plan(&wanted, &seen);
+        // First, so that a command that was cut short is taken up with the same choices.
+        project::store_lock(loaded, &Lock::new(&wanted))?;
+        attempts.next();
+        match session.apply(&plan, Consent { yes: false }, output) {
+            Ok(()) => break (wanted, plan),
+            Err(failure) if is_lost_claim(&failure) && !attempts.is_empty() => {
+                note("another home of stead took an address range first: choosing another");
+            }
+            Err(failure) => return Err(failure),
+        }
+    };
     let reaches_out = wanted.networks.values().any(|n| n.reach == stead_model::project::Reach::Nat);
     if reaches_out && wanted.uplink.is_none() {
         note("this computer has no way out just now: run `stead up` again when it has, for `reach: nat`");
@@ -159,7 +178,10 @@ fn finished(plan: &Plan, output: Output) -> Result<(), Failure> {
 /// file says by now; else the one of the file.
 pub(super) fn project_of(global: &Global, named: Option<&Name>, seen: &Observed) -> Result<Name, Failure> {
     if let Some(name) = named {
-        let known = seen.projects.contains_key(name) || seen.volumes.iter().any(|id| id.project == *name);
+        let known = seen.projects.contains_key(name)
+            || seen.volumes.iter().any(|id| id.project == *name)
+            || seen.networks.keys().any(|id| id.project == *name)
+            || seen.machines.keys().any(|id| id.project == *name);
         return if known {
             Ok(name.clone())
         } else {

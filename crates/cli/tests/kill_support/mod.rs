@@ -10,6 +10,30 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+/// Every kind of network and machine, a volume, and a port. The comments are what `stead ps` is to say.
+pub(crate) const FULL: &str = "\
+# row: db on back,lan with 0
+# row: web on fixed,lan,wire with 1
+name: shop
+networks:
+  lan: {}
+  back: { reach: isolated }
+  fixed: { addressing: static, reach: isolated }
+  wire: { addressing: none }
+machines:
+  web:
+    kind: container
+    driver: external
+    networks: [fixed, lan, wire]
+    ports: ['127.0.0.1:PORT:80']
+  db:
+    kind: vm
+    driver: external
+    networks: [lan, back]
+    depends_on: [web]
+volumes: { data: {} }
+";
+
 /// Nothing that the program does takes so long.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
@@ -101,6 +125,35 @@ impl World {
     pub(crate) fn new(outside: Outside, file: &str) -> Self {
         own_namespaces(outside);
         Self::beside(file)
+    }
+
+    /// The same, with a home on a small disk of its own (for root).
+    pub(crate) fn on_small_disk(file: &str, size: &str) -> Self {
+        let mut world = Self::new(Outside::Forwards, file);
+        let options = std::ffi::CString::new(format!("size={size}")).unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("small", &world.home, "tmpfs", flags, Some(options.as_c_str())).unwrap();
+        world.before = world.around();
+        world
+    }
+
+    /// Fills the home's disk but for so many KiB.
+    pub(crate) fn fill_disk(&self, left_kib: usize) {
+        let mut ballast = fs::File::create(self.ballast()).unwrap();
+        let block = [0_u8; 1024];
+        while ballast.write_all(&block).is_ok() {}
+        let length = ballast.metadata().unwrap().len();
+        let left = u64::try_from(left_kib * 1024).unwrap();
+        ballast.set_len(length.saturating_sub(left)).unwrap();
+    }
+
+    /// Frees the home's disk again.
+    pub(crate) fn free_disk(&self) {
+        fs::remove_file(self.ballast()).unwrap();
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.home.join("ballast")
     }
 
     /// Another home on the computer that this thread is in.
@@ -316,15 +369,14 @@ impl World {
     pub(crate) fn kill(&self, word: &str) {
         let pid = self.process(word);
         signal(pid, rustix::process::Signal::KILL);
-        until(&format!("process {pid} to go"), || !self.processes().iter().any(|(other, _)| *other == pid));
+        until(&format!("process {pid} to go"), || is_gone(pid));
     }
 
     /// Kills all processes of this home at once.
     pub(crate) fn kill_all(&self) {
-        for (pid, _) in self.processes() {
-            signal(pid, rustix::process::Signal::KILL);
-        }
-        until("all processes to go", || self.processes().is_empty());
+        let all = self.processes();
+        all.iter().for_each(|(pid, _)| signal(*pid, rustix::process::Signal::KILL));
+        until("all processes to go", || all.iter().all(|(pid, _)| is_gone(*pid)));
     }
 }
 
@@ -395,6 +447,12 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(start.elapsed() < Duration::from_secs(10), "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Whether a process has ended. Its command line is empty a moment before that.
+fn is_gone(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
 }
 
 pub(crate) fn signal(pid: u32, signal: rustix::process::Signal) {

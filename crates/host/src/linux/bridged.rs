@@ -18,19 +18,24 @@ use stead_net::kernel::{
 };
 
 use super::inside::Inside;
-use super::mark::Mark;
+use super::mark::{Before, Mark};
 
 /// Connects a network's bridge with the real network that it is bridged to.
 pub(super) fn connect(inside: &mut Inside, home: &str, id: &NetworkId, state: &NetworkState) -> Result<()> {
     let Reach::Bridged(real) = &state.reach else { return Ok(()) };
-    let mark = Mark::Bridged(id.clone(), real.clone()).to_string();
     let ours = inside.route.own_links()?;
-    if ours.iter().any(|link| link.alias == mark && is_port(link, real, &state.link)) {
+    let is_ours = |link: &Link| match Mark::parse(&link.alias) {
+        Some(Mark::Bridged(of, to, _)) => of == *id && to == *real,
+        _ => false,
+    };
+    if ours.iter().any(|link| is_ours(link) && is_port(link, real, &state.link)) {
         return Ok(());
     }
     let outside = RouteSocket::open()?;
     let links = outside.links()?;
     let found = links.iter().find(|link| link.name == *real);
+    let before = if found.is_some_and(|link| link.up) { Before::Up } else { Before::Down };
+    let mark = Mark::Bridged(id.clone(), real.clone(), before).to_string();
     let engine = File::open(format!("/proc/{}/ns/net", inside.anchor.process().pid))
         .context("cannot open the engine's namespace")?;
     match found {
@@ -45,7 +50,7 @@ pub(super) fn connect(inside: &mut Inside, home: &str, id: &NetworkId, state: &N
                 outside
                     .run(&[RouteRequest::ChangeLink(real.clone(), into)])
                     .with_context(|| format!("cannot move `{real}` to the engine"))?;
-            } else if !ours.iter().any(|link| link.alias == mark) {
+            } else if !ours.iter().any(is_ours) {
                 bail!("there is no link `{real}` any more");
             }
             let port = LinkChange {
@@ -116,7 +121,7 @@ pub(super) fn give_all_back(inside: &Inside) -> Result<()> {
 
 fn give_back(inside: &Inside, of: impl Fn(&NetworkId) -> bool) -> Result<()> {
     for link in inside.route.own_links()? {
-        let Some(Mark::Bridged(id, real)) = Mark::parse(&link.alias) else { continue };
+        let Some(Mark::Bridged(id, real, before)) = Mark::parse(&link.alias) else { continue };
         if !of(&id) {
             continue;
         }
@@ -135,6 +140,14 @@ fn give_back(inside: &Inside, of: impl Fn(&NetworkId) -> bool) -> Result<()> {
             .route
             .run(&[RouteRequest::ChangeLink(real.clone(), back)])
             .with_context(|| format!("cannot give `{real}` back"))?;
+        if before == Before::Up {
+            // The kernel takes a link down on its way between namespaces.
+            let up = LinkChange { up: Some(true), ..LinkChange::default() };
+            let request = RouteRequest::ChangeLink(real.clone(), up);
+            RouteSocket::open()?
+                .run(&[request])
+                .with_context(|| format!("cannot switch `{real}` on again"))?;
+        }
     }
     Ok(())
 }

@@ -3,30 +3,30 @@
 
 use std::fs;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use stead_model::address::{link_name, nth4, nth6};
-use stead_model::name::{LinkName, MachineId, NetworkId};
-use stead_model::observed::{NetworkState, Uplink, VethUplink};
-use stead_model::project::{Kind, Reach};
+use stead_model::address::{nth4, nth6};
+use stead_model::name::{LinkName, MachineId};
+use stead_model::observed::{Uplink, VethUplink};
+use stead_model::project::Kind;
 use stead_model::step::Step;
 use stead_net::anchor;
 use stead_net::kernel::nft::{Family, NftRequest, NftSocket};
 use stead_net::kernel::rules::{self, HostUplink};
 use stead_net::kernel::{
-    Hop, Link, LinkChange, LinkKind, NewLink, Peer, Port, PortFlags, Route, RouteRequest, RouteSocket, Rule,
-    RuleFamily, Veth, has_ipv6,
+    Hop, LinkChange, NewLink, Peer, Route, RouteRequest, RouteSocket, Rule, RuleFamily, Veth, has_ipv6,
 };
-use stead_net::process::ProcessId;
+use stead_net::process::{self, ProcessId};
 use stead_net::uplink::{self, Pasta, Target};
 
 use super::LinuxHost;
 use super::inside::{Inside, label};
-use super::mark::{Before, Mark};
+use super::mark::Mark;
 use super::network::tolerate;
 use super::nic::default_route;
 use crate::home::{Home, remove_if_there, write_run_file};
@@ -35,6 +35,9 @@ use crate::switchboard;
 
 /// The anchor has nothing to save when it ends.
 const ANCHOR_STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// What stead is called with to be the anchor.
+const ANCHOR_WORD: &str = "__anchor";
 
 /// The engine routes between its links, believes no router, and answers on each link for that link alone.
 const SYSCTLS: [(&str, &str); 10] = [
@@ -69,7 +72,7 @@ pub(super) fn start(host: &mut LinuxHost) -> Result<()> {
     let run = host.home.run.clone();
     let client = match anchor::Client::connect(&run)? {
         Some(client) => client,
-        None => anchor::spawn(&host.program, &["__anchor".into(), run.clone().into()], &run)?,
+        None => anchor::spawn(&host.program, &[ANCHOR_WORD.into(), run.clone().into()], &run)?,
     };
     let mut inside = Inside::new(client)?;
     let ipv6 = has_ipv6();
@@ -109,34 +112,53 @@ pub(super) fn start(host: &mut LinuxHost) -> Result<()> {
 
 /// Takes the engine away, or what is left of one that was cut off.
 pub(super) fn stop(host: &mut LinuxHost) -> Result<()> {
-    switchboard::stop(&host.home)?;
     let id = host.home_id()?;
-    remove_host_uplink(&id)?;
-    uplink::stop(&host.home.run)?;
+    raze(host, &[id])?;
+    host.store(&[Entry::NoMachines])
+}
+
+/// Takes the engine away by what the kernel and the run directory say alone. The home may have had several
+/// marks. It goes on after a failure, so that as much as possible goes.
+pub(super) fn raze(host: &mut LinuxHost, ids: &[String]) -> Result<()> {
+    if host.inside.is_none() {
+        // One that does not answer keeps nothing of the computer's that could be asked for.
+        host.inside = Inside::connect(&host.home.run).unwrap_or_default();
+    }
+    let bridged = match &host.inside {
+        Some(inside) => super::bridged::give_all_back(inside),
+        None => Ok(()),
+    };
     host.inside = None;
     host.bridges.clear();
-    let client = anchor::Client::connect(&host.home.run).unwrap_or_else(|error| {
-        // Of another version of stead, or broken: it is ended by force.
-        tracing::debug!("{error:#}");
-        None
-    });
-    if let Some(client) = client {
-        let process = client.process();
-        // One that hangs is ended by force below.
-        let asked = client.quit();
-        if asked.is_err() || !process.wait_gone(ANCHOR_STOP_LIMIT)? {
-            process.kill(rustix::process::Signal::KILL)?;
-            if !process.wait_gone(ANCHOR_STOP_LIMIT)? {
-                bail!("the anchor (process {}) cannot be ended", process.pid);
-            }
-        }
-    } else if let Some(process) = ProcessId::load(&host.home.run.join("anchor.pid"))? {
-        // It lives but does not answer.
-        process.kill(rustix::process::Signal::KILL)?;
-        process.wait_gone(ANCHOR_STOP_LIMIT)?;
+    let home = &host.home;
+    let mut results = vec![switchboard::stop(home), bridged];
+    results.extend(ids.iter().map(|id| remove_host_uplink(id)));
+    results.extend([uplink::stop(&home.run), stop_anchor(home), forget_run_files(home)]);
+    let mut failures = results.into_iter().filter_map(Result::err);
+    let Some(first) = failures.next() else { return Ok(()) };
+    Err(failures.fold(first, |error, more| error.context(format!("{more:#}"))))
+}
+
+fn stop_anchor(home: &Home) -> Result<()> {
+    if let Ok(Some(client)) = anchor::Client::connect(&home.run) {
+        // One that hangs, or is on its way, is ended by force below.
+        let _hangs = client.quit();
     }
-    forget_run_files(&host.home)?;
-    host.store(&[Entry::NoMachines])
+    for process in anchors(home)? {
+        process.kill(rustix::process::Signal::KILL)?;
+        if !process.wait_gone(ANCHOR_STOP_LIMIT)? {
+            bail!("the anchor (process {}) cannot be ended", process.pid);
+        }
+    }
+    Ok(())
+}
+
+/// The anchor's process; also one that whoever started it did not live to see.
+pub(super) fn anchors(home: &Home) -> Result<Vec<ProcessId>> {
+    let run = home.run.as_os_str().as_bytes();
+    let mut found = process::find(|words| words.get(1..) == Some(&[ANCHOR_WORD.as_bytes(), run]))?;
+    found.retain(|process| process::sees(*process, &home.run));
+    Ok(found)
 }
 
 fn forget_run_files(home: &Home) -> Result<()> {
@@ -186,9 +208,14 @@ pub(super) fn add_uplink(host: &mut LinuxHost, uplink: &Uplink) -> Result<()> {
     let run = host.home.run.clone();
     let record = host.home.uplink();
     let inside = host.inside()?;
+    // Both kinds have the same link inside, and a command may have been killed while it made the other one.
     match uplink {
-        Uplink::Veth(veth) => add_veth_uplink(inside, &id, veth)?,
+        Uplink::Veth(veth) => {
+            uplink::stop(&run)?;
+            add_veth_uplink(inside, &id, veth)?;
+        }
         Uplink::Pasta => {
+            remove_host_uplink(&id)?;
             let program = super::facts::find_pasta()
                 .ok_or_else(|| anyhow!("`pasta` is not in PATH; hint: install passt"))?;
             let target = Target::of(inside.anchor.process());
@@ -274,83 +301,4 @@ fn remove_host_uplink(home: &str) -> Result<()> {
     NftSocket::open()?
         .remove_chains(Family::Inet, rules::TABLE, &rules::host_chain_names(home))
         .context("cannot take the uplink's rules away")
-}
-
-/// Connects a network's bridge with the real network it is bridged to: by a port on the computer's bridge, or
-/// by the nic itself, which then is in the engine's namespace.
-pub(super) fn bridge_to_host(inside: &mut Inside, id: &NetworkId, state: &NetworkState) -> Result<()> {
-    let Reach::Bridged(real) = &state.reach else { return Ok(()) };
-    if inside.route.own_links()?.iter().any(|link| is_port_to(link, real)) {
-        return Ok(());
-    }
-    let outside = RouteSocket::open()?;
-    let links = outside.links()?;
-    let Some(link) = links.iter().find(|link| link.name == *real) else {
-        bail!("there is no link `{real}` any more");
-    };
-    let before = if link.up { Before::Up } else { Before::Down };
-    let mark = Mark::Bridged(id.clone(), real.clone(), before).to_string();
-    let engine = fs::File::open(format!("/proc/{}/ns/net", inside.anchor.process().pid))
-        .context("cannot open the engine's namespace")?;
-    let port = |name: &LinkName| {
-        let change = LinkChange {
-            up: Some(true),
-            alias: Some(mark.clone()),
-            bridge: Some(Some(state.link.clone())),
-            link_local: Some(false),
-            ..LinkChange::default()
-        };
-        RouteRequest::ChangeLink(name.clone(), change)
-    };
-    if link.kind == LinkKind::Bridge {
-        let near = link_name('p', real.as_str(), &["near", &id.to_string()], &|_| false);
-        let far = link_name('p', real.as_str(), &["far", &id.to_string()], &|_| false);
-        let new = NewLink { name: near, alias: mark.clone(), mac: None, mtu: Some(link.mtu), group: 0 };
-        let flags = PortFlags::default();
-        let peer =
-            Peer { netns: Some(engine.as_fd()), name: far.clone(), mac: None, mtu: Some(link.mtu), group: 0 };
-        let veth = Veth { link: new, port: Some(Port { bridge: real.clone(), flags }), peer };
-        outside
-            .run(&[RouteRequest::AddVeth(veth)])
-            .with_context(|| format!("cannot join bridge `{real}`"))?;
-        return inside.route.run(&[port(&far)]).context("cannot join the network's bridge");
-    }
-    let into = LinkChange { netns: Some(engine.as_fd()), ..LinkChange::default() };
-    outside
-        .run(&[RouteRequest::ChangeLink(real.clone(), into)])
-        .with_context(|| format!("cannot move `{real}` to the engine"))?;
-    inside.route.run(&[port(real)]).with_context(|| format!("cannot put `{real}` on the network's bridge"))
-}
-
-/// Gives the real network its link back.
-pub(super) fn unbridge_from_host(inside: &mut Inside, state: &NetworkState) -> Result<()> {
-    let Reach::Bridged(real) = &state.reach else { return Ok(()) };
-    let ours = inside.route.own_links()?;
-    let Some(port) = ours.into_iter().find(|link| is_port_to(link, real)) else { return Ok(()) };
-    if port.kind == LinkKind::Veth && port.name != *real {
-        return inside.route.delete_links(&[port.name]);
-    }
-    let host = fs::File::open("/proc/self/ns/net").context("cannot open the host's namespace")?;
-    let back = LinkChange {
-        bridge: Some(None),
-        alias: Some(String::new()),
-        netns: Some(host.as_fd()),
-        ..LinkChange::default()
-    };
-    inside
-        .route
-        .run(&[RouteRequest::ChangeLink(real.clone(), back)])
-        .with_context(|| format!("cannot give `{real}` back"))?;
-    if matches!(Mark::parse(&port.alias), Some(Mark::Bridged(_, _, Before::Up))) {
-        // The kernel takes a link down on its way between namespaces.
-        let up = LinkChange { up: Some(true), ..LinkChange::default() };
-        let request = RouteRequest::ChangeLink(real.clone(), up);
-        RouteSocket::open()?.run(&[request]).with_context(|| format!("cannot switch `{real}` on again"))?;
-    }
-    Ok(())
-}
-
-/// Whether a link of ours connects a bridge with this link of the computer.
-fn is_port_to(link: &Link, real: &LinkName) -> bool {
-    matches!(Mark::parse(&link.alias), Some(Mark::Bridged(_, other, _)) if other == *real)
 }

@@ -1,6 +1,6 @@
 //! What of this computer bears on a plan: its routes, the claims of other homes, and which ways out work.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -30,8 +30,8 @@ const ROUTED: [u8; 3] = [1, 2, 10];
 /// Whether links that are yet to be made will have no IPv6.
 const IPV6_SWITCH: &str = "/proc/sys/net/ipv6/conf/default/disable_ipv6";
 
-/// Looks at the computer. `held` is what our own anchor holds.
-pub(super) fn observe(home: &str, held: &[Label]) -> Result<HostFacts> {
+/// Looks at the computer. `held` is what our own anchor holds, `own` the inodes of claims that are ours besides.
+pub(super) fn observe(home: &str, held: &[Label], own: &BTreeSet<u64>) -> Result<HostFacts> {
     let outside = RouteSocket::open()?;
     let links = outside.links()?;
     let routes = outside.routes(Some(MAIN_TABLE))?;
@@ -40,7 +40,8 @@ pub(super) fn observe(home: &str, held: &[Label]) -> Result<HostFacts> {
     let ours: Vec<&LinkName> =
         links.iter().filter(|link| link.alias == own_uplink).map(|link| &link.name).collect();
     let is_held = |net: &IpNet| held.iter().any(|label| label.as_str() == claim_name(*net));
-    let claimed = claims::observe()?.into_iter().filter(|net| !is_held(net)).map(|net| (net, Taken::Home));
+    let claimed = claims::observe()?.into_iter().filter(|claim| !own.contains(&claim.inode));
+    let claimed = claimed.map(|claim| claim.net).filter(|net| !is_held(net)).map(|net| (net, Taken::Home));
     let routed = routes.iter().filter_map(|route| match &route.by {
         Hop::Via(_, link) | Hop::Link(link) if !ours.contains(&link) => {
             Some((route.to.trunc(), Taken::Route(link.clone())))
@@ -199,7 +200,13 @@ fn host_links(links: &[Link], addresses: &[Address]) -> BTreeMap<LinkName, HostL
     if !rustix::process::geteuid().is_root() {
         return BTreeMap::new();
     }
-    let usable = links.iter().filter(|link| Mark::parse(&link.alias).is_none() && link.name.as_str() != "lo");
+    // A nic that was lent to an engine which died has come back with its mark.
+    let is_free = |link: &Link| match Mark::parse(&link.alias) {
+        None => true,
+        Some(Mark::Bridged(_, real, _)) => real == link.name,
+        Some(Mark::Network(_) | Mark::Nic(_) | Mark::Uplink(_)) => false,
+    };
+    let usable = links.iter().filter(|link| is_free(link) && link.name.as_str() != "lo");
     let described = usable.map(|link| {
         let own = addresses.iter().find(|a| a.link == link.name && !is_link_local(a.address));
         let state = match (&link.kind, own, &link.bridge) {

@@ -1,6 +1,7 @@
 //! This computer, when it runs Linux: what exists is read from the kernel, and steps are carried out by
 //! netlink, by the anchor and by the switchboard. No program but our own and pasta is ever run.
 
+mod bridged;
 mod claims;
 mod engine;
 mod facts;
@@ -10,11 +11,13 @@ mod network;
 mod nic;
 mod observe;
 mod served;
+mod volume;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 
 use stead_model::name::{LinkName, NetworkId};
 use stead_model::observed::Observed;
@@ -25,7 +28,12 @@ use crate::apply::Host;
 use crate::home::Home;
 use crate::state::{Entry, Records, State};
 
+pub use self::claims::ClaimLost;
 pub use self::engine::namespace_label;
+
+/// The engine comes and goes in less; what fails for longer fails for another reason.
+const LOOK_AGAIN_FOR: Duration = Duration::from_millis(200);
+const LOOK_AGAIN_EVERY: Duration = Duration::from_millis(20);
 
 /// A computer with a home on it.
 #[derive(Debug)]
@@ -53,18 +61,36 @@ impl LinuxHost {
 
     /// What is on record; nothing if nothing ever was.
     pub fn records(&mut self) -> Result<Records> {
-        if self.state.is_none() && !self.home.database().exists() {
-            return Ok(Records::default());
-        }
-        self.state()?.load()
+        self.existing_state()?.map_or_else(|| Ok(Records::default()), State::load)
     }
 
     /// This home's mark in names on the host. One that has no records yet takes the mark that it will get.
     pub fn home_id(&mut self) -> Result<String> {
-        if self.state.is_none() && !self.home.database().exists() {
-            return Ok(new_home_id(&self.home.state));
+        let new = new_home_id(&self.home.state);
+        self.existing_state()?.map_or(Ok(new), State::home_id)
+    }
+
+    /// Takes away all that is on this computer outside of the home's directories, also when the records cannot
+    /// be read: by the kernel's word, and by every mark that the home may have had.
+    pub fn raze(&mut self) -> Result<()> {
+        let mut ids = vec![new_home_id(&self.home.state)];
+        ids.extend(self.home_id());
+        ids.extend(observe::uplink_marks(&self.home)?);
+        ids.sort();
+        ids.dedup();
+        engine::raze(self, &ids)
+    }
+
+    /// Deletes what is left of volumes whose deletion was cut off.
+    pub fn tidy(&self) -> Result<()> {
+        volume::tidy(&self.home)
+    }
+
+    fn existing_state(&mut self) -> Result<Option<&State>> {
+        if self.state.is_none() {
+            self.state = State::find(&self.home.database())?;
         }
-        self.state()?.home_id()
+        Ok(self.state.as_ref())
     }
 
     fn state(&mut self) -> Result<&mut State> {
@@ -101,7 +127,14 @@ fn new_home_id(state: &Path) -> String {
 
 impl Host for LinuxHost {
     fn observe(&mut self) -> Result<Observed> {
-        observe::observe(self)
+        let start = Instant::now();
+        loop {
+            match observe::observe(self) {
+                // Another command may have taken away what we were looking at.
+                Err(_) if start.elapsed() < LOOK_AGAIN_FOR => std::thread::sleep(LOOK_AGAIN_EVERY),
+                result => return result,
+            }
+        }
     }
 
     fn run(&mut self, steps: &[&Step]) -> Vec<Result<()>> {
@@ -171,19 +204,8 @@ impl LinuxHost {
             Step::SwitchboardStart => served::start(self),
             Step::UplinkAdd(uplink) => engine::add_uplink(self, uplink),
             Step::UplinkRemove(uplink) => engine::remove_uplink(self, uplink),
-            Step::VolumeAdd(id) => {
-                let path = self.home.volumes().join(id.project.as_str()).join(id.name.as_str());
-                std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))
-            }
-            Step::VolumeRemove(id) => {
-                let of_project = self.home.volumes().join(id.project.as_str());
-                let path = of_project.join(id.name.as_str());
-                std::fs::remove_dir_all(&path)
-                    .with_context(|| format!("cannot delete {}", path.display()))?;
-                // Other volumes of the project may be in there: then it stays.
-                let _not_empty = std::fs::remove_dir(of_project);
-                Ok(())
-            }
+            Step::VolumeAdd(id) => volume::add(&self.home, id),
+            Step::VolumeRemove(id) => volume::remove(&self.home, id),
             _ => Err(anyhow!("`{step}` is not run alone")),
         }
     }

@@ -8,11 +8,12 @@ use anyhow::Result;
 use ipnet::IpNet;
 
 use stead_model::address::Mac;
-use stead_model::name::{LinkName, Name, NetworkId, NicId, VolumeId};
+use stead_model::name::{LinkName, MachineId, Name, NetworkId, NicId, VolumeId};
 use stead_model::observed::{
-    Engine, GuardState, NetworkState, NicState, Observed, Service, Switchboard, Uplink,
+    Engine, GuardState, HostLink, MachineState, NetworkState, NicState, Observed, Service, Switchboard,
+    Uplink,
 };
-use stead_model::project::{Kind, Reach};
+use stead_model::project::{Driver, Kind, Reach};
 use stead_model::served::Served;
 use stead_net::anchor::Label;
 use stead_net::kernel::nft::{Elements, Family, Value};
@@ -21,7 +22,7 @@ use stead_net::uplink;
 
 use super::inside::Inside;
 use super::mark::{Mark, NicMark};
-use super::{LinuxHost, facts};
+use super::{LinuxHost, bridged, claims, engine, facts};
 use crate::home::Home;
 use crate::switchboard::{self, Report, Request, load_served, mark};
 
@@ -35,7 +36,12 @@ pub(super) fn observe(host: &mut LinuxHost) -> Result<Observed> {
         Some(inside) => inside.anchor.held()?,
         None => Vec::new(),
     };
-    let mut seen = Observed::nothing(facts::observe(&home_id, &held)?);
+    let own = match &host.inside {
+        Some(_) => BTreeSet::new(),
+        // An anchor that cannot be asked, as its socket is lost, is still ours.
+        None => claims::sockets_of(&engine::anchors(&home)?),
+    };
+    let mut seen = Observed::nothing(facts::observe(&home_id, &held, &own)?);
     seen.projects = records.projects;
     seen.leases = records.leases;
     seen.volumes = volumes(&home);
@@ -54,11 +60,7 @@ pub(super) fn observe(host: &mut LinuxHost) -> Result<Observed> {
         return Ok(seen);
     };
     seen.engine = Engine::Present;
-    let namespaces = inside.anchor.list()?;
-    seen.machines.retain(|id, state| {
-        state.kind != Kind::Container
-            || namespaces.iter().any(|label: &Label| label.as_str() == id.to_string())
-    });
+    seen.machines = machines(seen.machines, &inside.anchor.list()?);
     let served = load_served(&home);
     let report =
         switchboard::ask(&home, Request::Status).ok().flatten().filter(|report| serves_file(&home, report));
@@ -66,6 +68,7 @@ pub(super) fn observe(host: &mut LinuxHost) -> Result<Observed> {
     let links = inside.route.own_links()?;
     let addresses = inside.route.addresses()?;
     let sets = Sets { routed, guarded };
+    seen.host.links.extend(lent(&links).map(|real| (real, HostLink::Idle)));
     seen.networks = networks(&links, &addresses, &sets, &served);
     seen.nics = nics(&links, &sets, &served, &seen.networks);
     seen.uplink = observe_uplink(&home, &home_id)?;
@@ -84,6 +87,30 @@ pub(super) fn observe(host: &mut LinuxHost) -> Result<Observed> {
     Ok(seen)
 }
 
+/// The machines of the records that exist, and those that exist without a record: it was lost, or the command
+/// that was to write it was killed.
+fn machines(
+    recorded: BTreeMap<MachineId, MachineState>,
+    namespaces: &[Label],
+) -> BTreeMap<MachineId, MachineState> {
+    let held: BTreeSet<MachineId> =
+        namespaces.iter().filter_map(|label| label.as_str().parse().ok()).collect();
+    let mut machines = recorded;
+    machines.retain(|id, state| state.kind != Kind::Container || held.contains(id));
+    for id in held {
+        machines.entry(id).or_insert(MachineState { kind: Kind::Container, driver: Driver::External });
+    }
+    machines
+}
+
+/// The nics of this computer that were moved to the engine, and not yet put on their network's bridge.
+fn lent(links: &[Link]) -> impl Iterator<Item = LinkName> {
+    links.iter().filter(|link| link.bridge.is_none()).filter_map(|link| match Mark::parse(&link.alias)? {
+        Mark::Bridged(_, real, _) if real == link.name => Some(real),
+        Mark::Bridged(..) | Mark::Network(_) | Mark::Nic(_) | Mark::Uplink(_) => None,
+    })
+}
+
 fn serves_file(home: &Home, report: &Report) -> bool {
     let text = std::fs::read(home.served()).unwrap_or_default();
     report.serves == mark(&text) && report.version == switchboard::VERSION
@@ -91,7 +118,8 @@ fn serves_file(home: &Home, report: &Report) -> bool {
 
 /// Whether anything is left of an engine whose anchor is dead.
 fn has_leftovers(home: &Home, home_id: &str) -> Result<bool> {
-    if switchboard::process(home)?.is_some()
+    if !engine::anchors(home)?.is_empty()
+        || !switchboard::processes(home)?.is_empty()
         || uplink::observe(&home.run)?.is_some()
         || home.served().exists()
     {
@@ -115,6 +143,19 @@ fn volumes(home: &Home) -> BTreeSet<VolumeId> {
         names.into_iter().map(move |name| VolumeId::new(&project, &name))
     });
     volumes.collect()
+}
+
+/// The marks of this home on the host's ends of uplinks, by the record of the way out: for when the home's own
+/// mark is not known.
+pub(super) fn uplink_marks(home: &Home) -> Result<Vec<String>> {
+    let text = std::fs::read(home.uplink()).unwrap_or_default();
+    let Ok(Uplink::Veth(veth)) = serde_json::from_slice::<Uplink>(&text) else { return Ok(Vec::new()) };
+    let links = RouteSocket::open()?.own_links()?.into_iter().filter(|link| link.name == veth.link);
+    let marks = links.filter_map(|link| match Mark::parse(&link.alias)? {
+        Mark::Uplink(id) => Some(id),
+        Mark::Network(_) | Mark::Bridged(..) | Mark::Nic(_) => None,
+    });
+    Ok(marks.collect())
 }
 
 /// The way out, if what was made of it still stands.
@@ -164,9 +205,9 @@ fn networks(
     let bridges: Vec<(&Link, NetworkId)> = marked()
         .filter_map(|(link, mark)| if let Mark::Network(id) = mark { Some((link, id)) } else { None })
         .collect();
-    let bridged = |id: &NetworkId| {
-        marked().find_map(|(_, mark)| match mark {
-            Mark::Bridged(of, real, _) if of == *id => Some(real),
+    let bridged = |id: &NetworkId, bridge: &LinkName| {
+        marked().find_map(|(link, mark)| match mark {
+            Mark::Bridged(of, real, _) if of == *id && bridged::is_port(link, &real, bridge) => Some(real),
             _ => None,
         })
     };
@@ -179,7 +220,7 @@ fn networks(
             }
             _ => None,
         });
-        let reach = match bridged(id) {
+        let reach = match bridged(id, &link.name) {
             Some(real) => Reach::Bridged(real),
             None if sets.has(Family::Inet, "nat", &link.name) => Reach::Nat,
             None => Reach::Isolated,
@@ -224,11 +265,9 @@ fn nics(
     });
     let states = marked.filter_map(|(link, nic)| {
         let NicMark { id, lease, end } = nic;
-        let network = networks.get(&id.network())?;
-        // A nic that is not on its network is none.
-        if link.bridge.as_ref() != Some(&network.link) || !link.up {
-            return None;
-        }
+        let network = networks.get(&id.network());
+        let is_on_network =
+            link.up && link.bridge.is_some() && link.bridge.as_ref() == network.map(|network| &network.link);
         let host = served.networks.get(&id.network()).and_then(|network| network.hosts.get(&lease.mac));
         let right = host.filter(|host| {
             host.name == id.machine && host.address == lease.address && host.address6 == lease.address6
@@ -236,13 +275,15 @@ fn nics(
         let names = match right {
             Some(host) => host.aliases.iter().cloned().chain([host.name.clone()]).collect(),
             // Where nothing is served a nic's names are nobody's business.
-            None if network.service.is_none() => [id.machine.clone()].into(),
+            None if network.is_some_and(has_no_services) => [id.machine.clone()].into(),
             None => BTreeSet::new(),
         };
         let state = NicState {
             link: link.name.clone(),
             end,
-            mtu: u16::try_from(link.mtu).ok()?,
+            // What is not on its network was never finished, and no nic that is wanted is like this: it is taken
+            // away before it is made anew.
+            mtu: if is_on_network { u16::try_from(link.mtu).ok()? } else { 0 },
             guard: guard(&link.name, lease.mac, sets),
             lease,
             names,
@@ -250,6 +291,11 @@ fn nics(
         Some((id, state))
     });
     states.collect()
+}
+
+/// Whether a network is one on which nothing is ever served: we have no address there.
+fn has_no_services(network: &NetworkState) -> bool {
+    network.service.is_none() && network.gateway.is_none() && network.gateway6.is_none()
 }
 
 /// What the rules let a nic speak with.

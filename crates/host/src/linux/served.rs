@@ -12,7 +12,7 @@ use stead_model::served::{Served, ServedHost, ServedNetwork};
 use stead_model::step::Step;
 
 use super::LinuxHost;
-use crate::switchboard::{self, Report, Request, load_served, mark, store_served};
+use crate::switchboard::{self, Report, Request, find_served, mark, store_served};
 
 /// What to do about a port that cannot be opened, whyever.
 const PORT_HINT: &str = "mend that and run the command again, or publish another port";
@@ -32,10 +32,10 @@ pub(super) fn forget(host: &LinuxHost, change: impl FnOnce(&mut Served)) -> Resu
 
 /// Changes the file, and has the switchboard read it; nothing if none lives.
 fn change_file(host: &LinuxHost, change: impl FnOnce(&mut Served)) -> Result<Option<Report>> {
-    let before = load_served(&host.home);
-    let mut after = before.clone();
+    let before = find_served(&host.home);
+    let mut after = before.clone().unwrap_or_default();
     change(&mut after);
-    if after != before || !host.home.served().exists() {
+    if before.as_ref() != Some(&after) {
         store_served(&host.home, &after)?;
     }
     let report = switchboard::ask(&host.home, Request::Reload)?;
@@ -45,6 +45,10 @@ fn change_file(host: &LinuxHost, change: impl FnOnce(&mut Served)) -> Result<Opt
 
 /// Starts the switchboard, which serves what its file says.
 pub(super) fn start(host: &LinuxHost) -> Result<()> {
+    if find_served(&host.home).is_none() && host.home.served().exists() {
+        // What was served cannot be known any more; the steps that follow say it anew.
+        store_served(&host.home, &Served::default())?;
+    }
     let report = switchboard::start(&host.home, &host.program)?;
     check_serves(host, &report)
 }
