@@ -45,7 +45,13 @@ impl ProcessId {
         };
         let (state, start_time) =
             parse_stat(&stat).with_context(|| format!("`/proc/{pid}/stat` is not what proc(5) says"))?;
-        Ok((!matches!(state, b'Z' | b'X')).then_some(Self { pid, start_time }))
+        let lives = match state {
+            // The first thread of a killed process may be a zombie while others still hold its files and locks.
+            b'Z' => fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.count() > 1),
+            b'X' => false,
+            _ => true,
+        };
+        Ok(lives.then_some(Self { pid, start_time }))
     }
 
     /// Whether it still runs. A zombie does not.
