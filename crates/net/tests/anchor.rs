@@ -206,7 +206,8 @@ fn a_held_claim_outlives_its_maker_and_ends_with_its_release() {
     let claim = label("10.7.0.0/24");
     let name = format!("stead-test-claim-{}", home.client.process());
     let bind = || {
-        let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None).unwrap();
+        let socket = // Without the flag the programs of tests at the same time would hold it too.
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None).unwrap();
         let address = SocketAddrUnix::new_abstract_name(name.as_bytes()).unwrap();
         rustix::net::bind(&socket, &address).map(|()| socket)
     };

@@ -420,17 +420,23 @@ fn chains_of_others_are_seen_with_their_policy() {
 #[test]
 fn the_older_filter_is_seen_and_not_called_to_life() {
     own_namespace();
+    let directory = tempfile::tempdir().unwrap();
+    // Otherwise it makes a lock in `/run`, which is for root, and leaves it there.
+    let lock = directory.path().join("lock").display().to_string();
+    let locked = |words: &str| prints(&format!("env XTABLES_LOCKFILE={lock} {words}"));
+    let iptables = |words: &str| locked(&format!("iptables-legacy {words}"));
+    let ip6tables = |words: &str| locked(&format!("ip6tables-legacy {words}"));
     let seen = || legacy::observe().unwrap();
     assert_eq!(seen(), LegacyForward::default());
     assert_eq!(seen(), LegacyForward::default(), "looking must not make the table");
-    prints("iptables-legacy -L FORWARD");
+    iptables("-L FORWARD");
     assert_eq!(seen(), LegacyForward { drops: false, has_rules: false });
-    prints("iptables-legacy -A FORWARD -i eth0 -j DROP");
+    iptables("-A FORWARD -i eth0 -j DROP");
     assert_eq!(seen(), LegacyForward { drops: false, has_rules: true });
-    prints("iptables-legacy -F FORWARD");
-    prints("iptables-legacy -P FORWARD DROP");
+    iptables("-F FORWARD");
+    iptables("-P FORWARD DROP");
     assert_eq!(seen(), LegacyForward { drops: true, has_rules: false });
-    prints("iptables-legacy -P FORWARD ACCEPT");
-    prints("ip6tables-legacy -P FORWARD DROP");
+    iptables("-P FORWARD ACCEPT");
+    ip6tables("-P FORWARD DROP");
     assert_eq!(seen(), LegacyForward { drops: true, has_rules: false });
 }

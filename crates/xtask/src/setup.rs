@@ -71,6 +71,7 @@ const PACKAGES: &[Package] = &[
     package("g++",                         "/usr/bin/c++",                &[Test], "compiles libFuzzer"),
     package("iproute2",                    "/usr/sbin/ip",                RUNS,    "reads back links, the peer of the benchmarks"),
     package("nftables",                    "/usr/sbin/nft",               RUNS,    "reads back rules, the peer of the benchmarks"),
+    package("iptables",                    "/usr/sbin/iptables-legacy",   &[Test], "the older packet filter, which we must notice"),
     package("procps",                      "/usr/bin/ps",                 RUNS,    "lists processes"),
     package("passt",                       "/usr/bin/pasta",              RUNS,    "the uplink of an ordinary user"),
     package("uidmap",                      "/usr/bin/newuidmap",          RUNS,    "maps sub-ids of an ordinary user"),
