@@ -20,6 +20,14 @@ const PROGRAM_LIMIT: Duration = Duration::from_secs(15 * 60);
 /// Packages whose integration tests also run as an ordinary user.
 const AS_USER_TOO: [&str; 2] = ["stead", "xtask"];
 
+/// Tests of `stead-net` that also run as an ordinary user who is root in namespaces of their own: what an engine of
+/// theirs can do. The other tests become other users, for which it takes root.
+const AS_MAPPED_USER_TOO: [&str; 7] =
+    ["anchor", "forward", "kernel_nft", "kernel_route", "kernel_tap", "kernel_traffic", "serve"];
+/// Runs the rest of the arguments as such a user.
+const MAPPED: [&str; 6] =
+    ["unshare", "--map-root-user", "--net", "sh", "-c", "ip link set lo up && exec \"$0\" \"$@\""];
+
 /// What was asked for.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Options {
@@ -80,9 +88,13 @@ pub(crate) fn run(options: &Options) -> Result<Outcome> {
     }
     let programs = build()?;
     for program in &programs {
-        tally.run(program, Role::Root, options.filter.as_deref())?;
+        let filter = options.filter.as_deref();
+        tally.run(program, Role::Root, &[], filter)?;
         if program.is_integration && AS_USER_TOO.contains(&program.package.as_str()) {
-            tally.run(program, Role::User, options.filter.as_deref())?;
+            tally.run(program, Role::User, &[], filter)?;
+        }
+        if program.package == "stead-net" && AS_MAPPED_USER_TOO.contains(&program.name.as_str()) {
+            tally.run(program, Role::User, &MAPPED, filter)?;
         }
     }
     if everything {
@@ -145,12 +157,13 @@ impl Tally {
         self.failures.push(what.to_owned());
     }
 
-    fn run(&mut self, program: &TestProgram, role: Role, filter: Option<&str>) -> Result<()> {
+    /// `by` are words before the program's own: what runs it.
+    fn run(&mut self, program: &TestProgram, role: Role, by: &[&str], filter: Option<&str>) -> Result<()> {
         let kind = if program.is_integration { "tests" } else { "unit tests" };
         let title = format!("{kind} of {} ({}) as {}", program.package, program.name, role.name());
         let scratch = inside::scratch()?;
         let mut command = inside::command(role, scratch.path())?;
-        command.arg(&program.file).args(filter).current_dir(&program.directory);
+        command.args(by).arg(&program.file).args(filter).current_dir(&program.directory);
         // Tests that rewrite what they expect find their source with it.
         command.env("CARGO_MANIFEST_DIR", &program.directory);
         self.watch(&title, &mut command, PROGRAM_LIMIT)?;
