@@ -2,16 +2,16 @@
 //! engine behind pasta and a machine behind the engine's bridge. As root and as an ordinary user. Needs root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal};
-use rustix::thread::UnshareFlags;
+use rustix::process::{Gid, Pid, Signal, Uid};
+use rustix::thread::{UnshareFlags, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use stead_net::anchor::spawn;
 use stead_net::process::ProcessId;
 use stead_net::uplink::{self, Pasta, Target};
@@ -27,6 +27,14 @@ const MASQUERADE: &str = "table inet t {\n chain p {\n type nat hook postrouting
 enum Who {
     Root,
     User,
+}
+
+/// Makes this thread and what it starts the ordinary user's.
+fn become_user() {
+    let (user, group) = (Uid::from_raw(USER), Gid::from_raw(USER));
+    set_thread_groups(&[]).unwrap();
+    set_thread_res_gid(group, group, group).unwrap();
+    set_thread_res_uid(user, user, user).unwrap();
 }
 
 /// All processes end with it.
@@ -118,13 +126,15 @@ impl World {
     }
 
     fn engine(&mut self) -> ProcessId {
-        let mut args: Vec<OsString> = Vec::new();
-        if self.who == Who::User {
-            args.extend(["--reuid=1234", "--regid=1234", "--clear-groups"].map(OsString::from));
-        }
-        args.extend([self.program("anchor").into(), "serve".into(), self.run_dir().into()]);
-        let program = if self.who == Who::User { "/usr/bin/setpriv" } else { "/usr/bin/env" };
-        let anchor = spawn(Path::new(program), &args, &self.run_dir()).unwrap().process();
+        let (program, dir, who) = (self.program("anchor"), self.run_dir(), self.who);
+        // The anchor answers its own user only, so whoever starts it must be that user.
+        let anchor = thread::spawn(move || {
+            if who == Who::User {
+                become_user();
+            }
+            spawn(&program, &["serve".into(), dir.clone().into()], &dir).unwrap().process()
+        });
+        let anchor = anchor.join().unwrap();
         self.anchor = Some(anchor);
         anchor
     }
@@ -162,7 +172,7 @@ impl Drop for World {
         if let Some(anchor) = self.anchor {
             anchor.kill(Signal::KILL).unwrap();
         }
-        if !std::thread::panicking() {
+        if !thread::panicking() {
             stopped.unwrap();
         }
     }
@@ -179,7 +189,7 @@ fn until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + LIMIT;
     while !done() {
         assert!(Instant::now() < deadline, "waited {LIMIT:?} until {what}");
-        std::thread::sleep(Duration::from_millis(10));
+        thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -275,7 +285,12 @@ fn a_pasta_whose_starter_was_killed_is_found_and_ended() {
     let mut world = World::new(Who::User, &["-4"]);
     let pasta = world.pasta().unwrap_or_else(|error| panic!("{error:?}"));
     fs::remove_file(world.run_dir().join("uplink.pid")).unwrap();
-    assert_eq!(uplink::observe(&world.run_dir()).unwrap(), Some(pasta));
-    uplink::stop(&world.run_dir()).unwrap();
+    assert_eq!(uplink::observe(&world.run_dir()).unwrap(), None);
+    let dir = world.run_dir();
+    let stopped = thread::spawn(move || {
+        become_user();
+        uplink::stop(&dir)
+    });
+    stopped.join().unwrap().unwrap();
     assert!(!pasta.is_alive().unwrap());
 }

@@ -2,6 +2,8 @@
 //! network and mount namespaces (as root), a home, a project, and judges that read back what is left.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+mod sys;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -75,7 +77,7 @@ pub(crate) fn own_namespaces(outside: Outside) {
     if !is_root() {
         return;
     }
-    unshare();
+    sys::unshare();
     rustix::mount::mount_change(
         "/",
         rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC,
@@ -99,15 +101,6 @@ pub(crate) fn own_namespaces(outside: Outside) {
     until("the way out to be up", || judge("ip", "-o link").matches("state UP").count() == 2);
     let forward = if outside == Outside::Forwards { "1" } else { "0" };
     fs::write("/proc/sys/net/ipv4/ip_forward", forward).unwrap();
-}
-
-#[allow(unsafe_code)]
-fn unshare() {
-    let flags = rustix::thread::UnshareFlags::NEWNET | rustix::thread::UnshareFlags::NEWNS;
-    // SAFETY: only the namespaces and the file system view of this thread change; no memory is shared with what
-    // is left.
-    let done = unsafe { rustix::thread::unshare_unsafe(flags) };
-    done.expect("cannot make namespaces: run the tests as root or under `unshare -rn`");
 }
 
 /// Runs a judge, a program that reads back or sets up, and gives its output.
