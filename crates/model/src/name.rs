@@ -73,9 +73,9 @@ impl fmt::Display for NameError {
             Self::TooLong(chars) => {
                 write!(f, "a name has at most {NAME_MAX_CHARS} characters, this has {chars}")
             }
-            Self::Start(c) => write!(f, "a name starts with a letter `a-z`, not `{c}`"),
+            Self::Start(c) => write!(f, "a name starts with a letter `a-z`, not `{}`", c.escape_debug()),
             Self::End => write!(f, "a name cannot end with `-`"),
-            Self::Char(c) => write!(f, "a name holds only `a-z`, `0-9` and `-`, not `{c}`"),
+            Self::Char(c) => write!(f, "a name holds only `a-z`, `0-9` and `-`, not `{}`", c.escape_debug()),
             Self::Reserved => write!(f, "this name is reserved"),
         }
     }
@@ -143,7 +143,7 @@ impl fmt::Display for LinkNameError {
         write!(
             f,
             "`{}` cannot name a link: 1 to {LINK_NAME_MAX_BYTES} characters, no `/`, `:` or space",
-            self.0
+            self.0.escape_debug()
         )
     }
 }
@@ -241,7 +241,7 @@ pub struct IdError(String);
 
 impl fmt::Display for IdError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` is not `name.project`", self.0)
+        write!(f, "`{}` is not `name.project`", self.0.escape_debug())
     }
 }
 
@@ -328,6 +328,14 @@ mod tests {
         check("web-", Err(NameError::End));
         check(&"a".repeat(41), Err(NameError::TooLong(41)));
         check("localhost", Err(NameError::Reserved));
+    }
+
+    #[test]
+    fn an_error_does_not_drive_the_terminal() {
+        let error = "la\u{1c}n".parse::<Name>().unwrap_err();
+        assert_eq!(error.to_string(), "a name holds only `a-z`, `0-9` and `-`, not `\\u{1c}`");
+        let shown = "\u{1b}[2J".parse::<LinkName>().unwrap_err().to_string();
+        assert!(!shown.contains('\u{1b}'), "{shown:?}");
     }
 
     #[test]
