@@ -10,6 +10,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Every kind of network and machine, a volume, and a port. The comments are what `stead ps` is to say.
@@ -57,7 +58,13 @@ pub(crate) struct World {
     pub(crate) project: PathBuf,
     pub(crate) port: u16,
     before: String,
+    has_own_disk: bool,
+    _turn: Option<MutexGuard<'static, ()>>,
 }
+
+/// An ordinary user's tests share one network namespace, and so the subnets that their projects ask for: they take
+/// turns.
+static TURN: Mutex<()> = Mutex::new(());
 
 /// How a command ended.
 #[derive(Debug)]
@@ -116,8 +123,11 @@ pub(crate) fn judge(program: &str, line: &str) -> String {
 impl World {
     /// A computer on which nothing of ours is, and a project in it with this file.
     pub(crate) fn new(outside: Outside, file: &str) -> Self {
+        let turn = (!is_root()).then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner));
         own_namespaces(outside);
-        Self::beside(file)
+        let mut world = Self::beside(file);
+        world._turn = turn;
+        world
     }
 
     /// The same, with a home on a small disk of its own (for root).
@@ -126,6 +136,7 @@ impl World {
         let options = std::ffi::CString::new(format!("size={size}")).unwrap();
         let flags = rustix::mount::MountFlags::empty();
         rustix::mount::mount("small", &world.home, "tmpfs", flags, Some(options.as_c_str())).unwrap();
+        world.has_own_disk = true;
         world.before = world.around();
         world
     }
@@ -158,7 +169,8 @@ impl World {
         fs::create_dir(&home).unwrap();
         fs::create_dir(&project).unwrap();
         let port = free_port();
-        let mut world = Self { directory, home, project, port, before: String::new() };
+        let before = String::new();
+        let mut world = Self { directory, home, project, port, before, has_own_disk: false, _turn: None };
         world.write(file);
         world.before = world.around();
         world
@@ -373,12 +385,15 @@ impl World {
     }
 }
 
-/// A failed test must not leave processes behind.
+/// A failed test must not leave processes behind, and a mount would keep its directory.
 impl Drop for World {
     fn drop(&mut self) {
         for (pid, _) in self.processes() {
             let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
             let _gone = pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL));
+        }
+        if self.has_own_disk {
+            let _busy = rustix::mount::unmount(&self.home, rustix::mount::UnmountFlags::DETACH);
         }
     }
 }
