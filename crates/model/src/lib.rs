@@ -4,7 +4,9 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 pub mod address;
+pub mod container;
 pub mod file;
+pub mod image;
 pub mod lock;
 pub mod name;
 pub mod observed;
