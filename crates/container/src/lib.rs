@@ -1,0 +1,1 @@
+//! Containers: namespaces, cgroups, mounts, and the processes started in them.

@@ -1,0 +1,1 @@
+//! Images: registries, the store of what was pulled, and layers unpacked into directories.
