@@ -10,6 +10,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::address::Mac;
+use crate::container::Container;
 use crate::name::{LinkName, Name};
 
 /// What a project asks for.
@@ -117,14 +118,37 @@ pub struct Boot {
 pub struct Machine {
     /// What kind of machine it is.
     pub kind: Kind,
-    /// What runs it.
-    pub driver: Driver,
+    /// What runs it, and what it runs.
+    pub runs: Runs,
     /// Its nics, in the order of the file: the first one has the default route.
     pub nics: Vec<Nic>,
     /// The ports of it that this computer publishes.
     pub ports: Vec<Port>,
-    /// The machines that come before it.
-    pub depends_on: BTreeSet<Name>,
+    /// The machines that come before it, and how far those have to be.
+    pub depends_on: BTreeMap<Name, Condition>,
+}
+
+/// What runs a machine, and what it runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Runs {
+    /// Somebody else does; what is theirs to know.
+    External,
+    /// We do, as a container.
+    Container(Box<Container>),
+}
+
+/// How far a machine has to be before another that depends on it starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Condition {
+    /// It was started.
+    #[default]
+    Started,
+    /// Its health check says that it is well.
+    Healthy,
+    /// It ended, and with 0.
+    Completed,
 }
 
 /// The kinds of machine.
@@ -146,6 +170,8 @@ pub enum Driver {
     /// Somebody else. We make its network namespace (container) or its TAPs (microvm, vm), and give it
     /// its leases, names and ports.
     External,
+    /// This program itself, with the kernel's namespaces.
+    Native,
 }
 
 /// A nic of a machine, as wanted.
@@ -204,6 +230,24 @@ pub enum Protocol {
     Tcp,
     /// Datagrams.
     Udp,
+}
+
+impl Runs {
+    /// What runs the machine.
+    pub fn driver(&self) -> Driver {
+        match self {
+            Self::External => Driver::External,
+            Self::Container(_) => Driver::Native,
+        }
+    }
+
+    /// The container, if we run one.
+    pub fn container(&self) -> Option<&Container> {
+        match self {
+            Self::External => None,
+            Self::Container(container) => Some(container),
+        }
+    }
 }
 
 impl Pool {
@@ -293,10 +337,21 @@ impl fmt::Display for Kind {
     }
 }
 
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Started => "started",
+            Self::Healthy => "healthy",
+            Self::Completed => "completed",
+        })
+    }
+}
+
 impl fmt::Display for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::External => "external",
+            Self::Native => "native",
         })
     }
 }

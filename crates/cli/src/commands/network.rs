@@ -15,7 +15,7 @@ use stead_model::file::render;
 use stead_model::name::{Name, NetworkId};
 use stead_model::observed::{NetworkState, Observed};
 use stead_model::project::{
-    Addressing, Dhcp, Driver, Guard, Kind, Machine, Network, Nic, Pool, Project, Reach, Subnet,
+    Addressing, Dhcp, Guard, Kind, Machine, Network, Nic, Pool, Project, Reach, Runs, Subnet,
 };
 
 use super::LOOSE_PROJECT;
@@ -345,7 +345,7 @@ fn connect(args: &ConnectArgs, output: Output) -> Result<(), Failure> {
     };
     let machine = project.machines.entry(args.machine.clone()).or_insert_with(|| Machine {
         kind,
-        driver: Driver::External,
+        runs: Runs::External,
         nics: Vec::new(),
         ports: Vec::new(),
         depends_on: [].into(),

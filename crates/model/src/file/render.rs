@@ -84,7 +84,7 @@ fn render_subnet<T: std::fmt::Display>(text: &mut String, key: &str, subnet: Sub
 }
 
 fn render_machine(text: &mut String, machine: &Machine) {
-    let _ = writeln!(text, "    kind: {}\n    driver: {}", machine.kind, machine.driver);
+    let _ = writeln!(text, "    kind: {}\n    driver: {}", machine.kind, machine.runs.driver());
     if machine.nics.is_empty() {
         text.push_str("    networks: []\n");
     } else {
@@ -102,7 +102,7 @@ fn render_machine(text: &mut String, machine: &Machine) {
         let _ = writeln!(text, "      - \"{socket}:{}/{protocol}\"", port.target);
     }
     if !machine.depends_on.is_empty() {
-        let _ = writeln!(text, "    depends_on: {}", list(&machine.depends_on));
+        let _ = writeln!(text, "    depends_on: {}", list(&machine.depends_on.keys().cloned().collect()));
     }
 }
 

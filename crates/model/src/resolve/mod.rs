@@ -82,8 +82,8 @@ pub fn resolve(project: &Project, context: Context<'_>) -> Result<Wanted, Vec<Re
     }
     let machine_id = |name| MachineId::new(&project.name, name);
     let machines = project.machines.iter().map(|(name, machine)| {
-        let after = machine.depends_on.iter().map(machine_id).collect();
-        (machine_id(name), (MachineState { kind: machine.kind, driver: machine.driver }, after))
+        let after = machine.depends_on.keys().map(machine_id).collect();
+        (machine_id(name), (MachineState { kind: machine.kind, driver: machine.runs.driver() }, after))
     });
     Ok(Wanted {
         project: project.name.clone(),

@@ -10,7 +10,7 @@ use stead_model::observed::{
 };
 use stead_model::plan::{Plan, UnwantedVolumes, Wanted, plan};
 use stead_model::project::{
-    Addressing, Dhcp, Driver, Guard, Kind, Machine, Network, Nic, Pool, Port, Project, Reach, Subnet,
+    Addressing, Condition, Dhcp, Guard, Kind, Machine, Network, Nic, Pool, Port, Project, Reach, Runs, Subnet,
 };
 use stead_model::resolve::{Context, Refusal, resolve};
 
@@ -87,8 +87,8 @@ impl With for Project {
     }
 
     fn machine(mut self, kind: Kind, text: &str, nics: &[Nic]) -> Self {
-        let (driver, nics) = (Driver::External, nics.to_vec());
-        let machine = Machine { kind, driver, nics, ports: Vec::new(), depends_on: BTreeSet::new() };
+        let (runs, nics) = (Runs::External, nics.to_vec());
+        let machine = Machine { kind, runs, nics, ports: Vec::new(), depends_on: BTreeMap::new() };
         self.machines.insert(name(text), machine);
         self
     }
@@ -100,7 +100,7 @@ impl With for Project {
     }
 
     fn depends(mut self, machine: &str, on: &str) -> Self {
-        self.machines.get_mut(&name(machine)).unwrap().depends_on.insert(name(on));
+        self.machines.get_mut(&name(machine)).unwrap().depends_on.insert(name(on), Condition::Started);
         self
     }
 

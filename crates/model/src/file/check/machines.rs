@@ -11,7 +11,10 @@ use super::super::spec::{At, Given, MachineSpec, NetworkSpec, NicSpec, Place, Sp
 use super::{Taken, once, unknown};
 use crate::address::{Mac, nth4, nth6};
 use crate::name::Name;
-use crate::project::{Addressing, Bind, Guard, Kind, Machine, Network, Nic, Pool, Port, Protocol, Subnet};
+use crate::project::{
+    Addressing, Bind, Condition, Driver, Guard, Kind, Machine, Network, Nic, Pool, Port, Protocol, Runs,
+    Subnet,
+};
 
 type Networks = BTreeMap<Name, Network>;
 
@@ -51,13 +54,14 @@ pub(super) fn check(
             }
         }
         let ports = ports(machine, &nics, networks, &mut unique, problems);
-        let mut depends_on = BTreeSet::new();
-        once(&machine.depends_on, &mut depends_on, "machine", problems);
+        let mut before = BTreeSet::new();
+        once(&machine.depends_on, &mut before, "machine", problems);
+        let depends_on = before.into_iter().map(|name| (name, Condition::Started)).collect();
         for at in machine.depends_on.iter().filter(|at| !names.contains(&at.value)) {
             problems.push(unknown(at, "machine", names.iter().copied()));
         }
         let made =
-            run_by(machine, problems).map(|(kind, driver)| Machine { kind, driver, nics, ports, depends_on });
+            run_by(machine, problems).map(|(kind, runs)| Machine { kind, runs, nics, ports, depends_on });
         if let Some(made) = made {
             machines.insert(machine.name.value.clone(), made);
         }
@@ -76,7 +80,7 @@ fn unread(spec: &Spec) -> BTreeSet<Name> {
     spec.networks.iter().filter(wrong).map(|network| network.name.value.clone()).collect()
 }
 
-fn run_by(machine: &MachineSpec, problems: &mut Vec<Problem>) -> Option<(Kind, crate::project::Driver)> {
+fn run_by(machine: &MachineSpec, problems: &mut Vec<Problem>) -> Option<(Kind, Runs)> {
     let (name, place) = (&machine.name.value, &machine.name.place);
     if let Given::Absent = machine.kind {
         let message = format!("machine `{name}` has no kind");
@@ -87,7 +91,11 @@ fn run_by(machine: &MachineSpec, problems: &mut Vec<Problem>) -> Option<(Kind, c
         let message = format!("no driver of this version runs machine `{name}`{kind}");
         problems.push(place.problem(message).hint("write `driver: external` if somebody else runs it"));
     }
-    Some((machine.kind.value()?, machine.driver.value()?))
+    let kind = machine.kind.value()?;
+    match machine.driver.value()? {
+        Driver::External => Some((kind, Runs::External)),
+        Driver::Native => None,
+    }
 }
 
 fn nics(

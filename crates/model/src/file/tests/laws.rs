@@ -150,10 +150,14 @@ fn projects() -> impl Strategy<Value = Project> {
             };
             let ports = if reached { vec![Port { bind, target: 80 }] } else { Vec::new() };
             let kind = [Kind::Container, Kind::Microvm, Kind::Vm][kind];
-            let depends_on = if flags[7] { before.clone() } else { BTreeSet::new() };
+            let depends_on = before
+                .iter()
+                .filter(|_| flags[7])
+                .map(|name: &crate::name::Name| (name.clone(), Condition::Started))
+                .collect();
             let name: crate::name::Name = format!("m{index}").parse().unwrap();
             before.insert(name.clone());
-            machines.insert(name, Machine { kind, driver: Driver::External, nics, ports, depends_on });
+            machines.insert(name, Machine { kind, runs: Runs::External, nics, ports, depends_on });
         }
         Project { name: "on".parse().unwrap(), networks, machines, volumes: names.into_iter().collect() }
     })
