@@ -36,7 +36,7 @@ pub struct ServedNetwork {
     /// Whether we are the default router: something lies beyond this network.
     pub routes: bool,
     /// Whether names that are not ours are asked of the computer's resolvers: only for machines that reach the
-    /// outside, as a question carries data there, too.
+    /// outside, as a question carries data there, too. One that does by another of its networks may ask here.
     #[serde(default)]
     pub resolves: bool,
     /// What we do about addresses; absent where they are set by other means and only DNS is served.

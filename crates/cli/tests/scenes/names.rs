@@ -73,7 +73,7 @@ fn machines_find_each_other_by_every_name_and_nobody_elses() {
         -x 10.0.8.2: NOERROR db.shop.stead.
         vault A: NXDOMAIN 
         vault.shop.stead A: NXDOMAIN 
-        -x 10.0.9.2: SERVFAIL 
+        -x 10.0.9.2: NXDOMAIN 
     "#]]
     .assert_eq(&answers);
     // By IPv6 as well, and from the other network.
@@ -82,6 +82,45 @@ fn machines_find_each_other_by_every_name_and_nobody_elses() {
     "#]]
     .assert_eq(&ask("db", "web A", "10.0.8.1"));
     shop.until_on("db", "dig +short +tries=1 +time=1 web AAAA @fd00:8::1 | grep -q fd00:5::2");
+}
+
+const BOTH: &str = "
+networks:
+  front: { subnet: 10.0.5.0/24, subnet6: 'fd00:5::/64', addressing: static }
+  back: { subnet: 10.0.8.0/24, subnet6: 'fd00:8::/64', addressing: static, reach: isolated }
+defaults: { kind: container, driver: external }
+machines:
+  web: { networks: [front, back] }
+  db: { networks: [back] }
+  page: { networks: [front] }
+";
+
+#[test]
+fn a_machine_on_several_networks_finds_those_of_all_of_them() {
+    let world = World::online();
+    let shop = world.project("shop", BOTH);
+    shop.stead("up").ok();
+    let ask = |machine: &str, question: &str, server: &str| {
+        shop.on(machine, &format!("dig +short +tries=3 +time=5 {question} @{server}")).ok().trim().to_owned()
+    };
+    // Whichever of its networks it asks, and by TCP as well.
+    assert_eq!(ask("web", "db", "10.0.5.1"), "10.0.8.2");
+    assert_eq!(ask("web", "+tcp db AAAA", "fd00:5::1"), "fd00:8::2");
+    assert_eq!(ask("web", "-x 10.0.8.2", "10.0.5.1"), "db.shop.stead.");
+    assert_eq!(ask("web", "page.shop", "10.0.8.1"), "10.0.5.2");
+    // The isolated one resolves the world for whom another network leads there.
+    assert_eq!(ask("web", "web.outside.test", "10.0.8.1"), "203.0.113.1");
+    assert_eq!(ask("db", "web.outside.test", "10.0.8.1"), "");
+    // Those on one network find its machines alone, and one on both by its address there.
+    assert_eq!(ask("page", "db", "10.0.5.1"), "");
+    assert_eq!(ask("db", "page", "10.0.8.1"), "");
+    assert_eq!(ask("page", "web", "10.0.5.1"), "10.0.5.3");
+    assert_eq!(ask("db", "web", "10.0.8.1"), "10.0.8.3");
+    // A program in the machine needs no server named: its resolver's answer is whole.
+    shop.on("web", "getent hosts db && getent hosts page").ok();
+    // The nic goes, and with it what is behind.
+    shop.change(&BOTH.replace("[front, back]", "[front]"));
+    assert_eq!(ask("web", "db", "10.0.5.1"), "");
 }
 
 #[test]

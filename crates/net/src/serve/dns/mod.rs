@@ -22,7 +22,7 @@ use std::net::IpAddr;
 use self::reply::Reply;
 use self::wire::{CLASS_IN, Code, Message, NoQuery, Query, flag, kind};
 use self::zone::{Found, labels_below};
-use super::network::Net;
+use super::network::{Net, View};
 
 /// How a question came: it says how long the answer may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,14 +61,18 @@ pub enum Decision {
 /// command looks at once.
 const TTL_S: u32 = 1;
 
-/// What to do with `packet`, which came from a client of `net`.
-pub fn decide(net: &Net, packet: &[u8], transport: Transport) -> Decision {
+/// What is asked of `com` and its like, not of machines: a resolver in a machine that checks signatures asks for all
+/// of them on its way down.
+const OF_ZONES: [u16; 4] = [kind::NS, kind::SOA, kind::DS, kind::DNSKEY];
+
+/// What to do with `packet`, which `asker`, a client of `net`, sent.
+pub fn decide(net: &Net, asker: IpAddr, packet: &[u8], transport: Transport) -> Decision {
     let query = match Query::parse(packet) {
         Ok(query) => query,
         Err(NoQuery::Silence) => return Decision::Silence,
         Err(NoQuery::Code { id, flags, code }) => return Decision::Answer(wire::bare(id, flags, code)),
     };
-    let desk = Desk { net, query: &query };
+    let desk = Desk { view: net.view(asker), query: &query };
     match desk.message() {
         Ok(message) => Decision::Answer(message.finish(&query, limit(&query, transport))),
         Err(question) => Decision::Forward(question),
@@ -94,7 +98,7 @@ fn limit(query: &Query<'_>, transport: Transport) -> usize {
 }
 
 struct Desk<'a> {
-    net: &'a Net,
+    view: &'a View,
     query: &'a Query<'a>,
 }
 
@@ -108,7 +112,7 @@ impl Desk<'_> {
         if query.class != CLASS_IN || matches!(query.kind, kind::AXFR | kind::IXFR) {
             return Ok(self.start(Code::Refused, 0));
         }
-        let zone = &self.net.zone;
+        let zone = &self.view.zone;
         Ok(match zone.find(&query.name) {
             Found::Addresses(addresses) => {
                 let v4 = addresses.v4.iter().map(|address| IpAddr::V4(*address));
@@ -119,15 +123,23 @@ impl Desk<'_> {
             Found::Apex => self.apex(),
             Found::Empty => self.nothing(Code::Fine, 0),
             Found::Absent(labels) => self.nothing(Code::NoName, labels),
-            Found::Foreign if self.net.wanted.resolves && query.flags & flag::RECURSE != 0 => {
-                return Err(Question {
-                    name: query.name.as_slice().into(),
-                    kind: query.kind,
-                    dnssec: query.wants_dnssec(),
-                    unchecked: query.flags & flag::UNCHECKED != 0,
-                });
-            }
-            Found::Foreign => self.start(Code::Refused, 0),
+            // One label is a machine's name or nobody's: it would be asked of the whole world.
+            Found::Plain if !OF_ZONES.contains(&query.kind) => self.nothing(Code::NoName, 1),
+            Found::Plain | Found::Foreign => return self.forward(),
+        })
+    }
+
+    /// The question as another resolver is asked it, where one may be.
+    fn forward(&self) -> Result<Message, Question> {
+        let query = self.query;
+        if !self.view.resolves || query.flags & flag::RECURSE == 0 {
+            return Ok(self.start(Code::Refused, 0));
+        }
+        Err(Question {
+            name: query.name.as_slice().into(),
+            kind: query.kind,
+            dnssec: query.wants_dnssec(),
+            unchecked: query.flags & flag::UNCHECKED != 0,
         })
     }
 
@@ -186,11 +198,11 @@ impl Desk<'_> {
     }
 
     fn prefixed(&self, label: &[u8]) -> Vec<u8> {
-        [label, &self.net.zone.domain].concat()
+        [label, &self.view.zone.domain].concat()
     }
 
     fn start(&self, code: Code, flags: u16) -> Message {
-        let recurses = if self.net.wanted.resolves { flag::RECURSES } else { 0 };
+        let recurses = if self.view.resolves { flag::RECURSES } else { 0 };
         Message::new(self.query, code, flags | recurses)
     }
 }

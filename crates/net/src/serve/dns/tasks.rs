@@ -52,7 +52,7 @@ pub(crate) async fn udp(fd: OwnedFd, link: Link, mut wish: Wish, resolver: Arc<R
                 }
             };
             let packet = buffer.get(..count).unwrap_or(&[]);
-            let answer = match decide(&net, packet, Transport::Udp) {
+            let answer = match decide(&net, from.ip(), packet, Transport::Udp) {
                 Decision::Silence => continue,
                 Decision::Answer(answer) => Some(answer),
                 Decision::Forward(question) => match resolver.known(&question) {
@@ -140,7 +140,7 @@ pub(crate) async fn tcp(fd: OwnedFd, link: Link, mut wish: Wish, resolver: Arc<R
                 Ok((stream, client)) => {
                     // One too many is closed; its client can ask again on those that it has.
                     let Some(share) = shares.take(client.ip(), STREAMS_OF_ONE_MAX) else { continue };
-                    let served = serve(stream, wish.clone(), Arc::clone(&resolver));
+                    let served = serve(stream, client.ip(), wish.clone(), Arc::clone(&resolver));
                     streams.spawn(async move {
                         let _share = share;
                         served.await
@@ -156,11 +156,11 @@ pub(crate) async fn tcp(fd: OwnedFd, link: Link, mut wish: Wish, resolver: Arc<R
 }
 
 /// Answers the questions of one stream, one after the other. An error ends it; the client sees that.
-async fn serve(mut stream: TcpStream, wish: Wish, resolver: Arc<Resolver>) -> Result<()> {
+async fn serve(mut stream: TcpStream, client: IpAddr, wish: Wish, resolver: Arc<Resolver>) -> Result<()> {
     loop {
         let packet = timeout(STREAM_IDLE, read(&mut stream)).await??;
         let Some(net) = current(&wish) else { return Ok(()) };
-        let answer = match decide(&net, &packet, Transport::Tcp) {
+        let answer = match decide(&net, client, &packet, Transport::Tcp) {
             Decision::Silence => return Ok(()),
             Decision::Answer(answer) => Some(answer),
             Decision::Forward(question) => {

@@ -5,7 +5,10 @@ use hickory_proto::rr::{Name, RecordType};
 use proptest::prelude::*;
 
 use super::*;
-use crate::serve::network_tests::{damaged, net, net_with};
+use crate::serve::network_tests::{damaged, net, net_with, wanted};
+
+/// Nobody that has a nic on another network as well.
+const STRANGER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 5, 200));
 
 fn packet(name: &str, kind: u16) -> Vec<u8> {
     let mut packet = wire::question(0x1234, flag::RECURSE, &[], kind, false);
@@ -46,7 +49,7 @@ fn brief(decision: Decision) -> String {
 
 #[track_caller]
 fn check(name: &str, kind: u16, expected: &str) {
-    assert_eq!(brief(decide(&net(), &packet(name, kind), Transport::Udp)), expected);
+    assert_eq!(brief(decide(&net(), STRANGER, &packet(name, kind), Transport::Udp)), expected);
 }
 
 #[test]
@@ -68,6 +71,46 @@ fn names_of_joined_networks_are_found_after_our_own() {
     // `db` has the alias here, `job` there.
     check("store", kind::A, "NoError aa store. A 10.0.5.11");
     check("12.6.0.10.in-addr.arpa", kind::PTR, "NoError aa 12.6.0.10.in-addr.arpa. PTR job.shop.stead.");
+}
+
+#[test]
+fn a_machine_on_several_networks_finds_the_names_of_all_whomever_it_asks() {
+    let all = {
+        let mut all = wanted();
+        let lan = all.get_mut(&"lan.shop".parse().unwrap()).unwrap();
+        (lan.joins, lan.resolves) = (Vec::new(), false);
+        all
+    };
+    let lan = Net::new(&"lan.shop".parse().unwrap(), &all).unwrap();
+    let ask = |asker: &str, name: &str, kind: u16| {
+        brief(decide(&lan, asker.parse().unwrap(), &packet(name, kind), Transport::Udp))
+    };
+    // `web` is on `back` as well, `db` is not.
+    for web in ["10.0.5.10", "fd00:5::a"] {
+        assert_eq!(ask(web, "job", kind::A), "NoError aa job. A 10.0.6.12");
+        assert_eq!(ask(web, "web", kind::A), "NoError aa web. A 10.0.5.10");
+        let pointer = ask(web, "12.6.0.10.in-addr.arpa", kind::PTR);
+        assert_eq!(pointer, "NoError aa 12.6.0.10.in-addr.arpa. PTR job.shop.stead.");
+        // It reaches out by `back`, so it may as well ask here.
+        assert_eq!(ask(web, "example.com", kind::A), "forward");
+    }
+    for other in ["10.0.5.11", "fd00:5::b", "10.0.5.200"] {
+        assert_eq!(ask(other, "job", kind::A), "NXDomain aa [. SOA]");
+        assert_eq!(ask(other, "example.com", kind::A), "Refused");
+    }
+}
+
+#[test]
+fn nobody_outside_is_asked_about_our_addresses() {
+    let all = {
+        let mut all = wanted();
+        all.get_mut(&"lan.shop".parse().unwrap()).unwrap().joins.clear();
+        all
+    };
+    let lan = Net::new(&"lan.shop".parse().unwrap(), &all).unwrap();
+    let ask = |name: &str| brief(decide(&lan, STRANGER, &packet(name, kind::PTR), Transport::Udp));
+    assert_eq!(ask("12.6.0.10.in-addr.arpa"), "NXDomain aa [6.0.10.in-addr.arpa. SOA]");
+    assert_eq!(ask("12.7.0.10.in-addr.arpa"), "forward");
 }
 
 #[test]
@@ -99,14 +142,20 @@ fn the_rest_is_forwarded_or_refused() {
     check("example.com", kind::A, "forward");
     check("other.shop", kind::A, "forward");
     check("77.7.0.10.in-addr.arpa", kind::PTR, "forward");
+    check("com", kind::A, "NXDomain aa [. SOA]");
+    check("com", kind::DS, "forward");
+    check("", kind::DNSKEY, "forward");
     check("web", kind::AXFR, "Refused");
     let alone = net_with(|network| network.resolves = false);
-    assert_eq!(brief(decide(&alone, &packet("example.com", kind::A), Transport::Udp)), "Refused");
-    assert_eq!(brief(decide(&alone, &packet("web", kind::A), Transport::Udp)), "NoError aa web. A 10.0.5.10");
+    assert_eq!(brief(decide(&alone, STRANGER, &packet("example.com", kind::A), Transport::Udp)), "Refused");
+    assert_eq!(
+        brief(decide(&alone, STRANGER, &packet("web", kind::A), Transport::Udp)),
+        "NoError aa web. A 10.0.5.10"
+    );
     let mut chaos = packet("web", kind::A);
     let class = 12 + 5 + 2;
     chaos[class + 1] = 3;
-    assert_eq!(brief(decide(&net(), &chaos, Transport::Udp)), "Refused");
+    assert_eq!(brief(decide(&net(), STRANGER, &chaos, Transport::Udp)), "Refused");
 }
 
 #[test]
@@ -120,37 +169,37 @@ fn an_answer_that_does_not_fit_says_so() {
         }
     });
     let question = packet("web", kind::A);
-    let answer = brief(decide(&many, &question, Transport::Udp));
+    let answer = brief(decide(&many, STRANGER, &question, Transport::Udp));
     assert_eq!(answer, "NoError aa tc");
-    let Decision::Answer(bytes) = decide(&many, &question, Transport::Tcp) else { panic!() };
+    let Decision::Answer(bytes) = decide(&many, STRANGER, &question, Transport::Tcp) else { panic!() };
     assert_eq!(Judge::from_vec(&bytes).unwrap().answers.len(), 101);
 }
 
 #[test]
 fn edns_is_answered_in_kind() {
     let question = packet("web", kind::A);
-    let Decision::Answer(bytes) = decide(&net(), &question, Transport::Udp) else { panic!() };
+    let Decision::Answer(bytes) = decide(&net(), STRANGER, &question, Transport::Udp) else { panic!() };
     assert_eq!(Judge::from_vec(&bytes).unwrap().edns.unwrap().max_payload(), 1232);
     let mut newer = question.clone();
     let version = newer.len() - 5;
     newer[version] = 1;
-    assert_eq!(brief(decide(&net(), &newer, Transport::Udp)), "BADSIG", "16, which is BADVERS too");
+    assert_eq!(brief(decide(&net(), STRANGER, &newer, Transport::Udp)), "BADSIG", "16, which is BADVERS too");
     let mut plain = question;
     plain.truncate(plain.len() - 11);
     plain[11] = 0;
-    let Decision::Answer(bytes) = decide(&net(), &plain, Transport::Udp) else { panic!() };
+    let Decision::Answer(bytes) = decide(&net(), STRANGER, &plain, Transport::Udp) else { panic!() };
     assert!(Judge::from_vec(&bytes).unwrap().edns.is_none());
 }
 
 #[test]
 fn packets_that_are_no_questions() {
     let mut packet = packet("web", kind::A);
-    assert_eq!(brief(decide(&net(), &packet[..11], Transport::Udp)), "silence");
-    assert_eq!(brief(decide(&net(), &packet[..14], Transport::Udp)), "FormErr");
+    assert_eq!(brief(decide(&net(), STRANGER, &packet[..11], Transport::Udp)), "silence");
+    assert_eq!(brief(decide(&net(), STRANGER, &packet[..14], Transport::Udp)), "FormErr");
     packet[2] |= 0x80;
-    assert_eq!(brief(decide(&net(), &packet, Transport::Udp)), "silence", "an answer");
+    assert_eq!(brief(decide(&net(), STRANGER, &packet, Transport::Udp)), "silence", "an answer");
     packet[2] = 0x28;
-    assert_eq!(brief(decide(&net(), &packet, Transport::Udp)), "NotImp");
+    assert_eq!(brief(decide(&net(), STRANGER, &packet, Transport::Udp)), "NotImp");
 }
 
 #[test]
@@ -159,7 +208,7 @@ fn an_ordinary_resolver_s_question_is_read() {
     judge.metadata.id = 0x1234;
     judge.metadata.recursion_desired = true;
     judge.add_query(Asked::query(Name::from_ascii("db.shop.").unwrap(), RecordType::A));
-    let decision = decide(&net(), &judge.to_vec().unwrap(), Transport::Udp);
+    let decision = decide(&net(), STRANGER, &judge.to_vec().unwrap(), Transport::Udp);
     assert_eq!(brief(decision), "NoError aa db.shop. A 10.0.5.11");
 }
 
@@ -172,7 +221,7 @@ proptest! {
         packet("a.very.long.name.that.is.not.ours.example.com", kind::ANY),
     ])) {
         for transport in [Transport::Udp, Transport::Tcp] {
-            match decide(&net(), &packet, transport) {
+            match decide(&net(), STRANGER, &packet, transport) {
                 Decision::Answer(bytes) => {
                     prop_assert!(transport == Transport::Tcp || bytes.len() <= 1232);
                     prop_assert_eq!(&bytes[..2], &packet[..2]);

@@ -11,6 +11,8 @@ pub(crate) mod kind {
     pub(crate) const PTR: u16 = 12;
     pub(crate) const AAAA: u16 = 28;
     pub(crate) const OPT: u16 = 41;
+    pub(crate) const DS: u16 = 43;
+    pub(crate) const DNSKEY: u16 = 48;
     pub(crate) const IXFR: u16 = 251;
     pub(crate) const AXFR: u16 = 252;
     pub(crate) const ANY: u16 = 255;

@@ -1,10 +1,12 @@
-//! The names that we answer for on one network.
+//! The names that we answer for to one asker: those of the network that it asks on, of the other networks that it
+//! has nics on, and of what all these are joined to, in this order.
 //!
-//! A machine is found as `web`, `web.shop` and `web.shop.stead`; so are its aliases. A name of this network goes
-//! before one of a joined network, and a machine's name before an alias. Several machines may share an alias:
-//! all are answered.
+//! A machine is found as `web`, `web.shop` and `web.shop.stead`; so are its aliases. A name of a nearer network goes
+//! before one of a farther, and a machine's name before an alias. Several machines may share an alias: all are
+//! answered. Addresses in any range of ours are ours to name, also those whose names are not for this asker:
+//! nobody outside is asked about them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -49,16 +51,28 @@ pub enum Found<'a> {
     Empty,
     /// It is ours and not there. The number of its first labels that are below our zone.
     Absent(usize),
+    /// It is one label, and no machine's name.
+    Plain,
     /// It is not ours.
     Foreign,
 }
 
 impl Zone {
-    /// The names of the network `id` and those it is joined to.
-    pub fn new(id: &NetworkId, all: &BTreeMap<NetworkId, ServedNetwork>) -> Self {
+    /// The names for those who ask on the network `id` and have nics on `others` as well.
+    pub fn new(
+        id: &NetworkId,
+        others: &BTreeSet<NetworkId>,
+        all: &BTreeMap<NetworkId, ServedNetwork>,
+    ) -> Self {
         let Some(own) = all.get(id) else { return Self::default() };
-        let joined = own.joins.iter().filter_map(|id| all.get_key_value(id));
-        let networks: Vec<_> = std::iter::once((id, own)).chain(joined).collect();
+        let near = std::iter::once(id).chain(others).filter_map(|id| all.get_key_value(id));
+        let mut networks: Vec<_> = near.collect();
+        let joined = networks.iter().flat_map(|(_, network)| &network.joins);
+        for joined in joined.filter_map(|id| all.get_key_value(id)).collect::<Vec<_>>() {
+            if !networks.iter().any(|(id, _)| *id == joined.0) {
+                networks.push(joined);
+            }
+        }
         let mut zone = Self { domain: name_to_wire(&own.domain).unwrap_or_default(), ..Self::default() };
         let ours = Addresses {
             v4: own.gateway.iter().map(Ipv4Net::addr).collect(),
@@ -73,8 +87,8 @@ impl Zone {
                 .values()
                 .flat_map(|host| host.aliases.iter().map(|alias| (alias.to_string(), addresses(host))));
             zone.add(&aliased.collect::<Vec<_>>(), id, &network.domain);
-            zone.own(network);
         }
+        all.values().for_each(|network| zone.own(network));
         let home = Addresses { v4: vec![Ipv4Addr::LOCALHOST], v6: vec![Ipv6Addr::LOCALHOST] };
         zone.names.insert(b"\x09localhost\0".to_vec().into(), home);
         zone
@@ -107,8 +121,7 @@ impl Zone {
                 return Found::Absent(below);
             }
         }
-        // One label is a machine's name or nobody's: it would be asked of the whole world.
-        if labels_below(name, b"\0") == Some(1) { Found::Absent(1) } else { Found::Foreign }
+        if labels_below(name, b"\0") == Some(1) { Found::Plain } else { Found::Foreign }
     }
 
     /// How many of the first labels of `name`, which has records, stand before its zone. A name with one label, or
