@@ -68,6 +68,63 @@ fn without_forwarding_everybody_reaches_out_by_pasta() {
     assert_eq!(world.sh(Place::Computer, switches), "0\n0\n", "the computer's own switches were touched");
 }
 
+/// Machines reach what is beyond the computer, and of the computer itself nothing: neither by its address on the
+/// real network nor by its end of the uplink.
+#[track_caller]
+fn stays_outside_the_computer(world: &World, lab: &Project<'_>) {
+    let www = world.path().join("www").display().to_string();
+    let _service = world.spawn(Place::Computer, &["busybox", "httpd", "-f", "-p", "[::]:8000", "-h", &www]);
+    for address in ["127.0.0.1", "192.0.2.2", "[2001:db8::2]"] {
+        world.until("the computer serves", || {
+            let line = format!("curl -s -m 2 http://{address}:8000/");
+            (world.sh_said(Place::Computer, &line).code == 0).then_some(())
+        });
+    }
+    let ours =
+        "ip -o address show | awk '$2 ~ /^stu-/ && $4 !~ /^fe80/ { sub(\"/.*\", \"\", $4); print $4 }'";
+    let ends = world.sh(Place::Computer, ours);
+    assert_eq!(ends.lines().count(), if uplink(lab) == "veth" { 2 } else { 0 }, "{ends}");
+    for address in ["192.0.2.2", "2001:db8::2"].into_iter().chain(ends.lines()) {
+        let url = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+        let said = lab.on("web", &format!("curl -s -m 2 http://{url}:8000/"));
+        assert!([7, 28].contains(&said.code), "the machine reached {url}: {said:?}");
+    }
+    reaches_out(lab);
+}
+
+#[test]
+fn machines_do_not_reach_the_computers_own_services() {
+    let mut world = World::online();
+    world.sh(Place::Computer, FORWARD);
+    world.settle();
+    let lab = world.project("lab", LAB);
+    lab.stead("up").ok();
+    assert_eq!(uplink(&lab), if role() == Role::Root { "veth" } else { "pasta" });
+    stays_outside_the_computer(&world, &lab);
+    if role() == Role::Root {
+        // It is our chain that keeps them out: without its rules they would get in.
+        world.sh(
+            Place::Computer,
+            "nft flush chain inet stead in-$(nft list chains | grep -o 'in-[0-9a-f]*' | cut -c 4-)",
+        );
+        let service = ["busybox", "httpd", "-f", "-p", "[::]:8001", "-h", "/"];
+        let _service = world.spawn(Place::Computer, &service);
+        assert_eq!(
+            lab.until_on("web", "curl -s -m 2 -o /dev/null -w '%{response_code}' http://192.0.2.2:8001/"),
+            "404"
+        );
+    }
+}
+
+#[test]
+fn machines_do_not_reach_the_computers_own_services_by_pasta() {
+    let world = World::online();
+    let lab = world.project("lab", LAB);
+    lab.stead("up").ok();
+    assert_eq!(uplink(&lab), "pasta");
+    stays_outside_the_computer(&world, &lab);
+}
+
 #[test]
 fn a_firewall_that_drops_what_is_forwarded_does_no_harm() {
     let mut world = World::online();
