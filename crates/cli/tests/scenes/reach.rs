@@ -11,9 +11,14 @@ machines: { web: { networks: [lan] }, prisoner: { networks: [cell] } }
 ";
 
 #[track_caller]
+fn reaches_out4(lab: &Project<'_>) {
+    assert_eq!(lab.on("web", "curl -s -m 10 http://203.0.113.1/").ok(), "hello from here\n");
+}
+
+#[track_caller]
 fn reaches_out(lab: &Project<'_>) {
     let hello = "hello from here\n";
-    assert_eq!(lab.on("web", "curl -s -m 10 http://203.0.113.1/").ok(), hello);
+    reaches_out4(lab);
     lab.until_on("web", "ip -6 address show dev eth0 scope global -tentative | grep -q fd00");
     assert_eq!(lab.until_on("web", "curl -s -m 10 http://[2001:db8:9::1]/"), hello);
 }
@@ -157,6 +162,81 @@ fn a_computer_that_is_offline_has_its_networks_and_learns_of_the_way_out() {
     );
     lab.stead("up").ok();
     reaches_out(&lab);
+}
+
+/// Where in their pool a home looks for a transfer subnet first: as the program has it, or the test below says so.
+fn first_transfer(home: &std::path::Path) -> u32 {
+    let machine_id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    let state = home.join("state");
+    let id = stead_model::address::digest(&["home", machine_id.trim(), &state.to_string_lossy()]);
+    let id: String = id.iter().take(3).map(|byte| format!("{byte:02x}")).collect();
+    let [a, b, c, d, ..] = stead_model::address::digest(&["uplink", &id]);
+    u32::from_be_bytes([a, b, c, d]) % (1 << 14)
+}
+
+#[test]
+fn homes_that_would_choose_the_same_transfer_subnet_get_one_each() {
+    if role() == Role::User {
+        // An ordinary user's uplink is pasta, which has none.
+        return;
+    }
+    let mut world = World::online();
+    world.sh(Place::Computer, FORWARD);
+    world.settle();
+    let mut seen = std::collections::BTreeMap::new();
+    let alike = (0..4000).find_map(|number| {
+        let home = format!("home{number}");
+        let other = seen.insert(first_transfer(&world.path().join(&home)), home.clone());
+        other.map(|other| [other, home])
+    });
+    let homes = alike.expect("no two homes look for the same subnet first");
+    let text = "networks: { lan: {} }\ndefaults: { kind: container, driver: external }\nmachines: { web: { networks: [lan] } }";
+    let labs = homes.each_ref().map(|home| world.project_at(home, "lab", text));
+    let transfer = |text: &str| {
+        let line = text.lines().find(|line| line.contains(" uplink ")).unwrap_or_else(|| panic!("{text}"));
+        line.split(' ').find(|word| word.starts_with("10.63.")).unwrap().to_owned()
+    };
+    let planned = labs.each_ref().map(|lab| transfer(&lab.stead("plan").ok()));
+    assert_eq!(planned[0], planned[1], "the test looks for them in another way than the program");
+    for _ in 0..5 {
+        let both = labs.each_ref().map(|lab| {
+            let mut command = world.stead_command(&lab.home, &lab.directory, &["up"]);
+            command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped());
+            command.stderr(std::process::Stdio::piped()).spawn().unwrap()
+        });
+        for child in both {
+            let ended = child.wait_with_output().unwrap();
+            assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+        }
+        let links = "ip -o -4 address show | awk '$2 ~ /^stu-/ { print $4 }' | sort -u | wc -l";
+        assert_eq!(world.sh(Place::Computer, links).trim(), "2", "both have the same transfer subnet");
+        let claims = "grep -c -E '@stead/subnet/10[.]63[.][0-9.]*/30$' /proc/net/unix";
+        assert_eq!(world.sh(Place::Computer, claims).trim(), "2");
+        for lab in &labs {
+            lab.udhcpc("web", "eth0");
+            reaches_out4(lab);
+            lab.stead("down").ok();
+        }
+        let left = world.sh_said(Place::Computer, "grep @stead/subnet/ /proc/net/unix").out;
+        assert_eq!(left, "", "claims outlive what they are for");
+    }
+}
+
+#[test]
+fn a_transfer_subnet_is_claimed_for_as_long_as_there_is_the_uplink() {
+    if role() == Role::User {
+        return;
+    }
+    let mut world = World::online();
+    world.sh(Place::Computer, FORWARD);
+    world.settle();
+    let lab = world.project("lab", LAB);
+    lab.stead("up").ok();
+    let claims = "grep -o -E '@stead/subnet/10[.]63[.][0-9.]*/30$' /proc/net/unix || true";
+    assert_eq!(world.sh(Place::Computer, claims).lines().count(), 1);
+    // The engine stays, the uplink does not.
+    lab.change(&LAB.replace("addressing: static }\n  cell", "addressing: static, reach: isolated }\n  cell"));
+    assert_eq!(world.sh(Place::Computer, claims), "");
 }
 
 const BRIDGED: &str = "

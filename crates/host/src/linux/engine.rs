@@ -27,7 +27,7 @@ use stead_net::uplink::{self, Pasta, Target};
 use super::LinuxHost;
 use super::inside::{Inside, label};
 use super::mark::Mark;
-use super::network::tolerate;
+use super::network::{claim, release_claims, tolerate};
 use super::nic::default_route;
 use crate::home::{Home, remove_if_there, write_run_file};
 use crate::state::Entry;
@@ -229,7 +229,10 @@ pub(super) fn add_uplink(host: &mut LinuxHost, uplink: &Uplink) -> Result<()> {
 /// Takes the way out away.
 pub(super) fn remove_uplink(host: &mut LinuxHost, uplink: &Uplink) -> Result<()> {
     match uplink {
-        Uplink::Veth(_) => remove_host_uplink(&host.home_id()?)?,
+        Uplink::Veth(_) => {
+            remove_host_uplink(&host.home_id()?)?;
+            release_claims(host.inside()?)?;
+        }
         Uplink::Pasta => uplink::stop(&host.home.run)?,
     }
     remove_if_there(&host.home.uplink())
@@ -237,6 +240,8 @@ pub(super) fn remove_uplink(host: &mut LinuxHost, uplink: &Uplink) -> Result<()>
 
 /// A veth pair: its host's end is ours in the host's namespace, forwards, and is translated by chains of ours.
 fn add_veth_uplink(inside: &mut Inside, home: &str, veth: &VethUplink) -> Result<()> {
+    let transfer = [Some(IpNet::V4(veth.transfer.trunc())), veth.transfer6.map(|net| IpNet::V6(net.trunc()))];
+    claim(inside, transfer.into_iter().flatten())?;
     let outside = RouteSocket::open()?;
     // What is left of one that was cut off.
     outside.delete_links(std::slice::from_ref(&veth.link))?;

@@ -71,7 +71,7 @@ fn set_one(
         .collect();
     let home = host.home_id()?;
     let inside = host.inside()?;
-    claim(inside, to)?;
+    claim(inside, ranges(to))?;
     make_bridge(inside, id, to)?;
     let mut requests = match from {
         None => stale_elements(inside, &[&to.link])?,
@@ -169,10 +169,10 @@ pub(super) fn claim_name(net: IpNet) -> String {
     format!("{CLAIM_PREFIX}{net}")
 }
 
-/// Claims the network's ranges, unless we hold them already.
-fn claim(inside: &mut Inside, state: &NetworkState) -> Result<()> {
+/// Claims ranges, unless we hold them already.
+pub(super) fn claim(inside: &mut Inside, nets: impl Iterator<Item = IpNet>) -> Result<()> {
     let held = inside.anchor.held()?;
-    for net in ranges(state) {
+    for net in nets {
         let name = label(&claim_name(net))?;
         if !held.contains(&name) {
             let claim = claims::claim(net)?;
@@ -182,8 +182,8 @@ fn claim(inside: &mut Inside, state: &NetworkState) -> Result<()> {
     Ok(())
 }
 
-/// Lets go of the ranges that no network has; also those that a command claimed which was killed then.
-fn release_claims(inside: &mut Inside) -> Result<()> {
+/// Lets go of the ranges that no network and no uplink has; also those that a command claimed which was killed then.
+pub(super) fn release_claims(inside: &mut Inside) -> Result<()> {
     let addresses = inside.route.addresses()?;
     let needed: Vec<String> = addresses.iter().map(|address| claim_name(address.address.trunc())).collect();
     for name in inside.anchor.held()? {
