@@ -5,9 +5,11 @@
 mod kill_support;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::Stdio;
 
-use kill_support::{FULL, Outside, World, is_root};
+use kill_support::{FULL, Outside, World, is_root, until};
 
 /// What becomes of a file's bytes.
 type Damage = fn(&[u8]) -> Vec<u8>;
@@ -118,6 +120,68 @@ fn purge_cleans_up_whatever_the_records_are() {
     fs::remove_dir_all(world.home().join("state")).unwrap();
     world.ok("purge --yes");
     world.is_as_before();
+}
+
+#[test]
+fn purge_tells_what_it_cannot_take_away() {
+    let world = World::new(Outside::Forwards, FULL);
+    world.ok("up");
+    // What a command that was killed may leave beside the file, but as nobody can delete it.
+    let unfinished = world.project.join("stead.lock.new");
+    fs::create_dir(&unfinished).unwrap();
+    let error = world.fails("purge --yes");
+    assert!(error.contains("stead.lock.new"), "{error}");
+    fs::remove_dir(&unfinished).unwrap();
+    world.is_as_before();
+    if is_root() {
+        world.ok("up");
+        // A busy place in the home.
+        let data = world.home().join("state/volumes/shop/data");
+        rustix::mount::mount_bind(&data, &data).unwrap();
+        let error = world.fails("purge --yes");
+        assert!(error.contains("not everything could be taken away"), "{error}");
+        assert!(error.contains("state"), "{error}");
+        rustix::mount::unmount(&data, rustix::mount::UnmountFlags::empty()).unwrap();
+        world.ok("purge --yes");
+        world.is_as_before();
+    }
+}
+
+#[test]
+fn purge_tells_who_keeps_a_namespace() {
+    let world = World::new(Outside::Forwards, FULL);
+    world.ok("up");
+    let mut child = world
+        .command("network enter -m web -- sh -c")
+        .arg("echo in; read word")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "in\n");
+    let error = world.fails("purge --yes");
+    let who = format!("`sh` (process {})", child.id());
+    assert!(error.contains(&who) && error.contains("hint: end it"), "{error}");
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    world.is_as_before();
+}
+
+/// Somebody has deleted the home's directories while everything ran.
+#[test]
+fn purge_ends_what_lives_without_its_directories() {
+    let world = World::new(Outside::ForwardsNot, FULL);
+    world.ok("up");
+    for directory in ["state", "run"] {
+        fs::remove_dir_all(world.home().join(directory)).unwrap();
+    }
+    assert!(!world.processes().is_empty());
+    world.ok("purge --yes");
+    until("all processes to go", || world.processes().is_empty());
+    world.is_as_before();
+    assert_eq!(world.ok("purge --yes"), "nothing to do\n");
 }
 
 #[test]

@@ -1,20 +1,23 @@
 //! `purge`: nothing of this home is left.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 
+use stead_host::home::Home;
 use stead_model::plan::{UnwantedVolumes, Wanted, plan};
 
 use crate::args::Consent;
 use crate::failure::Failure;
 use crate::output::{Output, note, raw};
-use crate::session::{Session, confirm, home};
+use crate::session::{Session, confirm, home, look};
 
-/// Takes everything away: all projects, the engine, the records, the directories.
+/// Takes everything away: all projects, the engine, the records, the directories. What cannot be is told, and keeps
+/// nothing else from going.
 pub(crate) fn run(consent: Consent, output: Output) -> Result<(), Failure> {
     let home = home()?;
-    if !home.exists() {
+    if !home.exists() && !look()?.lives()? {
         return raw("nothing to do\n").map_err(Failure::from);
     }
     if !consent.yes {
@@ -22,20 +25,32 @@ pub(crate) fn run(consent: Consent, output: Output) -> Result<(), Failure> {
         confirm(&format!("{what} ({}, {})", home.state.display(), home.run.display()))?;
     }
     let mut session = Session::open()?;
+    let namespaces = session.host.namespaces()?;
+    let mut left = Vec::new();
     // What plans cannot do (the records are damaged, the engine is of another version), taking the engine away whole may still do.
-    if let Err(failure) = take_down(&mut session, output) {
+    if let Err(failure) = take_down(&mut session, output, &mut left) {
         note(&format!("on the way:\n{}", failure.text().trim_end()));
     }
     // Whatever is left: an engine that was cut off, or that nothing uses.
-    session.host.raze()?;
-    // The lock goes last: until then nobody begins anew.
-    remove(&home.state)?;
-    remove(&home.run)?;
-    Ok(())
+    match session.host.raze() {
+        // The lock goes last: until then nobody begins anew.
+        Ok(()) => left.extend(
+            [remove(&home.state, || false), remove(&home.run, || is_anew(&home))]
+                .into_iter()
+                .filter_map(Result::err),
+        ),
+        // With the directories what is known of it would be lost.
+        Err(error) => left.push(error),
+    }
+    left.extend(namespaces.check_gone().err());
+    let mut left = left.into_iter();
+    let Some(first) = left.next() else { return Ok(()) };
+    let all = left.fold(first, |error, more| error.context(format!("{more:#}")));
+    Err(all.context("not everything could be taken away").into())
 }
 
-/// Takes the projects down, with their volumes.
-fn take_down(session: &mut Session, output: Output) -> Result<(), Failure> {
+/// Takes the projects down, with their volumes. What is left beside their files is added to `left`.
+fn take_down(session: &mut Session, output: Output, left: &mut Vec<Error>) -> Result<(), Failure> {
     loop {
         let seen = session.observe()?;
         let of_volumes = seen.volumes.iter().map(|id| &id.project);
@@ -44,7 +59,7 @@ fn take_down(session: &mut Session, output: Output) -> Result<(), Failure> {
             return Ok(());
         };
         if let Some(directory) = seen.projects.get(&name) {
-            crate::project::tidy(directory)?;
+            left.extend(crate::project::tidy(directory).err());
         }
         let plan = plan(&Wanted::nothing(&name, &seen, UnwantedVolumes::Delete), &seen);
         session.apply(&plan, Consent { yes: true }, output)?;
@@ -54,13 +69,31 @@ fn take_down(session: &mut Session, output: Output) -> Result<(), Failure> {
     }
 }
 
-fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(path) {
-        // Somebody begins anew there.
-        Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(()),
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+/// Who only looks may make a file (the records' index) while we delete; no more often than this.
+const REMOVE_ATTEMPTS: u32 = 10;
+
+/// Deletes a directory, unless it is another's by now.
+fn remove(path: &Path, is_anew: impl Fn() -> bool) -> Result<()> {
+    let mut attempts = 1..=REMOVE_ATTEMPTS;
+    loop {
+        attempts.next();
+        match std::fs::remove_dir_all(path) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
+                if is_anew() {
+                    return Ok(());
+                }
+                if attempts.is_empty() {
+                    return Err(error).with_context(|| format!("cannot remove {}", path.display()));
+                }
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot remove {}", path.display())),
         }
-        Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// Whether another command, which waited for us, has begun the home anew.
+fn is_anew(home: &Home) -> bool {
+    home.run.join("lock").exists()
 }

@@ -5,6 +5,7 @@ mod bridged;
 mod claims;
 mod engine;
 mod facts;
+mod inhabitants;
 mod inside;
 mod mark;
 mod network;
@@ -30,6 +31,7 @@ use crate::state::{Entry, Records, State};
 
 pub use self::claims::ClaimLost;
 pub use self::engine::namespace_label;
+pub use self::inhabitants::Namespaces;
 
 /// The engine comes and goes in less; what fails for longer fails for another reason.
 const LOOK_AGAIN_FOR: Duration = Duration::from_millis(200);
@@ -79,6 +81,17 @@ impl LinuxHost {
         ids.sort();
         ids.dedup();
         engine::raze(self, &ids)
+    }
+
+    /// Whether anything of this home lives, its directories aside.
+    pub fn lives(&mut self) -> Result<bool> {
+        let id = self.home_id()?;
+        observe::has_leftovers(&self.home, &id)
+    }
+
+    /// The network namespaces that this home has now.
+    pub fn namespaces(&self) -> Result<Namespaces> {
+        Ok(inhabitants::namespaces(&engine::anchors(&self.home)?))
     }
 
     /// Deletes what is left of volumes whose deletion was cut off.

@@ -117,7 +117,7 @@ fn serves_file(home: &Home, report: &Report) -> bool {
 }
 
 /// Whether anything is left of an engine whose anchor is dead.
-fn has_leftovers(home: &Home, home_id: &str) -> Result<bool> {
+pub(super) fn has_leftovers(home: &Home, home_id: &str) -> Result<bool> {
     if !engine::anchors(home)?.is_empty()
         || !switchboard::processes(home)?.is_empty()
         || uplink::observe(&home.run)?.is_some()
