@@ -3,7 +3,9 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::engine::ArgValueCompleter;
 
 use stead_model::address::Mac;
@@ -30,9 +32,9 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// What every command takes.
+/// What commands have in common; [`Command::takes`] says which take what.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Options of every command")]
+#[command(next_help_heading = "Common options")]
 pub(crate) struct Global {
     /// The project file [default: the stead.yaml here or in a directory above]
     #[arg(short, long, global = true, env = "STEAD_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -111,6 +113,73 @@ pub(crate) enum Command {
     Enter(InternalEnter),
 }
 
+/// What a command can be told by options that all share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Takes {
+    /// Which project it is about.
+    pub(crate) file: bool,
+    /// In which form it prints data.
+    pub(crate) format: bool,
+}
+
+impl Command {
+    /// Which of the common options mean something to it; one that means nothing is refused, not passed over.
+    pub(crate) fn takes(&self) -> Takes {
+        let takes = |file, format| Takes { file, format };
+        match self {
+            Self::Plan(_) | Self::Up(_) | Self::Down(_) | Self::Ps(_) => takes(true, true),
+            Self::Network(network) => match network {
+                NetworkCommand::Inspect { .. } => takes(true, true),
+                NetworkCommand::Enter(_) => takes(true, false),
+                NetworkCommand::Ls
+                | NetworkCommand::Create(_)
+                | NetworkCommand::Rm { .. }
+                | NetworkCommand::Connect(_)
+                | NetworkCommand::Disconnect { .. } => takes(false, true),
+            },
+            Self::Ls | Self::Doctor | Self::Version => takes(false, true),
+            Self::Purge(_)
+            | Self::Schema
+            | Self::Completion { .. }
+            | Self::Man { .. }
+            | Self::Anchor { .. }
+            | Self::Switchboard { .. }
+            | Self::Enter(_) => takes(false, false),
+        }
+    }
+}
+
+/// Reads the command line; ends the program with a word to the person if it is wrong.
+pub(crate) fn parse() -> Cli {
+    read(std::env::args_os()).unwrap_or_else(|error| error.exit())
+}
+
+fn read(words: impl IntoIterator<Item = std::ffi::OsString>) -> clap::error::Result<Cli> {
+    let matches = Cli::command().try_get_matches_from(words)?;
+    let cli = Cli::from_arg_matches(&matches)?;
+    let takes = cli.command.takes();
+    // The environment speaks to all commands at once, and so is passed over where it means nothing.
+    let is_said = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+    for (id, option, is_taken) in [("file", "--file", takes.file), ("format", "--format", takes.format)] {
+        if is_said(id) && !is_taken {
+            let text = format!("`{}` has no use for `{option}`\n", command_line(&matches));
+            return Err(Cli::command().error(ErrorKind::UnknownArgument, text));
+        }
+    }
+    Ok(cli)
+}
+
+/// `stead network ls`.
+fn command_line(matches: &ArgMatches) -> String {
+    let mut line = "stead".to_owned();
+    let mut below = matches.subcommand();
+    while let Some((name, matches)) = below {
+        line += &format!(" {name}");
+        below = matches.subcommand();
+    }
+    line
+}
+
 /// Which shell.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Shell {
@@ -158,7 +227,7 @@ pub(crate) struct Consent {
 
 #[derive(Debug, Args)]
 pub(crate) struct PsArgs {
-    /// Only these: `web`, `web.shop` (with its project), `web*`
+    /// Only these: `web` (of the project here, or of all if it has none), `web.shop` (with its project), `web*`
     #[arg(add = ArgValueCompleter::new(complete::machines))]
     pub(crate) machines: Vec<String>,
     /// Machines of all projects, not only of the one here
@@ -275,4 +344,42 @@ pub(crate) struct InternalEnter {
     pub(crate) resolv_conf: Option<String>,
     #[arg(last = true, required = true)]
     pub(crate) command: Vec<std::ffi::OsString>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(line: &str, refused: Option<&str>) {
+        let error = read(line.split(' ').map(Into::into)).err().map(|error| error.to_string());
+        match (&error, refused) {
+            (None, None) => {}
+            (Some(error), Some(refused)) => assert!(error.contains(refused), "{line}: {error}"),
+            (found, _) => panic!("{line}: {found:?}"),
+        }
+    }
+
+    #[test]
+    fn an_option_that_would_mean_nothing_is_refused_wherever_it_stands() {
+        for line in [
+            "stead -f x up",
+            "stead up --file x --format json",
+            "stead network --format json ls",
+            "stead network inspect lan -f x",
+            "stead -f x network enter -m web -- ls --format json",
+            "stead --debug purge --yes",
+        ] {
+            check(line, None);
+        }
+        check("stead -f x doctor", Some("`stead doctor` has no use for `--file`"));
+        check("stead network ls -f x", Some("`stead network ls` has no use for `--file`"));
+        check("stead network -f x create lan", Some("`stead network create` has no use for `--file`"));
+        check("stead schema --format json", Some("`stead schema` has no use for `--format`"));
+        check("stead --format json purge --yes", Some("`stead purge` has no use for `--format`"));
+        check(
+            "stead network enter --format json -- ls",
+            Some("`stead network enter` has no use for `--format`"),
+        );
+    }
 }

@@ -10,7 +10,7 @@ use stead_host::state::{Records, State};
 
 /// What is on record; nothing where there are no records, as a completion never fails.
 fn records() -> Records {
-    let state = home().filter(Home::exists).and_then(|home| State::open(&home.database(), "").ok());
+    let state = home().filter(Home::exists).and_then(|home| State::find(&home.database()).ok().flatten());
     state.and_then(|state| state.load().ok()).unwrap_or_default()
 }
 

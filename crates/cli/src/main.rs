@@ -10,14 +10,14 @@ mod session;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 use tracing_subscriber::EnvFilter;
 
 use crate::args::Cli;
 
 fn main() -> ExitCode {
     clap_complete::CompleteEnv::with_factory(Cli::command).complete();
-    let cli = Cli::parse();
+    let cli = args::parse();
     log(cli.global.debug);
     match commands::run(cli) {
         Ok(code) => code,

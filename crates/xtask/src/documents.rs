@@ -11,7 +11,7 @@ use crate::programs::{cargo, command, output, root, run};
 
 /// Where what was decided is listed.
 const INDEX: &str = "docs/decisions/README.md";
-/// Options of every command, wherever they stand.
+/// Common options, wherever they stand.
 const EVERYWHERE: &str = "";
 
 /// The commands of the program (`network ls`), each with its options; those of every command under [`EVERYWHERE`].
@@ -88,7 +88,7 @@ fn subcommands(help: &str) -> Vec<String> {
 
 /// The options in a help: those of every command, or the command's own.
 fn options(help: &str, of_every_command: bool) -> BTreeSet<String> {
-    let (own, every) = help.split_once("Options of every command:").unwrap_or((help, ""));
+    let (own, every) = help.split_once("Common options:").unwrap_or((help, ""));
     let part = if of_every_command { every } else { own };
     let lines = part.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
     let words = lines.flat_map(|line| line.split([' ', ',']).take_while(|word| !word.starts_with('<')));
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     const HELP: &str = "Does things\n\nUsage: stead [OPTIONS] <COMMAND>\n\nCommands:\n  up    Make\n          more\n  \
-        ls    List\n  help  Print\n\nOptions:\n  -h, --help     Print help\n\nOptions of every command:\n  \
+        ls    List\n  help  Print\n\nOptions:\n  -h, --help     Print help\n\nCommon options:\n  \
         -f, --file <FILE>  The file [default: --none]\n";
     const UP: &str = "Make\n\nUsage: stead up\n\nOptions:\n  -y, --yes  Do\n      --mtu <N>  Of\n";
 

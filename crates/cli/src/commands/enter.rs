@@ -24,13 +24,20 @@ pub(crate) fn run(global: &Global, args: &EnterArgs) -> Result<ExitCode, Failure
     command.arg("__enter").arg(&host.home().run);
     if let Some(text) = &args.machine {
         let here = super::up::project_of(global, None, &seen).ok();
-        let matching: Vec<_> = seen.machines.iter().filter(|(id, _)| super::ps::is_meant(text, id)).collect();
-        let chosen = matching.iter().find(|(id, _)| Some(&id.project) == here.as_ref()).or(matching.first());
-        let Some((id, state)) = chosen else {
-            return Err(Failure::request(
-                &format!("there is no machine `{text}`"),
-                "`stead ps --all` lists them",
-            ));
+        let id = match *super::ps::meant(text, here.as_ref(), &seen) {
+            [id] => id,
+            [] => {
+                let what = format!("there is no machine `{text}`");
+                return Err(Failure::request(&what, "`stead ps --all` lists them"));
+            }
+            ref several => {
+                let names: Vec<String> = several.iter().map(ToString::to_string).collect();
+                let what = format!("`{text}` may be any of {}", names.join(", "));
+                return Err(Failure::request(&what, "name it in full"));
+            }
+        };
+        let Some(state) = seen.machines.get(id) else {
+            return Err(anyhow::anyhow!("machine `{id}` is gone").into());
         };
         if state.kind != Kind::Container {
             let what = format!("machine `{id}` is a {}: it has no network namespace", state.kind);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use stead_host::apply::Host;
-use stead_model::name::MachineId;
+use stead_model::name::{MachineId, Name};
 use stead_model::observed::Observed;
 
 use crate::args::{Global, PsArgs};
@@ -37,27 +37,29 @@ struct NicRow {
 pub(crate) fn ps(global: &Global, args: &PsArgs, output: Output) -> Result<(), Failure> {
     let mut host = look()?;
     let seen = host.observe()?;
-    let project = if args.all || !args.machines.is_empty() {
+    let here = if args.all {
         None
     } else {
         super::up::project_of(global, None, &seen).map(Some).or_else(|failure| {
-            // Without a file here all machines are meant; a file that is wrong is told.
-            if crate::project::find(global).is_err() { Ok(None) } else { Err(failure) }
+            // Without a file here all machines are meant; a file that is wrong is told, unless they are named.
+            let is_told = args.machines.is_empty() && crate::project::find(global).is_ok();
+            if is_told { Err(failure) } else { Ok(None) }
         })?
     };
-    let wanted: Vec<&MachineId> = seen
-        .machines
-        .keys()
-        .filter(|id| project.as_ref().is_none_or(|project| id.project == *project))
-        .filter(|id| args.machines.is_empty() || args.machines.iter().any(|pattern| is_meant(pattern, id)))
-        .collect();
+    let mut wanted: BTreeSet<&MachineId> = BTreeSet::new();
     for pattern in &args.machines {
-        if !seen.machines.keys().any(|id| is_meant(pattern, id)) {
+        let meant = meant(pattern, here.as_ref(), &seen);
+        if meant.is_empty() {
             return Err(Failure::request(
                 &format!("there is no machine `{pattern}`"),
                 "`stead ps --all` lists them all",
             ));
         }
+        wanted.extend(meant);
+    }
+    if args.machines.is_empty() {
+        let of_here = |id: &&MachineId| here.as_ref().is_none_or(|project| id.project == *project);
+        wanted.extend(seen.machines.keys().filter(of_here));
     }
     let rows: Vec<MachineRow> = wanted.into_iter().filter_map(|id| machine_row(id, &seen)).collect();
     let text = || {
@@ -67,8 +69,15 @@ pub(crate) fn ps(global: &Global, args: &PsArgs, output: Output) -> Result<(), F
     output.data(&rows, text).map_err(Failure::from)
 }
 
+/// The machines that a pattern means: those of the project here, or of all if it has none such.
+pub(super) fn meant<'a>(pattern: &str, here: Option<&Name>, seen: &'a Observed) -> Vec<&'a MachineId> {
+    let all: Vec<&MachineId> = seen.machines.keys().filter(|id| is_meant(pattern, id)).collect();
+    let of_here: Vec<&MachineId> = all.iter().filter(|id| Some(&id.project) == here).copied().collect();
+    if of_here.is_empty() { all } else { of_here }
+}
+
 /// Whether a pattern names a machine: `web`, `web.shop`, with `*` for any text.
-pub(super) fn is_meant(pattern: &str, id: &MachineId) -> bool {
+fn is_meant(pattern: &str, id: &MachineId) -> bool {
     matches(pattern, id.name.as_str()) || matches(pattern, &id.to_string())
 }
 

@@ -246,6 +246,11 @@ fn completion_knows_the_names() {
         crate::support::said(command).ok()
     };
     assert_eq!(complete(&["down", "s"]), "", "there is nothing yet");
+    // A home that was begun and has no records yet: to complete is to look.
+    let state = world.path().join("home/state");
+    world.sh(Place::Person, &format!("mkdir -p -m 700 {}", state.display()));
+    assert_eq!(complete(&["down", "s"]), "");
+    assert_eq!(fs::read_dir(&state).unwrap().count(), 0, "completion wrote into the home");
     shop.stead("up").ok();
     world.stead("network create extra --reach isolated").ok();
     assert_eq!(complete(&["down", "s"]), "shop");
@@ -257,6 +262,45 @@ fn completion_knows_the_names() {
     // The registration script is one that bash takes.
     let line = format!("{} completion bash | bash -n", stead());
     world.sh(Place::Person, &line);
+}
+
+#[test]
+fn a_machine_is_that_of_the_project_here_unless_it_has_none() {
+    let world = World::offline();
+    let text = |machine: &str| {
+        format!(
+            "networks: {{ lan: {{ reach: isolated, addressing: static }} }}\nmachines: {{ {machine}: {{ kind: container, driver: external, networks: [lan] }}, \
+             web: {{ kind: container, driver: external, networks: [lan] }} }}"
+        )
+    };
+    let (one, two) = (world.project("one", &text("db")), world.project("two", &text("job")));
+    one.stead("up").ok();
+    two.stead("up").ok();
+    let names = |said: crate::support::Said| {
+        let rows = said.json();
+        let rows = rows.as_array().unwrap().iter();
+        rows.map(|row| format!("{}.{}", row["name"].as_str().unwrap(), row["project"].as_str().unwrap()))
+            .collect::<Vec<_>>()
+    };
+    let ps = |project: &crate::support::Project<'_>, line: &str| {
+        names(project.stead(&format!("ps --format json {line}")))
+    };
+    assert_eq!(ps(&one, "web"), ["web.one"]);
+    assert_eq!(ps(&two, "w*"), ["web.two"]);
+    assert_eq!(ps(&one, "web.two"), ["web.two"]);
+    assert_eq!(ps(&one, "web job"), ["web.one", "job.two"]);
+    assert_eq!(ps(&one, "--all web"), ["web.one", "web.two"]);
+    assert_eq!(names(world.stead("ps --format json web")), ["web.one", "web.two"]);
+    let own = |project: &crate::support::Project<'_>, machine: &str| {
+        let said = project.on(machine, "ip -o -4 address show dev eth0 | awk '{ print $4 }' | cut -d / -f 1");
+        said.ok().trim().to_owned()
+    };
+    assert_eq!(own(&one, "web"), one.address("web", 0).0);
+    assert_eq!(own(&two, "web"), two.address("web", 0).0);
+    assert_eq!(own(&one, "job"), two.address("job", 0).0);
+    assert_eq!(own(&one, "web.two"), two.address("web", 0).0);
+    // From nowhere it may be either.
+    world.stead("network enter -m web -- true").code(125).says("web.one, web.two").says("hint: ");
 }
 
 #[test]
