@@ -8,7 +8,7 @@ use kernel_support::{mac, name, own_namespace, prints};
 use rustix::io::Errno;
 use stead_net::kernel::Refused;
 use stead_net::kernel::legacy::{self, LegacyForward};
-use stead_net::kernel::nft::{Elements, Family, Filled, NftRequest, NftSocket, Set, Table, Value};
+use stead_net::kernel::nft::{Elements, Expr, Family, Filled, NftRequest, NftSocket, Set, Table, Value};
 use stead_net::kernel::rules::{
     HostUplink, NetworkRules, NicGuard, NicRules, TABLE, engine_table, guard_table, host_chain_names,
     host_chains, network_elements, nic_elements,
@@ -439,4 +439,33 @@ fn the_older_filter_is_seen_and_not_called_to_life() {
     iptables("-P FORWARD ACCEPT");
     ip6tables("-P FORWARD DROP");
     assert_eq!(seen(), LegacyForward { drops: true, has_rules: false });
+}
+
+#[test]
+fn this_kernel_lacks_nothing_of_our_rules_and_a_trial_leaves_nothing() {
+    own_namespace();
+    let socket = NftSocket::open().unwrap();
+    let chains = NftRequest::SetChains(Family::Inet, TABLE, host_chains(&uplink("ab", 1)));
+    let all = [NftRequest::Create(engine_table()), NftRequest::Create(guard_table()), chains];
+    assert_eq!(socket.missing(&all).unwrap(), [] as [&str; 0]);
+    assert_eq!(socket.tables().unwrap(), []);
+}
+
+#[test]
+fn what_the_kernel_has_no_code_for_is_named() {
+    own_namespace();
+    let socket = NftSocket::open().unwrap();
+    // No kernel translates addresses of what is bridged: the refusal is the very one for a module that is missing.
+    let mut table = guard_table();
+    let chain = table.chains.iter_mut().find(|chain| chain.base.is_some()).unwrap();
+    chain.rules.push(vec![Expr::Masquerade]);
+    let error = socket.run(&[NftRequest::Create(table)]).unwrap_err();
+    assert_eq!(error.downcast_ref::<Refused>().unwrap().errno, Errno::NOENT);
+    assert!(format!("{error:#}").starts_with("this kernel's nftables lacks nft_masq; hint: "), "{error:#}");
+    assert_eq!(socket.tables().unwrap(), []);
+    // What leads nowhere is our mistake, and no part that is missing.
+    let mut table = guard_table();
+    table.chains[0].rules.push(vec![Expr::Goto("nowhere".into())]);
+    let error = socket.run(&[NftRequest::Create(table)]).unwrap_err();
+    assert!(!format!("{error:#}").contains("lacks"), "{error:#}");
 }

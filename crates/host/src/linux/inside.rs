@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use stead_model::name::MachineId;
 use stead_net::anchor::{Client, Domain, Kind, Label, SocketKind};
 use stead_net::kernel::RouteSocket;
-use stead_net::kernel::nft::NftSocket;
+use stead_net::kernel::nft::{NftSocket, explained};
 
 /// `NETLINK_ROUTE` and `NETLINK_NETFILTER` of the kernel's interface.
 const NETLINK_ROUTE: u32 = 0;
@@ -31,7 +31,8 @@ impl Inside {
     /// The inside of this anchor's namespaces.
     pub(super) fn new(mut anchor: Client) -> Result<Self> {
         let route = RouteSocket::new(netlink(&mut anchor, NETLINK_ROUTE)?)?;
-        let nft = NftSocket::new(netlink(&mut anchor, NETLINK_NETFILTER)?)?;
+        let nft = netlink(&mut anchor, NETLINK_NETFILTER).map_err(explained)?;
+        let nft = NftSocket::new(nft)?;
         Ok(Self { anchor, route, nft })
     }
 

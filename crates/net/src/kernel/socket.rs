@@ -58,11 +58,22 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let errno = std::io::Error::from_raw_os_error(self.errno.raw_os_error());
         write!(f, "the kernel refused `{}`: {errno}", self.request)?;
-        self.words.as_ref().map_or(Ok(()), |words| write!(f, ": {words}"))
+        if let Some(words) = &self.words {
+            write!(f, ": {words}")?;
+        }
+        // What links there are is a matter of the kernel's modules, and it says so in these words.
+        let kind = self.request.strip_prefix("+ ").and_then(|rest| rest.split(' ').next());
+        match kind.filter(|_| self.words.as_deref() == Some(UNKNOWN_KIND)) {
+            Some(kind) => write!(f, "; hint: `modprobe {kind}`, or use a kernel that has it"),
+            None => Ok(()),
+        }
     }
 }
 
 impl std::error::Error for Refused {}
+
+/// The kernel's own words where a link is asked for of a kind that it has no code for.
+const UNKNOWN_KIND: &str = "Unknown device type";
 
 /// The kernel's answer to one request, without the request.
 pub(super) type Answer = Result<(), (Errno, Option<String>)>;
@@ -287,4 +298,25 @@ fn acknowledgement(received: &Received<'_>) -> Option<Answer> {
         .and_then(|attributes| tlv::attribute(attributes, NLMSGERR_ATTR_MSG))
         .map(tlv::text);
     Some(Err((Errno::from_raw_os_error(code.wrapping_neg()), words)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_of_link_that_the_kernel_lacks_is_told_with_what_mends_it() {
+        let mut refused = Refused {
+            request: "+ bridge stb-lan".into(),
+            errno: Errno::OPNOTSUPP,
+            words: Some(UNKNOWN_KIND.into()),
+        };
+        assert_eq!(
+            refused.to_string(),
+            "the kernel refused `+ bridge stb-lan`: Operation not supported (os error 95): Unknown device type; \
+             hint: `modprobe bridge`, or use a kernel that has it"
+        );
+        refused.words = None;
+        assert!(!refused.to_string().contains("hint"), "{refused}");
+    }
 }

@@ -3,6 +3,7 @@
 //! the kernel. Only what our own rules need is here: each field and statement added needs both.
 
 mod expr;
+mod lacks;
 mod socket;
 mod text;
 mod wire;
@@ -13,7 +14,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use stead_model::address::Mac;
 use stead_model::name::LinkName;
 
-pub use socket::{NftRequest, NftSocket, SeenChain, SeenTable};
+pub use socket::{NftRequest, NftSocket, SeenChain, SeenTable, explained};
 
 /// Which packets a table sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

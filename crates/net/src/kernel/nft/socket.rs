@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use rustix::io::Errno;
 use rustix::net::netlink;
 
-use super::*;
+use super::{lacks, *};
 use crate::kernel::socket::{NLM_F_DUMP, Refused, Socket};
 use crate::kernel::tlv::{self, Message, attribute};
 
@@ -73,14 +73,29 @@ impl NftSocket {
 
     /// Opens one in the current network namespace.
     pub fn open() -> Result<Self> {
-        Ok(Self { socket: Socket::open(Some(netlink::NETFILTER))? })
+        Socket::open(Some(netlink::NETFILTER)).map(|socket| Self { socket }).map_err(explained)
     }
 
-    /// Carries out all requests, or none. The cause of an error is [`Refused`].
+    /// Carries out all requests, or none. The cause of an error is [`Refused`]; above it, what the kernel lacks.
     pub fn run(&self, requests: &[NftRequest]) -> Result<()> {
         let groups: Vec<_> =
             requests.iter().map(|request| (request.to_string(), request.messages())).collect();
-        Ok(self.transaction(groups, None)??)
+        let Err(refused) = self.transaction(groups, None)? else { return Ok(()) };
+        let missing = if lacks::may_be(refused.errno) { self.missing(requests)? } else { Vec::new() };
+        let refused = anyhow::Error::new(refused);
+        Err(if missing.is_empty() { refused } else { refused.context(lacks::words(&missing)) })
+    }
+
+    /// The parts of nftables that these requests need and this kernel does not have.
+    pub fn missing(&self, requests: &[NftRequest]) -> Result<Vec<&'static str>> {
+        let mut missing = Vec::new();
+        for (part, table) in lacks::trials(requests) {
+            let trial = (part.to_owned(), lacks::messages(&table));
+            if self.transaction(vec![trial], None)?.is_err_and(|refused| lacks::may_be(refused.errno)) {
+                missing.push(part);
+            }
+        }
+        Ok(missing)
     }
 
     /// Removes the chains of these names from a table, and the table with its last chain. Somebody else may
@@ -119,15 +134,15 @@ impl NftSocket {
             let name = tlv::text(attribute(body.get(4..)?, wire::TABLE)?);
             Some(SeenTable { family: *body.first()?, name })
         };
-        self.socket.dump(&question, |received| read(received.body)).context("cannot list nftables' tables")
+        let tables = self.socket.dump(&question, |received| read(received.body));
+        tables.map_err(explained).context("cannot list nftables' tables")
     }
 
     /// All chains, of all families.
     pub fn chains(&self) -> Result<Vec<SeenChain>> {
         let question = wire::message(wire::GETCHAIN, NLM_F_DUMP, 0);
-        self.socket
-            .dump(&question, |received| wire::read_chain(received.body))
-            .context("cannot list nftables' chains")
+        let chains = self.socket.dump(&question, |received| wire::read_chain(received.body));
+        chains.map_err(explained).context("cannot list nftables' chains")
     }
 
     /// The elements of the sets that we fill, of a table like this; none if there is no such table. The
@@ -183,6 +198,15 @@ impl NftSocket {
         let request = index.checked_sub(1).and_then(|index| owners.get(index).cloned());
         let request = request.unwrap_or_else(|| owners.first().cloned().unwrap_or_default());
         Ok(Err(Refused { request, errno, words }))
+    }
+}
+
+/// The same error, and above it that the kernel has no nftables, if that is why: no such protocol, or a subsystem that it does not know.
+pub fn explained(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref() {
+        Some(&(Errno::PROTONOSUPPORT | Errno::OPNOTSUPP | Errno::INVAL)) => error
+            .context("this kernel has no nftables; hint: `modprobe nf_tables`, or use a kernel that has it"),
+        _ => error,
     }
 }
 
