@@ -7,6 +7,7 @@ mod addresses;
 mod changes;
 mod commands;
 mod guard;
+mod half;
 mod names;
 mod ports;
 mod reach;

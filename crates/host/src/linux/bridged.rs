@@ -34,7 +34,7 @@ pub(super) fn connect(inside: &mut Inside, home: &str, id: &NetworkId, state: &N
     let outside = RouteSocket::open()?;
     let links = outside.links()?;
     let found = links.iter().find(|link| link.name == *real);
-    let before = if found.is_some_and(|link| link.up) { Before::Up } else { Before::Down };
+    let before = found.map_or(Before::Down, was_before);
     let mark = Mark::Bridged(id.clone(), real.clone(), before).to_string();
     let engine = File::open(format!("/proc/{}/ns/net", inside.anchor.process().pid))
         .context("cannot open the engine's namespace")?;
@@ -62,6 +62,15 @@ pub(super) fn connect(inside: &mut Inside, home: &str, id: &NetworkId, state: &N
             let port = RouteRequest::ChangeLink(real.clone(), port);
             inside.route.run(&[port]).with_context(|| format!("cannot put `{real}` on the network's bridge"))
         }
+    }
+}
+
+/// How a link of the computer is without us. One that has come back from an engine that died says it in its mark.
+fn was_before(link: &Link) -> Before {
+    match Mark::parse(&link.alias) {
+        Some(Mark::Bridged(_, real, before)) if real == link.name => before,
+        _ if link.up => Before::Up,
+        _ => Before::Down,
     }
 }
 
@@ -111,17 +120,19 @@ pub(super) fn is_port(link: &Link, real: &LinkName, bridge: &LinkName) -> bool {
 
 /// Gives the real network its link back, whatever had become of it.
 pub(super) fn disconnect(inside: &Inside, id: &NetworkId) -> Result<()> {
-    give_back(inside, |of| of == id)
+    give_back(inside, |of| of == id)?;
+    restore(|of| of == id)
 }
 
-/// Gives all links of the computer back.
-pub(super) fn give_all_back(inside: &Inside) -> Result<()> {
-    give_back(inside, |_| true)
+/// Gives all links of the computer back. Without an engine it has them already, but not as they were.
+pub(super) fn give_all_back(inside: Option<&Inside>) -> Result<()> {
+    inside.map_or(Ok(()), |inside| give_back(inside, |_| true))?;
+    restore(|_| true)
 }
 
 fn give_back(inside: &Inside, of: impl Fn(&NetworkId) -> bool) -> Result<()> {
     for link in inside.route.own_links()? {
-        let Some(Mark::Bridged(id, real, before)) = Mark::parse(&link.alias) else { continue };
+        let Some(Mark::Bridged(id, real, _)) = Mark::parse(&link.alias) else { continue };
         if !of(&id) {
             continue;
         }
@@ -130,24 +141,37 @@ fn give_back(inside: &Inside, of: impl Fn(&NetworkId) -> bool) -> Result<()> {
             continue;
         }
         let host = File::open("/proc/self/ns/net").context("cannot open the host's namespace")?;
-        let back = LinkChange {
-            bridge: Some(None),
-            alias: Some(String::new()),
-            netns: Some(host.as_fd()),
-            ..LinkChange::default()
-        };
+        // It keeps our mark, which says how it was before: one that is killed here has not forgotten that.
+        let back = LinkChange { bridge: Some(None), netns: Some(host.as_fd()), ..LinkChange::default() };
         inside
             .route
             .run(&[RouteRequest::ChangeLink(real.clone(), back)])
             .with_context(|| format!("cannot give `{real}` back"))?;
-        if before == Before::Up {
-            // The kernel takes a link down on its way between namespaces.
-            let up = LinkChange { up: Some(true), ..LinkChange::default() };
-            let request = RouteRequest::ChangeLink(real.clone(), up);
-            RouteSocket::open()?
-                .run(&[request])
-                .with_context(|| format!("cannot switch `{real}` on again"))?;
+    }
+    Ok(())
+}
+
+/// Makes links that have come back what they were: from us, or from an engine that died.
+fn restore(of: impl Fn(&NetworkId) -> bool) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        // Nothing was ever lent.
+        return Ok(());
+    }
+    let outside = RouteSocket::open()?;
+    for link in outside.own_links()? {
+        let Some(Mark::Bridged(id, real, before)) = Mark::parse(&link.alias) else { continue };
+        if link.name != real || !of(&id) {
+            continue;
         }
+        // The kernel takes a link down on its way between namespaces.
+        let as_before = LinkChange {
+            up: (before == Before::Up).then_some(true),
+            alias: Some(String::new()),
+            ..LinkChange::default()
+        };
+        outside
+            .run(&[RouteRequest::ChangeLink(real.clone(), as_before)])
+            .with_context(|| format!("cannot make `{real}` what it was"))?;
     }
     Ok(())
 }

@@ -124,10 +124,7 @@ pub(super) fn raze(host: &mut LinuxHost, ids: &[String]) -> Result<()> {
         // One that does not answer keeps nothing of the computer's that could be asked for.
         host.inside = Inside::connect(&host.home.run).unwrap_or_default();
     }
-    let bridged = match &host.inside {
-        Some(inside) => super::bridged::give_all_back(inside),
-        None => Ok(()),
-    };
+    let bridged = super::bridged::give_all_back(host.inside.as_ref());
     host.inside = None;
     host.bridges.clear();
     let home = &host.home;

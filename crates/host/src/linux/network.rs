@@ -3,7 +3,7 @@
 
 use std::os::fd::AsFd;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use ipnet::{IpNet, Ipv6Net};
 use rustix::io::Errno;
 
@@ -13,7 +13,7 @@ use stead_model::project::Reach;
 use stead_model::step::{Change, Step};
 use stead_net::kernel::nft::{Elements, NftRequest, Value};
 use stead_net::kernel::rules::{self, NetworkRules};
-use stead_net::kernel::{LinkChange, NewLink, Refused, RouteRequest};
+use stead_net::kernel::{LinkChange, LinkKind, NewLink, Refused, RouteRequest};
 
 use super::inside::{Inside, label};
 use super::mark::Mark;
@@ -33,6 +33,10 @@ pub(super) fn set(host: &mut LinuxHost, steps: &[&Step]) -> Vec<Result<()>> {
     let mut results: Vec<Result<()>> = Vec::new();
     for (id, from, to) in &wanted {
         results.push(set_one(host, id, *from, to));
+    }
+    // One that failed, now or before, may have left a claim that it no longer needs.
+    if let Err(error) = host.inside().and_then(release_claims) {
+        return super::together(steps, Err(error));
     }
     let served = served::edit(host, |served| {
         for ((id, _, to), _) in wanted.iter().zip(&results).filter(|(_, result)| result.is_ok()) {
@@ -212,7 +216,12 @@ fn make_bridge(inside: &Inside, id: &NetworkId, state: &NetworkState) -> Result<
     };
     // Sent by itself: the requests after it name the link by the index that it was to get, which is that of no
     // link when the bridge is there already.
-    run_again(inside, &[RouteRequest::AddBridge(link)]).with_context(doing)?;
+    let refused = inside.route.send(&[RouteRequest::AddBridge(link)])?;
+    let was_there = refused.iter().any(|refused| refused.errno == Errno::EXIST);
+    tolerate(refused, Errno::EXIST).with_context(doing)?;
+    if was_there && !is_bridge(inside, &state.link)? {
+        bail!("{} is there already, and no bridge; hint: delete it", state.link);
+    }
     let mut requests = vec![RouteRequest::ChangeLink(state.link.clone(), change)];
     let addresses = state.gateway.map(IpNet::V4).into_iter().chain(state.gateway6.map(IpNet::V6));
     // Links of ours have no link-local address but those given: on a wire that is not ours to serve we are
@@ -223,6 +232,11 @@ fn make_bridge(inside: &Inside, id: &NetworkId, state: &NetworkState) -> Result<
     let addresses = addresses.chain(own.map(IpNet::V6));
     requests.extend(addresses.map(|address| RouteRequest::AddAddress(state.link.clone(), address)));
     run_again(inside, &requests).with_context(doing)
+}
+
+fn is_bridge(inside: &Inside, name: &LinkName) -> Result<bool> {
+    let links = inside.route.links()?;
+    Ok(links.iter().any(|link| link.name == *name && link.kind == LinkKind::Bridge))
 }
 
 /// Carries out requests of which some may have been carried out before.

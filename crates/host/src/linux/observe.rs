@@ -17,7 +17,7 @@ use stead_model::project::{Driver, Kind, Reach};
 use stead_model::served::Served;
 use stead_net::anchor::Label;
 use stead_net::kernel::nft::{Elements, Family, Value};
-use stead_net::kernel::{Address, Link, RouteSocket, rules};
+use stead_net::kernel::{Address, Link, LinkKind, RouteSocket, rules};
 use stead_net::uplink;
 
 use super::inside::Inside;
@@ -211,7 +211,8 @@ fn networks(
             _ => None,
         })
     };
-    let states = bridges.iter().filter(|(link, _)| link.up).filter_map(|(link, id)| {
+    let whole = bridges.iter().filter(|(link, _)| link.up && link.kind == LinkKind::Bridge);
+    let states = whole.filter_map(|(link, id)| {
         let ours = addresses.iter().filter(|a| a.link == link.name).map(|a| a.address);
         let (v4, v6): (Vec<IpNet>, Vec<IpNet>) = ours.partition(|net| net.addr().is_ipv4());
         let joins = sets.of(Family::Inet, "joins").filter_map(|element| match element {

@@ -31,9 +31,11 @@ pub(super) fn remove(home: &Home, id: &VolumeId) -> Result<()> {
     let path = path(home, id);
     let going = going(home);
     let doing = || format!("cannot delete {}", path.display());
-    tidy(home)?;
     fs::create_dir_all(&going).with_context(doing)?;
-    fs::rename(&path, going.join(id.to_string())).with_context(doing)?;
+    // One of this name that could not be deleted may be there still.
+    let mut places = (0_u32..).map(|number| going.join(format!("{id}.{number}")));
+    let place = places.find(|place| !place.exists()).unwrap_or_else(|| going.join(id.to_string()));
+    fs::rename(&path, place).with_context(doing)?;
     // Other volumes of the project may be in there: then it stays.
     let _not_empty = path.parent().map(fs::remove_dir);
     tidy(home)
@@ -46,9 +48,61 @@ pub(super) fn tidy(home: &Home) -> Result<()> {
 
 fn remove_all(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            let what = format!(
+                "cannot delete {}; hint: some of it is another user's: delete it as root",
+                path.display()
+            );
+            Err(error).context(what)
+        }
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot delete {}", path.display()))
         }
         Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn home() -> (tempfile::TempDir, Home) {
+        let temporary = tempfile::tempdir().unwrap();
+        let home = Home { state: temporary.path().join("state"), run: temporary.path().join("run") };
+        (temporary, home)
+    }
+
+    #[test]
+    fn a_volume_that_was_half_deleted_goes_and_one_of_its_name_stays() {
+        let (_temporary, home) = home();
+        let id: VolumeId = "data.shop".parse().unwrap();
+        add(&home, &id).unwrap();
+        fs::write(path(&home, &id).join("precious"), "1").unwrap();
+        // A deletion that was cut off, of an earlier volume of this name.
+        let half = going(&home).join("data.shop.0");
+        fs::create_dir_all(half.join("deep/deeper")).unwrap();
+        fs::write(half.join("deep/old"), "0").unwrap();
+        tidy(&home).unwrap();
+        assert!(!going(&home).exists());
+        assert!(path(&home, &id).join("precious").exists());
+        fs::create_dir_all(&half).unwrap();
+        remove(&home, &id).unwrap();
+        assert!(!going(&home).exists() && !path(&home, &id).exists());
+        tidy(&home).unwrap();
+    }
+
+    #[test]
+    fn the_other_volumes_of_a_project_stay() {
+        let (_temporary, home) = home();
+        let [data, mail]: [VolumeId; 2] = ["data.shop".parse().unwrap(), "mail.shop".parse().unwrap()];
+        for id in [&data, &mail] {
+            add(&home, id).unwrap();
+            add(&home, id).unwrap();
+        }
+        remove(&home, &data).unwrap();
+        assert!(path(&home, &mail).exists());
+        remove(&home, &mail).unwrap();
+        assert!(!home.volumes().join("shop").exists());
+        assert!(remove(&home, &mail).is_err());
     }
 }
