@@ -45,6 +45,8 @@ pub struct Container {
     pub init: bool,
     /// What is mounted, by its place in the container: an absolute path without `.` and `..`.
     pub mounts: BTreeMap<String, Mount>,
+    /// Directories that go with the machine, by their places, besides those that the image names.
+    pub own_volumes: BTreeSet<String>,
     /// Names that it finds without asking the network.
     pub hosts: BTreeMap<String, IpAddr>,
     /// Whom it asks for names instead of its network.
@@ -480,7 +482,7 @@ pub struct Launch {
     pub init: bool,
     /// What is mounted, by its place. The image's volumes that nothing is mounted on are in `own_volumes`.
     pub mounts: BTreeMap<String, Mount>,
-    /// The image's volumes: directories of this machine, which go with it.
+    /// Directories that go with the machine: the image's volumes, and more.
     pub own_volumes: BTreeSet<String>,
     /// How much of the computer it may use.
     pub limits: Limits,
@@ -548,6 +550,7 @@ impl Container {
             stdin: false,
             init: false,
             mounts: BTreeMap::new(),
+            own_volumes: BTreeSet::new(),
             hosts: BTreeMap::new(),
             dns: Vec::new(),
             dns_search: Vec::new(),
@@ -563,7 +566,8 @@ impl Container {
     pub fn launch(&self, name: &Name, image: &ImageConfig) -> Result<Launch, LaunchError> {
         let hostname = self.hostname.clone().unwrap_or_else(|| name.to_string());
         let is_covered = |path: &str| self.mounts.contains_key(path.trim_end_matches('/'));
-        let own_volumes = image.volumes.keys().filter(|path| path.starts_with('/') && !is_covered(path));
+        let own_volumes = image.volumes.keys().chain(&self.own_volumes);
+        let own_volumes = own_volumes.filter(|path| path.starts_with('/') && !is_covered(path));
         let image_stop = match image.stop_signal.as_str() {
             "" => None,
             text => Some(text.parse().map_err(LaunchError::StopSignal)?),
@@ -737,6 +741,9 @@ mod tests {
         let image = ImageConfig { cmd: words("sh"), volumes, ..ImageConfig::default() };
         let launch = container.launch(&"web".parse().unwrap(), &image).unwrap();
         assert_eq!(launch.own_volumes, ["/cache".to_owned()].into());
+        container.own_volumes = ["/own".to_owned(), "/data".to_owned()].into();
+        let launch = container.launch(&"web".parse().unwrap(), &image).unwrap();
+        assert_eq!(launch.own_volumes, ["/cache".to_owned(), "/own".to_owned()].into());
     }
 
     #[test]
