@@ -2,6 +2,8 @@
 //! before anyone has read it.
 #![no_main]
 
+use std::path::Path;
+
 use libfuzzer_sys::fuzz_target;
 use stead_model::file::{Parsed, Problems, Source, Variables, parse, render, variables};
 
@@ -23,7 +25,7 @@ fuzz_target!(init: stead_fuzz::seeds::plant("project_file"), |bytes: &[u8]| {
 });
 
 fn read(text: &str, env: &Variables) -> Result<Parsed, Problems> {
-    parse(&Source { file_name: "stead.yaml", text, env, dir_name: Some("lab") })
+    parse(&Source::new("stead.yaml", text, env, Path::new("/srv/lab")))
 }
 
 /// What a terminal is given must not drive it, nor fill it.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use stead_host::home::{remove_unfinished, write_whole};
-use stead_model::file::{self, Problems, Source, Sources, Variables};
+use stead_model::file::{self, FileText, Problems, Source, Sources, Variables};
 use stead_model::lock::Lock;
 use stead_model::project::Project;
 
@@ -65,10 +65,9 @@ pub(crate) fn load_file(path: &Path, format: Format) -> Result<Loaded, Failure> 
     let wrong = |problems: Problems| Failure::Request(render(&problems, format));
     let variables = variables(&directory)?.map_err(wrong)?;
     let file_name = path.file_name().unwrap_or_default().to_string_lossy();
-    let dir_name = directory.file_name().map(|name| name.to_string_lossy());
-    let source =
-        Source { file_name: &file_name, text: &text, env: &variables, dir_name: dir_name.as_deref() };
-    let parsed = file::parse(&source).map_err(wrong)?;
+    let source = Source::new(&file_name, &text, &variables, &directory);
+    let files = file::files(&source, named);
+    let parsed = file::parse(&Source { files: &files, ..source }).map_err(wrong)?;
     let lock = load_lock(&directory)?;
     Ok(Loaded { file: path.to_owned(), directory, project: parsed.project, sources: parsed.sources, lock })
 }
@@ -105,6 +104,19 @@ fn read(path: &Path) -> Result<Option<String>, Failure> {
             let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
             let what = format!("{}:{line}: this is not UTF-8 text", path.display());
             Err(Failure::request(&what, "save the file as UTF-8"))
+        }
+    }
+}
+
+/// What stands in a file that the project file names.
+fn named(path: &Path) -> FileText {
+    match read(path) {
+        Ok(Some(text)) => FileText::Text(text),
+        Ok(None) => FileText::Missing,
+        Err(failure) => {
+            let text = failure.text();
+            let why = text.lines().next().unwrap_or_default();
+            FileText::Unreadable(why.strip_prefix("error: ").unwrap_or(why).to_owned())
         }
     }
 }

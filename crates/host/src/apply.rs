@@ -126,7 +126,8 @@ machines:
     fn check(fails: &'static str, expected: Expect) {
         let facts = HostFacts { online: true, uplinks: Uplinks::default(), ..HostFacts::default() };
         let mut host = Pretend { seen: Observed::nothing(facts), fails };
-        let source = Source { file_name: "stead.yaml", text: SHOP, env: &Variables::new(), dir_name: None };
+        let env = Variables::new();
+        let source = Source::new("stead.yaml", SHOP, &env, "/srv/shop".as_ref());
         let project = parse(&source).unwrap().project;
         let lock = Lock::default();
         let context = Context { directory: "/srv/shop".as_ref(), lock: &lock, seen: &host.seen, user: 0 };

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use stead_model::file::{Source, Variables, parse};
 
@@ -15,7 +15,7 @@ fn root() -> PathBuf {
 #[track_caller]
 fn check(what: &str, text: &str) {
     let env = Variables::default();
-    let source = Source { file_name: what, text, env: &env, dir_name: Some("example") };
+    let source = Source::new(what, text, &env, Path::new("/srv/example"));
     let problems = parse(&source).err().map(|problems| problems.to_string());
     assert_eq!(problems, None);
 }

@@ -2,31 +2,67 @@
 //! quotes take everything as it is; within double quotes `\n`, `\t`, `\"`, `\\` and `\$` are escapes and lines
 //! may be broken; without quotes ` #` starts a comment. Values without single quotes may use variables.
 
-use super::interpolate::{Variables, fill};
+use super::interpolate::{Scope, Unset, Variables, fill};
 use super::problem::{Problem, Problems, Span, quote};
 
 /// The variables of `.env` and of the environment; the environment wins.
 pub fn variables(file_name: &str, text: &str, environment: &Variables) -> Result<Variables, Problems> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut variables = environment.clone();
     let mut problems = Vec::new();
+    let mut variables = environment.clone();
+    for (name, value) in read(text, &mut Scope::strict(environment), Bare::Refused, &mut problems) {
+        if !environment.contains_key(&name) {
+            variables.insert(name, value);
+        }
+    }
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if problems.is_empty() { Ok(variables) } else { Err(Problems::new(file_name, text, problems)) }
+}
+
+/// What a name alone on a line means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bare {
+    /// A mistake.
+    Refused,
+    /// The variable of that name as it is outside, if it is set there.
+    Passed,
+}
+
+/// The variables of a file, in its order. Values see the environment, and where that has nothing the lines before.
+pub(crate) fn read(
+    text: &str,
+    outside: &mut Scope<'_>,
+    bare: Bare,
+    problems: &mut Vec<Problem>,
+) -> Vec<(String, String)> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut known = outside.variables.clone();
+    let mut found = Vec::new();
     let mut lines = text.lines().enumerate();
     while let Some((index, line)) = lines.next() {
-        let trimmed = line.trim_start();
+        let trimmed = line.trim();
         if trimmed.is_empty() || trimmed.starts_with('#') {
             continue;
         }
+        if bare == Bare::Passed && is_name(trimmed) {
+            found.extend(outside.variables.get(trimmed).map(|value| (trimmed.to_owned(), value.clone())));
+            continue;
+        }
         let mut value_lines = std::iter::once(line).chain(std::iter::from_fn(|| lines.next().map(|l| l.1)));
-        match assignment(&mut value_lines, &variables) {
+        let mut scope =
+            Scope { variables: &known, unset: std::mem::replace(&mut outside.unset, Unset::Problem) };
+        let read = assignment(&mut value_lines, &mut scope);
+        outside.unset = scope.unset;
+        match read {
             Ok((name, value)) => {
-                if !environment.contains_key(&name) {
-                    variables.insert(name, value);
+                if !outside.variables.contains_key(&name) {
+                    known.insert(name.clone(), value.clone());
                 }
+                found.push((name, value));
             }
             Err((message, hint)) => {
-                let column = line.chars().count() - trimmed.chars().count() + 1;
-                let span = Span { line: index + 1, column, chars: trimmed.trim_end().chars().count() };
-                let problem = Problem::new(span, "", trimmed.trim_end(), message);
+                let column = line.chars().count() - line.trim_start().chars().count() + 1;
+                let span = Span { line: index + 1, column, chars: trimmed.chars().count() };
+                let problem = Problem::new(span, "", trimmed, message);
                 problems.push(match hint {
                     Some(hint) => problem.hint(hint),
                     None => problem,
@@ -34,7 +70,12 @@ pub fn variables(file_name: &str, text: &str, environment: &Variables) -> Result
             }
         }
     }
-    if problems.is_empty() { Ok(variables) } else { Err(Problems::new(file_name, text, problems)) }
+    found
+}
+
+fn is_name(text: &str) -> bool {
+    let lawful = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    !text.is_empty() && !text.starts_with(|c: char| c.is_ascii_digit()) && text.chars().all(lawful)
 }
 
 type Bad = (String, Option<String>);
@@ -46,15 +87,14 @@ fn bad(message: &str, hint: &str) -> Bad {
 /// Reads an assignment from its first line, and further lines where a quoted value goes on there.
 fn assignment<'t>(
     lines: &mut impl Iterator<Item = &'t str>,
-    known: &Variables,
+    known: &mut Scope<'_>,
 ) -> Result<(String, String), Bad> {
     let line = lines.next().unwrap_or_default().trim();
     let line = line.strip_prefix("export ").map_or(line, str::trim_start);
     let form = || bad("not `NAME=value`", "start the line with `#` if it is a comment");
     let (name, value) = line.split_once('=').ok_or_else(form)?;
     let name = name.trim_end();
-    let lawful = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) || !name.chars().all(lawful) {
+    if !is_name(name) {
         let message = format!("{} cannot name a variable", quote(name));
         return Err((
             message,
@@ -76,7 +116,7 @@ fn assignment<'t>(
     Ok((name.to_owned(), value))
 }
 
-fn filled(value: &str, known: &Variables) -> Result<String, Bad> {
+fn filled(value: &str, known: &mut Scope<'_>) -> Result<String, Bad> {
     fill(value, known).map_err(|wrong| (wrong.message, wrong.hint))
 }
 

@@ -1,5 +1,5 @@
-//! Variables in values, as Compose has them, with one difference: a variable that is not set and has no
-//! default is a problem, where Compose takes it for empty and goes on with a file nobody wrote.
+//! Variables in values, as Compose has them, with one difference: in our own files a variable that is not set and has
+//! no default is a problem, where Compose takes it for empty and goes on with a file nobody wrote.
 //!
 //! ```text
 //! $VAR ${VAR}          its value
@@ -26,12 +26,60 @@ const DEPTH_MAX: usize = 16;
 /// What one value may grow to: variables come from outside and may be long.
 const VALUE_MAX_BYTES: usize = 64 << 10;
 
-/// Fills in the variables of all values under `node`.
-pub(crate) fn tree(node: &mut Node, path: &str, variables: &Variables, problems: &mut Vec<Problem>) {
+/// The variables that texts may use.
+#[derive(Debug)]
+pub(crate) struct Scope<'v> {
+    pub(crate) variables: &'v Variables,
+    /// What a variable that is not set means.
+    pub(crate) unset: Unset,
+}
+
+/// What a variable that is not set, and has no default, means.
+#[derive(Debug)]
+pub(crate) enum Unset {
+    /// That the file cannot be read.
+    Problem,
+    /// An empty text, as in Compose. Here are their names.
+    Empty(Vec<String>),
+}
+
+impl<'v> Scope<'v> {
+    /// One in which every variable has to be set.
+    pub(crate) fn strict(variables: &'v Variables) -> Self {
+        Self { variables, unset: Unset::Problem }
+    }
+
+    fn value_of(&mut self, name: &str) -> Result<&'v str, Wrong> {
+        match (self.variables.get(name), &mut self.unset) {
+            (Some(value), _) => Ok(value),
+            (None, Unset::Problem) => Err(unset(name)),
+            (None, Unset::Empty(names)) => {
+                names.push(name.to_owned());
+                Ok("")
+            }
+        }
+    }
+}
+
+/// Fills in the variables of all values under `node`. Unset ones that are allowed go to `warnings`.
+pub(crate) fn tree(
+    node: &mut Node,
+    path: &str,
+    scope: &mut Scope<'_>,
+    (problems, warnings): (&mut Vec<Problem>, &mut Vec<Problem>),
+) {
     match &mut node.value {
         Value::Null => {}
-        Value::Scalar(text) => match fill(text, variables) {
-            Ok(filled) => *text = filled,
+        Value::Scalar(text) => match fill(text, scope) {
+            Ok(filled) => {
+                if let Unset::Empty(names) = &mut scope.unset {
+                    warnings.extend(names.drain(..).map(|name| {
+                        let message = format!("the variable `{name}` is not set, so it stands for nothing");
+                        unset(&name).at(node.span, path, text).say(message)
+                    }));
+                }
+                *text = filled;
+            }
             Err(wrong) => {
                 problems.push(wrong.at(node.span, path, text));
                 // Reported once; nothing else can be said of it.
@@ -41,31 +89,31 @@ pub(crate) fn tree(node: &mut Node, path: &str, variables: &Variables, problems:
         Value::Unknown => {}
         Value::Sequence(items) => {
             for (index, item) in items.iter_mut().enumerate() {
-                tree(item, &format!("{path}[{index}]"), variables, problems);
+                tree(item, &format!("{path}[{index}]"), scope, (problems, warnings));
             }
         }
         Value::Mapping(entries) => {
             for entry in entries {
                 let path = super::join(path, &entry.key);
-                tree(&mut entry.node, &path, variables, problems);
+                tree(&mut entry.node, &path, scope, (problems, warnings));
             }
         }
     }
 }
 
 /// Fills in the variables of one text.
-pub(crate) fn fill(text: &str, variables: &Variables) -> Result<String, Wrong> {
+pub(crate) fn fill(text: &str, scope: &mut Scope<'_>) -> Result<String, Wrong> {
     if !text.contains('$') {
         return Ok(text.to_owned());
     }
     let mut rest = text;
-    let filled = scan(&mut rest, variables, 0)?;
+    let filled = scan(&mut rest, scope, 0)?;
     // Outside a `${…}` nothing but the end of the text stops the scan.
     Ok(filled)
 }
 
 /// Reads `rest` to its end, or within `${…}` (depth > 0) to the closing brace, which it leaves.
-fn scan(rest: &mut &str, variables: &Variables, depth: usize) -> Result<String, Wrong> {
+fn scan(rest: &mut &str, scope: &mut Scope<'_>, depth: usize) -> Result<String, Wrong> {
     if depth > DEPTH_MAX {
         return Err(Wrong::new(format!("more than {DEPTH_MAX} defaults within each other")));
     }
@@ -84,25 +132,25 @@ fn scan(rest: &mut &str, variables: &Variables, depth: usize) -> Result<String, 
             *rest = tail;
         } else if let Some(tail) = tail.strip_prefix('{') {
             *rest = tail;
-            filled.push_str(&braced(rest, variables, depth)?);
+            filled.push_str(&braced(rest, scope, depth)?);
         } else {
             let (name, tail) = variable(tail);
             if name.is_empty() {
                 return Err(Wrong::new("a lone `$`").hint("write `$$` for a dollar sign"));
             }
             *rest = tail;
-            filled.push_str(value_of(name, variables)?);
+            filled.push_str(scope.value_of(name)?);
         }
     }
 }
 
 /// Reads what follows `${`, and the closing brace.
-fn braced(rest: &mut &str, variables: &Variables, depth: usize) -> Result<String, Wrong> {
+fn braced(rest: &mut &str, scope: &mut Scope<'_>, depth: usize) -> Result<String, Wrong> {
     let (name, tail) = variable(rest);
     if name.is_empty() {
         return Err(Wrong::new("`${` is not followed by a name").hint("write `$$` for a dollar sign"));
     }
-    let value = variables.get(name).map(String::as_str);
+    let value = scope.variables.get(name).map(String::as_str);
     let (value, tail) = match tail.strip_prefix(':') {
         Some(tail) => (value.filter(|value| !value.is_empty()), tail),
         None => (value, tail),
@@ -112,7 +160,7 @@ fn braced(rest: &mut &str, variables: &Variables, depth: usize) -> Result<String
     let unclosed = || Wrong::new(format!("`${{{name}` has no closing `}}`"));
     if operator == Some('}') && !colon {
         *rest = tail.get(1..).unwrap_or_default();
-        return value_of(name, variables).map(str::to_owned);
+        return scope.value_of(name).map(str::to_owned);
     }
     if !matches!(operator, Some('-' | '?' | '+')) {
         return Err(match operator {
@@ -124,7 +172,7 @@ fn braced(rest: &mut &str, variables: &Variables, depth: usize) -> Result<String
     *rest = tail.get(1..).unwrap_or_default();
     // A branch that is not taken may name variables that are not set.
     let taken = matches!((operator, value), (Some('-' | '?'), None) | (Some('+'), Some(_)));
-    let word = if taken { scan(rest, variables, depth + 1)? } else { skip(rest, depth + 1)? };
+    let word = if taken { scan(rest, scope, depth + 1)? } else { skip(rest, depth + 1)? };
     *rest = rest.strip_prefix('}').ok_or_else(unclosed)?;
     match (operator, value) {
         (Some('?'), None) if word.is_empty() => Err(unset(name)),
@@ -168,10 +216,6 @@ fn variable(text: &str) -> (&str, &str) {
     text.split_at(end)
 }
 
-fn value_of<'v>(name: &str, variables: &'v Variables) -> Result<&'v str, Wrong> {
-    variables.get(name).map(String::as_str).ok_or_else(|| unset(name))
-}
-
 fn unset(name: &str) -> Wrong {
     Wrong::new(format!("the variable `{name}` is not set"))
         .hint(format!("set it, or write `${{{name}:-default}}`, or `${{{name}:-}}` for an empty text"))
@@ -185,7 +229,8 @@ mod tests {
     fn check(text: &str, expected: &str) {
         let set = [("A", "1"), ("EMPTY", ""), ("DOLLAR", "${A}")];
         let variables = set.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        let filled = fill(text, &variables).unwrap_or_else(|wrong| format!("! {}", wrong.message));
+        let filled =
+            fill(text, &mut Scope::strict(&variables)).unwrap_or_else(|wrong| format!("! {}", wrong.message));
         assert_eq!(filled, expected);
     }
 
@@ -210,6 +255,15 @@ mod tests {
         check("${B:?give it a port}", "! the variable `B` is not set: `give it a port`");
         check("${EMPTY:?}", "! the variable `EMPTY` is not set");
         check("${B:-${C}}", "! the variable `C` is not set");
+    }
+
+    #[test]
+    fn where_it_may_be_what_is_not_set_is_empty_and_told() {
+        let variables = Variables::new();
+        let mut scope = Scope { variables: &variables, unset: Unset::Empty(Vec::new()) };
+        assert_eq!(fill("a$B${C}${D:-d}${E:-$F}", &mut scope).unwrap(), "ad");
+        assert!(matches!(&scope.unset, Unset::Empty(names) if names == &["B", "C", "F"]));
+        assert!(fill("${B:?no}", &mut scope).is_err());
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! `stead.yaml`: text to a checked [`Project`], or every problem of it at once.
 //!
 //! ```text
-//! text ──yaml──▶ tree ──interpolate──▶ tree ──structure──▶ tree that fits ──spec──▶ Spec ──check──▶ Project
+//! text ──yaml──▶ tree ──interpolate──▶ tree ──structure──▶ tree that fits ──gather──▶ tree ──spec──▶ Spec ──check──▶ Project
 //!                                               ▲ shape: one table; also the JSON Schema and the reference
 //! ```
+//! `gather` brings in what other files say: `extends`, `env_file`. We read no file ourselves: [`files`] asks for each.
+//!
 //! Each stage goes on as far as it can after a problem, so that one run tells them all; what a later
 //! stage cannot read was reported by an earlier one, and is left out of its checks.
 
 mod check;
 mod dotenv;
+mod environment;
 mod interpolate;
 mod leaf;
 mod problem;
@@ -21,7 +24,8 @@ mod structure;
 mod tests;
 mod yaml;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 pub use dotenv::variables;
 pub use interpolate::Variables;
@@ -29,7 +33,9 @@ pub use problem::{Problem, Problems, Span};
 pub use published::{reference, schema};
 pub use render::render;
 
+use crate::name::Name;
 use crate::project::Project;
+use interpolate::{Scope, Unset};
 use yaml::{Node, Value};
 
 /// A project file, and what it may refer to.
@@ -41,8 +47,37 @@ pub struct Source<'a> {
     pub text: &'a str,
     /// The variables it may use; [`variables`] makes them of the environment and `.env`.
     pub env: &'a Variables,
-    /// The name of its directory: the project's name where the file has none.
-    pub dir_name: Option<&'a str>,
+    /// The directory it is in, absolute: where its paths start, and the project's name where the file has none.
+    pub dir: &'a Path,
+    /// The other files that it names; [`files`] gathers them.
+    pub files: &'a Files,
+    /// The profiles that were asked for; `*` is all.
+    pub profiles: &'a BTreeSet<String>,
+}
+
+/// For those who have none.
+static NO_FILES: Files = Files::new();
+static NO_PROFILES: BTreeSet<String> = BTreeSet::new();
+
+impl<'a> Source<'a> {
+    /// A file that names no others, with no profiles asked for.
+    pub fn new(file_name: &'a str, text: &'a str, env: &'a Variables, dir: &'a Path) -> Self {
+        Self { file_name, text, env, dir, files: &NO_FILES, profiles: &NO_PROFILES }
+    }
+}
+
+/// What stands in files, by their absolute paths.
+pub type Files = BTreeMap<PathBuf, FileText>;
+
+/// What stands in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileText {
+    /// This text.
+    Text(String),
+    /// There is no such file.
+    Missing,
+    /// It cannot be read, for this reason.
+    Unreadable(String),
 }
 
 /// A project, and where each key of it stands in the file.
@@ -52,6 +87,34 @@ pub struct Parsed {
     pub project: Project,
     /// The places.
     pub sources: Sources,
+    /// When images of machines are pulled, where the file says it.
+    pub pull: BTreeMap<Name, Pull>,
+    /// The machines that are not there this time, with the profiles that would bring them; none of those if they have no
+    /// replicas.
+    pub dormant: BTreeMap<Name, BTreeSet<String>>,
+    /// What is lawful and yet likely a mistake.
+    pub warnings: Option<Problems>,
+}
+
+/// When the image of a machine is pulled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pull {
+    /// If it is not here.
+    #[default]
+    Missing,
+    /// Each time the machine is created.
+    Always,
+    /// Not at all: it has to be here.
+    Never,
+}
+
+/// Whose words a file is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dialect {
+    /// Our own.
+    Stead,
+    /// Those of the Compose specification.
+    Compose,
 }
 
 /// Where keys stand in a file, by their path: `networks.lan.mtu`, `machines.web.ports[0]`.
@@ -73,34 +136,138 @@ impl Sources {
 
 /// Reads and checks a project file, reporting every problem rather than only the first.
 pub fn parse(source: &Source<'_>) -> Result<Parsed, Problems> {
-    // A byte order mark is no part of the first line.
-    let text = source.text.strip_prefix('\u{feff}').unwrap_or(source.text);
-    let mut problems = Vec::new();
-    let parsed = match yaml::parse(text, &mut problems) {
-        Ok(tree) => project(tree, source, &mut problems),
-        Err(fatal) => {
-            problems.push(*fatal);
-            None
-        }
-    };
+    let mut reading = Reading::new(source);
+    let parsed = reading.project();
+    let text = reading.text();
     match parsed {
-        Some(parsed) if problems.is_empty() => Ok(parsed),
-        _ => Err(Problems::new(source.file_name, text, problems)),
+        Some(mut parsed) if reading.problems.is_empty() => {
+            let warnings = Some(reading.warnings).filter(|warnings| !warnings.is_empty());
+            parsed.warnings = warnings.map(|warnings| Problems::new(source.file_name, text, warnings));
+            Ok(parsed)
+        }
+        _ => Err(Problems::new(source.file_name, text, reading.problems)),
     }
 }
 
-fn project(mut tree: Node, source: &Source<'_>, problems: &mut Vec<Problem>) -> Option<Parsed> {
-    if let Value::Mapping(entries) = &mut tree.value {
-        // What is not ours may hold anything.
-        entries.retain(|entry| !entry.key.starts_with("x-"));
+/// More files than a project has any use for; a hostile one must not make us read for ever.
+const FILES_MAX: usize = 1000;
+
+/// The files that a project file names, each read by `read`, which is given its absolute path. `source.files` does not
+/// count.
+pub fn files(source: &Source<'_>, mut read: impl FnMut(&Path) -> FileText) -> Files {
+    let mut files = Files::new();
+    loop {
+        let missing = missing(&Source { files: &files, ..*source });
+        if missing.is_empty() || files.len() > FILES_MAX {
+            return files;
+        }
+        for path in missing {
+            let text = read(&path);
+            files.insert(path, text);
+        }
     }
-    interpolate::tree(&mut tree, "", source.env, problems);
-    structure::check(&tree, shape::ROOT, "", problems);
-    let spec = spec::read(&tree);
-    let project = check::check(&spec, source.dir_name, problems);
-    let mut sources = Sources::default();
-    places(&tree, "", &mut sources);
-    project.map(|project| Parsed { project, sources })
+}
+
+fn missing(source: &Source<'_>) -> BTreeSet<PathBuf> {
+    let mut reading = Reading::new(source);
+    // Whatever else is wrong is told once all files are there.
+    let _ = reading.project();
+    reading.missing
+}
+
+/// One reading of a file.
+struct Reading<'a> {
+    source: &'a Source<'a>,
+    dialect: Dialect,
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+    /// The files that were asked for and not handed in.
+    missing: BTreeSet<PathBuf>,
+}
+
+impl<'a> Reading<'a> {
+    fn new(source: &'a Source<'a>) -> Self {
+        let (problems, warnings) = (Vec::new(), Vec::new());
+        Self { source, dialect: Dialect::Stead, problems, warnings, missing: BTreeSet::new() }
+    }
+
+    /// The file's text without a byte order mark, which is no part of the first line.
+    fn text(&self) -> &'a str {
+        self.source.text.strip_prefix('\u{feff}').unwrap_or(self.source.text)
+    }
+
+    fn project(&mut self) -> Option<Parsed> {
+        let mut tree = match yaml::parse(self.text(), &mut self.problems) {
+            Ok(tree) => tree,
+            Err(fatal) => {
+                self.problems.push(*fatal);
+                return None;
+            }
+        };
+        if let Value::Mapping(entries) = &mut tree.value {
+            // What is not ours may hold anything.
+            entries.retain(|entry| !entry.key.starts_with("x-"));
+        }
+        interpolate::tree(&mut tree, "", &mut self.scope(), (&mut self.problems, &mut self.warnings));
+        structure::check(&tree, shape::ROOT, "", &mut self.problems);
+        environment::gather(&mut tree, "machines", self);
+        let mut spec = spec::read(&tree, self.ground(), &mut self.problems);
+        let dir_name = self.source.dir.file_name().map(|name| name.to_string_lossy());
+        let checked = check::check(&mut spec, dir_name.as_deref(), self.source.profiles, &mut self.problems);
+        let (project, dormant) = checked?;
+        let mut sources = Sources::default();
+        places(&tree, "", &mut sources);
+        replicas(&project, &mut sources);
+        let pull = spec.pulls();
+        Some(Parsed { project, sources, pull, dormant, warnings: None })
+    }
+
+    fn scope(&self) -> Scope<'a> {
+        let unset = match self.dialect {
+            Dialect::Stead => Unset::Problem,
+            Dialect::Compose => Unset::Empty(Vec::new()),
+        };
+        Scope { variables: self.source.env, unset }
+    }
+
+    fn ground(&self) -> spec::Ground<'a> {
+        spec::Ground { dir: self.source.dir, home: self.source.env.get("HOME").map(String::as_str) }
+    }
+
+    /// What stands in another file, named as the project file does.
+    fn file(&mut self, name: &str) -> Result<FileText, leaf::Wrong> {
+        let path = spec::absolute(self.ground(), name)?;
+        let text = self.source.files.get(&path).cloned();
+        Ok(text.unwrap_or_else(|| {
+            self.missing.insert(path);
+            FileText::Missing
+        }))
+    }
+
+    /// Tells problems of another file where this one names it.
+    fn elsewhere(&mut self, file: &str, span: Span, path: &str, problems: Vec<Problem>) {
+        let file = problem::quote(file);
+        self.problems.extend(problems.into_iter().map(|problem| {
+            let Span { line, column, .. } = problem.span;
+            let message = format!("in {file}, line {line}, column {column}: {}", problem.message);
+            let mut told = problem.say(message);
+            told.span = span;
+            path.clone_into(&mut told.path);
+            told
+        }));
+    }
+}
+
+/// Each of several machines stands where their common name does.
+fn replicas(project: &Project, sources: &mut Sources) {
+    for name in project.machines.keys() {
+        let path = format!("machines.{name}");
+        let base = path.rsplit_once('-').and_then(|(base, _)| sources.0.get(base));
+        if let (false, Some(span)) = (sources.0.contains_key(&path), base) {
+            let span = *span;
+            sources.0.insert(path, span);
+        }
+    }
 }
 
 fn places(node: &Node, path: &str, sources: &mut Sources) {

@@ -78,6 +78,11 @@ impl Problem {
         }
     }
 
+    /// The same in other words.
+    pub(crate) fn say(self, message: impl Into<String>) -> Self {
+        Self { message: message.into(), ..self }
+    }
+
     /// The same with advice.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use super::leaf::Leaf;
-use super::shape::{FILE, Form, Key, ROOT, Shape};
+use super::leaf::{Leaf, Numbers};
+use super::shape::{FILE, Form, Key, Keys, ROOT, Shape};
 use crate::name::NAME_MAX_CHARS;
 
 /// The JSON Schema (draft 2020-12) of `stead.yaml`, as text. It knows the structure and the form of single values;
@@ -41,15 +41,17 @@ fn form(form: &Form) -> Value {
     match form {
         Form::Leaf(leaf) => value(*leaf),
         Form::List(items) => json!({ "type": ["array", "null"], "items": shape(items) }),
-        Form::Named(of) => json!({
+        Form::Map(names, of) => json!({
             "type": ["object", "null"],
-            "propertyNames": name(),
+            "propertyNames": key_names(*names),
             "additionalProperties": shape(of),
         }),
+        Form::Nothing => json!({ "type": "null" }),
         Form::Keys(keys) => {
             let properties: Map<String, Value> =
-                keys.iter().map(|key| (key.name.to_owned(), property(key))).collect();
-            let required: Vec<&str> = keys.iter().filter(|key| key.required).map(|key| key.name).collect();
+                keys.iter().copied().flatten().map(|key| (key.name.to_owned(), property(key))).collect();
+            let required: Vec<&str> =
+                keys.iter().copied().flatten().filter(|key| key.required).map(|key| key.name).collect();
             let kinds = if required.is_empty() { json!(["object", "null"]) } else { json!(["object"]) };
             json!({ "type": kinds, "properties": properties, "required": required, "additionalProperties": false })
         }
@@ -89,14 +91,18 @@ fn name() -> Value {
     })
 }
 
+/// Names of mappings have no variables.
+fn key_names(leaf: Leaf) -> Value {
+    match leaf {
+        Leaf::Form(form) => json!({ "pattern": format!("^({})$", form.pattern.concat()) }),
+        Leaf::Name | Leaf::Choice(_) | Leaf::Whole { .. } | Leaf::Flag | Leaf::Text => name(),
+    }
+}
+
 /// A text of this pattern, or one with a variable, of which nothing can be said before it is filled in.
 fn pattern(pattern: &str) -> Value {
     json!({ "type": "string", "pattern": format!("^({pattern})$|[$]") })
 }
-
-const ADDRESS: &str = "[0-9]{1,3}([.][0-9]{1,3}){3}";
-const ADDRESS6: &str = "[0-9a-fA-F:.]*:[0-9a-fA-F:.]*";
-const RANGE: &str = "[0-9]{1,5}(-[0-9]{1,5})?";
 
 fn value(leaf: Leaf) -> Value {
     match leaf {
@@ -108,34 +114,24 @@ fn value(leaf: Leaf) -> Value {
         Leaf::Whole { min, max } => {
             json!({ "anyOf": [{ "type": "integer", "minimum": min, "maximum": max }, pattern("[0-9]+")] })
         }
-        Leaf::Subnet => pattern(&format!("auto|off|{ADDRESS}/[0-9]{{1,2}}")),
-        Leaf::Subnet6 => pattern(&format!("auto|off|{ADDRESS6}/64")),
-        Leaf::Address => pattern(ADDRESS),
-        Leaf::Address6 => pattern(ADDRESS6),
-        Leaf::AnyAddress => pattern(&format!("{ADDRESS}|{ADDRESS6}|\\[{ADDRESS6}\\]")),
-        Leaf::Mac => pattern("[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}"),
-        Leaf::Link => pattern("[^/: ]{1,15}"),
-        Leaf::Reach => {
-            json!({ "anyOf": [{ "enum": ["nat", "isolated"] }, pattern("bridged:[^/: ]{1,15}")] })
-        }
-        Leaf::Pool => pattern(&format!("auto|off|{ADDRESS} *- *{ADDRESS}")),
-        Leaf::Duration => pattern("([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?"),
         Leaf::Flag => json!({ "anyOf": [{ "enum": [true, false, "true", "false"] }, variable()] }),
         Leaf::Text => json!({ "type": ["string", "number", "boolean"] }),
-        Leaf::Port => {
-            let port = format!("((({ADDRESS}|\\[{ADDRESS6}\\]):)?{RANGE}:)?{RANGE}(/(tcp|udp))?");
-            json!({ "anyOf": [number(), pattern(&port)] })
+        Leaf::Form(form) => {
+            let text = pattern(&form.pattern.concat());
+            match form.numbers {
+                Numbers::No => text,
+                Numbers::Whole(min, max) => {
+                    json!({ "anyOf": [{ "type": "integer", "minimum": min, "maximum": max }, text] })
+                }
+                Numbers::All => json!({ "anyOf": [{ "type": "number" }, text] }),
+                Numbers::AndFlags => json!({ "anyOf": [{ "type": ["number", "boolean"] }, text] }),
+            }
         }
-        Leaf::PortRange => json!({ "anyOf": [number(), pattern(RANGE)] }),
     }
 }
 
 fn variable() -> Value {
     json!({ "type": "string", "pattern": "[$]" })
-}
-
-fn number() -> Value {
-    json!({ "type": "integer", "minimum": 1, "maximum": 65535 })
 }
 
 /// The page `docs/stead.yaml.md`.
@@ -160,7 +156,7 @@ pub fn reference() -> String {
     );
     page.push_str(EXAMPLE);
     page.push_str("```\n");
-    section(&mut page, "", FILE);
+    section(&mut page, "", &[FILE]);
     page
 }
 
@@ -188,17 +184,17 @@ machines:
 volumes: [data]
 ";
 
-fn section(page: &mut String, path: &str, keys: &[Key]) {
+fn section(page: &mut String, path: &str, keys: Keys) {
     let title = if path.is_empty() { "The file".to_owned() } else { format!("`{path}`") };
     let _ = write!(page, "\n## {title}\n\n| key | what | default | example |\n|---|---|---|---|\n");
-    for key in keys {
+    for key in keys.iter().copied().flatten() {
         let words = key.shape.iter().filter_map(choices).collect::<String>();
         let needed = if key.required { " **Required.**" } else { "" };
         let default = if key.default.is_empty() { String::new() } else { format!("`{}`", key.default) };
         let _ =
             writeln!(page, "| `{}` | {}{words}{needed} | {default} | `{}` |", key.name, key.doc, key.example);
     }
-    for key in keys {
+    for key in keys.iter().copied().flatten() {
         let path = if path.is_empty() { key.name.to_owned() } else { format!("{path}.{}", key.name) };
         for form in key.shape {
             inner(page, &path, form);
@@ -208,10 +204,10 @@ fn section(page: &mut String, path: &str, keys: &[Key]) {
 
 fn inner(page: &mut String, path: &str, form: &Form) {
     match form {
-        Form::Keys(keys) if !keys.is_empty() => section(page, path, keys),
-        Form::Named(of) => of.iter().for_each(|form| inner(page, &format!("{path}.<name>"), form)),
+        Form::Keys(keys) if keys.iter().any(|group| !group.is_empty()) => section(page, path, keys),
+        Form::Map(_, of) => of.iter().for_each(|form| inner(page, &format!("{path}.<name>"), form)),
         Form::List(of) => of.iter().for_each(|form| inner(page, &format!("{path}[]"), form)),
-        Form::Keys(_) | Form::Leaf(_) => {}
+        Form::Keys(_) | Form::Leaf(_) | Form::Nothing => {}
     }
 }
 
@@ -220,6 +216,6 @@ fn choices(form: &Form) -> Option<String> {
         Form::Leaf(Leaf::Choice(words)) => {
             Some(words.iter().map(|(word, doc)| format!("<br>`{word}`: {doc}.")).collect())
         }
-        Form::Leaf(_) | Form::List(_) | Form::Keys(_) | Form::Named(_) => None,
+        Form::Leaf(_) | Form::List(_) | Form::Keys(_) | Form::Map(..) | Form::Nothing => None,
     }
 }

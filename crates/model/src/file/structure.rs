@@ -2,9 +2,9 @@
 //! value, each value's own form.
 
 use super::join;
-use super::leaf::{Leaf, Wrong};
+use super::leaf::Wrong;
 use super::problem::{Problem, nearest, quote};
-use super::shape::{Form, Key, Shape};
+use super::shape::{Form, Key, Keys, Shape};
 use super::yaml::{Entry, Node, Value};
 
 /// Reports all that is wrong with `node`, which stands at `path`.
@@ -29,11 +29,11 @@ pub(crate) fn check(node: &Node, shape: Shape, path: &str, problems: &mut Vec<Pr
             }
             // Nothing there stands for an empty list or mapping, if that is enough.
             (Form::Keys(keys), Value::Null) => return mapping(node, &[], keys, path, problems),
-            (Form::List(_) | Form::Named(_), Value::Null) => return,
-            (Form::Named(shape), Value::Mapping(entries)) => {
+            (Form::List(_) | Form::Map(..) | Form::Nothing, Value::Null) => return,
+            (Form::Map(names, shape), Value::Mapping(entries)) => {
                 for entry in entries {
                     let path = join(path, &entry.key);
-                    if let Err(wrong) = Leaf::Name.check(&entry.key) {
+                    if let Err(wrong) = names.check(&entry.key) {
                         problems.push(wrong.at(entry.key_span, &path, &entry.key));
                     }
                     check(&entry.node, shape, &path, problems);
@@ -41,7 +41,7 @@ pub(crate) fn check(node: &Node, shape: Shape, path: &str, problems: &mut Vec<Pr
                 return;
             }
             (
-                Form::Leaf(_) | Form::List(_) | Form::Keys(_) | Form::Named(_),
+                Form::Leaf(_) | Form::List(_) | Form::Keys(_) | Form::Map(..) | Form::Nothing,
                 Value::Null | Value::Scalar(_) | Value::Sequence(_) | Value::Mapping(_),
             ) => {}
         }
@@ -49,16 +49,20 @@ pub(crate) fn check(node: &Node, shape: Shape, path: &str, problems: &mut Vec<Pr
     problems.push(unfit(node, shape, path));
 }
 
-fn mapping(node: &Node, entries: &[Entry], keys: &[Key], path: &str, problems: &mut Vec<Problem>) {
+fn all(keys: Keys) -> impl Iterator<Item = &'static Key> {
+    keys.iter().flat_map(|group| group.iter())
+}
+
+fn mapping(node: &Node, entries: &[Entry], keys: Keys, path: &str, problems: &mut Vec<Problem>) {
     for entry in entries {
         let inner = join(path, &entry.key);
-        match keys.iter().find(|key| key.name == entry.key) {
+        match all(keys).find(|key| key.name == entry.key) {
             Some(key) => check(&entry.node, key.shape, &inner, problems),
             None if path.is_empty() && entry.key.starts_with("x-") => {}
             None => problems.push(unknown(&entry.key, keys, path).at(entry.key_span, &inner, &entry.key)),
         }
     }
-    for key in keys.iter().filter(|key| key.required) {
+    for key in all(keys).filter(|key| key.required) {
         if !entries.iter().any(|entry| entry.key == key.name) {
             let wrong = Wrong::new(format!("the key `{}` is missing", key.name));
             problems
@@ -67,12 +71,12 @@ fn mapping(node: &Node, entries: &[Entry], keys: &[Key], path: &str, problems: &
     }
 }
 
-fn unknown(key: &str, keys: &[Key], path: &str) -> Wrong {
+fn unknown(key: &str, keys: Keys, path: &str) -> Wrong {
     let wrong = Wrong::new(format!("there is no key {} here", quote(key)));
-    let names = || keys.iter().map(|key| key.name);
+    let names = || all(keys).map(|key| key.name);
     match nearest(key, names()) {
         Some(name) => wrong.hint(format!("did you mean `{name}`?")),
-        None if keys.is_empty() => wrong.hint("nothing can be said here yet"),
+        None if names().next().is_none() => wrong.hint("nothing can be said here yet"),
         None if path.is_empty() && nearest(key, ["services"]).is_some() => {
             wrong.hint("the services of Compose are `machines` here")
         }
@@ -86,7 +90,8 @@ fn unfit(node: &Node, shape: Shape, path: &str) -> Problem {
         .map(|form| match form {
             Form::Leaf(_) => "a single value",
             Form::List(_) => "a list",
-            Form::Keys(_) | Form::Named(_) => "a mapping",
+            Form::Keys(_) | Form::Map(..) => "a mapping",
+            Form::Nothing => "nothing",
         })
         .collect();
     let (found, text) = match &node.value {

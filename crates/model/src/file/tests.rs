@@ -5,11 +5,13 @@ use expect_test::{Expect, expect, expect_file};
 use super::published::EXAMPLE;
 use super::*;
 
+mod containers;
 mod laws;
 
 fn read(text: &str) -> Result<Parsed, Problems> {
-    let env = Variables::from([("PORT".to_owned(), "8080".to_owned())]);
-    parse(&Source { file_name: "stead.yaml", text, env: &env, dir_name: Some("My Shop") })
+    let env =
+        Variables::from([("PORT", "8080"), ("HOME", "/root")].map(|(k, v)| (k.to_owned(), v.to_owned())));
+    parse(&Source::new("stead.yaml", text, &env, Path::new("/srv/My Shop")))
 }
 
 #[track_caller]
@@ -564,7 +566,7 @@ fn an_empty_file_is_an_empty_project_and_keys_have_places() {
 #[test]
 fn a_directory_that_cannot_name_the_project_is_a_problem() {
     let env = Variables::new();
-    let source = Source { file_name: "stead.yaml", text: "", env: &env, dir_name: Some("123") };
+    let source = Source::new("stead.yaml", "", &env, Path::new("/srv/123"));
     expect![[r#"
         stead.yaml:1:1: the directory's name `123` cannot name the project
           hint: write `name: …` at the top
@@ -634,10 +636,6 @@ machines:
             stead.yaml:10:51: `fd00:1::1` is not in `fd00::/64` of network `a`
              10 | …orks: {a: {address: 10.0.0.6, address6: fd00:1::1, aliases: [www]}, c: {address6: fe80::1}}}
                 |                                          ^^^^^^^^^
-
-            stead.yaml:10:72: machine `b` has the alias `www` on network `a` already
-             10 | …0.0.0.6, address6: fd00:1::1, aliases: [www]}, c: {address6: fe80::1}}}
-                |                                          ^^^
 
             stead.yaml:10:93: network `c` has addressing `none`: addresses are not planned there
              10 | …00:1::1, aliases: [www]}, c: {address6: fe80::1}}}

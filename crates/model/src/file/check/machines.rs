@@ -8,13 +8,10 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::super::problem::Problem;
 use super::super::spec::{At, Given, MachineSpec, NetworkSpec, NicSpec, Place, Spec};
-use super::{Taken, once, unknown};
+use super::{Dormant, Taken, containers, once, order, replicas, unknown};
 use crate::address::{Mac, nth4, nth6};
 use crate::name::Name;
-use crate::project::{
-    Addressing, Bind, Condition, Driver, Guard, Kind, Machine, Network, Nic, Pool, Port, Protocol, Runs,
-    Subnet,
-};
+use crate::project::{Addressing, Bind, Guard, Machine, Network, Nic, Pool, Port, Protocol, Subnet};
 
 type Networks = BTreeMap<Name, Network>;
 
@@ -22,7 +19,6 @@ type Networks = BTreeMap<Name, Network>;
 struct Unique {
     addresses: Taken<(Name, IpAddr)>,
     macs: Taken<Mac>,
-    names: Taken<(Name, Name)>,
     binds: BTreeMap<(Protocol, u16), Vec<(IpAddr, Name)>>,
     ports: usize,
 }
@@ -34,12 +30,12 @@ const PORTS_MAX: usize = 16_384;
 pub(super) fn check(
     spec: &Spec,
     networks: &Networks,
+    dormant: &Dormant,
     problems: &mut Vec<Problem>,
 ) -> BTreeMap<Name, Machine> {
     let mut unique = Unique {
         addresses: Taken(BTreeMap::new()),
         macs: Taken(BTreeMap::new()),
-        names: Taken(BTreeMap::new()),
         binds: BTreeMap::new(),
         ports: 0,
     };
@@ -54,20 +50,20 @@ pub(super) fn check(
             }
         }
         let ports = ports(machine, &nics, networks, &mut unique, problems);
-        let mut before = BTreeSet::new();
-        once(&machine.depends_on, &mut before, "machine", problems);
-        let depends_on = before.into_iter().map(|name| (name, Condition::Started)).collect();
-        for at in machine.depends_on.iter().filter(|at| !names.contains(&at.value)) {
-            problems.push(unknown(at, "machine", names.iter().copied()));
-        }
-        let made =
-            run_by(machine, problems).map(|(kind, runs)| Machine { kind, runs, nics, ports, depends_on });
+        let depends_on = order::depends_on(machine, &names, dormant, problems);
+        let made = containers::runs(machine, &spec.volumes, problems).map(|(kind, runs)| Machine {
+            kind,
+            runs,
+            nics,
+            ports,
+            depends_on,
+        });
         if let Some(made) = made {
             machines.insert(machine.name.value.clone(), made);
         }
     }
-    cycles(spec, problems);
-    machines
+    order::cycles(spec, problems);
+    replicas::multiply(spec, machines, problems)
 }
 
 /// Networks whose subnets or addressing are unreadable, which was reported: nothing fits or misfits them.
@@ -78,24 +74,6 @@ fn unread(spec: &Spec) -> BTreeSet<Name> {
             || matches!(network.addressing, Given::Wrong)
     };
     spec.networks.iter().filter(wrong).map(|network| network.name.value.clone()).collect()
-}
-
-fn run_by(machine: &MachineSpec, problems: &mut Vec<Problem>) -> Option<(Kind, Runs)> {
-    let (name, place) = (&machine.name.value, &machine.name.place);
-    if let Given::Absent = machine.kind {
-        let message = format!("machine `{name}` has no kind");
-        problems.push(place.problem(message).hint("write `kind: container`, `kind: microvm` or `kind: vm`"));
-    }
-    if let Given::Absent = machine.driver {
-        let kind = machine.kind.value().map_or_else(String::new, |kind| format!(" of kind `{kind}`"));
-        let message = format!("no driver of this version runs machine `{name}`{kind}");
-        problems.push(place.problem(message).hint("write `driver: external` if somebody else runs it"));
-    }
-    let kind = machine.kind.value()?;
-    match machine.driver.value()? {
-        Driver::External => Some((kind, Runs::External)),
-        Driver::Native => None,
-    }
 }
 
 fn nics(
@@ -233,11 +211,6 @@ fn only_one(
         if at.value != *own && machines.contains(&at.value) {
             problems.push(at.place.problem(format!("`{}` is the name of another machine", at.value)));
         }
-        if let Some(other) = unique.names.by((network.clone(), at.value.clone()), own.as_str()) {
-            let message =
-                format!("machine `{other}` has the alias `{}` on network `{network}` already", at.value);
-            problems.push(at.place.problem(message));
-        }
     }
 }
 
@@ -258,7 +231,7 @@ fn ports(
     let mut ports = Vec::new();
     for at in &machine.ports {
         let written = at.value;
-        if let Err(wrong) = super::super::leaf::same_length(written) {
+        if let Err(wrong) = super::super::leaf::port::same_length(written) {
             problems.push(wrong.at(at.place.span, &at.place.path, &at.place.text));
             continue;
         }
@@ -295,39 +268,4 @@ fn ports(
 /// Whether two sockets with these addresses and one port would be in each other's way.
 fn same_socket(a: IpAddr, b: IpAddr) -> bool {
     a.is_ipv4() == b.is_ipv4() && (a == b || a.is_unspecified() || b.is_unspecified())
-}
-
-/// Reports each circle of machines that wait for each other, at the line that closes it.
-fn cycles(spec: &Spec, problems: &mut Vec<Problem>) {
-    let after: BTreeMap<&Name, &[At<Name>]> =
-        spec.machines.iter().map(|machine| (&machine.name.value, machine.depends_on.as_slice())).collect();
-    let mut done: BTreeSet<&Name> = BTreeSet::new();
-    for start in spec.machines.iter().map(|machine| &machine.name.value) {
-        // Depth first with a stack of our own: a chain may be as long as the file.
-        let mut trail: Vec<(&Name, usize)> = vec![(start, 0)];
-        let mut on_trail: BTreeSet<&Name> = BTreeSet::from([start]);
-        if done.contains(start) {
-            continue;
-        }
-        while let Some((name, next)) = trail.last_mut() {
-            let (name, index) = (*name, *next);
-            *next += 1;
-            let Some(at) = after.get(name).and_then(|all| all.get(index)) else {
-                on_trail.remove(name);
-                done.insert(name);
-                trail.pop();
-                continue;
-            };
-            if on_trail.contains(&at.value) {
-                let circle = trail.iter().map(|(name, _)| *name).skip_while(|name| **name != at.value);
-                let mut shown: Vec<&str> = circle.map(Name::as_str).collect();
-                shown.push(at.value.as_str());
-                let message = format!("machines wait for each other: `{}`", shown.join(" → "));
-                problems.push(at.place.problem(message).hint("leave one of them out"));
-            } else if !done.contains(&at.value) && after.contains_key(&at.value) {
-                on_trail.insert(&at.value);
-                trail.push((&at.value, 0));
-            }
-        }
-    }
 }

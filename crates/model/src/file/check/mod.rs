@@ -1,7 +1,10 @@
 //! What the parts of a file mean together: names that exist, addresses that fit, nothing twice.
 
+mod containers;
 mod machines;
 mod networks;
+mod order;
+mod replicas;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,15 +20,42 @@ const MTU_DEFAULT: u16 = 1500;
 /// Long enough not to bother, short enough that strangers' addresses come free the same day.
 const LEASE_DEFAULT_S: u32 = 3600;
 
+/// The machines that are not there this time, with the profiles that would bring them; none of those if they have no
+/// replicas.
+pub(crate) type Dormant = BTreeMap<Name, BTreeSet<String>>;
+
 /// Checks a spec; `None` if the project's own name cannot be told. The project counts only if there are
 /// no problems.
-pub(crate) fn check(spec: &Spec, dir_name: Option<&str>, problems: &mut Vec<Problem>) -> Option<Project> {
+pub(crate) fn check(
+    spec: &mut Spec,
+    dir_name: Option<&str>,
+    profiles: &BTreeSet<String>,
+    problems: &mut Vec<Problem>,
+) -> Option<(Project, Dormant)> {
     let name = project_name(spec, dir_name, problems);
+    let dormant = leave_out(spec, profiles);
     let networks = networks::check(spec, problems);
-    let machines = machines::check(spec, &networks, problems);
+    let machines = machines::check(spec, &networks, &dormant, problems);
+    order::never_well(spec, problems);
     let mut volumes = BTreeSet::new();
     once(&spec.volumes, &mut volumes, "volume", problems);
-    Some(Project { name: name?, networks, machines, volumes })
+    Some((Project { name: name?, networks, machines, volumes }, dormant))
+}
+
+/// Takes out the machines that no active profile brings, or of which there are none.
+fn leave_out(spec: &mut Spec, active: &BTreeSet<String>) -> Dormant {
+    let mut dormant = Dormant::new();
+    spec.machines.retain(|machine| {
+        let profiles: BTreeSet<String> = machine.profiles.iter().map(|at| at.value.clone()).collect();
+        let asked =
+            profiles.is_empty() || active.contains("*") || profiles.iter().any(|name| active.contains(name));
+        let none = machine.replicas.value() == Some(0);
+        if !asked || none {
+            dormant.insert(machine.name.value.clone(), if asked { BTreeSet::new() } else { profiles });
+        }
+        asked && !none
+    });
+    dormant
 }
 
 fn project_name(spec: &Spec, dir_name: Option<&str>, problems: &mut Vec<Problem>) -> Option<Name> {

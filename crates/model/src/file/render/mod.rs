@@ -1,10 +1,14 @@
 //! A project to the text of a file that reads back as the same project.
 
-use std::collections::BTreeSet;
+mod container;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use crate::name::Name;
-use crate::project::{Addressing, Dhcp, Guard, Machine, Network, Nic, Pool, Project, Subnet};
+use crate::project::{
+    Addressing, Condition, Dhcp, Guard, Machine, Network, Nic, Pool, Project, Runs, Subnet,
+};
 
 /// The text of a `stead.yaml`, with everything said and nothing left to defaults.
 pub fn render(project: &Project) -> String {
@@ -101,8 +105,29 @@ fn render_machine(text: &mut String, machine: &Machine) {
         let socket = std::net::SocketAddr::new(bind.address, bind.port);
         let _ = writeln!(text, "      - \"{socket}:{}/{protocol}\"", port.target);
     }
-    if !machine.depends_on.is_empty() {
-        let _ = writeln!(text, "    depends_on: {}", list(&machine.depends_on.keys().cloned().collect()));
+    render_order(text, &machine.depends_on);
+    match &machine.runs {
+        Runs::External => {}
+        Runs::Container(container) => container::render(text, container),
+    }
+}
+
+fn render_order(text: &mut String, before: &BTreeMap<Name, Condition>) {
+    if before.is_empty() {
+        return;
+    }
+    if before.values().all(|condition| *condition == Condition::Started) {
+        let _ = writeln!(text, "    depends_on: {}", list(&before.keys().cloned().collect()));
+        return;
+    }
+    text.push_str("    depends_on:\n");
+    for (on, condition) in before {
+        let condition = match condition {
+            Condition::Started => "service_started",
+            Condition::Healthy => "service_healthy",
+            Condition::Completed => "service_completed_successfully",
+        };
+        let _ = writeln!(text, "      {}: {{ condition: {condition} }}", name(on));
     }
 }
 

@@ -102,7 +102,8 @@ fn networks() -> impl Strategy<Value = Network> {
 /// Up to five networks and as many machines, each with its own part of what may not be taken twice.
 fn projects() -> impl Strategy<Value = Project> {
     let networks = proptest::collection::vec(networks(), 0..5);
-    let machines = proptest::collection::vec((any::<[bool; 8]>(), 0..3_usize), 0..5);
+    let container = proptest::option::of(super::containers::any_container());
+    let machines = proptest::collection::vec((any::<[bool; 8]>(), 0..3_usize, container), 0..5);
     (networks, machines).prop_map(|(list, choices)| {
         // Names that YAML takes for something else, too.
         let names = ["null", "no", "lan", "y", "default"].map(|name| name.parse().unwrap());
@@ -120,7 +121,7 @@ fn projects() -> impl Strategy<Value = Project> {
         }
         let mut machines = BTreeMap::new();
         let mut before: BTreeSet<crate::name::Name> = BTreeSet::new();
-        for (index, (flags, kind)) in choices.into_iter().enumerate() {
+        for (index, (flags, kind, container)) in choices.into_iter().enumerate() {
             let last = u8::try_from(index).unwrap() + 2;
             let mut nics = Vec::new();
             for (name, network) in networks.iter().rev().filter(|_| flags[0]) {
@@ -149,15 +150,19 @@ fn projects() -> impl Strategy<Value = Project> {
                 port: u16::from(last),
             };
             let ports = if reached { vec![Port { bind, target: 80 }] } else { Vec::new() };
-            let kind = [Kind::Container, Kind::Microvm, Kind::Vm][kind];
+            let (kind, runs) = match container {
+                Some(container) => (Kind::Container, Runs::Container(Box::new(container))),
+                None => ([Kind::Container, Kind::Microvm, Kind::Vm][kind], Runs::External),
+            };
+            let condition = if flags[6] { Condition::Started } else { Condition::Completed };
             let depends_on = before
                 .iter()
                 .filter(|_| flags[7])
-                .map(|name: &crate::name::Name| (name.clone(), Condition::Started))
+                .map(|name: &crate::name::Name| (name.clone(), condition))
                 .collect();
             let name: crate::name::Name = format!("m{index}").parse().unwrap();
             before.insert(name.clone());
-            machines.insert(name, Machine { kind, runs: Runs::External, nics, ports, depends_on });
+            machines.insert(name, Machine { kind, runs, nics, ports, depends_on });
         }
         Project { name: "on".parse().unwrap(), networks, machines, volumes: names.into_iter().collect() }
     })
@@ -200,6 +205,26 @@ fn the_schema_and_the_parser_agree() {
         ("machines: {a: {kind: vm, driver: external, ports: [http]}}\n", false),
         ("machines: {a: {kind: vm, driver: external, ports: [{port: 1}]}}\n", false),
         ("volumes: {a: {size: 1}}\n", false),
+        ("machines: {a: {image: debian:12}}\n", true),
+        ("machines: {a: {image: web, cpus: 0.5, mem_limit: 512m, ports: [80], command: sleep 1}}\n", true),
+        ("machines: {a: {image: web, environment: {A: 1, B: true, C: x}, labels: [a=b, c]}}\n", true),
+        ("machines: {a: {image: web, ulimits: {nofile: -1, core: {soft: 1, hard: 2}}}}\n", true),
+        ("machines: {a: {image: web, volumes: [./a:/b:ro, /c, {type: tmpfs, target: /d}]}}\n", true),
+        ("machines: {a: {image: web, restart: \"no\", stop_signal: 9, user: 1000, init: true}}\n", true),
+        ("machines: {a: {image: web, healthcheck: {test: [CMD, a], interval: 5s}}}\n", true),
+        (
+            "machines: {a: {image: web, depends_on: {b: {condition: service_healthy}}}, b: {image: web}}\n",
+            true,
+        ),
+        ("machines: {a: {image: web, cpus: many}}\n", false),
+        ("machines: {a: {image: web, mem_limit: lots}}\n", false),
+        ("machines: {a: {image: web, volumes: [a:b]}}\n", false),
+        ("machines: {a: {image: web, restart: often}}\n", false),
+        ("machines: {a: {image: web, ulimits: {files: 1}}}\n", false),
+        ("machines: {a: {image: web, depends_on: {b: {condition: up}}}, b: {image: web}}\n", false),
+        ("machines: {a: {image: web, healthcheck: {interval: 5}}}\n", false),
+        ("machines: {a: {image: web, mode: init}}\n", false),
+        ("machines: {a: {image: web, build: .}}\n", false),
     ];
     for (text, expected) in agree {
         let parsed = read(text);

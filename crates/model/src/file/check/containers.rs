@@ -1,0 +1,104 @@
+//! What runs a machine, and for containers of ours what is mounted in them.
+
+use std::collections::BTreeMap;
+
+use super::super::problem::Problem;
+use super::super::spec::{At, Given, MachineSpec, Mounted};
+use super::unknown;
+use crate::container::{Container, Mount};
+use crate::name::Name;
+use crate::project::{Driver, Kind, Runs};
+
+/// What the machine is and what runs it, if that can be told.
+pub(super) fn runs(
+    machine: &MachineSpec,
+    volumes: &[At<Name>],
+    problems: &mut Vec<Problem>,
+) -> Option<(Kind, Runs)> {
+    let (name, place) = (&machine.name.value, &machine.name.place);
+    if let (Given::Absent, Given::Absent) = (&machine.kind, &machine.driver) {
+        let message = format!("machine `{name}` has no image");
+        problems.push(place.problem(message).hint(
+            "write `image: debian:12`, or whichever it is made of; or its `kind` and `driver: external`, if somebody else runs it",
+        ));
+        return None;
+    }
+    if let Given::Absent = machine.kind {
+        let message = format!("machine `{name}` has no kind");
+        problems.push(place.problem(message).hint("write `kind: container`, `kind: microvm` or `kind: vm`"));
+    }
+    if let Given::Absent = machine.driver {
+        let kind = machine.kind.value().map_or_else(String::new, |kind| format!(" of kind `{kind}`"));
+        let message = format!("no driver of this version runs machine `{name}`{kind}");
+        let hint = match machine.kind.value() {
+            Some(Kind::Container) => "write its `image`, or `driver: external` if somebody else runs it",
+            Some(Kind::Microvm | Kind::Vm) | None => "write `driver: external` if somebody else runs it",
+        };
+        problems.push(place.problem(message).hint(hint));
+    }
+    let mounts = mounts(machine, volumes, problems);
+    let (kind, driver) = (machine.kind.value()?, machine.driver.value()?);
+    match (driver, kind) {
+        (Driver::External, _) => {
+            if let Some(place) = &machine.contained {
+                let message = format!(
+                    "`{}` says what stead is to run, but somebody else runs machine `{name}`",
+                    place.text
+                );
+                problems.push(place.problem(message).hint("leave it out, or write `driver: native`"));
+            }
+            Some((kind, Runs::External))
+        }
+        (Driver::Native, Kind::Microvm | Kind::Vm) => {
+            let message = format!("driver `native` runs only containers, and machine `{name}` is a `{kind}`");
+            problems.push(place.problem(message).hint("write `kind: container`, or `driver: external`"));
+            None
+        }
+        (Driver::Native, Kind::Container) => {
+            if let Given::Absent = machine.container {
+                let message = format!("machine `{name}` has no image");
+                problems.push(
+                    place.problem(message).hint("write `image: debian:12`, or whichever it is made of"),
+                );
+            }
+            Some((kind, Runs::Container(Box::new(complete(machine.container.value()?, mounts)))))
+        }
+    }
+}
+
+fn complete(container: Box<Container>, mounts: BTreeMap<String, Mounted>) -> Container {
+    let mut container = *container;
+    for (target, mounted) in mounts {
+        match mounted {
+            Mounted::Own => {
+                container.own_volumes.insert(target);
+            }
+            Mounted::Is(mount) => {
+                container.mounts.insert(target, mount);
+            }
+        }
+    }
+    container
+}
+
+/// The mounts by their places: no place twice, and only volumes that there are.
+fn mounts(
+    machine: &MachineSpec,
+    volumes: &[At<Name>],
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<String, Mounted> {
+    let mut mounts = BTreeMap::new();
+    for At { value: (target, mounted), place } in &machine.mounts {
+        if let Mounted::Is(Mount::Volume { name, .. }) = mounted
+            && !volumes.iter().any(|volume| volume.value == *name)
+        {
+            let at = At { value: name.clone(), place: place.clone() };
+            problems.push(unknown(&at, "volume", volumes.iter().map(|volume| &volume.value)));
+        }
+        if mounts.insert(target.clone(), mounted.clone()).is_some() {
+            let message = format!("two things are mounted at `{target}`");
+            problems.push(place.problem(message).hint("leave one of them out"));
+        }
+    }
+    mounts
+}

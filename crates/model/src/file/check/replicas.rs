@@ -1,0 +1,71 @@
+//! Machines of which there are several: `web` with three replicas is `web-1`, `web-2` and `web-3`, found together as `web`.
+
+use std::collections::BTreeMap;
+
+use super::super::problem::Problem;
+use super::super::spec::{MachineSpec, Spec};
+use crate::name::Name;
+use crate::project::{Condition, Machine};
+
+/// The machines with each of several in its place, and those that wait for it waiting for all.
+pub(super) fn multiply(
+    spec: &Spec,
+    mut machines: BTreeMap<Name, Machine>,
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<Name, Machine> {
+    let mut several: BTreeMap<Name, Vec<Name>> = BTreeMap::new();
+    for machine in &spec.machines {
+        let Some(at) = machine.replicas.is().filter(|at| at.value > 1) else { continue };
+        only_one(machine, problems);
+        let base = &machine.name.value;
+        let names = machine.names();
+        let taken = names.iter().find(|name| machines.contains_key(*name));
+        if let Some(name) = taken {
+            problems.push(
+                at.place.problem(format!("there is a machine `{name}` already")).hint("rename one of them"),
+            );
+        } else if names.len() < usize::from(at.value) {
+            problems.push(at.place.problem(format!("`{base}` with a number behind is too long for a name")));
+        }
+        several.insert(base.clone(), names);
+    }
+    for (base, names) in &several {
+        let Some(machine) = machines.remove(base) else { continue };
+        for name in names {
+            let mut machine = machine.clone();
+            for nic in &mut machine.nics {
+                nic.aliases.insert(base.clone());
+            }
+            machines.insert(name.clone(), machine);
+        }
+    }
+    for machine in machines.values_mut() {
+        let each = |(name, condition): (&Name, &Condition)| {
+            let names = several.get(name).cloned().unwrap_or_else(|| vec![name.clone()]);
+            let condition = *condition;
+            names.into_iter().map(move |name| (name, condition))
+        };
+        machine.depends_on = machine.depends_on.iter().flat_map(each).collect();
+    }
+    machines
+}
+
+/// What only one machine can have, several cannot.
+fn only_one(machine: &MachineSpec, problems: &mut Vec<Problem>) {
+    let hint = "leave it out, or write one machine";
+    for nic in &machine.nics {
+        let address = nic.address.is().map(|at| (&at.place, "address"));
+        let address6 = nic.address6.is().map(|at| (&at.place, "address"));
+        let mac = nic.mac.is().map(|at| (&at.place, "MAC"));
+        for (place, what) in [address, address6, mac].into_iter().flatten() {
+            problems.push(place.problem(format!("several machines cannot have one {what}")).hint(hint));
+        }
+    }
+    if let Some(at) = machine.ports.first() {
+        problems.push(
+            at.place
+                .problem("several machines cannot be published on one port")
+                .hint("publish one machine that passes on to them, all found by their common name"),
+        );
+    }
+}

@@ -1,0 +1,159 @@
+//! The environment of machines: `environment` and what `env_file` names, as one mapping. Later files win over earlier
+//! ones, `environment` over all, as in Compose.
+
+use super::dotenv::{self, Bare};
+use super::leaf::container::pair;
+use super::problem::{Problem, Span, quote};
+use super::yaml::{Entry, Node, Value};
+use super::{FileText, Reading, join};
+
+/// Puts one mapping for both keys of each machine under `tree`'s key `machines`.
+pub(crate) fn gather(tree: &mut Node, machines: &str, reading: &mut Reading<'_>) {
+    for entry in under(tree, machines) {
+        let path = join(machines, &entry.key);
+        let Value::Mapping(keys) = &mut entry.node.value else { continue };
+        let files = keys.iter().position(|key| key.key == "env_file").map(|at| keys.remove(at));
+        let mut found = Vec::new();
+        if let Some(files) = files {
+            for wanted in wanted(&files.node, &join(&path, "env_file")) {
+                found.extend(file(&wanted, reading));
+            }
+        }
+        let Some(own) = keys.iter().position(|key| key.key == "environment").map(|at| keys.remove(at)) else {
+            insert(keys, "environment", found);
+            continue;
+        };
+        let (span, unknown) = (own.key_span, own.node.value == Value::Unknown);
+        found.extend(listed(own.node, &join(&path, "environment"), reading));
+        if !unknown {
+            insert(keys, "environment", found);
+            keys.iter_mut().filter(|key| key.key == "environment").for_each(|key| key.key_span = span);
+        }
+    }
+}
+
+/// The entries under a key of the outermost level.
+pub(crate) fn under<'t>(tree: &'t mut Node, key: &str) -> &'t mut [Entry] {
+    let Value::Mapping(entries) = &mut tree.value else { return &mut [] };
+    match entries.iter_mut().find(|entry| entry.key == key).map(|entry| &mut entry.node.value) {
+        Some(Value::Mapping(entries)) => entries,
+        _ => &mut [],
+    }
+}
+
+/// Variables with the places that they come from.
+type Found = Vec<(String, Node)>;
+
+fn insert(keys: &mut Vec<Entry>, key: &str, found: Found) {
+    let Some(span) = found.first().map(|(_, node)| node.span) else { return };
+    let mut entries: Vec<Entry> = Vec::new();
+    for (key, node) in found {
+        entries.retain(|entry| entry.key != key);
+        entries.push(Entry { key, key_span: node.span, node });
+    }
+    let node = Node { span, value: Value::Mapping(entries) };
+    keys.push(Entry { key: key.to_owned(), key_span: span, node });
+}
+
+/// A file of variables that a machine names.
+struct Wanted {
+    name: String,
+    required: bool,
+    span: Span,
+    path: String,
+}
+
+fn wanted(node: &Node, path: &str) -> Vec<Wanted> {
+    let one = |node: &Node, path: String| match &node.value {
+        Value::Scalar(name) => Some(Wanted { name: name.clone(), required: true, span: node.span, path }),
+        Value::Mapping(keys) => {
+            let text = |wanted: &str| keys.iter().find(|key| key.key == wanted).map(|key| &key.node.value);
+            let Some(Value::Scalar(name)) = text("path") else { return None };
+            let required = text("required") != Some(&Value::Scalar("false".to_owned()));
+            Some(Wanted { name: name.clone(), required, span: node.span, path })
+        }
+        Value::Null | Value::Unknown | Value::Sequence(_) => None,
+    };
+    match &node.value {
+        Value::Sequence(items) => items
+            .iter()
+            .enumerate()
+            .filter_map(|(index, item)| one(item, format!("{path}[{index}]")))
+            .collect(),
+        Value::Null | Value::Unknown | Value::Scalar(_) | Value::Mapping(_) => {
+            one(node, path.to_owned()).into_iter().collect()
+        }
+    }
+}
+
+fn file(wanted: &Wanted, reading: &mut Reading<'_>) -> Found {
+    let Wanted { name, span, path, .. } = wanted;
+    let problem = |message: String| Problem::new(*span, path, name, message);
+    let text = match reading.file(name) {
+        Ok(FileText::Text(text)) => text,
+        Ok(FileText::Missing) if !wanted.required => return Vec::new(),
+        Ok(FileText::Missing) => {
+            let told = problem(format!("there is no file {}", quote(name)));
+            reading.problems.push(told.hint("write it, or `{ path: …, required: false }`"));
+            return Vec::new();
+        }
+        Ok(FileText::Unreadable(why)) => {
+            reading.problems.push(problem(format!("{} cannot be read: {why}", quote(name))));
+            return Vec::new();
+        }
+        Err(wrong) => {
+            reading.problems.push(wrong.at(*span, path, name));
+            return Vec::new();
+        }
+    };
+    let mut problems = Vec::new();
+    let mut scope = reading.scope();
+    let found = dotenv::read(&text, &mut scope, Bare::Passed, &mut problems);
+    reading.elsewhere(name, *span, path, problems);
+    let node = |value| Node { span: *span, value: Value::Scalar(value) };
+    found.into_iter().map(|(name, value)| (name, node(value))).collect()
+}
+
+/// What `environment` says: a mapping, or a list of `NAME=value`. Names alone are passed on from outside.
+fn listed(node: Node, path: &str, reading: &mut Reading<'_>) -> Found {
+    let pairs: Vec<(String, Option<String>, Span)> = match node.value {
+        Value::Mapping(entries) => {
+            let known = |entry: &Entry| {
+                !matches!(entry.node.value, Value::Unknown | Value::Sequence(_) | Value::Mapping(_))
+            };
+            let entries = entries.into_iter().filter(known);
+            entries
+                .map(|Entry { key, key_span, node }| match node.value {
+                    Value::Scalar(value) => (key, Some(value), key_span),
+                    Value::Null | Value::Unknown | Value::Sequence(_) | Value::Mapping(_) => {
+                        (key, None, key_span)
+                    }
+                })
+                .collect()
+        }
+        Value::Sequence(items) => {
+            let read = |item: Node| match &item.value {
+                Value::Scalar(text) => pair(text).ok().map(|(name, value)| (name, value, item.span)),
+                Value::Null | Value::Unknown | Value::Sequence(_) | Value::Mapping(_) => None,
+            };
+            items.into_iter().filter_map(read).collect()
+        }
+        Value::Null | Value::Unknown | Value::Scalar(_) => Vec::new(),
+    };
+    let mut found = Vec::new();
+    for (name, value, span) in pairs {
+        match value.or_else(|| reading.source.env.get(&name).cloned()) {
+            Some(value) => found.push((name, Node { span, value: Value::Scalar(value) })),
+            // Compose leaves it out without a word.
+            None if reading.dialect == super::Dialect::Compose => {}
+            None => {
+                let message = format!("the variable {} is not set", quote(&name));
+                let problem = Problem::new(span, &join(path, &name), &name, message);
+                reading
+                    .problems
+                    .push(problem.hint("set it, or give it a value here; `\"\"` is an empty one"));
+            }
+        }
+    }
+    found
+}

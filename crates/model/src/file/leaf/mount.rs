@@ -1,0 +1,213 @@
+//! What is mounted, in its short forms.
+
+use super::quantity::{bytes, file_mode};
+use super::{Numbers, TextForm, Wrong, name};
+use crate::container::{Access, Propagation};
+use crate::file::problem::{nearest, quote};
+use crate::name::Name;
+
+/// `data:/var/lib/data`, `./site:/srv:ro`, `/cache`.
+pub(crate) const VOLUME: &TextForm = &TextForm {
+    check: |text| volume(text).map(drop),
+    pattern: &["([^:]+:)?/[^:]+(:[a-z,]*)?"],
+    numbers: Numbers::No,
+};
+/// `/run`, `/run:size=64m,mode=1777`.
+pub(crate) const TMPFS: &TextForm =
+    &TextForm { check: |text| tmpfs(text).map(drop), pattern: &["/[^:]+(:.*)?"], numbers: Numbers::No };
+/// A place in a machine.
+pub(crate) const TARGET: &TextForm =
+    &TextForm { check: |text| target(text).map(drop), pattern: &["/[^\\u0000]*"], numbers: Numbers::No };
+/// A volume's name, or a place on this computer.
+pub(crate) const ANY_SOURCE: &TextForm =
+    &TextForm { check: |text| any_source(text).map(drop), pattern: &["[^\\u0000]+"], numbers: Numbers::No };
+
+/// A volume as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Volume {
+    pub(crate) source: VolumeSource,
+    pub(crate) target: String,
+    pub(crate) access: Access,
+    pub(crate) propagation: Option<Propagation>,
+}
+
+/// Where the content of a volume is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum VolumeSource {
+    /// With the machine: the volume has no name.
+    Own,
+    Named(Name),
+    /// A path of this computer as written: relative, absolute or from `~`.
+    Path(String),
+}
+
+/// A tmpfs as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Tmpfs {
+    pub(crate) target: String,
+    pub(crate) size_bytes: Option<u64>,
+    pub(crate) mode: Option<u32>,
+    pub(crate) access: Access,
+}
+
+/// The propagations, each also with the `r` that says "and all below", which holds here always.
+pub(crate) const PROPAGATIONS: &[(&str, Propagation)] = &[
+    ("private", Propagation::Private),
+    ("rprivate", Propagation::Private),
+    ("slave", Propagation::Slave),
+    ("rslave", Propagation::Slave),
+    ("shared", Propagation::Shared),
+    ("rshared", Propagation::Shared),
+];
+
+pub(crate) fn volume(text: &str) -> Result<Volume, Wrong> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let (from, to, options) = match parts.as_slice() {
+        [to] => (None, *to, ""),
+        [from, to] => (Some(*from), *to, ""),
+        [from, to, options] => (Some(*from), *to, *options),
+        _ => {
+            return Err(Wrong::new(format!("{} is not `[source:]target[:options]`", quote(text))).hint(
+                "a path with `:` in it is written under `source`: `{ type: bind, source: …, target: … }`",
+            ));
+        }
+    };
+    let mut volume = Volume {
+        source: from.map_or(Ok(VolumeSource::Own), any_source)?,
+        target: target(to)?,
+        access: Access::Write,
+        propagation: None,
+    };
+    for option in options.split(',').filter(|_| !options.is_empty()) {
+        match PROPAGATIONS.iter().find(|(word, _)| *word == option) {
+            Some((_, propagation)) => volume.propagation = Some(*propagation),
+            None => volume.access = access(option)?,
+        }
+    }
+    if volume.propagation.is_some() && !matches!(volume.source, VolumeSource::Path(_)) {
+        return Err(Wrong::new("only paths of this computer have a propagation").hint("leave it out"));
+    }
+    Ok(volume)
+}
+
+fn access(option: &str) -> Result<Access, Wrong> {
+    match option {
+        "rw" => Ok(Access::Write),
+        "ro" => Ok(Access::Read),
+        "z" | "Z" => {
+            Err(Wrong::new(format!("the option `{option}` cannot be honoured: files are not relabelled"))
+                .hint("leave it out, or label them yourself: `chcon -t container_file_t`"))
+        }
+        _ => {
+            let wrong = Wrong::new(format!("there is no option {} of volumes", quote(option)));
+            let words = PROPAGATIONS.iter().map(|(word, _)| *word).chain(["ro", "rw"]);
+            Err(match nearest(option, words) {
+                Some(word) => wrong.hint(format!("did you mean `{word}`?")),
+                None => wrong.hint("there are `ro`, `rw`, and `private`, `slave`, `shared`"),
+            })
+        }
+    }
+}
+
+pub(crate) fn any_source(text: &str) -> Result<VolumeSource, Wrong> {
+    if text.starts_with(['.', '/', '~']) {
+        return source(text).map(VolumeSource::Path);
+    }
+    if text.contains('/') {
+        return Err(Wrong::new(format!("{} is neither a volume's name nor a path", quote(text)))
+            .hint(format!("a path starts with `/`, `./`, `../` or `~`: `./{text}`")));
+    }
+    name(text).map(VolumeSource::Named)
+}
+
+/// A path of this computer: absolute, relative to the file with a `.` in front, or in the home directory.
+pub(crate) fn source(text: &str) -> Result<String, Wrong> {
+    let first = text.split('/').next().unwrap_or_default();
+    if text.contains('\0') || !matches!(first, "" | "." | ".." | "~") || text.is_empty() {
+        let wrong = Wrong::new(format!("{} is not a path", quote(text)));
+        return Err(if first.starts_with('~') {
+            wrong.hint("`~` alone stands for the home directory, your own")
+        } else {
+            wrong.hint(format!("a path starts with `/`, `./`, `../` or `~/`: `./{text}`"))
+        });
+    }
+    Ok(text.to_owned())
+}
+
+/// A place in a machine without what means nothing there: `//`, `.`, a `/` at the end.
+pub(crate) fn target(text: &str) -> Result<String, Wrong> {
+    let parts: Vec<&str> = text.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    if !text.starts_with('/') || text.contains('\0') {
+        return Err(Wrong::new(format!("{} is not a place in the machine", quote(text)))
+            .hint("a place is an absolute path, like `/srv/data`"));
+    }
+    if parts.contains(&"..") {
+        return Err(Wrong::new(format!("{} has `..` in it", quote(text))).hint("write the path itself"));
+    }
+    if parts.is_empty() {
+        return Err(
+            Wrong::new("nothing can be mounted over the root of a machine").hint("name a directory in it")
+        );
+    }
+    Ok(format!("/{}", parts.join("/")))
+}
+
+pub(crate) fn tmpfs(text: &str) -> Result<Tmpfs, Wrong> {
+    let (to, options) = text.split_once(':').unwrap_or((text, ""));
+    let mut tmpfs = Tmpfs { target: target(to)?, size_bytes: None, mode: None, access: Access::Write };
+    for option in options.split(',').filter(|_| !options.is_empty()) {
+        match option.split_once('=').unwrap_or((option, "")) {
+            ("size", size) => tmpfs.size_bytes = Some(bytes(size)?).filter(|size| *size > 0),
+            ("mode", mode) => tmpfs.mode = Some(file_mode(mode)?),
+            ("ro", "") => tmpfs.access = Access::Read,
+            ("rw", "") => tmpfs.access = Access::Write,
+            _ => {
+                return Err(Wrong::new(format!(
+                    "the option {} of a tmpfs cannot be honoured",
+                    quote(option)
+                ))
+                .hint("there are `size=…`, `mode=…`, `ro` and `rw`"));
+            }
+        }
+    }
+    Ok(tmpfs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        let shown = match volume(text) {
+            Ok(Volume { source, target, access, propagation }) => {
+                format!("{source:?} {target} {access:?} {propagation:?}")
+            }
+            Err(wrong) => format!("! {}", wrong.message),
+        };
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn volumes_are_read_as_compose_does() {
+        check("data:/var/lib//data/", r#"Named(Name("data")) /var/lib/data Write None"#);
+        check("./site:/srv:ro", r#"Path("./site") /srv Read None"#);
+        check("~/x:/srv:ro,rslave", r#"Path("~/x") /srv Read Some(Slave)"#);
+        check("/cache", "Own /cache Write None");
+        check("/:/host:ro", r#"Path("/") /host Read None"#);
+    }
+
+    #[test]
+    fn what_is_no_volume_is_told() {
+        check("site/a:/srv", "! `site/a` is neither a volume's name nor a path");
+        check("data:srv", "! `srv` is not a place in the machine");
+        check("data:/", "! nothing can be mounted over the root of a machine");
+        check("data:/a/../b", "! `/a/../b` has `..` in it");
+        check("data:/a:Z", "! the option `Z` cannot be honoured: files are not relabelled");
+        check("data:/a:r", "! there is no option `r` of volumes");
+        check("data:/a:slave", "! only paths of this computer have a propagation");
+        check("~joe/x:/a", "! `~joe/x` is not a path");
+        check("a:/b:ro:x", "! `a:/b:ro:x` is not `[source:]target[:options]`");
+        check("", "! `` is not a place in the machine");
+    }
+}

@@ -1,0 +1,102 @@
+//! Published ports in their short form.
+
+use std::net::IpAddr;
+
+use super::network::{V4, V6, any_address};
+use super::{Numbers, TextForm, Wrong, whole};
+use crate::file::problem::quote;
+use crate::project::Protocol;
+
+const RANGE: &str = "[0-9]{1,5}(-[0-9]{1,5})?";
+
+/// `8080:80`, the short form of a published port.
+pub(crate) const PORT: &TextForm = &TextForm {
+    check: |text| port(text).map(drop),
+    pattern: &["(((", V4, "|\\[", V6, "\\]):)?", RANGE, ":)?", RANGE, "(/(tcp|udp))?"],
+    numbers: Numbers::Whole(1, 65535),
+};
+
+/// `8080` or `8000-8010`.
+pub(crate) const PORT_RANGE: &TextForm = &TextForm {
+    check: |text| port_range(text).map(drop),
+    pattern: &[RANGE],
+    numbers: Numbers::Whole(1, 65535),
+};
+
+/// A published port, or a range of them, as written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ports {
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) port: PortRange,
+    pub(crate) target: PortRange,
+    pub(crate) protocol: Protocol,
+}
+
+/// Ports from the first to the last, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PortRange {
+    pub(crate) first: u16,
+    pub(crate) last: u16,
+}
+
+/// Each published port is a socket that we hold open.
+const PORTS_MAX: u16 = 1024;
+
+pub(crate) fn port_range(text: &str) -> Result<PortRange, Wrong> {
+    let number = |text: &str| {
+        whole(text, 1, u16::MAX)
+            .map_err(|_| Wrong::new(format!("{} is not a port from 1 to 65535", quote(text))))
+    };
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let range = PortRange { first: number(first)?, last: number(last)? };
+    if range.first > range.last {
+        return Err(
+            Wrong::new(format!("{} runs backwards", quote(text))).hint(format!("write `{last}-{first}`"))
+        );
+    }
+    if range.last - range.first >= PORTS_MAX {
+        return Err(Wrong::new(format!("{} has more than {PORTS_MAX} ports", quote(text))));
+    }
+    Ok(range)
+}
+
+pub(crate) fn port(text: &str) -> Result<Ports, Wrong> {
+    let (rest, protocol) = match text.rsplit_once('/') {
+        None => (text, Protocol::Tcp),
+        Some((rest, "tcp")) => (rest, Protocol::Tcp),
+        Some((rest, "udp")) => (rest, Protocol::Udp),
+        Some((_, other)) => {
+            return Err(Wrong::new(format!("{} is not `tcp` or `udp`", quote(other))));
+        }
+    };
+    let (rest, target) = match rest.rsplit_once(':') {
+        None => (None, rest),
+        Some((rest, target)) => (Some(rest), target),
+    };
+    let (address, port) = match rest {
+        None => (None, target),
+        Some(rest) => match rest.rsplit_once(':') {
+            None => (None, rest),
+            Some((address, port)) => (Some(address), port),
+        },
+    };
+    let address = match address {
+        Some(text) if text.contains(':') && !text.starts_with('[') => {
+            return Err(Wrong::new(format!("{} is not `[address:]port:target`", quote(text)))
+                .hint("an IPv6 address stands in brackets, like `[::1]:8080:80`"));
+        }
+        address => address.map(any_address).transpose()?,
+    };
+    same_length(Ports { address, port: port_range(port)?, target: port_range(target)?, protocol })
+}
+
+/// Ports and targets go together one by one.
+pub(crate) fn same_length(ports: Ports) -> Result<Ports, Wrong> {
+    let (port, target) = (ports.port, ports.target);
+    if port.last - port.first == target.last - target.first {
+        return Ok(ports);
+    }
+    let count = |range: PortRange| usize::from(range.last - range.first) + 1;
+    Err(Wrong::new(format!("{} ports cannot lead to {} targets", count(port), count(target)))
+        .hint("both ranges have the same length"))
+}

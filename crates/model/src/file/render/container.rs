@@ -1,0 +1,203 @@
+//! A container to the keys of its machine. What is as it would be without a word is left out.
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write as _};
+
+use super::quoted;
+use crate::container::{
+    Access, Container, Health, HealthCommand, HealthTest, Limits, Mode, Mount, Propagation, Restart, Rights,
+    Seccomp,
+};
+
+pub(super) fn render(text: &mut String, container: &Container) {
+    let mut keys = Keys { text };
+    keys.value("image", quoted(&container.image.to_string()));
+    keys.maybe("platform", container.platform.as_ref().map(|platform| quoted(&platform.to_string())));
+    keys.maybe("mode", Some("system").filter(|_| container.mode == Mode::System));
+    keys.maybe("entrypoint", container.entrypoint.as_deref().map(words));
+    keys.maybe("command", container.command.as_deref().map(words));
+    keys.pairs("environment", &container.environment);
+    keys.maybe("working_dir", container.workdir.as_deref().map(quoted));
+    keys.maybe("user", container.user.as_deref().map(quoted));
+    keys.list("group_add", &container.groups);
+    keys.maybe("hostname", container.hostname.as_deref().map(quoted));
+    keys.pairs("labels", &container.labels);
+    keys.flag("tty", container.tty);
+    keys.flag("stdin_open", container.stdin);
+    keys.flag("init", container.init);
+    if !container.mounts.is_empty() || !container.own_volumes.is_empty() {
+        keys.text.push_str("    volumes:\n");
+        for (target, mount) in &container.mounts {
+            let _ = writeln!(keys.text, "      - {}", render_mount(target, mount));
+        }
+        for target in &container.own_volumes {
+            let _ = writeln!(keys.text, "      - {{ type: volume, target: {} }}", quoted(target));
+        }
+    }
+    let hosts = container.hosts.iter().map(|(name, address)| (name.clone(), address.to_string()));
+    keys.pairs("extra_hosts", &hosts.collect());
+    keys.list("dns", container.dns.iter().map(ToString::to_string).collect::<Vec<_>>().iter());
+    keys.list("dns_search", &container.dns_search);
+    render_limits(&mut keys, &container.limits);
+    render_rights(&mut keys, &container.rights);
+    keys.maybe("stop_signal", container.stop.signal);
+    keys.maybe("stop_grace_period", container.stop.grace_ms.map(|ms| format!("{ms}ms")));
+    keys.maybe(
+        "restart",
+        Some(container.restart).filter(|restart| *restart != Restart::No).map(|r| quoted(&r.to_string())),
+    );
+    match &container.health {
+        Health::Image => {}
+        Health::Off => keys.value("healthcheck", "{ disable: true }"),
+        Health::Test(test) => keys.value("healthcheck", render_health(test)),
+    }
+}
+
+/// The keys of a machine, a line each.
+struct Keys<'t> {
+    text: &'t mut String,
+}
+
+impl Keys<'_> {
+    fn value(&mut self, key: &str, value: impl Display) {
+        let _ = writeln!(self.text, "    {key}: {value}");
+    }
+
+    fn maybe(&mut self, key: &str, value: Option<impl Display>) {
+        if let Some(value) = value {
+            self.value(key, value);
+        }
+    }
+
+    fn flag(&mut self, key: &str, value: bool) {
+        self.maybe(key, Some("true").filter(|_| value));
+    }
+
+    fn list<'s>(&mut self, key: &str, values: impl IntoIterator<Item = &'s String>) {
+        let values: Vec<String> = values.into_iter().map(|value| quoted(value)).collect();
+        self.maybe(key, Some(format!("[{}]", values.join(", "))).filter(|_| !values.is_empty()));
+    }
+
+    fn pairs(&mut self, key: &str, pairs: &BTreeMap<String, String>) {
+        if !pairs.is_empty() {
+            let _ = writeln!(self.text, "    {key}:");
+        }
+        for (name, value) in pairs {
+            let _ = writeln!(self.text, "      {}: {}", plain(name), quoted(value));
+        }
+    }
+}
+
+/// A key in double quotes; keys have no variables.
+fn plain(key: &str) -> String {
+    serde_json::Value::from(key).to_string()
+}
+
+fn words(words: &[String]) -> String {
+    format!("[{}]", words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(", "))
+}
+
+fn render_mount(target: &str, mount: &Mount) -> String {
+    let mut keys = Vec::new();
+    let access = match mount {
+        Mount::Volume { name, access } => {
+            keys.extend(["type: volume".to_owned(), format!("source: {}", super::name(name))]);
+            access
+        }
+        Mount::Bind { source, access, propagation, create } => {
+            let source = quoted(&source.to_string_lossy());
+            let propagation = match propagation {
+                Propagation::Private => "private",
+                Propagation::Slave => "slave",
+                Propagation::Shared => "shared",
+            };
+            let bind = format!("bind: {{ propagation: {propagation}, create_host_path: {create} }}");
+            keys.extend(["type: bind".to_owned(), format!("source: {source}"), bind]);
+            access
+        }
+        Mount::Tmpfs { size_bytes, mode, access } => {
+            let size = size_bytes.map(|size| format!("size: {size}"));
+            let mode = mode.map(|mode| format!("mode: \"{mode:o}\""));
+            let more: Vec<String> = size.into_iter().chain(mode).collect();
+            keys.push("type: tmpfs".to_owned());
+            keys.extend(Some(format!("tmpfs: {{ {} }}", more.join(", "))).filter(|_| !more.is_empty()));
+            access
+        }
+    };
+    keys.push(format!("target: {}", quoted(target)));
+    keys.extend(Some("read_only: true".to_owned()).filter(|_| *access == Access::Read));
+    format!("{{ {} }}", keys.join(", "))
+}
+
+fn render_limits(keys: &mut Keys<'_>, limits: &Limits) {
+    let cpus = limits.cpus_milli.map(|milli| format!("{}.{:03}", milli / 1000, milli % 1000));
+    keys.maybe("cpus", cpus);
+    keys.maybe("cpu_shares", limits.cpu_shares);
+    keys.maybe("cpuset", limits.cpuset.as_deref().map(quoted));
+    keys.maybe("mem_limit", limits.memory_bytes);
+    keys.maybe("memswap_limit", limits.memory_swap_bytes);
+    keys.maybe("mem_reservation", limits.memory_reservation_bytes);
+    keys.maybe("pids_limit", limits.pids);
+    keys.maybe("blkio_config", limits.io_weight.map(|weight| format!("{{ weight: {weight} }}")));
+    keys.maybe("shm_size", limits.shm_bytes);
+    if !limits.ulimits.is_empty() {
+        keys.text.push_str("    ulimits:\n");
+    }
+    for (name, ulimit) in &limits.ulimits {
+        let number = |number: u64| if number == u64::MAX { "-1".to_owned() } else { number.to_string() };
+        let (soft, hard) = (number(ulimit.soft), number(ulimit.hard));
+        let _ = writeln!(keys.text, "      {name}: {{ soft: {soft}, hard: {hard} }}");
+    }
+    keys.maybe("oom_score_adj", limits.oom_score);
+}
+
+fn render_rights(keys: &mut Keys<'_>, rights: &Rights) {
+    keys.list("cap_add", &rights.capabilities_add);
+    keys.list("cap_drop", &rights.capabilities_drop);
+    keys.flag("privileged", rights.privileged);
+    let no_new = Some("no-new-privileges".to_owned()).filter(|_| rights.no_new_privileges);
+    let seccomp = match &rights.seccomp {
+        Seccomp::Default => None,
+        Seccomp::Unconfined => Some("seccomp=unconfined".to_owned()),
+        Seccomp::Profile(path) => Some(format!("seccomp={}", path.to_string_lossy())),
+    };
+    keys.list("security_opt", &no_new.into_iter().chain(seccomp).collect::<Vec<_>>());
+    keys.flag("read_only", rights.read_only);
+    if !rights.devices.is_empty() {
+        keys.text.push_str("    devices:\n");
+    }
+    for device in &rights.devices {
+        let (source, target) = (quoted(&device.source.to_string_lossy()), quoted(&device.target));
+        let _ = writeln!(
+            keys.text,
+            "      - {{ source: {source}, target: {target}, permissions: {} }}",
+            device.access
+        );
+    }
+    keys.pairs("sysctls", &rights.sysctls);
+}
+
+fn render_health(test: &HealthTest) -> String {
+    let command = test.command.as_ref().map(|command| match command {
+        HealthCommand::Program(args) => {
+            format!(
+                "test: {}",
+                words(&std::iter::once(&"CMD".to_owned()).chain(args).cloned().collect::<Vec<_>>())
+            )
+        }
+        HealthCommand::Shell(line) => format!("test: [CMD-SHELL, {}]", quoted(line)),
+    });
+    let time = |key: &str, ms: Option<u64>| ms.map(|ms| format!("{key}: {ms}ms"));
+    let keys: Vec<String> = [
+        command,
+        time("interval", test.interval_ms),
+        time("timeout", test.timeout_ms),
+        time("start_period", test.start_period_ms),
+        time("start_interval", test.start_interval_ms),
+        test.retries.map(|retries| format!("retries: {retries}")),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    format!("{{ {} }}", keys.join(", "))
+}

@@ -1,0 +1,413 @@
+//! The keys of containers that stead runs. Their names and meanings are Compose's where Compose has one.
+
+use super::machine::REPLICAS;
+use super::{FLAG, Form, Key, LINE, Shape, key, required};
+use crate::file::leaf::Leaf;
+use crate::file::leaf::container::{
+    ANY, CAPABILITY, CPUSET, DEVICE, DEVICE_ACCESS, DEVICE_PATH, GROUP, HOST, HOST_ADDRESS, HOSTNAME, IMAGE,
+    PAIR, PAIR_NAME, PLATFORM, RESTART, SEARCH, SECRET, SECURITY, SIGNAL, SYSCTL, SYSCTL_PAIR, USER, WORDS,
+    WORKDIR,
+};
+use crate::file::leaf::mount::{ANY_SOURCE, TARGET, TMPFS, VOLUME};
+use crate::file::leaf::network::ANY_ADDRESS;
+use crate::file::leaf::quantity::{
+    BYTES, BYTES_OR_ALL, COUNT_OR_ALL, CPU_SHARES, CPUS, FILE_MODE, OOM_SCORE, TIME, ULIMIT,
+};
+
+const fn leaf(form: &'static crate::file::leaf::TextForm) -> Form {
+    Form::Leaf(Leaf::Form(form))
+}
+
+const TEXTS: Shape = &[leaf(ANY), Form::List(&[leaf(ANY)])];
+const PAIRS: Shape =
+    &[Form::List(&[leaf(PAIR)]), Form::Map(Leaf::Form(PAIR_NAME), &[leaf(ANY), Form::Nothing])];
+const CAPABILITIES: Shape = &[Form::List(&[leaf(CAPABILITY)])];
+const FILES: Shape = &[Form::List(&[leaf(SECRET), Form::Keys(&[FILE_USE])])];
+
+pub(crate) const CONTAINER: &[Key] = &[
+    key(
+        "image",
+        &[leaf(IMAGE)],
+        "",
+        "debian:12",
+        "The image that it is made of; needed for every container that stead runs.",
+    ),
+    key("platform", &[leaf(PLATFORM)], "", "linux/arm64", "For which platform. Left out: this computer's."),
+    key(
+        "pull_policy",
+        &[Form::Leaf(Leaf::Choice(&[
+            ("missing", "if it is not here"),
+            ("always", "each time the machine is created"),
+            ("never", "not at all: it has to be here"),
+        ]))],
+        "missing",
+        "always",
+        "When the image is pulled.",
+    ),
+    key(
+        "mode",
+        &[Form::Leaf(Leaf::Choice(&[
+            ("application", "a program"),
+            ("system", "the image's own init, which starts services; machines can be run within"),
+        ]))],
+        "application",
+        "system",
+        "What runs as its first process.",
+    ),
+    key(
+        "entrypoint",
+        &[leaf(WORDS), Form::List(&[leaf(ANY)])],
+        "",
+        "[/entry.sh, --quick]",
+        "Instead of the image's entrypoint: a list, or a line that is split as a shell does. The image's command then \
+         does not count.",
+    ),
+    key(
+        "command",
+        &[leaf(WORDS), Form::List(&[leaf(ANY)])],
+        "",
+        "sleep 1h",
+        "Instead of the image's command, in the same forms. Variables and pipes are a shell's: `[sh, -c, …]`.",
+    ),
+    key(
+        "environment",
+        PAIRS,
+        "",
+        "{ MODE: test, TOKEN: }",
+        "More environment: a mapping, or a list of `NAME=value`. A name alone has the value that stead's own \
+         environment or `.env` gives it.",
+    ),
+    key(
+        "env_file",
+        &[Form::Leaf(Leaf::Text), Form::List(&[Form::Leaf(Leaf::Text), Form::Keys(&[ENV_FILE])])],
+        "",
+        "[web.env]",
+        "Files with more environment, in the form of `.env`; later ones win, `environment` wins over all.",
+    ),
+    key(
+        "working_dir",
+        &[leaf(WORKDIR)],
+        "",
+        "/srv",
+        "Where the program starts. Left out: as the image says.",
+    ),
+    key(
+        "user",
+        &[leaf(USER)],
+        "",
+        "1000:1000",
+        "As whom: `user[:group]`, names or numbers. Left out: as the image says.",
+    ),
+    key("group_add", &[Form::List(&[leaf(GROUP)])], "", "[audio]", "More groups, names or numbers."),
+    key("hostname", &[leaf(HOSTNAME)], "", "web1", "What it calls itself. Left out: the machine's name."),
+    key("labels", PAIRS, "", "{ team: shop }", "Labels, for people and programs to find it by."),
+    key("tty", FLAG, "false", "true", "Whether it has a terminal."),
+    key("stdin_open", FLAG, "false", "true", "Whether its standard input stays open for `attach`."),
+    key(
+        "init",
+        FLAG,
+        "false",
+        "true",
+        "Whether a small process of stead's is its first one, which passes signals on and buries the dead.",
+    ),
+    key(
+        "volumes",
+        &[Form::List(&[leaf(VOLUME), Form::Keys(&[VOLUME_KEYS])])],
+        "",
+        "[\"data:/var/lib/data\", \"./site:/srv:ro\"]",
+        "What is mounted: `[source:]target[:options]`. A source is a volume of `volumes`, or a path of this computer that \
+         starts with `/`, `./`, `../` or `~/` (relative to the file; made as a directory where it is missing); without one \
+         the content goes with the machine. Options: `ro`, `rw`, and for paths `private`, `slave`, `shared`.",
+    ),
+    key(
+        "tmpfs",
+        &[leaf(TMPFS), Form::List(&[leaf(TMPFS)])],
+        "",
+        "\"/run:size=64m,mode=1777\"",
+        "File systems in memory. Options: `size`, `mode`, `ro`, `rw`.",
+    ),
+    key("secrets", FILES, "", "[password]", "Which of `secrets` it can read, in `/run/secrets`."),
+    key(
+        "configs",
+        FILES,
+        "",
+        "[{ source: site, target: /etc/site.conf }]",
+        "Which of `configs` it can read.",
+    ),
+    key(
+        "extra_hosts",
+        &[Form::List(&[leaf(HOST)]), Form::Map(Leaf::Form(HOSTNAME), &[leaf(HOST_ADDRESS)])],
+        "",
+        "[\"printer:10.1.0.9\"]",
+        "Names that it finds without asking the network: `name:address`, or a mapping.",
+    ),
+    key(
+        "dns",
+        &[leaf(ANY_ADDRESS), Form::List(&[leaf(ANY_ADDRESS)])],
+        "",
+        "[10.1.0.53]",
+        "Whom it asks for names instead of its network.",
+    ),
+    key(
+        "dns_search",
+        &[leaf(SEARCH), Form::List(&[leaf(SEARCH)])],
+        "",
+        "[corp.example]",
+        "Where it looks for short names, instead of in its network's domain.",
+    ),
+    key("cpus", &[leaf(CPUS)], "", "0.5", "How many processors it may use."),
+    key(
+        "cpu_shares",
+        &[leaf(CPU_SHARES)],
+        "",
+        "512",
+        "Its part where there is not enough processor for all; 1024 is the usual one.",
+    ),
+    key("cpuset", &[leaf(CPUSET)], "", "\"0-2,4\"", "The processors it may use."),
+    key("mem_limit", &[leaf(BYTES_OR_ALL)], "", "512m", "How much memory it may use."),
+    key("memswap_limit", &[leaf(BYTES_OR_ALL)], "", "1g", "How much memory and swap together."),
+    key(
+        "mem_reservation",
+        &[leaf(BYTES_OR_ALL)],
+        "",
+        "256m",
+        "Memory that it should get by with where there is not enough.",
+    ),
+    key("pids_limit", &[leaf(COUNT_OR_ALL)], "", "100", "How many processes and threads it may have."),
+    key("blkio_config", &[Form::Keys(&[BLKIO])], "", "{ weight: 500 }", "Its part of input and output."),
+    key("shm_size", &[leaf(BYTES)], "64m", "256m", "The size of its `/dev/shm`."),
+    key(
+        "ulimits",
+        &[Form::Keys(&[ULIMITS])],
+        "",
+        "{ nofile: { soft: 1024, hard: 4096 } }",
+        "Limits per process; `-1` means none.",
+    ),
+    key(
+        "oom_score_adj",
+        &[leaf(OOM_SCORE)],
+        "",
+        "500",
+        "How gladly the kernel ends it when memory runs out, -1000 to 1000.",
+    ),
+    key(
+        "deploy",
+        &[Form::Keys(&[DEPLOY])],
+        "",
+        "{ replicas: 3 }",
+        "Compose's other place for replicas and limits.",
+    ),
+    key(
+        "cap_add",
+        CAPABILITIES,
+        "",
+        "[NET_ADMIN]",
+        "Capabilities that it has beyond the usual ones; `ALL`: all.",
+    ),
+    key(
+        "cap_drop",
+        CAPABILITIES,
+        "",
+        "[ALL]",
+        "Capabilities that are taken from it; `ALL`: all but those added.",
+    ),
+    key("privileged", FLAG, "false", "true", "Whether it may do all that the user who runs stead may."),
+    key(
+        "security_opt",
+        &[Form::List(&[leaf(SECURITY)])],
+        "",
+        "[no-new-privileges]",
+        "`no-new-privileges`, `seccomp=unconfined` or `seccomp=<path of a profile>`.",
+    ),
+    key("read_only", FLAG, "false", "true", "Whether its root cannot be written."),
+    key(
+        "devices",
+        &[Form::List(&[leaf(DEVICE), Form::Keys(&[DEVICE_KEYS])])],
+        "",
+        "[\"/dev/fuse\"]",
+        "Devices of this computer: `source[:target][:access]`, access being of `r`, `w`, `m`.",
+    ),
+    key(
+        "sysctls",
+        &[Form::List(&[leaf(SYSCTL_PAIR)]), Form::Map(Leaf::Form(SYSCTL), &[leaf(ANY)])],
+        "",
+        "{ net.ipv4.ip_forward: 1 }",
+        "Kernel parameters of its own namespaces.",
+    ),
+    key(
+        "stop_signal",
+        &[leaf(SIGNAL)],
+        "",
+        "SIGINT",
+        "What tells it to end. Left out: as the image says, or SIGTERM.",
+    ),
+    key("stop_grace_period", &[leaf(TIME)], "10s", "1m30s", "How long it may then take before it is killed."),
+    key(
+        "restart",
+        &[leaf(RESTART)],
+        "no",
+        "on-failure:3",
+        "Whether it is started again when it ended: `no`, `on-failure[:<times>]`, `always`, `unless-stopped`.",
+    ),
+    key(
+        "healthcheck",
+        &[Form::Keys(&[HEALTH])],
+        "",
+        "{ test: curl -f localhost, interval: 10s }",
+        "How to see that it is well. What is left out is as the image says.",
+    ),
+];
+
+const ENV_FILE: &[Key] = &[
+    required("path", LINE, "web.env", "The file; relative to the project file."),
+    key("required", FLAG, "true", "false", "Whether it has to be there."),
+];
+
+const VOLUME_KEYS: &[Key] = &[
+    key(
+        "type",
+        &[Form::Leaf(Leaf::Choice(&[
+            ("volume", "a volume of `volumes`, or one that goes with the machine"),
+            ("bind", "a file or directory of this computer"),
+            ("tmpfs", "a file system in memory"),
+        ]))],
+        "volume",
+        "bind",
+        "What is mounted.",
+    ),
+    key("source", &[leaf(ANY_SOURCE)], "", "./site", "The volume's name, or the path."),
+    required("target", &[leaf(TARGET)], "/srv", "Where in the machine."),
+    key("read_only", FLAG, "false", "true", "Whether it cannot be written."),
+    key("bind", &[Form::Keys(&[BIND])], "", "{ propagation: slave }", "More about a path of this computer."),
+    key("tmpfs", &[Form::Keys(&[TMPFS_KEYS])], "", "{ size: 64m }", "More about a file system in memory."),
+];
+
+const BIND: &[Key] = &[
+    key(
+        "propagation",
+        &[Form::Leaf(Leaf::Choice(&[
+            ("private", "mounts made later do not travel"),
+            ("rprivate", "the same"),
+            ("slave", "this computer's appear in the machine"),
+            ("rslave", "the same"),
+            ("shared", "they travel both ways"),
+            ("rshared", "the same"),
+        ]))],
+        "private",
+        "slave",
+        "Whether mounts travel.",
+    ),
+    key(
+        "create_host_path",
+        FLAG,
+        "true",
+        "false",
+        "Whether a directory is made where the source is missing.",
+    ),
+];
+
+const TMPFS_KEYS: &[Key] = &[
+    key("size", &[leaf(BYTES)], "", "64m", "The most that it holds. Left out: half of the memory."),
+    key("mode", &[leaf(FILE_MODE)], "", "1777", "The mode of its root, octal."),
+];
+
+const FILE_USE: &[Key] = &[
+    required("source", &[leaf(SECRET)], "password", "Its name."),
+    key(
+        "target",
+        &[leaf(ANY)],
+        "",
+        "/etc/password",
+        "Where: a path, or for secrets a name in `/run/secrets`.",
+    ),
+];
+
+const BLKIO: &[Key] = &[key(
+    "weight",
+    &[Form::Leaf(Leaf::Whole { min: 10, max: 1000 })],
+    "",
+    "500",
+    "10 to 1000; 100 is the usual one.",
+)];
+
+const LIMIT: Shape = &[leaf(ULIMIT), Form::Keys(&[SOFT_HARD])];
+const SOFT_HARD: &[Key] = &[
+    required("soft", &[leaf(ULIMIT)], "1024", "What holds."),
+    required("hard", &[leaf(ULIMIT)], "4096", "How far the process may raise it."),
+];
+
+const fn ulimit(name: &'static str, doc: &'static str) -> Key {
+    key(name, LIMIT, "", "1024", doc)
+}
+
+const ULIMITS: &[Key] = &[
+    ulimit("as", "Address space, in bytes."),
+    ulimit("core", "The size of core dumps, in bytes."),
+    ulimit("cpu", "Processor time, in seconds."),
+    ulimit("data", "Data segment, in bytes."),
+    ulimit("fsize", "The size of files, in bytes."),
+    ulimit("locks", "File locks."),
+    ulimit("memlock", "Locked memory, in bytes."),
+    ulimit("msgqueue", "POSIX message queues, in bytes."),
+    ulimit("nice", "How far its priority may be raised: 20 less the nice value."),
+    ulimit("nofile", "Open files."),
+    ulimit("nproc", "Processes of its user."),
+    ulimit("rss", "Resident memory; without effect on Linux."),
+    ulimit("rtprio", "Real-time priority."),
+    ulimit("rttime", "Real-time processor time, in microseconds."),
+    ulimit("sigpending", "Queued signals."),
+    ulimit("stack", "Stack, in bytes."),
+];
+
+const DEPLOY: &[Key] = &[
+    key("replicas", REPLICAS, "1", "3", "As `replicas`."),
+    key("resources", &[Form::Keys(&[RESOURCES])], "", "{ limits: { cpus: 0.5 } }", "Limits."),
+];
+
+const RESOURCES: &[Key] = &[
+    key("limits", &[Form::Keys(&[RESOURCE_LIMITS])], "", "{ memory: 512m }", "What it may use at most."),
+    key(
+        "reservations",
+        &[Form::Keys(&[RESERVATIONS])],
+        "",
+        "{ memory: 256m }",
+        "What it should get by with.",
+    ),
+];
+
+const RESOURCE_LIMITS: &[Key] = &[
+    key("cpus", &[leaf(CPUS)], "", "0.5", "As `cpus`."),
+    key("memory", &[leaf(BYTES_OR_ALL)], "", "512m", "As `mem_limit`."),
+    key("pids", &[leaf(COUNT_OR_ALL)], "", "100", "As `pids_limit`."),
+];
+
+const RESERVATIONS: &[Key] = &[key("memory", &[leaf(BYTES_OR_ALL)], "", "256m", "As `mem_reservation`.")];
+
+const DEVICE_KEYS: &[Key] = &[
+    required("source", &[leaf(DEVICE_PATH)], "/dev/fuse", "The device."),
+    key("target", &[leaf(TARGET)], "", "/dev/fuse", "Where in the machine. Left out: the same place."),
+    key("permissions", &[leaf(DEVICE_ACCESS)], "rwm", "r", "What may be done with it."),
+];
+
+const HEALTH: &[Key] = &[
+    key(
+        "test",
+        TEXTS,
+        "",
+        "[CMD, curl, -f, localhost]",
+        "What is run in the machine; it is well if that ends with 0. A line for its shell; or a list that starts with `CMD` \
+         (a program follows), `CMD-SHELL` (a line for its shell) or `NONE` (no test).",
+    ),
+    key("interval", &[leaf(TIME)], "30s", "10s", "Between tests."),
+    key("timeout", &[leaf(TIME)], "30s", "3s", "For one test."),
+    key("start_period", &[leaf(TIME)], "0s", "1m", "After the start, when failures do not count."),
+    key("start_interval", &[leaf(TIME)], "5s", "1s", "Between tests within the start period."),
+    key(
+        "retries",
+        &[Form::Leaf(Leaf::Whole { min: 0, max: 1000 })],
+        "3",
+        "5",
+        "How many failures in a row mean that it is not well.",
+    ),
+    key("disable", FLAG, "false", "true", "Whether the image's test is not run, either."),
+];

@@ -1,0 +1,137 @@
+//! The keys that machines of every kind have.
+
+use super::{DRIVER, Form, GUARD, KIND, Key, NAME, NAMES, key, required};
+use crate::file::leaf::Leaf;
+use crate::file::leaf::container::PROFILE;
+use crate::file::leaf::network::{ADDRESS, ADDRESS6, ANY_ADDRESS, MAC};
+use crate::file::leaf::port::{PORT, PORT_RANGE};
+
+pub(crate) const MACHINE: &[Key] = &[
+    key(
+        "kind",
+        KIND,
+        "",
+        "vm",
+        "What kind of machine it is. Left out: the one of `defaults`, or `container` if it has an `image`.",
+    ),
+    key(
+        "driver",
+        DRIVER,
+        "",
+        "external",
+        "What runs it. Left out: the one of `defaults`, or `native` if it has an `image`.",
+    ),
+    key(
+        "networks",
+        &[Form::List(NAME), Form::Map(Leaf::Name, &[Form::Keys(&[NIC])])],
+        "[default]",
+        "{ lan: { address: 10.0.5.7 } }",
+        "The networks it is on, a nic each, in this order; the first nic has the default route. `[]`: none.",
+    ),
+    key(
+        "ports",
+        &[Form::List(&[Form::Leaf(Leaf::Form(PORT)), Form::Keys(&[PORT_KEYS])])],
+        "",
+        "[\"8080:80\"]",
+        "The ports of it that this computer publishes: `[address:]port:target[/protocol]`. `\"80\"` alone means `80:80` \
+         (Compose would take any port). Without an address: on 127.0.0.1 only, or on `defaults.publish`.",
+    ),
+    key(
+        "depends_on",
+        &[Form::List(NAME), Form::Map(Leaf::Name, &[Form::Keys(&[DEPENDENCY])])],
+        "",
+        "{ db: { condition: service_healthy } }",
+        "The machines that come before it: a list of names, or names with how far those have to be.",
+    ),
+    key(
+        "profiles",
+        &[Form::List(&[Form::Leaf(Leaf::Form(PROFILE))])],
+        "",
+        "[debug]",
+        "The machine is there only when one of these profiles is asked for. Left out: always.",
+    ),
+    key(
+        "replicas",
+        REPLICAS,
+        "1",
+        "3",
+        "How many of it there are. Two or more are the machines `<name>-1`, `<name>-2` and so on, found together as \
+         `<name>` on all their networks; they have no ports, addresses or MACs of their own. 0: none.",
+    ),
+];
+
+pub(crate) const REPLICAS: super::Shape = &[Form::Leaf(Leaf::Whole { min: 0, max: 100 })];
+
+pub(crate) const DEPENDENCY: &[Key] = &[
+    key(
+        "condition",
+        &[Form::Leaf(Leaf::Choice(&[
+            ("service_started", "it was started"),
+            ("service_healthy", "its health check says that it is well"),
+            ("service_completed_successfully", "it ended, and with 0"),
+        ]))],
+        "service_started",
+        "service_healthy",
+        "How far it has to be.",
+    ),
+    key(
+        "required",
+        super::FLAG,
+        "true",
+        "false",
+        "Whether it has to be there; its profile may leave it out.",
+    ),
+];
+
+const NIC: &[Key] = &[
+    key(
+        "address",
+        &[Form::Leaf(Leaf::Form(ADDRESS))],
+        "",
+        "10.0.5.7",
+        "Its IPv4 address. Left out: stead chooses.",
+    ),
+    key(
+        "address6",
+        &[Form::Leaf(Leaf::Form(ADDRESS6))],
+        "",
+        "fd00:5::7",
+        "Its IPv6 address. Left out: stead chooses.",
+    ),
+    key("mac", &[Form::Leaf(Leaf::Form(MAC))], "", "02:00:00:00:00:07", "Its MAC. Left out: stead chooses."),
+    key(
+        "aliases",
+        NAMES,
+        "",
+        "[www]",
+        "More names for the machine on this network. Machines that share one are found by it together.",
+    ),
+    key("guard", GUARD, "on", "off", "Whether it may speak with other addresses than its own."),
+];
+
+const PORT_KEYS: &[Key] = &[
+    key(
+        "port",
+        &[Form::Leaf(Leaf::Form(PORT_RANGE))],
+        "",
+        "8080",
+        "The port of this computer, or a range. Left out: the target.",
+    ),
+    required(
+        "target",
+        &[Form::Leaf(Leaf::Form(PORT_RANGE))],
+        "80",
+        "The machine's port, or a range of the same length.",
+    ),
+    key("protocol", PROTOCOL, "tcp", "udp", "What it carries."),
+    key(
+        "address",
+        &[Form::Leaf(Leaf::Form(ANY_ADDRESS))],
+        "",
+        "0.0.0.0",
+        "The address of this computer. Left out: `defaults.publish`.",
+    ),
+];
+
+pub(crate) const PROTOCOL: super::Shape =
+    &[Form::Leaf(Leaf::Choice(&[("tcp", "streams"), ("udp", "datagrams")]))];

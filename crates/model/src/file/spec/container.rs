@@ -1,0 +1,261 @@
+//! What a container of ours is to be, as written. Its values need nothing else of the file, so they go right into
+//! the type; its mounts do, and are in [`super::mounts`].
+
+use std::collections::BTreeMap;
+
+use super::mounts::absolute;
+use super::view::{At, Given, View, word};
+use super::{Around, Ground};
+use crate::container::{
+    Container, Device, Health, HealthCommand, HealthTest, Limits, Mode, Rights, Seccomp, Stop, Ulimit,
+};
+use crate::file::leaf::container as value;
+use crate::file::leaf::container::Security;
+use crate::file::leaf::{self, Wrong, mount, network, quantity};
+use crate::file::problem::Problem;
+use crate::file::yaml::Value;
+
+const MODES: &[(&str, Mode)] = &[("application", Mode::Application), ("system", Mode::System)];
+
+/// The container of a machine, if it names an image.
+pub(crate) fn read(
+    view: &View<'_>,
+    around: &Around<'_>,
+    problems: &mut Vec<Problem>,
+) -> Given<Box<Container>> {
+    // What is wrong with these is told whatever the image is.
+    let limits = limits(view, problems);
+    let rights = rights(view, around.ground, problems);
+    let health = health(&view.get("healthcheck"), problems);
+    let At { value: image, place } = match view.get("image").read(value::image) {
+        Given::Absent => return Given::Absent,
+        Given::Wrong => return Given::Wrong,
+        Given::Is(at) => at,
+    };
+    let defaults = &around.defaults;
+    let grace = |view: &View<'_>| view.get("stop_grace_period").read(quantity::time_ms);
+    let restart = |view: &View<'_>| view.get("restart").read(value::restart);
+    let user = |view: &View<'_>| view.get("user").read(value::user);
+    let container = Container {
+        platform: view.get("platform").read(value::platform).value(),
+        mode: view.get("mode").read(word(MODES)).value().unwrap_or_default(),
+        entrypoint: program(&view.get("entrypoint")),
+        command: program(&view.get("command")),
+        environment: texts(&view.get("environment")),
+        workdir: view.get("working_dir").read(value::workdir).value(),
+        user: user(view).or(&user(defaults)).value(),
+        groups: values(view.get("group_add").each(value::group)),
+        hostname: view.get("hostname").read(value::hostname).value(),
+        labels: texts(&view.get("labels")),
+        tty: view.flag("tty"),
+        stdin: view.flag("stdin_open"),
+        init: view.flag("init"),
+        hosts: hosts(&view.get("extra_hosts")),
+        dns: values(view.get("dns").each(network::any_address)),
+        dns_search: values(view.get("dns_search").each(value::search)),
+        limits,
+        rights,
+        stop: Stop {
+            signal: view.get("stop_signal").read(value::signal).value(),
+            grace_ms: grace(view).or(&grace(defaults)).value(),
+        },
+        restart: restart(view).or(&restart(defaults)).value().unwrap_or_default(),
+        health,
+        ..Container::new(image)
+    };
+    Given::Is(At { value: Box::new(container), place })
+}
+
+fn values<T, C: FromIterator<T>>(list: Vec<At<T>>) -> C {
+    list.into_iter().map(|at| at.value).collect()
+}
+
+fn texts(view: &View<'_>) -> BTreeMap<String, String> {
+    view.pairs().into_iter().map(|(name, value)| (name.value, value.unwrap_or_default())).collect()
+}
+
+/// A program: a list of words, or a line that is one.
+fn program(view: &View<'_>) -> Option<Vec<String>> {
+    match view.node.map(|node| &node.value)? {
+        Value::Sequence(_) => Some(values(view.each(value::any))),
+        Value::Scalar(text) => value::words(text).ok(),
+        Value::Null | Value::Unknown | Value::Mapping(_) => None,
+    }
+}
+
+fn hosts(view: &View<'_>) -> BTreeMap<String, std::net::IpAddr> {
+    let mapped = view.entries().filter_map(|(key, view)| {
+        Some((value::hostname(key.value).ok()?, view.read(value::host_address).value()?))
+    });
+    values::<_, Vec<_>>(view.each(value::host)).into_iter().chain(mapped).collect()
+}
+
+/// One value of two places, which must not say different things.
+fn either<T: Clone + PartialEq>(
+    (first, first_name): (Given<T>, &str),
+    second: Given<T>,
+    problems: &mut Vec<Problem>,
+) -> Given<T> {
+    if let (Some(one), Some(other)) = (first.is(), second.is())
+        && one.value != other.value
+    {
+        let message = format!("`{first_name}` says something else");
+        problems.push(other.place.problem(message).hint("leave one of them out"));
+    }
+    first.or(&second)
+}
+
+fn limits(view: &View<'_>, problems: &mut Vec<Problem>) -> Limits {
+    let most = view.get("deploy").get("resources").get("limits");
+    let least = view.get("deploy").get("resources").get("reservations");
+    let size = |view: View<'_>| view.read(quantity::bytes_or_all);
+    let cpus = (view.get("cpus").read(quantity::cpus_milli), "cpus");
+    let memory = either((size(view.get("mem_limit")), "mem_limit"), size(most.get("memory")), problems);
+    let swap = size(view.get("memswap_limit"));
+    let reserved = (size(view.get("mem_reservation")), "mem_reservation");
+    let reserved = either(reserved, size(least.get("memory")), problems);
+    let pids = (view.get("pids_limit").read(quantity::count_or_all), "pids_limit");
+    let most_memory = memory.value().flatten();
+    if let (Some(memory), Some(at)) = (most_memory, swap.is())
+        && at.value.is_some_and(|swap| swap < memory)
+    {
+        let problem = at.place.problem("memory and swap together are less than memory alone");
+        problems.push(problem.hint("`memswap_limit` is at least `mem_limit`"));
+    }
+    if let (Some(memory), Some(at)) = (most_memory, reserved.is())
+        && at.value.is_some_and(|reserved| reserved > memory)
+    {
+        let problem = at.place.problem("it cannot get by with more memory than it may use");
+        problems.push(problem.hint("`mem_reservation` is at most `mem_limit`"));
+    }
+    let weight = view.get("blkio_config").get("weight");
+    Limits {
+        cpus_milli: either(cpus, most.get("cpus").read(quantity::cpus_milli), problems).value().flatten(),
+        cpu_shares: view.get("cpu_shares").read(quantity::cpu_shares).value().flatten(),
+        cpuset: view.get("cpuset").read(value::cpuset).value(),
+        memory_bytes: most_memory,
+        memory_swap_bytes: swap.value().flatten(),
+        memory_reservation_bytes: reserved.value().flatten(),
+        pids: either(pids, most.get("pids").read(quantity::count_or_all), problems).value().flatten(),
+        io_weight: weight.read(|text| leaf::whole(text, 10, 1000)).value(),
+        shm_bytes: view.get("shm_size").read(quantity::bytes).value().filter(|bytes| *bytes > 0),
+        ulimits: ulimits(&view.get("ulimits"), problems),
+        oom_score: view.get("oom_score_adj").read(quantity::oom_score).value(),
+    }
+}
+
+fn ulimits(view: &View<'_>, problems: &mut Vec<Problem>) -> BTreeMap<String, Ulimit> {
+    let mut ulimits = BTreeMap::new();
+    for (key, view) in view.entries() {
+        let both = view.read(quantity::ulimit).value();
+        let soft = both.or(view.get("soft").read(quantity::ulimit).value());
+        let hard = both.or(view.get("hard").read(quantity::ulimit).value());
+        let (Some(soft), Some(hard)) = (soft, hard) else { continue };
+        if soft > hard {
+            let problem =
+                key.place.problem(format!("what holds of `{}` is above what it may be raised to", key.value));
+            problems.push(problem.hint("`soft` is at most `hard`"));
+        }
+        ulimits.insert(key.value.to_owned(), Ulimit { soft, hard });
+    }
+    ulimits
+}
+
+fn rights(view: &View<'_>, ground: Ground<'_>, problems: &mut Vec<Problem>) -> Rights {
+    let mut rights = Rights {
+        capabilities_add: values(view.get("cap_add").each(value::capability)),
+        capabilities_drop: values(view.get("cap_drop").each(value::capability)),
+        privileged: view.flag("privileged"),
+        read_only: view.flag("read_only"),
+        devices: devices(&view.get("devices")),
+        sysctls: sysctls(&view.get("sysctls")),
+        ..Rights::default()
+    };
+    for At { value, place } in view.get("security_opt").each(value::security) {
+        match value {
+            Security::NoNewPrivileges(wanted) => rights.no_new_privileges = wanted,
+            Security::SeccompDefault => rights.seccomp = Seccomp::Default,
+            Security::SeccompUnconfined => rights.seccomp = Seccomp::Unconfined,
+            Security::SeccompProfile(path) => match absolute(ground, &path) {
+                Ok(path) => rights.seccomp = Seccomp::Profile(path),
+                Err(wrong) => problems.push(wrong.at(place.span, &place.path, &place.text)),
+            },
+        }
+    }
+    rights
+}
+
+fn devices(view: &View<'_>) -> Vec<Device> {
+    let read = |view: View<'_>| {
+        if let Some(device) = view.read(value::device).value() {
+            return Some(device);
+        }
+        let source = view.get("source");
+        let target = view.get("target").read(mount::target).or(&source.read(mount::target));
+        Some(Device {
+            source: source.read(value::device_path).value()?,
+            target: target.value()?,
+            access: view
+                .get("permissions")
+                .read(value::device_access)
+                .value()
+                .unwrap_or_else(|| "rwm".to_owned()),
+        })
+    };
+    view.items().filter_map(read).collect()
+}
+
+fn sysctls(view: &View<'_>) -> BTreeMap<String, String> {
+    let mapped = view
+        .entries()
+        .filter_map(|(key, view)| Some((value::sysctl(key.value).ok()?, view.read(value::any).value()?)));
+    values::<_, Vec<_>>(view.each(value::sysctl_pair)).into_iter().chain(mapped).collect()
+}
+
+fn health(view: &View<'_>, problems: &mut Vec<Problem>) -> Health {
+    let test = view.get("test");
+    let command = match health_command(&test) {
+        Ok(command) => command,
+        Err(wrong) => {
+            problems.push(wrong.at(test.place.span, &test.place.path, &test.place.text));
+            None
+        }
+    };
+    let time = |key: &str| view.get(key).read(quantity::time_ms).value().filter(|ms| *ms > 0);
+    let health = HealthTest {
+        command: command.clone().flatten(),
+        interval_ms: time("interval"),
+        timeout_ms: time("timeout"),
+        start_period_ms: view.get("start_period").read(quantity::time_ms).value(),
+        start_interval_ms: time("start_interval"),
+        retries: view.get("retries").read(|text| leaf::whole(text, 1, 1000)).value().map(u32::from),
+    };
+    if view.flag("disable") || command == Some(None) {
+        Health::Off
+    } else if health == HealthTest::default() {
+        Health::Image
+    } else {
+        Health::Test(health)
+    }
+}
+
+/// What is run: nothing said, nothing at all, or a command.
+fn health_command(test: &View<'_>) -> Result<Option<Option<HealthCommand>>, Wrong> {
+    if let Some(line) = test.read(value::any).value() {
+        return Ok(Some(Some(HealthCommand::Shell(line))));
+    }
+    let words: Vec<String> = test.items().filter_map(|item| item.read(value::any).value()).collect();
+    let form = || {
+        Wrong::new("the test is no command")
+            .hint("write `[CMD, program, …]`, `[CMD-SHELL, \"a line\"]`, `[NONE]`, or a line for the shell")
+    };
+    match words.split_first() {
+        None if test.items().next().is_none() => Ok(None),
+        Some((word, [])) if word == "NONE" => Ok(Some(None)),
+        Some((word, [line])) if word == "CMD-SHELL" => Ok(Some(Some(HealthCommand::Shell(line.clone())))),
+        Some((word, args)) if word == "CMD" && !args.is_empty() => {
+            Ok(Some(Some(HealthCommand::Program(args.to_vec()))))
+        }
+        Some(_) | None => Err(form()),
+    }
+}

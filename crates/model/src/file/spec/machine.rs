@@ -1,0 +1,184 @@
+//! Machines as written, of every kind.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::container;
+use super::mounts::{self, Mounted};
+use super::view::{At, Given, Place, View, word};
+use super::{Around, DEFAULT_NETWORK};
+use crate::address::Mac;
+use crate::container::Container;
+use crate::file::Pull;
+use crate::file::leaf::port::{self, Ports};
+use crate::file::leaf::{self, network as wire};
+use crate::file::problem::Problem;
+use crate::file::yaml::Value;
+use crate::name::Name;
+use crate::project::{Condition, Driver, Guard, Kind, Protocol};
+
+#[derive(Debug)]
+pub(crate) struct MachineSpec {
+    pub(crate) name: At<Name>,
+    pub(crate) kind: Given<Kind>,
+    pub(crate) driver: Given<Driver>,
+    pub(crate) nics: Vec<NicSpec>,
+    pub(crate) ports: Vec<At<Ports>>,
+    pub(crate) depends_on: Vec<Dependency>,
+    pub(crate) profiles: Vec<At<String>>,
+    pub(crate) replicas: Given<u16>,
+    /// Its first key that only containers of ours have.
+    pub(crate) contained: Option<Place>,
+    /// The image, and the container but for its mounts.
+    pub(crate) container: Given<Box<Container>>,
+    pub(crate) mounts: Vec<At<(String, Mounted)>>,
+    pub(crate) pull: Given<Pull>,
+}
+
+impl MachineSpec {
+    /// The names of the machines that this stands for: its own, or one each of several.
+    pub(crate) fn names(&self) -> Vec<Name> {
+        let base = &self.name.value;
+        match self.replicas.value() {
+            Some(count) if count > 1 => {
+                (1..=count).filter_map(|number| format!("{base}-{number}").parse().ok()).collect()
+            }
+            Some(_) | None => vec![base.clone()],
+        }
+    }
+}
+
+/// A machine that comes before another.
+#[derive(Clone, Debug)]
+pub(crate) struct Dependency {
+    pub(crate) on: At<Name>,
+    pub(crate) condition: Condition,
+    pub(crate) required: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct NicSpec {
+    pub(crate) network: At<Name>,
+    pub(crate) address: Given<Ipv4Addr>,
+    pub(crate) address6: Given<Ipv6Addr>,
+    pub(crate) mac: Given<Mac>,
+    pub(crate) aliases: Vec<At<Name>>,
+    pub(crate) guard: Given<Guard>,
+}
+
+const KINDS: &[(&str, Kind)] =
+    &[("container", Kind::Container), ("microvm", Kind::Microvm), ("vm", Kind::Vm)];
+const DRIVERS: &[(&str, Driver)] = &[("native", Driver::Native), ("external", Driver::External)];
+const GUARDS: &[(&str, Guard)] = &[("on", Guard::On), ("off", Guard::Off)];
+const PROTOCOLS: &[(&str, Protocol)] = &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
+const PULLS: &[(&str, Pull)] =
+    &[("missing", Pull::Missing), ("always", Pull::Always), ("never", Pull::Never)];
+const CONDITIONS: &[(&str, Condition)] = &[
+    ("service_started", Condition::Started),
+    ("service_healthy", Condition::Healthy),
+    ("service_completed_successfully", Condition::Completed),
+];
+
+/// The keys that machines of every kind have; what else there is says what a container of ours is to be.
+const COMMON: [&str; 8] =
+    ["kind", "driver", "networks", "ports", "depends_on", "profiles", "replicas", "extends"];
+
+pub(crate) fn read(
+    name: At<Name>,
+    view: &View<'_>,
+    around: &Around<'_>,
+    problems: &mut Vec<Problem>,
+) -> MachineSpec {
+    let defaults = &around.defaults;
+    // What is no mapping at all says nothing about its keys.
+    let readable = matches!(view.node.map(|node| &node.value), Some(Value::Mapping(_) | Value::Null));
+    let kind = |view: &View<'_>| view.get("kind").read(word(KINDS));
+    let driver = |view: &View<'_>| view.get("driver").read(word(DRIVERS));
+    let container = container::read(view, around, problems);
+    let named = !matches!(container, Given::Absent);
+    let (kind, driver) = (kind(view).or(&kind(defaults)), driver(view).or(&driver(defaults)));
+    // An image is a container's, until other kinds have one, too.
+    let kind = kind.or(&implied(named, Kind::Container, &name.place));
+    let driver = driver.or(&implied(named, Driver::Native, &name.place));
+    let replicas = |view: View<'_>| view.read(|text| leaf::whole(text, 0, 100));
+    MachineSpec {
+        kind: if readable { kind } else { Given::Wrong },
+        driver: if readable { driver } else { Given::Wrong },
+        nics: nics(&name, view, defaults),
+        ports: view.get("ports").items().filter_map(|item| ports(&item, defaults)).collect(),
+        depends_on: depends_on(&view.get("depends_on")),
+        profiles: view.get("profiles").each(leaf::container::profile),
+        replicas: replicas(view.get("replicas")).or(&replicas(view.get("deploy").get("replicas"))),
+        contained: view
+            .entries()
+            .map(|(key, _)| key)
+            .find(|key| !COMMON.contains(&key.value))
+            .map(|key| key.place),
+        container,
+        mounts: mounts::read(view, around, problems),
+        pull: view.get("pull_policy").read(word(PULLS)),
+        name,
+    }
+}
+
+fn implied<T>(named: bool, value: T, place: &Place) -> Given<T> {
+    if named { Given::Is(At { value, place: place.clone() }) } else { Given::Absent }
+}
+
+fn nics(name: &At<Name>, view: &View<'_>, defaults: &View<'_>) -> Vec<NicSpec> {
+    let networks = view.get("networks");
+    match networks.node.map(|node| &node.value) {
+        None | Some(Value::Null) => {
+            let network = DEFAULT_NETWORK.parse().ok();
+            let network = network.map(|value| At { value, place: name.place.clone() });
+            network.map(|network| nic(network, &View::absent(), defaults)).into_iter().collect()
+        }
+        Some(Value::Mapping(_)) => networks.named().map(|(name, view)| nic(name, &view, defaults)).collect(),
+        Some(_) => networks.names().into_iter().map(|name| nic(name, &View::absent(), defaults)).collect(),
+    }
+}
+
+fn nic(network: At<Name>, view: &View<'_>, defaults: &View<'_>) -> NicSpec {
+    let guard = |view: &View<'_>| view.get("guard").read(word(GUARDS));
+    NicSpec {
+        network,
+        address: view.get("address").read(wire::address),
+        address6: view.get("address6").read(wire::address6),
+        mac: view.get("mac").read(wire::mac),
+        aliases: view.get("aliases").names(),
+        guard: guard(view).or(&guard(defaults)),
+    }
+}
+
+/// Ports as written, with the default address where they have none.
+fn ports(view: &View<'_>, defaults: &View<'_>) -> Option<At<Ports>> {
+    let protocol = match view.get("protocol").read(word(PROTOCOLS)) {
+        Given::Is(at) => at.value,
+        Given::Absent => Protocol::Tcp,
+        Given::Wrong => return None,
+    };
+    let mut ports = match view.read(port::port).value() {
+        Some(ports) => ports,
+        None => {
+            let target = view.get("target").read(port::port_range).value()?;
+            let port = match view.get("port").read(port::port_range) {
+                Given::Is(at) => at.value,
+                Given::Absent => target,
+                Given::Wrong => return None,
+            };
+            Ports { address: view.get("address").read(wire::any_address).value(), port, target, protocol }
+        }
+    };
+    ports.address = ports.address.or(defaults.get("publish").read(wire::any_address).value());
+    Some(At { value: ports, place: view.place.clone() })
+}
+
+fn depends_on(view: &View<'_>) -> Vec<Dependency> {
+    let listed =
+        view.names().into_iter().map(|on| Dependency { on, condition: Condition::Started, required: true });
+    let mapped = view.named().map(|(on, view)| Dependency {
+        on,
+        condition: view.get("condition").read(word(CONDITIONS)).value().unwrap_or_default(),
+        required: view.get("required").read(leaf::flag).value().unwrap_or(true),
+    });
+    listed.chain(mapped).collect()
+}

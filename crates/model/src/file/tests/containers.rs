@@ -1,0 +1,775 @@
+//! Machines that stead runs: every key, what is wrong with it, and any container at all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use expect_test::expect;
+use proptest::prelude::*;
+
+use super::{check, read};
+use crate::container::*;
+use crate::file::{FileText, Pull, Source, Variables, files, parse};
+
+/// A file whose project is `shop` in `/srv/shop`, with other files beside it.
+#[track_caller]
+fn check_with(text: &str, others: &[(&str, &str)], profiles: &[&str], expected: expect_test::Expect) {
+    let env = [("TOKEN", "t$1"), ("HOME", "/root")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let env = Variables::from(env);
+    let profiles: BTreeSet<String> = profiles.iter().map(|name| (*name).to_owned()).collect();
+    let dir = std::path::Path::new("/srv/shop");
+    let source = Source { profiles: &profiles, ..Source::new("stead.yaml", text, &env, dir) };
+    let files = files(&source, |path| {
+        let found = others.iter().find(|(name, _)| dir.join(name) == path);
+        found.map_or(FileText::Missing, |(_, text)| FileText::Text((*text).to_owned()))
+    });
+    let shown = match parse(&Source { files: &files, ..source }) {
+        Ok(parsed) => {
+            let project = crate::file::render(&parsed.project);
+            let machines = project.find("machines:").map_or("", |at| &project[at..]);
+            let warnings = parsed.warnings.map_or(String::new(), |warnings| warnings.to_string());
+            format!("{machines}{warnings}")
+        }
+        Err(problems) => problems.to_string(),
+    };
+    expected.assert_eq(&shown);
+}
+
+#[test]
+fn a_machine_with_an_image_is_a_container_of_ours() {
+    check_with(
+        "machines: {web: {image: nginx}}",
+        &[],
+        &[],
+        expect![[r#"
+        machines:
+          web:
+            kind: container
+            driver: native
+            networks:
+              default: {}
+            image: "nginx:latest"
+    "#]],
+    );
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "it is every key")]
+fn every_key_of_a_container_is_read() {
+    check_with(
+        r#"
+defaults: {user: nobody, stop_grace_period: 3s}
+secrets: {password: {file: secret/password.txt}}
+configs: {site: {file: /etc/site.conf}}
+volumes: [data]
+machines:
+  db: {image: "postgres:16", healthcheck: {test: pg_isready, interval: 2s}}
+  web:
+    image: 127.0.0.1:5000/lab/web:1.2
+    platform: arm64
+    mode: system
+    entrypoint: /entry.sh --mode "a b"
+    command: ["--x", 8, "$$HOME"]
+    environment: [A=1, B=, TOKEN]
+    env_file: [one.env, {path: two.env, required: false}, {path: none.env, required: false}]
+    working_dir: /srv
+    user: 1000:1000
+    group_add: [audio, 44]
+    hostname: web1.example
+    labels: {team: shop, "a.b/c": , n: 7}
+    tty: true
+    stdin_open: true
+    init: true
+    volumes:
+      - data:/var/lib/data
+      - ./site/../www:/srv/www/:ro
+      - ~/cache:/cache:rslave
+      - /own
+      - {type: bind, source: ../x, target: /x, read_only: true, bind: {create_host_path: false, propagation: shared}}
+      - {type: tmpfs, target: /t, tmpfs: {size: 1m, mode: 0700}}
+      - {type: volume, source: data, target: /again}
+    tmpfs: /run:size=64m,mode=1777
+    secrets: [password, {source: password, target: pw}, {source: password, target: /etc/pw}]
+    configs: [site]
+    extra_hosts: ["printer:10.1.0.9", "six=[fd00::1]"]
+    dns: 10.1.0.53
+    dns_search: [corp.example]
+    cpus: 1.5
+    cpu_shares: 512
+    cpuset: 0-1
+    mem_limit: 512m
+    memswap_limit: 1g
+    mem_reservation: 256m
+    pids_limit: 100
+    blkio_config: {weight: 500}
+    shm_size: 128m
+    ulimits: {nofile: {soft: 1024, hard: 4096}, core: 0, memlock: -1}
+    oom_score_adj: -500
+    deploy: {resources: {limits: {cpus: "1.5", pids: 100}}}
+    cap_add: [cap_net_admin, SYS_TIME]
+    cap_drop: [all]
+    privileged: true
+    security_opt: ["no-new-privileges:true", seccomp=./seccomp.json]
+    read_only: true
+    devices: [/dev/fuse, "/dev/sda:/dev/x:r", {source: /dev/kvm, permissions: rw}]
+    sysctls: {net.ipv4.ip_forward: 1}
+    stop_signal: INT
+    stop_grace_period: 1m30s
+    restart: on-failure:3
+    healthcheck: {test: [CMD, curl, -f, localhost], timeout: 3s, retries: 5, start_period: 1m, start_interval: 500ms}
+    depends_on: {db: {condition: service_healthy}}
+"#,
+        &[("one.env", "A=0\nC=one # said\nD=$TOKEN\nTOKEN\n"), ("two.env", "C='two'\n")],
+        &[],
+        expect![[r#"
+            machines:
+              db:
+                kind: container
+                driver: native
+                networks:
+                  default: {}
+                image: "postgres:16"
+                user: "nobody"
+                stop_grace_period: 3000ms
+                healthcheck: { test: [CMD-SHELL, "pg_isready"], interval: 2000ms }
+              web:
+                kind: container
+                driver: native
+                networks:
+                  default: {}
+                depends_on:
+                  db: { condition: service_healthy }
+                image: "127.0.0.1:5000/lab/web:1.2"
+                platform: "linux/arm64"
+                mode: system
+                entrypoint: ["/entry.sh", "--mode", "a b"]
+                command: ["--x", "8", "$$HOME"]
+                environment:
+                  "A": "1"
+                  "B": ""
+                  "C": "two"
+                  "D": "t$$1"
+                  "TOKEN": "t$$1"
+                working_dir: "/srv"
+                user: "1000:1000"
+                group_add: ["44", "audio"]
+                hostname: "web1.example"
+                labels:
+                  "a.b/c": ""
+                  "n": "7"
+                  "team": "shop"
+                tty: true
+                stdin_open: true
+                init: true
+                volumes:
+                  - { type: volume, source: data, target: "/again" }
+                  - { type: bind, source: "/root/cache", bind: { propagation: slave, create_host_path: true }, target: "/cache" }
+                  - { type: tmpfs, tmpfs: { size: 67108864, mode: "1777" }, target: "/run" }
+                  - { type: bind, source: "/srv/shop/secret/password.txt", bind: { propagation: private, create_host_path: false }, target: "/run/secrets/password", read_only: true }
+                  - { type: bind, source: "/etc/site.conf", bind: { propagation: private, create_host_path: false }, target: "/site", read_only: true }
+                  - { type: bind, source: "/srv/shop/www", bind: { propagation: private, create_host_path: true }, target: "/srv/www", read_only: true }
+                  - { type: tmpfs, tmpfs: { size: 1048576, mode: "700" }, target: "/t" }
+                  - { type: volume, source: data, target: "/var/lib/data" }
+                  - { type: bind, source: "/srv/x", bind: { propagation: shared, create_host_path: false }, target: "/x", read_only: true }
+                  - { type: volume, target: "/own" }
+                extra_hosts:
+                  "printer": "10.1.0.9"
+                  "six": "fd00::1"
+                dns: ["10.1.0.53"]
+                dns_search: ["corp.example"]
+                cpus: 1.500
+                cpu_shares: 512
+                cpuset: "0-1"
+                mem_limit: 536870912
+                memswap_limit: 1073741824
+                mem_reservation: 268435456
+                pids_limit: 100
+                blkio_config: { weight: 500 }
+                shm_size: 134217728
+                ulimits:
+                  core: { soft: 0, hard: 0 }
+                  memlock: { soft: -1, hard: -1 }
+                  nofile: { soft: 1024, hard: 4096 }
+                oom_score_adj: -500
+                cap_add: ["NET_ADMIN", "SYS_TIME"]
+                cap_drop: ["ALL"]
+                privileged: true
+                security_opt: ["no-new-privileges", "seccomp=/srv/shop/seccomp.json"]
+                read_only: true
+                devices:
+                  - { source: "/dev/fuse", target: "/dev/fuse", permissions: rwm }
+                  - { source: "/dev/sda", target: "/dev/x", permissions: r }
+                  - { source: "/dev/kvm", target: "/dev/kvm", permissions: rw }
+                sysctls:
+                  "net.ipv4.ip_forward": "1"
+                stop_signal: SIGINT
+                stop_grace_period: 90000ms
+                restart: "on-failure:3"
+                healthcheck: { test: ["CMD", "curl", "-f", "localhost"], timeout: 3000ms, start_period: 60000ms, start_interval: 500ms, retries: 5 }
+            volumes: [data]
+        "#]],
+    );
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "it is one file and what is said of it")]
+fn every_problem_of_containers_is_told() {
+    check(
+        r#"
+secrets: {password: {file: ./p}, "a/b": {file: x}}
+machines:
+  a:
+    image: Debian 12
+    comand: x
+    entrypoint: "echo 'open"
+    environment: [A, "=b"]
+    env_file: nowhere.env
+    working_dir: srv
+    user: "a b"
+    volumes: [dat:/x, data:/x, x, {type: bind, target: /y}, {target: /z, bind: {}}, {type: tmpfs, source: data, target: /q}]
+    tmpfs: ["/x:noexec", "/y"]
+    secrets: [pasword]
+    extra_hosts: ["a:host-gateway"]
+    cpus: 0.001
+    mem_limit: 5q
+    ulimits: {nofile: {soft: 5, hard: 4}, files: 1}
+    deploy: {resources: {limits: {cpus: 2}}}
+    cap_add: [NET_ADMN]
+    security_opt: [apparmor=unconfined]
+    devices: [fuse]
+    sysctls: {vm.swappiness: 1}
+    stop_signal: SIGFOO
+    stop_grace_period: 10
+    restart: allways
+    healthcheck: {test: [curl]}
+    platform: windows/amd64/x/y
+    pull_policy: build
+  b:
+    image: web
+    cpus: 1
+    mem_limit: 100m
+    memswap_limit: 50m
+    mem_reservation: 200m
+    deploy: {resources: {limits: {cpus: 2, memory: 100m}}}
+    volumes: [./a:/a, "/b:/a", "~/x:/c"]
+    healthcheck: {disable: true}
+    ports: [80]
+  c: {image: web, driver: external}
+  d: {image: web, kind: vm}
+  e: {kind: container}
+  f: {driver: native, kind: container}
+  g: {command: x, depends_on: {b: {condition: service_healthy}, e: {condition: service_done}}}
+volumes: [data]
+"#,
+        expect![[r#"
+            stead.yaml:2:34: `a/b` cannot name a file
+              2 | secrets: {password: {file: ./p}, "a/b": {file: x}}
+                |                                  ^^^^^
+              hint: letters, digits, `_`, `.` and `-`, not first `.` or `-`
+
+            stead.yaml:5:12: `Debian 12` is no image: a name has parts of `a-z`, `0-9`, and single `.`, `_`, `-` within them, with `/` between
+              5 |     image: Debian 12
+                |            ^^^^^^^^^
+
+            stead.yaml:6:5: there is no key `comand` here
+              6 |     comand: x
+                |     ^^^^^^
+              hint: did you mean `command`?
+
+            stead.yaml:7:17: `echo 'open` has a `'` that is not closed
+              7 |     entrypoint: "echo 'open"
+                |                 ^^^^^^^^^^^^
+              hint: close it, or write a list of words
+
+            stead.yaml:8:19: the variable `A` is not set
+              8 |     environment: [A, "=b"]
+                |                   ^
+              hint: set it, or give it a value here; `""` is an empty one
+
+            stead.yaml:8:22: `` cannot be a name
+              8 |     environment: [A, "=b"]
+                |                      ^^^^
+              hint: write `NAME=value`
+
+            stead.yaml:9:15: there is no file `nowhere.env`
+              9 |     env_file: nowhere.env
+                |               ^^^^^^^^^^^
+              hint: write it, or `{ path: …, required: false }`
+
+            stead.yaml:10:18: `srv` is not an absolute path
+             10 |     working_dir: srv
+                |                  ^^^
+              hint: it starts with `/`
+
+            stead.yaml:11:11: `a b` is not `user` or `user:group`
+             11 |     user: "a b"
+                |           ^^^^^
+              hint: names or numbers, like `1000:1000`
+
+            stead.yaml:12:15: there is no volume `dat`
+             12 |     volumes: [dat:/x, data:/x, x, {type: bind, target: /y}, {target: /z, bind: {}}, {type: tmpfs, so…
+                |               ^^^^^^
+              hint: did you mean `data`?
+
+            stead.yaml:12:23: two things are mounted at `/x`
+             12 |     volumes: [dat:/x, data:/x, x, {type: bind, target: /y}, {target: /z, bind: {}}, {type: tmpfs, so…
+                |                       ^^^^^^^
+              hint: leave one of them out
+
+            stead.yaml:12:32: `x` is not a place in the machine
+             12 |     volumes: [dat:/x, data:/x, x, {type: bind, target: /y}, {target: /z, bind: {}}, {type: tmpfs, so…
+                |                                ^
+              hint: a place is an absolute path, like `/srv/data`
+
+            stead.yaml:12:35: a bind needs the path of its `source`
+             12 |     volumes: [dat:/x, data:/x, x, {type: bind, target: /y}, {target: /z, bind: {}}, {type: tmpfs, so…
+                |                                   ^
+              hint: it starts with `/`, `./`, `../` or `~/`
+
+            stead.yaml:12:61: `bind` says nothing of type `volume`
+             12 | …, data:/x, x, {type: bind, target: /y}, {target: /z, bind: {}}, {type: tmpfs, source: data, target: …
+                |                                          ^
+              hint: leave it out, or write another `type`
+
+            stead.yaml:12:85: `source` says nothing of type `tmpfs`
+             12 | …d, target: /y}, {target: /z, bind: {}}, {type: tmpfs, source: data, target: /q}]
+                |                                          ^
+              hint: leave it out, or write another `type`
+
+            stead.yaml:13:13: the option `noexec` of a tmpfs cannot be honoured
+             13 |     tmpfs: ["/x:noexec", "/y"]
+                |             ^^^^^^^^^^^
+              hint: there are `size=…`, `mode=…`, `ro` and `rw`
+
+            stead.yaml:14:15: there is no secret `pasword`
+             14 |     secrets: [pasword]
+                |               ^^^^^^^
+              hint: did you mean `password`?
+
+            stead.yaml:15:19: `host-gateway` cannot be honoured: machines do not reach into this computer
+             15 |     extra_hosts: ["a:host-gateway"]
+                |                   ^^^^^^^^^^^^^^^^
+              hint: write an address; the network's own gateway is found as `gateway`
+
+            stead.yaml:16:11: `0.001` is not a number of processors
+             16 |     cpus: 0.001
+                |           ^^^^^
+              hint: it is written like `0.5`, `2` or `1.25`, and at least `0.01`
+
+            stead.yaml:17:16: `5q` is not a size
+             17 |     mem_limit: 5q
+                |                ^^
+              hint: a size is written like `512m`, `1.5g`, or `1048576` for bytes
+
+            stead.yaml:18:15: what holds of `nofile` is above what it may be raised to
+             18 |     ulimits: {nofile: {soft: 5, hard: 4}, files: 1}
+                |               ^^^^^^
+              hint: `soft` is at most `hard`
+
+            stead.yaml:18:43: there is no key `files` here
+             18 |     ulimits: {nofile: {soft: 5, hard: 4}, files: 1}
+                |                                           ^^^^^
+              hint: there are as, core, cpu, data, fsize, locks, memlock, msgqueue, nice, nofile, nproc, rss, rtprio, rttime, sigpending, stack
+
+            stead.yaml:20:15: there is no capability `NET_ADMN`
+             20 |     cap_add: [NET_ADMN]
+                |               ^^^^^^^^
+              hint: did you mean `NET_ADMIN`?
+
+            stead.yaml:21:20: the security option `apparmor=unconfined` cannot be honoured
+             21 |     security_opt: [apparmor=unconfined]
+                |                    ^^^^^^^^^^^^^^^^^^^
+              hint: there are `no-new-privileges`, `seccomp=unconfined` and `seccomp=<path of a profile>`
+
+            stead.yaml:22:15: `fuse` is not a device of this computer
+             22 |     devices: [fuse]
+                |               ^^^^
+              hint: it is written like `/dev/fuse`
+
+            stead.yaml:23:15: `vm.swappiness` is not a kernel parameter that a container has of its own
+             23 |     sysctls: {vm.swappiness: 1}
+                |               ^^^^^^^^^^^^^
+              hint: there are `net.…`, `kernel.msg…`, `kernel.sem`, `kernel.shm…` and `fs.mqueue.…`
+
+            stead.yaml:24:18: `SIGFOO` is no signal, such as `SIGTERM`, `TERM`, `15` or `SIGRTMIN+3`
+             24 |     stop_signal: SIGFOO
+                |                  ^^^^^^
+
+            stead.yaml:25:24: `10` is not a time
+             25 |     stop_grace_period: 10
+                |                        ^^
+              hint: with its unit: `10ms`, `10s` or `10m`
+
+            stead.yaml:26:14: `allways` is not `no`, `on-failure`, `on-failure:<times>`, `always` or `unless-stopped`
+             26 |     restart: allways
+                |              ^^^^^^^
+              hint: did you mean `always`?
+
+            stead.yaml:27:25: the test is no command
+             27 |     healthcheck: {test: [curl]}
+                |                         ^
+              hint: write `[CMD, program, …]`, `[CMD-SHELL, "a line"]`, `[NONE]`, or a line for the shell
+
+            stead.yaml:28:15: `windows/amd64/x/y` is no platform, such as `linux/amd64` or `linux/arm64/v8`
+             28 |     platform: windows/amd64/x/y
+                |               ^^^^^^^^^^^^^^^^^
+
+            stead.yaml:29:18: `build` is not `missing` or `always` or `never`
+             29 |     pull_policy: build
+                |                  ^^^^^
+
+            stead.yaml:34:20: memory and swap together are less than memory alone
+             34 |     memswap_limit: 50m
+                |                    ^^^
+              hint: `memswap_limit` is at least `mem_limit`
+
+            stead.yaml:35:22: it cannot get by with more memory than it may use
+             35 |     mem_reservation: 200m
+                |                      ^^^^
+              hint: `mem_reservation` is at most `mem_limit`
+
+            stead.yaml:36:41: `cpus` says something else
+             36 |     deploy: {resources: {limits: {cpus: 2, memory: 100m}}}
+                |                                         ^
+              hint: leave one of them out
+
+            stead.yaml:37:23: two things are mounted at `/a`
+             37 |     volumes: [./a:/a, "/b:/a", "~/x:/c"]
+                |                       ^^^^^^^
+              hint: leave one of them out
+
+            stead.yaml:40:7: `image` says what stead is to run, but somebody else runs machine `c`
+             40 |   c: {image: web, driver: external}
+                |       ^^^^^
+              hint: leave it out, or write `driver: native`
+
+            stead.yaml:41:3: driver `native` runs only containers, and machine `d` is a `vm`
+             41 |   d: {image: web, kind: vm}
+                |   ^
+              hint: write `kind: container`, or `driver: external`
+
+            stead.yaml:42:3: no driver of this version runs machine `e` of kind `container`
+             42 |   e: {kind: container}
+                |   ^
+              hint: write its `image`, or `driver: external` if somebody else runs it
+
+            stead.yaml:43:3: machine `f` has no image
+             43 |   f: {driver: native, kind: container}
+                |   ^
+              hint: write `image: debian:12`, or whichever it is made of
+
+            stead.yaml:44:3: machine `g` has no image
+             44 |   g: {command: x, depends_on: {b: {condition: service_healthy}, e: {condition: service_done}}}
+                |   ^
+              hint: write `image: debian:12`, or whichever it is made of; or its `kind` and `driver: external`, if somebody else runs it
+
+            stead.yaml:44:32: machine `b` is never known to be well: its health check is off
+             44 |   g: {command: x, depends_on: {b: {condition: service_healthy}, e: {condition: service_done}}}
+                |                                ^
+              hint: write `condition: service_started`
+
+            stead.yaml:44:80: `service_done` is not `service_started` or `service_healthy` or `service_completed_successfully`
+             44 |   g: {command: x, depends_on: {b: {condition: service_healthy}, e: {condition: service_done}}}
+                |                                                                                ^^^^^^^^^^^^
+        "#]],
+    );
+}
+
+#[test]
+fn several_machines_are_found_by_one_name() {
+    check_with(
+        "machines: {web: {image: nginx, replicas: 2, networks: {default: {aliases: [www]}}}, lb: {image: lb, depends_on: [web]}, nobody: {image: x, deploy: {replicas: 0}}}",
+        &[],
+        &[],
+        expect![[r#"
+            machines:
+              lb:
+                kind: container
+                driver: native
+                networks:
+                  default: {}
+                depends_on: [web-1, web-2]
+                image: "lb:latest"
+              web-1:
+                kind: container
+                driver: native
+                networks:
+                  default: { aliases: [web, www] }
+                image: "nginx:latest"
+              web-2:
+                kind: container
+                driver: native
+                networks:
+                  default: { aliases: [web, www] }
+                image: "nginx:latest"
+        "#]],
+    );
+    check(
+        "networks: {n: {subnet: 10.0.0.0/24}}\nmachines: {web: {image: nginx, replicas: 2, ports: [80], networks: {n: {address: 10.0.0.7}}}, web-1: {image: x}, o: {image: x, replicas: 0}, l: {image: x, depends_on: [o]}}",
+        expect![[r#"
+            stead.yaml:2:42: there is a machine `web-1` already
+              2 | …achines: {web: {image: nginx, replicas: 2, ports: [80], networks: {n: {address: 10.0.0.7}}}, web-1: …
+                |                                          ^
+              hint: rename one of them
+
+            stead.yaml:2:53: several machines cannot be published on one port
+              2 | …eb: {image: nginx, replicas: 2, ports: [80], networks: {n: {address: 10.0.0.7}}}, web-1: {image: x},…
+                |                                          ^^
+              hint: publish one machine that passes on to them, all found by their common name
+
+            stead.yaml:2:82: several machines cannot have one address
+              2 | …2, ports: [80], networks: {n: {address: 10.0.0.7}}}, web-1: {image: x}, o: {image: x, replicas: 0}, …
+                |                                          ^^^^^^^^
+              hint: leave it out, or write one machine
+
+            stead.yaml:2:169: machine `o` has no replicas
+              2 | …eplicas: 0}, l: {image: x, depends_on: [o]}}
+                |                                          ^
+              hint: leave it out, or write `required: false` under it
+        "#]],
+    );
+    let parsed = read("machines:\n  web: {image: x, replicas: 2, pull_policy: always}\n").unwrap();
+    assert_eq!(parsed.sources.find("machines.web-2").map(|span| (span.line, span.column)), Some((2, 3)));
+    let pulls = ["web-1", "web-2"].map(|name| (name.parse().unwrap(), Pull::Always));
+    assert_eq!(parsed.pull, BTreeMap::from(pulls));
+}
+
+#[test]
+fn profiles_leave_machines_out() {
+    let text = "machines:\n  web: {image: x, depends_on: {dbg: {required: false}}}\n  dbg: {image: y, profiles: [debug, all]}\n";
+    check_with(
+        text,
+        &[],
+        &[],
+        expect![[r#"
+        machines:
+          web:
+            kind: container
+            driver: native
+            networks:
+              default: {}
+            image: "x:latest"
+    "#]],
+    );
+    check_with(
+        text,
+        &[],
+        &["debug"],
+        expect![[r#"
+        machines:
+          dbg:
+            kind: container
+            driver: native
+            networks:
+              default: {}
+            image: "y:latest"
+          web:
+            kind: container
+            driver: native
+            networks:
+              default: {}
+            depends_on: [dbg]
+            image: "x:latest"
+    "#]],
+    );
+    check_with(
+        "machines:\n  web: {image: x, depends_on: [dbg]}\n  dbg: {image: y, profiles: [debug]}\n",
+        &[],
+        &[],
+        expect![[r#"
+            stead.yaml:2:32: machine `dbg` is only there with profile `debug`
+              2 |   web: {image: x, depends_on: [dbg]}
+                |                                ^^^
+              hint: ask for the profile, give this machine the same, or write `required: false`
+        "#]],
+    );
+    let dormant = read(text).unwrap().dormant;
+    assert_eq!(
+        dormant,
+        BTreeMap::from([("dbg".parse().unwrap(), ["debug", "all"].map(String::from).into())])
+    );
+}
+
+#[test]
+fn bad_lines_of_other_files_are_told_where_they_are_named() {
+    check_with(
+        "machines:\n  a:\n    image: x\n    env_file:\n      - bad.env\n      - none.env\n      - ~/x.env\n",
+        &[("bad.env", "OK=1\n1A=2\nB=$NOPE\n")],
+        &[],
+        expect![[r#"
+            stead.yaml:5:9: in `bad.env`, line 2, column 1: `1A` cannot name a variable
+              5 |       - bad.env
+                |         ^^^^^^^
+              hint: a name has `A-Z`, `a-z`, `0-9` and `_` and starts with no digit
+
+            stead.yaml:5:9: in `bad.env`, line 3, column 1: the variable `NOPE` is not set
+              5 |       - bad.env
+                |         ^^^^^^^
+              hint: set it, or write `${NOPE:-default}`, or `${NOPE:-}` for an empty text
+
+            stead.yaml:6:9: there is no file `none.env`
+              6 |       - none.env
+                |         ^^^^^^^^
+              hint: write it, or `{ path: …, required: false }`
+
+            stead.yaml:7:9: there is no file `~/x.env`
+              7 |       - ~/x.env
+                |         ^^^^^^^
+              hint: write it, or `{ path: …, required: false }`
+        "#]],
+    );
+}
+
+/// Any text that a program can be given, with what YAML and variables would take for themselves.
+fn text() -> impl Strategy<Value = String> {
+    "[ -~é\n\t]{0,12}"
+}
+
+fn map<V: Strategy>(key: &'static str, value: V) -> impl Strategy<Value = BTreeMap<String, V::Value>> {
+    proptest::collection::btree_map(key, value, 0..3)
+}
+
+fn maybe<V: Strategy>(value: V) -> impl Strategy<Value = Option<V::Value>> {
+    proptest::option::of(value)
+}
+
+fn access() -> impl Strategy<Value = Access> {
+    prop_oneof![Just(Access::Write), Just(Access::Read)]
+}
+
+fn mounts() -> impl Strategy<Value = BTreeMap<String, Mount>> {
+    let propagation =
+        prop_oneof![Just(Propagation::Private), Just(Propagation::Slave), Just(Propagation::Shared)];
+    let mount = prop_oneof![
+        access().prop_map(|access| Mount::Volume { name: "null".parse().unwrap(), access }),
+        ("/[ -~]{1,9}", access(), propagation, any::<bool>()).prop_map(
+            |(source, access, propagation, create)| {
+                // As the file's own paths are: without `//`, `.` and `..`.
+                let parts = source.split('/').filter(|part| !matches!(*part, "" | "." | ".."));
+                let source = PathBuf::from(format!("/{}", parts.collect::<Vec<_>>().join("/")));
+                Mount::Bind { source, access, propagation, create }
+            }
+        ),
+        (maybe(1..=u64::from(u32::MAX)), maybe(0..=0o7777_u32), access())
+            .prop_map(|(size_bytes, mode, access)| Mount::Tmpfs { size_bytes, mode, access }),
+    ];
+    map("/[a-z$ ]{1,4}(/x)?", mount)
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    let ulimit = (0..=u64::MAX, 0..=u64::MAX).prop_map(|(a, b)| Ulimit { soft: a.min(b), hard: a.max(b) });
+    let ulimits = map("nofile|core|stack", ulimit);
+    let first = (maybe(10..=64_000_u32), maybe(2..=262_144_u64), maybe("[0-9]-1[0-9]"), maybe(100..=200_u64));
+    let second =
+        (maybe(200..=300_u64), maybe(1..=100_u64), maybe(1..=u64::from(u32::MAX)), maybe(10..=1000_u16));
+    (first, second, maybe(1..=9_u64), ulimits, maybe(-1000..=1000_i16)).prop_map(
+        |(first, second, shm_bytes, ulimits, oom_score)| Limits {
+            cpus_milli: first.0,
+            cpu_shares: first.1,
+            cpuset: first.2,
+            memory_bytes: first.3,
+            memory_swap_bytes: second.0,
+            memory_reservation_bytes: second.1,
+            pids: second.2,
+            io_weight: second.3,
+            shm_bytes,
+            ulimits,
+            oom_score,
+        },
+    )
+}
+
+fn rights() -> impl Strategy<Value = Rights> {
+    let capabilities = || proptest::collection::btree_set("ALL|NET_ADMIN|SYS_TIME", 0..3);
+    let seccomp = prop_oneof![
+        Just(Seccomp::Default),
+        Just(Seccomp::Unconfined),
+        "/[a-z$ :=]{1,5}".prop_map(|path| Seccomp::Profile(path.into())),
+    ];
+    let device = ("/dev/[a-z$ ]{1,5}", "/x[a-z ]{1,5}", "r|w|rw|rwm|m")
+        .prop_map(|(source, target, access)| Device { source: source.into(), target, access });
+    let devices = proptest::collection::vec(device, 0..3);
+    let sysctls = map("net\\.[a-z]{1,5}\\.x|kernel\\.shmmax", text());
+    (capabilities(), capabilities(), any::<[bool; 3]>(), seccomp, devices, sysctls).prop_map(
+        |(capabilities_add, capabilities_drop, flags, seccomp, devices, sysctls)| Rights {
+            capabilities_add,
+            capabilities_drop,
+            privileged: flags[0],
+            no_new_privileges: flags[1],
+            seccomp,
+            read_only: flags[2],
+            devices,
+            sysctls,
+        },
+    )
+}
+
+fn health() -> impl Strategy<Value = Health> {
+    let command = prop_oneof![
+        proptest::collection::vec(text(), 1..4).prop_map(HealthCommand::Program),
+        text().prop_map(HealthCommand::Shell),
+    ];
+    let time = || maybe(1..=90_000_u64);
+    let test = (maybe(command), time(), time(), maybe(0..=9_u64), time(), maybe(1..=9_u32)).prop_map(
+        |(command, interval_ms, timeout_ms, start_period_ms, start_interval_ms, retries)| {
+            let test =
+                HealthTest { command, interval_ms, timeout_ms, start_period_ms, start_interval_ms, retries };
+            if test == HealthTest::default() { Health::Image } else { Health::Test(test) }
+        },
+    );
+    prop_oneof![Just(Health::Image), Just(Health::Off), test]
+}
+
+/// Any container that a file can ask for.
+pub(super) fn any_container() -> impl Strategy<Value = Container> {
+    let words = || maybe(proptest::collection::vec(text(), 0..4));
+    let program = (words(), words(), map("[ -<>-~]{1,5}", text()), maybe("/[ -~]{0,9}"));
+    let who = (
+        maybe("[a-z0-9$]{1,5}(:[0-9]{1,4})?"),
+        proptest::collection::btree_set("[a-z0-9]{1,5}", 0..3),
+        maybe("[a-z][a-z0-9]{0,5}(\\.x)?"),
+        map("[ -<>-~]{1,5}", text()),
+        any::<[bool; 4]>(),
+    );
+    let hosts =
+        map("[a-z]{1,5}", prop_oneof![Just("10.0.0.1"), Just("fd00::1")].prop_map(|a| a.parse().unwrap()));
+    let dns = proptest::collection::vec(Just("10.0.0.53".parse().unwrap()), 0..2);
+    let names = (hosts, dns, proptest::collection::vec("[a-z]{1,5}|\\.", 0..2));
+    let restart = prop_oneof![
+        Just(Restart::No),
+        Just(Restart::OnFailure(None)),
+        Just(Restart::OnFailure(Some(3))),
+        Just(Restart::Always),
+        Just(Restart::UnlessStopped),
+    ];
+    let ends = (maybe(Just("RTMIN+3".parse().unwrap())), maybe(0..=90_000_u64), restart, health());
+    let image =
+        prop_oneof![Just("debian:12"), Just("127.0.0.1:5000/a/b")].prop_map(|text| text.parse().unwrap());
+    (image, program, who, mounts(), names, limits(), rights(), ends).prop_map(
+        |(image, program, who, mounts, names, limits, rights, ends)| Container {
+            platform: who.4[3].then(|| "linux/arm64/v8".parse().unwrap()),
+            mode: if who.4[2] { Mode::System } else { Mode::Application },
+            entrypoint: program.0,
+            command: program.1,
+            environment: program.2,
+            workdir: program.3,
+            user: who.0,
+            groups: who.1,
+            hostname: who.2,
+            labels: who.3,
+            tty: who.4[0],
+            stdin: who.4[1],
+            init: who.4[0] != who.4[1],
+            mounts,
+            own_volumes: [format!("/own{}", who.4.len())].into(),
+            hosts: names.0,
+            dns: names.1,
+            dns_search: names.2,
+            limits,
+            rights,
+            stop: Stop { signal: ends.0, grace_ms: ends.1 },
+            restart: ends.2,
+            health: ends.3,
+            ..Container::new(image)
+        },
+    )
+}
