@@ -14,5 +14,6 @@ pub mod plan;
 pub mod pretend;
 pub mod project;
 pub mod resolve;
+pub mod select;
 pub mod served;
 pub mod step;

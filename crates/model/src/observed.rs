@@ -10,6 +10,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::address::Mac;
+use crate::container::Container;
+use crate::image::Digest;
 use crate::name::{LinkName, MachineId, Name, NetworkId, NicId, VolumeId};
 use crate::project::{Bind, Driver, Guard, Kind, Reach};
 use crate::served::{ServedDhcp, Target};
@@ -31,6 +33,8 @@ pub struct Observed {
     pub networks: BTreeMap<NetworkId, NetworkState>,
     /// The machines that exist.
     pub machines: BTreeMap<MachineId, MachineState>,
+    /// Those of them that we run, and that run.
+    pub running: BTreeMap<MachineId, Running>,
     /// The nics that are on their networks.
     pub nics: BTreeMap<NicId, NicState>,
     /// The addresses on record.
@@ -193,12 +197,41 @@ pub struct Service {
 }
 
 /// A machine as it exists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineState {
     /// Its kind.
     pub kind: Kind,
-    /// What runs it.
-    pub driver: Driver,
+    /// What was made of it.
+    pub body: Body,
+}
+
+/// What was made of a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Body {
+    /// Somebody else runs it: there is nothing but its namespace or its TAPs, which go with the engine.
+    External,
+    /// A container of ours: what was asked for, which it is on record with, and its files.
+    Container(Box<MadeContainer>),
+}
+
+/// A container of ours, as it was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MadeContainer {
+    /// What was asked for.
+    pub wish: Container,
+    /// What its image was then. Absent only in a plan that is merely shown, of an image that is not here yet.
+    pub image: Option<Digest>,
+}
+
+/// How a machine of ours runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Running {
+    /// In a network namespace of the engine.
+    Connected,
+    /// In the network namespace of an engine that is gone.
+    CutOff,
 }
 
 /// The addresses that are a nic's.
@@ -235,6 +268,8 @@ pub struct NicState {
 pub enum NicEnd {
     /// The other end of the veth pair, in the machine's namespace, by this name.
     Veth(LinkName),
+    /// The same, and we set its addresses: nobody in there asks for them.
+    Set(LinkName),
     /// A TAP that a process of this user may open.
     Tap(u32),
 }
@@ -249,6 +284,39 @@ pub enum GuardState {
     Mac,
     /// Anything.
     Off,
+}
+
+impl NicEnd {
+    /// Its name in the machine's namespace, if it is a link there.
+    pub fn inner(&self) -> Option<&LinkName> {
+        match self {
+            Self::Veth(name) | Self::Set(name) => Some(name),
+            Self::Tap(_) => None,
+        }
+    }
+}
+
+impl MachineState {
+    /// What runs it.
+    pub fn driver(&self) -> Driver {
+        match self.body {
+            Body::External => Driver::External,
+            Body::Container(_) => Driver::Native,
+        }
+    }
+
+    /// The container of ours that it is, if it is one.
+    pub fn container(&self) -> Option<&MadeContainer> {
+        match &self.body {
+            Body::External => None,
+            Body::Container(made) => Some(made),
+        }
+    }
+
+    /// Whether it is nothing without the engine.
+    pub fn goes_with_engine(&self) -> bool {
+        matches!(self.body, Body::External)
+    }
 }
 
 impl GuardState {
@@ -300,6 +368,7 @@ impl Observed {
             projects: BTreeMap::new(),
             networks: BTreeMap::new(),
             machines: BTreeMap::new(),
+            running: BTreeMap::new(),
             nics: BTreeMap::new(),
             leases: BTreeMap::new(),
             ports: BTreeMap::new(),

@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::name::{MachineId, Name, NetworkId, NicId, VolumeId};
-use crate::observed::{Engine, MachineState, NetworkState, NicState, Observed, Switchboard, Uplink};
-use crate::project::{Bind, Reach};
+use crate::observed::{Engine, MachineState, NetworkState, NicState, Observed, Running, Switchboard, Uplink};
+use crate::project::{Bind, Condition, Reach};
 use crate::served::Target;
 use crate::step::{Change, Step, differences};
 
@@ -27,8 +27,8 @@ pub struct Wanted {
     pub uplink: Option<Uplink>,
     /// Its networks.
     pub networks: BTreeMap<NetworkId, NetworkState>,
-    /// Its machines, and those that come before each.
-    pub machines: BTreeMap<MachineId, (MachineState, BTreeSet<MachineId>)>,
+    /// Its machines.
+    pub machines: BTreeMap<MachineId, WantedMachine>,
     /// Its nics.
     pub nics: BTreeMap<NicId, NicState>,
     /// Its published ports.
@@ -37,6 +37,38 @@ pub struct Wanted {
     pub volumes: BTreeSet<VolumeId>,
     /// Whether volumes that are not wanted are deleted.
     pub unwanted_volumes: UnwantedVolumes,
+}
+
+/// A machine, as wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedMachine {
+    /// What it is to be.
+    pub state: MachineState,
+    /// The machines that come before it, and how far they have to be.
+    pub after: BTreeMap<MachineId, Condition>,
+    /// Whether it is to run, if we run it.
+    pub power: Power,
+}
+
+/// Whether a machine is to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Power {
+    /// It is.
+    On,
+    /// It is not.
+    Off,
+}
+
+impl WantedMachine {
+    /// Whether we are to run it.
+    fn is_to_run(&self) -> bool {
+        self.power == Power::On && self.state.container().is_some()
+    }
+
+    /// Whether there has to be an engine for it.
+    fn needs_engine(&self) -> bool {
+        self.state.goes_with_engine() || self.is_to_run()
+    }
 }
 
 /// What becomes of volumes that a project no longer names.
@@ -114,7 +146,8 @@ fn is_cut_off(seen: &Observed) -> bool {
         Engine::Partial => true,
         Engine::Absent => {
             let is_empty = seen.networks.is_empty() && seen.nics.is_empty() && seen.ports.is_empty();
-            !(is_empty && seen.machines.is_empty() && seen.uplink.is_none())
+            let is_bare = !seen.machines.values().any(MachineState::goes_with_engine);
+            !(is_empty && is_bare && seen.uplink.is_none())
         }
     }
 }
@@ -135,6 +168,7 @@ fn removals(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
             steps.push((Step::PortRemove(*bind, target.clone()), why));
         }
     }
+    steps.extend(stops(wanted, seen));
     for (id, from) in seen.nics.iter().rev().filter(|(id, _)| id.project == wanted.project) {
         let fits = |to: &NicState| {
             can_change(from, to) && seen.leases.get(id).is_none_or(|lease| *lease == to.lease)
@@ -163,6 +197,33 @@ fn removals(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
     steps
 }
 
+/// The machines that are ended: those that go or become others, those that are not to run, and those that an
+/// engine which is gone has left without a network.
+fn stops(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
+    let running = seen.running.iter().rev().filter(|(id, _)| id.project == wanted.project);
+    let stops = running.filter_map(|(id, running)| {
+        let is_to_run = wanted.machines.get(id).is_some_and(WantedMachine::is_to_run);
+        let why = match running {
+            _ if !machine_stays(wanted, seen, id) => {
+                format!("machines.{}{}", id.name, changed(wanted, seen, id))
+            }
+            _ if !is_to_run => "it is not to run".to_owned(),
+            Running::CutOff => "its network is gone".to_owned(),
+            Running::Connected => return None,
+        };
+        Some((Step::MachineStop(id.clone()), why))
+    });
+    stops.collect()
+}
+
+/// What changed of a machine, for people.
+fn changed(wanted: &Wanted, seen: &Observed, id: &MachineId) -> String {
+    match (seen.machines.get(id), wanted.machines.get(id)) {
+        (Some(from), Some(to)) => format!(" ({})", differences(from, &to.state)),
+        (None, _) | (_, None) => String::new(),
+    }
+}
+
 /// The project's networks that have to go, and why.
 fn networks_that_go(wanted: &Wanted, seen: &Observed) -> BTreeMap<NetworkId, String> {
     let standing = seen.networks.iter().filter(|(id, _)| id.project == wanted.project);
@@ -178,7 +239,7 @@ fn networks_that_go(wanted: &Wanted, seen: &Observed) -> BTreeMap<NetworkId, Str
 
 /// Whether a machine is there and stays as it is.
 fn machine_stays(wanted: &Wanted, seen: &Observed, id: &MachineId) -> bool {
-    let state = wanted.machines.get(id).map(|(state, _)| state);
+    let state = wanted.machines.get(id).map(|machine| &machine.state);
     state.is_some() && state == seen.machines.get(id)
 }
 
@@ -193,8 +254,9 @@ fn record_removals(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
         }
     }
     for (id, state) in seen.machines.iter().rev().filter(|(id, _)| ours(&id.project)) {
-        if wanted.machines.get(id).is_none_or(|(to, _)| to != state) {
-            steps.push((Step::MachineRemove(id.clone()), format!("machines.{}", id.name)));
+        if wanted.machines.get(id).is_none_or(|to| to.state != *state) {
+            let why = format!("machines.{}{}", id.name, changed(wanted, seen, id));
+            steps.push((Step::MachineRemove(id.clone()), why));
         }
     }
     if wanted.unwanted_volumes == UnwantedVolumes::Delete {
@@ -210,7 +272,8 @@ fn engine_removals(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
         return Vec::new();
     }
     let others = seen.networks.keys().any(|id| id.project != wanted.project)
-        || seen.machines.keys().any(|id| id.project != wanted.project);
+        || seen.machines.iter().any(|(id, m)| id.project != wanted.project && m.goes_with_engine())
+        || seen.running.iter().any(|(id, r)| id.project != wanted.project && *r == Running::Connected);
     let mut steps = Vec::new();
     let needed = others || needs_engine(wanted);
     if let Some(uplink) =
@@ -225,7 +288,7 @@ fn engine_removals(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
 }
 
 fn needs_engine(wanted: &Wanted) -> bool {
-    !wanted.networks.is_empty() || !wanted.machines.is_empty()
+    !wanted.networks.is_empty() || wanted.machines.values().any(WantedMachine::needs_engine)
 }
 
 fn additions(wanted: &Wanted, left: &Observed) -> Vec<Reasoned> {
@@ -273,12 +336,17 @@ fn machine_additions(wanted: &Wanted, left: &Observed) -> Vec<Reasoned> {
         steps.push((Step::LeaseAdd(id.clone(), nic.lease.clone()), why));
     }
     for id in in_dependency_order(wanted) {
-        let Some((state, after)) = wanted.machines.get(&id) else { continue };
-        if left.machines.get(&id) != Some(state) {
-            let step = Step::MachineAdd(id.clone(), *state, after.clone());
+        let Some(machine) = wanted.machines.get(&id) else { continue };
+        if left.machines.get(&id) != Some(&machine.state) {
+            // One of ours may be made at any time: what it depends on counts when it starts.
+            let others = machine.after.keys().filter(|_| machine.state.goes_with_engine());
+            let step = Step::MachineAdd(id.clone(), machine.state.clone(), others.cloned().collect());
             steps.push((step, format!("machines.{}", id.name)));
         }
-        for (nic, to) in wanted.nics.iter().filter(|(nic, _)| nic.machine() == id) {
+        let mut nics: Vec<_> = wanted.nics.iter().filter(|(nic, _)| nic.machine() == id).collect();
+        // In their order: the first one that leads out has the default route. `eth10` comes after `eth9`.
+        nics.sort_by_key(|(_, nic)| nic.end.inner().map(|name| (name.as_str().len(), name.clone())));
+        for (nic, to) in nics {
             let why = format!("machines.{}.networks.{}", nic.machine, nic.network);
             match left.nics.get(nic) {
                 None => steps.push((Step::NicAdd(nic.clone(), to.clone()), why)),
@@ -288,6 +356,18 @@ fn machine_additions(wanted: &Wanted, left: &Observed) -> Vec<Reasoned> {
                 }
                 Some(_) => {}
             }
+        }
+        if machine.is_to_run() && !left.running.contains_key(&id) {
+            for (other, condition) in
+                machine.after.iter().filter(|(_, how_far)| **how_far != Condition::Started)
+            {
+                let step = Step::MachineAwait(other.clone(), *condition);
+                if !steps.iter().any(|(planned, _)| *planned == step) {
+                    steps.push((step, format!("machines.{}.depends_on", id.name)));
+                }
+            }
+            let step = Step::MachineStart(id.clone(), machine.after.clone());
+            steps.push((step, format!("machines.{}", id.name)));
         }
     }
     steps
@@ -300,8 +380,8 @@ fn in_dependency_order(wanted: &Wanted) -> Vec<MachineId> {
     let mut waiting: Vec<&MachineId> = wanted.machines.keys().collect();
     while !waiting.is_empty() {
         let is_ready = |id: &&MachineId| {
-            let after = wanted.machines.get(*id).map(|(_, after)| after);
-            after.is_none_or(|after| after.iter().all(|other| !waiting.contains(&other)))
+            let machine = wanted.machines.get(*id);
+            machine.is_none_or(|machine| machine.after.keys().all(|other| !waiting.contains(&other)))
         };
         let ready: Vec<&MachineId> = waiting.iter().copied().filter(|id| is_ready(id)).collect();
         let ready = if ready.is_empty() { waiting.clone() } else { ready };

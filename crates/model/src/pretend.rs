@@ -1,13 +1,13 @@
 //! What each step promises: `Observed` after it. This is the pretended computer that the planner's laws are
 //! tested on, and how the planner knows what its own removals leave.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::address::overlap;
 use crate::name::{LinkName, MachineId, Name, NetworkId, NicId};
-use crate::observed::{Engine, Lease, NetworkState, NicEnd, NicState, Observed, Switchboard};
-use crate::project::{Bind, Reach};
+use crate::observed::{Engine, Lease, MachineState, NetworkState, NicState, Observed, Running, Switchboard};
+use crate::project::{Bind, Condition, Reach};
 use crate::resolve::binds_clash;
 use crate::served::Target;
 use crate::step::{Change, Step};
@@ -79,10 +79,15 @@ impl Observed {
                 let free = self.leases.get(id) == Some(lease) && !self.nics.contains_key(id);
                 needs(free, "there is no such lease, or a nic uses it")
             }
-            Step::MachineAdd(id, _, after) => self.lacks_for_new_machine(id, after),
+            Step::MachineAdd(id, state, after) => self.lacks_for_new_machine(id, state, after),
+            Step::MachineStart(id, after) => self.lacks_for_start(id, after),
+            Step::MachineAwait(id, _) => needs(self.machines.contains_key(id), "there is no such machine"),
+            Step::MachineStop(id) => needs(self.running.contains_key(id), "the machine does not run"),
             Step::MachineRemove(id) => needs(
-                self.machines.contains_key(id) && !self.nics.keys().any(|nic| nic.machine() == *id),
-                "there is no such machine, or it has nics",
+                self.machines.contains_key(id)
+                    && !self.running.contains_key(id)
+                    && !self.nics.keys().any(|nic| nic.machine() == *id),
+                "there is no such machine, or it runs, or has nics",
             ),
             Step::NicAdd(id, to) => self.lacks_for_new_nic(id, to),
             Step::NicChange(id, Change { from, to }) => needs(
@@ -109,8 +114,25 @@ impl Observed {
             .or_else(|| self.lacks_for_network(to))
     }
 
-    fn lacks_for_new_machine(&self, id: &MachineId, after: &BTreeSet<MachineId>) -> Option<&'static str> {
-        let is_ready = self.engine == Engine::Present
+    fn lacks_for_start(
+        &self,
+        id: &MachineId,
+        after: &BTreeMap<MachineId, Condition>,
+    ) -> Option<&'static str> {
+        let is_ours = self.machines.get(id).is_some_and(|machine| machine.container().is_some());
+        let are_there = after.keys().all(|other| self.machines.contains_key(other));
+        needs(self.engine == Engine::Present && is_ours, "no engine, or no such machine of ours")
+            .or_else(|| needs(!self.running.contains_key(id), "the machine runs"))
+            .or_else(|| needs(are_there, "a machine that it depends on is not there"))
+    }
+
+    fn lacks_for_new_machine(
+        &self,
+        id: &MachineId,
+        state: &MachineState,
+        after: &BTreeSet<MachineId>,
+    ) -> Option<&'static str> {
+        let is_ready = (self.engine == Engine::Present || !state.goes_with_engine())
             && !self.machines.contains_key(id)
             && after.iter().all(|other| self.machines.contains_key(other));
         self.lacks_project(&id.project)
@@ -123,7 +145,7 @@ impl Observed {
             && self.leases.get(id) == Some(&to.lease)
             && !self.nics.contains_key(id);
         let mut siblings = self.nics.iter().filter(|(other, _)| other.machine() == id.machine());
-        let is_named_so = |nic: &NicState| matches!(nic.end, NicEnd::Veth(_)) && nic.end == to.end;
+        let is_named_so = |nic: &NicState| nic.end.inner().is_some() && nic.end.inner() == to.end.inner();
         needs(is_ready, "no machine, network or lease for it, or the nic is there")
             .or_else(|| {
                 needs(!siblings.any(|(_, nic)| is_named_so(nic)), "another nic of the machine has its name")
@@ -150,6 +172,7 @@ impl Observed {
     fn has_of(&self, project: &Name) -> bool {
         self.networks.keys().any(|id| id.project == *project)
             || self.machines.keys().any(|id| id.project == *project)
+            || self.running.keys().any(|id| id.project == *project)
             || self.nics.keys().any(|id| id.project == *project)
             || self.leases.keys().any(|id| id.project == *project)
             || self.ports.values().any(|target| target.machine.project == *project)
@@ -157,7 +180,9 @@ impl Observed {
     }
 
     fn is_engine_empty(&self) -> bool {
-        let is_bare = self.networks.is_empty() && self.nics.is_empty() && self.machines.is_empty();
+        let is_used = self.machines.values().any(MachineState::goes_with_engine)
+            || self.running.values().any(|running| *running == Running::Connected);
+        let is_bare = self.networks.is_empty() && self.nics.is_empty() && !is_used;
         is_bare && self.ports.is_empty() && self.uplink.is_none()
     }
 
@@ -207,6 +232,9 @@ impl Observed {
             Step::LeaseAdd(id, lease) => drop(seen.leases.insert(id, lease)),
             Step::LeaseRemove(id, _) => drop(seen.leases.remove(&id)),
             Step::MachineAdd(id, state, _) => drop(seen.machines.insert(id, state)),
+            Step::MachineStart(id, _) => drop(seen.running.insert(id, Running::Connected)),
+            Step::MachineAwait(..) => {}
+            Step::MachineStop(id) => drop(seen.running.remove(&id)),
             Step::MachineRemove(id) => drop(seen.machines.remove(&id)),
             Step::NicAdd(id, to) | Step::NicChange(id, Change { to, .. }) => drop(seen.nics.insert(id, to)),
             Step::NicRemove(id, _) => drop(seen.nics.remove(&id)),
@@ -226,6 +254,7 @@ impl Observed {
         self.networks.clear();
         self.nics.clear();
         self.ports.clear();
-        self.machines.clear();
+        self.machines.retain(|_, machine| !machine.goes_with_engine());
+        self.running.values_mut().for_each(|running| *running = Running::CutOff);
     }
 }

@@ -1,7 +1,7 @@
 //! The steps between what exists and what is wanted. A step is data that carries every choice; its one-line
 //! `Display` is the dry run, the progress line, the expected text in tests and the context of an error.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use crate::address::Mac;
 use crate::name::{MachineId, Name, NetworkId, NicId, VolumeId};
-use crate::observed::{Lease, MachineState, NetworkState, NicEnd, NicState, Uplink};
-use crate::project::{Bind, Protocol, Reach};
+use crate::observed::{Body, Lease, MachineState, NetworkState, NicEnd, NicState, Uplink};
+use crate::project::{Bind, Condition, Protocol, Reach};
 use crate::served::Target;
 
 /// One change to this computer. Every step can be done again after it was cut off half-way.
@@ -44,6 +44,12 @@ pub enum Step {
     LeaseRemove(NicId, Lease),
     /// Makes a machine; it comes after these others.
     MachineAdd(MachineId, MachineState, BTreeSet<MachineId>),
+    /// Starts a machine of ours, when these others are so far.
+    MachineStart(MachineId, BTreeMap<MachineId, Condition>),
+    /// Waits until a machine is so far.
+    MachineAwait(MachineId, Condition),
+    /// Ends a machine of ours: first it is asked, then it is made to.
+    MachineStop(MachineId),
     /// Takes a machine away.
     MachineRemove(MachineId),
     /// Puts a nic on its network.
@@ -86,6 +92,8 @@ pub enum Thing {
     Network(NetworkId),
     /// A machine.
     Machine(MachineId),
+    /// How far a machine is.
+    Stage(MachineId),
     /// An address on a network.
     Address(NetworkId, IpAddr),
     /// A MAC on a network.
@@ -96,6 +104,8 @@ pub enum Thing {
     Port(Protocol, u16),
     /// A volume.
     Volume(VolumeId),
+    /// The volumes of a project: its machines start when they are there.
+    Volumes(Name),
 }
 
 impl Step {
@@ -122,10 +132,22 @@ impl Step {
             Self::LeaseAdd(id, _) | Self::LeaseRemove(id, _) => {
                 [Network(id.network()), Project(id.project.clone())].into()
             }
+            // One of ours needs no engine, but may have the name of one that goes with an engine.
             Self::MachineAdd(id, _, after) => {
                 let others = after.iter().cloned().map(Machine);
                 others.chain([Engine, Project(id.project.clone())]).collect()
             }
+            Self::MachineStart(id, after) => {
+                let others = after.iter().map(|(other, condition)| match condition {
+                    Condition::Started => Machine(other.clone()),
+                    Condition::Healthy | Condition::Completed => Thing::Stage(other.clone()),
+                });
+                others
+                    .chain([Engine, Project(id.project.clone()), Thing::Volumes(id.project.clone())])
+                    .collect()
+            }
+            Self::MachineAwait(id, _) => [Machine(id.clone()), Project(id.project.clone())].into(),
+            Self::MachineStop(id) => [Engine, Project(id.project.clone())].into(),
             Self::MachineRemove(id) => [Engine, Project(id.project.clone())].into(),
             Self::NicAdd(id, _) | Self::NicChange(id, _) | Self::NicRemove(id, _) => {
                 let machine = Machine(id.machine());
@@ -154,7 +176,11 @@ impl Step {
                 let addresses = lease.addresses().into_iter().map(|a| Thing::Address(id.network(), a));
                 addresses.chain([Thing::Mac(id.network(), lease.mac), Thing::Nic(id.clone())]).collect()
             }
-            Self::MachineAdd(id, ..) | Self::MachineRemove(id) => [Thing::Machine(id.clone())].into(),
+            Self::MachineAdd(id, ..)
+            | Self::MachineStart(id, _)
+            | Self::MachineStop(id)
+            | Self::MachineRemove(id) => [Thing::Machine(id.clone())].into(),
+            Self::MachineAwait(id, _) => [Thing::Stage(id.clone())].into(),
             // A machine's nics come one after the other: `eth0` may have to go before another is `eth0`. And
             // what waits for the machine (a dependant, a port) waits for its nics.
             Self::NicAdd(id, _) | Self::NicRemove(id, _) => {
@@ -164,7 +190,9 @@ impl Step {
             Self::PortAdd(bind, _) | Self::PortRemove(bind, _) => {
                 [Thing::Port(bind.protocol, bind.port)].into()
             }
-            Self::VolumeAdd(id) | Self::VolumeRemove(id) => [Thing::Volume(id.clone())].into(),
+            Self::VolumeAdd(id) | Self::VolumeRemove(id) => {
+                [Thing::Volume(id.clone()), Thing::Volumes(id.project.clone())].into()
+            }
         }
     }
 }
@@ -186,10 +214,16 @@ impl fmt::Display for Step {
             Self::NetworkRemove(id, _) => write!(f, "- network {id}"),
             Self::LeaseAdd(id, lease) => write!(f, "+ lease {id} {lease}"),
             Self::LeaseRemove(id, lease) => write!(f, "- lease {id} {lease}"),
-            Self::MachineAdd(id, state, _) => write!(f, "+ {} {id} ({})", state.kind, state.driver),
+            Self::MachineAdd(id, state, _) => match &state.body {
+                Body::External => write!(f, "+ {} {id} ({})", state.kind, state.driver()),
+                Body::Container(made) => write!(f, "+ {} {id} from {}", state.kind, made.wish.image),
+            },
+            Self::MachineStart(id, _) => write!(f, "> start {id}"),
+            Self::MachineAwait(id, condition) => write!(f, "> await {id} {condition}"),
+            Self::MachineStop(id) => write!(f, "> stop {id}"),
             Self::MachineRemove(id) => write!(f, "- machine {id}"),
             Self::NicAdd(id, state) => match &state.end {
-                NicEnd::Veth(name) => write!(f, "+ nic {id} as {name} by {}", state.link),
+                NicEnd::Veth(name) | NicEnd::Set(name) => write!(f, "+ nic {id} as {name} by {}", state.link),
                 NicEnd::Tap(_) => write!(f, "+ nic {id} by tap {}", state.link),
             },
             Self::NicChange(id, change) => write!(f, "~ nic {id} {}", differences(&change.from, &change.to)),

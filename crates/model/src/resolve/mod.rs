@@ -17,11 +17,14 @@ use serde::Serialize;
 
 use self::addresses::{transfer_subnet6, transfer_subnets};
 use crate::address::{link_name, nth4, nth6, overlap};
+use crate::image::{Digest, Platform, Reference};
 use crate::lock::Lock;
 use crate::name::{LinkName, MachineId, Name, NetworkId, NicId, VolumeId};
-use crate::observed::{Ipv6, MachineState, NetworkState, NicState, Observed, Uplink, VethUplink};
-use crate::plan::{UnwantedVolumes, Wanted};
-use crate::project::{Bind, Nic, Project, Reach};
+use crate::observed::{
+    Body, Ipv6, MachineState, MadeContainer, NetworkState, NicState, Observed, Uplink, VethUplink,
+};
+use crate::plan::{Power, UnwantedVolumes, Wanted, WantedMachine};
+use crate::project::{Bind, Nic, Project, Reach, Runs};
 use crate::served::Target;
 
 /// Why a project cannot be had on this computer.
@@ -52,7 +55,12 @@ pub struct Context<'a> {
     pub seen: &'a Observed,
     /// Who will open the TAPs.
     pub user: u32,
+    /// The images that are here, by their names and the platforms asked for.
+    pub images: &'a Images,
 }
+
+/// What images are at the moment, by their names and the platforms asked for.
+pub type Images = BTreeMap<(Reference, Option<Platform>), Digest>;
 
 /// The domain of a project's names is this, under the project's own.
 pub const DOMAIN: &str = "stead";
@@ -82,8 +90,16 @@ pub fn resolve(project: &Project, context: Context<'_>) -> Result<Wanted, Vec<Re
     }
     let machine_id = |name| MachineId::new(&project.name, name);
     let machines = project.machines.iter().map(|(name, machine)| {
-        let after = machine.depends_on.keys().map(machine_id).collect();
-        (machine_id(name), (MachineState { kind: machine.kind, driver: machine.runs.driver() }, after))
+        let after = machine.depends_on.iter().map(|(other, how_far)| (machine_id(other), *how_far)).collect();
+        let body = match &machine.runs {
+            Runs::External => Body::External,
+            Runs::Container(wish) => {
+                let image = context.images.get(&(wish.image.clone(), wish.platform.clone())).cloned();
+                Body::Container(Box::new(MadeContainer { wish: wish.as_ref().clone(), image }))
+            }
+        };
+        let state = MachineState { kind: machine.kind, body };
+        (machine_id(name), WantedMachine { state, after, power: Power::On })
     });
     Ok(Wanted {
         project: project.name.clone(),

@@ -11,7 +11,7 @@ use crate::address::Mac;
 use crate::lock::LockedNic;
 use crate::name::{LinkName, MachineId, NetworkId, NicId};
 use crate::observed::{GuardState, Lease, NetworkState, NicEnd, NicState};
-use crate::project::{Kind, Nic, Project};
+use crate::project::{Kind, Machine, Nic, Project, Runs};
 
 /// What of a nic's addresses is already decided.
 #[derive(Default)]
@@ -32,19 +32,20 @@ impl Choice<'_> {
     pub(super) fn nics(&mut self, networks: &BTreeMap<NetworkId, NetworkState>) -> BTreeMap<NicId, NicState> {
         let leases = self.leases(networks);
         let mut chosen = BTreeMap::new();
-        for (id, nic, kind, place) in nics_of(self.project) {
+        for (id, nic, machine, place) in nics_of(self.project) {
             let (Some(network), Some(lease)) = (networks.get(&id.network()), leases.get(&id)) else {
                 continue;
             };
             let seen = self.context.seen.nics.get(&id).map(|nic| nic.link.clone());
-            let kind_letter = if kind == Kind::Container { 'v' } else { 't' };
+            let kind_letter = if machine.kind == Kind::Container { 'v' } else { 't' };
             let same_kind = |link: &LinkName| link.as_str().starts_with(&format!("st{kind_letter}-"));
             let link = seen
                 .filter(same_kind)
                 .unwrap_or_else(|| self.link(kind_letter, id.machine.as_str(), &id.to_string()));
-            let end = match kind {
-                Kind::Container => NicEnd::Veth(eth(place)),
-                Kind::Microvm | Kind::Vm => NicEnd::Tap(self.context.user),
+            let end = match (machine.kind, &machine.runs) {
+                (Kind::Container, Runs::External) => NicEnd::Veth(eth(place)),
+                (Kind::Container, Runs::Container(_)) => NicEnd::Set(eth(place)),
+                (Kind::Microvm | Kind::Vm, _) => NicEnd::Tap(self.context.user),
             };
             let guard = GuardState::new(nic.guard, lease, network);
             let lease = lease.clone();
@@ -152,12 +153,12 @@ impl Used {
     }
 }
 
-fn nics_of(project: &Project) -> Vec<(NicId, &Nic, Kind, usize)> {
+fn nics_of(project: &Project) -> Vec<(NicId, &Nic, &Machine, usize)> {
     let machines = project.machines.iter();
     let nics = machines.flat_map(|(name, machine)| {
         let id = MachineId::new(&project.name, name);
         let nics = machine.nics.iter().enumerate();
-        nics.map(move |(place, nic)| (nic_id(&id, nic), nic, machine.kind, place))
+        nics.map(move |(place, nic)| (nic_id(&id, nic), nic, machine, place))
     });
     nics.collect()
 }

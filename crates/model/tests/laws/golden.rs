@@ -4,7 +4,7 @@ use expect_test::{Expect, expect};
 use stead_model::lock::Lock;
 use stead_model::observed::{Engine, Observed, Uplink};
 use stead_model::plan::plan;
-use stead_model::project::{Network, Project};
+use stead_model::project::{Condition, Network, Project};
 
 use crate::worlds::{
     With, computer, fixed, lack, must_want, name, nic, nothing, part, project, subnet, text, up,
@@ -14,7 +14,7 @@ fn shop() -> Project {
     let bare = project("shop").net("lan", subnet("10.0.5.0/24"));
     bare.container("web", &[nic("lan")])
         .vm("db", &[nic("lan")])
-        .depends("web", "db")
+        .depends("web", "db", Condition::Started)
         .port("web", "127.0.0.1:8080/tcp")
 }
 

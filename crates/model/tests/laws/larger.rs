@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use stead_model::lock::Lock;
 use stead_model::plan::plan;
-use stead_model::project::{Addressing, Guard, Kind, Network, Nic, Project, Reach, Subnet};
+use stead_model::project::{Addressing, Condition, Guard, Kind, Network, Nic, Project, Reach, Subnet};
 
 use crate::worlds::{With, applied, computer, damaged, name, network, nic, project, up, wanted};
 use crate::{Lot, assert_down_arrives, assert_untouched, assert_up_arrives};
@@ -79,7 +79,7 @@ fn build(text: &str, networks: Vec<Network>, machines: Vec<Drawn>) -> Project {
         let machine = format!("m{place}");
         built = built.machine(kind, &machine, &nics);
         if depends && place > 0 {
-            built = built.depends(&machine, &format!("m{}", place - 1));
+            built = built.depends(&machine, &format!("m{}", place - 1), Condition::Started);
         }
         if let Some(port) = port.filter(|port| addressed && !ports.contains(port)) {
             ports.push(port);

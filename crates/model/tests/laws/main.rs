@@ -9,6 +9,7 @@
 mod choices;
 mod golden;
 mod larger;
+mod select;
 mod worlds;
 
 use std::collections::BTreeSet;
@@ -17,7 +18,7 @@ use stead_model::lock::Lock;
 use stead_model::name::Name;
 use stead_model::observed::{Engine, Observed, Switchboard};
 use stead_model::plan::{Plan, Wanted, plan};
-use stead_model::project::{Addressing, Guard, Kind, Network, Nic, Project, Reach};
+use stead_model::project::{Addressing, Condition, Guard, Kind, Network, Nic, Project, Reach};
 
 use crate::worlds::{
     With, applied, assert_is, assert_lawful, computer, damaged, isolated, must_want, name, network, nic,
@@ -78,9 +79,26 @@ fn with_machines(bare: &Project, port: u16) -> Vec<Project> {
         bare.clone(),
         publish(bare.clone().container("web", first), "127.0.0.1").volume("data"),
         publish(bare.clone().vm("web", &nics), "0.0.0.0"),
-        publish(both.clone().container("web", &nics).vm("db", first).depends("web", "db"), "127.0.0.1"),
-        publish(both.container("web", &reversed).container("db", &routed).depends("db", "web"), "0.0.0.0")
-            .machine(Kind::Microvm, "app", &[]),
+        publish(
+            both.clone().container("web", &nics).vm("db", first).depends("web", "db", Condition::Started),
+            "127.0.0.1",
+        ),
+        publish(
+            both.container("web", &reversed).container("db", &routed).depends(
+                "db",
+                "web",
+                Condition::Healthy,
+            ),
+            "0.0.0.0",
+        )
+        .machine(Kind::Microvm, "app", &[]),
+        publish(bare.clone().ours("web", "debian:12", first).volume("data"), "127.0.0.1"),
+        publish(bare.clone().ours("web", "nginx", first).ours("db", "debian:12", &nics), "127.0.0.1")
+            .ours("job", "debian:12", &[])
+            .container("old", first)
+            .depends("web", "db", Condition::Healthy)
+            .depends("web", "job", Condition::Completed)
+            .depends("db", "old", Condition::Started),
     ]
 }
 
@@ -249,7 +267,7 @@ fn whatever_befell_the_computer_the_next_plan_arrives() {
 fn outliving(seen: &Observed, project: &Name) -> Observed {
     let mut part = part(seen, project);
     if seen.engine != Engine::Present {
-        part.machines.clear();
+        part.machines.retain(|_, machine| !machine.goes_with_engine());
     }
     part
 }
@@ -262,7 +280,7 @@ fn assert_untouched(goal: &Wanted, theirs: &Name, seen: &Observed, lot: &mut Lot
     for world in passed(&planned, &allowed_order(&planned, lot), seen) {
         let mut now = part(&world, theirs);
         if seen.engine != Engine::Present {
-            now.machines.clear();
+            now.machines.retain(|_, machine| !machine.goes_with_engine());
         }
         assert_eq!(now, before, "{}", text(&planned));
     }

@@ -3,16 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use stead_model::container::Container;
 use stead_model::lock::Lock;
 use stead_model::name::{MachineId, Name};
 use stead_model::observed::{
-    Engine, HostFacts, HostLink, Ipv6, Lack, NetworkState, Observed, Switchboard, Uplink, Uplinks,
+    Body, Engine, HostFacts, HostLink, Ipv6, Lack, MachineState, NetworkState, Observed, Running,
+    Switchboard, Uplink, Uplinks,
 };
-use stead_model::plan::{Plan, UnwantedVolumes, Wanted, plan};
+use stead_model::plan::{Plan, Power, UnwantedVolumes, Wanted, plan};
 use stead_model::project::{
     Addressing, Condition, Dhcp, Guard, Kind, Machine, Network, Nic, Pool, Port, Project, Reach, Runs, Subnet,
 };
-use stead_model::resolve::{Context, Refusal, resolve};
+use stead_model::resolve::{Context, Images, Refusal, resolve};
 
 pub(crate) fn name(text: &str) -> Name {
     text.parse().unwrap()
@@ -68,8 +70,9 @@ pub(crate) fn fixed(network: &str, address: &str) -> Nic {
 pub(crate) trait With: Sized {
     fn net(self, text: &str, network: Network) -> Self;
     fn machine(self, kind: Kind, text: &str, nics: &[Nic]) -> Self;
+    fn ours(self, text: &str, image: &str, nics: &[Nic]) -> Self;
     fn port(self, machine: &str, bind: &str) -> Self;
-    fn depends(self, machine: &str, on: &str) -> Self;
+    fn depends(self, machine: &str, on: &str, how_far: Condition) -> Self;
     fn join(self, a: &str, b: &str) -> Self;
     fn volume(self, text: &str) -> Self;
     fn container(self, text: &str, nics: &[Nic]) -> Self {
@@ -99,8 +102,16 @@ impl With for Project {
         self
     }
 
-    fn depends(mut self, machine: &str, on: &str) -> Self {
-        self.machines.get_mut(&name(machine)).unwrap().depends_on.insert(name(on), Condition::Started);
+    fn ours(mut self, text: &str, image: &str, nics: &[Nic]) -> Self {
+        let runs = Runs::Container(Box::new(Container::new(image.parse().unwrap())));
+        let (kind, nics) = (Kind::Container, nics.to_vec());
+        let machine = Machine { kind, runs, nics, ports: Vec::new(), depends_on: BTreeMap::new() };
+        self.machines.insert(name(text), machine);
+        self
+    }
+
+    fn depends(mut self, machine: &str, on: &str, how_far: Condition) -> Self {
+        self.machines.get_mut(&name(machine)).unwrap().depends_on.insert(name(on), how_far);
         self
     }
 
@@ -133,10 +144,17 @@ pub(crate) fn computer() -> Observed {
     })
 }
 
+/// The images that are there.
+fn images() -> Images {
+    let digest = |digit: &str| format!("sha256:{}", digit.repeat(64)).parse().unwrap();
+    [(("debian:12".parse().unwrap(), None), digest("a")), (("nginx".parse().unwrap(), None), digest("b"))]
+        .into()
+}
+
 /// What `project` is to be on the computer `seen`.
 pub(crate) fn wanted(project: &Project, lock: &Lock, seen: &Observed) -> Result<Wanted, Vec<Refusal>> {
     let directory = format!("/home/ann/{}", project.name);
-    resolve(project, Context { directory: Path::new(&directory), lock, seen, user: 1000 })
+    resolve(project, Context { directory: Path::new(&directory), lock, seen, user: 1000, images: &images() })
 }
 
 #[track_caller]
@@ -213,11 +231,18 @@ pub(crate) fn unlawful(seen: &Observed) -> Vec<String> {
     }
     let projects = (seen.networks.keys().map(|id| &id.project))
         .chain(seen.machines.keys().map(|id| &id.project))
+        .chain(seen.running.keys().map(|id| &id.project))
         .chain(seen.leases.keys().map(|id| &id.project))
         .chain(seen.volumes.iter().map(|id| &id.project))
         .chain(seen.ports.values().map(|target| &target.machine.project));
     for project in projects {
         holds(seen.projects.contains_key(project), &format!("project {project} is not on record"));
+    }
+    for (id, running) in &seen.running {
+        let is_known = seen.machines.get(id).is_some_and(|machine| machine.container().is_some());
+        holds(is_known, "something runs that is no machine of ours");
+        let has_engine = seen.engine == Engine::Present || *running == Running::CutOff;
+        holds(has_engine, "a machine is connected without an engine");
     }
     for target in seen.ports.values() {
         holds(seen.machines.contains_key(&target.machine), "a port to no machine");
@@ -239,6 +264,8 @@ pub(crate) fn part(seen: &Observed, project: &Name) -> Observed {
     part.networks.retain(|id, _| id.project == *project);
     part.machines = seen.machines.clone();
     part.machines.retain(|id, _| id.project == *project);
+    part.running = seen.running.clone();
+    part.running.retain(|id, _| id.project == *project);
     part.nics = seen.nics.clone();
     part.nics.retain(|id, _| id.project == *project);
     part.leases = seen.leases.clone();
@@ -256,7 +283,10 @@ pub(crate) fn assert_is(wanted: &Wanted, seen: &Observed) {
     let part = part(seen, &wanted.project);
     let leases = wanted.nics.iter().map(|(id, nic)| (id.clone(), nic.lease.clone())).collect();
     let machines: BTreeMap<MachineId, _> =
-        wanted.machines.iter().map(|(id, (state, _))| (id.clone(), *state)).collect();
+        wanted.machines.iter().map(|(id, machine)| (id.clone(), machine.state.clone())).collect();
+    let to_run =
+        wanted.machines.iter().filter(|(_, m)| m.power == Power::On && m.state.container().is_some());
+    assert_eq!(part.running, to_run.map(|(id, _)| (id.clone(), Running::Connected)).collect());
     assert_eq!(part.networks, wanted.networks);
     assert_eq!(part.machines, machines);
     assert_eq!(part.nics, wanted.nics);
@@ -270,7 +300,9 @@ pub(crate) fn assert_is(wanted: &Wanted, seen: &Observed) {
     if seen.networks.values().any(|network| network.reach == Reach::Nat) {
         assert_eq!(seen.uplink, wanted.uplink);
     }
-    let is_used = !seen.networks.is_empty() || !seen.machines.is_empty();
+    let is_used = !seen.networks.is_empty()
+        || seen.machines.values().any(MachineState::goes_with_engine)
+        || seen.running.values().any(|running| *running == Running::Connected);
     assert_eq!(seen.engine, if is_used { Engine::Present } else { Engine::Absent });
     assert!(wanted.networks.is_empty() || seen.switchboard == Switchboard::Running);
 }
@@ -305,6 +337,7 @@ fn damage_engine(worlds: &mut Damages<'_>) {
         world.networks.clear();
         world.nics.clear();
         world.ports.clear();
+        world.running.values_mut().for_each(|running| *running = Running::CutOff);
     };
     if seen.engine == Engine::Present {
         add("engine cut off", &|world| {
@@ -314,11 +347,12 @@ fn damage_engine(worlds: &mut Damages<'_>) {
         add("engine cut off without its machines", &|world| {
             die(world);
             world.engine = Engine::Partial;
-            world.machines.clear();
+            world.machines.retain(|_, machine| !machine.goes_with_engine());
             world.uplink = None;
         });
         add("reboot", &|world| {
             die(world);
+            world.running.clear();
             world.engine = Engine::Absent;
             world.uplink = None;
         });
@@ -398,6 +432,23 @@ fn damage_the_rest(worlds: &mut Damages<'_>) {
         add("machine of other kind", &|world| {
             let state = world.machines.get_mut(id).unwrap();
             state.kind = if state.kind == Kind::Vm { Kind::Container } else { Kind::Vm };
+        });
+    }
+    for id in seen.running.keys() {
+        add("machine ended", &|world| {
+            world.running.remove(id);
+        });
+        add("machine cut off", &|world| {
+            world.running.insert(id.clone(), Running::CutOff);
+        });
+        add("record of a running machine lost", &|world| {
+            world.machines.remove(id);
+        });
+        add("image is another", &|world| {
+            let machine = world.machines.get_mut(id).unwrap();
+            if let Body::Container(made) = &mut machine.body {
+                made.image = None;
+            }
         });
     }
     for bind in seen.ports.keys() {

@@ -90,6 +90,11 @@ impl Client {
         self.ask(Request::Make { name: name.clone() }, None)?.done()
     }
 
+    /// Makes sure that there is a network namespace of this name.
+    pub fn ensure(&mut self, name: &Label) -> Result<()> {
+        if self.list()?.contains(name) { Ok(()) } else { self.make(name) }
+    }
+
     /// Lets go of a namespace: it ends, with its links, when no process and no socket is left in it.
     pub fn drop_namespace(&mut self, name: &Label) -> Result<()> {
         self.ask(Request::Drop { name: name.clone() }, None)?.done()

@@ -48,6 +48,17 @@ pub struct Resolver {
 pub fn enter(entrance: Entrance) -> Result<std::convert::Infallible> {
     let Entrance { anchor, namespace, resolver, command } = entrance;
     let Some((program, args)) = command.split_first() else { bail!("no command to run") };
+    join(anchor, namespace.as_ref())?;
+    if let Some(resolver) = resolver {
+        cover_resolv_conf(&resolver)?;
+    }
+    let error = Command::new(program).args(args).exec();
+    Err(error).with_context(|| format!("cannot run `{}`", program.display()))
+}
+
+/// Moves this process into the engine's user namespace, where it is root, and into a network namespace: a
+/// machine's, or the engine's own if `None`. Must be called in a program with one thread.
+pub fn join(anchor: ProcessId, namespace: Option<&OwnedFd>) -> Result<()> {
     let open = |kind: &str| {
         let path = format!("/proc/{}/ns/{kind}", anchor.pid);
         File::open(&path).with_context(|| format!("cannot open `{path}`"))
@@ -64,14 +75,9 @@ pub fn enter(entrance: Entrance) -> Result<std::convert::Infallible> {
         move_into_link_name_space(user.as_fd(), Some(LinkNameSpaceType::User))
             .context("cannot enter the engine's user namespace")?;
     }
-    let network = namespace.as_ref().map_or(engine.as_fd(), AsFd::as_fd);
+    let network = namespace.map_or(engine.as_fd(), AsFd::as_fd);
     move_into_link_name_space(network, Some(LinkNameSpaceType::Network))
-        .context("cannot enter the network namespace")?;
-    if let Some(resolver) = resolver {
-        cover_resolv_conf(&resolver)?;
-    }
-    let error = Command::new(program).args(args).exec();
-    Err(error).with_context(|| format!("cannot run `{}`", program.display()))
+        .context("cannot enter the network namespace")
 }
 
 /// Gives this process an `/etc/resolv.conf` of its own, in a mount namespace that ends with it. A DHCP client that

@@ -21,6 +21,6 @@ mod sys;
 mod wire;
 
 pub use client::{Client, spawn};
-pub use enter::{Entrance, Resolver, enter};
+pub use enter::{Entrance, Resolver, enter, join};
 pub use protocol::{Domain, Kind, Label, LabelError, MAX_SOCKETS, SocketKind, SysctlError, SysctlPath};
 pub use serve::serve;

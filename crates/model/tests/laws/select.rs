@@ -1,0 +1,79 @@
+//! Laws about plans for some machines only.
+
+use std::collections::BTreeSet;
+
+use stead_model::lock::Lock;
+use stead_model::name::MachineId;
+use stead_model::plan::{Power, Wanted, plan};
+
+use crate::small_projects;
+use crate::worlds::{applied, computer, must_want, name, text, up};
+
+fn machines(wanted: &Wanted) -> BTreeSet<MachineId> {
+    wanted.machines.keys().cloned().collect()
+}
+
+#[test]
+fn a_project_as_it_is_needs_nothing() {
+    for project in small_projects("shop", 8080) {
+        let (seen, _) = up(&project, &computer());
+        assert_eq!(text(&plan(&Wanted::as_it_is(&project.name, &seen), &seen)), "", "{project:#?}");
+    }
+}
+
+#[test]
+fn what_is_stopped_and_started_is_as_before() {
+    for project in small_projects("shop", 8080) {
+        let (seen, lock) = up(&project, &computer());
+        let all = machines(&must_want(&project, &lock, &seen));
+        let off = Wanted::as_it_is(&project.name, &seen).with_power(&all, Power::Off);
+        let stopped = applied(&plan(&off, &seen), &seen);
+        assert!(stopped.running.is_empty());
+        assert_eq!(text(&plan(&off, &stopped)), "");
+        let on = Wanted::as_it_is(&project.name, &stopped).with_power(&all, Power::On);
+        assert_eq!(applied(&plan(&on, &stopped), &stopped), seen, "{project:#?}");
+    }
+}
+
+#[test]
+fn one_machine_comes_and_goes_without_the_others() {
+    for project in small_projects("shop", 8080) {
+        let empty = computer();
+        let wanted = must_want(&project, &Lock::default(), &empty);
+        for id in machines(&wanted) {
+            let chosen = BTreeSet::from([id.clone()]);
+            let mut alone = wanted.clone().only(&chosen, &empty).unwrap();
+            // Without the others nothing can be waited for.
+            alone.machines.values_mut().for_each(|machine| machine.after.clear());
+            let one = applied(&plan(&alone, &empty), &empty);
+            assert_eq!(machines(&Wanted::as_it_is(&project.name, &one)), chosen);
+            let all = must_want(&project, &Lock::default(), &one);
+            let both = applied(&plan(&all, &one), &one);
+            assert_eq!(text(&plan(&all.clone().only(&chosen, &both).unwrap(), &both)), "", "{project:#?}");
+            let rest = Wanted::as_it_is(&project.name, &both).without_machines(&chosen);
+            let left = applied(&plan(&rest, &both), &both);
+            let mut expected = machines(&all);
+            expected.remove(&id);
+            assert_eq!(machines(&Wanted::as_it_is(&project.name, &left)), expected);
+            assert!(!left.machines.contains_key(&id) && !left.nics.keys().any(|nic| nic.machine() == id));
+        }
+    }
+}
+
+#[test]
+fn a_machine_that_was_changed_in_the_file_stays_as_it_is_unless_it_is_chosen() {
+    let projects = small_projects("shop", 8080);
+    for old in &projects {
+        let (seen, lock) = up(old, &computer());
+        for new in &projects {
+            let wanted = must_want(new, &lock, &seen).only(&BTreeSet::new(), &seen).unwrap_or_else(|why| {
+                assert!(why.iter().all(|refusal| refusal.hint.contains("without names")));
+                Wanted::as_it_is(&new.name, &seen)
+            });
+            let after = applied(&plan(&wanted, &seen), &seen);
+            assert_eq!(after.machines, seen.machines);
+            assert_eq!(after.running, seen.running);
+            assert_eq!(name("shop"), new.name);
+        }
+    }
+}
