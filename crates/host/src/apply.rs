@@ -87,7 +87,7 @@ mod tests {
     use stead_model::lock::Lock;
     use stead_model::observed::{HostFacts, Uplinks};
     use stead_model::plan::plan;
-    use stead_model::resolve::{Context, resolve};
+    use stead_model::resolve::{Context, Images, resolve};
 
     use super::*;
 
@@ -130,7 +130,13 @@ machines:
         let source = Source::new("stead.yaml", SHOP, &env, "/srv/shop".as_ref());
         let project = parse(&source).unwrap().project;
         let lock = Lock::default();
-        let context = Context { directory: "/srv/shop".as_ref(), lock: &lock, seen: &host.seen, user: 0 };
+        let context = Context {
+            directory: "/srv/shop".as_ref(),
+            lock: &lock,
+            seen: &host.seen,
+            user: 0,
+            images: &Images::new(),
+        };
         let wanted = resolve(&project, context).unwrap();
         let plan = plan(&wanted, &host.seen);
         let mut told = String::new();

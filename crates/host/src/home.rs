@@ -113,6 +113,21 @@ impl Home {
         self.state.join("volumes")
     }
 
+    /// The machines that we run: a directory each.
+    pub fn machines(&self) -> PathBuf {
+        self.state.join("machines")
+    }
+
+    /// The sockets and pids of their keepers: a directory each.
+    pub fn keepers(&self) -> PathBuf {
+        self.run.join("machines")
+    }
+
+    /// The store of images.
+    pub fn images(&self) -> PathBuf {
+        self.state.join("images")
+    }
+
     /// What the switchboard serves.
     pub fn served(&self) -> PathBuf {
         self.run.join("served.json")

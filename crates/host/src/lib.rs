@@ -4,5 +4,7 @@ pub mod apply;
 pub mod home;
 pub mod linux;
 pub mod lock;
+pub mod log;
+pub mod machine;
 pub mod state;
 pub mod switchboard;

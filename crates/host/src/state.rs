@@ -59,8 +59,6 @@ pub enum Entry {
     Machine(MachineId, MachineState),
     /// A machine is gone.
     NoMachine(MachineId),
-    /// No machine exists: they went with the engine.
-    NoMachines,
 }
 
 impl State {
@@ -255,7 +253,6 @@ fn store_entry(transaction: &Transaction<'_>, entry: &Entry) -> Result<()> {
             put("INSERT OR REPLACE INTO machines VALUES (?1, ?2)", id.to_string(), text(state)?)
         }
         Entry::NoMachine(id) => take("DELETE FROM machines WHERE id = ?1", id.to_string()),
-        Entry::NoMachines => transaction.execute("DELETE FROM machines", []),
     }?;
     Ok(())
 }

@@ -8,7 +8,7 @@ use anyhow::Context;
 
 use stead_host::apply::Host;
 use stead_model::name::MachineId;
-use stead_model::observed::{NicEnd, Observed};
+use stead_model::observed::Observed;
 use stead_model::project::Kind;
 
 use crate::args::{EnterArgs, Global};
@@ -56,10 +56,10 @@ pub(crate) fn run(global: &Global, args: &EnterArgs) -> Result<ExitCode, Failure
 fn resolv_conf(id: &MachineId, seen: &Observed) -> Option<String> {
     let nics = seen.nics.iter().filter(|(nic, _)| nic.machine() == *id);
     let mut named: Vec<_> = nics
-        .filter_map(|(nic, state)| match &state.end {
+        .filter_map(|(nic, state)| {
             // `eth10` comes after `eth9`.
-            NicEnd::Veth(name) => Some(((name.as_str().len(), name), nic.network())),
-            NicEnd::Tap(_) => None,
+            let name = state.end.inner()?;
+            Some(((name.as_str().len(), name), nic.network()))
         })
         .collect();
     named.sort();

@@ -108,7 +108,7 @@ fn machine_row(id: &MachineId, seen: &Observed) -> Option<MachineRow> {
         name: id.name.to_string(),
         project: id.project.to_string(),
         kind: state.kind.to_string(),
-        driver: state.driver.to_string(),
+        driver: state.driver().to_string(),
         nics: nics.collect(),
         ports: ports.map(|(bind, target)| format!("{bind} -> {}", target.port)).collect(),
     })

@@ -7,7 +7,7 @@ use stead_model::lock::Lock;
 use stead_model::name::Name;
 use stead_model::observed::Observed;
 use stead_model::plan::{Plan, Planned, UnwantedVolumes, Wanted, plan as make_plan};
-use stead_model::resolve::{Context, Refusal, resolve};
+use stead_model::resolve::{Context, Images, Refusal, resolve};
 
 use crate::args::{Consent, DownArgs, Global, PlanArgs, UpArgs};
 use crate::failure::Failure;
@@ -86,7 +86,7 @@ fn resolved(loaded: &Loaded, seen: &Observed, relock: bool) -> Result<Wanted, Fa
     let none = Lock::default();
     let lock = if relock { &none } else { &loaded.lock };
     let user = rustix::process::getuid().as_raw();
-    let context = Context { directory: &loaded.directory, lock, seen, user };
+    let context = Context { directory: &loaded.directory, lock, seen, user, images: &Images::new() };
     resolve(&loaded.project, context).map_err(|refusals| {
         Failure::Refused(refusals.into_iter().map(|r| placed(r, &loaded.sources, loaded)).collect())
     })

@@ -114,7 +114,10 @@ pub(super) fn start(host: &mut LinuxHost) -> Result<()> {
 pub(super) fn stop(host: &mut LinuxHost) -> Result<()> {
     let id = host.home_id()?;
     raze(host, &[id])?;
-    host.store(&[Entry::NoMachines])
+    // Machines of ours only lose their networks.
+    let lost = host.records()?.machines.into_iter().filter(|(_, state)| state.goes_with_engine());
+    let entries: Vec<Entry> = lost.map(|(id, _)| Entry::NoMachine(id)).collect();
+    host.store(&entries)
 }
 
 /// Takes the engine away by what the kernel and the run directory say alone. The home may have had several
@@ -169,15 +172,18 @@ pub(super) fn add_machines(host: &mut LinuxHost, steps: &[&Step]) -> Result<()> 
         .iter()
         .filter_map(|step| if let Step::MachineAdd(id, state, _) = step { Some((id, state)) } else { None })
         .collect();
-    let existing = host.inside()?.anchor.list()?;
+    let needs_engine = machines.iter().any(|(_, state)| state.goes_with_engine());
+    let existing = if needs_engine { host.inside()?.anchor.list()? } else { Vec::new() };
     for (id, state) in &machines {
         let name = namespace_label(id)?;
-        if state.kind == Kind::Container && !existing.contains(&name) {
+        if let Some(made) = state.container() {
+            super::machine::add(&host.home, id, made)?;
+        } else if state.kind == Kind::Container && !existing.contains(&name) {
             host.inside()?.anchor.make(&name)?;
         }
     }
     let entries: Vec<Entry> =
-        machines.into_iter().map(|(id, state)| Entry::Machine(id.clone(), *state)).collect();
+        machines.into_iter().map(|(id, state)| Entry::Machine(id.clone(), (*state).clone())).collect();
     host.store(&entries)
 }
 
@@ -187,14 +193,16 @@ pub(super) fn remove_machines(host: &mut LinuxHost, steps: &[&Step]) -> Result<(
         .iter()
         .filter_map(|step| if let Step::MachineRemove(id) = step { Some(id) } else { None })
         .collect();
-    let inside = host.inside()?;
-    let existing = inside.anchor.list()?;
-    for id in &machines {
-        let name = namespace_label(id)?;
-        if existing.contains(&name) {
-            inside.anchor.drop_namespace(&name)?;
+    if let Some(inside) = &mut host.inside {
+        let existing = inside.anchor.list()?;
+        for id in &machines {
+            let name = namespace_label(id)?;
+            if existing.contains(&name) {
+                inside.anchor.drop_namespace(&name)?;
+            }
         }
     }
+    machines.iter().try_for_each(|id| super::machine::remove(&host.home, id))?;
     let entries: Vec<Entry> = machines.into_iter().map(|id| Entry::NoMachine(id.clone())).collect();
     host.store(&entries)
 }

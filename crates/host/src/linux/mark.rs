@@ -49,6 +49,7 @@ impl fmt::Display for Mark {
                 write!(f, "nic {} ", nic.id)?;
                 match &nic.end {
                     NicEnd::Veth(name) => write!(f, "veth {name}")?,
+                    NicEnd::Set(name) => write!(f, "set {name}")?,
                     NicEnd::Tap(user) => write!(f, "tap {user}")?,
                 }
                 write!(f, " {}", nic.lease.mac)?;
@@ -79,6 +80,7 @@ impl Mark {
             "nic" => {
                 let end = match (words.next()?, words.next()?) {
                     ("veth", name) => NicEnd::Veth(name.parse().ok()?),
+                    ("set", name) => NicEnd::Set(name.parse().ok()?),
                     ("tap", user) => NicEnd::Tap(user.parse().ok()?),
                     _ => return None,
                 };
@@ -114,6 +116,7 @@ mod tests {
         check("stead:bridged lan.shop eth1 down");
         check("stead:uplink ab12");
         check("stead:nic web/lan.shop veth eth0 02:00:00:00:00:01 10.0.5.2 fd00::2");
+        check("stead:nic web/lan.shop set eth0 02:00:00:00:00:01 10.0.5.2");
         check("stead:nic web/lan.shop tap 1000 02:00:00:00:00:01");
     }
 

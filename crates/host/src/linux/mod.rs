@@ -7,6 +7,7 @@ mod engine;
 mod facts;
 mod inhabitants;
 mod inside;
+mod machine;
 mod mark;
 mod network;
 mod nic;
@@ -32,6 +33,7 @@ use crate::state::{Entry, Records, State};
 pub use self::claims::ClaimLost;
 pub use self::engine::namespace_label;
 pub use self::inhabitants::Namespaces;
+pub use self::machine::{StartError, stop_one};
 
 /// The engine comes and goes in less; what fails for longer fails for another reason.
 const LOOK_AGAIN_FOR: Duration = Duration::from_millis(200);
@@ -199,8 +201,11 @@ impl LinuxHost {
                 together(steps, self.record(steps))
             }
             Step::MachineAdd(..) => together(steps, engine::add_machines(self, steps)),
+            Step::MachineStart(..) => machine::start(self, steps),
+            Step::MachineStop(_) => machine::stop(&self.home, steps),
             Step::MachineRemove(_) => together(steps, engine::remove_machines(self, steps)),
-            Step::EngineStart
+            Step::MachineAwait(..)
+            | Step::EngineStart
             | Step::EngineStop
             | Step::SwitchboardStart
             | Step::UplinkAdd(_)
@@ -212,6 +217,7 @@ impl LinuxHost {
 
     fn run_alone(&mut self, step: &Step) -> Result<()> {
         match step {
+            Step::MachineAwait(id, condition) => machine::await_stage(&self.home, id, *condition),
             Step::EngineStart => engine::start(self),
             Step::EngineStop => engine::stop(self),
             Step::SwitchboardStart => served::start(self),

@@ -128,8 +128,13 @@ fn remove_unfinished(inside: &Inside, new: &[(&NicId, &NicState, &LinkName)]) ->
 fn make_veths(inside: &mut Inside, new: &[(&NicId, &NicState, &LinkName)]) -> Result<()> {
     let mut ends: Vec<(&NicId, &NicState, &LinkName, OwnedFd)> = Vec::new();
     for (id, state, _) in new {
-        if let NicEnd::Veth(name) = &state.end {
-            let namespace = inside.anchor.namespace(&label(&id.machine().to_string())?)?;
+        if let Some(name) = state.end.inner() {
+            let label = label(&id.machine().to_string())?;
+            if matches!(state.end, NicEnd::Set(_)) {
+                // A machine of ours exists without the engine: its first nic makes its namespace.
+                inside.anchor.ensure(&label)?;
+            }
+            let namespace = inside.anchor.namespace(&label)?;
             ends.push((*id, *state, name, namespace));
         }
     }
@@ -163,14 +168,19 @@ fn make_taps(
 
 /// Brings a container's end up, and sets its addresses where nobody else does: with addressing `static`.
 fn settle(inside: &mut Inside, id: &NicId, state: &NicState, network: Option<&ServedNetwork>) -> Result<()> {
-    let NicEnd::Veth(name) = &state.end else { return Ok(()) };
+    let Some(name) = state.end.inner() else { return Ok(()) };
     let up = LinkChange { up: Some(true), ..LinkChange::default() };
     let mut requests = vec![RouteRequest::ChangeLink(name.clone(), up)];
-    if let Some(network) = network.filter(|network| network.dhcp.is_none()) {
+    if let Some(network) = network.filter(|network| is_ours_to_set(&state.end, network)) {
         requests.extend(static_addresses(name, state, network));
     }
     let route = inside.route_of(&id.machine())?;
     tolerate(route.send(&requests)?, Errno::EXIST).with_context(|| format!("cannot set up {id}"))
+}
+
+/// Whether we set the addresses of a nic's inner end.
+fn is_ours_to_set(end: &NicEnd, network: &ServedNetwork) -> bool {
+    matches!(end, NicEnd::Set(_)) || network.dhcp.is_none()
 }
 
 fn static_addresses<'fd>(

@@ -10,10 +10,10 @@ use ipnet::IpNet;
 use stead_model::address::Mac;
 use stead_model::name::{LinkName, MachineId, Name, NetworkId, NicId, VolumeId};
 use stead_model::observed::{
-    Engine, GuardState, HostLink, MachineState, NetworkState, NicState, Observed, Service, Switchboard,
-    Uplink,
+    Body, Engine, GuardState, HostLink, MachineState, NetworkState, NicState, Observed, Running, Service,
+    Switchboard, Uplink,
 };
-use stead_model::project::{Driver, Kind, Reach};
+use stead_model::project::{Kind, Reach};
 use stead_model::served::Served;
 use stead_net::anchor::Label;
 use stead_net::kernel::nft::{Elements, Family, Value};
@@ -46,21 +46,29 @@ pub(super) fn observe(host: &mut LinuxHost) -> Result<Observed> {
     seen.leases = records.leases;
     seen.volumes = volumes(&home);
     seen.machines = records.machines;
+    seen.running = super::machine::observe(&home)?;
     let Some(inside) = &mut host.inside else {
-        let leftovers = has_leftovers(&home, &home_id)? || !seen.machines.is_empty();
+        let leftovers =
+            has_leftovers(&home, &home_id)? || seen.machines.values().any(MachineState::goes_with_engine);
         seen.engine = if leftovers { Engine::Partial } else { Engine::Absent };
-        seen.machines.clear();
+        seen.machines.retain(|_, machine| !machine.goes_with_engine());
         return Ok(seen);
     };
     let routed = inside.nft.elements(&rules::engine_table())?;
     let guarded = inside.nft.elements(&rules::guard_table())?;
     let (Some(routed), Some(guarded)) = (routed, guarded) else {
         seen.engine = Engine::Partial;
-        seen.machines.clear();
+        seen.machines.retain(|_, machine| !machine.goes_with_engine());
         return Ok(seen);
     };
     seen.engine = Engine::Present;
-    seen.machines = machines(seen.machines, &inside.anchor.list()?);
+    let namespaces = inside.anchor.list()?;
+    seen.machines = machines(seen.machines, &namespaces);
+    for (id, running) in &mut seen.running {
+        if namespaces.iter().any(|label| label.as_str() == id.to_string()) {
+            *running = Running::Connected;
+        }
+    }
     let served = load_served(&home);
     let report =
         switchboard::ask(&home, Request::Status).ok().flatten().filter(|report| serves_file(&home, report));
@@ -96,9 +104,10 @@ fn machines(
     let held: BTreeSet<MachineId> =
         namespaces.iter().filter_map(|label| label.as_str().parse().ok()).collect();
     let mut machines = recorded;
-    machines.retain(|id, state| state.kind != Kind::Container || held.contains(id));
+    machines
+        .retain(|id, state| !state.goes_with_engine() || state.kind != Kind::Container || held.contains(id));
     for id in held {
-        machines.entry(id).or_insert(MachineState { kind: Kind::Container, driver: Driver::External });
+        machines.entry(id).or_insert(MachineState { kind: Kind::Container, body: Body::External });
     }
     machines
 }

@@ -11,7 +11,7 @@ use stead_model::name::VolumeId;
 
 use crate::home::Home;
 
-fn path(home: &Home, id: &VolumeId) -> PathBuf {
+pub(super) fn path(home: &Home, id: &VolumeId) -> PathBuf {
     home.volumes().join(id.project.as_str()).join(id.name.as_str())
 }
 

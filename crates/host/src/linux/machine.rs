@@ -1,0 +1,316 @@
+//! The machines that we run: their directories, and their keepers.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead, BufReader, ErrorKind};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use stead_model::container::Mount;
+use stead_model::name::{MachineId, Name, VolumeId};
+use stead_model::observed::{MadeContainer, Running};
+use stead_model::project::Condition;
+use stead_model::step::Step;
+
+use super::LinuxHost;
+use super::engine::namespace_label;
+use crate::home::{Home, write_run_file};
+use crate::machine::{Answer, Assignment, Client, Files, Report, Request};
+use crate::switchboard::load_served;
+
+/// What stead is called with to be a keeper.
+const WORD: &str = "__keeper";
+
+/// A keeper that was told to end does so when its machine has, and kills that after its time of grace.
+const STOP_MORE: Duration = Duration::from_secs(20);
+
+/// A killed process is gone when the kernel gets round to it.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
+
+/// How many keepers start at the same time: more do not come up sooner, and each needs memory for that.
+const START_TOGETHER: usize = 16;
+
+/// Those that have a living keeper. Whether they are connected is the engine's to say.
+pub(super) fn observe(home: &Home) -> Result<BTreeMap<MachineId, Running>> {
+    let entries = match fs::read_dir(home.keepers()) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", home.keepers().display())),
+    };
+    let ids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<MachineId>().ok());
+    let mut running = BTreeMap::new();
+    for id in ids {
+        if Files::new(home, &id).keeper()?.is_some() {
+            running.insert(id, Running::CutOff);
+        }
+    }
+    Ok(running)
+}
+
+/// Makes the directory of a container of ours.
+pub(super) fn add(home: &Home, id: &MachineId, made: &MadeContainer) -> Result<()> {
+    if made.image.is_none() {
+        bail!("the image {} is not here", made.wish.image);
+    }
+    let files = Files::new(home, id);
+    for directory in [files.upper(), files.work(), files.root(), files.own_volumes(), files.log()] {
+        fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    }
+    Ok(())
+}
+
+/// Starts machines, those together that do not wait for each other.
+pub(super) fn start(host: &mut LinuxHost, steps: &[&Step]) -> Vec<Result<()>> {
+    let ids: Vec<&MachineId> = steps
+        .iter()
+        .filter_map(|step| if let Step::MachineStart(id, _) = step { Some(id) } else { None })
+        .collect();
+    let mut results = Vec::new();
+    for some in ids.chunks(START_TOGETHER) {
+        let started: Vec<Result<Starting>> = some.iter().map(|id| begin(host, id)).collect();
+        results.extend(started.into_iter().map(|starting| starting.and_then(Starting::wait)));
+    }
+    results
+}
+
+/// A keeper that is coming up.
+struct Starting {
+    child: std::process::Child,
+    log: PathBuf,
+}
+
+/// Why a machine could not be started, with the exit code that a shell would give.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartError {
+    /// Why not.
+    pub why: String,
+    /// 127 where there is no such program, 126 where it cannot be run, else 125.
+    pub code: u8,
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+fn begin(host: &mut LinuxHost, id: &MachineId) -> Result<Starting> {
+    host.inside()?.anchor.ensure(&namespace_label(id)?)?;
+    let assignment = assignment(host, id)?;
+    let files = Files::new(&host.home, id);
+    fs::create_dir_all(&files.run).with_context(|| format!("cannot make {}", files.run.display()))?;
+    let text = serde_json::to_vec(&assignment).context("cannot write an assignment as JSON")?;
+    write_run_file(&files.assignment(), &text)?;
+    let log = files.keeper_log();
+    crate::home::remove_if_there(&log)?;
+    let options = fs::File::options().create_new(true).append(true).open(&log);
+    let log_file = options.with_context(|| format!("cannot write {}", log.display()))?;
+    let child = Command::new(&host.program)
+        .arg(WORD)
+        .arg(&host.home.state)
+        .arg(&host.home.run)
+        .arg(id.to_string())
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log_file)
+        .spawn()
+        .context("cannot start the keeper")?;
+    Ok(Starting { child, log })
+}
+
+impl Starting {
+    /// Waits for the keeper's report. Its standard output ends when it is done with it, or dead.
+    fn wait(mut self) -> Result<()> {
+        let output = self.child.stdout.take().context("the keeper has no standard output")?;
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line).context("cannot hear the keeper")?;
+        match serde_json::from_str(&line) {
+            Ok(Report::Started) => Ok(()),
+            Ok(Report::Failed { why, code }) => {
+                self.child.wait().context("cannot look after the keeper")?;
+                Err(StartError { why, code }.into())
+            }
+            Err(_) => {
+                // It may still live and be stuck; whether it can be ended does not change the error.
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                let words = fs::read_to_string(&self.log).unwrap_or_default();
+                bail!("the keeper ended: {}", words.lines().last().unwrap_or("it left no word"))
+            }
+        }
+    }
+}
+
+/// All that a keeper needs to know.
+fn assignment(host: &mut LinuxHost, id: &MachineId) -> Result<Assignment> {
+    let records = host.records()?;
+    let made = records.machines.get(id).and_then(|state| state.container().cloned());
+    let made = made.with_context(|| format!("there is no container `{id}` on record"))?;
+    let digest = made.image.clone().context("its image was never here")?;
+    let store = stead_image::Store::open(&host.home.images())?;
+    let image = store.inspect(&digest)?.map(|details| details.image);
+    let image = image.with_context(|| {
+        format!("the image {} is not here any more; hint: pull it again", made.wish.image)
+    })?;
+    let launch = made.wish.launch(&id.name, &image.config)?;
+    let volumes = made.wish.mounts.values().filter_map(|mount| match mount {
+        Mount::Volume { name, .. } => {
+            let volume = VolumeId::new(&id.project, name);
+            Some((name.clone(), super::volume::path(&host.home, &volume)))
+        }
+        Mount::Bind { .. } | Mount::Tmpfs { .. } => None,
+    });
+    let volumes: BTreeMap<Name, PathBuf> = volumes.collect();
+    let addresses = records
+        .leases
+        .iter()
+        .filter(|(nic, _)| nic.machine() == *id)
+        .flat_map(|(_, lease)| lease.addresses())
+        .collect::<Vec<_>>();
+    Ok(Assignment {
+        cgroup: format!("{}/{id}", host.home_id()?),
+        hosts: hosts(&launch.hostname, id, &addresses, &made.wish.hosts),
+        resolv_conf: resolv_conf(host, id, &made),
+        layers: store.layer_paths(&image),
+        launch,
+        volumes,
+    })
+}
+
+/// The `/etc/hosts` of a machine.
+fn hosts(hostname: &str, id: &MachineId, own: &[IpAddr], more: &BTreeMap<String, IpAddr>) -> String {
+    let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
+    for address in own {
+        let names = if hostname == id.name.as_str() {
+            hostname.to_owned()
+        } else {
+            format!("{hostname} {}", id.name)
+        };
+        let _ = writeln!(text, "{address}\t{names}");
+    }
+    for (name, address) in more {
+        let _ = writeln!(text, "{address}\t{name}");
+    }
+    text
+}
+
+/// The `/etc/resolv.conf` of a machine: whom it was told to ask, else the first of its networks that is served.
+fn resolv_conf(host: &LinuxHost, id: &MachineId, made: &MadeContainer) -> String {
+    let served = load_served(&host.home);
+    let mut networks =
+        served.networks.values().filter(|network| network.hosts.values().any(|h| h.name == id.name));
+    let mut networks = networks.by_ref().filter(|network| {
+        network.domain.ends_with(&format!("{}.{}", id.project, stead_model::resolve::DOMAIN))
+    });
+    let first = networks.next();
+    let mut text = String::new();
+    let gateway = first.and_then(|network| {
+        let v4 = network.gateway.map(|net| IpAddr::V4(net.addr()));
+        v4.or(network.gateway6.map(|net| IpAddr::V6(net.addr())))
+    });
+    let servers: Vec<IpAddr> =
+        if made.wish.dns.is_empty() { gateway.into_iter().collect() } else { made.wish.dns.clone() };
+    for server in servers {
+        let _ = writeln!(text, "nameserver {server}");
+    }
+    let own = first.map(|network| network.domain.clone());
+    let search: Vec<String> = if made.wish.dns_search.is_empty() {
+        own.into_iter().collect()
+    } else {
+        made.wish.dns_search.clone()
+    };
+    if !search.is_empty() {
+        let _ = writeln!(text, "search {}", search.join(" "));
+    }
+    text
+}
+
+/// Waits until a machine is so far.
+pub(super) fn await_stage(home: &Home, id: &MachineId, condition: Condition) -> Result<()> {
+    let files = Files::new(home, id);
+    if let Some(mut client) = Client::connect(&files)? {
+        match client.ask(&Request::Await(condition), None) {
+            Ok(Answer::Done) => return Ok(()),
+            Ok(Answer::Failed(why)) => bail!("{why}"),
+            Ok(other) => bail!("the keeper answered {other:?}"),
+            // It ended with its machine, which may be just what is waited for.
+            Err(_) if condition == Condition::Completed => {}
+            Err(error) => return Err(error),
+        }
+    }
+    match (condition, files.load_exit()) {
+        (Condition::Started, _) => Ok(()),
+        (Condition::Completed, Some(exit)) if exit.code == 0 => Ok(()),
+        (_, Some(exit)) => Err(anyhow!("it ended with exit code {}", exit.code)),
+        (_, None) => Err(anyhow!("it does not run")),
+    }
+}
+
+/// Ends machines, all together.
+pub(super) fn stop(home: &Home, steps: &[&Step]) -> Vec<Result<()>> {
+    let ids: Vec<&MachineId> = steps
+        .iter()
+        .filter_map(|step| if let Step::MachineStop(id) = step { Some(id) } else { None })
+        .collect();
+    std::thread::scope(|scope| {
+        let stopping: Vec<_> = ids.iter().map(|id| scope.spawn(|| stop_one(home, id, None))).collect();
+        let panicked = || Err(anyhow!("the thread that was to end it died"));
+        stopping.into_iter().map(|thread| thread.join().unwrap_or_else(|_| panicked())).collect()
+    })
+}
+
+/// Ends one: its keeper is asked, then both are made to.
+pub fn stop_one(home: &Home, id: &MachineId, grace_ms: Option<u64>) -> Result<()> {
+    let files = Files::new(home, id);
+    let grace = load_assignment(&files).map_or(0, |assignment| assignment.launch.stop_grace_ms);
+    let limit = Duration::from_millis(grace_ms.unwrap_or(grace)).saturating_add(STOP_MORE);
+    let keeper = files.keeper()?;
+    if let Ok(Some(mut client)) = Client::connect(&files) {
+        // One that does not answer is ended below.
+        let _unheard = client.ask(&Request::Stop { grace_ms }, Some(limit));
+        if let Some(keeper) = keeper
+            && keeper.wait_gone(KILL_LIMIT)?
+        {
+            return forget(&files);
+        }
+    }
+    if let Some(keeper) = keeper {
+        keeper.kill(rustix::process::Signal::KILL)?;
+        if !keeper.wait_gone(KILL_LIMIT)? {
+            bail!("the keeper (process {}) cannot be ended", keeper.pid);
+        }
+    }
+    forget(&files)
+}
+
+fn load_assignment(files: &Files) -> Option<Assignment> {
+    serde_json::from_slice(&fs::read(files.assignment()).ok()?).ok()
+}
+
+fn forget(files: &Files) -> Result<()> {
+    remove_all(&files.run)
+}
+
+/// Deletes a machine's directory.
+pub(super) fn remove(home: &Home, id: &MachineId) -> Result<()> {
+    let files = Files::new(home, id);
+    forget(&files)?;
+    remove_all(&files.state)
+}
+
+fn remove_all(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot delete {}", path.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}

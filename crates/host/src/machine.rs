@@ -1,0 +1,382 @@
+//! How commands talk with the keeper of a machine: where its files are, what it is given, what may be asked of
+//! it on its socket, and how what it answers is framed.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use stead_model::container::{Launch, Signal};
+use stead_model::name::{MachineId, Name};
+use stead_model::project::Condition;
+use stead_net::process::ProcessId;
+
+use crate::home::Home;
+
+/// A keeper answers at once, but for what it is told to wait for.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// What a keeper is given to run, in a file of the machine's directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// What is launched.
+    pub launch: Launch,
+    /// The directories of the image's layers, the lowest first.
+    pub layers: Vec<PathBuf>,
+    /// Where the project's volumes are.
+    pub volumes: BTreeMap<Name, PathBuf>,
+    /// Its control group, below the one in which all containers of stead are.
+    pub cgroup: String,
+    /// The machine's `/etc/hosts`.
+    pub hosts: String,
+    /// Its `/etc/resolv.conf`.
+    pub resolv_conf: String,
+}
+
+/// What a starting keeper tells whoever started it, in one line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Report {
+    /// The machine runs.
+    Started,
+    /// It does not; with the exit code that a shell would give: 127 where there is no such program, 126 where
+    /// it cannot be run, 125 for everything else.
+    Failed {
+        /// Why not.
+        why: String,
+        /// The exit code.
+        code: u8,
+    },
+}
+
+/// What may be asked of a keeper.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Request {
+    /// How it goes.
+    Status,
+    /// Send a signal to the machine's first process.
+    Signal(Signal),
+    /// End the machine for good, killing it after so many milliseconds or its own time of grace. Answered when
+    /// it has ended.
+    Stop {
+        /// The time of grace.
+        grace_ms: Option<u64>,
+    },
+    /// End it, and start it anew. Answered when it runs again.
+    Restart {
+        /// The time of grace.
+        grace_ms: Option<u64>,
+    },
+    /// Hold it.
+    Pause,
+    /// Let it go on.
+    Unpause,
+    /// Answer when it is so far, or cannot be any more.
+    Await(Condition),
+    /// Carry its output from now on, its exit, and what is typed. The answer is [`Attached`], frames follow.
+    Attach {
+        /// Whether what the client sends is its standard input.
+        stdin: bool,
+    },
+}
+
+/// What a keeper answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// It is done.
+    Done,
+    /// How it goes.
+    Status(Status),
+    /// Frames follow.
+    Attached(Attached),
+    /// It could not be done.
+    Failed(String),
+}
+
+/// How a machine fares.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Its first process, as this computer numbers it; absent while it waits to be started again.
+    pub init: Option<ProcessId>,
+    /// What it does.
+    pub phase: Phase,
+    /// When it was started last, in milliseconds since 1970.
+    pub started_ms: u64,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// How well it is; nothing if nobody looks.
+    pub health: Option<HealthState>,
+}
+
+/// What a machine that has a keeper does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// It runs.
+    Running,
+    /// It is held.
+    Paused,
+    /// It has ended, and is to be started again after a while.
+    Restarting,
+    /// It was told to end.
+    Stopping,
+}
+
+/// How well a machine is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HealthState {
+    /// Not yet known.
+    Starting,
+    /// Well.
+    Healthy,
+    /// Not well.
+    Unhealthy,
+}
+
+/// How a machine ended, in a file of its directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Its exit code; 128 and the signal where one ended it.
+    pub code: u8,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// When it had been started.
+    pub started_ms: u64,
+    /// Whether somebody told it to end.
+    pub asked: bool,
+    /// Whether it had no memory left.
+    pub out_of_memory: bool,
+    /// Why it could not be started, if that was so.
+    pub why: Option<String>,
+}
+
+/// The answer to a request to attach.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    /// Whether there is a terminal.
+    pub tty: bool,
+    /// The log's file that was being written when the first frame was sent.
+    pub log_file: u64,
+    /// How much of that file came before.
+    pub log_length: u64,
+}
+
+/// A piece of what goes over an attached connection: a byte that says what it is, its length in four bytes, the
+/// highest first, and so many bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// To the machine: typed.
+    Input = 0,
+    /// From the machine: its standard output.
+    Output = 1,
+    /// From the machine: its standard error.
+    Error = 2,
+    /// From the machine, the last: how it ended, an [`Exit`] as JSON.
+    Exit = 3,
+    /// To the machine: nothing more will be typed.
+    InputEnd = 4,
+    /// To the machine: the terminal has so many rows and columns, two bytes each.
+    Size = 5,
+}
+
+/// The most that a frame carries.
+pub const FRAME_MAX_BYTES: usize = 64 * 1024;
+
+/// What comes before a frame's bytes.
+pub const FRAME_HEAD_BYTES: usize = 5;
+
+impl Frame {
+    /// What comes before so many bytes of this kind.
+    pub fn head(self, length: usize) -> [u8; FRAME_HEAD_BYTES] {
+        let [a, b, c, d] = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
+        [self as u8, a, b, c, d]
+    }
+
+    /// Reads what comes before a frame's bytes; nothing if it is no frame of ours.
+    pub fn parse_head(head: [u8; FRAME_HEAD_BYTES]) -> Option<(Self, usize)> {
+        let [kind, a, b, c, d] = head;
+        let all = [Self::Input, Self::Output, Self::Error, Self::Exit, Self::InputEnd, Self::Size];
+        let kind = all.into_iter().find(|frame| *frame as u8 == kind)?;
+        let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).ok()?;
+        (length <= FRAME_MAX_BYTES).then_some((kind, length))
+    }
+
+    /// Writes a frame.
+    pub fn write(self, to: &mut impl Write, bytes: &[u8]) -> std::io::Result<()> {
+        to.write_all(&self.head(bytes.len()))?;
+        to.write_all(bytes)
+    }
+
+    /// Reads a frame; nothing at the end.
+    pub fn read(from: &mut impl Read) -> std::io::Result<Option<(Self, Vec<u8>)>> {
+        let mut head = [0; FRAME_HEAD_BYTES];
+        match from.read_exact(&mut head) {
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
+            result => result?,
+        }
+        let (frame, length) = Self::parse_head(head).ok_or(ErrorKind::InvalidData)?;
+        let mut bytes = vec![0; length];
+        from.read_exact(&mut bytes)?;
+        Ok(Some((frame, bytes)))
+    }
+}
+
+/// The files of a machine that we run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Files {
+    /// What stays: its data, its log, how it ended.
+    pub state: PathBuf,
+    /// What goes with it or with the computer: its keeper's socket and pid.
+    pub run: PathBuf,
+}
+
+impl Files {
+    /// Where they are.
+    pub fn new(home: &Home, id: &MachineId) -> Self {
+        Self { state: home.machines().join(id.to_string()), run: home.keepers().join(id.to_string()) }
+    }
+
+    /// What its keeper is given.
+    pub fn assignment(&self) -> PathBuf {
+        self.state.join("assignment.json")
+    }
+
+    /// How it ended.
+    pub fn exit(&self) -> PathBuf {
+        self.state.join("exit.json")
+    }
+
+    /// Where its log is.
+    pub fn log(&self) -> PathBuf {
+        self.state.join("log")
+    }
+
+    /// What it wrote over its image.
+    pub fn upper(&self) -> PathBuf {
+        self.state.join("upper")
+    }
+
+    /// What the overlay file system needs beside that.
+    pub fn work(&self) -> PathBuf {
+        self.state.join("work")
+    }
+
+    /// Where its root is mounted, for its keeper alone.
+    pub fn root(&self) -> PathBuf {
+        self.state.join("root")
+    }
+
+    /// The volumes that its image asks for.
+    pub fn own_volumes(&self) -> PathBuf {
+        self.state.join("volumes")
+    }
+
+    /// The keeper's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.run.join("keeper.sock")
+    }
+
+    /// The keeper's process.
+    pub fn pid(&self) -> PathBuf {
+        self.run.join("keeper.pid")
+    }
+
+    /// The keeper's own words.
+    pub fn keeper_log(&self) -> PathBuf {
+        self.run.join("keeper.log")
+    }
+
+    /// The keeper, if it lives.
+    pub fn keeper(&self) -> Result<Option<ProcessId>> {
+        match ProcessId::load(&self.pid())? {
+            Some(process) if process.is_alive()? => Ok(Some(process)),
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// How the machine ended; nothing if it never did.
+    pub fn load_exit(&self) -> Option<Exit> {
+        serde_json::from_slice(&std::fs::read(self.exit()).ok()?).ok()
+    }
+}
+
+/// A connection to a keeper.
+#[derive(Debug)]
+pub struct Client {
+    stream: BufReader<UnixStream>,
+}
+
+impl Client {
+    /// Connects; nothing if no keeper listens.
+    pub fn connect(files: &Files) -> Result<Option<Self>> {
+        match stead_net::unix::connect(&files.socket()) {
+            Ok(stream) => {
+                stream.set_write_timeout(Some(ANSWER_LIMIT))?;
+                Ok(Some(Self { stream: BufReader::new(stream) }))
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+                Ok(None)
+            }
+            Err(error) => {
+                Err(error).with_context(|| format!("cannot reach the keeper in {}", files.run.display()))
+            }
+        }
+    }
+
+    /// Asks, and waits for the answer; `limit` is how long beyond the time that an answer takes anyway.
+    pub fn ask(&mut self, request: &Request, limit: Option<Duration>) -> Result<Answer> {
+        let doing = || "the keeper does not answer".to_owned();
+        let limit = limit.map(|limit| limit + ANSWER_LIMIT);
+        self.stream.get_ref().set_read_timeout(limit).with_context(doing)?;
+        let mut line = serde_json::to_vec(request).with_context(doing)?;
+        line.push(b'\n');
+        self.stream.get_mut().write_all(&line).with_context(doing)?;
+        let mut answer = String::new();
+        self.stream.read_line(&mut answer).with_context(doing)?;
+        if answer.is_empty() {
+            bail!("the keeper ended before it answered");
+        }
+        serde_json::from_str(&answer).with_context(doing)
+    }
+
+    /// The connection, for frames.
+    pub fn into_stream(self) -> Result<BufReader<UnixStream>> {
+        self.stream.get_ref().set_read_timeout(None).context("cannot wait for the keeper")?;
+        self.stream.get_ref().set_write_timeout(None).context("cannot wait for the keeper")?;
+        Ok(self.stream)
+    }
+}
+
+/// How a machine fares; nothing if it has no keeper.
+pub fn status(home: &Home, id: &MachineId) -> Result<Option<Status>> {
+    let Some(mut client) = Client::connect(&Files::new(home, id))? else { return Ok(None) };
+    match client.ask(&Request::Status, Some(Duration::ZERO))? {
+        Answer::Status(status) => Ok(Some(status)),
+        other => bail!("the keeper answered {other:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_read_back_and_others_are_refused() {
+        let mut bytes = Vec::new();
+        Frame::Output.write(&mut bytes, b"hello").unwrap();
+        Frame::InputEnd.write(&mut bytes, b"").unwrap();
+        let mut reader = bytes.as_slice();
+        assert_eq!(Frame::read(&mut reader).unwrap(), Some((Frame::Output, b"hello".to_vec())));
+        assert_eq!(Frame::read(&mut reader).unwrap(), Some((Frame::InputEnd, Vec::new())));
+        assert_eq!(Frame::read(&mut reader).unwrap(), None);
+        assert!(Frame::read(&mut [9u8, 0, 0, 0, 0].as_slice()).is_err());
+        assert!(Frame::read(&mut [1u8, 255, 0, 0, 0].as_slice()).is_err());
+    }
+}
