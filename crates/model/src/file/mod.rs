@@ -12,8 +12,10 @@
 mod check;
 mod dotenv;
 mod environment;
+mod extend;
 mod interpolate;
 mod leaf;
+mod merge;
 mod problem;
 mod published;
 mod render;
@@ -197,19 +199,11 @@ impl<'a> Reading<'a> {
     }
 
     fn project(&mut self) -> Option<Parsed> {
-        let mut tree = match yaml::parse(self.text(), &mut self.problems) {
-            Ok(tree) => tree,
-            Err(fatal) => {
-                self.problems.push(*fatal);
-                return None;
-            }
-        };
-        if let Value::Mapping(entries) = &mut tree.value {
-            // What is not ours may hold anything.
-            entries.retain(|entry| !entry.key.starts_with("x-"));
-        }
-        interpolate::tree(&mut tree, "", &mut self.scope(), (&mut self.problems, &mut self.warnings));
-        structure::check(&tree, shape::ROOT, "", &mut self.problems);
+        let mut problems = Vec::new();
+        let tree = self.tree(self.text(), &mut problems);
+        self.problems.append(&mut problems);
+        let mut tree = tree?;
+        extend::resolve(&mut tree, "machines", self);
         environment::gather(&mut tree, "machines", self);
         let mut spec = spec::read(&tree, self.ground(), &mut self.problems);
         let dir_name = self.source.dir.file_name().map(|name| name.to_string_lossy());
@@ -220,6 +214,24 @@ impl<'a> Reading<'a> {
         replicas(&project, &mut sources);
         let pull = spec.pulls();
         Some(Parsed { project, sources, pull, dormant, warnings: None })
+    }
+
+    /// The tree of a text of this dialect, with its variables filled in; what does not fit the table is told.
+    fn tree(&mut self, text: &str, problems: &mut Vec<Problem>) -> Option<Node> {
+        let mut tree = match yaml::parse(text, problems) {
+            Ok(tree) => tree,
+            Err(fatal) => {
+                problems.push(*fatal);
+                return None;
+            }
+        };
+        if let Value::Mapping(entries) = &mut tree.value {
+            // What is not ours may hold anything.
+            entries.retain(|entry| !entry.key.starts_with("x-"));
+        }
+        interpolate::tree(&mut tree, "", &mut self.scope(), (problems, &mut self.warnings));
+        structure::check(&tree, shape::ROOT, "", problems);
+        Some(tree)
     }
 
     fn scope(&self) -> Scope<'a> {
@@ -236,12 +248,15 @@ impl<'a> Reading<'a> {
 
     /// What stands in another file, named as the project file does.
     fn file(&mut self, name: &str) -> Result<FileText, leaf::Wrong> {
-        let path = spec::absolute(self.ground(), name)?;
-        let text = self.source.files.get(&path).cloned();
-        Ok(text.unwrap_or_else(|| {
-            self.missing.insert(path);
+        Ok(self.file_at(&spec::absolute(self.ground(), name)?))
+    }
+
+    fn file_at(&mut self, path: &Path) -> FileText {
+        let text = self.source.files.get(path).cloned();
+        text.unwrap_or_else(|| {
+            self.missing.insert(path.to_owned());
             FileText::Missing
-        }))
+        })
     }
 
     /// Tells problems of another file where this one names it.

@@ -38,7 +38,7 @@ pub(crate) struct Entry {
 const FILE_MAX_BYTES: usize = 1 << 20;
 
 /// After aliases were replaced by what they stand for, so that a few lines cannot fill the memory.
-const NODES_MAX: usize = 100_000;
+pub(crate) const NODES_MAX: usize = 100_000;
 
 /// The file has six levels; what is ignored (`x-…`) may have some more. Bounds our recursion.
 const DEPTH_MAX: usize = 32;

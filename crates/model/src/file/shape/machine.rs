@@ -58,6 +58,19 @@ pub(crate) const MACHINE: &[Key] = &[
         "How many of it there are. Two or more are the machines `<name>-1`, `<name>-2` and so on, found together as \
          `<name>` on all their networks; they have no ports, addresses or MACs of their own. 0: none.",
     ),
+    key(
+        "extends",
+        &[Form::Leaf(Leaf::Name), Form::Keys(&[EXTENDS])],
+        "",
+        "{ machine: base, file: common.yaml }",
+        "A machine, of this file or another, that says what this one does not. Mappings and lists are joined; \
+         `command`, `entrypoint` and the health test are replaced. Paths are relative to the file they stand in.",
+    ),
+];
+
+const EXTENDS: &[Key] = &[
+    required("machine", NAME, "base", "The machine."),
+    key("file", super::LINE, "", "common.yaml", "The file that has it. Left out: this file."),
 ];
 
 pub(crate) const REPLICAS: super::Shape = &[Form::Leaf(Leaf::Whole { min: 0, max: 100 })];

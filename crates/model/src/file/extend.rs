@@ -1,0 +1,300 @@
+//! `extends`: a machine takes from another, of this file or another one, what it does not say itself. What comes from
+//! another file stands where this one says `extends`, for there it can be helped; its paths start in its own directory.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use super::environment::under;
+use super::leaf::mount::{self, VolumeSource};
+use super::merge::merge;
+use super::problem::{Problem, Span, nearest, quote};
+use super::spec::{Ground, absolute};
+use super::yaml::{Entry, NODES_MAX, Node, Value};
+use super::{Dialect, FileText, Reading, join};
+
+/// Machines that extend each other one after the other. Bounds our recursion.
+const DEPTH_MAX: usize = 32;
+
+/// Puts in place of each machine under `tree`'s key `machines` what it is with all that it extends.
+pub(crate) fn resolve(tree: &mut Node, machines: &str, reading: &mut Reading<'_>) {
+    let home: Machines = under(tree, machines).to_vec().into();
+    if !home.iter().any(|entry| get(&entry.node, "extends").is_some()) {
+        return;
+    }
+    let (key, dir) = (machines.to_owned(), reading.source.dir.to_owned());
+    let mut walk = Walk { machines: key, files: BTreeMap::new(), trail: Vec::new(), reading };
+    let mut nodes = 0;
+    for entry in under(tree, machines) {
+        let path = join(machines, &entry.key);
+        let file = File { path: None, dir: dir.clone() };
+        walk.trail = vec![(None, entry.key.clone())];
+        entry.node = walk.whole(&entry.node, &path, &file, &home);
+        nodes += size(&entry.node);
+        if nodes > NODES_MAX {
+            let message = format!("the machines have more than {NODES_MAX} values with all that they extend");
+            walk.reading.problems.push(Problem::new(entry.key_span, &path, &entry.key, message));
+            return;
+        }
+    }
+}
+
+/// A file that machines are taken from: this one, or another by its path.
+#[derive(Clone)]
+struct File {
+    path: Option<PathBuf>,
+    dir: PathBuf,
+}
+
+/// The way through machines that extend each other.
+struct Walk<'r, 'a> {
+    /// The key that machines are under.
+    machines: String,
+    /// The machines of the other files that were read; nothing for those that cannot be.
+    files: BTreeMap<PathBuf, Option<Machines>>,
+    trail: Trail,
+    reading: &'r mut Reading<'a>,
+}
+
+/// The machines of a file. Each may extend another, and none is to be copied for that.
+type Machines = Rc<[Entry]>;
+
+/// The machines that extend each other down to here, each with its file.
+type Trail = Vec<(Option<PathBuf>, String)>;
+
+impl Walk<'_, '_> {
+    /// A machine with all that it extends.
+    fn whole(&mut self, node: &Node, path: &str, file: &File, machines: &Machines) -> Node {
+        let mut own = node.clone();
+        let Value::Mapping(keys) = &mut own.value else { return own };
+        let Some(at) = keys.iter().position(|entry| entry.key == "extends") else { return own };
+        let extends = keys.remove(at);
+        let path = join(path, "extends");
+        let Some((name, other)) = wanted(&extends.node, self.reading.dialect) else { return own };
+        let told = |message: String| Problem::new(extends.node.span, &path, &name, message);
+        let base = match other {
+            None => from(&name, file, machines),
+            Some(other) => match self.load(&other, &file.dir, (extends.node.span, &path)) {
+                Some((file, machines)) => from(&name, &file, &machines),
+                None => return own,
+            },
+        };
+        let (base, base_file, siblings) = match base {
+            Ok(found) => found,
+            Err(hint) => {
+                let problem = told(format!("there is no machine {} to extend", quote(&name)));
+                self.reading.problems.push(match hint {
+                    Some(hint) => problem.hint(format!("did you mean `{hint}`?")),
+                    None => problem,
+                });
+                return own;
+            }
+        };
+        let step = (base_file.path.clone(), name.clone());
+        if self.trail.contains(&step) || self.trail.len() > DEPTH_MAX {
+            let shown: Vec<&str> =
+                self.trail.iter().map(|(_, name)| name.as_str()).chain([name.as_str()]).collect();
+            let problem = told(format!("machines extend each other: {}", quote(&shown.join(" → "))));
+            self.reading.problems.push(problem.hint("leave one of them out"));
+            return own;
+        }
+        self.trail.push(step);
+        let mut base = self.whole(&base, &path, &base_file, &siblings);
+        self.trail.pop();
+        if base_file.path != file.path {
+            move_paths(&mut base, &base_file.dir);
+            put(&mut base, extends.node.span);
+        }
+        merge(base, own)
+    }
+
+    /// The machines of another file.
+    fn load(&mut self, name: &str, dir: &Path, at: (Span, &str)) -> Option<(File, Machines)> {
+        let ground = Ground { dir, ..self.reading.ground() };
+        let file_path = match absolute(ground, name) {
+            Ok(path) => path,
+            Err(wrong) => {
+                self.reading.problems.push(wrong.at(at.0, at.1, name));
+                return None;
+            }
+        };
+        let file_dir = file_path.parent().unwrap_or(Path::new("/")).to_owned();
+        if !self.files.contains_key(&file_path) {
+            let entries = self.read(&file_path, name, at);
+            self.files.insert(file_path.clone(), entries);
+        }
+        let entries = self.files.get(&file_path)?.clone()?;
+        Some((File { path: Some(file_path), dir: file_dir }, entries))
+    }
+
+    fn read(&mut self, file_path: &Path, name: &str, (span, path): (Span, &str)) -> Option<Machines> {
+        let text = match self.reading.file_at(file_path) {
+            FileText::Text(text) => text,
+            FileText::Missing => {
+                self.reading.problems.push(Problem::new(
+                    span,
+                    path,
+                    name,
+                    format!("there is no file {}", quote(name)),
+                ));
+                return None;
+            }
+            FileText::Unreadable(why) => {
+                let message = format!("{} cannot be read: {why}", quote(name));
+                self.reading.problems.push(Problem::new(span, path, name, message));
+                return None;
+            }
+        };
+        let mut problems = Vec::new();
+        let tree = self.reading.tree(&text, &mut problems);
+        self.reading.elsewhere(name, span, path, problems);
+        Some(under(&mut tree?, &self.machines).to_vec().into())
+    }
+}
+
+/// A machine of a file, the file, and its other machines; or the name of one that was likely meant.
+type Base = Result<(Node, File, Machines), Option<String>>;
+
+fn from(name: &str, file: &File, machines: &Machines) -> Base {
+    match machines.iter().find(|entry| entry.key == name) {
+        Some(entry) => Ok((entry.node.clone(), file.clone(), machines.clone())),
+        None => Err(nearest(name, machines.iter().map(|entry| entry.key.as_str())).map(str::to_owned)),
+    }
+}
+
+/// What is extended: a machine's name, and a file's unless it is of this one.
+fn wanted(node: &Node, dialect: Dialect) -> Option<(String, Option<String>)> {
+    let key = match dialect {
+        Dialect::Stead => "machine",
+        Dialect::Compose => "service",
+    };
+    let text = |key: &str| match get(node, key).map(|node| &node.value) {
+        Some(Value::Scalar(text)) => Some(text.clone()),
+        _ => None,
+    };
+    match &node.value {
+        Value::Scalar(name) => Some((name.clone(), None)),
+        Value::Mapping(_) => Some((text(key)?, text("file"))),
+        Value::Null | Value::Unknown | Value::Sequence(_) => None,
+    }
+}
+
+fn get<'n>(node: &'n Node, key: &str) -> Option<&'n Node> {
+    let Value::Mapping(entries) = &node.value else { return None };
+    entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node)
+}
+
+/// Paths that start in `dir` are made whole, so that they mean the same elsewhere.
+fn move_paths(machine: &mut Node, dir: &Path) {
+    let ground = Ground { dir, home: None };
+    let moved = |text: &str| {
+        let path = absolute(ground, text).ok().filter(|_| !text.starts_with('~'))?;
+        Some(path.to_string_lossy().into_owned())
+    };
+    let Value::Mapping(keys) = &mut machine.value else { return };
+    for entry in keys {
+        match entry.key.as_str() {
+            "env_file" => each(&mut entry.node, |node| {
+                if let Some(text) = text_of(node, "path") {
+                    *text = moved(text).unwrap_or_else(|| text.clone());
+                }
+            }),
+            "volumes" => each(&mut entry.node, |node| move_volume(node, &moved)),
+            "security_opt" => each(&mut entry.node, |node| {
+                if let Value::Scalar(text) = &mut node.value
+                    && let Some(path) =
+                        text.strip_prefix("seccomp=").or_else(|| text.strip_prefix("seccomp:"))
+                    && path.starts_with('.')
+                    && let Some(path) = moved(path)
+                {
+                    *text = format!("seccomp={path}");
+                }
+            }),
+            _ => {}
+        }
+    }
+}
+
+fn move_volume(node: &mut Node, moved: &impl Fn(&str) -> Option<String>) {
+    let relative = |text: &str| text.starts_with('.');
+    match &mut node.value {
+        Value::Mapping(_) => {
+            if let Some(text) = text_of(node, "source").filter(|text| relative(text)) {
+                *text = moved(text).unwrap_or_else(|| text.clone());
+            }
+        }
+        // In its long form, for a directory may have a colon in its name.
+        Value::Scalar(text) => {
+            let Ok(volume) = mount::volume(text) else { return };
+            let VolumeSource::Path(path) = &volume.source else { return };
+            let Some(path) = Some(path).filter(|path| relative(path)).and_then(|path| moved(path)) else {
+                return;
+            };
+            let options =
+                text.rsplit(':').next().filter(|_| text.matches(':').count() == 2).unwrap_or_default();
+            let propagation =
+                options.split(',').find(|word| mount::PROPAGATIONS.iter().any(|(known, _)| known == word));
+            let span = node.span;
+            let leaf = |key: &str, value: &str| {
+                let node = Node { span, value: Value::Scalar(value.to_owned()) };
+                Entry { key: key.to_owned(), key_span: span, node }
+            };
+            let mut entries =
+                vec![leaf("type", "bind"), leaf("source", &path), leaf("target", &volume.target)];
+            if options.split(',').any(|word| word == "ro") {
+                entries.push(leaf("read_only", "true"));
+            }
+            if let Some(word) = propagation {
+                let value = Value::Mapping(vec![leaf("propagation", word)]);
+                entries.push(Entry { key: "bind".to_owned(), key_span: span, node: Node { span, value } });
+            }
+            node.value = Value::Mapping(entries);
+        }
+        Value::Null | Value::Unknown | Value::Sequence(_) => {}
+    }
+}
+
+/// A single value, or those of a list.
+fn each(node: &mut Node, mut change: impl FnMut(&mut Node)) {
+    match &mut node.value {
+        Value::Sequence(items) => items.iter_mut().for_each(change),
+        Value::Null | Value::Unknown | Value::Scalar(_) | Value::Mapping(_) => change(node),
+    }
+}
+
+/// The text under `key` of a mapping, or the single value that stands in its place.
+fn text_of<'n>(node: &'n mut Node, key: &str) -> Option<&'n mut String> {
+    let scalar =
+        |node: &'n mut Node| if let Value::Scalar(text) = &mut node.value { Some(text) } else { None };
+    match &mut node.value {
+        Value::Scalar(text) => Some(text),
+        Value::Mapping(entries) => {
+            entries.iter_mut().find(|entry| entry.key == key).and_then(|entry| scalar(&mut entry.node))
+        }
+        Value::Null | Value::Unknown | Value::Sequence(_) => None,
+    }
+}
+
+/// Gives all of a tree one place.
+fn put(node: &mut Node, span: Span) {
+    node.span = span;
+    match &mut node.value {
+        Value::Sequence(items) => items.iter_mut().for_each(|item| put(item, span)),
+        Value::Mapping(entries) => {
+            for entry in entries {
+                entry.key_span = span;
+                put(&mut entry.node, span);
+            }
+        }
+        Value::Null | Value::Unknown | Value::Scalar(_) => {}
+    }
+}
+
+/// How many values a tree has.
+fn size(node: &Node) -> usize {
+    match &node.value {
+        Value::Sequence(items) => 1 + items.iter().map(size).sum::<usize>(),
+        Value::Mapping(entries) => 1 + entries.iter().map(|entry| size(&entry.node)).sum::<usize>(),
+        Value::Null | Value::Unknown | Value::Scalar(_) => 1,
+    }
+}

@@ -1,0 +1,126 @@
+//! How what a machine says goes together with what it extends, as Compose has it: mappings key by key, lists one after
+//! the other, what stands at one place of the machine replaced, commands replaced.
+
+use super::leaf::container::device;
+use super::leaf::mount::{tmpfs, volume};
+use super::yaml::{Entry, Node, Value};
+
+/// A machine over the one that it extends.
+pub(crate) fn merge(base: Node, own: Node) -> Node {
+    let (span, own) = (own.span, own.value);
+    let (Value::Mapping(mut entries), Value::Mapping(base)) = (own.clone(), base.value) else {
+        return Node { span, value: own };
+    };
+    for below in base {
+        match entries.iter_mut().find(|entry| entry.key == below.key) {
+            None => entries.push(below),
+            Some(entry) => {
+                let own = std::mem::replace(&mut entry.node.value, Value::Null);
+                let own = Node { span: entry.node.span, value: own };
+                entry.node = both(&entry.key, below.node, own);
+            }
+        }
+    }
+    Node { span, value: Value::Mapping(entries) }
+}
+
+fn both(key: &str, base: Node, own: Node) -> Node {
+    if own.value == Value::Null {
+        return base;
+    }
+    match key {
+        "command" | "entrypoint" | "test" => own,
+        "environment" | "labels" | "sysctls" => joined(pairs(base, &['=']), pairs(own, &['='])),
+        "extra_hosts" => joined(pairs(base, &['=', ':']), pairs(own, &['=', ':'])),
+        "networks" | "depends_on" => joined(names(base), names(own)),
+        "tmpfs" => placed(list(base), list(own), tmpfs_target),
+        "dns" | "dns_search" | "env_file" => joined(list(base), list(own)),
+        "volumes" => placed(base, own, volume_target),
+        "devices" => placed(base, own, device_target),
+        _ => joined(base, own),
+    }
+}
+
+/// Mappings key by key, lists one after the other without what comes twice; otherwise what is on top.
+fn joined(base: Node, own: Node) -> Node {
+    match (base.value, own.value) {
+        (Value::Mapping(base_entries), value @ Value::Mapping(_)) => {
+            let base = Node { span: base.span, value: Value::Mapping(base_entries) };
+            merge(base, Node { span: own.span, value })
+        }
+        (Value::Sequence(mut items), Value::Sequence(more)) => {
+            let known: Vec<Value> = items.iter().map(|item| item.value.clone()).collect();
+            items.extend(more.into_iter().filter(|item| !known.contains(&item.value)));
+            Node { span: own.span, value: Value::Sequence(items) }
+        }
+        (_, value) => Node { span: own.span, value },
+    }
+}
+
+/// Lists in which only one thing can be at each place.
+fn placed(base: Node, own: Node, place: impl Fn(&Node) -> Option<String>) -> Node {
+    let taken: Vec<String> = match &own.value {
+        Value::Sequence(items) => items.iter().filter_map(&place).collect(),
+        Value::Null | Value::Unknown | Value::Scalar(_) | Value::Mapping(_) => Vec::new(),
+    };
+    let mut base = base;
+    if let Value::Sequence(items) = &mut base.value {
+        items.retain(|item| place(item).is_none_or(|place| !taken.contains(&place)));
+    }
+    joined(base, own)
+}
+
+fn under(item: &Node, keys: &[&str]) -> Option<String> {
+    let Value::Mapping(entries) = &item.value else { return None };
+    let found = keys.iter().find_map(|key| entries.iter().find(|entry| entry.key == *key))?;
+    if let Value::Scalar(text) = &found.node.value { Some(text.clone()) } else { None }
+}
+
+fn volume_target(item: &Node) -> Option<String> {
+    match &item.value {
+        Value::Scalar(text) => volume(text).ok().map(|volume| volume.target),
+        Value::Null | Value::Unknown | Value::Sequence(_) | Value::Mapping(_) => under(item, &["target"]),
+    }
+}
+
+fn tmpfs_target(item: &Node) -> Option<String> {
+    if let Value::Scalar(text) = &item.value { tmpfs(text).ok().map(|tmpfs| tmpfs.target) } else { None }
+}
+
+fn device_target(item: &Node) -> Option<String> {
+    match &item.value {
+        Value::Scalar(text) => device(text).ok().map(|device| device.target),
+        Value::Null | Value::Unknown | Value::Sequence(_) | Value::Mapping(_) => {
+            under(item, &["target", "source"])
+        }
+    }
+}
+
+/// A list of `NAME=value` as a mapping.
+fn pairs(node: Node, separators: &[char]) -> Node {
+    let Value::Sequence(items) = node.value else { return node };
+    let mut entries: Vec<Entry> = Vec::new();
+    for item in items {
+        let Value::Scalar(text) = &item.value else { continue };
+        let (key, value) = match text.split_once(separators) {
+            Some((key, value)) => (key.to_owned(), Value::Scalar(value.to_owned())),
+            None => (text.clone(), Value::Null),
+        };
+        entries.retain(|entry| entry.key != key);
+        entries.push(Entry { key, key_span: item.span, node: Node { span: item.span, value } });
+    }
+    Node { span: node.span, value: Value::Mapping(entries) }
+}
+
+/// A list of names as a mapping with nothing under them.
+fn names(node: Node) -> Node {
+    pairs(node, &[])
+}
+
+/// A single value as a list of it.
+fn list(node: Node) -> Node {
+    match &node.value {
+        Value::Scalar(_) => Node { span: node.span, value: Value::Sequence(vec![node]) },
+        Value::Null | Value::Unknown | Value::Sequence(_) | Value::Mapping(_) => node,
+    }
+}
