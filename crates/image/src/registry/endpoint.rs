@@ -55,6 +55,17 @@ pub(crate) fn endpoints(reference: &Reference, settings: &Settings) -> Option<Ve
     Some(found)
 }
 
+/// Where a registry itself is asked, about no image in particular.
+pub(crate) fn account_endpoint(registry: &str, settings: &Settings) -> Endpoint {
+    let authority = if registry == HUB { HUB_AUTHORITY } else { registry };
+    Endpoint {
+        authority: authority.to_owned(),
+        account: registry.to_owned(),
+        repository: String::new(),
+        scheme: scheme(authority, settings),
+    }
+}
+
 fn mirror_endpoint(mirror: &str, repository: &str, settings: &Settings) -> Endpoint {
     let (said, rest) = split_scheme(mirror);
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));

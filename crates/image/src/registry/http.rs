@@ -2,7 +2,8 @@
 //!
 //! TLS and the roots that we trust are set up when the first `https` address is asked, not before.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -48,16 +49,18 @@ impl Default for Limits {
 }
 
 /// What is sent.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) enum Payload<'a> {
     /// Nothing.
     None,
     /// These bytes, of this type.
     Bytes(&'a [u8], &'a str),
+    /// A whole file of this size; told is how much of it is gone.
+    File(&'a File, u64, &'a dyn Fn(u64)),
 }
 
 /// A question.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Call<'a> {
     pub(crate) method: Method,
     pub(crate) uri: Uri,
@@ -167,6 +170,14 @@ impl Http {
                     request.header(header::CONTENT_TYPE, kind).header(header::CONTENT_LENGTH, bytes.len());
                 run(agent, request, SendBody::from_reader(&mut bytes), uri)
             }
+            Payload::File(mut file, size_bytes, told) => {
+                file.seek(SeekFrom::Start(0)).context("cannot read a blob")?;
+                let request = request
+                    .header(header::CONTENT_TYPE, "application/octet-stream")
+                    .header(header::CONTENT_LENGTH, size_bytes);
+                let mut counted = Counted { file, done_bytes: 0, told };
+                run(agent, request, SendBody::from_reader(&mut counted), uri)
+            }
         }
     }
 
@@ -211,6 +222,22 @@ impl Http {
             None => config,
         };
         config.build().new_agent()
+    }
+}
+
+/// A file that tells how much of it was read.
+struct Counted<'a> {
+    file: &'a File,
+    done_bytes: u64,
+    told: &'a dyn Fn(u64),
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        self.done_bytes += read as u64;
+        (self.told)(self.done_bytes);
+        Ok(read)
     }
 }
 
@@ -328,6 +355,15 @@ pub(crate) fn resolve(base: &Uri, location: &str) -> Result<Uri> {
     Ok(uri)
 }
 
+/// An address with one more query.
+pub(crate) fn with_query(uri: &Uri, query: &str) -> Result<Uri> {
+    if query.is_empty() {
+        return Ok(uri.clone());
+    }
+    let join = if uri.query().is_some() { '&' } else { '?' };
+    format!("{uri}{join}{query}").parse().with_context(|| format!("{} cannot be asked", place(uri)))
+}
+
 /// Host and port as they are written, without user names.
 pub(crate) fn authority(uri: &Uri) -> String {
     let text = uri.authority().map_or("", |authority| authority.as_str());
@@ -340,7 +376,7 @@ fn place(uri: &Uri) -> String {
 }
 
 /// Whether secrets for the one may be told to the other.
-fn is_same_place(one: &Uri, other: &Uri) -> bool {
+pub(crate) fn is_same_place(one: &Uri, other: &Uri) -> bool {
     let port =
         |uri: &Uri| uri.port_u16().or((uri.scheme_str() == Some("https")).then_some(443)).unwrap_or(80);
     one.scheme() == other.scheme()

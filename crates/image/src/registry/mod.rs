@@ -1,15 +1,21 @@
 //! Registries: other people's computers. No byte from them is trusted before its digest is verified.
 
 mod auth;
+mod credentials;
 mod endpoint;
+mod helper;
 mod http;
+mod login;
 mod pull;
+mod push;
 mod session;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use auth::{Credentials, Secret};
+pub use credentials::{AuthEnvironment, AuthFiles};
 pub use http::Limits;
+pub use login::Kept;
 pub use pull::{Pull, Pulled};
 
 use self::http::Http;
@@ -22,8 +28,8 @@ pub struct Settings {
     pub mirrors: BTreeMap<String, Vec<String>>,
     /// With whom to speak without TLS: `host[:port]`. With this computer itself that is always allowed.
     pub plain_http: BTreeSet<String>,
-    /// Names and passwords, by registry.
-    pub credentials: BTreeMap<String, Credentials>,
+    /// Where credentials are kept.
+    pub auth: AuthFiles,
     /// How long is waited for others.
     pub limits: Limits,
     /// How many layers are moved at once; 0 for our default.

@@ -4,14 +4,14 @@
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use ureq::Body;
 use ureq::http::{Method, Response, Uri, header};
 
-use super::Client;
 use super::auth::{self, Authorization, Challenge, Credentials};
 use super::endpoint::{Endpoint, Scheme};
 use super::http::{self, Call, Failure, Payload};
+use super::{Client, credentials};
 use crate::event::Event;
 
 /// A registry that says "in an hour" is not waited for.
@@ -24,6 +24,7 @@ pub(crate) struct Session<'a> {
     client: &'a Client,
     endpoint: Endpoint,
     scope: String,
+    given: Option<Credentials>,
     scheme: OnceLock<&'static str>,
     authorization: Mutex<Option<Authorization>>,
     on: &'a (dyn Fn(Event) + Sync),
@@ -47,7 +48,20 @@ impl<'a> Session<'a> {
             "" => String::new(),
             repository => format!("repository:{repository}:{actions}"),
         };
-        Self { client, endpoint, scope, scheme: OnceLock::new(), authorization: Mutex::new(None), on }
+        Self {
+            client,
+            endpoint,
+            scope,
+            given: None,
+            scheme: OnceLock::new(),
+            authorization: Mutex::new(None),
+            on,
+        }
+    }
+
+    /// With these credentials instead of those on record.
+    pub(crate) fn with(self, credentials: Credentials) -> Self {
+        Self { given: Some(credentials), ..self }
     }
 
     /// How many blobs are moved at once.
@@ -65,6 +79,16 @@ impl<'a> Session<'a> {
         let path = if repository.is_empty() { String::new() } else { format!("{repository}/{what}") };
         let text = format!("{}://{authority}/v2/{path}", self.scheme()?);
         Ok(text.parse().with_context(|| format!("`{text}` is no web address"))?)
+    }
+
+    /// Where the registry sends us.
+    pub(crate) fn follow(&self, location: &str) -> Result<Uri, Failure> {
+        let base = self.uri("")?;
+        let next = http::resolve(&base, location)?;
+        if base.scheme_str() == Some("https") && next.scheme_str() != Some("https") {
+            return Err(anyhow!("{} sends us on to plain HTTP", self.endpoint.account).into());
+        }
+        Ok(next)
     }
 
     /// Does something that may fail for now, as often as the settings say.
@@ -102,6 +126,10 @@ impl<'a> Session<'a> {
 
     /// Asks once, or twice where who we are has to be proved.
     pub(crate) fn ask_once(&self, call: &Call<'_>) -> Result<Response<Body>, Failure> {
+        if !http::is_same_place(&call.uri, &self.uri("")?) {
+            // A place to upload to elsewhere: its address is all that it needs.
+            return http::expect_now(self.client.http.send(call, None)?);
+        }
         let known = self.known();
         let answer = self.client.http.send(call, known.as_ref())?;
         if answer.status() != 401 {
@@ -131,7 +159,11 @@ impl<'a> Session<'a> {
         }
         let headers = answer.headers().get_all(header::WWW_AUTHENTICATE);
         let challenges = auth::parse_challenges(headers.iter().filter_map(|value| value.to_str().ok()));
-        let credentials = self.client.settings.credentials.get(&self.endpoint.account).cloned();
+        let Endpoint { account, repository, .. } = &self.endpoint;
+        let credentials = match &self.given {
+            Some(given) => Some(given.clone()),
+            None => credentials::find(&self.client.settings.auth, account, repository)?,
+        };
         let fresh = self.prove(&challenges, credentials.as_ref())?;
         *current = Some(fresh.clone());
         Ok(fresh)
@@ -170,13 +202,7 @@ impl<'a> Session<'a> {
         scope: &str,
         credentials: Option<&Credentials>,
     ) -> Result<Authorization, Failure> {
-        let base = self.uri("")?;
-        let realm = http::resolve(&base, realm).context("the place for tokens")?;
-        if base.scheme_str() == Some("https") && realm.scheme_str() != Some("https") {
-            return Err(
-                anyhow!("{} wants tokens to be asked for in plain text", self.endpoint.account).into()
-            );
-        }
+        let realm = self.follow(realm)?;
         let mut answer = match credentials {
             Some(Credentials::Identity(token)) => {
                 let pairs = [
@@ -194,11 +220,13 @@ impl<'a> Session<'a> {
             Some(Credentials::Password { username, password }) => {
                 let query = auth::token_query(service, scope, Some(username));
                 let basic = Authorization::basic(username, password);
-                self.client.http.send(&Call::new(Method::GET, with_query(&realm, &query)?), Some(&basic))?
+                self.client
+                    .http
+                    .send(&Call::new(Method::GET, http::with_query(&realm, &query)?), Some(&basic))?
             }
             None => {
                 let query = auth::token_query(service, scope, None);
-                self.client.http.send(&Call::new(Method::GET, with_query(&realm, &query)?), None)?
+                self.client.http.send(&Call::new(Method::GET, http::with_query(&realm, &query)?), None)?
             }
         };
         answer = http::expect_now(answer)?;
@@ -251,17 +279,5 @@ impl Attempts {
     /// Begins to count anew: there was progress.
     pub(crate) fn renew(&mut self, session: &Session<'_>) {
         *self = session.attempts();
-    }
-}
-
-fn with_query(uri: &Uri, query: &str) -> Result<Uri> {
-    if query.is_empty() {
-        return Ok(uri.clone());
-    }
-    let join = if uri.query().is_some() { '&' } else { '?' };
-    let text = format!("{uri}{join}{query}");
-    match text.parse() {
-        Ok(uri) => Ok(uri),
-        Err(_) => bail!("the place for tokens has no address that can be asked"),
     }
 }

@@ -29,7 +29,7 @@ use stead_model::image::{Digest, Image, Platform, Reference};
 use crate::manifest::{CONFIG_MAX_BYTES, Change, Config, DOCUMENT_MAX_BYTES, Descriptor, Document, Manifest};
 
 pub use blobs::digest_of;
-pub(crate) use blobs::{Claim, Partial};
+pub(crate) use blobs::{Claim, Partial, write_whole};
 pub use layers::{Unpack, UnpackedLayer};
 use lock::{Lock, Share};
 pub use remove::{Pruned, Removal, Sizes, Which};

@@ -206,6 +206,7 @@ pub struct Asked {
     pub method: String,
     pub path: String,
     pub headers: BTreeMap<String, String>,
+    pub body: Vec<u8>,
 }
 
 /// What the server is to answer.
@@ -298,7 +299,7 @@ fn serve(
         let length = headers.get("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
         let mut body = vec![0; length];
         reader.read_exact(&mut body).ok()?;
-        let question = Asked { method, path, headers };
+        let question = Asked { method, path, headers, body };
         asked.lock().unwrap().push(question.clone());
         let reply = answer(&question);
         send(stream, &question, &reply, ends)?;
