@@ -1,1 +1,35 @@
 //! Containers: namespaces, cgroups, mounts, and the processes started in them.
+//!
+//! Everything here is for a process with one thread that is root, of this computer or of a user namespace: the two
+//! differ in what the kernel allows, not in the code.
+//!
+//! ```text
+//! create ─▶ Created ─start─▶ Started        one process, which the caller waits for
+//!    └ make: cgroups, then a child in new namespaces (`inside`) ─▶ mounts, its root, its user ─▶ the program
+//! exec   ─▶ another process in the same namespaces
+//! remove ─▶ nothing is left but the files
+//! ```
+
+mod capability;
+mod cgroup;
+mod channel;
+mod control;
+mod copy;
+mod create;
+mod exec;
+mod init;
+mod inside;
+mod mounts;
+mod place;
+mod process;
+mod seccomp;
+mod sys;
+mod sysctl;
+mod user;
+
+pub use cgroup::limits_refused;
+pub use cgroup::watch::Usage;
+pub use control::{delete, is_paused, kill, pause, processes, remove, unpause, usage};
+pub use create::{Created, Started, create};
+pub use exec::{ExecRequest, Executed, exec};
+pub use place::{Failure, Place, Stdio, WindowSize};

@@ -1,0 +1,195 @@
+//! How limits are written in the files of cgroups.
+
+use stead_model::container::Limits;
+
+/// A controller that we use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Controller {
+    Cpu,
+    Cpuset,
+    Memory,
+    Pids,
+    Io,
+}
+
+impl Controller {
+    /// Its name in version 1.
+    pub(crate) fn legacy(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cpuset => "cpuset",
+            Self::Memory => "memory",
+            Self::Pids => "pids",
+            Self::Io => "blkio",
+        }
+    }
+
+    /// Its name in version 2.
+    pub(crate) fn unified(self) -> &'static str {
+        match self {
+            Self::Io => "io",
+            Self::Cpu | Self::Cpuset | Self::Memory | Self::Pids => self.legacy(),
+        }
+    }
+}
+
+/// Which version a controller is of here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    Legacy,
+    Unified,
+}
+
+/// A text for a file of a cgroup. The first file that exists is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Setting {
+    pub(crate) controller: Controller,
+    pub(crate) files: &'static [&'static str],
+    pub(crate) text: String,
+}
+
+/// The kernel's own choice of how long a period of processor time is.
+const PERIOD_US: u64 = 100_000;
+
+/// What these limits are called by users, and the controller of each that is set.
+pub(crate) fn asked(limits: &Limits) -> Vec<(&'static str, Controller)> {
+    let Limits { cpus_milli, cpu_shares, cpuset, memory_bytes, memory_swap_bytes, .. } = limits;
+    let Limits { memory_reservation_bytes, pids, io_weight, .. } = limits;
+    let all = [
+        (cpus_milli.is_some(), "cpus", Controller::Cpu),
+        (cpu_shares.is_some(), "cpu_shares", Controller::Cpu),
+        (cpuset.is_some(), "cpuset", Controller::Cpuset),
+        (memory_bytes.is_some(), "memory", Controller::Memory),
+        (memory_swap_bytes.is_some(), "memory_swap", Controller::Memory),
+        (memory_reservation_bytes.is_some(), "memory_reservation", Controller::Memory),
+        (pids.is_some(), "pids", Controller::Pids),
+        (io_weight.is_some(), "io_weight", Controller::Io),
+    ];
+    all.into_iter().filter(|(is_set, ..)| *is_set).map(|(_, word, controller)| (word, controller)).collect()
+}
+
+/// What is written where for these limits, in order.
+pub(crate) fn settings(limits: &Limits, version: impl Fn(Controller) -> Version) -> Vec<Setting> {
+    let mut settings = Vec::new();
+    let mut set = |controller,
+                   legacy: &'static [&'static str],
+                   unified: &'static [&'static str],
+                   texts: (String, String)| {
+        let (files, text) = match version(controller) {
+            Version::Legacy => (legacy, texts.0),
+            Version::Unified => (unified, texts.1),
+        };
+        if !files.is_empty() {
+            settings.push(Setting { controller, files, text });
+        }
+    };
+    let same = |text: String| (text.clone(), text);
+    if let Some(cpuset) = &limits.cpuset {
+        set(Controller::Cpuset, &["cpuset.cpus"], &["cpuset.cpus"], same(cpuset.clone()));
+    }
+    if let Some(shares) = limits.cpu_shares {
+        let texts = (shares.to_string(), weight(shares).to_string());
+        set(Controller::Cpu, &["cpu.shares"], &["cpu.weight"], texts);
+    }
+    if let Some(milli) = limits.cpus_milli {
+        let quota = u64::from(milli) * PERIOD_US / 1000;
+        set(Controller::Cpu, &["cpu.cfs_period_us"], &[], same(PERIOD_US.to_string()));
+        let texts = (quota.to_string(), format!("{quota} {PERIOD_US}"));
+        set(Controller::Cpu, &["cpu.cfs_quota_us"], &["cpu.max"], texts);
+    }
+    if let Some(bytes) = limits.memory_bytes {
+        set(Controller::Memory, &["memory.limit_in_bytes"], &["memory.max"], same(bytes.to_string()));
+    }
+    if let Some(both) = limits.memory_swap_bytes {
+        // Version 1 counts memory and swap together, version 2 swap alone.
+        let swap = both.saturating_sub(limits.memory_bytes.unwrap_or_default());
+        let texts = (both.to_string(), swap.to_string());
+        set(Controller::Memory, &["memory.memsw.limit_in_bytes"], &["memory.swap.max"], texts);
+    }
+    if let Some(bytes) = limits.memory_reservation_bytes {
+        set(Controller::Memory, &["memory.soft_limit_in_bytes"], &["memory.low"], same(bytes.to_string()));
+    }
+    if let Some(pids) = limits.pids {
+        set(Controller::Pids, &["pids.max"], &["pids.max"], same(pids.to_string()));
+    }
+    if let Some(io) = limits.io_weight {
+        let (legacy, unified) = (&["blkio.weight", "blkio.bfq.weight"], &["io.bfq.weight", "io.weight"]);
+        set(Controller::Io, legacy, unified, (io.to_string(), io.to_string()));
+    }
+    settings
+}
+
+/// Version 1 has shares from 2 to 262144, version 2 weights from 1 to 10000; as runc converts them.
+fn weight(shares: u64) -> u64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Limits {
+        Limits {
+            cpus_milli: Some(1500),
+            cpu_shares: Some(1024),
+            cpuset: Some("0-1".to_owned()),
+            memory_bytes: Some(64 << 20),
+            memory_swap_bytes: Some(96 << 20),
+            memory_reservation_bytes: Some(32 << 20),
+            pids: Some(20),
+            io_weight: Some(500),
+            ..Limits::default()
+        }
+    }
+
+    #[track_caller]
+    fn check(version: Version, expected: &[&str]) {
+        let lines = settings(&all(), |_| version);
+        let lines: Vec<String> =
+            lines.iter().map(|line| format!("{} {}", line.files.join("|"), line.text)).collect();
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn limits_are_written_as_each_version_has_them() {
+        check(
+            Version::Legacy,
+            &[
+                "cpuset.cpus 0-1",
+                "cpu.shares 1024",
+                "cpu.cfs_period_us 100000",
+                "cpu.cfs_quota_us 150000",
+                "memory.limit_in_bytes 67108864",
+                "memory.memsw.limit_in_bytes 100663296",
+                "memory.soft_limit_in_bytes 33554432",
+                "pids.max 20",
+                "blkio.weight|blkio.bfq.weight 500",
+            ],
+        );
+        check(
+            Version::Unified,
+            &[
+                "cpuset.cpus 0-1",
+                "cpu.weight 39",
+                "cpu.max 150000 100000",
+                "memory.max 67108864",
+                "memory.swap.max 33554432",
+                "memory.low 33554432",
+                "pids.max 20",
+                "io.bfq.weight|io.weight 500",
+            ],
+        );
+    }
+
+    #[test]
+    fn shares_become_weights_as_runc_has_it() {
+        assert_eq!([0, 2, 1024, 262_144, u64::MAX].map(weight), [1, 1, 39, 10_000, 10_000]);
+    }
+
+    #[test]
+    fn nothing_is_written_where_nothing_is_asked() {
+        assert_eq!(settings(&Limits::default(), |_| Version::Unified), []);
+        assert_eq!(asked(&Limits::default()), []);
+        assert_eq!(asked(&all()).len(), 8);
+    }
+}

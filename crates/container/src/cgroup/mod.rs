@@ -1,0 +1,329 @@
+//! The cgroups of a container: one directory in each hierarchy that it is in.
+//!
+//! Root has ours below the top of each hierarchy. An ordinary user has them below the cgroup of whoever makes the
+//! container, if that was delegated; if not, there are none, and limits are refused. Where they are is on record in
+//! the container's state directory from before they are made, so whoever comes later finds them.
+
+pub(crate) mod device;
+pub(crate) mod layout;
+pub(crate) mod limits;
+pub(crate) mod watch;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use stead_model::container::Limits;
+
+use crate::mounts::device::Node;
+use crate::mounts::plan::Cgroups;
+use layout::{Hierarchy, Layout};
+use limits::{Controller, Setting, Version, asked, settings};
+
+/// Below this are all of ours.
+const TOP: &str = "stead";
+
+/// What a container is in on version 1 beside what its limits need: to see what it uses.
+const WATCHED: [Controller; 2] = [Controller::Memory, Controller::Pids];
+
+/// What it is in where version 2 does not do this for it.
+const WITHOUT_UNIFIED: [&str; 3] = ["devices", "freezer", "cpuacct"];
+
+/// The cgroups of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Cgroup {
+    /// In version 2.
+    pub(crate) unified: Option<PathBuf>,
+    /// In version 1, with the controllers.
+    pub(crate) legacy: Vec<(String, PathBuf)>,
+}
+
+/// How this computer's hierarchies can be used by us.
+pub(crate) struct Ground {
+    layout: Layout,
+    is_mapped: bool,
+}
+
+impl Ground {
+    /// Looks at this computer.
+    pub(crate) fn observe(is_mapped: bool) -> Result<Self> {
+        let read = |path: &str| fs::read_to_string(path).with_context(|| format!("cannot read `{path}`"));
+        let layout = Layout::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
+        Ok(Self { layout, is_mapped })
+    }
+
+    /// Below which directory ours are in a hierarchy; `None` where that is not for us to write.
+    fn base(&self, hierarchy: &Hierarchy) -> Option<PathBuf> {
+        let base =
+            if self.is_mapped { hierarchy.mount.join(&hierarchy.own) } else { hierarchy.mount.clone() };
+        let is_ours = access(&base, Access::WRITE_OK).is_ok()
+            && access(base.join("cgroup.procs"), Access::WRITE_OK).is_ok()
+            && !is_read_only(&base);
+        is_ours.then_some(base)
+    }
+
+    fn unified(&self) -> Option<PathBuf> {
+        self.base(self.layout.unified.as_ref()?)
+    }
+
+    /// Which version has a controller that we can use.
+    fn version(&self, controller: Controller) -> Option<Version> {
+        if self.layout.legacy(controller.legacy()).is_some_and(|found| self.base(found).is_some()) {
+            return Some(Version::Legacy);
+        }
+        let listed = fs::read_to_string(self.unified()?.join("cgroup.controllers")).unwrap_or_default();
+        listed.split_whitespace().any(|name| name == controller.unified()).then_some(Version::Unified)
+    }
+
+    /// Where a container with these limits is to be.
+    fn choose(&self, name: &str, limits: &Limits) -> Cgroup {
+        let unified = self.unified().map(|base| base.join(TOP).join(name));
+        let mut wanted: BTreeSet<&str> = WATCHED.map(Controller::legacy).into();
+        wanted.extend(asked(limits).iter().map(|(_, controller)| controller.legacy()));
+        if unified.is_none() {
+            wanted.extend(WITHOUT_UNIFIED);
+        }
+        let mut legacy = Vec::new();
+        for (controllers, hierarchy) in &self.layout.legacy {
+            let is_wanted = controllers.iter().any(|name| wanted.contains(name.as_str()));
+            if let Some(base) = self.base(hierarchy).filter(|_| is_wanted) {
+                legacy.push((controllers.join(","), base.join(TOP).join(name)));
+            }
+        }
+        Cgroup { unified, legacy }
+    }
+
+    /// How they are shown in a container.
+    pub(crate) fn shown(&self, cgroup: &Cgroup) -> Cgroups {
+        let controllers = cgroup.legacy.iter().map(|(controllers, _)| controllers.clone()).collect();
+        match (&self.layout.unified, self.layout.legacy.is_empty()) {
+            (None, true) => Cgroups::None,
+            (Some(_), true) => Cgroups::Unified,
+            (unified, false) => Cgroups::Legacy { controllers, unified: unified.is_some() },
+        }
+    }
+}
+
+/// Which of these limits cannot be honoured here, each with the reason; none if all can.
+pub fn limits_refused(limits: &Limits) -> Result<Vec<String>> {
+    let ground = Ground::observe(crate::mounts::root::is_mapped_here()?)?;
+    let refused = asked(limits).into_iter().filter_map(|(word, controller)| {
+        ground.version(controller).is_none().then(|| {
+            let name = controller.legacy();
+            let why = if ground.is_mapped {
+                format!("controller `{name}` is not delegated to this user")
+            } else {
+                format!("this kernel has no controller `{name}` mounted")
+            };
+            format!("`{word}`: {why}")
+        })
+    });
+    Ok(refused.collect())
+}
+
+fn is_read_only(path: &Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|stat| stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}
+
+/// The file in which is on record where a container's cgroups are.
+const RECORD: &str = "cgroup.json";
+
+impl Cgroup {
+    /// Makes the cgroups, with limits. What is left of a former run by the same name goes first.
+    pub(crate) fn create(ground: &Ground, name: &str, limits: &Limits, state: &Path) -> Result<Self> {
+        let lawful = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
+        if !name.split('/').all(lawful) {
+            bail!("`{}` is no name of a cgroup", name.escape_debug());
+        }
+        Self::load(state)?.remove()?;
+        let cgroup = ground.choose(name, limits);
+        cgroup.remove()?;
+        let path = state.join(RECORD);
+        let text = serde_json::to_vec(&cgroup)?;
+        fs::write(&path, text).with_context(|| format!("cannot write `{}`", path.display()))?;
+        for (_, directory) in &cgroup.legacy {
+            make(directory, |new| adopt_cpuset(new))?;
+        }
+        if let Some(directory) = &cgroup.unified {
+            make(directory, |_| Ok(()))?;
+            let wanted = asked(limits).into_iter().map(|(_, controller)| controller).chain(WATCHED);
+            let wanted = wanted.chain([Controller::Cpu, Controller::Io]);
+            enable(directory, name, &wanted.collect());
+        }
+        let version = |controller| ground.version(controller).unwrap_or(Version::Unified);
+        for setting in settings(limits, version) {
+            let done = cgroup.set(&setting);
+            done.with_context(|| {
+                format!("cannot limit {} to {}", setting.controller.legacy(), setting.text)
+            })?;
+        }
+        Ok(cgroup)
+    }
+
+    /// Where they are, by the record in this state directory; nowhere if there is none.
+    pub(crate) fn load(state: &Path) -> Result<Self> {
+        let path = state.join(RECORD);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(error).with_context(|| format!("cannot read `{}`", path.display())),
+        };
+        // A record that was cut off was written before anything was made.
+        Ok(serde_json::from_slice(&text).unwrap_or_default())
+    }
+
+    /// Forgets where they are, once they are removed.
+    pub(crate) fn forget(state: &Path) -> Result<()> {
+        match fs::remove_file(state.join(RECORD)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error).context("cannot remove a record"),
+            _ => Ok(()),
+        }
+    }
+
+    /// The directory that has this controller.
+    pub(crate) fn directory(&self, controller: &str) -> Option<&Path> {
+        let mut legacy = self.legacy.iter();
+        let has = legacy.find(|(names, _)| names.split(',').any(|name| name == controller));
+        has.map(|(_, directory)| directory.as_path()).or(self.unified.as_deref())
+    }
+
+    fn set(&self, setting: &Setting) -> Result<()> {
+        let directory = self.directory(setting.controller.legacy()).context("there is no cgroup for it")?;
+        for file in setting.files {
+            let path = directory.join(file);
+            if path.exists() {
+                return write(&path, &setting.text);
+            }
+        }
+        bail!("this kernel has no `{}`", setting.files.join("` or `"));
+    }
+
+    /// Allows only these devices. Where cgroups are not for us to guard devices with (`is_mapped`), the user
+    /// namespace does: in it nobody makes devices.
+    pub(crate) fn guard_devices(&self, nodes: &[Node]) -> Result<()> {
+        let rules = device::rules(nodes);
+        if let Some(directory) = self.directory("devices").filter(|path| path.join("devices.deny").exists()) {
+            write(&directory.join("devices.deny"), "a")?;
+            return rules
+                .iter()
+                .try_for_each(|rule| write(&directory.join("devices.allow"), &device::line(rule)));
+        }
+        let Some(unified) = &self.unified else { return Ok(()) };
+        let directory = fs::File::open(unified).context("cannot open the cgroup")?;
+        crate::sys::attach_device_filter(std::os::fd::AsFd::as_fd(&directory), &device::program(&rules))
+            .context("cannot restrict devices")
+    }
+
+    /// Takes them away, with all that are in them. Their processes must be ending.
+    pub(crate) fn remove(&self) -> Result<()> {
+        for directory in self.directories() {
+            remove_tree(directory).with_context(|| format!("cannot remove `{}`", directory.display()))?;
+            // Those above go when they are empty; if not, others are in them.
+            for above in directory.ancestors().skip(1) {
+                let is_ours = above.ancestors().any(|path| path.ends_with(TOP));
+                if !is_ours || fs::remove_dir(above).is_err() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// All of them.
+    pub(crate) fn directories(&self) -> impl Iterator<Item = &Path> {
+        self.unified.iter().chain(self.legacy.iter().map(|(_, directory)| directory)).map(PathBuf::as_path)
+    }
+}
+
+/// Makes a directory and those above that are missing, each of them told to `fresh`.
+fn make(directory: &Path, fresh: impl Fn(&Path) -> Result<()>) -> Result<()> {
+    let mut missing: Vec<&Path> = directory.ancestors().take_while(|path| !path.exists()).collect();
+    missing.reverse();
+    for path in missing {
+        match fs::create_dir(path) {
+            Ok(()) => fresh(path)?,
+            // Another machine's was made at the same time.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && path != directory => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot make `{}`", path.display())),
+        }
+    }
+    Ok(())
+}
+
+/// A new cgroup of version 1 has no processors and no memory, and no process can be in it, until it is given some.
+fn adopt_cpuset(directory: &Path) -> Result<()> {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let own = directory.join(file);
+        let Some(above) = directory.parent().map(|parent| parent.join(file)) else { continue };
+        if own.exists() && fs::read_to_string(&own).is_ok_and(|text| text.trim().is_empty()) {
+            write(&own, fs::read_to_string(&above).context("cannot read the cpuset above")?.trim())?;
+        }
+    }
+    Ok(())
+}
+
+/// Has the controllers reach a cgroup of version 2. What cannot be had shows when a limit is set.
+fn enable(directory: &Path, name: &str, controllers: &BTreeSet<Controller>) {
+    let above: Vec<&Path> = directory.ancestors().skip(1).take(name.split('/').count() + 1).collect();
+    for path in above.into_iter().rev() {
+        let listed = fs::read_to_string(path.join("cgroup.controllers")).unwrap_or_default();
+        for controller in controllers.iter().map(|controller| controller.unified()) {
+            if listed.split_whitespace().any(|name| name == controller) {
+                let done = write(&path.join("cgroup.subtree_control"), &format!("+{controller}"));
+                if let Err(error) = done {
+                    tracing::debug!("{error:#}");
+                }
+            }
+        }
+    }
+}
+
+/// The kernel takes each text in one write.
+pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
+    let doing = || format!("cannot write `{text}` to `{}`", path.display());
+    let mut file = fs::OpenOptions::new().write(true).open(path).with_context(doing)?;
+    file.write_all(text.as_bytes()).with_context(doing)
+}
+
+/// How long processes that were killed may take to leave a cgroup.
+const LEAVE_LIMIT: Duration = Duration::from_secs(10);
+const LEAVE_LOOK_EVERY: Duration = Duration::from_millis(2);
+
+fn remove_tree(directory: &Path) -> Result<()> {
+    let deadline = Instant::now() + LEAVE_LIMIT;
+    loop {
+        match remove_once(directory) {
+            Ok(()) => return Ok(()),
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::BUSY) && Instant::now() < deadline => {
+                std::thread::sleep(LEAVE_LOOK_EVERY);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn remove_once(directory: &Path) -> std::io::Result<()> {
+    match fs::remove_dir(directory) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        // It has others in it, or processes.
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::BUSY) => {}
+        Err(error) => return Err(error),
+    }
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_once(&entry.path())?;
+        }
+    }
+    match fs::remove_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}

@@ -1,0 +1,131 @@
+//! What is done with a container that runs or ran.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use rustix::io::Errno;
+use stead_model::container::Signal;
+
+use crate::cgroup::Cgroup;
+use crate::cgroup::watch::Usage;
+use crate::sys;
+
+/// Sends a signal to a process; false if it is gone.
+pub fn kill(pidfd: BorrowedFd<'_>, signal: Signal) -> Result<bool> {
+    match sys::pidfd_signal(pidfd, signal.number()) {
+        Ok(()) => Ok(true),
+        Err(Errno::SRCH) => Ok(false),
+        Err(errno) => Err(errno).with_context(|| format!("cannot send {signal}")),
+    }
+}
+
+/// Holds all processes of a container still.
+pub fn pause(state: &Path) -> Result<()> {
+    Cgroup::load(state)?.freeze(true)
+}
+
+/// Lets them go on.
+pub fn unpause(state: &Path) -> Result<()> {
+    Cgroup::load(state)?.freeze(false)
+}
+
+/// Whether they are held still.
+pub fn is_paused(state: &Path) -> Result<bool> {
+    Ok(Cgroup::load(state)?.is_frozen())
+}
+
+/// What a container uses, whose first process this is.
+pub fn usage(state: &Path, pid: u32) -> Result<Usage> {
+    let cgroup = Cgroup::load(state)?;
+    let mut usage = cgroup.usage();
+    if usage.cpu_ns.is_none() || usage.memory_bytes.is_none() || usage.pids.is_none() {
+        // Not all is counted by cgroups here: then by looking at each process, of which those that ended are lost.
+        let sum = processes(state, pid)?.into_iter().filter_map(Process::observe);
+        let sum = sum.fold(Process::default(), Process::plus);
+        usage.cpu_ns.get_or_insert(sum.cpu_ns);
+        usage.memory_bytes.get_or_insert(sum.memory_bytes);
+        usage.pids.get_or_insert(sum.threads);
+    }
+    Ok(usage)
+}
+
+/// The processes of a container, whose first one this is, by their numbers here.
+pub fn processes(state: &Path, pid: u32) -> Result<Vec<u32>> {
+    if let Some(pids) = Cgroup::load(state)?.processes()? {
+        return Ok(pids);
+    }
+    let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let Some(own) = namespace(pid) else { return Ok(Vec::new()) };
+    let entries = fs::read_dir("/proc").context("cannot read `/proc`")?;
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    Ok(pids.filter(|pid| namespace(*pid).as_ref() == Some(&own)).collect())
+}
+
+/// Ends what is left of a container's processes, and takes its cgroups away. Its mounts went with its processes. Can
+/// be done again, after a crash, and where nothing is left.
+pub fn remove(state: &Path) -> Result<()> {
+    let cgroup = Cgroup::load(state)?;
+    // What stands still does not die.
+    if cgroup.is_frozen() {
+        cgroup.freeze(false)?;
+    }
+    if !cgroup.kill() {
+        for pid in cgroup.processes()?.unwrap_or_default() {
+            let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else {
+                continue;
+            };
+            // It may have ended meanwhile.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+    cgroup.remove()?;
+    Cgroup::forget(state)
+}
+
+/// Deletes a tree of files, whoever of our user namespace owns them; what is not there is no error.
+pub fn delete(tree: &Path) -> Result<()> {
+    match fs::remove_dir_all(tree) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot delete `{}`", tree.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a process uses, as `/proc` says.
+#[derive(Default)]
+struct Process {
+    cpu_ns: u64,
+    memory_bytes: u64,
+    threads: u64,
+}
+
+impl Process {
+    fn observe(pid: u32) -> Option<Self> {
+        // Its name comes first, in parentheses, and may hold anything.
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (_, rest) = stat.rsplit_once(')')?;
+        let fields: Vec<u64> =
+            rest.split_whitespace().map(|field| field.parse().unwrap_or_default()).collect();
+        // Fields 14, 15, 20 and 24 of proc(5); the first of these is field 3.
+        let field = |number: usize| fields.get(number - 3).copied().unwrap_or_default();
+        let tick_ns = 1_000_000_000 / rustix::param::clock_ticks_per_second();
+        let page_bytes = u64::try_from(rustix::param::page_size()).ok()?;
+        Some(Self {
+            cpu_ns: (field(14) + field(15)) * tick_ns,
+            memory_bytes: field(24) * page_bytes,
+            threads: field(20),
+        })
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            cpu_ns: self.cpu_ns + other.cpu_ns,
+            memory_bytes: self.memory_bytes + other.memory_bytes,
+            threads: self.threads + other.threads,
+        }
+    }
+}

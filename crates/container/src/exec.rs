@@ -1,0 +1,242 @@
+//! Another process in a running container.
+//!
+//! ```text
+//! caller ──▶ go-between: its cgroups, its namespaces ──▶ the process, which is a child of the caller
+//! ```
+//! The go-between is there because who joins a namespace of processes is not in it, only the next one that it makes.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+use rustix::fs::OFlags;
+use rustix::process::{
+    DumpableBehavior, Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, set_dumpable_behavior, waitid,
+};
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+use stead_model::container::Launch;
+
+use crate::capability::{Allowed, Capabilities, allowed};
+use crate::cgroup::Cgroup;
+use crate::channel::{self, Channel, Said};
+use crate::place::{Failure, Stdio};
+use crate::process::{
+    self, Streams, Wanted, become_program, connect, connect_terminal, environment, streams, terminal,
+};
+use crate::seccomp;
+use crate::sys::{self, Fork, Namespaces, Parent};
+
+/// A process for a running container.
+#[derive(Debug)]
+pub struct ExecRequest<'a> {
+    /// The container's first process.
+    pub pid: u32,
+    /// A descriptor of it.
+    pub pidfd: BorrowedFd<'a>,
+    /// What the container was launched as.
+    pub launch: &'a Launch,
+    /// Its state directory.
+    pub state: &'a Path,
+    /// The program and its arguments.
+    pub args: &'a [String],
+    /// More environment, `NAME=value` each, which goes before the container's.
+    pub env: &'a [String],
+    /// Where it starts; where the container did if absent.
+    pub cwd: Option<&'a str>,
+    /// As whom: `user[:group]`; as the container if absent.
+    pub user: Option<&'a str>,
+    /// Whether it has all capabilities and makes any system call.
+    pub privileged: bool,
+    /// What it reads and writes.
+    pub stdio: Stdio<'a>,
+}
+
+/// A process in a container.
+#[derive(Debug)]
+pub struct Executed {
+    /// It is a child of ours, to be waited for.
+    pub pid: u32,
+    /// A descriptor of it.
+    pub pidfd: OwnedFd,
+    /// Whoever reads and writes this is at its terminal, if it has one.
+    pub terminal: Option<OwnedFd>,
+}
+
+/// Starts a process in a running container. Must be called in a process with one thread, as the user who made the
+/// container or as root of the user namespace that it is in.
+pub fn exec(request: &ExecRequest<'_>) -> Result<Executed, Failure> {
+    let prepared = Prepared::new(request)?;
+    let (own, theirs) = channel::pair().context("cannot make a channel")?;
+    let unified = prepared.cgroup.unified.as_ref().and_then(|path| {
+        rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, 0.into()).ok()
+    });
+    let between = match sys::fork(Namespaces::NONE, unified.as_ref().map(AsFd::as_fd), Parent::Maker)
+        .context("cannot make a process")?
+    {
+        Fork::Parent(child) => child,
+        Fork::Child => {
+            drop(own);
+            go_between(prepared, theirs)
+        }
+    };
+    drop(theirs);
+    let heard = hear(&own);
+    // It ends as soon as it made the process, and has nothing to say by its code.
+    let _ = waitid(WaitId::PidFd(between.pidfd.as_fd()), WaitIdOptions::EXITED);
+    let Heard { pid, terminal, failure } = heard?;
+    let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    match (number, failure) {
+        (Some(number), None) => {
+            // It is our child, so its number stays its own until we wait for it.
+            let pidfd = pidfd_open(number, PidfdFlags::empty()).context("cannot open the process")?;
+            Ok(Executed { pid, pidfd, terminal })
+        }
+        (number, failure) => {
+            if let Some(number) = number {
+                let _ = waitid(WaitId::Pid(number), WaitIdOptions::EXITED);
+            }
+            Err(failure.unwrap_or_else(|| anyhow!("the container ended meanwhile").into()))
+        }
+    }
+}
+
+#[derive(Default)]
+struct Heard {
+    pid: u32,
+    terminal: Option<OwnedFd>,
+    failure: Option<Failure>,
+}
+
+/// Listens until the channel is closed: by the program's start, or by the death of all who had it.
+fn hear(channel: &Channel) -> Result<Heard> {
+    let mut heard = Heard::default();
+    loop {
+        match channel.hear()? {
+            Said::Ready { terminal: Some(fd), .. } => heard.terminal = Some(fd),
+            Said::Ready { terminal: None, pid } => heard.pid = pid,
+            Said::Failed(failure) => heard.failure = Some(failure),
+            Said::Closed => return Ok(heard),
+        }
+    }
+}
+
+/// All that can be had before this computer's files are out of sight.
+struct Prepared<'a> {
+    request: &'a ExecRequest<'a>,
+    allowed: Allowed,
+    filter: Option<Vec<sys::Instruction>>,
+    cgroup: Cgroup,
+    streams: Option<Streams>,
+    namespaces: ThreadNameSpaceType,
+}
+
+impl<'a> Prepared<'a> {
+    fn new(request: &'a ExecRequest<'a>) -> Result<Self> {
+        let rights = &request.launch.rights;
+        let (allowed, filter) = if request.privileged {
+            (Allowed { most: Capabilities::ALL, asked: Capabilities::ALL }, None)
+        } else {
+            let allowed = allowed(rights, request.launch.mode)?;
+            (allowed, seccomp::filter(rights, allowed.most)?)
+        };
+        Ok(Self {
+            request,
+            allowed,
+            filter,
+            cgroup: Cgroup::load(request.state)?,
+            streams: streams(&request.stdio)?,
+            namespaces: namespaces(request.pid)?,
+        })
+    }
+}
+
+/// The namespaces to join: all of a container's, but those of user and network that we are in already, where the
+/// kernel refuses to join.
+fn namespaces(pid: u32) -> Result<ThreadNameSpaceType> {
+    use ThreadNameSpaceType as Type;
+    let same = |kind: &str| -> Result<bool> {
+        let own = fs::read_link(format!("/proc/self/ns/{kind}")).context("cannot see our namespaces")?;
+        let theirs = fs::read_link(format!("/proc/{pid}/ns/{kind}"))
+            .context("cannot see the container's namespaces; it may have ended")?;
+        Ok(own == theirs)
+    };
+    let mut wanted = Type::MOUNT
+        | Type::PROCESS_ID
+        | Type::HOST_NAME_AND_NIS_DOMAIN_NAME
+        | Type::INTER_PROCESS_COMMUNICATION
+        | Type::CONTROL_GROUP;
+    if !same("user")? {
+        wanted |= Type::USER;
+    }
+    if !same("net")? {
+        wanted |= Type::NETWORK;
+    }
+    Ok(wanted)
+}
+
+fn go_between(prepared: Prepared<'_>, channel: Channel) -> ! {
+    let done = join(&prepared).and_then(|()| {
+        sys::fork(Namespaces::NONE, None, Parent::Grandparent).context("cannot make a process")
+    });
+    match done {
+        Ok(Fork::Parent(child)) => {
+            // If nobody hears it, nobody waits for it either.
+            let _ = channel.ready(None, child.pid);
+            sys::exit(0)
+        }
+        Ok(Fork::Child) => match arrive(prepared, &channel) {
+            Ok(wanted) => {
+                let failure = become_program(&wanted);
+                channel.fail(&failure);
+                sys::exit(i32::from(failure.code))
+            }
+            Err(error) => {
+                channel.fail(&error.into());
+                sys::exit(i32::from(crate::place::CODE_OURS))
+            }
+        },
+        Err(error) => {
+            channel.fail(&error.into());
+            sys::exit(1)
+        }
+    }
+}
+
+fn join(prepared: &Prepared<'_>) -> Result<()> {
+    // What is in the container must not look into us: we have descriptors of this computer's open.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).context("cannot hide from the container")?;
+    for directory in prepared.cgroup.directories() {
+        crate::cgroup::write(&directory.join("cgroup.procs"), "0").context("cannot join the cgroup")?;
+    }
+    move_into_thread_name_spaces(prepared.request.pidfd, prepared.namespaces)
+        .context("cannot join the container's namespaces")
+}
+
+fn arrive<'a>(prepared: Prepared<'a>, channel: &Channel) -> Result<Wanted<'a>> {
+    let Prepared { request, allowed, filter, streams, .. } = prepared;
+    let ExecRequest { launch, .. } = request;
+    process::session()?;
+    process::limit(&launch.limits.ulimits)?;
+    let user = process::user(request.user.unwrap_or(&launch.user), &launch.groups)?;
+    match (&request.stdio, &streams) {
+        (Stdio::Terminal(size), _) => {
+            let terminal = terminal(*size)?;
+            channel.ready(Some(&terminal.own), 0)?;
+            connect_terminal(&terminal.theirs, &user)?;
+        }
+        (Stdio::Streams { .. }, Some(streams)) => connect(streams, &user)?,
+        (Stdio::Streams { .. }, None) => {}
+    }
+    process::directory(request.cwd.unwrap_or(&launch.cwd), false)?;
+    let mut env: Vec<String> = launch.env.clone();
+    for entry in request.env {
+        let name = entry.split('=').next().unwrap_or_default();
+        env.retain(|known| known.split('=').next() != Some(name));
+        env.push(entry.clone());
+    }
+    // Its home is that of who it runs as, which may be somebody else than the container.
+    let env = environment(&env, &user);
+    let no_new_privileges = launch.rights.no_new_privileges;
+    Ok(Wanted { args: request.args, env, user, allowed, no_new_privileges, filter })
+}

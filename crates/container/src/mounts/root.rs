@@ -1,0 +1,118 @@
+//! The root of a container: its image's layers with its own one on top.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, mount_change, unmount,
+};
+use rustix::process::{fchdir, pivot_root};
+
+use super::attach::onto;
+use super::prepare::clone;
+use crate::place::Place;
+
+/// Whether this process is in a user namespace that is not the computer's own, by its `uid_map`.
+pub(crate) fn is_mapped(uid_map: &str) -> bool {
+    uid_map.split_whitespace().ne(["0", "0", "4294967295"])
+}
+
+/// Whether this process is.
+pub(crate) fn is_mapped_here() -> Result<bool> {
+    let map = std::fs::read_to_string("/proc/self/uid_map").context("cannot read `/proc/self/uid_map`")?;
+    Ok(is_mapped(&map))
+}
+
+/// Cuts our mounts off from this computer's, and mounts the root at its place.
+pub(crate) fn mount_root(place: &Place, is_mapped: bool) -> Result<()> {
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .context("cannot cut our mounts off from this computer's")?;
+    let at = || format!("cannot mount the root at `{}`", place.root.display());
+    let target = open(&place.root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .with_context(at)?;
+    if place.layers.is_empty() {
+        return onto(clone(&place.upper).with_context(at)?, target).with_context(at);
+    }
+    let parts = Parts::open(place)?;
+    match parts.mount(is_mapped) {
+        Ok(made) => onto(made, target).with_context(at),
+        // Before Linux 6.7 layers cannot be named one by one.
+        Err(Errno::INVAL) => parts.mount_at_once(&place.root, is_mapped).with_context(at),
+        Err(errno) => Err(errno).with_context(at),
+    }
+}
+
+/// The directories of an overlay. By their descriptors they have short names, whatever is in their paths.
+struct Parts {
+    layers: Vec<OwnedFd>,
+    upper: OwnedFd,
+    work: OwnedFd,
+}
+
+impl Parts {
+    fn open(place: &Place) -> Result<Self> {
+        let open = |path: &Path| -> Result<OwnedFd> {
+            let file = File::open(path).with_context(|| format!("cannot open `{}`", path.display()))?;
+            Ok(file.into())
+        };
+        let layers = place.layers.iter().rev().map(|layer| open(layer)).collect::<Result<_>>()?;
+        Ok(Self { layers, upper: open(&place.upper)?, work: open(&place.work)? })
+    }
+
+    fn mount(&self, is_mapped: bool) -> rustix::io::Result<OwnedFd> {
+        let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_set_string(&context, "source", "overlay")?;
+        for layer in &self.layers {
+            fsconfig_set_string(&context, "lowerdir+", path_of(layer))?;
+        }
+        fsconfig_set_string(&context, "upperdir", path_of(&self.upper))?;
+        fsconfig_set_string(&context, "workdir", path_of(&self.work))?;
+        if is_mapped {
+            fsconfig_set_flag(&context, "userxattr")?;
+        }
+        fsconfig_create(&context)?;
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+    }
+
+    fn mount_at_once(&self, target: &Path, is_mapped: bool) -> Result<()> {
+        let layers: Vec<String> = self.layers.iter().map(path_of).collect();
+        let (upper, work) = (path_of(&self.upper), path_of(&self.work));
+        let more = if is_mapped { ",userxattr" } else { "" };
+        let options = format!("lowerdir={},upperdir={upper},workdir={work}{more}", layers.join(":"));
+        let options = std::ffi::CString::new(options)?;
+        Ok(mount("overlay", target, "overlay", MountFlags::empty(), Some(options.as_c_str()))?)
+    }
+}
+
+fn path_of(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// This computer's root, after [`enter`]: still there, but out of every path's way.
+pub(crate) struct Old(OwnedFd);
+
+/// Makes what is mounted at this place our root.
+pub(crate) fn enter(root: &Path) -> Result<(OwnedFd, Old)> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let old = open("/", flags, Mode::empty()).context("cannot open the old root")?;
+    let new =
+        open(root, flags, Mode::empty()).with_context(|| format!("cannot open `{}`", root.display()))?;
+    fchdir(&new)?;
+    // The old root ends up on top of the new one; see pivot_root(2).
+    pivot_root(".", ".").context("cannot change the root")?;
+    rustix::process::chdir("/")?;
+    Ok((new, Old(old)))
+}
+
+/// Takes this computer's root out of our sight.
+pub(crate) fn leave(old: &Old, new: impl AsFd) -> Result<()> {
+    fchdir(&old.0)?;
+    unmount(".", UnmountFlags::DETACH).context("cannot let go of the old root")?;
+    fchdir(new)?;
+    Ok(())
+}

@@ -1,0 +1,305 @@
+//! The last steps of a process before it is a program of the container: who it is, what it may do, what it reads and
+//! writes. For the first one and for those that join it.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{Mode, OFlags, fchown, fstat, open};
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::process::{Resource, Rlimit, chdir, ioctl_tiocsctty, setrlimit, setsid};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, configure_capability_in_ambient_set,
+    remove_capability_from_bounding_set, set_capabilities, set_keep_capabilities, set_no_new_privs,
+    set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+};
+use stead_model::container::Ulimit;
+
+use crate::capability::{Allowed, Capabilities};
+use crate::place::{CODE_NOT_EXECUTABLE, CODE_NOT_FOUND, Failure, Stdio, WindowSize};
+use crate::sys::{self, Instruction};
+use crate::user::{User, resolve};
+
+/// The three streams of a process, out of the way of numbers 0 to 2.
+pub(crate) struct Streams([OwnedFd; 3]);
+
+/// Copies of these streams.
+pub(crate) fn streams(stdio: &Stdio<'_>) -> Result<Option<Streams>> {
+    match stdio {
+        Stdio::Terminal(_) => Ok(None),
+        Stdio::Streams { stdin, stdout, stderr } => {
+            let copy = |fd| fcntl_dupfd_cloexec(fd, 10).context("cannot keep a stream");
+            Ok(Some(Streams([copy(stdin)?, copy(stdout)?, copy(stderr)?])))
+        }
+    }
+}
+
+/// A terminal in the container: its own end, and the one for whoever shows it to people.
+pub(crate) struct Terminal {
+    pub(crate) theirs: OwnedFd,
+    pub(crate) own: OwnedFd,
+}
+
+/// Makes a terminal. Our root is the container's.
+pub(crate) fn terminal(size: WindowSize) -> Result<Terminal> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let own = open("/dev/pts/ptmx", flags, Mode::empty()).context("cannot make a terminal")?;
+    unlockpt(&own).context("cannot make a terminal")?;
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let theirs = ioctl_tiocgptpeer(&own, flags).context("cannot open the terminal")?;
+    let size = Winsize { ws_col: size.columns, ws_row: size.rows, ws_xpixel: 0, ws_ypixel: 0 };
+    tcsetwinsize(&theirs, size).context("cannot set the terminal's size")?;
+    Ok(Terminal { theirs, own })
+}
+
+/// Puts the streams at numbers 0 to 2, for this user to open again, and starts a session.
+pub(crate) fn connect(streams: &Streams, user: &User) -> Result<()> {
+    for stream in &streams.0 {
+        // What a program finds as /dev/stdout is a pipe of ours: it must be able to open it as who it is.
+        let is_pipe =
+            rustix::fs::FileType::from_raw_mode(fstat(stream)?.st_mode) == rustix::fs::FileType::Fifo;
+        if is_pipe && user.uid != 0 {
+            own(stream, user)?;
+        }
+    }
+    let [stdin, stdout, stderr] = &streams.0;
+    join_streams(stdin, stdout, stderr)
+}
+
+fn own(fd: &OwnedFd, user: &User) -> Result<()> {
+    fchown(fd, Some(rustix::fs::Uid::from_raw(user.uid)), None).context("cannot give a stream to the user")
+}
+
+fn join_streams(stdin: impl AsFd, stdout: impl AsFd, stderr: impl AsFd) -> Result<()> {
+    rustix::stdio::dup2_stdin(stdin)
+        .and_then(|()| rustix::stdio::dup2_stdout(stdout))
+        .and_then(|()| rustix::stdio::dup2_stderr(stderr))
+        .context("cannot connect the streams")
+}
+
+/// Puts the terminal at numbers 0 to 2. This process leads a session, and now has it as its terminal.
+pub(crate) fn connect_terminal(terminal: &OwnedFd, user: &User) -> Result<()> {
+    own(terminal, user)?;
+    ioctl_tiocsctty(terminal).context("cannot take the terminal")?;
+    join_streams(terminal, terminal, terminal)
+}
+
+/// Starts a session, if this process does not lead one already.
+pub(crate) fn session() -> Result<()> {
+    match setsid() {
+        Ok(_) | Err(Errno::PERM) => Ok(()),
+        Err(errno) => Err(errno).context("cannot start a session"),
+    }
+}
+
+/// Who this is in the container that is our root.
+pub(crate) fn user(wanted: &str, groups: &std::collections::BTreeSet<String>) -> Result<User> {
+    resolve(wanted, groups, &account_file("/etc/passwd")?, &account_file("/etc/group")?)
+}
+
+/// As long as files of accounts get.
+const ACCOUNTS_MAX_BYTES: u64 = 10 << 20;
+
+/// A file of accounts; nothing if there is none. It comes from an image, so it may be anything at all.
+fn account_file(path: &str) -> Result<String> {
+    let doing = || format!("cannot read the image's `{path}`");
+    let file = match open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(file) => fs::File::from(file),
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(String::new()),
+        Err(errno) => return Err(errno).with_context(doing),
+    };
+    if !file.metadata().with_context(doing)?.is_file() {
+        bail!("{}: it is no file", doing());
+    }
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut std::io::Read::take(file, ACCOUNTS_MAX_BYTES), &mut bytes)
+        .with_context(doing)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// What a process may use of the computer, by the limits' names in lower case.
+pub(crate) fn limit(ulimits: &BTreeMap<String, Ulimit>) -> Result<()> {
+    for (name, Ulimit { soft, hard }) in ulimits {
+        let resource = resource(name).with_context(|| format!("`{name}` is no limit of a process"))?;
+        let value = |value: u64| (value != u64::MAX).then_some(value);
+        setrlimit(resource, Rlimit { current: value(*soft), maximum: value(*hard) })
+            .with_context(|| format!("cannot set limit `{name}` to {soft}:{hard}"))?;
+    }
+    Ok(())
+}
+
+fn resource(name: &str) -> Option<Resource> {
+    Some(match name {
+        "as" => Resource::As,
+        "core" => Resource::Core,
+        "cpu" => Resource::Cpu,
+        "data" => Resource::Data,
+        "fsize" => Resource::Fsize,
+        "locks" => Resource::Locks,
+        "memlock" => Resource::Memlock,
+        "msgqueue" => Resource::Msgqueue,
+        "nice" => Resource::Nice,
+        "nofile" => Resource::Nofile,
+        "nproc" => Resource::Nproc,
+        "rss" => Resource::Rss,
+        "rtprio" => Resource::Rtprio,
+        "rttime" => Resource::Rttime,
+        "sigpending" => Resource::Sigpending,
+        "stack" => Resource::Stack,
+        _ => return None,
+    })
+}
+
+/// What a process is to be.
+pub(crate) struct Wanted<'a> {
+    pub(crate) args: &'a [String],
+    pub(crate) env: Vec<String>,
+    pub(crate) user: User,
+    pub(crate) allowed: Allowed,
+    pub(crate) no_new_privileges: bool,
+    pub(crate) filter: Option<Vec<Instruction>>,
+}
+
+/// Becomes the program; the reason if that failed.
+pub(crate) fn become_program(wanted: &Wanted<'_>) -> Failure {
+    match prepare(wanted).and_then(|()| Ok(Execution::new(wanted)?)) {
+        Ok(execution) => execution.run(),
+        Err(error) => error.into(),
+    }
+}
+
+/// A program's home is its user's, unless somebody said otherwise.
+pub(crate) fn environment(env: &[String], user: &User) -> Vec<String> {
+    let mut env = env.to_vec();
+    if !env.iter().any(|entry| entry.starts_with("HOME=")) {
+        env.push(format!("HOME={}", user.home));
+    }
+    env
+}
+
+/// Changes to the directory in which the program starts; it is made if `make`.
+pub(crate) fn directory(path: &str, make: bool) -> Result<()> {
+    let doing = || format!("cannot start in `{}`", path.escape_debug());
+    match chdir(path) {
+        Err(Errno::NOENT) if make => {
+            fs::create_dir_all(Path::new(path)).with_context(doing)?;
+            chdir(path).with_context(doing)
+        }
+        done => done.with_context(doing),
+    }
+}
+
+/// Gives up what the program is not to have, in the order in which the kernel still lets us.
+fn prepare(wanted: &Wanted<'_>) -> Result<()> {
+    sys::reset_signals();
+    sys::close_on_exec().context("cannot close what is not the program's")?;
+    if wanted.no_new_privileges {
+        set_no_new_privs(true).context("cannot forbid new privileges")?;
+    } else {
+        // Without that, only who still has rights may load a filter.
+        filter(wanted)?;
+    }
+    rights(wanted.allowed, &wanted.user)?;
+    if wanted.no_new_privileges {
+        filter(wanted)?;
+    }
+    Ok(())
+}
+
+fn filter(wanted: &Wanted<'_>) -> Result<()> {
+    match &wanted.filter {
+        Some(filter) => sys::load_seccomp(filter).context("cannot filter system calls"),
+        None => Ok(()),
+    }
+}
+
+/// Becomes the user, with no more than these capabilities.
+fn rights(allowed: Allowed, user: &User) -> Result<()> {
+    let own = Capabilities(capabilities(None).context("cannot see our capabilities")?.permitted.bits());
+    let most = allowed.most.and(own);
+    for one in allowed.most.missing() {
+        match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(one.0)) {
+            // The kernel has not so many.
+            Ok(()) | Err(Errno::INVAL) => {}
+            Err(errno) => return Err(errno).context("cannot drop a capability"),
+        }
+    }
+    let (uid, gid) = (rustix::fs::Uid::from_raw(user.uid), rustix::fs::Gid::from_raw(user.gid));
+    let groups: Vec<_> = user.groups.iter().copied().map(rustix::fs::Gid::from_raw).collect();
+    match set_thread_groups(&groups) {
+        // With a single id there is nobody who could have more groups.
+        Err(Errno::PERM) if groups.is_empty() => {}
+        done => done.context("cannot set groups")?,
+    }
+    set_thread_res_gid(gid, gid, gid).with_context(|| format!("cannot be group {}", user.gid))?;
+    set_keep_capabilities(true).context("cannot keep capabilities")?;
+    set_thread_res_uid(uid, uid, uid).with_context(|| format!("cannot be user {}", user.uid))?;
+    set_keep_capabilities(false).context("cannot keep capabilities")?;
+    let kept = if user.uid == 0 { most } else { allowed.asked.and(own) };
+    let set = CapabilitySet::from_bits_retain;
+    let inheritable = if user.uid == 0 { set(0) } else { set(kept.0) };
+    let sets = CapabilitySets { effective: set(kept.0), permitted: set(kept.0), inheritable };
+    set_capabilities(None, sets).context("cannot set capabilities")?;
+    if user.uid != 0 {
+        let bits = (0..u64::BITS).map(|bit| 1 << bit).filter(|bit| kept.0 & bit != 0);
+        for bit in bits {
+            configure_capability_in_ambient_set(set(bit), true).context("cannot keep a capability")?;
+        }
+    }
+    Ok(())
+}
+
+/// A program with its arguments, as the kernel takes them.
+struct Execution {
+    name: String,
+    candidates: Vec<CString>,
+    args: Vec<CString>,
+    env: Vec<CString>,
+}
+
+impl Execution {
+    fn new(wanted: &Wanted<'_>) -> Result<Self> {
+        let text = |text: &String| CString::new(text.as_bytes()).context("a text holds a zero byte");
+        let texts = |list: &[String]| list.iter().map(text).collect::<Result<Vec<_>>>();
+        let name = wanted.args.first().context("there is nothing to run")?.clone();
+        let path = wanted.env.iter().find_map(|entry| entry.strip_prefix("PATH="));
+        let candidates = if name.contains('/') {
+            vec![name.clone()]
+        } else {
+            let path = path.unwrap_or(stead_model::container::DEFAULT_PATH);
+            path.split(':').map(|dir| format!("{}/{name}", if dir.is_empty() { "." } else { dir })).collect()
+        };
+        let candidates = texts(&candidates)?;
+        Ok(Self { name, candidates, args: texts(wanted.args)?, env: texts(&wanted.env)? })
+    }
+
+    /// Runs the first that can be; as the C library does, one that cannot be executed is remembered while
+    /// others are tried.
+    fn run(&self) -> Failure {
+        let mut worst = Errno::NOENT;
+        for path in &self.candidates {
+            let errno = sys::execute(path, &self.args, &self.env);
+            match errno {
+                Errno::NOENT | Errno::NOTDIR => {}
+                Errno::ACCESS => worst = errno,
+                errno => {
+                    worst = errno;
+                    break;
+                }
+            }
+        }
+        let name = self.name.escape_debug();
+        match worst {
+            Errno::NOENT => Failure { code: CODE_NOT_FOUND, text: format!("exec: no such file: `{name}`") },
+            errno => Failure {
+                code: CODE_NOT_EXECUTABLE,
+                text: format!("exec: cannot run `{name}`: {}", std::io::Error::from(errno)),
+            },
+        }
+    }
+}

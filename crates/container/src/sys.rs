@@ -1,0 +1,312 @@
+//! The system calls that no library has, or has only as unsafe functions: processes made with namespaces, programs
+//! executed, seccomp and device filters loaded.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::io::Errno;
+use rustix::thread::UnshareFlags;
+
+/// Namespaces that a process starts in, as flags of `clone3`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Namespaces(u64);
+
+impl Namespaces {
+    /// Those of whoever starts it.
+    pub(crate) const NONE: Self = Self(0);
+    /// New ones of processes, mounts, names and inter-process communication.
+    #[allow(clippy::cast_sign_loss)] // constants of the kernel's, all positive
+    pub(crate) const CONTAINER: Self =
+        Self((libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC) as u64);
+    /// New mounts only.
+    #[allow(clippy::cast_sign_loss)]
+    pub(crate) const MOUNTS: Self = Self(libc::CLONE_NEWNS as u64);
+}
+
+/// Whose child a new process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Parent {
+    /// Whoever made it.
+    Maker,
+    /// The parent of whoever made it.
+    Grandparent,
+}
+
+/// Where one is after [`fork`].
+#[derive(Debug)]
+pub(crate) enum Fork {
+    /// In the new process.
+    Child,
+    /// In the old one.
+    Parent(Child),
+}
+
+/// A process that was made.
+#[derive(Debug)]
+pub(crate) struct Child {
+    /// Its number, as whoever made it sees it.
+    pub(crate) pid: u32,
+    /// A descriptor of it.
+    pub(crate) pidfd: OwnedFd,
+}
+
+/// Makes a process like this one, in new namespaces, and, where that is given, in a cgroup of version 2.
+///
+/// The caller has one thread: then the copy may do all that this process may, memory included.
+pub(crate) fn fork(
+    namespaces: Namespaces,
+    cgroup: Option<BorrowedFd<'_>>,
+    parent: Parent,
+) -> rustix::io::Result<Fork> {
+    const INTO_CGROUP: u64 = 0x2_0000_0000;
+    let mut pidfd: RawFd = -1;
+    // SAFETY: all bytes zero is a lawful `clone_args`.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = namespaces.0 | u64::from(libc::CLONE_PIDFD.unsigned_abs());
+    args.pidfd = (&raw mut pidfd) as u64;
+    match parent {
+        Parent::Maker => args.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs()),
+        // It then sends the signal that we send.
+        Parent::Grandparent => args.flags |= u64::from(libc::CLONE_PARENT.unsigned_abs()),
+    }
+    if let Some(cgroup) = cgroup {
+        args.flags |= INTO_CGROUP;
+        args.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
+    }
+    // SAFETY: without `CLONE_VM` the child has a copy of our memory and goes on on a copy of our stack; as this
+    // process has one thread, no lock in that memory is held by anybody. `args` is as large as we say.
+    let made = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
+    match u32::try_from(made) {
+        Ok(0) => Ok(Fork::Child),
+        Ok(pid) => {
+            // SAFETY: the kernel made this descriptor for us just now.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Fork::Parent(Child { pid, pidfd }))
+        }
+        Err(_) => Err(last_error()),
+    }
+}
+
+/// Ends this process at once: nothing of what whoever made it left behind is run.
+pub(crate) fn exit(code: i32) -> ! {
+    // SAFETY: takes a number and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// Moves this process into new namespaces of mounts or cgroups.
+pub(crate) fn unshare(what: UnshareFlags) -> rustix::io::Result<()> {
+    let lawful = UnshareFlags::NEWNS | UnshareFlags::NEWCGROUP;
+    // SAFETY: only `CLONE_FILES` endangers anything, and the mask does not let it through.
+    unsafe { rustix::thread::unshare_unsafe(what & lawful) }
+}
+
+/// Becomes a program; the error if that failed.
+pub(crate) fn execute(path: &CStr, args: &[CString], env: &[CString]) -> Errno {
+    let pointers = |texts: &[CString]| {
+        let end = std::iter::once(std::ptr::null());
+        texts.iter().map(|text| text.as_ptr()).chain(end).collect::<Vec<_>>()
+    };
+    let (args, env) = (pointers(args), pointers(env));
+    // SAFETY: a text and two lists of texts, each ending with a null, all of which live until the call returns.
+    unsafe { libc::execve(path.as_ptr(), args.as_ptr(), env.as_ptr()) };
+    last_error()
+}
+
+/// Has all signals do what they do in a new program, and blocks none. What is ignored stays so in programs that
+/// are executed, and Rust ignores SIGPIPE.
+pub(crate) fn reset_signals() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: no function of ours is installed. SIGKILL, SIGSTOP and the C library's own are refused,
+        // which changes nothing.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: an empty set is made before it is used, and nobody asks for the old one.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+/// Blocks all signals, and waits for one: its number. For process 1 of a container, which takes them in turn.
+pub(crate) fn next_signal() -> rustix::io::Result<i32> {
+    // SAFETY: a full set is made before it is used; nobody asks for more than the number.
+    let signal = unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::sigwaitinfo(&raw const all, std::ptr::null_mut())
+    };
+    if signal < 0 { Err(last_error()) } else { Ok(signal) }
+}
+
+/// Blocks all signals that can be.
+pub(crate) fn block_signals() {
+    // SAFETY: a full set is made before it is used, and nobody asks for the old one.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
+    }
+}
+
+/// Sends a signal to a process by its number: only within a namespace of processes in which it cannot have
+/// changed hands, as process 1 does to its children.
+pub(crate) fn kill(pid: i32, signal: i32) -> rustix::io::Result<()> {
+    // SAFETY: takes two numbers.
+    if unsafe { libc::kill(pid, signal) } < 0 { Err(last_error()) } else { Ok(()) }
+}
+
+/// Sends a signal by its number, which may be a real-time one.
+pub(crate) fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> rustix::io::Result<()> {
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a descriptor that lives, numbers, and no further information.
+    let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, none, 0) };
+    if done < 0 { Err(last_error()) } else { Ok(()) }
+}
+
+/// Has all descriptors from 3 on closed in the program that this process becomes.
+pub(crate) fn close_on_exec() -> rustix::io::Result<()> {
+    // SAFETY: takes numbers, and changes flags only.
+    let done =
+        unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if done < 0 { Err(last_error()) } else { Ok(()) }
+}
+
+/// Closes all descriptors from 3 on. Only for a process that then uses none of them, whatever owns them.
+pub(crate) fn close_all() -> rustix::io::Result<()> {
+    // SAFETY: takes numbers. The one caller, a container's first process, from here on only waits, and ends by
+    // `_exit`, so no owner of a descriptor is dropped.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+    if done < 0 { Err(last_error()) } else { Ok(()) }
+}
+
+/// Attributes of mounts, as `mount_setattr(2)` has them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct MountAttributes {
+    /// `MOUNT_ATTR_*` to have.
+    pub(crate) set: u64,
+    /// `MOUNT_ATTR_*` not to have.
+    pub(crate) clear: u64,
+    /// `MS_PRIVATE`, `MS_SLAVE` or `MS_SHARED`; 0 for no change.
+    pub(crate) propagation: u64,
+}
+
+/// Changes what is mounted at this descriptor and, if asked, all that is mounted below.
+pub(crate) fn mount_setattr(
+    mount: BorrowedFd<'_>,
+    attributes: MountAttributes,
+    recursive: bool,
+) -> rustix::io::Result<()> {
+    #[repr(C)]
+    struct MountAttr {
+        set: u64,
+        clear: u64,
+        propagation: u64,
+        userns_fd: u64,
+    }
+    let MountAttributes { set, clear, propagation } = attributes;
+    let attr = MountAttr { set, clear, propagation, userns_fd: 0 };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: a descriptor that lives, an empty text, and a structure as large as we say that is only read.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    };
+    if done < 0 { Err(last_error()) } else { Ok(()) }
+}
+
+/// One instruction of a seccomp filter: classic BPF.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Instruction {
+    pub(crate) code: u16,
+    pub(crate) if_true: u8,
+    pub(crate) if_false: u8,
+    pub(crate) value: u32,
+}
+
+/// Has this process and its children keep to a filter of system calls, for good.
+pub(crate) fn load_seccomp(filter: &[Instruction]) -> rustix::io::Result<()> {
+    #[repr(C)]
+    struct Program {
+        length: u16,
+        filter: *const Instruction,
+    }
+    let length = u16::try_from(filter.len()).map_err(|_| Errno::TOOBIG)?;
+    let program = Program { length, filter: filter.as_ptr() };
+    // SAFETY: `Program` is the kernel's `sock_fprog`, with as many instructions as it says; it is only read.
+    let done =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+    if done < 0 { Err(last_error()) } else { Ok(()) }
+}
+
+/// Has the processes of a cgroup of version 2 keep to a device program, given as eBPF instructions.
+pub(crate) fn attach_device_filter(cgroup: BorrowedFd<'_>, program: &[u64]) -> rustix::io::Result<()> {
+    const LOAD: u32 = 5;
+    const ATTACH: u32 = 8;
+    const CGROUP_DEVICE: u32 = 15;
+    const ATTACH_CGROUP_DEVICE: u32 = 6;
+    const ALLOW_MULTI: u32 = 2;
+    #[repr(C)]
+    #[derive(Default)]
+    struct Load {
+        kind: u32,
+        length: u32,
+        instructions: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+        kernel_version: u32,
+        flags: u32,
+        name: [u8; 16],
+        ifindex: u32,
+        expected_attach: u32,
+    }
+    #[repr(C)]
+    struct Attach {
+        target: u32,
+        program: u32,
+        kind: u32,
+        flags: u32,
+        replace: u32,
+    }
+    let length = u32::try_from(program.len()).map_err(|_| Errno::TOOBIG)?;
+    let load = Load {
+        kind: CGROUP_DEVICE,
+        length,
+        instructions: program.as_ptr() as u64,
+        license: c"Apache".as_ptr() as u64,
+        ..Load::default()
+    };
+    // SAFETY: `Load` is the beginning of the kernel's `bpf_attr`, with as many instructions as it says and a
+    // text that ends; it is only read. The kernel verifies the program itself.
+    let loaded = unsafe { libc::syscall(libc::SYS_bpf, LOAD, &raw const load, size_of::<Load>()) };
+    let Ok(fd) = RawFd::try_from(loaded) else { return Err(last_error()) };
+    if fd < 0 {
+        return Err(last_error());
+    }
+    // SAFETY: the kernel made this descriptor for us just now.
+    let loaded = unsafe { OwnedFd::from_raw_fd(fd) };
+    let attach = Attach {
+        target: cgroup.as_raw_fd().unsigned_abs(),
+        program: loaded.as_fd().as_raw_fd().unsigned_abs(),
+        kind: ATTACH_CGROUP_DEVICE,
+        flags: ALLOW_MULTI,
+        replace: 0,
+    };
+    // SAFETY: `Attach` is the kernel's `bpf_attr` of this command, with two descriptors that live.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, ATTACH, &raw const attach, size_of::<Attach>()) };
+    if done < 0 { Err(last_error()) } else { Ok(()) }
+}
+
+fn last_error() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
