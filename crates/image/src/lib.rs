@@ -6,6 +6,7 @@ pub mod manifest;
 mod parallel;
 pub mod registry;
 mod store;
+pub mod unpack;
 
 pub use event::{Event, LayerState};
 pub use registry::Client;

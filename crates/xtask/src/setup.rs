@@ -87,6 +87,8 @@ const PACKAGES: &[Package] = &[
     package("skopeo",                      "/usr/bin/skopeo",             &[Test], "pushes and pulls images, and judges ours"),
     package("zstd",                        "/usr/bin/zstd",               &[Test], "compresses layers"),
     package("mmdebstrap",                  "/usr/bin/mmdebstrap",         &[Test], "makes Debian's images"),
+    package("umoci",                       "/usr/bin/umoci",              &[Test, Bench], "unpacks the same image, to be compared"),
+    package("attr",                        "/usr/bin/setfattr",           &[Test], "changes what is on an overlayfs"),
     package("man-db",                      "/usr/bin/man",                &[Test], "reads the man pages"),
     package("dnsmasq-base",                "/usr/sbin/dnsmasq",           &[Bench], "the peer of the benchmarks"),
     package("containernetworking-plugins", "/usr/lib/cni/bridge",         &[Bench], "the peer of the benchmarks"),
