@@ -14,6 +14,8 @@ pub struct Place {
     pub layers: Vec<PathBuf>,
     /// What it changes of them.
     pub upper: PathBuf,
+    /// Whether it goes when it ends: what it changes then need not reach the disk, and is lost with the computer.
+    pub is_passing: bool,
     /// A directory for overlayfs, on the same file system as `upper`.
     pub work: PathBuf,
     /// An empty directory, on which its root is mounted, as only it sees.

@@ -19,9 +19,6 @@ impl Namespaces {
     #[allow(clippy::cast_sign_loss)] // constants of the kernel's, all positive
     pub(crate) const CONTAINER: Self =
         Self((libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC) as u64);
-    /// New mounts only.
-    #[allow(clippy::cast_sign_loss)]
-    pub(crate) const MOUNTS: Self = Self(libc::CLONE_NEWNS as u64);
 }
 
 /// Whose child a new process is.

@@ -29,6 +29,8 @@ struct Request {
     directory: PathBuf,
     netns: PathBuf,
     cgroup: String,
+    #[serde(default)]
+    is_passing: bool,
     hosts: Option<String>,
     resolv_conf: Option<String>,
 }
@@ -82,6 +84,7 @@ fn place(request: &Request) -> Result<Place> {
     Ok(Place {
         layers: request.layers.clone(),
         upper: dir("upper")?,
+        is_passing: request.is_passing,
         work: dir("work")?,
         root: dir("root")?,
         volumes: found,

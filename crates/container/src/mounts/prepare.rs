@@ -1,7 +1,6 @@
 //! Making file systems that are attached to nothing yet.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -78,6 +77,7 @@ fn kernel(kind: Kind, options: &[(&str, String)], attributes: u64) -> Result<Own
 /// A file system of the kernel's.
 pub(crate) fn make(kind: Kind, options: &[(&str, String)], attributes: u64) -> rustix::io::Result<OwnedFd> {
     let context = fsopen(kind.name(), FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", kind.name())?;
     for (key, value) in options {
         match (kind, value.strip_prefix("name=")) {
             (Kind::Cgroup1, Some(name)) => fsconfig_set_string(&context, "name", name)?,
@@ -93,11 +93,10 @@ pub(crate) fn make(kind: Kind, options: &[(&str, String)], attributes: u64) -> r
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
-/// Writes a text that is mounted in the container.
+/// Writes a text that is mounted in the container, unless the file holds it already.
 pub(crate) fn store(path: &Path, text: &str) -> Result<()> {
-    let written = match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        _ => fs::write(path, text),
-    };
-    written.with_context(|| format!("cannot write `{}`", path.display()))
+    if fs::read(path).is_ok_and(|bytes| bytes == text.as_bytes()) {
+        return Ok(());
+    }
+    fs::write(path, text).with_context(|| format!("cannot write `{}`", path.display()))
 }

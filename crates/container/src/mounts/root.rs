@@ -39,11 +39,32 @@ pub(crate) fn mount_root(place: &Place, is_mapped: bool) -> Result<()> {
         return onto(clone(&place.upper).with_context(at)?, target).with_context(at);
     }
     let parts = Parts::open(place)?;
-    match parts.mount(is_mapped) {
+    let flags = Flags { is_mapped, is_passing: place.is_passing };
+    if place.is_passing {
+        // The kernel's mark of a former run whose changes may not have reached the disk; they need not have.
+        let _ = std::fs::remove_dir(place.work.join("work/incompat/volatile"));
+    }
+    match parts.mount(flags) {
         Ok(made) => onto(made, target).with_context(at),
         // Before Linux 6.7 layers cannot be named one by one.
-        Err(Errno::INVAL) => parts.mount_at_once(&place.root, is_mapped).with_context(at),
+        Err(Errno::INVAL) => parts.mount_at_once(&place.root, flags).with_context(at),
         Err(errno) => Err(errno).with_context(at),
+    }
+}
+
+/// How an overlay is mounted.
+#[derive(Clone, Copy)]
+struct Flags {
+    /// By root of a user namespace, who cannot write the attributes that root has for this.
+    is_mapped: bool,
+    /// With changes that need not reach the disk.
+    is_passing: bool,
+}
+
+impl Flags {
+    fn words(self) -> impl Iterator<Item = &'static str> {
+        let words = [(self.is_mapped, "userxattr"), (self.is_passing, "volatile")];
+        words.into_iter().filter(|(is_set, _)| *is_set).map(|(_, word)| word)
     }
 }
 
@@ -64,7 +85,7 @@ impl Parts {
         Ok(Self { layers, upper: open(&place.upper)?, work: open(&place.work)? })
     }
 
-    fn mount(&self, is_mapped: bool) -> rustix::io::Result<OwnedFd> {
+    fn mount(&self, flags: Flags) -> rustix::io::Result<OwnedFd> {
         let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
         fsconfig_set_string(&context, "source", "overlay")?;
         for layer in &self.layers {
@@ -72,17 +93,15 @@ impl Parts {
         }
         fsconfig_set_string(&context, "upperdir", path_of(&self.upper))?;
         fsconfig_set_string(&context, "workdir", path_of(&self.work))?;
-        if is_mapped {
-            fsconfig_set_flag(&context, "userxattr")?;
-        }
+        flags.words().try_for_each(|word| fsconfig_set_flag(&context, word))?;
         fsconfig_create(&context)?;
         fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
     }
 
-    fn mount_at_once(&self, target: &Path, is_mapped: bool) -> Result<()> {
+    fn mount_at_once(&self, target: &Path, flags: Flags) -> Result<()> {
         let layers: Vec<String> = self.layers.iter().map(path_of).collect();
         let (upper, work) = (path_of(&self.upper), path_of(&self.work));
-        let more = if is_mapped { ",userxattr" } else { "" };
+        let more: String = flags.words().map(|word| format!(",{word}")).collect();
         let options = format!("lowerdir={},upperdir={upper},workdir={work}{more}", layers.join(":"));
         let options = std::ffi::CString::new(options)?;
         Ok(mount("overlay", target, "overlay", MountFlags::empty(), Some(options.as_c_str()))?)
