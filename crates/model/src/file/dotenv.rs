@@ -2,14 +2,15 @@
 //! quotes take everything as it is; within double quotes `\n`, `\t`, `\"`, `\\` and `\$` are escapes and lines
 //! may be broken; without quotes ` #` starts a comment. Values without single quotes may use variables.
 
-use super::interpolate::{Scope, Unset, Variables, fill};
+use super::interpolate::{self, Scope, Unset, Variables, fill};
 use super::problem::{Problem, Problems, Span, quote};
 
 /// The variables of `.env` and of the environment; the environment wins.
 pub fn variables(file_name: &str, text: &str, environment: &Variables) -> Result<Variables, Problems> {
     let mut problems = Vec::new();
     let mut variables = environment.clone();
-    for (name, value) in read(text, &mut Scope::strict(environment), Bare::Refused, &mut problems) {
+    let mut scope = Scope::strict(environment);
+    for (name, value) in read(text, &mut scope, Bare::Refused, (&mut problems, &mut Vec::new())) {
         if !environment.contains_key(&name) {
             variables.insert(name, value);
         }
@@ -28,11 +29,12 @@ pub(crate) enum Bare {
 }
 
 /// The variables of a file, in its order. Values see the environment, and where that has nothing the lines before.
+/// Unset ones that are allowed go to `warnings`.
 pub(crate) fn read(
     text: &str,
     outside: &mut Scope<'_>,
     bare: Bare,
-    problems: &mut Vec<Problem>,
+    (problems, warnings): (&mut Vec<Problem>, &mut Vec<Problem>),
 ) -> Vec<(String, String)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut known = outside.variables.clone();
@@ -52,6 +54,11 @@ pub(crate) fn read(
             Scope { variables: &known, unset: std::mem::replace(&mut outside.unset, Unset::Problem) };
         let read = assignment(&mut value_lines, &mut scope);
         outside.unset = scope.unset;
+        let column = line.chars().count() - line.trim_start().chars().count() + 1;
+        let span = Span { line: index + 1, column, chars: trimmed.chars().count() };
+        if let Unset::Empty(names) = &mut outside.unset {
+            warnings.extend(names.drain(..).map(|name| interpolate::empty(&name, span, "")));
+        }
         match read {
             Ok((name, value)) => {
                 if !outside.variables.contains_key(&name) {
@@ -60,8 +67,6 @@ pub(crate) fn read(
                 found.push((name, value));
             }
             Err((message, hint)) => {
-                let column = line.chars().count() - line.trim_start().chars().count() + 1;
-                let span = Span { line: index + 1, column, chars: trimmed.chars().count() };
                 let problem = Problem::new(span, "", trimmed, message);
                 problems.push(match hint {
                     Some(hint) => problem.hint(hint),

@@ -106,10 +106,9 @@ fn file(wanted: &Wanted, reading: &mut Reading<'_>) -> Found {
             return Vec::new();
         }
     };
-    let mut problems = Vec::new();
-    let mut scope = reading.scope();
-    let found = dotenv::read(&text, &mut scope, Bare::Passed, &mut problems);
-    reading.elsewhere(name, *span, path, problems);
+    let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+    let found = dotenv::read(&text, &mut reading.scope(), Bare::Passed, (&mut problems, &mut warnings));
+    reading.elsewhere(name, (*span, path), problems, warnings);
     let node = |value| Node { span: *span, value: Value::Scalar(value) };
     found.into_iter().map(|(name, value)| (name, node(value))).collect()
 }

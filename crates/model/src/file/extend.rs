@@ -103,7 +103,6 @@ impl Walk<'_, '_> {
         self.trail.pop();
         if base_file.path != file.path {
             move_paths(&mut base, &base_file.dir);
-            put(&mut base, extends.node.span);
         }
         merge(base, own)
     }
@@ -146,9 +145,13 @@ impl Walk<'_, '_> {
             }
         };
         let mut problems = Vec::new();
-        let tree = self.reading.tree(&text, &mut problems);
-        self.reading.elsewhere(name, span, path, problems);
-        Some(under(&mut tree?, &self.machines).to_vec().into())
+        let mut warnings = Vec::new();
+        let tree = self.reading.tree(&text, (&mut problems, &mut warnings));
+        self.reading.elsewhere(name, (span, path), problems, warnings);
+        let mut tree = tree?;
+        // Places of that file mean nothing in this one.
+        put(&mut tree, span);
+        Some(under(&mut tree, &self.machines).to_vec().into())
     }
 }
 

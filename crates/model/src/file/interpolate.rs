@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 
 use super::leaf::Wrong;
-use super::problem::{Problem, quote};
+use super::problem::{Problem, Span, quote};
 use super::yaml::{Node, Value};
 
 /// Variables and their values.
@@ -73,10 +73,7 @@ pub(crate) fn tree(
         Value::Scalar(text) => match fill(text, scope) {
             Ok(filled) => {
                 if let Unset::Empty(names) = &mut scope.unset {
-                    warnings.extend(names.drain(..).map(|name| {
-                        let message = format!("the variable `{name}` is not set, so it stands for nothing");
-                        unset(&name).at(node.span, path, text).say(message)
-                    }));
+                    warnings.extend(names.drain(..).map(|name| empty(&name, node.span, path)));
                 }
                 *text = filled;
             }
@@ -214,6 +211,12 @@ fn variable(text: &str) -> (&str, &str) {
         return ("", text);
     }
     text.split_at(end)
+}
+
+/// What is said of a variable that is not set where that is allowed.
+pub(crate) fn empty(name: &str, span: Span, path: &str) -> Problem {
+    let message = format!("the variable `{name}` is not set, so it stands for nothing");
+    unset(name).at(span, path, name).say(message)
 }
 
 fn unset(name: &str) -> Wrong {

@@ -10,6 +10,7 @@
 //! stage cannot read was reported by an earlier one, and is left out of its checks.
 
 mod check;
+mod compose;
 mod dotenv;
 mod environment;
 mod extend;
@@ -56,6 +57,10 @@ pub struct Source<'a> {
     /// The profiles that were asked for; `*` is all.
     pub profiles: &'a BTreeSet<String>,
 }
+
+/// What Compose calls its files, in the order in which it looks for them.
+pub const COMPOSE_NAMES: [&str; 4] =
+    ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
 
 /// For those who have none.
 static NO_FILES: Files = Files::new();
@@ -199,15 +204,25 @@ impl<'a> Reading<'a> {
     }
 
     fn project(&mut self) -> Option<Parsed> {
-        let mut problems = Vec::new();
-        let tree = self.tree(self.text(), &mut problems);
+        self.dialect = self.spoken();
+        let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+        let tree = self.tree(self.text(), (&mut problems, &mut warnings));
         self.problems.append(&mut problems);
+        self.warnings.append(&mut warnings);
         let mut tree = tree?;
-        extend::resolve(&mut tree, "machines", self);
-        environment::gather(&mut tree, "machines", self);
+        let machines = match self.dialect {
+            Dialect::Stead => "machines",
+            Dialect::Compose => "services",
+        };
+        extend::resolve(&mut tree, machines, self);
+        environment::gather(&mut tree, machines, self);
+        if self.dialect == Dialect::Compose {
+            tree = compose::translate(tree, self);
+        }
         let mut spec = spec::read(&tree, self.ground(), &mut self.problems);
         let dir_name = self.source.dir.file_name().map(|name| name.to_string_lossy());
-        let checked = check::check(&mut spec, dir_name.as_deref(), self.source.profiles, &mut self.problems);
+        let profiles = self.profiles();
+        let checked = check::check(&mut spec, dir_name.as_deref(), &profiles, &mut self.problems);
         let (project, dormant) = checked?;
         let mut sources = Sources::default();
         places(&tree, "", &mut sources);
@@ -216,8 +231,20 @@ impl<'a> Reading<'a> {
         Some(Parsed { project, sources, pull, dormant, warnings: None })
     }
 
+    /// Whose words the file is written in: what it has tells it, and where that does not, its name.
+    fn spoken(&self) -> Dialect {
+        let tree = yaml::parse(self.text(), &mut Vec::new()).ok();
+        let has = |key: &str| match tree.as_ref().map(|tree| &tree.value) {
+            Some(Value::Mapping(entries)) => entries.iter().any(|entry| entry.key == key),
+            _ => false,
+        };
+        let named = COMPOSE_NAMES.contains(&self.source.file_name);
+        let ours = has("machines") || has("defaults");
+        if !ours && (has("services") || named) { Dialect::Compose } else { Dialect::Stead }
+    }
+
     /// The tree of a text of this dialect, with its variables filled in; what does not fit the table is told.
-    fn tree(&mut self, text: &str, problems: &mut Vec<Problem>) -> Option<Node> {
+    fn tree(&self, text: &str, (problems, warnings): (&mut Vec<Problem>, &mut Vec<Problem>)) -> Option<Node> {
         let mut tree = match yaml::parse(text, problems) {
             Ok(tree) => tree,
             Err(fatal) => {
@@ -225,13 +252,30 @@ impl<'a> Reading<'a> {
                 return None;
             }
         };
-        if let Value::Mapping(entries) = &mut tree.value {
-            // What is not ours may hold anything.
-            entries.retain(|entry| !entry.key.starts_with("x-"));
-        }
-        interpolate::tree(&mut tree, "", &mut self.scope(), (problems, &mut self.warnings));
-        structure::check(&tree, shape::ROOT, "", problems);
+        let shape = match self.dialect {
+            Dialect::Stead => {
+                // What is not ours may hold anything.
+                without_extensions(&mut tree);
+                shape::ROOT
+            }
+            Dialect::Compose => {
+                compose::strip(&mut tree);
+                compose::ROOT
+            }
+        };
+        interpolate::tree(&mut tree, "", &mut self.scope(), (problems, warnings));
+        structure::check(&tree, shape, "", problems);
         Some(tree)
+    }
+
+    /// The profiles that were asked for, for Compose's files also by its variable.
+    fn profiles(&self) -> BTreeSet<String> {
+        let mut profiles = self.source.profiles.clone();
+        if let (Dialect::Compose, Some(more)) = (self.dialect, self.source.env.get("COMPOSE_PROFILES")) {
+            profiles
+                .extend(more.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned));
+        }
+        profiles
     }
 
     fn scope(&self) -> Scope<'a> {
@@ -259,17 +303,32 @@ impl<'a> Reading<'a> {
         })
     }
 
-    /// Tells problems of another file where this one names it.
-    fn elsewhere(&mut self, file: &str, span: Span, path: &str, problems: Vec<Problem>) {
+    /// Tells what is wrong with another file where this one names it.
+    fn elsewhere(
+        &mut self,
+        file: &str,
+        (span, path): (Span, &str),
+        problems: Vec<Problem>,
+        warnings: Vec<Problem>,
+    ) {
         let file = problem::quote(file);
-        self.problems.extend(problems.into_iter().map(|problem| {
+        let moved = |problem: Problem| {
             let Span { line, column, .. } = problem.span;
             let message = format!("in {file}, line {line}, column {column}: {}", problem.message);
             let mut told = problem.say(message);
             told.span = span;
             path.clone_into(&mut told.path);
             told
-        }));
+        };
+        self.problems.extend(problems.into_iter().map(moved));
+        self.warnings.extend(warnings.into_iter().map(moved));
+    }
+}
+
+/// Takes out the keys that Compose leaves to others, and so do we.
+fn without_extensions(node: &mut Node) {
+    if let Value::Mapping(entries) = &mut node.value {
+        entries.retain(|entry| !entry.key.starts_with("x-"));
     }
 }
 

@@ -47,6 +47,7 @@ fn form(form: &Form) -> Value {
             "additionalProperties": shape(of),
         }),
         Form::Nothing => json!({ "type": "null" }),
+        Form::Refused(..) => json!(false),
         Form::Keys(keys) => {
             let properties: Map<String, Value> =
                 keys.iter().copied().flatten().map(|key| (key.name.to_owned(), property(key))).collect();
@@ -95,7 +96,9 @@ fn name() -> Value {
 fn key_names(leaf: Leaf) -> Value {
     match leaf {
         Leaf::Form(form) => json!({ "pattern": format!("^({})$", form.pattern.concat()) }),
-        Leaf::Name | Leaf::Choice(_) | Leaf::Whole { .. } | Leaf::Flag | Leaf::Text => name(),
+        Leaf::Name | Leaf::Choice(_) | Leaf::Whole { .. } | Leaf::Flag | Leaf::Only { .. } | Leaf::Text => {
+            name()
+        }
     }
 }
 
@@ -115,6 +118,7 @@ fn value(leaf: Leaf) -> Value {
             json!({ "anyOf": [{ "type": "integer", "minimum": min, "maximum": max }, pattern("[0-9]+")] })
         }
         Leaf::Flag => json!({ "anyOf": [{ "enum": [true, false, "true", "false"] }, variable()] }),
+        Leaf::Only { word, .. } => json!({ "const": word }),
         Leaf::Text => json!({ "type": ["string", "number", "boolean"] }),
         Leaf::Form(form) => {
             let text = pattern(&form.pattern.concat());
@@ -144,7 +148,7 @@ pub fn reference() -> String {
          where anchors (`&name`, `*name`, `<<: *name`) can stand.\n\n\
          Values may use variables of the environment and of `.env` beside the file (the environment wins): `$VAR`, `${VAR}`,\n\
          `${VAR:-default}`, `${VAR-default}`, `${VAR:?message}`, `${VAR?message}`, `${VAR:+other}`, `${VAR+other}`, and `$$` for a\n\
-         dollar sign. Unlike Compose, a variable that is not set and has no default is a problem; write `${VAR:-}` for an\n\
+         dollar sign. Unlike in Compose, a variable that is not set and has no default is a problem; write `${VAR:-}` for an\n\
          empty text.\n\n\
          A name has `a-z`, `0-9` and `-`, starts with a letter and has at most 40 characters.\n",
     );
@@ -157,13 +161,13 @@ pub fn reference() -> String {
     page.push_str(EXAMPLE);
     page.push_str("```\n");
     section(&mut page, "", &[FILE]);
+    super::compose::reference(&mut page);
     page
 }
 
 /// The example of the reference page, which tests read.
 pub(crate) const EXAMPLE: &str = "\
 name: shop
-defaults: { driver: external }
 networks:
   lan:
     subnet: 10.0.5.0/24
@@ -172,15 +176,24 @@ networks:
     reach: isolated
 machines:
   web:
-    kind: container
+    image: nginx:1.27
     networks:
       lan: { address: 10.0.5.7, aliases: [www] }
       back: {}
     ports: [\"${WEB_PORT:-8080}:80\"]
-    depends_on: [db]
+    volumes: [\"./site:/usr/share/nginx/html:ro\"]
+    depends_on: { db: { condition: service_healthy } }
   db:
-    kind: vm
+    image: postgres:16
     networks: [back]
+    environment: { POSTGRES_PASSWORD: \"${DB_PASSWORD:-secret}\" }
+    volumes: [\"data:/var/lib/postgresql/data\"]
+    healthcheck: { test: pg_isready, interval: 5s }
+    restart: on-failure:3
+  router:
+    kind: vm
+    driver: external
+    networks: [lan, back]
 volumes: [data]
 ";
 
@@ -207,7 +220,7 @@ fn inner(page: &mut String, path: &str, form: &Form) {
         Form::Keys(keys) if keys.iter().any(|group| !group.is_empty()) => section(page, path, keys),
         Form::Map(_, of) => of.iter().for_each(|form| inner(page, &format!("{path}.<name>"), form)),
         Form::List(of) => of.iter().for_each(|form| inner(page, &format!("{path}[]"), form)),
-        Form::Keys(_) | Form::Leaf(_) | Form::Nothing => {}
+        Form::Keys(_) | Form::Leaf(_) | Form::Nothing | Form::Refused(..) => {}
     }
 }
 
@@ -216,6 +229,8 @@ fn choices(form: &Form) -> Option<String> {
         Form::Leaf(Leaf::Choice(words)) => {
             Some(words.iter().map(|(word, doc)| format!("<br>`{word}`: {doc}.")).collect())
         }
-        Form::Leaf(_) | Form::List(_) | Form::Keys(_) | Form::Map(..) | Form::Nothing => None,
+        Form::Leaf(_) | Form::List(_) | Form::Keys(_) | Form::Map(..) | Form::Nothing | Form::Refused(..) => {
+            None
+        }
     }
 }

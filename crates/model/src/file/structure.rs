@@ -11,7 +11,7 @@ use super::yaml::{Entry, Node, Value};
 pub(crate) fn check(node: &Node, shape: Shape, path: &str, problems: &mut Vec<Problem>) {
     for form in shape {
         match (form, &node.value) {
-            (_, Value::Unknown) => return,
+            (_, Value::Unknown) | (Form::Refused(..), _) => return,
             (Form::Leaf(leaf), Value::Scalar(text)) => {
                 if let Err(wrong) = leaf.check(text) {
                     problems.push(wrong.at(node.span, path, text));
@@ -57,7 +57,13 @@ fn mapping(node: &Node, entries: &[Entry], keys: Keys, path: &str, problems: &mu
     for entry in entries {
         let inner = join(path, &entry.key);
         match all(keys).find(|key| key.name == entry.key) {
-            Some(key) => check(&entry.node, key.shape, &inner, problems),
+            Some(key) => {
+                if let [Form::Refused(why, hint)] = key.shape {
+                    let wrong = Wrong::new(format!("{} cannot be honoured: {why}", quote(key.name)));
+                    problems.push(wrong.hint(*hint).at(entry.key_span, &inner, &entry.key));
+                }
+                check(&entry.node, key.shape, &inner, problems);
+            }
             None if path.is_empty() && entry.key.starts_with("x-") => {}
             None => problems.push(unknown(&entry.key, keys, path).at(entry.key_span, &inner, &entry.key)),
         }
@@ -71,6 +77,9 @@ fn mapping(node: &Node, entries: &[Entry], keys: Keys, path: &str, problems: &mu
     }
 }
 
+/// Longer lists are not read.
+const NAMES_MAX: usize = 20;
+
 fn unknown(key: &str, keys: Keys, path: &str) -> Wrong {
     let wrong = Wrong::new(format!("there is no key {} here", quote(key)));
     let names = || all(keys).map(|key| key.name);
@@ -80,6 +89,7 @@ fn unknown(key: &str, keys: Keys, path: &str) -> Wrong {
         None if path.is_empty() && nearest(key, ["services"]).is_some() => {
             wrong.hint("the services of Compose are `machines` here")
         }
+        None if names().nth(NAMES_MAX).is_some() => wrong,
         None => wrong.hint(format!("there are {}", names().collect::<Vec<_>>().join(", "))),
     }
 }
@@ -91,7 +101,7 @@ fn unfit(node: &Node, shape: Shape, path: &str) -> Problem {
             Form::Leaf(_) => "a single value",
             Form::List(_) => "a list",
             Form::Keys(_) | Form::Map(..) => "a mapping",
-            Form::Nothing => "nothing",
+            Form::Nothing | Form::Refused(..) => "nothing",
         })
         .collect();
     let (found, text) = match &node.value {

@@ -5,6 +5,7 @@ use expect_test::{Expect, expect, expect_file};
 use super::published::EXAMPLE;
 use super::*;
 
+mod compose;
 mod containers;
 mod laws;
 
@@ -39,41 +40,58 @@ fn the_example_is_a_project() {
     check(
         EXAMPLE,
         expect![[r#"
-        name: shop
-        networks:
-          back:
-            subnet: auto
-            subnet6: auto
-            addressing: managed
-            reach: "isolated"
-            mtu: 1500
-            joins: [lan]
-            dhcp: { pool: auto, lease: 3600s, slaac: false }
-          lan:
-            subnet: 10.0.5.0/24
-            subnet6: auto
-            addressing: managed
-            reach: "nat"
-            mtu: 1500
-            joins: [back]
-            dhcp: { pool: auto, lease: 3600s, slaac: false }
-        machines:
-          db:
-            kind: vm
-            driver: external
+            name: shop
             networks:
-              back: {}
-          web:
-            kind: container
-            driver: external
-            networks:
-              lan: { address: 10.0.5.7, aliases: [www] }
-              back: {}
-            ports:
-              - "127.0.0.1:8080:80/tcp"
-            depends_on: [db]
-        volumes: [data]
-    "#]],
+              back:
+                subnet: auto
+                subnet6: auto
+                addressing: managed
+                reach: "isolated"
+                mtu: 1500
+                joins: [lan]
+                dhcp: { pool: auto, lease: 3600s, slaac: false }
+              lan:
+                subnet: 10.0.5.0/24
+                subnet6: auto
+                addressing: managed
+                reach: "nat"
+                mtu: 1500
+                joins: [back]
+                dhcp: { pool: auto, lease: 3600s, slaac: false }
+            machines:
+              db:
+                kind: container
+                driver: native
+                networks:
+                  back: {}
+                image: "postgres:16"
+                environment:
+                  "POSTGRES_PASSWORD": "secret"
+                volumes:
+                  - { type: volume, source: data, target: "/var/lib/postgresql/data" }
+                restart: "on-failure:3"
+                healthcheck: { test: [CMD-SHELL, "pg_isready"], interval: 5000ms }
+              router:
+                kind: vm
+                driver: external
+                networks:
+                  lan: {}
+                  back: {}
+              web:
+                kind: container
+                driver: native
+                networks:
+                  lan: { address: 10.0.5.7, aliases: [www] }
+                  back: {}
+                ports:
+                  - "127.0.0.1:8080:80/tcp"
+                depends_on:
+                  db: { condition: service_healthy }
+                image: "nginx:1.27"
+                volumes:
+                  - { type: bind, source: "/srv/My Shop/site", bind: { propagation: private, create_host_path: true }, target: "/usr/share/nginx/html", read_only: true }
+            volumes: [data]
+        "#]],
     );
 }
 

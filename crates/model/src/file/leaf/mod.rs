@@ -46,6 +46,11 @@ pub(crate) enum Leaf {
         max: u16,
     },
     Flag,
+    /// This word, which is what holds anyway; anything else cannot be honoured.
+    Only {
+        word: &'static str,
+        hint: &'static str,
+    },
     /// A line.
     Text,
     /// A text of this form.
@@ -79,6 +84,10 @@ impl Leaf {
             Self::Choice(words) => choice(text, words),
             Self::Whole { min, max } => whole(text, min, max).map(drop),
             Self::Flag => flag(text).map(drop),
+            Self::Only { word, .. } if text == word => Ok(()),
+            Self::Only { hint, .. } => {
+                Err(Wrong::new(format!("{} cannot be honoured", quote(text))).hint(hint))
+            }
             Self::Text => plain_text(text).map(drop),
             Self::Form(form) => (form.check)(text),
         }

@@ -14,7 +14,7 @@ use crate::file::leaf::quantity::{
     BYTES, BYTES_OR_ALL, COUNT_OR_ALL, CPU_SHARES, CPUS, FILE_MODE, OOM_SCORE, TIME, ULIMIT,
 };
 
-const fn leaf(form: &'static crate::file::leaf::TextForm) -> Form {
+pub(crate) const fn leaf(form: &'static crate::file::leaf::TextForm) -> Form {
     Form::Leaf(Leaf::Form(form))
 }
 
@@ -24,7 +24,8 @@ const PAIRS: Shape =
 const CAPABILITIES: Shape = &[Form::List(&[leaf(CAPABILITY)])];
 const FILES: Shape = &[Form::List(&[leaf(SECRET), Form::Keys(&[FILE_USE])])];
 
-pub(crate) const CONTAINER: &[Key] = &[
+/// Those that are Compose's word by word.
+pub(crate) const SHARED: &[Key] = &[
     key(
         "image",
         &[leaf(IMAGE)],
@@ -33,27 +34,6 @@ pub(crate) const CONTAINER: &[Key] = &[
         "The image that it is made of; needed for every container that stead runs.",
     ),
     key("platform", &[leaf(PLATFORM)], "", "linux/arm64", "For which platform. Left out: this computer's."),
-    key(
-        "pull_policy",
-        &[Form::Leaf(Leaf::Choice(&[
-            ("missing", "if it is not here"),
-            ("always", "each time the machine is created"),
-            ("never", "not at all: it has to be here"),
-        ]))],
-        "missing",
-        "always",
-        "When the image is pulled.",
-    ),
-    key(
-        "mode",
-        &[Form::Leaf(Leaf::Choice(&[
-            ("application", "a program"),
-            ("system", "the image's own init, which starts services; machines can be run within"),
-        ]))],
-        "application",
-        "system",
-        "What runs as its first process.",
-    ),
     key(
         "entrypoint",
         &[leaf(WORDS), Form::List(&[leaf(ANY)])],
@@ -76,13 +56,6 @@ pub(crate) const CONTAINER: &[Key] = &[
         "{ MODE: test, TOKEN: }",
         "More environment: a mapping, or a list of `NAME=value`. A name alone has the value that stead's own \
          environment or `.env` gives it.",
-    ),
-    key(
-        "env_file",
-        &[Form::Leaf(Leaf::Text), Form::List(&[Form::Leaf(Leaf::Text), Form::Keys(&[ENV_FILE])])],
-        "",
-        "[web.env]",
-        "Files with more environment, in the form of `.env`; later ones win, `environment` wins over all.",
     ),
     key(
         "working_dir",
@@ -111,28 +84,11 @@ pub(crate) const CONTAINER: &[Key] = &[
         "Whether a small process of stead's is its first one, which passes signals on and buries the dead.",
     ),
     key(
-        "volumes",
-        &[Form::List(&[leaf(VOLUME), Form::Keys(&[VOLUME_KEYS])])],
-        "",
-        "[\"data:/var/lib/data\", \"./site:/srv:ro\"]",
-        "What is mounted: `[source:]target[:options]`. A source is a volume of `volumes`, or a path of this computer that \
-         starts with `/`, `./`, `../` or `~/` (relative to the file; made as a directory where it is missing); without one \
-         the content goes with the machine. Options: `ro`, `rw`, and for paths `private`, `slave`, `shared`.",
-    ),
-    key(
         "tmpfs",
         &[leaf(TMPFS), Form::List(&[leaf(TMPFS)])],
         "",
         "\"/run:size=64m,mode=1777\"",
         "File systems in memory. Options: `size`, `mode`, `ro`, `rw`.",
-    ),
-    key("secrets", FILES, "", "[password]", "Which of `secrets` it can read, in `/run/secrets`."),
-    key(
-        "configs",
-        FILES,
-        "",
-        "[{ source: site, target: /etc/site.conf }]",
-        "Which of `configs` it can read.",
     ),
     key(
         "extra_hosts",
@@ -174,7 +130,6 @@ pub(crate) const CONTAINER: &[Key] = &[
         "Memory that it should get by with where there is not enough.",
     ),
     key("pids_limit", &[leaf(COUNT_OR_ALL)], "", "100", "How many processes and threads it may have."),
-    key("blkio_config", &[Form::Keys(&[BLKIO])], "", "{ weight: 500 }", "Its part of input and output."),
     key("shm_size", &[leaf(BYTES)], "64m", "256m", "The size of its `/dev/shm`."),
     key(
         "ulimits",
@@ -189,13 +144,6 @@ pub(crate) const CONTAINER: &[Key] = &[
         "",
         "500",
         "How gladly the kernel ends it when memory runs out, -1000 to 1000.",
-    ),
-    key(
-        "deploy",
-        &[Form::Keys(&[DEPLOY])],
-        "",
-        "{ replicas: 3 }",
-        "Compose's other place for replicas and limits.",
     ),
     key(
         "cap_add",
@@ -258,12 +206,69 @@ pub(crate) const CONTAINER: &[Key] = &[
     ),
 ];
 
-const ENV_FILE: &[Key] = &[
+/// Those that Compose does not have, or where it has more under them.
+pub(crate) const OURS: &[Key] = &[
+    key(
+        "pull_policy",
+        &[Form::Leaf(Leaf::Choice(&[
+            ("missing", "if it is not here"),
+            ("always", "each time the machine is created"),
+            ("never", "not at all: it has to be here"),
+        ]))],
+        "missing",
+        "always",
+        "When the image is pulled.",
+    ),
+    key(
+        "mode",
+        &[Form::Leaf(Leaf::Choice(&[
+            ("application", "a program"),
+            ("system", "the image's own init, which starts services; machines can be run within"),
+        ]))],
+        "application",
+        "system",
+        "What runs as its first process.",
+    ),
+    key(
+        "env_file",
+        &[Form::Leaf(Leaf::Text), Form::List(&[Form::Leaf(Leaf::Text), Form::Keys(&[ENV_FILE])])],
+        "",
+        "[web.env]",
+        "Files with more environment, in the form of `.env`; later ones win, `environment` wins over all.",
+    ),
+    key(
+        "volumes",
+        &[Form::List(&[leaf(VOLUME), Form::Keys(&[VOLUME_KEYS])])],
+        "",
+        "[\"data:/var/lib/data\", \"./site:/srv:ro\"]",
+        "What is mounted: `[source:]target[:options]`. A source is a volume of `volumes`, or a path of this computer that \
+         starts with `/`, `./`, `../` or `~/` (relative to the file; made as a directory where it is missing); without one \
+         the content goes with the machine. Options: `ro`, `rw`, and for paths `private`, `slave`, `shared`.",
+    ),
+    key("secrets", FILES, "", "[password]", "Which of `secrets` it can read, in `/run/secrets`."),
+    key(
+        "configs",
+        FILES,
+        "",
+        "[{ source: site, target: /etc/site.conf }]",
+        "Which of `configs` it can read.",
+    ),
+    key("blkio_config", &[Form::Keys(&[BLKIO])], "", "{ weight: 500 }", "Its part of input and output."),
+    key(
+        "deploy",
+        &[Form::Keys(&[DEPLOY])],
+        "",
+        "{ replicas: 3 }",
+        "Compose's other place for replicas and limits.",
+    ),
+];
+
+pub(crate) const ENV_FILE: &[Key] = &[
     required("path", LINE, "web.env", "The file; relative to the project file."),
     key("required", FLAG, "true", "false", "Whether it has to be there."),
 ];
 
-const VOLUME_KEYS: &[Key] = &[
+pub(crate) const VOLUME_KEYS: &[Key] = &[
     key(
         "type",
         &[Form::Leaf(Leaf::Choice(&[
@@ -311,7 +316,7 @@ const TMPFS_KEYS: &[Key] = &[
     key("mode", &[leaf(FILE_MODE)], "", "1777", "The mode of its root, octal."),
 ];
 
-const FILE_USE: &[Key] = &[
+pub(crate) const FILE_USE: &[Key] = &[
     required("source", &[leaf(SECRET)], "password", "Its name."),
     key(
         "target",
@@ -322,7 +327,7 @@ const FILE_USE: &[Key] = &[
     ),
 ];
 
-const BLKIO: &[Key] = &[key(
+pub(crate) const BLKIO: &[Key] = &[key(
     "weight",
     &[Form::Leaf(Leaf::Whole { min: 10, max: 1000 })],
     "",
@@ -359,12 +364,12 @@ const ULIMITS: &[Key] = &[
     ulimit("stack", "Stack, in bytes."),
 ];
 
-const DEPLOY: &[Key] = &[
+pub(crate) const DEPLOY: &[Key] = &[
     key("replicas", REPLICAS, "1", "3", "As `replicas`."),
     key("resources", &[Form::Keys(&[RESOURCES])], "", "{ limits: { cpus: 0.5 } }", "Limits."),
 ];
 
-const RESOURCES: &[Key] = &[
+pub(crate) const RESOURCES: &[Key] = &[
     key("limits", &[Form::Keys(&[RESOURCE_LIMITS])], "", "{ memory: 512m }", "What it may use at most."),
     key(
         "reservations",
@@ -375,13 +380,14 @@ const RESOURCES: &[Key] = &[
     ),
 ];
 
-const RESOURCE_LIMITS: &[Key] = &[
+pub(crate) const RESOURCE_LIMITS: &[Key] = &[
     key("cpus", &[leaf(CPUS)], "", "0.5", "As `cpus`."),
     key("memory", &[leaf(BYTES_OR_ALL)], "", "512m", "As `mem_limit`."),
     key("pids", &[leaf(COUNT_OR_ALL)], "", "100", "As `pids_limit`."),
 ];
 
-const RESERVATIONS: &[Key] = &[key("memory", &[leaf(BYTES_OR_ALL)], "", "256m", "As `mem_reservation`.")];
+pub(crate) const RESERVATIONS: &[Key] =
+    &[key("memory", &[leaf(BYTES_OR_ALL)], "", "256m", "As `mem_reservation`.")];
 
 const DEVICE_KEYS: &[Key] = &[
     required("source", &[leaf(DEVICE_PATH)], "/dev/fuse", "The device."),

@@ -1,8 +1,8 @@
 //! The one table that describes the file. The check of a file's structure, the JSON Schema and the
 //! reference page all come from it, so they cannot disagree.
 
-mod container;
-mod machine;
+pub(crate) mod container;
+pub(crate) mod machine;
 mod network;
 
 use super::leaf::Leaf;
@@ -29,6 +29,8 @@ pub(crate) enum Form {
     Map(Leaf, Shape),
     /// Nothing at all, where that means something.
     Nothing,
+    /// Anything, and it cannot be honoured: why, and what to do about it.
+    Refused(&'static str, &'static str),
 }
 
 /// A key.
@@ -43,7 +45,7 @@ pub(crate) struct Key {
     pub(crate) doc: &'static str,
 }
 
-const fn key(
+pub(crate) const fn key(
     name: &'static str,
     shape: Shape,
     default: &'static str,
@@ -53,8 +55,18 @@ const fn key(
     Key { name, shape, required: false, default, example, doc }
 }
 
-const fn required(name: &'static str, shape: Shape, example: &'static str, doc: &'static str) -> Key {
+pub(crate) const fn required(
+    name: &'static str,
+    shape: Shape,
+    example: &'static str,
+    doc: &'static str,
+) -> Key {
     Key { name, shape, required: true, default: "", example, doc }
+}
+
+/// A key of a table that is not published.
+pub(crate) const fn plain(name: &'static str, shape: Shape) -> Key {
+    Key { name, shape, required: false, default: "", example: "", doc: "" }
 }
 
 /// The whole file. Other keys of the outermost level that start with `x-` are left alone.
@@ -76,7 +88,7 @@ pub(crate) const FILE: &[Key] = &[
     ),
     key(
         "machines",
-        &[Form::Map(Leaf::Name, &[Form::Keys(&[machine::MACHINE, container::CONTAINER])])],
+        &[Form::Map(Leaf::Name, &[Form::Keys(&[machine::MACHINE, container::SHARED, container::OURS])])],
         "",
         "{ web: { image: nginx } }",
         "The machines, by name. Every machine finds the others of its networks by these names.",
@@ -107,10 +119,10 @@ pub(crate) const FILE: &[Key] = &[
 /// The file as a shape.
 pub(crate) const ROOT: Shape = &[Form::Keys(&[FILE])];
 
-const NAME: Shape = &[Form::Leaf(Leaf::Name)];
-const NAMES: Shape = &[Form::List(NAME)];
-const FLAG: Shape = &[Form::Leaf(Leaf::Flag)];
-const LINE: Shape = &[Form::Leaf(Leaf::Text)];
+pub(crate) const NAME: Shape = &[Form::Leaf(Leaf::Name)];
+pub(crate) const NAMES: Shape = &[Form::List(NAME)];
+pub(crate) const FLAG: Shape = &[Form::Leaf(Leaf::Flag)];
+pub(crate) const LINE: Shape = &[Form::Leaf(Leaf::Text)];
 const KIND: Shape = &[Form::Leaf(Leaf::Choice(&[
     ("container", "shares this computer's kernel; its nics are veth pairs"),
     ("microvm", "has a kernel of its own and little else; its nics are TAPs"),
@@ -131,7 +143,7 @@ const GUARD: Shape = &[Form::Leaf(Leaf::Choice(&[
 const MTU: Shape = &[Form::Leaf(Leaf::Whole { min: 576, max: 9216 })];
 const SECRETS: Shape = &[Form::Map(Leaf::Form(SECRET), &[Form::Keys(&[FILE_SOURCE])])];
 
-const FILE_SOURCE: &[Key] =
+pub(crate) const FILE_SOURCE: &[Key] =
     &[required("file", LINE, "./password.txt", "The file on this computer; relative to the project file.")];
 
 const DEFAULTS: &[Key] = &[

@@ -13,25 +13,30 @@ use crate::file::{FileText, Pull, Source, Variables, files, parse};
 /// A file whose project is `shop` in `/srv/shop`, with other files beside it.
 #[track_caller]
 fn check_with(text: &str, others: &[(&str, &str)], profiles: &[&str], expected: expect_test::Expect) {
+    let shown = shown("stead.yaml", text, others, profiles);
+    expected.assert_eq(
+        shown.find("machines:").filter(|_| shown.starts_with("name:")).map_or(&*shown, |at| &shown[at..]),
+    );
+}
+
+/// The project that a file is, or what is said of it.
+pub(super) fn shown(file_name: &str, text: &str, others: &[(&str, &str)], profiles: &[&str]) -> String {
     let env = [("TOKEN", "t$1"), ("HOME", "/root")].map(|(name, value)| (name.to_owned(), value.to_owned()));
     let env = Variables::from(env);
     let profiles: BTreeSet<String> = profiles.iter().map(|name| (*name).to_owned()).collect();
     let dir = std::path::Path::new("/srv/shop");
-    let source = Source { profiles: &profiles, ..Source::new("stead.yaml", text, &env, dir) };
+    let source = Source { profiles: &profiles, ..Source::new(file_name, text, &env, dir) };
     let files = files(&source, |path| {
         let found = others.iter().find(|(name, _)| dir.join(name) == path);
         found.map_or(FileText::Missing, |(_, text)| FileText::Text((*text).to_owned()))
     });
-    let shown = match parse(&Source { files: &files, ..source }) {
+    match parse(&Source { files: &files, ..source }) {
         Ok(parsed) => {
-            let project = crate::file::render(&parsed.project);
-            let machines = project.find("machines:").map_or("", |at| &project[at..]);
             let warnings = parsed.warnings.map_or(String::new(), |warnings| warnings.to_string());
-            format!("{machines}{warnings}")
+            format!("{}{warnings}", crate::file::render(&parsed.project))
         }
         Err(problems) => problems.to_string(),
-    };
-    expected.assert_eq(&shown);
+    }
 }
 
 #[test]

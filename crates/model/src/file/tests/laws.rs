@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 
 use super::super::published::EXAMPLE;
 use super::super::yaml::{self, Node, Value};
+use super::compose::SHOP;
 use super::read;
 use crate::file::{Variables, render, schema, variables};
 use crate::project::*;
@@ -35,6 +36,16 @@ proptest! {
         text.replace_range(at..(at + cut).min(EXAMPLE.len()), &put);
         if let Err(problems) = read(&text) {
             prop_assert!(!problems.problems.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_of_compose_is_read_or_refused(at in 0..SHOP.len(), cut in 0_usize..40, put in "[\\PC\n\t]{0,4}|- |\\{\\}|\\[\\]|~") {
+        let mut text = SHOP.to_owned();
+        text.replace_range(at..(at + cut).min(SHOP.len()), &put);
+        match read(&text) {
+            Ok(parsed) => prop_assert_eq!(read(&render(&parsed.project)).unwrap().project, parsed.project),
+            Err(problems) => prop_assert!(!problems.problems.is_empty()),
         }
     }
 

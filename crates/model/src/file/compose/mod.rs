@@ -1,0 +1,120 @@
+//! Files of the Compose specification, as they are: a tree that fits [`table`] becomes one of our own, in which services
+//! are machines of kind container. Every part keeps its place. What cannot be honoured was refused by name before that,
+//! or is here; nothing is left out in silence but `version`, `expose` and what else is documentation by specification.
+
+mod network;
+mod published;
+mod service;
+mod table;
+mod value;
+
+use std::collections::BTreeMap;
+
+use super::leaf::{Wrong, lawful_name};
+use super::problem::{Problem, Span, quote};
+use super::yaml::{Entry, Node, Value};
+use super::{Reading, join};
+use crate::name::Name;
+
+pub(super) use published::reference;
+pub(super) use table::ROOT;
+
+/// Takes out the keys that start with `x-`, where Compose lets them stand.
+pub(super) fn strip(tree: &mut Node) {
+    super::without_extensions(tree);
+    let Value::Mapping(entries) = &mut tree.value else { return };
+    let groups = ["services", "networks", "volumes", "secrets", "configs"];
+    for group in entries.iter_mut().filter(|entry| groups.contains(&entry.key.as_str())) {
+        let Value::Mapping(named) = &mut group.node.value else { continue };
+        for entry in named {
+            super::without_extensions(&mut entry.node);
+            let Value::Mapping(keys) = &mut entry.node.value else { continue };
+            let inner = ["deploy", "healthcheck", "ipam", "build", "logging"];
+            let inner = keys.iter_mut().filter(|key| inner.contains(&key.key.as_str()));
+            inner.for_each(|key| super::without_extensions(&mut key.node));
+        }
+    }
+}
+
+/// The same project in our own words.
+pub(super) fn translate(tree: Node, reading: &mut Reading<'_>) -> Node {
+    let Value::Mapping(entries) = tree.value else { return tree };
+    // Where an address is not said, Compose publishes on all of this computer.
+    let publish = mapping(tree.span, vec![text("publish", tree.span, "0.0.0.0")]);
+    let mut ours = vec![entry("defaults", tree.span, publish)];
+    ours.extend(project_name(&entries, tree.span, reading));
+    for Entry { key, key_span, node } in entries {
+        match key.as_str() {
+            "services" => ours.push(entry("machines", key_span, service::all(node))),
+            "networks" => ours.push(entry("networks", key_span, network::all(node, reading))),
+            "volumes" => ours.push(entry("volumes", key_span, volumes(node, reading))),
+            "secrets" | "configs" => ours.push(Entry { key, key_span, node }),
+            // `version` says nothing, and `name` has been read.
+            _ => {}
+        }
+    }
+    Node { span: tree.span, value: Value::Mapping(ours) }
+}
+
+/// The variable that names the project wins over the file, as in Compose.
+fn project_name(entries: &[Entry], span: Span, reading: &mut Reading<'_>) -> Option<Entry> {
+    let variable = reading.source.env.get("COMPOSE_PROJECT_NAME").filter(|name| !name.is_empty());
+    let written = entries.iter().find(|entry| entry.key == "name");
+    let (name, span) = match (variable, written.map(|entry| (&entry.node.value, entry.node.span))) {
+        (Some(name), _) => (name, span),
+        (None, Some((Value::Scalar(name), span))) => (name, span),
+        (None, _) => return None,
+    };
+    match lawful_name(name) {
+        Some(name) => Some(text("name", span, name.as_str())),
+        None => {
+            let wrong = Wrong::new(format!("{} cannot name the project", quote(name)));
+            reading.problems.push(wrong.hint("a name has `a-z`, `0-9` and `-`").at(span, "name", name));
+            None
+        }
+    }
+}
+
+fn volumes(node: Node, reading: &mut Reading<'_>) -> Node {
+    let named = renamed(node, "volumes", reading);
+    // Only what says the usual was let through.
+    let bare = named.into_iter().map(|(name, volume)| {
+        let span = volume.key_span;
+        entry(name.as_str(), span, Node { span, value: Value::Null })
+    });
+    mapping(Span::default(), bare.collect())
+}
+
+/// The entries of a mapping under our names for them. Two that come to one name are told.
+fn renamed(node: Node, path: &str, reading: &mut Reading<'_>) -> Vec<(Name, Entry)> {
+    let Value::Mapping(entries) = node.value else { return Vec::new() };
+    let mut known: BTreeMap<Name, String> = BTreeMap::new();
+    let mut named = Vec::new();
+    for entry in entries {
+        let Ok(name) = value::resource(&entry.key) else { continue };
+        if let Some(other) = known.insert(name.clone(), entry.key.clone()) {
+            let message = format!("{} and {} are both `{name}` here", quote(&other), quote(&entry.key));
+            let problem = Problem::new(entry.key_span, &join(path, &entry.key), &entry.key, message);
+            reading.problems.push(problem.hint("rename one of them"));
+        }
+        named.push((name, entry));
+    }
+    named
+}
+
+fn entry(key: &str, span: Span, node: Node) -> Entry {
+    Entry { key: key.to_owned(), key_span: span, node }
+}
+
+fn text(key: &str, span: Span, value: &str) -> Entry {
+    entry(key, span, Node { span, value: Value::Scalar(value.to_owned()) })
+}
+
+fn mapping(span: Span, entries: Vec<Entry>) -> Node {
+    Node { span, value: Value::Mapping(entries) }
+}
+
+/// Whether a value is `true`.
+fn is_true(node: &Node) -> bool {
+    matches!(&node.value, Value::Scalar(text) if text == "true")
+}

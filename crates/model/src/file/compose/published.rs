@@ -1,0 +1,63 @@
+//! What the reference page says of Compose's files; what is refused comes from the table.
+
+use std::fmt::Write as _;
+
+use super::table::ROOT;
+use crate::file::shape::{Form, Shape};
+
+const WORDS: &str = "
+## Files of Compose
+
+A file of the [Compose specification](https://github.com/compose-spec/compose-spec) is read as it is: one with `services` and without
+`machines`, whatever it is called, or one with Compose's own name (`compose.yaml` and so on). A service is a machine of kind
+`container`; keys mean what they mean there. In such a file, unlike in our own:
+
+- a variable that is not set and has no default is an empty text, with a warning; a name alone under `environment` that is
+  not set is left out;
+- ports without an address are published on `0.0.0.0`; every port needs one of this computer, for none is chosen;
+- names of networks and volumes are made lawful (`db_data` is `db-data`); names of services have to be, for machines are
+  found by them;
+- `container_name` is one more name on all networks, `links` say what comes before; `version`, `expose` and the names of
+  ports are documentation;
+- `x-…` keys may stand where Compose lets them; `COMPOSE_PROJECT_NAME` and `COMPOSE_PROFILES` hold.
+
+What cannot be honoured is refused, with its place and the reason; values other than these, too:
+
+| key | why | instead |
+|---|---|---|
+";
+
+/// Adds the section to the page.
+pub(in crate::file) fn reference(page: &mut String) {
+    page.push_str(WORDS);
+    shape(page, "", ROOT);
+}
+
+fn shape(page: &mut String, path: &str, forms: Shape) {
+    for form in forms {
+        match form {
+            Form::Keys(groups) => {
+                // Where a key stands twice, the first one holds.
+                let mut known = Vec::new();
+                for key in groups.iter().copied().flatten() {
+                    if known.contains(&key.name) {
+                        continue;
+                    }
+                    known.push(key.name);
+                    let path =
+                        if path.is_empty() { key.name.to_owned() } else { format!("{path}.{}", key.name) };
+                    shape(page, &path, key.shape);
+                }
+            }
+            Form::Map(_, of) => shape(page, &format!("{path}.<name>"), of),
+            Form::List(of) => shape(page, &format!("{path}[]"), of),
+            Form::Refused(why, hint) => {
+                let _ = writeln!(page, "| `{path}` | {why} | {hint} |");
+            }
+            Form::Leaf(crate::file::leaf::Leaf::Only { word, hint }) => {
+                let _ = writeln!(page, "| `{path}` | only `{word}` | {hint} |");
+            }
+            Form::Leaf(_) | Form::Nothing => {}
+        }
+    }
+}

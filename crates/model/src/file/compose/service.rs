@@ -1,0 +1,211 @@
+//! Services of Compose as machines of ours.
+
+use super::{entry, mapping, text, value};
+use crate::file::problem::Span;
+use crate::file::yaml::{Entry, Node, Value};
+
+pub(super) fn all(mut node: Node) -> Node {
+    if let Value::Mapping(services) = &mut node.value {
+        for service in services {
+            let span = service.key_span;
+            let keys = match std::mem::replace(&mut service.node.value, Value::Null) {
+                Value::Mapping(keys) => keys,
+                Value::Null => Vec::new(),
+                // What is no service was told; nothing follows from it.
+                other @ (Value::Unknown | Value::Scalar(_) | Value::Sequence(_)) => {
+                    service.node.value = other;
+                    continue;
+                }
+            };
+            service.node.value = Value::Mapping(machine(&service.key, keys, span));
+        }
+    }
+    node
+}
+
+fn machine(own_name: &str, keys: Vec<Entry>, span: Span) -> Vec<Entry> {
+    let mut ours = vec![text("kind", span, "container"), text("driver", span, "native")];
+    let (mut also_known, mut linked) = (None, None);
+    for Entry { key, key_span, node } in keys {
+        match key.as_str() {
+            "container_name" => also_known = Some(node),
+            "links" => linked = Some(node),
+            // Documentation by specification, or only what says the usual is left.
+            "expose" | "attach" | "isolation" | "ipc" | "cgroup" | "oom_kill_disable" => {}
+            "network_mode" => ours.push(entry("networks", key_span, list(node.span, Vec::new()))),
+            "networks" => ours.push(entry("networks", key_span, networks(node))),
+            "ports" => ours.push(entry("ports", key_span, each(node, port))),
+            "volumes" => ours.push(entry("volumes", key_span, each(node, volume))),
+            "depends_on" => ours.push(entry("depends_on", key_span, under(node, |key| key != "restart"))),
+            "deploy" => ours.push(entry("deploy", key_span, without(node, &["mode"]))),
+            "scale" => ours.push(entry("replicas", key_span, node)),
+            "pull_policy" => ours.push(entry("pull_policy", key_span, pull_policy(node))),
+            _ => ours.push(Entry { key, key_span, node }),
+        }
+    }
+    if let Some(links) = linked {
+        order(&mut ours, links);
+    }
+    if let Some(Node { span, value: Value::Scalar(name) }) = also_known
+        && name != own_name
+    {
+        alias(&mut ours, span, &name);
+    }
+    ours
+}
+
+fn list(span: Span, items: Vec<Node>) -> Node {
+    Node { span, value: Value::Sequence(items) }
+}
+
+fn scalar(node: &Node) -> Option<&str> {
+    if let Value::Scalar(text) = &node.value { Some(text) } else { None }
+}
+
+fn each(mut node: Node, change: impl Fn(Node) -> Node) -> Node {
+    if let Value::Sequence(items) = node.value {
+        node.value = Value::Sequence(items.into_iter().map(change).collect());
+    }
+    node
+}
+
+/// A mapping's keys under other names.
+fn renamed(mut node: Node, name: impl Fn(&str) -> &str) -> Node {
+    if let Value::Mapping(entries) = &mut node.value {
+        for entry in entries {
+            entry.key = name(&entry.key).to_owned();
+        }
+    }
+    node
+}
+
+fn without(mut node: Node, keys: &[&str]) -> Node {
+    if let Value::Mapping(entries) = &mut node.value {
+        entries.retain(|entry| !keys.contains(&entry.key.as_str()));
+    }
+    node
+}
+
+/// What is under each of a mapping's keys, with only such keys as are wanted.
+fn under(mut node: Node, wanted: impl Fn(&str) -> bool) -> Node {
+    if let Value::Mapping(entries) = &mut node.value {
+        for entry in entries {
+            if let Value::Mapping(keys) = &mut entry.node.value {
+                keys.retain(|key| wanted(&key.key));
+            }
+        }
+    }
+    node
+}
+
+/// The networks as a mapping, under our names for them and their keys.
+fn networks(node: Node) -> Node {
+    let ours = |name: &str| value::resource(name).map_or_else(|_| name.to_owned(), |name| name.to_string());
+    let entries = match node.value {
+        Value::Sequence(items) => {
+            let read =
+                |item: Node| Some(entry(&ours(scalar(&item)?), item.span, mapping(item.span, Vec::new())));
+            items.into_iter().filter_map(read).collect()
+        }
+        Value::Mapping(entries) => {
+            let nic_key = |key: &str| match key {
+                "ipv4_address" => "address".to_owned(),
+                "ipv6_address" => "address6".to_owned(),
+                "mac_address" => "mac".to_owned(),
+                other => other.to_owned(),
+            };
+            let read = |Entry { key, key_span, mut node }: Entry| {
+                if let Value::Mapping(keys) = &mut node.value {
+                    keys.iter_mut().for_each(|key| key.key = nic_key(&key.key));
+                }
+                entry(&ours(&key), key_span, node)
+            };
+            entries.into_iter().map(read).collect()
+        }
+        Value::Null | Value::Unknown | Value::Scalar(_) => return node,
+    };
+    mapping(node.span, entries)
+}
+
+fn port(node: Node) -> Node {
+    let node = without(node, &["mode", "name", "app_protocol"]);
+    renamed(node, |key| match key {
+        "published" => "port",
+        "host_ip" => "address",
+        other => other,
+    })
+}
+
+fn volume(mut node: Node) -> Node {
+    match &mut node.value {
+        Value::Scalar(text) => *text = value::volume(text),
+        Value::Mapping(entries) => {
+            let source = entries.iter_mut().find(|entry| entry.key == "source");
+            if let Some(Entry { node: Node { value: Value::Scalar(text), .. }, .. }) = source {
+                *text = value::volume_name(text).map_or_else(|| text.clone(), |name| name.to_string());
+            }
+        }
+        Value::Null | Value::Unknown | Value::Sequence(_) => {}
+    }
+    node
+}
+
+fn pull_policy(mut node: Node) -> Node {
+    if scalar(&node) == Some("if_not_present") {
+        node.value = Value::Scalar("missing".to_owned());
+    }
+    node
+}
+
+/// The value of a key, which is made where it is missing.
+fn value_of<'e>(ours: &'e mut Vec<Entry>, key: &str, span: Span) -> Option<&'e mut Node> {
+    if !ours.iter().any(|entry| entry.key == key) {
+        ours.push(entry(key, span, Node { span, value: Value::Null }));
+    }
+    ours.iter_mut().find(|entry| entry.key == key).map(|entry| &mut entry.node)
+}
+
+/// A link says that the other is started before; by its name it is found anyway.
+fn order(ours: &mut Vec<Entry>, links: Node) {
+    let Value::Sequence(links) = links.value else { return };
+    let Some(before) = links.first().and_then(|link| value_of(ours, "depends_on", link.span)) else { return };
+    match &mut before.value {
+        Value::Sequence(items) => {
+            let known: Vec<Value> = items.iter().map(|item| item.value.clone()).collect();
+            items.extend(links.into_iter().filter(|link| !known.contains(&link.value)));
+        }
+        Value::Mapping(entries) => {
+            for link in links {
+                let Some(name) = scalar(&link).filter(|name| entries.iter().all(|entry| entry.key != *name))
+                else {
+                    continue;
+                };
+                entries.push(entry(name, link.span, mapping(link.span, Vec::new())));
+            }
+        }
+        value @ (Value::Null | Value::Unknown | Value::Scalar(_)) => *value = Value::Sequence(links),
+    }
+}
+
+/// One more name on all of its networks.
+fn alias(ours: &mut Vec<Entry>, span: Span, name: &str) {
+    let Some(networks) = value_of(ours, "networks", span) else { return };
+    if networks.value == Value::Null {
+        let default = crate::file::spec::DEFAULT_NETWORK;
+        networks.value = Value::Mapping(vec![entry(default, span, mapping(span, Vec::new()))]);
+    }
+    let Value::Mapping(nics) = &mut networks.value else { return };
+    for nic in nics {
+        if nic.node.value == Value::Null {
+            nic.node.value = Value::Mapping(Vec::new());
+        }
+        let Value::Mapping(keys) = &mut nic.node.value else { continue };
+        let Some(aliases) = value_of(keys, "aliases", span) else { continue };
+        let alias = Node { span, value: Value::Scalar(name.to_owned()) };
+        if let Value::Sequence(items) = &mut aliases.value {
+            items.push(alias);
+        } else {
+            aliases.value = Value::Sequence(vec![alias]);
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! All keys of the Compose specification: those that mean here what they mean there, and those that cannot be honoured,
+//! with the reason. Services share the keys of our own containers.
+
+use super::value::{LINK, PORT, PUBLISHED, RESOURCE, TARGET_PORT, VOLUME};
+use crate::file::leaf::Leaf;
+use crate::file::leaf::container::{ANY, PROFILE, SECRET};
+use crate::file::leaf::network::{ADDRESS, ADDRESS6, ANY_ADDRESS, MAC};
+use crate::file::shape::container::{
+    BLKIO, DEPLOY, ENV_FILE, FILE_USE, RESERVATIONS, RESOURCE_LIMITS, SHARED, VOLUME_KEYS, leaf,
+};
+use crate::file::shape::machine::{DEPENDENCY, PROTOCOL, REPLICAS};
+use crate::file::shape::{FILE_SOURCE, FLAG, Form, Key, LINE, NAME, NAMES, Shape, plain};
+
+/// A file of Compose as a shape.
+pub(crate) const ROOT: Shape = &[Form::Keys(&[FILE])];
+
+const FILE: &[Key] = &[
+    plain("version", ANYTHING),
+    plain("name", LINE),
+    plain("services", &[Form::Map(Leaf::Name, &[Form::Keys(&[SERVICE, SHARED, UNSHARED])])]),
+    plain("networks", &[Form::Map(Leaf::Form(RESOURCE), &[Form::Keys(&[NETWORK])])]),
+    plain("volumes", &[Form::Map(Leaf::Form(RESOURCE), &[Form::Keys(&[VOLUME_TOP])])]),
+    plain("secrets", FILES),
+    plain("configs", FILES),
+    refused("include", INCLUDE),
+    refused("models", MODELS),
+];
+
+const ANYTHING: Shape = &[leaf(ANY), Form::Nothing];
+const fn refused(name: &'static str, why: Shape) -> Key {
+    plain(name, why)
+}
+
+const INCLUDE: Shape = &[Form::Refused(
+    "a project is one file here",
+    "put the services into this file, or let them `extends` the other's",
+)];
+const MODELS: Shape = &[Form::Refused("language models are not run here", "run one in a service")];
+const EXTERNAL: Shape = &[Form::Leaf(Leaf::Only {
+    word: "false",
+    hint: "projects share nothing here: leave it out, and the project has its own",
+})];
+const NAMED: Shape = &[Form::Refused("its name is the one in this file, within the project", "leave it out")];
+const UNLABELLED: Shape = &[Form::Refused("only machines have labels here", "leave it out")];
+const DRIVER_OPTIONS: Shape = &[Form::Refused("drivers have no options here", "leave it out")];
+
+const FILES: Shape = &[Form::Map(
+    Leaf::Form(SECRET),
+    &[Form::Keys(&[
+        FILE_SOURCE,
+        &[
+            plain("external", EXTERNAL),
+            refused("name", NAMED),
+            refused("labels", UNLABELLED),
+            refused("content", IN_FILE),
+            refused("environment", IN_FILE),
+            refused("driver", DRIVER_OPTIONS),
+            refused("driver_opts", DRIVER_OPTIONS),
+            refused("template_driver", DRIVER_OPTIONS),
+        ],
+    ])],
+)];
+const IN_FILE: Shape =
+    &[Form::Refused("only what is in a file can be mounted", "write it into one, and `file:` here")];
+
+const SERVICE: &[Key] = &[
+    plain(
+        "networks",
+        &[Form::List(&[leaf(RESOURCE)]), Form::Map(Leaf::Form(RESOURCE), &[Form::Keys(&[NIC])])],
+    ),
+    plain("ports", &[Form::List(&[leaf(PORT), Form::Keys(&[PORT_KEYS])])]),
+    plain("depends_on", &[Form::List(NAME), Form::Map(Leaf::Name, &[Form::Keys(&[DEPENDENCY, RESTARTED])])]),
+    plain("profiles", &[Form::List(&[leaf(PROFILE)])]),
+    plain("scale", REPLICAS),
+    plain("extends", &[Form::Leaf(Leaf::Name), Form::Keys(&[EXTENDS])]),
+    plain("container_name", NAME),
+    plain("expose", &[Form::List(&[leaf(TARGET_PORT)])]),
+    plain("links", &[Form::List(&[leaf(LINK)])]),
+    plain(
+        "network_mode",
+        &[Form::Leaf(Leaf::Only {
+            word: "none",
+            hint: "name `networks` instead; there is `network_mode: none`",
+        })],
+    ),
+    plain(
+        "pull_policy",
+        &[Form::Leaf(Leaf::Choice(&[
+            ("missing", ""),
+            ("if_not_present", ""),
+            ("always", ""),
+            ("never", ""),
+        ]))],
+    ),
+    plain(
+        "env_file",
+        &[Form::Leaf(Leaf::Text), Form::List(&[Form::Leaf(Leaf::Text), Form::Keys(&[ENV_FILE, RAW])])],
+    ),
+    plain(
+        "volumes",
+        &[Form::List(&[leaf(VOLUME), Form::Keys(&[VOLUME_SOURCE, VOLUME_KEYS, VOLUME_REFUSED])])],
+    ),
+    plain("secrets", USES),
+    plain("configs", USES),
+    plain("blkio_config", &[Form::Keys(&[BLKIO, BLKIO_REFUSED])]),
+    plain("deploy", &[Form::Keys(&[DEPLOYED, DEPLOY])]),
+    plain(
+        "attach",
+        &[Form::Leaf(Leaf::Only { word: "true", hint: "`stead logs` shows what it is asked for" })],
+    ),
+    plain("isolation", &[Form::Leaf(Leaf::Only { word: "default", hint: "leave it out" })]),
+    plain("ipc", PRIVATE),
+    plain("cgroup", PRIVATE),
+    plain(
+        "oom_kill_disable",
+        &[Form::Leaf(Leaf::Only { word: "false", hint: "write `oom_score_adj: -1000`" })],
+    ),
+];
+
+const PRIVATE: Shape =
+    &[Form::Leaf(Leaf::Only { word: "private", hint: "every machine has its own: leave it out" })];
+const RESTARTED: &[Key] = &[plain(
+    "restart",
+    &[Form::Leaf(Leaf::Only {
+        word: "false",
+        hint: "a machine is not restarted with another: leave it out",
+    })],
+)];
+const EXTENDS: &[Key] =
+    &[Key { required: true, example: "base", ..plain("service", NAME) }, plain("file", LINE)];
+const RAW: &[Key] = &[refused(
+    "format",
+    &[Form::Refused("files have the form of `.env`", "put values into single quotes instead")],
+)];
+const USES: Shape = &[Form::List(&[leaf(SECRET), Form::Keys(&[FILE_USE, OWNED])])];
+const OWNED: &[Key] = &[refused("uid", OWNER), refused("gid", OWNER), refused("mode", OWNER)];
+const OWNER: Shape =
+    &[Form::Refused("the file is mounted as it is", "leave it out, and change the file itself")];
+
+/// Before our own key of that name, whose volumes have our names.
+const VOLUME_SOURCE: &[Key] = &[plain("source", &[leaf(super::value::SOURCE)])];
+const VOLUME_REFUSED: &[Key] = &[
+    refused("consistency", &[Form::Refused("there is one consistency: all see the same", "leave it out")]),
+    refused("volume", &[Form::Refused("volumes have no options here", "leave it out")]),
+    refused("image", &[Form::Refused("images are not mounted", "leave it out")]),
+];
+
+const BYTES_PER_SECOND: Shape = &[Form::Refused("rates are not limited", "leave it out, or use `weight`")];
+const BLKIO_REFUSED: &[Key] = &[
+    refused("weight_device", BYTES_PER_SECOND),
+    refused("device_read_bps", BYTES_PER_SECOND),
+    refused("device_read_iops", BYTES_PER_SECOND),
+    refused("device_write_bps", BYTES_PER_SECOND),
+    refused("device_write_iops", BYTES_PER_SECOND),
+];
+
+const SWARM: Shape = &[Form::Refused("it is for clusters", "leave it out")];
+/// Before our own keys of these names.
+const DEPLOYED: &[Key] = &[
+    plain("mode", &[Form::Leaf(Leaf::Only { word: "replicated", hint: "write `replicas`" })]),
+    plain("resources", &[Form::Keys(&[RESOURCES])]),
+    refused(
+        "restart_policy",
+        &[Form::Refused(
+            "it says when a cluster starts it again",
+            "write `restart: on-failure:3` or its like",
+        )],
+    ),
+    refused("labels", UNLABELLED),
+    refused("endpoint_mode", SWARM),
+    refused("placement", SWARM),
+    refused("rollback_config", SWARM),
+    refused("update_config", SWARM),
+];
+const RESOURCES: &[Key] = &[
+    plain("limits", &[Form::Keys(&[RESOURCE_LIMITS])]),
+    plain("reservations", &[Form::Keys(&[RESERVATIONS, RESERVED])]),
+];
+const RESERVED: &[Key] = &[
+    refused("cpus", &[Form::Refused("processors are not set aside", "write `cpu_shares`")]),
+    refused(
+        "devices",
+        &[Form::Refused("devices are not chosen by what they can do", "name them under `devices`")],
+    ),
+    refused("generic_resources", SWARM),
+];
+
+const NIC: &[Key] = &[
+    plain("aliases", NAMES),
+    plain("ipv4_address", &[leaf(ADDRESS)]),
+    plain("ipv6_address", &[leaf(ADDRESS6)]),
+    plain("mac_address", &[leaf(MAC)]),
+    refused("priority", NIC_ORDER),
+    refused("gw_priority", NIC_ORDER),
+    refused(
+        "interface_name",
+        &[Form::Refused("nics are `eth0`, `eth1` and so on, in this order", "leave it out")],
+    ),
+    refused("link_local_ips", &[Form::Refused("a nic has one address of each family", "leave it out")]),
+    refused("driver_opts", DRIVER_OPTIONS),
+];
+const NIC_ORDER: Shape = &[Form::Refused(
+    "the first network has the default route",
+    "put the networks into the order that you want",
+)];
+
+const PORT_KEYS: &[Key] = &[
+    Key { required: true, example: "80", ..plain("target", &[leaf(TARGET_PORT)]) },
+    Key { required: true, example: "8080", ..plain("published", &[leaf(PUBLISHED)]) },
+    plain("host_ip", &[leaf(ANY_ADDRESS)]),
+    plain("protocol", PROTOCOL),
+    // Without a cluster both are the same.
+    plain("mode", &[Form::Leaf(Leaf::Choice(&[("host", ""), ("ingress", "")]))]),
+    plain("name", ANYTHING),
+    plain("app_protocol", ANYTHING),
+];
+
+const NETWORK: &[Key] = &[
+    plain(
+        "driver",
+        &[Form::Leaf(Leaf::Only { word: "bridge", hint: "leave it out: every network is a bridge" })],
+    ),
+    plain("internal", FLAG),
+    plain("enable_ipv4", FLAG),
+    plain("enable_ipv6", FLAG),
+    plain("ipam", &[Form::Keys(&[IPAM])]),
+    plain("external", EXTERNAL),
+    plain("attachable", &[Form::Leaf(Leaf::Only { word: "false", hint: "leave it out" })]),
+    plain("driver_opts", &[Form::Keys(&[NETWORK_OPTIONS])]),
+    refused("name", NAMED),
+    refused("labels", UNLABELLED),
+];
+/// The options of Docker's own driver that have a meaning here.
+const NETWORK_OPTIONS: &[Key] = &[plain(MTU_OPTION, &[Form::Leaf(Leaf::Whole { min: 576, max: 9216 })])];
+/// What Docker calls the largest packet of a network.
+pub(super) const MTU_OPTION: &str = "com.docker.network.driver.mtu";
+const IPAM: &[Key] = &[
+    plain("driver", &[Form::Leaf(Leaf::Only { word: "default", hint: "leave it out" })]),
+    plain("config", &[Form::List(&[Form::Keys(&[SUBNET])])]),
+    refused("options", DRIVER_OPTIONS),
+];
+const SUBNET: &[Key] = &[
+    Key { required: true, example: "10.0.5.0/24", ..plain("subnet", &[leaf(super::value::SUBNET)]) },
+    plain("gateway", &[leaf(ANY_ADDRESS)]),
+    refused("ip_range", &[Form::Refused("addresses come from the whole subnet", "leave it out")]),
+    refused("aux_addresses", &[Form::Refused("no addresses are kept back", "give machines fixed ones")]),
+];
+
+const VOLUME_TOP: &[Key] = &[
+    plain("driver", &[Form::Leaf(Leaf::Only { word: "local", hint: "leave it out: every volume is local" })]),
+    plain("external", EXTERNAL),
+    refused(
+        "driver_opts",
+        &[Form::Refused("volumes have no options here", "mount a path of this computer instead")],
+    ),
+    refused("labels", UNLABELLED),
+    refused("name", NAMED),
+];
+
+const HOST: Shape = &[Form::Refused("every machine has its own", "leave it out")];
+const HOOK: Shape = &[Form::Refused("nothing is run beside the program", "let the image's entrypoint do it")];
+const TIME: Shape = &[Form::Refused("processor time has one limit here", "write `cpus`")];
+
+/// Keys of services that cannot be honoured.
+const UNSHARED: &[Key] = &[
+    refused(
+        "build",
+        &[Form::Refused(
+            "images are not built by `up`",
+            "build it with another tool, and name it under `image`",
+        )],
+    ),
+    refused("develop", &[Form::Refused("files are not watched", "leave it out")]),
+    refused("logging", &[Form::Refused("stead keeps the logs itself, and rotates them", "leave it out")]),
+    refused(
+        "external_links",
+        &[Form::Refused("machines of other projects are not linked", "put both into one project")],
+    ),
+    refused("volumes_from", &[Form::Refused("volumes are named", "name them under `volumes` of both")]),
+    refused(
+        "mac_address",
+        &[Form::Refused(
+            "a nic has a MAC, not a machine",
+            "write it under the network: `networks: { default: { mac_address: … } }`",
+        )],
+    ),
+    refused("domainname", &[Form::Refused("a host has one name", "write the whole of it as `hostname`")]),
+    refused("dns_opt", &[Form::Refused("the resolver has no options", "leave it out")]),
+    refused("cpu_count", TIME),
+    refused("cpu_percent", TIME),
+    refused("cpu_period", TIME),
+    refused("cpu_quota", TIME),
+    refused("cpu_rt_period", TIME),
+    refused("cpu_rt_runtime", TIME),
+    refused("mem_swappiness", &[Form::Refused("the kernel decides what it swaps", "write `memswap_limit`")]),
+    refused("cgroup_parent", HOST),
+    refused("pid", HOST),
+    refused("uts", HOST),
+    refused("userns_mode", HOST),
+    refused("device_cgroup_rules", &[Form::Refused("devices are named", "name them under `devices`")]),
+    refused(
+        "gpus",
+        &[Form::Refused("devices are not chosen by what they can do", "name them under `devices`")],
+    ),
+    refused("credential_spec", &[Form::Refused("it is for Windows", "leave it out")]),
+    refused("runtime", &[Form::Refused("stead is the runtime", "leave it out")]),
+    refused("storage_opt", &[Form::Refused("the size of a root is not limited", "leave it out")]),
+    refused("annotations", &[Form::Refused("nobody would read them", "write `labels`")]),
+    refused("label_file", &[Form::Refused("labels are in this file", "write `labels`")]),
+    refused("post_start", HOOK),
+    refused("pre_stop", HOOK),
+    refused("provider", &[Form::Refused("services are containers", "leave it out")]),
+    refused("models", MODELS),
+    refused("use_api_socket", &[Form::Refused("machines do not reach into stead", "leave it out")]),
+];

@@ -1,0 +1,94 @@
+//! Single values that Compose writes otherwise than we do.
+
+use crate::file::leaf::mount::{self, VolumeSource};
+use crate::file::leaf::network::{subnet, subnet6};
+use crate::file::leaf::port::{port, port_range};
+use crate::file::leaf::{Numbers, TextForm, Wrong, lawful_name, name};
+use crate::file::problem::quote;
+use crate::name::Name;
+
+const fn form(check: fn(&str) -> Result<(), Wrong>) -> TextForm {
+    // This table is not published, so nobody asks for patterns.
+    TextForm { check, pattern: &[], numbers: Numbers::No }
+}
+
+/// The name of a network or a volume.
+pub(super) const RESOURCE: &TextForm = &form(|text| resource(text).map(drop));
+pub(super) const LINK: &TextForm = &form(link);
+pub(super) const PORT: &TextForm = &form(published_port);
+pub(super) const PUBLISHED: &TextForm = &form(published);
+pub(super) const TARGET_PORT: &TextForm = &form(target_port);
+pub(super) const VOLUME: &TextForm = &form(|text| mount::volume(&volume(text)).map(drop));
+pub(super) const SOURCE: &TextForm = &form(|text| mount::any_source(&source(text)).map(drop));
+pub(super) const SUBNET: &TextForm =
+    &form(|text| if text.contains(':') { subnet6(text).map(drop) } else { subnet(text).map(drop) });
+
+/// Compose's names of networks and volumes may hold more than ours; nobody outside of the file uses them.
+pub(super) fn resource(text: &str) -> Result<Name, Wrong> {
+    let lawful = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let wrong = || Wrong::new(format!("{} is not a name", quote(text)));
+    if !text.chars().all(lawful) {
+        return Err(wrong().hint("letters, digits, `_`, `.` and `-`"));
+    }
+    lawful_name(text).ok_or_else(|| {
+        wrong().hint("it needs a letter, and must not be a word that means something else here")
+    })
+}
+
+/// A mount's source with a volume's name made ours.
+pub(super) fn source(text: &str) -> String {
+    if text.starts_with(['.', '/', '~']) || text.contains('/') {
+        return text.to_owned();
+    }
+    resource(text).map_or_else(|_| text.to_owned(), |name| name.to_string())
+}
+
+/// The same of a mount in its short form.
+pub(super) fn volume(text: &str) -> String {
+    match text.split_once(':') {
+        Some((from, rest)) => format!("{}:{rest}", source(from)),
+        None => text.to_owned(),
+    }
+}
+
+/// The name of the volume that a mount's source is.
+pub(super) fn volume_name(text: &str) -> Option<Name> {
+    match mount::any_source(&source(text)).ok()? {
+        VolumeSource::Named(name) => Some(name),
+        VolumeSource::Own | VolumeSource::Path(_) => None,
+    }
+}
+
+fn link(text: &str) -> Result<(), Wrong> {
+    let (to, alias) = text.split_once(':').unwrap_or((text, text));
+    if to != alias {
+        return Err(Wrong::new(format!(
+            "the link {} cannot be honoured: a name holds for all machines",
+            quote(text)
+        ))
+        .hint(format!("write `aliases: [{alias}]` under the networks of `{to}`")));
+    }
+    name(text).map(drop)
+}
+
+fn any_port(text: &str) -> Wrong {
+    Wrong::new(format!("{} asks for any free port of this computer, which cannot be honoured", quote(text)))
+        .hint("name the port, like `8080:80`; or leave it out, for machines of its networks reach it anyway")
+}
+
+fn published_port(text: &str) -> Result<(), Wrong> {
+    let bare = text.split('/').next().unwrap_or_default();
+    if !bare.contains(':') || bare.contains("::") && !bare.starts_with('[') {
+        return Err(any_port(text));
+    }
+    port(text).map(drop)
+}
+
+fn published(text: &str) -> Result<(), Wrong> {
+    if matches!(text, "" | "0") { Err(any_port(text)) } else { port_range(text).map(drop) }
+}
+
+fn target_port(text: &str) -> Result<(), Wrong> {
+    let text = text.strip_suffix("/tcp").or_else(|| text.strip_suffix("/udp")).unwrap_or(text);
+    port_range(text).map(drop)
+}

@@ -1,0 +1,771 @@
+//! Files of the Compose specification, as people have them.
+
+use expect_test::{Expect, expect};
+
+use super::containers::shown;
+
+/// A shop of some years.
+pub(super) const SHOP: &str = r#"version: "3.8"
+name: My_Shop
+x-common: &common
+  restart: unless-stopped
+  env_file: web.env
+  x-note: [nobody, reads, this]
+services:
+  web:
+    <<: *common
+    image: 127.0.0.1:5000/shop/web:${TAG:-1.0}
+    container_name: shopfront
+    command: gunicorn -b 0.0.0.0:8000 "shop:app"
+    ports:
+      - "8080:8000"
+      - "127.0.0.1:8443:8443/tcp"
+      - target: 53
+        published: "5353"
+        protocol: udp
+        mode: host
+    expose: ["8000"]
+    environment:
+      DATABASE_URL: postgres://shop:${DB_PASSWORD}@db/shop
+      DEBUG: "false"
+      WORKERS: 4
+      TOKEN:
+      NOT_SET:
+    networks: [front_end, back]
+    depends_on:
+      db: {condition: service_healthy, restart: false}
+      cache: {condition: service_started}
+    volumes:
+      - static_files:/srv/static
+      - ./config.toml:/etc/shop/config.toml:ro
+      - type: volume
+        source: static_files
+        target: /srv/again
+    secrets: [db_password]
+    healthcheck:
+      test: ["CMD-SHELL", "curl -f http://localhost:8000/ || exit 1"]
+      interval: 30s
+      timeout: 3s
+      retries: 3
+      start_period: 40s
+    deploy:
+      mode: replicated
+      resources:
+        limits: {cpus: "0.50", memory: 512M}
+        reservations: {memory: 128M}
+  worker:
+    <<: *common
+    image: 127.0.0.1:5000/shop/web:${TAG:-1.0}
+    command: ["celery", "worker"]
+    networks: {back: {aliases: [jobs]}}
+    depends_on: [db, cache]
+    scale: 2
+    stop_grace_period: 1m30s
+  db:
+    image: postgres:16-alpine
+    volumes: ["db_data:/var/lib/postgresql/data", /var/cache]
+    networks: {back: {ipv4_address: 172.28.255.10}}
+    shm_size: 128mb
+    healthcheck: {test: pg_isready -U shop, interval: 5s}
+  cache:
+    image: redis:7
+    links: [db]
+    networks: [back]
+    read_only: true
+    tmpfs: /tmp
+    ulimits: {nofile: {soft: 20000, hard: 40000}, nproc: 65535}
+    sysctls: [net.core.somaxconn=1024]
+    pull_policy: if_not_present
+    profiles: []
+  tools:
+    image: busybox
+    profiles: [debug]
+    network_mode: none
+networks:
+  front_end:
+  back:
+    driver: bridge
+    internal: true
+    ipam: {driver: default, config: [{subnet: 172.28.0.0/16, gateway: 172.28.0.1}]}
+    driver_opts: {com.docker.network.driver.mtu: 1400}
+volumes:
+  db_data:
+  static_files: {driver: local}
+secrets:
+  db_password: {file: ./secrets/db_password.txt}
+"#;
+
+#[track_caller]
+#[expect(clippy::needless_pass_by_value, reason = "reads better at every call")]
+fn check(text: &str, expected: Expect) {
+    expected.assert_eq(&shown("compose.yaml", text, &[("web.env", "MODE=live\nEXTRA=$NOPE\n")], &[]));
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "it is one file and what it is")]
+fn a_web_service_with_a_database_a_cache_and_a_worker() {
+    check(
+        SHOP,
+        expect![[r#"
+            name: my-shop
+            networks:
+              back:
+                subnet: 172.28.0.0/16
+                subnet6: auto
+                addressing: managed
+                reach: "isolated"
+                mtu: 1400
+                dhcp: { pool: off, lease: 3600s, slaac: false }
+              front-end:
+                subnet: auto
+                subnet6: auto
+                addressing: managed
+                reach: "nat"
+                mtu: 1500
+                dhcp: { pool: off, lease: 3600s, slaac: false }
+            machines:
+              cache:
+                kind: container
+                driver: native
+                networks:
+                  back: {}
+                depends_on: [db]
+                image: "redis:7"
+                volumes:
+                  - { type: tmpfs, target: "/tmp" }
+                ulimits:
+                  nofile: { soft: 20000, hard: 40000 }
+                  nproc: { soft: 65535, hard: 65535 }
+                read_only: true
+                sysctls:
+                  "net.core.somaxconn": "1024"
+              db:
+                kind: container
+                driver: native
+                networks:
+                  back: { address: 172.28.255.10 }
+                image: "postgres:16-alpine"
+                volumes:
+                  - { type: volume, source: db-data, target: "/var/lib/postgresql/data" }
+                  - { type: volume, target: "/var/cache" }
+                shm_size: 134217728
+                healthcheck: { test: [CMD-SHELL, "pg_isready -U shop"], interval: 5000ms }
+              web:
+                kind: container
+                driver: native
+                networks:
+                  front-end: { aliases: [shopfront] }
+                  back: { aliases: [shopfront] }
+                ports:
+                  - "0.0.0.0:8080:8000/tcp"
+                  - "127.0.0.1:8443:8443/tcp"
+                  - "0.0.0.0:5353:53/udp"
+                depends_on:
+                  cache: { condition: service_started }
+                  db: { condition: service_healthy }
+                image: "127.0.0.1:5000/shop/web:1.0"
+                command: ["gunicorn", "-b", "0.0.0.0:8000", "shop:app"]
+                environment:
+                  "DATABASE_URL": "postgres://shop:@db/shop"
+                  "DEBUG": "false"
+                  "EXTRA": ""
+                  "MODE": "live"
+                  "TOKEN": "t$$1"
+                  "WORKERS": "4"
+                volumes:
+                  - { type: bind, source: "/srv/shop/config.toml", bind: { propagation: private, create_host_path: true }, target: "/etc/shop/config.toml", read_only: true }
+                  - { type: bind, source: "/srv/shop/secrets/db_password.txt", bind: { propagation: private, create_host_path: false }, target: "/run/secrets/db_password", read_only: true }
+                  - { type: volume, source: static-files, target: "/srv/again" }
+                  - { type: volume, source: static-files, target: "/srv/static" }
+                cpus: 0.500
+                mem_limit: 536870912
+                mem_reservation: 134217728
+                restart: "unless-stopped"
+                healthcheck: { test: [CMD-SHELL, "curl -f http://localhost:8000/ || exit 1"], interval: 30000ms, timeout: 3000ms, start_period: 40000ms, retries: 3 }
+              worker-1:
+                kind: container
+                driver: native
+                networks:
+                  back: { aliases: [jobs, worker] }
+                depends_on: [cache, db]
+                image: "127.0.0.1:5000/shop/web:1.0"
+                command: ["celery", "worker"]
+                environment:
+                  "EXTRA": ""
+                  "MODE": "live"
+                stop_grace_period: 90000ms
+                restart: "unless-stopped"
+              worker-2:
+                kind: container
+                driver: native
+                networks:
+                  back: { aliases: [jobs, worker] }
+                depends_on: [cache, db]
+                image: "127.0.0.1:5000/shop/web:1.0"
+                command: ["celery", "worker"]
+                environment:
+                  "EXTRA": ""
+                  "MODE": "live"
+                stop_grace_period: 90000ms
+                restart: "unless-stopped"
+            volumes: [db-data, static-files]
+            compose.yaml:5:13: in `web.env`, line 2, column 1: the variable `NOPE` is not set, so it stands for nothing
+              5 |   env_file: web.env
+                |             ^^^^^^^
+              hint: set it, or write `${NOPE:-default}`, or `${NOPE:-}` for an empty text
+
+            compose.yaml:22:21: the variable `DB_PASSWORD` is not set, so it stands for nothing
+             22 |       DATABASE_URL: postgres://shop:${DB_PASSWORD}@db/shop
+                |                     ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+              hint: set it, or write `${DB_PASSWORD:-default}`, or `${DB_PASSWORD:-}` for an empty text
+        "#]],
+    );
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "it is one file and what it is")]
+fn a_blog_with_what_people_copy_from_each_other() {
+    check(
+        r#"services:
+  db:
+    image: mariadb:10.6.4-focal
+    command: '--default-authentication-plugin=mysql_native_password'
+    volumes:
+      - db_data:/var/lib/mysql
+    restart: always
+    environment:
+      - MYSQL_ROOT_PASSWORD=somewordpress
+      - MYSQL_DATABASE=wordpress
+    expose:
+      - 3306
+      - 33060
+  wordpress:
+    image: wordpress:latest
+    ports:
+      - 80:80
+    restart: always
+    environment:
+      - WORDPRESS_DB_HOST=db
+      - WORDPRESS_DB_PASSWORD=${WP_PASSWORD}
+    cap_drop: [ALL]
+    cap_add: [CHOWN, NET_BIND_SERVICE]
+    security_opt: [no-new-privileges:true]
+    init: true
+    user: "33:33"
+volumes:
+  db_data:
+"#,
+        expect![[r#"
+            name: shop
+            networks:
+              default:
+                subnet: auto
+                subnet6: auto
+                addressing: managed
+                reach: "nat"
+                mtu: 1500
+                dhcp: { pool: auto, lease: 3600s, slaac: false }
+            machines:
+              db:
+                kind: container
+                driver: native
+                networks:
+                  default: {}
+                image: "mariadb:10.6.4-focal"
+                command: ["--default-authentication-plugin=mysql_native_password"]
+                environment:
+                  "MYSQL_DATABASE": "wordpress"
+                  "MYSQL_ROOT_PASSWORD": "somewordpress"
+                volumes:
+                  - { type: volume, source: db-data, target: "/var/lib/mysql" }
+                restart: "always"
+              wordpress:
+                kind: container
+                driver: native
+                networks:
+                  default: {}
+                ports:
+                  - "0.0.0.0:80:80/tcp"
+                image: "wordpress:latest"
+                environment:
+                  "WORDPRESS_DB_HOST": "db"
+                  "WORDPRESS_DB_PASSWORD": ""
+                user: "33:33"
+                init: true
+                cap_add: ["CHOWN", "NET_BIND_SERVICE"]
+                cap_drop: ["ALL"]
+                security_opt: ["no-new-privileges"]
+                restart: "always"
+            volumes: [db-data]
+            compose.yaml:21:9: the variable `WP_PASSWORD` is not set, so it stands for nothing
+             21 |       - WORDPRESS_DB_PASSWORD=${WP_PASSWORD}
+                |         ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+              hint: set it, or write `${WP_PASSWORD:-default}`, or `${WP_PASSWORD:-}` for an empty text
+        "#]],
+    );
+}
+
+#[test]
+fn services_extend_each_other_and_profiles_come_by_variable() {
+    let base = "services:\n  base: {image: x, environment: [A=1], volumes: [./data:/data]}\n";
+    let text = "services:\n  a: {extends: {service: base, file: common/base.yaml}}\n  b: {extends: {service: a}, profiles: [p], environment: {B: $UNSET}}\n";
+    let shown = shown("my.yml", text, &[("common/base.yaml", base)], &["p"]);
+    expect![[r#"
+        name: shop
+        networks:
+          default:
+            subnet: auto
+            subnet6: auto
+            addressing: managed
+            reach: "nat"
+            mtu: 1500
+            dhcp: { pool: auto, lease: 3600s, slaac: false }
+        machines:
+          a:
+            kind: container
+            driver: native
+            networks:
+              default: {}
+            image: "x:latest"
+            environment:
+              "A": "1"
+            volumes:
+              - { type: bind, source: "/srv/shop/common/data", bind: { propagation: private, create_host_path: true }, target: "/data" }
+          b:
+            kind: container
+            driver: native
+            networks:
+              default: {}
+            image: "x:latest"
+            environment:
+              "A": "1"
+              "B": ""
+            volumes:
+              - { type: bind, source: "/srv/shop/common/data", bind: { propagation: private, create_host_path: true }, target: "/data" }
+        my.yml:3:62: the variable `UNSET` is not set, so it stands for nothing
+          3 |   b: {extends: {service: a}, profiles: [p], environment: {B: $UNSET}}
+            |                                                              ^^^^^^
+          hint: set it, or write `${UNSET:-default}`, or `${UNSET:-}` for an empty text
+    "#]].assert_eq(&shown);
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "it is every key")]
+fn what_cannot_be_honoured_is_refused_by_name() {
+    check(
+        r#"include: [other.yaml]
+services:
+  my_app:
+    image: x
+  a:
+    build: .
+    image: x
+    logging: {driver: json-file}
+    network_mode: host
+    ports: ["3000", "127.0.0.1::80", {target: 80}, "8000-8002:80", "80:80/sctp"]
+    links: ["db:database"]
+    container_name: My_App
+    pid: host
+    ipc: host
+    userns_mode: host
+    cpu_quota: 50000
+    mem_swappiness: 10
+    gpus: all
+    runtime: runsc
+    volumes_from: [b]
+    external_links: [c]
+    mac_address: 02:00:00:00:00:01
+    dns_opt: [ndots:1]
+    domainname: example
+    cgroup_parent: x
+    storage_opt: {size: 1G}
+    post_start: [{command: x}]
+    develop: {watch: []}
+    oom_kill_disable: true
+    extra_hosts: ["host.docker.internal:host-gateway"]
+    security_opt: [label=disable]
+    volumes: [nosuch:/x, "data:/y:z", {type: bind, source: ./a, target: /a, bind: {selinux: z}, consistency: cached}]
+    env_file: [{path: web.env, format: raw}]
+    depends_on: {b: {condition: service_started, restart: true}}
+    deploy: {mode: global, endpoint_mode: vip, placement: {}, restart_policy: {condition: any}, resources: {reservations: {cpus: "1", devices: []}}}
+    blkio_config: {device_read_bps: []}
+    networks: {default: {priority: 5, link_local_ips: [], driver_opts: {}}, n: {}}
+    secrets: [{source: s, uid: "1", mode: 0400}]
+    unknown_key: 1
+  b: {image: x, x-any: 1, attach: false, mode: system}
+networks:
+  n: {driver: overlay, external: true, name: other, ipam: {config: [{subnet: 10.9.0.0/24, gateway: 10.9.0.254, ip_range: 10.9.0.0/25}, {subnet: 10.10.0.0/24}]}}
+  n_: {attachable: true, labels: [a], driver_opts: {x: 1}}
+volumes:
+  data: {driver: nfs, driver_opts: {o: bind}, name: x}
+  Data: {external: true}
+secrets:
+  s: {environment: TOKEN}
+configs:
+  c: {content: hello}
+"#,
+        expect![[r#"
+            compose.yaml:1:1: `include` cannot be honoured: a project is one file here
+              1 | include: [other.yaml]
+                | ^^^^^^^
+              hint: put the services into this file, or let them `extends` the other's
+
+            compose.yaml:3:3: `my_app` is not a name: a name holds only `a-z`, `0-9` and `-`, not `_`
+              3 |   my_app:
+                |   ^^^^^^
+              hint: write `my-app`
+
+            compose.yaml:6:5: `build` cannot be honoured: images are not built by `up`
+              6 |     build: .
+                |     ^^^^^
+              hint: build it with another tool, and name it under `image`
+
+            compose.yaml:8:5: `logging` cannot be honoured: stead keeps the logs itself, and rotates them
+              8 |     logging: {driver: json-file}
+                |     ^^^^^^^
+              hint: leave it out
+
+            compose.yaml:9:19: `host` cannot be honoured
+              9 |     network_mode: host
+                |                   ^^^^
+              hint: name `networks` instead; there is `network_mode: none`
+
+            compose.yaml:10:13: machine `a` is on no network where we know its address
+             10 |     ports: ["3000", "127.0.0.1::80", {target: 80}, "8000-8002:80", "80:80/sctp"]
+                |             ^^^^^^
+              hint: put it on one with addressing `managed` or `static`
+
+            compose.yaml:10:13: `3000` asks for any free port of this computer, which cannot be honoured
+             10 |     ports: ["3000", "127.0.0.1::80", {target: 80}, "8000-8002:80", "80:80/sctp"]
+                |             ^^^^^^
+              hint: name the port, like `8080:80`; or leave it out, for machines of its networks reach it anyway
+
+            compose.yaml:10:21: `127.0.0.1::80` asks for any free port of this computer, which cannot be honoured
+             10 |     ports: ["3000", "127.0.0.1::80", {target: 80}, "8000-8002:80", "80:80/sctp"]
+                |                     ^^^^^^^^^^^^^^^
+              hint: name the port, like `8080:80`; or leave it out, for machines of its networks reach it anyway
+
+            compose.yaml:10:38: the key `published` is missing
+             10 |     ports: ["3000", "127.0.0.1::80", {target: 80}, "8000-8002:80", "80:80/sctp"]
+                |                                      ^
+              hint: write `published: 8080`
+
+            compose.yaml:10:52: 3 ports cannot lead to 1 targets
+             10 |     ports: ["3000", "127.0.0.1::80", {target: 80}, "8000-8002:80", "80:80/sctp"]
+                |                                                    ^^^^^^^^^^^^^^
+              hint: both ranges have the same length
+
+            compose.yaml:10:68: `sctp` is not `tcp` or `udp`
+             10 |     ports: ["3000", "127.0.0.1::80", {target: 80}, "8000-8002:80", "80:80/sctp"]
+                |                                                                    ^^^^^^^^^^^^
+
+            compose.yaml:11:13: the link `db:database` cannot be honoured: a name holds for all machines
+             11 |     links: ["db:database"]
+                |             ^^^^^^^^^^^^^
+              hint: write `aliases: [database]` under the networks of `db`
+
+            compose.yaml:12:21: `My_App` is not a name: a name holds only `a-z`, `0-9` and `-`, not `M`
+             12 |     container_name: My_App
+                |                     ^^^^^^
+              hint: write `my-app`
+
+            compose.yaml:13:5: `pid` cannot be honoured: every machine has its own
+             13 |     pid: host
+                |     ^^^
+              hint: leave it out
+
+            compose.yaml:14:10: `host` cannot be honoured
+             14 |     ipc: host
+                |          ^^^^
+              hint: every machine has its own: leave it out
+
+            compose.yaml:15:5: `userns_mode` cannot be honoured: every machine has its own
+             15 |     userns_mode: host
+                |     ^^^^^^^^^^^
+              hint: leave it out
+
+            compose.yaml:16:5: `cpu_quota` cannot be honoured: processor time has one limit here
+             16 |     cpu_quota: 50000
+                |     ^^^^^^^^^
+              hint: write `cpus`
+
+            compose.yaml:17:5: `mem_swappiness` cannot be honoured: the kernel decides what it swaps
+             17 |     mem_swappiness: 10
+                |     ^^^^^^^^^^^^^^
+              hint: write `memswap_limit`
+
+            compose.yaml:18:5: `gpus` cannot be honoured: devices are not chosen by what they can do
+             18 |     gpus: all
+                |     ^^^^
+              hint: name them under `devices`
+
+            compose.yaml:19:5: `runtime` cannot be honoured: stead is the runtime
+             19 |     runtime: runsc
+                |     ^^^^^^^
+              hint: leave it out
+
+            compose.yaml:20:5: `volumes_from` cannot be honoured: volumes are named
+             20 |     volumes_from: [b]
+                |     ^^^^^^^^^^^^
+              hint: name them under `volumes` of both
+
+            compose.yaml:21:5: `external_links` cannot be honoured: machines of other projects are not linked
+             21 |     external_links: [c]
+                |     ^^^^^^^^^^^^^^
+              hint: put both into one project
+
+            compose.yaml:22:5: `mac_address` cannot be honoured: a nic has a MAC, not a machine
+             22 |     mac_address: 02:00:00:00:00:01
+                |     ^^^^^^^^^^^
+              hint: write it under the network: `networks: { default: { mac_address: … } }`
+
+            compose.yaml:23:5: `dns_opt` cannot be honoured: the resolver has no options
+             23 |     dns_opt: [ndots:1]
+                |     ^^^^^^^
+              hint: leave it out
+
+            compose.yaml:24:5: `domainname` cannot be honoured: a host has one name
+             24 |     domainname: example
+                |     ^^^^^^^^^^
+              hint: write the whole of it as `hostname`
+
+            compose.yaml:25:5: `cgroup_parent` cannot be honoured: every machine has its own
+             25 |     cgroup_parent: x
+                |     ^^^^^^^^^^^^^
+              hint: leave it out
+
+            compose.yaml:26:5: `storage_opt` cannot be honoured: the size of a root is not limited
+             26 |     storage_opt: {size: 1G}
+                |     ^^^^^^^^^^^
+              hint: leave it out
+
+            compose.yaml:27:5: `post_start` cannot be honoured: nothing is run beside the program
+             27 |     post_start: [{command: x}]
+                |     ^^^^^^^^^^
+              hint: let the image's entrypoint do it
+
+            compose.yaml:28:5: `develop` cannot be honoured: files are not watched
+             28 |     develop: {watch: []}
+                |     ^^^^^^^
+              hint: leave it out
+
+            compose.yaml:29:23: `true` cannot be honoured
+             29 |     oom_kill_disable: true
+                |                       ^^^^
+              hint: write `oom_score_adj: -1000`
+
+            compose.yaml:30:19: `host-gateway` cannot be honoured: machines do not reach into this computer
+             30 |     extra_hosts: ["host.docker.internal:host-gateway"]
+                |                   ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+              hint: write an address; the network's own gateway is found as `gateway`
+
+            compose.yaml:31:20: the security option `label=disable` cannot be honoured
+             31 |     security_opt: [label=disable]
+                |                    ^^^^^^^^^^^^^
+              hint: there are `no-new-privileges`, `seccomp=unconfined` and `seccomp=<path of a profile>`
+
+            compose.yaml:32:15: there is no volume `nosuch`
+             32 |     volumes: [nosuch:/x, "data:/y:z", {type: bind, source: ./a, target: /a, bind: {selinux: z}, cons…
+                |               ^^^^^^^^^
+              hint: there are data, data
+
+            compose.yaml:32:26: the option `z` cannot be honoured: files are not relabelled
+             32 |     volumes: [nosuch:/x, "data:/y:z", {type: bind, source: ./a, target: /a, bind: {selinux: z}, cons…
+                |                          ^^^^^^^^^^^
+              hint: leave it out, or label them yourself: `chcon -t container_file_t`
+
+            compose.yaml:32:84: there is no key `selinux` here
+             32 | …: bind, source: ./a, target: /a, bind: {selinux: z}, consistency: cached}]
+                |                                          ^^^^^^^
+              hint: there are propagation, create_host_path
+
+            compose.yaml:32:97: `consistency` cannot be honoured: there is one consistency: all see the same
+             32 | …e: ./a, target: /a, bind: {selinux: z}, consistency: cached}]
+                |                                          ^^^^^^^^^^^
+              hint: leave it out
+
+            compose.yaml:33:32: `format` cannot be honoured: files have the form of `.env`
+             33 |     env_file: [{path: web.env, format: raw}]
+                |                                ^^^^^^
+              hint: put values into single quotes instead
+
+            compose.yaml:34:59: `true` cannot be honoured
+             34 |     depends_on: {b: {condition: service_started, restart: true}}
+                |                                                           ^^^^
+              hint: a machine is not restarted with another: leave it out
+
+            compose.yaml:35:20: `global` cannot be honoured
+             35 |     deploy: {mode: global, endpoint_mode: vip, placement: {}, restart_policy: {condition: any}, reso…
+                |                    ^^^^^^
+              hint: write `replicas`
+
+            compose.yaml:35:28: `endpoint_mode` cannot be honoured: it is for clusters
+             35 |     deploy: {mode: global, endpoint_mode: vip, placement: {}, restart_policy: {condition: any}, reso…
+                |                            ^^^^^^^^^^^^^
+              hint: leave it out
+
+            compose.yaml:35:48: `placement` cannot be honoured: it is for clusters
+             35 | …loy: {mode: global, endpoint_mode: vip, placement: {}, restart_policy: {condition: any}, resources: …
+                |                                          ^^^^^^^^^
+              hint: leave it out
+
+            compose.yaml:35:63: `restart_policy` cannot be honoured: it says when a cluster starts it again
+             35 | …bal, endpoint_mode: vip, placement: {}, restart_policy: {condition: any}, resources: {reservations: …
+                |                                          ^^^^^^^^^^^^^^
+              hint: write `restart: on-failure:3` or its like
+
+            compose.yaml:35:124: `cpus` cannot be honoured: processors are not set aside
+             35 | …ition: any}, resources: {reservations: {cpus: "1", devices: []}}}
+                |                                          ^^^^
+              hint: write `cpu_shares`
+
+            compose.yaml:35:135: `devices` cannot be honoured: devices are not chosen by what they can do
+             35 | …, resources: {reservations: {cpus: "1", devices: []}}}
+                |                                          ^^^^^^^
+              hint: name them under `devices`
+
+            compose.yaml:36:20: `device_read_bps` cannot be honoured: rates are not limited
+             36 |     blkio_config: {device_read_bps: []}
+                |                    ^^^^^^^^^^^^^^^
+              hint: leave it out, or use `weight`
+
+            compose.yaml:37:26: `priority` cannot be honoured: the first network has the default route
+             37 |     networks: {default: {priority: 5, link_local_ips: [], driver_opts: {}}, n: {}}
+                |                          ^^^^^^^^
+              hint: put the networks into the order that you want
+
+            compose.yaml:37:39: `link_local_ips` cannot be honoured: a nic has one address of each family
+             37 |     networks: {default: {priority: 5, link_local_ips: [], driver_opts: {}}, n: {}}
+                |                                       ^^^^^^^^^^^^^^
+              hint: leave it out
+
+            compose.yaml:37:59: `driver_opts` cannot be honoured: drivers have no options here
+             37 |     networks: {default: {priority: 5, link_local_ips: [], driver_opts: {}}, n: {}}
+                |                                                           ^^^^^^^^^^^
+              hint: leave it out
+
+            compose.yaml:38:27: `uid` cannot be honoured: the file is mounted as it is
+             38 |     secrets: [{source: s, uid: "1", mode: 0400}]
+                |                           ^^^
+              hint: leave it out, and change the file itself
+
+            compose.yaml:38:37: `mode` cannot be honoured: the file is mounted as it is
+             38 |     secrets: [{source: s, uid: "1", mode: 0400}]
+                |                                     ^^^^
+              hint: leave it out, and change the file itself
+
+            compose.yaml:39:5: there is no key `unknown_key` here
+             39 |     unknown_key: 1
+                |     ^^^^^^^^^^^
+
+            compose.yaml:40:35: `false` cannot be honoured
+             40 |   b: {image: x, x-any: 1, attach: false, mode: system}
+                |                                   ^^^^^
+              hint: `stead logs` shows what it is asked for
+
+            compose.yaml:40:42: there is no key `mode` here
+             40 |   b: {image: x, x-any: 1, attach: false, mode: system}
+                |                                          ^^^^
+
+            compose.yaml:42:15: `overlay` cannot be honoured
+             42 |   n: {driver: overlay, external: true, name: other, ipam: {config: [{subnet: 10.9.0.0/24, gateway: 1…
+                |               ^^^^^^^
+              hint: leave it out: every network is a bridge
+
+            compose.yaml:42:34: `true` cannot be honoured
+             42 |   n: {driver: overlay, external: true, name: other, ipam: {config: [{subnet: 10.9.0.0/24, gateway: 1…
+                |                                  ^^^^
+              hint: projects share nothing here: leave it out, and the project has its own
+
+            compose.yaml:42:40: `name` cannot be honoured: its name is the one in this file, within the project
+             42 |   n: {driver: overlay, external: true, name: other, ipam: {config: [{subnet: 10.9.0.0/24, gateway: 1…
+                |                                        ^^^^
+              hint: leave it out
+
+            compose.yaml:42:100: the gateway `10.9.0.254` cannot be honoured
+             42 | …config: [{subnet: 10.9.0.0/24, gateway: 10.9.0.254, ip_range: 10.9.0.0/25}, {subnet: 10.10.0.0/24}]}…
+                |                                          ^^^^^^^^^^
+              hint: it is the first address, `10.9.0.1`: leave it out
+
+            compose.yaml:42:112: `ip_range` cannot be honoured: addresses come from the whole subnet
+             42 | …bnet: 10.9.0.0/24, gateway: 10.9.0.254, ip_range: 10.9.0.0/25}, {subnet: 10.10.0.0/24}]}}
+                |                                          ^^^^^^^^
+              hint: leave it out
+
+            compose.yaml:42:145: a network has at most one subnet of each family
+             42 | …0.254, ip_range: 10.9.0.0/25}, {subnet: 10.10.0.0/24}]}}
+                |                                          ^^^^^^^^^^^^
+              hint: leave one of them out, or make it a network of its own
+
+            compose.yaml:43:3: `n` and `n_` are both `n` here
+             43 |   n_: {attachable: true, labels: [a], driver_opts: {x: 1}}
+                |   ^^
+              hint: rename one of them
+
+            compose.yaml:43:20: `true` cannot be honoured
+             43 |   n_: {attachable: true, labels: [a], driver_opts: {x: 1}}
+                |                    ^^^^
+              hint: leave it out
+
+            compose.yaml:43:26: `labels` cannot be honoured: only machines have labels here
+             43 |   n_: {attachable: true, labels: [a], driver_opts: {x: 1}}
+                |                          ^^^^^^
+              hint: leave it out
+
+            compose.yaml:43:53: there is no key `x` here
+             43 |   n_: {attachable: true, labels: [a], driver_opts: {x: 1}}
+                |                                                     ^
+              hint: there are com.docker.network.driver.mtu
+
+            compose.yaml:45:18: `nfs` cannot be honoured
+             45 |   data: {driver: nfs, driver_opts: {o: bind}, name: x}
+                |                  ^^^
+              hint: leave it out: every volume is local
+
+            compose.yaml:45:23: `driver_opts` cannot be honoured: volumes have no options here
+             45 |   data: {driver: nfs, driver_opts: {o: bind}, name: x}
+                |                       ^^^^^^^^^^^
+              hint: mount a path of this computer instead
+
+            compose.yaml:45:47: `name` cannot be honoured: its name is the one in this file, within the project
+             45 |   data: {driver: nfs, driver_opts: {o: bind}, name: x}
+                |                                               ^^^^
+              hint: leave it out
+
+            compose.yaml:46:3: `data` and `Data` are both `data` here
+             46 |   Data: {external: true}
+                |   ^^^^
+              hint: rename one of them
+
+            compose.yaml:46:3: the volume `data` stands here twice
+             46 |   Data: {external: true}
+                |   ^^^^
+              hint: leave one of them out
+
+            compose.yaml:46:20: `true` cannot be honoured
+             46 |   Data: {external: true}
+                |                    ^^^^
+              hint: projects share nothing here: leave it out, and the project has its own
+
+            compose.yaml:48:6: the key `file` is missing
+             48 |   s: {environment: TOKEN}
+                |      ^
+              hint: write `file: ./password.txt`
+
+            compose.yaml:48:7: `environment` cannot be honoured: only what is in a file can be mounted
+             48 |   s: {environment: TOKEN}
+                |       ^^^^^^^^^^^
+              hint: write it into one, and `file:` here
+
+            compose.yaml:50:6: the key `file` is missing
+             50 |   c: {content: hello}
+                |      ^
+              hint: write `file: ./password.txt`
+
+            compose.yaml:50:7: `content` cannot be honoured: only what is in a file can be mounted
+             50 |   c: {content: hello}
+                |       ^^^^^^^
+              hint: write it into one, and `file:` here
+        "#]],
+    );
+}
