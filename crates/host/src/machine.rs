@@ -273,6 +273,11 @@ impl Files {
         self.state.join("root")
     }
 
+    /// What belongs to its present run, and to one whose keeper was killed.
+    pub fn present(&self) -> PathBuf {
+        self.state.join("present")
+    }
+
     /// The volumes that its image asks for.
     pub fn own_volumes(&self) -> PathBuf {
         self.state.join("volumes")

@@ -1,3 +1,4 @@
 //! The long-lived processes.
 
+pub mod machine;
 pub mod switchboard;

@@ -58,7 +58,9 @@ pub(super) fn add(home: &Home, id: &MachineId, made: &MadeContainer) -> Result<(
         bail!("the image {} is not here", made.wish.image);
     }
     let files = Files::new(home, id);
-    for directory in [files.upper(), files.work(), files.root(), files.own_volumes(), files.log()] {
+    for directory in
+        [files.upper(), files.work(), files.root(), files.own_volumes(), files.log(), files.present()]
+    {
         fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     }
     Ok(())
@@ -295,7 +297,11 @@ fn load_assignment(files: &Files) -> Option<Assignment> {
     serde_json::from_slice(&fs::read(files.assignment()).ok()?).ok()
 }
 
+/// Takes away what belongs to a run that is over: also what a keeper that was killed could not.
 fn forget(files: &Files) -> Result<()> {
+    if files.present().exists() {
+        stead_container::remove(&files.present())?;
+    }
     remove_all(&files.run)
 }
 

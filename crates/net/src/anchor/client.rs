@@ -277,7 +277,7 @@ fn started(reports: &OwnedFd, child: &Child) -> Result<()> {
 
 /// Maps all of our subordinate ids where we have any, for containers with more than one user. Only the setuid
 /// helpers of the `uidmap` package may, and they run in our namespace. The map, once written, cannot change.
-fn map_ids(pid: u32) -> Result<Mapping> {
+pub(super) fn map_ids(pid: u32) -> Result<Mapping> {
     let Some((uids, gids)) = facts::sub_ids() else { return Ok(Mapping::Own) };
     // Group ids first: while no map is written, the anchor can still do with its own ids.
     if !written("newgidmap", pid, getegid().as_raw(), gids) {

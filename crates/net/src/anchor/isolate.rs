@@ -33,7 +33,7 @@ pub(super) fn isolate(spawner: Option<BorrowedFd<'_>>) -> Result<()> {
     loopback_up().context("cannot bring `lo` up")
 }
 
-fn user_namespace(spawner: Option<BorrowedFd<'_>>) -> Result<()> {
+pub(super) fn user_namespace(spawner: Option<BorrowedFd<'_>>) -> Result<()> {
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     sys::unshare(UnshareFlags::NEWUSER).map_err(|errno| refused(errno, "cannot make a user namespace"))?;
     if let Some(spawner) = spawner

@@ -14,6 +14,7 @@
 mod client;
 mod enter;
 mod isolate;
+mod mapped;
 mod protocol;
 mod serve;
 mod state;
@@ -22,5 +23,6 @@ mod wire;
 
 pub use client::{Client, spawn};
 pub use enter::{Entrance, Resolver, enter, join};
+pub use mapped::{become_root, run_as_root};
 pub use protocol::{Domain, Kind, Label, LabelError, MAX_SOCKETS, SocketKind, SysctlError, SysctlPath};
 pub use serve::serve;

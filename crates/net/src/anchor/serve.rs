@@ -68,7 +68,7 @@ struct Listening {
 }
 
 /// The socket to whoever started us, if standard input is one. It is moved away from there.
-fn spawner() -> Result<Option<OwnedFd>> {
+pub(super) fn spawner() -> Result<Option<OwnedFd>> {
     let stdin = rustix::stdio::stdin();
     let is_socket = fstat(stdin).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Socket);
     if !is_socket || socket_type(stdin).ok() != Some(SocketType::SEQPACKET) {

@@ -1,0 +1,226 @@
+//! The connections of those who ask and those who watch. None of them can hold up the keeper: what one sends is
+//! read as it comes, what it does not read is kept for it up to a limit, and beyond that the machine's output waits.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use stead_host::machine::{Answer, FRAME_HEAD_BYTES, FRAME_MAX_BYTES, Frame, Request};
+use stead_model::project::Condition;
+
+/// A request is a short line.
+const REQUEST_MAX_BYTES: usize = 4096;
+
+/// What is kept for a client that does not read, before the machine's output waits for it.
+const BACKLOG_MAX_BYTES: usize = 256 * 1024;
+
+/// More who watch or wait at the same time are turned away.
+pub(super) const CLIENTS_MAX: usize = 256;
+
+/// What a client is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It has not said.
+    Asking,
+    /// It waits until the machine has ended for good.
+    StopWait,
+    /// It waits until the machine runs again.
+    RestartWait,
+    /// It waits for this.
+    Awaiting(Condition),
+    /// It watches; and types, if so.
+    Attached { stdin: bool },
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) stream: UnixStream,
+    pub(super) role: Role,
+    pub(super) since: Instant,
+    incoming: Vec<u8>,
+    outgoing: Vec<u8>,
+    /// Whether it is to be forgotten once it has read everything.
+    ends: bool,
+    is_gone: bool,
+}
+
+/// What a client said.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    Request(Request),
+    Frame(Frame, Vec<u8>),
+    /// What cannot be understood.
+    Nonsense,
+}
+
+impl Client {
+    pub(super) fn new(stream: UnixStream) -> Result<Self> {
+        stream.set_nonblocking(true)?;
+        let (role, since) = (Role::Asking, Instant::now());
+        Ok(Self {
+            stream,
+            role,
+            since,
+            incoming: Vec::new(),
+            outgoing: Vec::new(),
+            ends: false,
+            is_gone: false,
+        })
+    }
+
+    /// Reads what is there. False when the client has gone.
+    pub(super) fn receive(&mut self) {
+        let mut buffer = [0; 16 * 1024];
+        match self.stream.read(&mut buffer) {
+            Ok(0) => self.is_gone = true,
+            Ok(length) => self.incoming.extend_from_slice(buffer.get(..length).unwrap_or_default()),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(_) => self.is_gone = true,
+        }
+    }
+
+    /// The next whole thing that it said.
+    pub(super) fn next(&mut self) -> Option<Said> {
+        let attached = matches!(self.role, Role::Attached { .. });
+        if attached { self.next_frame() } else { self.next_request() }
+    }
+
+    fn next_request(&mut self) -> Option<Said> {
+        let end = self.incoming.iter().position(|byte| *byte == b'\n');
+        let Some(end) = end else {
+            return (self.incoming.len() > REQUEST_MAX_BYTES).then_some(Said::Nonsense);
+        };
+        let rest = self.incoming.split_off(end + 1);
+        let line = std::mem::replace(&mut self.incoming, rest);
+        Some(serde_json::from_slice(&line).map_or(Said::Nonsense, Said::Request))
+    }
+
+    fn next_frame(&mut self) -> Option<Said> {
+        let head: [u8; FRAME_HEAD_BYTES] = self.incoming.get(..FRAME_HEAD_BYTES)?.try_into().ok()?;
+        let Some((frame, length)) = Frame::parse_head(head) else { return Some(Said::Nonsense) };
+        if self.incoming.len() < FRAME_HEAD_BYTES + length {
+            return None;
+        }
+        let rest = self.incoming.split_off(FRAME_HEAD_BYTES + length);
+        let bytes = std::mem::replace(&mut self.incoming, rest).split_off(FRAME_HEAD_BYTES);
+        Some(Said::Frame(frame, bytes))
+    }
+
+    /// Whether more may be read from it: what it typed and the machine has not taken yet is kept within limits.
+    pub(super) fn may_send(&self) -> bool {
+        self.incoming.len() <= FRAME_MAX_BYTES + FRAME_HEAD_BYTES
+    }
+
+    /// Says something to it in a line.
+    pub(super) fn tell(&mut self, answer: &impl Serialize) {
+        // Our own types always have a JSON form.
+        self.outgoing.extend(serde_json::to_vec(answer).unwrap_or_default());
+        self.outgoing.push(b'\n');
+        self.send();
+    }
+
+    /// Answers, and is then done with it.
+    pub(super) fn answer(&mut self, answer: &Answer) {
+        self.tell(answer);
+        self.end();
+    }
+
+    /// Sends it a frame.
+    pub(super) fn frame(&mut self, frame: Frame, bytes: &[u8]) {
+        for piece in bytes.chunks(FRAME_MAX_BYTES) {
+            self.outgoing.extend(frame.head(piece.len()));
+            self.outgoing.extend_from_slice(piece);
+        }
+        self.send();
+    }
+
+    /// Forgets it when it has read everything.
+    pub(super) fn end(&mut self) {
+        self.ends = true;
+    }
+
+    /// Sends as much as it takes.
+    pub(super) fn send(&mut self) {
+        while !self.outgoing.is_empty() && !self.is_gone {
+            match self.stream.write(&self.outgoing) {
+                Ok(0) => self.is_gone = true,
+                Ok(length) => drop(self.outgoing.drain(..length)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => self.is_gone = true,
+            }
+        }
+    }
+
+    /// Whether it has something to read yet.
+    pub(super) fn has_backlog(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
+    /// Whether the machine's output has to wait for it.
+    pub(super) fn is_slow(&self) -> bool {
+        self.outgoing.len() > BACKLOG_MAX_BYTES
+    }
+
+    /// Whether it can be forgotten.
+    pub(super) fn is_done(&self) -> bool {
+        self.is_gone || (self.ends && self.outgoing.is_empty())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (Client, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Client::new(ours).unwrap(), theirs)
+    }
+
+    #[test]
+    fn requests_come_in_lines_however_they_are_cut() {
+        let (mut client, mut theirs) = pair();
+        theirs.write_all(b"\"sta").unwrap();
+        client.receive();
+        assert_eq!(client.next(), None);
+        theirs.write_all(b"tus\"\n\"pause\"\njunk\n").unwrap();
+        client.receive();
+        assert_eq!(client.next(), Some(Said::Request(Request::Status)));
+        assert_eq!(client.next(), Some(Said::Request(Request::Pause)));
+        assert_eq!(client.next(), Some(Said::Nonsense));
+        theirs.write_all(&[b'x'; REQUEST_MAX_BYTES + 1]).unwrap();
+        client.receive();
+        assert_eq!(client.next(), Some(Said::Nonsense));
+    }
+
+    #[test]
+    fn frames_come_whole() {
+        let (mut client, mut theirs) = pair();
+        client.role = Role::Attached { stdin: true };
+        Frame::Input.write(&mut theirs, b"abc").unwrap();
+        theirs.write_all(&Frame::Size.head(4)).unwrap();
+        client.receive();
+        assert_eq!(client.next(), Some(Said::Frame(Frame::Input, b"abc".to_vec())));
+        assert_eq!(client.next(), None);
+        theirs.write_all(&[0, 24, 0, 80]).unwrap();
+        client.receive();
+        assert_eq!(client.next(), Some(Said::Frame(Frame::Size, vec![0, 24, 0, 80])));
+    }
+
+    #[test]
+    fn one_who_does_not_read_is_seen_to_be_slow_and_one_who_went_to_be_done() {
+        let (mut client, theirs) = pair();
+        while !client.is_slow() {
+            client.frame(Frame::Output, &[b'x'; 8192]);
+        }
+        assert!(!client.is_done());
+        drop(theirs);
+        client.send();
+        assert!(client.is_done());
+    }
+}

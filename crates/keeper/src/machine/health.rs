@@ -1,0 +1,240 @@
+//! How well a machine is: a program that is run in it from time to time.
+//!
+//! ```text
+//! waiting ──(interval)──▶ testing ──ended──▶ waiting       a failure within the start period does not count
+//!                            └──(timeout)──▶ killed: a failure
+//! ```
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+use stead_container::{ExecRequest, Executed, Started, Stdio};
+use stead_host::machine::HealthState;
+use stead_model::container::{HealthCheck, Launch, Signal};
+
+/// What a test wrote last, for people.
+const WORDS_MAX_BYTES: usize = 4096;
+
+/// How well a machine is.
+#[derive(Debug)]
+pub(super) struct Health {
+    check: HealthCheck,
+    started: Instant,
+    next: Instant,
+    failures: u32,
+    state: HealthState,
+    test: Option<Test>,
+    words: String,
+}
+
+/// A test that runs.
+#[derive(Debug)]
+struct Test {
+    process: Executed,
+    output: File,
+    begun: Instant,
+    deadline: Instant,
+}
+
+impl Health {
+    pub(super) fn new(check: HealthCheck, started: Instant) -> Self {
+        let mut health = Self {
+            check,
+            started,
+            next: started,
+            failures: 0,
+            state: HealthState::Starting,
+            test: None,
+            words: String::new(),
+        };
+        health.next = started + health.interval(started);
+        health
+    }
+
+    pub(super) fn state(&self) -> HealthState {
+        self.state
+    }
+
+    /// What the last test wrote.
+    pub(super) fn last_words(&self) -> String {
+        self.words.trim().to_owned()
+    }
+
+    /// The test that runs, which is ready when it has ended.
+    pub(super) fn process(&self) -> Option<BorrowedFd<'_>> {
+        self.test.as_ref().map(|test| test.process.pidfd.as_fd())
+    }
+
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        Some(self.test.as_ref().map_or(self.next, |test| test.deadline))
+    }
+
+    fn is_starting_up(&self, now: Instant) -> bool {
+        self.state == HealthState::Starting
+            && now.duration_since(self.started) < Duration::from_millis(self.check.start_period_ms)
+    }
+
+    fn interval(&self, now: Instant) -> Duration {
+        let ms = if self.is_starting_up(now) { self.check.start_interval_ms } else { self.check.interval_ms };
+        Duration::from_millis(ms)
+    }
+
+    /// Does what is due: begins a test, or ends one that takes too long.
+    pub(super) fn look(&mut self, now: Instant, container: &Started, launch: &Launch, state: &Path) {
+        match &self.test {
+            Some(test) if test.deadline <= now => {
+                // Its end is then seen as that of any other.
+                if let Err(error) = stead_container::kill(test.process.pidfd.as_fd(), Signal::KILL) {
+                    tracing::warn!("cannot end a health test: {error:#}");
+                }
+                self.words = format!("it took longer than {} ms", self.check.timeout_ms);
+            }
+            Some(_) => {}
+            None if self.next <= now => {
+                if let Err(error) = self.begin(now, container, launch, state) {
+                    self.words = format!("{error:#}");
+                    self.judge(now, false);
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn begin(&mut self, now: Instant, container: &Started, launch: &Launch, state: &Path) -> Result<()> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC).context("cannot make a pipe")?;
+        rustix::io::ioctl_fionbio(&read, true).context("cannot make a pipe")?;
+        let null = File::open("/dev/null").context("cannot open /dev/null")?;
+        let request = ExecRequest {
+            pid: container.pid,
+            pidfd: container.pidfd.as_fd(),
+            launch,
+            state,
+            args: &self.check.args,
+            env: &[],
+            cwd: None,
+            user: None,
+            privileged: false,
+            stdio: Stdio::Streams { stdin: null.as_fd(), stdout: write.as_fd(), stderr: write.as_fd() },
+        };
+        let process = stead_container::exec(&request)?;
+        let deadline = now + Duration::from_millis(self.check.timeout_ms);
+        self.words.clear();
+        self.test = Some(Test { process, output: File::from(read), begun: now, deadline });
+        Ok(())
+    }
+
+    /// The test has ended.
+    pub(super) fn reap(&mut self) -> Result<()> {
+        let Some(test) = &mut self.test else { return Ok(()) };
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let status = waitid(WaitId::PidFd(test.process.pidfd.as_fd()), options);
+        let Some(status) = status.context("cannot look after a health test")? else { return Ok(()) };
+        let now = Instant::now();
+        let too_late = now >= test.deadline;
+        let words = last_words(&mut test.output);
+        tracing::debug!("a health test took {:?}", test.begun.elapsed());
+        self.test = None;
+        if !too_late {
+            self.words = words;
+        }
+        self.judge(now, status.exit_status() == Some(0) && !too_late);
+        Ok(())
+    }
+
+    fn judge(&mut self, now: Instant, is_well: bool) {
+        if is_well {
+            self.failures = 0;
+            self.state = HealthState::Healthy;
+        } else if !self.is_starting_up(now) {
+            self.failures = self.failures.saturating_add(1);
+            if self.failures >= self.check.retries {
+                self.state = HealthState::Unhealthy;
+            }
+        }
+        self.next = now + self.interval(now);
+    }
+}
+
+/// The end of what was written to a pipe.
+fn last_words(output: &mut File) -> String {
+    let mut words = VecDeque::new();
+    let mut buffer = [0; 4096];
+    loop {
+        match output.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(length) => {
+                words.extend(buffer.iter().take(length));
+                let more = words.len().saturating_sub(WORDS_MAX_BYTES);
+                drop(words.drain(..more));
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    String::from_utf8_lossy(&Vec::from(words)).into_owned()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn check() -> HealthCheck {
+        HealthCheck {
+            args: vec!["true".to_owned()],
+            interval_ms: 1000,
+            timeout_ms: 500,
+            start_period_ms: 10_000,
+            start_interval_ms: 100,
+            retries: 2,
+        }
+    }
+
+    fn at(start: Instant, ms: u64) -> Instant {
+        start + Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn failures_count_after_the_start_period_only() {
+        let start = Instant::now();
+        let mut health = Health::new(check(), start);
+        assert_eq!(health.next_look(), Some(at(start, 100)));
+        health.judge(at(start, 100), false);
+        health.judge(at(start, 200), false);
+        assert_eq!((health.state(), health.next_look()), (HealthState::Starting, Some(at(start, 300))));
+        health.judge(at(start, 10_000), false);
+        assert_eq!((health.state(), health.next_look()), (HealthState::Starting, Some(at(start, 11_000))));
+        health.judge(at(start, 11_000), false);
+        assert_eq!(health.state(), HealthState::Unhealthy);
+        health.judge(at(start, 12_000), true);
+        assert_eq!(health.state(), HealthState::Healthy);
+    }
+
+    #[test]
+    fn one_who_was_well_has_started() {
+        let start = Instant::now();
+        let mut health = Health::new(check(), start);
+        health.judge(at(start, 100), true);
+        assert_eq!(health.next_look(), Some(at(start, 1100)));
+        health.judge(at(start, 1100), false);
+        assert_eq!(health.state(), HealthState::Healthy);
+        health.judge(at(start, 2100), false);
+        assert_eq!(health.state(), HealthState::Unhealthy);
+    }
+
+    #[test]
+    fn the_last_words_are_short() {
+        let mut file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut file, &[b'x'; 10_000]).unwrap();
+        std::io::Seek::rewind(&mut file).unwrap();
+        assert_eq!(last_words(&mut file).len(), WORDS_MAX_BYTES);
+    }
+}

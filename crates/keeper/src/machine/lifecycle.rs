@@ -1,0 +1,534 @@
+//! The machine's life: started, told to end, ended, started again. Nothing here waits: the keeper does, in one place.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result, anyhow};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+use stead_container::{Failure, Place, Started, Stdio, WindowSize};
+use stead_host::log::Stream;
+use stead_host::machine::{Assignment, Exit, Files, HealthState, Phase};
+use stead_model::container::{Launch, Restart, Signal};
+use stead_model::name::MachineId;
+use stead_model::project::Condition;
+use stead_net::process::ProcessId;
+
+use super::health::Health;
+
+/// Before the first start anew; each further wait is twice as long.
+const BACK_OFF_FIRST: Duration = Duration::from_millis(100);
+const BACK_OFF_MAX: Duration = Duration::from_secs(60);
+
+/// A machine that ran for so long has recovered: the next wait is the first one again.
+const RECOVERED_AFTER: Duration = Duration::from_secs(10);
+
+/// What is typed faster than the machine reads waits here.
+const INPUT_MAX_BYTES: usize = 64 * 1024;
+
+/// The machine, from its first start to its last end.
+pub(super) struct Life {
+    launch: Launch,
+    place: Place,
+    run: Option<Run>,
+    phase: Phase,
+    restarts: u32,
+    back_off: Duration,
+    restart_at: Option<Instant>,
+    /// Whether it is to be started again at once when it has ended.
+    restarts_next: bool,
+    asked_to_end: bool,
+    is_over: bool,
+    last: Option<Exit>,
+    started_ms: u64,
+}
+
+/// The machine while it runs.
+struct Run {
+    container: Started,
+    process: ProcessId,
+    output: Option<File>,
+    error: Option<File>,
+    input: Option<File>,
+    typed: VecDeque<u8>,
+    input_ends: bool,
+    started: Instant,
+    kill_at: Option<Instant>,
+    health: Option<Health>,
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Life {
+    pub(super) fn new(
+        id: &MachineId,
+        files: &Files,
+        assignment: &Assignment,
+        netns: OwnedFd,
+    ) -> Result<Self> {
+        let place = Place {
+            layers: assignment.layers.clone(),
+            upper: files.upper(),
+            work: files.work(),
+            root: files.root(),
+            volumes: assignment.volumes.clone(),
+            own_volumes: files.own_volumes(),
+            hosts: Some(assignment.hosts.clone()),
+            resolv_conf: Some(assignment.resolv_conf.clone()),
+            netns,
+            cgroup: assignment.cgroup.clone(),
+            state: files.present(),
+        };
+        // What a keeper that was killed has left.
+        stead_container::remove(&place.state)
+            .with_context(|| format!("cannot clear away what is left of `{id}`"))?;
+        Ok(Self {
+            launch: assignment.launch.clone(),
+            place,
+            run: None,
+            phase: Phase::Running,
+            restarts: 0,
+            back_off: BACK_OFF_FIRST,
+            restart_at: None,
+            restarts_next: false,
+            asked_to_end: false,
+            is_over: false,
+            last: None,
+            started_ms: now_ms(),
+        })
+    }
+
+    /// Starts the machine.
+    pub(super) fn start(&mut self) -> Result<(), Failure> {
+        let run = Run::new(&self.launch, &self.place)?;
+        self.started_ms = now_ms();
+        self.phase = Phase::Running;
+        self.run = Some(run);
+        Ok(())
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    pub(super) fn restarts(&self) -> u32 {
+        self.restarts
+    }
+
+    pub(super) fn started_ms(&self) -> u64 {
+        self.started_ms
+    }
+
+    pub(super) fn runs_since(&self) -> Option<Instant> {
+        self.run.as_ref().map(|run| run.started)
+    }
+
+    pub(super) fn init_process(&self) -> Option<ProcessId> {
+        self.run.as_ref().map(|run| run.process)
+    }
+
+    pub(super) fn health(&self) -> Option<HealthState> {
+        self.launch.health.as_ref()?;
+        let known = self.run.as_ref().and_then(|run| run.health.as_ref());
+        Some(known.map_or(HealthState::Starting, Health::state))
+    }
+
+    pub(super) fn init(&self) -> Option<BorrowedFd<'_>> {
+        self.run.as_ref().map(|run| run.container.pidfd.as_fd())
+    }
+
+    pub(super) fn output(&self) -> Option<BorrowedFd<'_>> {
+        self.run.as_ref()?.output.as_ref().map(AsFd::as_fd)
+    }
+
+    pub(super) fn error(&self) -> Option<BorrowedFd<'_>> {
+        self.run.as_ref()?.error.as_ref().map(AsFd::as_fd)
+    }
+
+    pub(super) fn health_process(&self) -> Option<BorrowedFd<'_>> {
+        self.run.as_ref()?.health.as_ref()?.process()
+    }
+
+    /// The machine's standard input, if something is to be written there.
+    pub(super) fn input_wanted(&self) -> Option<BorrowedFd<'_>> {
+        let run = self.run.as_ref().filter(|run| !run.typed.is_empty())?;
+        run.input.as_ref().map(AsFd::as_fd)
+    }
+
+    pub(super) fn has_input_backlog(&self) -> bool {
+        self.run.as_ref().is_some_and(|run| run.typed.len() > INPUT_MAX_BYTES)
+    }
+
+    pub(super) fn has_terminal(&self) -> bool {
+        self.launch.tty
+    }
+
+    /// Reads what the machine wrote; 0 if nothing is there now, or ever again.
+    pub(super) fn read(&mut self, stream: Stream, buffer: &mut [u8]) -> usize {
+        let Some(run) = &mut self.run else { return 0 };
+        let from = match stream {
+            Stream::Output => &mut run.output,
+            Stream::Error => &mut run.error,
+        };
+        let Some(file) = from else { return 0 };
+        loop {
+            match file.read(buffer) {
+                Ok(length) => {
+                    if length == 0 {
+                        *from = None;
+                    }
+                    return length;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return 0,
+                // A terminal whose last user has gone says EIO.
+                Err(_) => {
+                    *from = None;
+                    return 0;
+                }
+            }
+        }
+    }
+
+    pub(super) fn take_input(&mut self, bytes: &[u8]) {
+        if let Some(run) = self.run.as_mut().filter(|run| run.input.is_some() && !run.input_ends) {
+            run.typed.extend(bytes);
+        }
+        self.write_input();
+    }
+
+    pub(super) fn end_input(&mut self) {
+        let tty = self.launch.tty;
+        if let Some(run) = &mut self.run {
+            run.input_ends = true;
+            if tty {
+                // What a person would type: a terminal has no other end of input.
+                run.typed.push_back(4);
+            }
+        }
+        self.write_input();
+    }
+
+    /// Writes what was typed, as far as the machine takes it.
+    pub(super) fn write_input(&mut self) {
+        let tty = self.launch.tty;
+        let Some(run) = &mut self.run else { return };
+        while let (Some(input), (first, _)) = (&mut run.input, run.typed.as_slices())
+            && !first.is_empty()
+        {
+            match input.write(first) {
+                Ok(length) => drop(run.typed.drain(..length)),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+                Err(_) => run.close_input(),
+            }
+        }
+        if run.input_ends && !tty {
+            run.close_input();
+        }
+    }
+
+    /// The terminal has this size from now on: rows and columns, two bytes each.
+    pub(super) fn resize(&mut self, bytes: &[u8]) {
+        let [r1, r2, c1, c2] = *bytes else { return };
+        let size = WindowSize { rows: u16::from_be_bytes([r1, r2]), columns: u16::from_be_bytes([c1, c2]) };
+        let terminal = self.run.as_ref().filter(|_| self.launch.tty).and_then(|run| run.output.as_ref());
+        if let Some(terminal) = terminal
+            && let Err(errno) = set_size(terminal, size)
+        {
+            tracing::debug!("cannot resize the terminal: {errno}");
+        }
+    }
+
+    pub(super) fn signal(&mut self, signal: Signal) -> Result<()> {
+        let run = self.run.as_ref().context("it waits to be started again")?;
+        stead_container::kill(run.container.pidfd.as_fd(), signal).map(drop)
+    }
+
+    pub(super) fn pause(&mut self) -> Result<()> {
+        anyhow::ensure!(self.phase == Phase::Running, "it does not run");
+        stead_container::pause(&self.place.state)?;
+        self.phase = Phase::Paused;
+        Ok(())
+    }
+
+    pub(super) fn unpause(&mut self) -> Result<()> {
+        anyhow::ensure!(self.phase == Phase::Paused, "it is not paused");
+        stead_container::unpause(&self.place.state)?;
+        self.phase = Phase::Running;
+        Ok(())
+    }
+
+    /// Ends the machine for good.
+    pub(super) fn stop(&mut self, grace_ms: Option<u64>) {
+        self.restarts_next = false;
+        self.end(grace_ms);
+    }
+
+    /// Ends the machine, and starts it anew.
+    pub(super) fn restart(&mut self, grace_ms: Option<u64>) {
+        self.restarts_next = true;
+        self.end(grace_ms);
+    }
+
+    fn end(&mut self, grace_ms: Option<u64>) {
+        if self.phase == Phase::Paused
+            && let Err(error) = self.unpause()
+        {
+            tracing::warn!("cannot let it go on, so it will be killed: {error:#}");
+        }
+        self.asked_to_end = true;
+        self.phase = Phase::Stopping;
+        let grace = Duration::from_millis(grace_ms.unwrap_or(self.launch.stop_grace_ms));
+        let Some(run) = &mut self.run else {
+            // It waits to be started again: now, or never.
+            self.restart_at = self.restarts_next.then(Instant::now);
+            self.is_over = !self.restarts_next;
+            return;
+        };
+        if let Err(error) = stead_container::kill(run.container.pidfd.as_fd(), self.launch.stop_signal) {
+            tracing::warn!("cannot ask it to end: {error:#}");
+        }
+        let kill_at = Instant::now() + grace;
+        run.kill_at = Some(run.kill_at.map_or(kill_at, |at| at.min(kill_at)));
+    }
+
+    /// When something is due without anything happening.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        let run = self.run.as_ref();
+        let health = run.and_then(|run| run.health.as_ref()).and_then(Health::next_look);
+        [self.restart_at, run.and_then(|run| run.kill_at), health].into_iter().flatten().min()
+    }
+
+    /// Does what is due.
+    pub(super) fn look_at_the_clock(&mut self) {
+        let now = Instant::now();
+        if let Some(run) = &mut self.run {
+            if run.kill_at.is_some_and(|at| at <= now) {
+                run.kill_at = None;
+                // All others in there go with the first one.
+                if let Err(error) = stead_container::kill(run.container.pidfd.as_fd(), Signal::KILL) {
+                    tracing::error!("cannot kill it: {error:#}");
+                }
+            }
+            if let Some(health) = &mut run.health {
+                health.look(now, &run.container, &self.launch, &self.place.state);
+            }
+        }
+        if self.restart_at.is_some_and(|at| at <= now) {
+            self.restart_at = None;
+            self.begin_again();
+        }
+    }
+
+    fn begin_again(&mut self) {
+        self.asked_to_end = false;
+        self.restarts_next = false;
+        self.restarts = self.restarts.saturating_add(1);
+        if let Err(failure) = self.start() {
+            self.last = Some(self.exit_of(failure.code, false, Some(failure.text)));
+            self.decide();
+        }
+    }
+
+    /// The machine's first process has ended.
+    pub(super) fn reap(&mut self) -> Result<()> {
+        let Some(run) = &self.run else { return Ok(()) };
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let status = match waitid(WaitId::PidFd(run.container.pidfd.as_fd()), options) {
+            Ok(Some(status)) => status,
+            Ok(None) | Err(Errno::INTR) => return Ok(()),
+            Err(errno) => return Err(errno).context("cannot look after the machine's first process"),
+        };
+        let code = match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => code,
+            (None, Some(signal)) => signal.saturating_add(128),
+            (None, None) => 255,
+        };
+        let usage = stead_container::usage(&self.place.state, run.container.pid);
+        let out_of_memory = usage.is_ok_and(|usage| usage.oom_kills.is_some_and(|kills| kills > 0));
+        let recovered = run.started.elapsed() >= RECOVERED_AFTER;
+        self.last = Some(self.exit_of(u8::try_from(code).unwrap_or(255), out_of_memory, None));
+        self.run = None;
+        if recovered {
+            self.back_off = BACK_OFF_FIRST;
+        }
+        // All that it left goes with it, or it could not be started again in the same place.
+        stead_container::remove(&self.place.state)
+            .context("cannot clear away what is left of the machine")?;
+        self.decide();
+        Ok(())
+    }
+
+    fn exit_of(&self, code: u8, out_of_memory: bool, why: Option<String>) -> Exit {
+        let (started_ms, asked) = (self.started_ms, self.asked_to_end);
+        Exit { code, at_ms: now_ms(), started_ms, asked, out_of_memory, why }
+    }
+
+    /// Whether it is started again after it ended, and when.
+    fn decide(&mut self) {
+        if self.restarts_next {
+            self.restart_at = Some(Instant::now());
+            return;
+        }
+        let failed = self.last.as_ref().is_some_and(|exit| exit.code != 0);
+        if self.asked_to_end || !is_restarted(self.launch.restart, failed, self.restarts) {
+            self.is_over = true;
+            return;
+        }
+        self.phase = Phase::Restarting;
+        self.restart_at = Some(Instant::now() + self.back_off);
+        self.back_off = (self.back_off * 2).min(BACK_OFF_MAX);
+    }
+
+    pub(super) fn reap_health(&mut self) -> Result<()> {
+        match self.run.as_mut().and_then(|run| run.health.as_mut()) {
+            Some(health) => health.reap(),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether it is so far; or why it never will be.
+    pub(super) fn has_reached(&self, condition: Condition) -> Option<Result<(), String>> {
+        match (condition, self.health()) {
+            (Condition::Started, _) | (Condition::Healthy, Some(HealthState::Healthy)) => Some(Ok(())),
+            (Condition::Healthy, None) => {
+                Some(Err("nobody looks whether it is well: it has no health check".into()))
+            }
+            (Condition::Healthy, Some(HealthState::Unhealthy)) => {
+                let words = self.run.as_ref().and_then(|run| run.health.as_ref()).map(Health::last_words);
+                Some(Err(format!("it is not well: {}", words.unwrap_or_default())))
+            }
+            (Condition::Healthy, Some(HealthState::Starting)) | (Condition::Completed, _) => None,
+        }
+    }
+
+    /// How it ended.
+    pub(super) fn exit(&self) -> Exit {
+        self.last.clone().unwrap_or_else(|| self.exit_of(255, false, Some("it never ran".to_owned())))
+    }
+
+    /// How it failed to start at all.
+    pub(super) fn failed_exit(&self, failure: &Failure) -> Exit {
+        self.exit_of(failure.code, false, Some(failure.text.clone()))
+    }
+
+    /// Takes away what its last run left.
+    pub(super) fn clean(&self) -> Result<()> {
+        stead_container::remove(&self.place.state).context("cannot clear away what is left of the machine")
+    }
+}
+
+/// Whether a machine that ended is started again.
+fn is_restarted(policy: Restart, failed: bool, restarts: u32) -> bool {
+    match policy {
+        Restart::No => false,
+        Restart::OnFailure(None) => failed,
+        Restart::OnFailure(Some(times)) => failed && restarts < times,
+        Restart::Always | Restart::UnlessStopped => true,
+    }
+}
+
+/// Makes the container and starts its program.
+fn start(launch: &Launch, place: &Place, stdio: Stdio<'_>) -> Result<Started, Failure> {
+    let created = stead_container::create(launch, place, stdio)?;
+    let pidfd = created.pidfd.try_clone().context("cannot share a descriptor")?;
+    created.start().inspect_err(|_| {
+        // Its process has ended, or does now.
+        let _gone = stead_container::kill(pidfd.as_fd(), Signal::KILL);
+        let _buried = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+    })
+}
+
+fn set_size(terminal: &File, size: WindowSize) -> rustix::io::Result<()> {
+    let size =
+        rustix::termios::Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+    rustix::termios::tcsetwinsize(terminal, size)
+}
+
+impl Run {
+    fn new(launch: &Launch, place: &Place) -> Result<Self, Failure> {
+        let started = Instant::now();
+        let doing = || "cannot make its pipes";
+        let health = launch.health.as_ref().map(|check| Health::new(check.clone(), started));
+        if launch.tty {
+            let mut container = start(launch, place, Stdio::Terminal(WindowSize::default()))?;
+            let terminal = container.terminal.take().context("it has no terminal")?;
+            let input = terminal.try_clone().context("cannot share its terminal")?;
+            rustix::io::ioctl_fionbio(&terminal, true).context("cannot wait for its terminal")?;
+            let (input, output) = (Some(File::from(input)), Some(File::from(terminal)));
+            return Ok(Self { input, output, ..Self::of(container, started, health)? });
+        }
+        let (out_read, out_write) = pipe_with(PipeFlags::CLOEXEC).context(doing())?;
+        let (err_read, err_write) = pipe_with(PipeFlags::CLOEXEC).context(doing())?;
+        let (in_read, in_write) = if launch.stdin {
+            let (read, write) = pipe_with(PipeFlags::CLOEXEC).context(doing())?;
+            rustix::io::ioctl_fionbio(&write, true).context(doing())?;
+            (read, Some(File::from(write)))
+        } else {
+            (OwnedFd::from(File::open("/dev/null").context("cannot open /dev/null")?), None)
+        };
+        for read in [&out_read, &err_read] {
+            rustix::io::ioctl_fionbio(read, true).context(doing())?;
+        }
+        let stdio =
+            Stdio::Streams { stdin: in_read.as_fd(), stdout: out_write.as_fd(), stderr: err_write.as_fd() };
+        let container = start(launch, place, stdio)?;
+        let (output, error) = (Some(File::from(out_read)), Some(File::from(err_read)));
+        Ok(Self { output, error, input: in_write, ..Self::of(container, started, health)? })
+    }
+
+    fn of(container: Started, started: Instant, health: Option<Health>) -> Result<Self> {
+        let process = ProcessId::observe(container.pid)?.ok_or_else(|| anyhow!("it ended at once"))?;
+        Ok(Self {
+            container,
+            process,
+            output: None,
+            error: None,
+            input: None,
+            typed: VecDeque::new(),
+            input_ends: false,
+            started,
+            kill_at: None,
+            health,
+        })
+    }
+
+    fn close_input(&mut self) {
+        self.input = None;
+        self.typed.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_policy_decides_who_is_started_again() {
+        use Restart::{Always, No, OnFailure, UnlessStopped};
+        for (policy, failed, restarts, expected) in [
+            (No, true, 0, false),
+            (OnFailure(None), false, 0, false),
+            (OnFailure(None), true, 1000, true),
+            (OnFailure(Some(2)), true, 1, true),
+            (OnFailure(Some(2)), true, 2, false),
+            (Always, false, 1000, true),
+            (UnlessStopped, true, 0, true),
+        ] {
+            assert_eq!(is_restarted(policy, failed, restarts), expected, "{policy} {failed} {restarts}");
+        }
+    }
+}

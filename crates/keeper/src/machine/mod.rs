@@ -1,0 +1,389 @@
+//! The keeper: the process that looks after one machine. It is the parent of the machine's first process, writes
+//! its log, carries its output to those who watch, sees how well it is, starts it again where that is wanted, and
+//! writes down how it ended. It has one thread, and waits in one place.
+//!
+//! ```text
+//!            ┌──────────── back-off ◀─── ended, to be started again ───┐
+//!            ▼                                                         │
+//! spawn ─▶ running ──Stop──▶ stopping ──(grace)──▶ killed ──▶ ended ───┴──▶ exit.json, gone
+//! ```
+//!
+//! Killed itself, it takes nothing along but its ends of the machine's pipes: the next command finds the machine
+//! without a keeper and ends it.
+
+mod clients;
+mod health;
+mod lifecycle;
+mod log;
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixListener;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use stead_container::Failure;
+use stead_host::home::{Home, remove_if_there};
+use stead_host::log::Stream;
+use stead_host::machine::{Answer, Assignment, Attached, Files, Frame, Phase, Report, Request, Status};
+use stead_model::name::MachineId;
+use stead_model::project::Condition;
+use stead_net::anchor;
+use stead_net::process::ProcessId;
+
+use self::clients::{CLIENTS_MAX, Client, Role, Said};
+use self::lifecycle::Life;
+use self::log::Log;
+
+/// Those who read the last words of a machine that ended get so long.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(5);
+
+/// What is read at once of what a machine writes.
+const READ_BYTES: usize = 32 * 1024;
+
+/// Looks after a machine until it has ended for good.
+pub fn run(home: &Home, id: &MachineId) -> Result<()> {
+    // Nobody's terminal: what ends the command that started us does not end us.
+    let _already_leader = rustix::process::setsid();
+    let _unnamed = rustix::thread::set_name(c"stead-keeper");
+    let mut report = Reporter(Some(std::io::stdout()));
+    let files = Files::new(home, id);
+    let lock_path = files.run.join("keeper.lock");
+    let lock = File::create(&lock_path).with_context(|| format!("cannot open {}", lock_path.display()))?;
+    if lock.try_lock().is_err() {
+        bail!("another keeper looks after `{id}`");
+    }
+    match Keeper::start(home, id, files) {
+        Ok(mut keeper) => {
+            report.tell(&Report::Started)?;
+            keeper.serve()?;
+            keeper.part()
+        }
+        Err(failure) => report.tell(&Report::Failed { why: failure.text.clone(), code: failure.code }),
+    }
+}
+
+/// Tells whoever started us how it went, once; then nobody waits for our output any more.
+struct Reporter(Option<std::io::Stdout>);
+
+impl Reporter {
+    fn tell(&mut self, report: &Report) -> Result<()> {
+        let Some(mut stdout) = self.0.take() else { return Ok(()) };
+        let mut line = serde_json::to_vec(report).context("cannot write a report as JSON")?;
+        line.push(b'\n');
+        // Nobody may be left to hear it, which is no reason to end.
+        let _unheard = stdout.write_all(&line).and_then(|()| stdout.flush());
+        let null = File::options().write(true).open("/dev/null").context("cannot open /dev/null")?;
+        rustix::stdio::dup2_stdout(&null).context("cannot close our standard output")
+    }
+}
+
+/// What is waited for, in the order of the descriptors of one call of `poll`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Listener,
+    Init,
+    Output,
+    Error,
+    Input,
+    Health,
+    Client(usize),
+}
+
+struct Keeper {
+    files: Files,
+    listener: UnixListener,
+    log: Log,
+    life: Life,
+    clients: Vec<Client>,
+}
+
+impl Keeper {
+    fn start(home: &Home, id: &MachineId, files: Files) -> Result<Self, Failure> {
+        let mut keeper = Self::prepare(home, id, files)?;
+        if let Err(failure) = keeper.life.start() {
+            keeper.fail(&failure);
+            return Err(failure);
+        }
+        Ok(keeper)
+    }
+
+    /// Everything but the machine itself.
+    fn prepare(home: &Home, id: &MachineId, files: Files) -> Result<Self> {
+        let client = anchor::Client::connect(&home.run)?;
+        let mut client = client.context("the engine is gone")?;
+        let namespace = client.namespace(&id.to_string().parse().context("its name is no label")?)?;
+        if !rustix::process::geteuid().is_root() {
+            anchor::join(client.process(), Some(&namespace))?;
+        }
+        let text = std::fs::read(files.assignment()).context("cannot read what to run")?;
+        let assignment: Assignment = serde_json::from_slice(&text).context("cannot read what to run")?;
+        let log = Log::open(&files.log())?;
+        remove_if_there(&files.socket())?;
+        remove_if_there(&files.exit())?;
+        let listener = stead_net::unix::listen(&files.socket())?;
+        listener.set_nonblocking(true).context("cannot listen")?;
+        ProcessId::own()?.store(&files.pid())?;
+        let life = Life::new(id, &files, &assignment, namespace)?;
+        Ok(Self { files, listener, log, life, clients: Vec::new() })
+    }
+
+    /// Writes down why the machine could not be started. The failure is what matters; what cannot be cleared away
+    /// the next command finds.
+    fn fail(&self, failure: &Failure) {
+        let exit = serde_json::to_vec(&self.life.failed_exit(failure)).unwrap_or_default();
+        let results = [
+            stead_host::home::write_whole(&self.files.exit(), &exit),
+            self.life.clean(),
+            remove_if_there(&self.files.socket()),
+            remove_if_there(&self.files.pid()),
+        ];
+        for error in results.into_iter().filter_map(Result::err) {
+            tracing::warn!("{error:#}");
+        }
+    }
+
+    /// Goes on until the machine has ended for good.
+    fn serve(&mut self) -> Result<()> {
+        while !self.life.is_over() {
+            for source in self.wait()? {
+                self.attend(source)?;
+            }
+            self.life.look_at_the_clock();
+            self.answer_waiting();
+            self.clients.retain(|client| !client.is_done());
+        }
+        Ok(())
+    }
+
+    /// Waits until something is to be done, and says what.
+    fn wait(&self) -> Result<Vec<Source>> {
+        let is_read = !self.clients.iter().any(Client::is_slow);
+        let life = &self.life;
+        let all = [
+            (Source::Listener, Some(self.listener.as_fd()), PollFlags::IN),
+            (Source::Init, life.init(), PollFlags::IN),
+            (Source::Output, life.output().filter(|_| is_read), PollFlags::IN),
+            (Source::Error, life.error().filter(|_| is_read), PollFlags::IN),
+            (Source::Input, life.input_wanted(), PollFlags::OUT),
+            (Source::Health, life.health_process(), PollFlags::IN),
+        ];
+        let all = all.into_iter().filter_map(|(source, fd, flags)| Some((source, fd?, flags)));
+        let mut sources: Vec<(Source, BorrowedFd<'_>, PollFlags)> = all.collect();
+        for (place, client) in self.clients.iter().enumerate() {
+            let is_typing = matches!(client.role, Role::Attached { stdin: true });
+            let reads = client.may_send() && !(is_typing && self.life.has_input_backlog());
+            let mut flags = PollFlags::empty();
+            flags.set(PollFlags::IN, reads);
+            flags.set(PollFlags::OUT, client.has_backlog());
+            sources.push((Source::Client(place), client.stream.as_fd(), flags));
+        }
+        let timeout = self.life.next_look().map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = timeout.map(Timespec::try_from).transpose().context("a time limit is too long")?;
+        let mut fds: Vec<PollFd<'_>> =
+            sources.iter().map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) => {}
+            Err(Errno::INTR) => return Ok(Vec::new()),
+            Err(errno) => return Err(errno).context("cannot wait"),
+        }
+        let happened = fds.iter().zip(&sources).filter(|(fd, _)| !fd.revents().is_empty());
+        Ok(happened.map(|(_, (source, ..))| *source).collect())
+    }
+
+    fn attend(&mut self, source: Source) -> Result<()> {
+        match source {
+            Source::Listener => self.accept(),
+            Source::Init => {
+                // What it wrote last comes before the news of its end.
+                self.drain();
+                self.life.reap()?;
+            }
+            Source::Output => drop(self.carry(Stream::Output)),
+            Source::Error => drop(self.carry(Stream::Error)),
+            Source::Input => self.life.write_input(),
+            Source::Health => self.life.reap_health()?,
+            Source::Client(place) => self.hear(place),
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self) {
+        let Ok((stream, _)) = self.listener.accept() else { return };
+        match Client::new(stream) {
+            Ok(mut client) if self.clients.len() >= CLIENTS_MAX => {
+                client.answer(&Answer::Failed("too many ask this keeper at the same time".to_owned()));
+            }
+            Ok(client) => self.clients.push(client),
+            Err(error) => tracing::warn!("cannot take a request: {error:#}"),
+        }
+    }
+
+    /// Carries what the machine wrote to the log and to those who watch; false if it was nothing.
+    fn carry(&mut self, stream: Stream) -> bool {
+        let mut buffer = [0; READ_BYTES];
+        let length = self.life.read(stream, &mut buffer);
+        let Some(bytes) = buffer.get(..length).filter(|bytes| !bytes.is_empty()) else { return false };
+        self.log.take(stream, bytes);
+        let frame = match stream {
+            Stream::Output => Frame::Output,
+            Stream::Error => Frame::Error,
+        };
+        for client in self.clients.iter_mut().filter(|client| matches!(client.role, Role::Attached { .. })) {
+            client.frame(frame, bytes);
+        }
+        true
+    }
+
+    /// Reads what is left in the machine's pipes.
+    fn drain(&mut self) {
+        for stream in [Stream::Output, Stream::Error] {
+            while self.carry(stream) {}
+        }
+        self.log.flush();
+    }
+
+    fn hear(&mut self, place: usize) {
+        let Some(client) = self.clients.get_mut(place) else { return };
+        client.send();
+        client.receive();
+        while let Some(said) = self.clients.get_mut(place).and_then(Client::next) {
+            match said {
+                Said::Request(request) => self.answer(place, request),
+                Said::Frame(frame, bytes) => self.typed(place, frame, &bytes),
+                Said::Nonsense => {
+                    if let Some(client) = self.clients.get_mut(place) {
+                        client.answer(&Answer::Failed("this is no request".to_owned()));
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn typed(&mut self, place: usize, frame: Frame, bytes: &[u8]) {
+        let may_type =
+            self.clients.get(place).is_some_and(|c| matches!(c.role, Role::Attached { stdin: true }));
+        match frame {
+            Frame::Input if may_type => self.life.take_input(bytes),
+            Frame::InputEnd if may_type => self.life.end_input(),
+            Frame::Size => self.life.resize(bytes),
+            Frame::Input | Frame::InputEnd | Frame::Output | Frame::Error | Frame::Exit => {}
+        }
+    }
+
+    fn answer(&mut self, place: usize, request: Request) {
+        let status = Answer::Status(self.status());
+        if matches!(request, Request::Attach { .. }) {
+            self.log.flush();
+        }
+        let (log_file, log_length) = self.log.position();
+        let Some(client) = self.clients.get_mut(place) else { return };
+        let done = |result: Result<()>| match result {
+            Ok(()) => Answer::Done,
+            Err(error) => Answer::Failed(format!("{error:#}")),
+        };
+        match request {
+            Request::Status => client.answer(&status),
+            Request::Signal(signal) => client.answer(&done(self.life.signal(signal))),
+            Request::Pause => client.answer(&done(self.life.pause())),
+            Request::Unpause => client.answer(&done(self.life.unpause())),
+            Request::Stop { grace_ms } => {
+                client.role = Role::StopWait;
+                self.life.stop(grace_ms);
+            }
+            Request::Restart { grace_ms } => {
+                (client.role, client.since) = (Role::RestartWait, Instant::now());
+                self.life.restart(grace_ms);
+            }
+            Request::Await(condition) => client.role = Role::Awaiting(condition),
+            Request::Attach { stdin } => {
+                let tty = self.life.has_terminal();
+                client.tell(&Answer::Attached(Attached { tty, log_file, log_length }));
+                client.role = Role::Attached { stdin };
+            }
+        }
+    }
+
+    /// Answers those whose time has come.
+    fn answer_waiting(&mut self) {
+        let phase = self.life.phase();
+        let runs_since = self.life.runs_since();
+        for client in &mut self.clients {
+            match client.role {
+                Role::RestartWait
+                    if phase == Phase::Running && runs_since.is_some_and(|at| at >= client.since) =>
+                {
+                    client.answer(&Answer::Done);
+                }
+                Role::Awaiting(condition) => match self.life.has_reached(condition) {
+                    Some(Ok(())) => client.answer(&Answer::Done),
+                    Some(Err(why)) => client.answer(&Answer::Failed(why)),
+                    None => {}
+                },
+                Role::RestartWait | Role::Asking | Role::StopWait | Role::Attached { .. } => {}
+            }
+        }
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            init: self.life.init_process(),
+            phase: self.life.phase(),
+            started_ms: self.life.started_ms(),
+            restarts: self.life.restarts(),
+            health: self.life.health(),
+        }
+    }
+
+    /// Writes down how it ended, tells those who wait, and goes.
+    fn part(mut self) -> Result<()> {
+        self.drain();
+        let exit = self.life.exit();
+        let text = serde_json::to_vec(&exit).context("cannot write how it ended as JSON")?;
+        stead_host::home::write_whole(&self.files.exit(), &text)?;
+        self.life.clean()?;
+        for path in [self.files.socket(), self.files.pid()] {
+            remove_if_there(&path)?;
+        }
+        for client in &mut self.clients {
+            match client.role {
+                Role::Attached { .. } => {
+                    client.frame(Frame::Exit, &text);
+                    client.end();
+                }
+                Role::Awaiting(Condition::Completed) if exit.code == 0 => client.answer(&Answer::Done),
+                Role::Awaiting(_) | Role::RestartWait => {
+                    client.answer(&Answer::Failed(format!("it ended with exit code {}", exit.code)));
+                }
+                Role::StopWait => client.answer(&Answer::Done),
+                Role::Asking => client.end(),
+            }
+        }
+        self.say_farewell();
+        Ok(())
+    }
+
+    /// Gives those who watch the time to read the last words.
+    fn say_farewell(&mut self) {
+        let deadline = Instant::now() + FAREWELL_LIMIT;
+        loop {
+            self.clients.retain(|client| !client.is_done());
+            let left = deadline.saturating_duration_since(Instant::now());
+            if self.clients.is_empty() || left.is_zero() {
+                return;
+            }
+            let mut fds: Vec<PollFd<'_>> =
+                self.clients.iter().map(|client| PollFd::new(&client.stream, PollFlags::OUT)).collect();
+            let Ok(timeout) = Timespec::try_from(left) else { return };
+            if poll(&mut fds, Some(&timeout)).is_err_and(|errno| errno != Errno::INTR) {
+                return;
+            }
+            self.clients.iter_mut().for_each(Client::send);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Work that only root may do with the files of an ordinary user's containers: whose owners are subordinate ids. It
+//! is done by a process of ours in a user namespace with the engine's id map, which needs no engine.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::geteuid;
+use rustix::thread::UnshareFlags;
+
+use super::client::map_ids;
+use super::protocol::Report;
+use super::serve::spawner;
+use super::wire::{self, Packet};
+use super::{isolate, sys};
+
+/// Runs `program args…`, which has to call [`become_root`] first thing, and gives what it wrote to its standard
+/// output. It may take as long as its work does.
+pub fn run_as_root(program: &Path, args: &[OsString]) -> Result<String> {
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let mut child = Command::new(program)
+        .args(args)
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start `{}`", program.display()))?;
+    let followed = follow(&ours, child.id());
+    if followed.is_err() {
+        // It hangs, or has ended: its own words say why.
+        let _ended = child.kill();
+    }
+    let mut words = String::new();
+    let mut errors = child.stderr.take().context("it has no standard error")?;
+    // What it has to say on either side is short: neither can fill a pipe.
+    errors.read_to_string(&mut words).context("cannot hear it")?;
+    let mut output = String::new();
+    let mut stdout = child.stdout.take().context("it has no standard output")?;
+    stdout.read_to_string(&mut output).context("cannot hear it")?;
+    let status = child.wait().context("cannot look after it")?;
+    followed?;
+    if !status.success() {
+        let told = words.trim().trim_start_matches("error: ").to_owned();
+        bail!("{}", if told.is_empty() { format!("it ended with {status}") } else { told });
+    }
+    Ok(output)
+}
+
+fn follow(reports: &impl AsFd, pid: u32) -> Result<()> {
+    loop {
+        let text = match wire::receive(reports.as_fd(), 16 * 1024) {
+            Ok(Packet::Text(text, _)) => text,
+            // It ended; its words are read next.
+            Ok(Packet::End | Packet::Oversized) => return Ok(()),
+            Err(errno) => return Err(errno).context("cannot follow its start"),
+        };
+        match serde_json::from_slice(&text).context("it is not one of ours")? {
+            Report::Map => {
+                wire::send(reports.as_fd(), &map_ids(pid)?, &[]).context("cannot answer it")?;
+            }
+            Report::Ready | Report::Taken => return Ok(()),
+            Report::Failed { text } => bail!("{text}"),
+        }
+    }
+}
+
+/// Becomes root of a user namespace with the engine's id map, unless this is root anyway. Must be called in a
+/// program with one thread, by [`run_as_root`].
+pub fn become_root() -> Result<()> {
+    let spawner = spawner()?;
+    if !geteuid().is_root() {
+        isolate::user_namespace(spawner.as_ref().map(AsFd::as_fd))?;
+        sys::unshare(UnshareFlags::NEWNS).context("cannot make a mount namespace")?;
+        mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+            .context("cannot detach our mounts from the host's")?;
+    }
+    match spawner {
+        Some(spawner) => wire::send(&spawner, &Report::Ready, &[]).context("cannot report"),
+        None => Ok(()),
+    }
+}
