@@ -9,9 +9,14 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand,
 use clap_complete::engine::ArgValueCompleter;
 
 use stead_model::address::Mac;
-use stead_model::name::Name;
+use stead_model::container::Signal;
+use stead_model::name::{MachineId, Name};
 
 use crate::complete;
+
+mod run;
+
+pub(crate) use run::{MachineArgs, MakeArgs, PullWhen, RunArgs};
 
 /// Networks for Linux machines of every kind, from one file: addresses, names, published ports
 #[derive(Debug, Parser)]
@@ -64,6 +69,50 @@ pub(crate) enum Command {
     Up(UpArgs),
     /// Take a project's machines and networks away; its volumes stay
     Down(DownArgs),
+    /// Make a machine of an image and run it
+    #[command(disable_help_flag = true)]
+    #[command(after_help = "\
+  stead run -it debian:12 bash
+  stead run -d --name web -p 8080:80 registry.example/team/web:v1
+
+The machine has a name on its network, by which others find it. What it wrote is in `stead logs`.
+
+Exit codes: those of its program; 127 if there is no such program in the image, 126 if it cannot be run,
+125 if stead failed before.")]
+    Run(Box<RunArgs>),
+    /// Make a machine of an image, to be started later
+    #[command(disable_help_flag = true)]
+    Create(Box<MakeArgs>),
+    /// Start machines that were made, as they were made
+    Start(MachinesArgs),
+    /// Ask machines to end, and end them when they take too long
+    Stop(StopArgs),
+    /// End machines and start them anew
+    Restart(StopArgs),
+    /// Send machines a signal
+    Kill(KillArgs),
+    /// Hold machines still
+    Pause(MachinesArgs),
+    /// Let machines that are held still go on
+    Unpause(MachinesArgs),
+    /// Remove machines, with all that they wrote but for their volumes
+    Rm(RemoveArgs),
+    /// Wait until machines end, and print their exit codes
+    Wait(MachinesArgs),
+    /// Watch a machine's output, and type into it
+    #[command(
+        after_help = "Ctrl-P Ctrl-Q leaves a machine with a terminal; it goes on.\n\nExit code: the machine's own."
+    )]
+    Attach(AttachArgs),
+    /// Run a program in a machine
+    #[command(after_help = "\
+  stead exec -it web sh
+  stead exec -u postgres db psql
+
+Exit codes: those of the program; 127 if there is none, 126 if it cannot be run, 125 if stead failed before.")]
+    Exec(ExecArgs),
+    /// Print what machines wrote
+    Logs(LogsArgs),
     /// List machines with their networks, addresses and published ports
     Ps(PsArgs),
     /// List the projects of this user
@@ -109,6 +158,12 @@ pub(crate) enum Command {
     Anchor { dir: PathBuf },
     #[command(name = "__switchboard", hide = true)]
     Switchboard { state: PathBuf, run: PathBuf },
+    #[command(name = "__keeper", hide = true)]
+    Keeper { state: PathBuf, run: PathBuf, machine: MachineId },
+    #[command(name = "__unpack", hide = true)]
+    Unpack { store: PathBuf, image: stead_model::image::Digest },
+    #[command(name = "__reap", hide = true)]
+    Reap { machine: MachineId },
     #[command(name = "__enter", hide = true)]
     Enter(InternalEnter),
 }
@@ -128,6 +183,15 @@ impl Command {
         let takes = |file, format| Takes { file, format };
         match self {
             Self::Plan(_) | Self::Up(_) | Self::Down(_) | Self::Ps(_) => takes(true, true),
+            Self::Start(_)
+            | Self::Stop(_)
+            | Self::Restart(_)
+            | Self::Kill(_)
+            | Self::Pause(_)
+            | Self::Unpause(_)
+            | Self::Rm(_)
+            | Self::Wait(_) => takes(true, true),
+            Self::Attach(_) | Self::Exec(_) | Self::Logs(_) => takes(true, false),
             Self::Network(network) => match network {
                 NetworkCommand::Inspect { .. } => takes(true, true),
                 NetworkCommand::Enter(_) => takes(true, false),
@@ -144,6 +208,11 @@ impl Command {
             | Self::Man { .. }
             | Self::Anchor { .. }
             | Self::Switchboard { .. }
+            | Self::Keeper { .. }
+            | Self::Unpack { .. }
+            | Self::Reap { .. }
+            | Self::Run(_)
+            | Self::Create(_)
             | Self::Enter(_) => takes(false, false),
         }
     }
@@ -200,6 +269,11 @@ pub(crate) struct PlanArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct UpArgs {
+    /// Only these machines, and those that they depend on: `web`, `web*`
+    pub(crate) machines: Vec<String>,
+    /// When images are pulled
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    pub(crate) pull: PullWhen,
     /// Choose addresses anew where stead.lock has them
     #[arg(long)]
     pub(crate) relock: bool,
@@ -223,6 +297,110 @@ pub(crate) struct Consent {
     /// Do not ask: what is lost is lost
     #[arg(short, long)]
     pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MachinesArgs {
+    /// The machines: `web`, `web.shop` (with its project), `web*` [default: all of the project here]
+    #[arg(add = ArgValueCompleter::new(complete::machines))]
+    pub(crate) machines: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StopArgs {
+    /// The machines: `web`, `web.shop` (with its project), `web*` [default: all of the project here]
+    #[arg(add = ArgValueCompleter::new(complete::machines))]
+    pub(crate) machines: Vec<String>,
+    /// How many seconds they may take to end by themselves [default: as they were made, or 10]
+    #[arg(short, long, value_name = "SECONDS")]
+    pub(crate) time: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KillArgs {
+    /// The machines: `web`, `web.shop` (with its project), `web*`
+    #[arg(required = true, add = ArgValueCompleter::new(complete::machines))]
+    pub(crate) machines: Vec<String>,
+    /// The signal
+    #[arg(short, long, default_value = "KILL")]
+    pub(crate) signal: Signal,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
+    /// The machines: `web`, `web.shop` (with its project), `web*`
+    #[arg(required = true, add = ArgValueCompleter::new(complete::machines))]
+    pub(crate) machines: Vec<String>,
+    /// Even if they run
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AttachArgs {
+    /// The machine: `web`, or `web.shop` (with its project)
+    #[arg(add = ArgValueCompleter::new(complete::machines))]
+    pub(crate) machine: String,
+    /// Only watch
+    #[arg(long)]
+    pub(crate) no_stdin: bool,
+    /// Do not send signals on to the machine
+    #[arg(long)]
+    pub(crate) no_signals: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExecArgs {
+    /// Let it read what is typed here
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give it a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// More environment: `NAME=value`, or `NAME` as it is here
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// Where it starts [default: where the machine's program did]
+    #[arg(short, long, value_name = "DIRECTORY")]
+    pub(crate) workdir: Option<String>,
+    /// As whom: `user[:group]` [default: as the machine's program]
+    #[arg(short, long)]
+    pub(crate) user: Option<String>,
+    /// Let it do all that you may do
+    #[arg(long)]
+    pub(crate) privileged: bool,
+    /// The machine: `web`, or `web.shop` (with its project)
+    #[arg(add = ArgValueCompleter::new(complete::machines))]
+    pub(crate) machine: String,
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// The machines: `web`, `web.shop` (with its project), `web*` [default: all of the project here]
+    #[arg(add = ArgValueCompleter::new(complete::machines))]
+    pub(crate) machines: Vec<String>,
+    /// Go on until they end
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    // The common option of that name has the letter that `--follow` has everywhere.
+    /// The project file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) file: Option<PathBuf>,
+    /// Only so many of the last lines of each
+    #[arg(long, value_name = "LINES")]
+    pub(crate) tail: Option<usize>,
+    /// Only since then: `10m` ago, or `2026-11-21T08:00:00Z`
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Only until then
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+    /// With the time of each line
+    #[arg(short, long)]
+    pub(crate) timestamps: bool,
 }
 
 #[derive(Debug, Args)]

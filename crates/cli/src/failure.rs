@@ -19,6 +19,8 @@ pub(crate) enum Failure {
     WouldLose(String),
     /// We failed, in whichever way, before a program could run inside: its own codes must not be taken for ours.
     BeforeProgram(Box<Failure>),
+    /// A program could not be started, which has an exit code of its own.
+    Program(u8, Box<Failure>),
 }
 
 impl From<anyhow::Error> for Failure {
@@ -35,6 +37,7 @@ impl Failure {
             Self::Request(_) | Self::Refused(_) => 2,
             Self::WouldLose(_) => 3,
             Self::BeforeProgram(_) => 125,
+            Self::Program(code, _) => *code,
         }
     }
 
@@ -42,7 +45,7 @@ impl Failure {
     pub(crate) fn text(&self) -> String {
         match self {
             Self::Computer(error) => chain(error),
-            Self::BeforeProgram(failure) => failure.text(),
+            Self::BeforeProgram(failure) | Self::Program(_, failure) => failure.text(),
             Self::Steps(failures) => {
                 let texts = failures
                     .iter()
@@ -61,7 +64,7 @@ impl Failure {
     /// The same failure, of a command whose exit code is otherwise its program's.
     pub(crate) fn before_program(self) -> Self {
         match self {
-            Self::BeforeProgram(_) => self,
+            Self::BeforeProgram(_) | Self::Program(..) => self,
             other => Self::BeforeProgram(Box::new(other)),
         }
     }

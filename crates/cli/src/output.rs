@@ -18,6 +18,8 @@ pub(crate) struct Output {
     /// For people or for programs.
     pub(crate) format: Format,
     colour: bool,
+    /// Whether what is being done is told, beside data.
+    pub(crate) tells: bool,
 }
 
 impl Output {
@@ -25,7 +27,12 @@ impl Output {
     pub(crate) fn new(format: Format) -> Self {
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Self { format, colour: std::io::stdout().is_terminal() && !no_colour && !dumb }
+        Self { format, colour: std::io::stdout().is_terminal() && !no_colour && !dumb, tells: true }
+    }
+
+    /// The same without telling what is being done: the output is somebody else's.
+    pub(crate) fn quiet(self) -> Self {
+        Self { tells: false, ..self }
     }
 
     /// Data: as JSON, or as the text that `text` makes.
@@ -50,7 +57,7 @@ impl Output {
 
     /// How a step of a plan ended.
     pub(crate) fn progress(self, planned: &Planned, outcome: &Outcome) -> Result<()> {
-        if self.format == Format::Json {
+        if self.format == Format::Json || !self.tells {
             return Ok(());
         }
         match outcome {

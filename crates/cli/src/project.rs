@@ -52,6 +52,16 @@ pub(crate) fn load(global: &Global) -> Result<Loaded, Failure> {
     load_file(&find(global)?, global.format)
 }
 
+/// Reads the project in this directory.
+pub(crate) fn load_in(directory: &Path) -> Result<Loaded, Failure> {
+    let candidates = FILE_NAMES.map(|name| directory.join(name));
+    let file = candidates.into_iter().find(|path| path.is_file()).ok_or_else(|| {
+        let what = format!("there is no stead.yaml in {} any more", directory.display());
+        Failure::request(&what, "restore it, or `stead down` the project by its name")
+    })?;
+    load_file(&file, Format::Text)
+}
+
 /// Reads this project file.
 pub(crate) fn load_file(path: &Path, format: Format) -> Result<Loaded, Failure> {
     let directory = directory_of(path)?;
@@ -66,7 +76,7 @@ pub(crate) fn load_file(path: &Path, format: Format) -> Result<Loaded, Failure> 
     let variables = variables(&directory)?.map_err(wrong)?;
     let file_name = path.file_name().unwrap_or_default().to_string_lossy();
     let source = Source::new(&file_name, &text, &variables, &directory);
-    let files = file::files(&source, named);
+    let files = file::files(&source, read_other);
     let parsed = file::parse(&Source { files: &files, ..source }).map_err(wrong)?;
     let lock = load_lock(&directory)?;
     Ok(Loaded { file: path.to_owned(), directory, project: parsed.project, sources: parsed.sources, lock })
@@ -109,7 +119,7 @@ fn read(path: &Path) -> Result<Option<String>, Failure> {
 }
 
 /// What stands in a file that the project file names.
-fn named(path: &Path) -> FileText {
+pub(crate) fn read_other(path: &Path) -> FileText {
     match read(path) {
         Ok(Some(text)) => FileText::Text(text),
         Ok(None) => FileText::Missing,

@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::output::{Output, note};
 
 /// Half a second is where waiting begins to feel like hanging.
-const TELL_AFTER: Duration = Duration::from_millis(500);
+pub(crate) const TELL_AFTER: Duration = Duration::from_millis(500);
 
 /// This user's home.
 pub(crate) fn home() -> Result<Home> {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 
 use stead_host::home::Home;
+use stead_model::name::MachineId;
 use stead_net::anchor;
 
 use crate::args::InternalEnter;
@@ -19,6 +20,11 @@ pub(crate) fn anchor(dir: &Path) -> Result<(), Failure> {
 /// The process that serves the networks.
 pub(crate) fn switchboard(state: PathBuf, run: PathBuf) -> Result<(), Failure> {
     stead_keeper::switchboard::run(&Home { state, run }).map_err(Failure::from)
+}
+
+/// The process that looks after a machine.
+pub(crate) fn keeper(state: PathBuf, run: PathBuf, machine: &MachineId) -> Result<(), Failure> {
+    stead_keeper::machine::run(&Home { state, run }, machine).map_err(Failure::from)
 }
 
 /// Becomes a program among the networks. Only a process of one thread may join a user namespace, so this is

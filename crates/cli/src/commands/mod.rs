@@ -1,15 +1,25 @@
 //! The commands, one room each.
 
+mod attach;
 mod doctor;
 mod enter;
+mod exec;
+mod image;
 mod internal;
+mod logs;
+mod machines;
 mod network;
 mod ps;
 mod purge;
+mod run;
+mod unpacking;
 mod up;
+mod wish;
 mod words;
 
 use std::process::ExitCode;
+
+use stead_host::machine::Request;
 
 use crate::args::{Cli, Command};
 use crate::failure::Failure;
@@ -27,6 +37,19 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Plan(args) => up::plan(&global, &args, output).map(done),
         Command::Up(args) => up::up(&global, &args, output).map(done),
         Command::Down(args) => up::down(&global, &args, output).map(done),
+        Command::Run(args) => run::run(&args, output),
+        Command::Create(args) => run::create(&args, output).map(done),
+        Command::Start(args) => machines::start(&global, &args, output).map(done),
+        Command::Stop(args) => machines::stop(&global, &args, output).map(done),
+        Command::Restart(args) => machines::restart(&global, &args, output).map(done),
+        Command::Kill(args) => machines::kill(&global, &args, output).map(done),
+        Command::Pause(args) => machines::ask(&global, &args.machines, &Request::Pause, output).map(done),
+        Command::Unpause(args) => machines::ask(&global, &args.machines, &Request::Unpause, output).map(done),
+        Command::Rm(args) => machines::remove(&global, &args, output).map(done),
+        Command::Wait(args) => machines::wait(&global, &args, output).map(done),
+        Command::Attach(args) => machines::attach(&global, &args),
+        Command::Exec(args) => exec::exec(&global, &args),
+        Command::Logs(args) => logs::logs(&global, &args).map(done),
         Command::Ps(args) => ps::ps(&global, &args, output).map(done),
         Command::Ls => ps::ls(output).map(done),
         Command::Network(command) => network::run(&global, command, output),
@@ -38,6 +61,11 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Man { dir } => words::manual(&dir).map(done),
         Command::Anchor { dir } => internal::anchor(&dir).map(done),
         Command::Switchboard { state, run } => internal::switchboard(state, run).map(done),
+        Command::Keeper { state, run, machine } => internal::keeper(state, run, &machine).map(done),
+        Command::Unpack { store, image } => {
+            image::unpack_here(&store, &image).map(done).map_err(Failure::from)
+        }
+        Command::Reap { machine } => machines::reap(&machine, output.quiet()).map(done),
         Command::Enter(args) => internal::enter(args),
     }
 }

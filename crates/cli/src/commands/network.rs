@@ -1,6 +1,7 @@
 //! `network …`. Networks and machines that are made by command are a project of their own, whose file stands
 //! in the home: `create` and the like edit that file and bring the project up, as a person would.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
 use std::process::ExitCode;
@@ -12,13 +13,15 @@ use stead_host::apply::Host;
 use stead_host::home::write_whole;
 use stead_host::switchboard::{self, PortReport, Request, Stranger};
 use stead_model::file::render;
-use stead_model::name::{Name, NetworkId};
+use stead_model::name::{MachineId, Name, NetworkId};
 use stead_model::observed::{NetworkState, Observed};
+use stead_model::plan::Power;
 use stead_model::project::{
     Addressing, Dhcp, Guard, Kind, Machine, Network, Nic, Pool, Project, Reach, Runs, Subnet,
 };
 
 use super::LOOSE_PROJECT;
+use super::up::Bring;
 use crate::args::{ConnectArgs, CreateArgs, Format, Global, NetworkCommand};
 use crate::failure::Failure;
 use crate::output::{Output, table};
@@ -209,7 +212,7 @@ fn find(global: &Global, text: &str, seen: &Observed) -> Result<NetworkId, Failu
 }
 
 /// The project of what is made by command.
-fn loose(session: &Session) -> Result<Project, Failure> {
+pub(super) fn loose(session: &Session) -> Result<Project, Failure> {
     let path = session.host.home().loose_project().join("stead.yaml");
     if path.exists() {
         return Ok(load_file(&path, Format::Text)?.project);
@@ -219,15 +222,39 @@ fn loose(session: &Session) -> Result<Project, Failure> {
     Ok(Project { name, networks: empty, machines: [].into(), volumes: [].into() })
 }
 
-/// Writes the project's file and brings it up; what cannot be had leaves the file as it was.
+/// The same without choosing machines: those of ours stay as they are.
 fn apply(session: &mut Session, project: &Project, output: Output) -> Result<(), Failure> {
+    let images = super::image::those_here(session.host.home(), project)?;
+    let ours = |machine: &Machine| machine.runs.container().is_some();
+    let has_ours = project.machines.values().any(ours);
+    let foreign = project.machines.iter().filter(|(_, machine)| !ours(machine));
+    let chosen = foreign.map(|(name, _)| MachineId::new(&project.name, name)).collect();
+    let how = Bring { chosen: has_ours.then_some(chosen), relock: false, images, power: Power::On };
+    apply_some(session, project, &how, output)
+}
+
+/// Takes machines out of the file, which are gone already.
+pub(super) fn forget_machines(session: &Session, machines: &BTreeSet<MachineId>) -> Result<(), Failure> {
+    let mut project = loose(session)?;
+    project.machines.retain(|name, _| !machines.contains(&MachineId::new(&project.name, name)));
+    let path = session.host.home().loose_project().join("stead.yaml");
+    write_whole(&path, render(&project).as_bytes()).map_err(Failure::from)
+}
+
+/// Writes the project's file and brings it up; what cannot be had leaves the file as it was.
+pub(super) fn apply_some(
+    session: &mut Session,
+    project: &Project,
+    how: &Bring,
+    output: Output,
+) -> Result<(), Failure> {
     let directory = session.host.home().loose_project();
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let path = directory.join("stead.yaml");
     let before = fs::read(&path).ok();
     write_whole(&path, render(project).as_bytes())?;
-    let result = load_file(&path, output.format)
-        .and_then(|loaded| super::up::bring_up(session, &loaded, false, output));
+    let result =
+        load_file(&path, output.format).and_then(|loaded| super::up::bring_up(session, &loaded, how, output));
     if matches!(result, Err(Failure::Request(_) | Failure::Refused(_))) {
         crate::output::note(&format!("what commands make stands in {}; it stays as it was", path.display()));
         match before {

@@ -77,7 +77,7 @@ pub(super) fn meant<'a>(pattern: &str, here: Option<&Name>, seen: &'a Observed) 
 }
 
 /// Whether a pattern names a machine: `web`, `web.shop`, with `*` for any text.
-fn is_meant(pattern: &str, id: &MachineId) -> bool {
+pub(super) fn is_meant(pattern: &str, id: &MachineId) -> bool {
     matches(pattern, id.name.as_str()) || matches(pattern, &id.to_string())
 }
 

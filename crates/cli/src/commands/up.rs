@@ -1,12 +1,15 @@
 //! `plan`, `up` and `down`.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use stead_model::file::Sources;
 use stead_model::lock::Lock;
-use stead_model::name::Name;
+use stead_model::name::{MachineId, Name};
 use stead_model::observed::Observed;
-use stead_model::plan::{Plan, Planned, UnwantedVolumes, Wanted, plan as make_plan};
+use stead_model::plan::{Plan, Planned, Power, UnwantedVolumes, Wanted, plan as make_plan};
+use stead_model::project::Project;
 use stead_model::resolve::{Context, Images, Refusal, resolve};
 
 use crate::args::{Consent, DownArgs, Global, PlanArgs, UpArgs};
@@ -34,7 +37,8 @@ pub(crate) fn plan(global: &Global, args: &PlanArgs, output: Output) -> Result<(
         (make_plan(&Wanted::nothing(&name, &seen, UnwantedVolumes::Keep), &seen), None)
     } else {
         let loaded = project::load(global)?;
-        let wanted = resolved(&loaded, &seen, args.relock)?;
+        let images = super::image::those_here(host.home(), &loaded.project)?;
+        let wanted = resolved(&loaded, &seen, args.relock, &images)?;
         (make_plan(&wanted, &seen), Some(loaded))
     };
     print(&plan, loaded.as_ref(), output)
@@ -82,14 +86,37 @@ fn file_name(loaded: &Loaded) -> String {
 }
 
 /// The project with every choice made.
-fn resolved(loaded: &Loaded, seen: &Observed, relock: bool) -> Result<Wanted, Failure> {
+fn resolved(loaded: &Loaded, seen: &Observed, relock: bool, images: &Images) -> Result<Wanted, Failure> {
     let none = Lock::default();
     let lock = if relock { &none } else { &loaded.lock };
     let user = rustix::process::getuid().as_raw();
-    let context = Context { directory: &loaded.directory, lock, seen, user, images: &Images::new() };
-    resolve(&loaded.project, context).map_err(|refusals| {
-        Failure::Refused(refusals.into_iter().map(|r| placed(r, &loaded.sources, loaded)).collect())
-    })
+    let context = Context { directory: &loaded.directory, lock, seen, user, images };
+    resolve(&loaded.project, context).map_err(|refusals| refused(refusals, loaded))
+}
+
+/// Refusals, with the places of their keys.
+pub(super) fn refused(refusals: Vec<Refusal>, loaded: &Loaded) -> Failure {
+    Failure::Refused(refusals.into_iter().map(|r| placed(r, &loaded.sources, loaded)).collect())
+}
+
+/// What a project on record is to be by its own file, with the images that its machines were made from.
+pub(super) fn wanted_of(session: &mut Session, project: &Name) -> Result<(Loaded, Wanted), Failure> {
+    let seen = session.observe()?;
+    let directory = seen.projects.get(project).ok_or_else(|| {
+        Failure::request(&format!("there is no project `{project}`"), "`stead ls` lists the projects")
+    })?;
+    let loaded = project::load_in(directory)?;
+    if loaded.project.name != *project {
+        let what = format!(
+            "the file in {} is that of project `{}` by now",
+            directory.display(),
+            loaded.project.name
+        );
+        return Err(Failure::request(&what, "`stead up` there first"));
+    }
+    let images = super::image::those_here(session.host.home(), &loaded.project)?;
+    let wanted = resolved(&loaded, &seen, false, &images)?;
+    Ok((loaded, wanted))
 }
 
 /// A refusal with the place of its key.
@@ -106,8 +133,54 @@ fn placed(refusal: Refusal, sources: &Sources, loaded: &Loaded) -> Refusal {
 /// Makes the project what its file says.
 pub(crate) fn up(global: &Global, args: &UpArgs, output: Output) -> Result<(), Failure> {
     let loaded = project::load(global)?;
+    let chosen = with_dependencies(&loaded.project, &args.machines)?;
+    let images = super::image::needed(&loaded.project, &chosen, args.pull)?;
     let mut session = Session::open()?;
-    bring_up(&mut session, &loaded, args.relock, output)
+    let how = Bring {
+        chosen: (!args.machines.is_empty()).then_some(chosen),
+        relock: args.relock,
+        images,
+        power: Power::On,
+    };
+    bring_up(&mut session, &loaded, &how, output)
+}
+
+/// The machines that these patterns name, and those that they depend on; all if there are no patterns.
+fn with_dependencies(project: &Project, patterns: &[String]) -> Result<BTreeSet<MachineId>, Failure> {
+    let ids: Vec<MachineId> =
+        project.machines.keys().map(|name| MachineId::new(&project.name, name)).collect();
+    for pattern in patterns {
+        if !ids.iter().any(|id| super::ps::is_meant(pattern, id)) {
+            let what = format!("the project has no machine `{pattern}`");
+            return Err(Failure::request(&what, "`stead plan` shows what it has"));
+        }
+    }
+    let is_named = |id: &&MachineId| {
+        patterns.is_empty() || patterns.iter().any(|pattern| super::ps::is_meant(pattern, id))
+    };
+    let mut chosen: BTreeSet<MachineId> = ids.iter().filter(is_named).cloned().collect();
+    loop {
+        let needed = chosen.iter().filter_map(|id| project.machines.get(&id.name));
+        let needed = needed.flat_map(|machine| machine.depends_on.keys());
+        let all: BTreeSet<MachineId> =
+            needed.map(|name| MachineId::new(&project.name, name)).chain(chosen.iter().cloned()).collect();
+        if all.len() == chosen.len() {
+            return Ok(chosen);
+        }
+        chosen = all;
+    }
+}
+
+/// How a project is brought up.
+pub(super) struct Bring {
+    /// Only these machines; all where absent.
+    pub(super) chosen: Option<BTreeSet<MachineId>>,
+    /// Whether addresses are chosen anew where the lock has them.
+    pub(super) relock: bool,
+    /// The images of its machines.
+    pub(super) images: Images,
+    /// Whether the chosen ones are to run.
+    pub(super) power: Power,
 }
 
 /// Homes that start together choose alike; after each attempt one more of them has what it wants.
@@ -123,16 +196,24 @@ fn is_lost_claim(failure: &Failure) -> bool {
 pub(super) fn bring_up(
     session: &mut Session,
     loaded: &Loaded,
-    relock: bool,
+    how: &Bring,
     output: Output,
 ) -> Result<(), Failure> {
     let mut attempts = 1..=CLAIM_ATTEMPTS;
     let (wanted, plan) = loop {
         let seen = session.observe()?;
-        let wanted = resolved(loaded, &seen, relock)?;
+        let all = resolved(loaded, &seen, how.relock, &how.images)?;
+        let locked = Lock::new(&all);
+        let wanted = match &how.chosen {
+            Some(chosen) => {
+                let chosen_ones = all.with_power(chosen, how.power).only(chosen, &seen);
+                chosen_ones.map_err(|refusals| refused(refusals, loaded))?
+            }
+            None => all,
+        };
         let plan = make_plan(&wanted, &seen);
         // First, so that a command that was cut short is taken up with the same choices.
-        project::store_lock(loaded, &Lock::new(&wanted))?;
+        project::store_lock(loaded, &locked)?;
         attempts.next();
         match session.apply(&plan, Consent { yes: false }, output) {
             Ok(()) => break (wanted, plan),
@@ -165,6 +246,9 @@ pub(crate) fn down(global: &Global, args: &DownArgs, output: Output) -> Result<(
 }
 
 fn finished(plan: &Plan, output: Output) -> Result<(), Failure> {
+    if !output.tells {
+        return Ok(());
+    }
     match output.format {
         crate::args::Format::Json => print(plan, None, output),
         crate::args::Format::Text if plan.steps.is_empty() => {

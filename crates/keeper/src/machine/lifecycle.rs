@@ -86,6 +86,7 @@ impl Life {
             netns,
             cgroup: assignment.cgroup.clone(),
             state: files.present(),
+            is_passing: false,
         };
         // What a keeper that was killed has left.
         stead_container::remove(&place.state)

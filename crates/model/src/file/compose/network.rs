@@ -33,7 +33,7 @@ fn one(node: Node, path: &str, reading: &mut Reading<'_>) -> Node {
     // Services may have any address of the subnet; there are no strangers on the networks of Compose.
     let dhcp = mapping(node.span, vec![text("pool", node.span, "off")]);
     let mut ours = vec![entry("dhcp", node.span, dhcp)];
-    for Entry { key, node, .. } in keys {
+    for Entry { key, key_span, node } in keys {
         match key.as_str() {
             "internal" if is_true(&node) => ours.push(text("reach", node.span, "isolated")),
             "enable_ipv4" if is_false(&node) => ours.push(text("subnet", node.span, "off")),
@@ -41,7 +41,7 @@ fn one(node: Node, path: &str, reading: &mut Reading<'_>) -> Node {
             "ipam" => ours.extend(subnets(&node, &join(path, "ipam.config"), reading)),
             "driver_opts" => ours.extend(mtu(&node)),
             // Only what says the usual is left.
-            _ => {}
+            _ => drop((key_span, node)),
         }
     }
     once(&mut ours, path, reading);

@@ -1,0 +1,212 @@
+//! What machines are made of: the arguments of `run` and `create`. Their names are Docker's where the meaning is.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, ValueEnum, ValueHint};
+
+use stead_model::container::Signal;
+use stead_model::name::Name;
+
+/// When an image is pulled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PullWhen {
+    /// If it is not here
+    #[default]
+    Missing,
+    /// Each time, for the newest of that name
+    Always,
+    /// Not at all: what is not here is an error
+    Never,
+}
+
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct RunArgs {
+    /// Leave it to itself, and print its name
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Remove it when it has ended
+    #[arg(long)]
+    pub(crate) rm: bool,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct MakeArgs {
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+/// What a machine is to be.
+#[derive(Debug, Args)]
+pub(crate) struct MachineArgs {
+    /// Its name [default: the image's, with a number]
+    #[arg(long)]
+    pub(crate) name: Option<Name>,
+    /// Let it read what is typed here
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give it a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Environment: `NAME=value`, or `NAME` as it is here
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// Files with lines `NAME=value`
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) env_file: Vec<PathBuf>,
+    /// Where its program starts
+    #[arg(short, long, value_name = "DIRECTORY")]
+    pub(crate) workdir: Option<String>,
+    /// As whom its program runs: `user[:group]`, names or numbers
+    #[arg(short, long)]
+    pub(crate) user: Option<String>,
+    /// More groups
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) group_add: Vec<String>,
+    /// What it calls itself [default: its name]
+    #[arg(short = 'h', long)]
+    pub(crate) hostname: Option<String>,
+    /// Ports that this computer publishes: `[address:]port:target[/udp]`
+    #[arg(short, long, value_name = "PORT")]
+    pub(crate) publish: Vec<String>,
+    /// What is mounted: `volume:/place[:ro]` or `./directory:/place[:ro]`
+    #[arg(short, long, value_name = "VOLUME")]
+    pub(crate) volume: Vec<String>,
+    /// The same in words: `type=bind,source=…,target=…,readonly`
+    #[arg(long, value_name = "MOUNT")]
+    pub(crate) mount: Vec<String>,
+    /// File systems in memory: `/place[:size=64m,mode=1777]`
+    #[arg(long, value_name = "PLACE")]
+    pub(crate) tmpfs: Vec<String>,
+    /// Networks that it is on [default: default]
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) network: Vec<String>,
+    /// Its IPv4 address on the first network
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) ip: Option<String>,
+    /// Its IPv6 address on the first network
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) ip6: Option<String>,
+    /// Its MAC on the first network
+    #[arg(long, alias = "mac-address", value_name = "MAC")]
+    pub(crate) mac: Option<String>,
+    /// More names for it on its networks
+    #[arg(long, value_name = "NAME")]
+    pub(crate) network_alias: Vec<String>,
+    /// Whom it asks for names, instead of its network
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) dns: Vec<String>,
+    /// Where it looks for short names
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) dns_search: Vec<String>,
+    /// Names that it knows by itself: `name:address`
+    #[arg(long, value_name = "HOST")]
+    pub(crate) add_host: Vec<String>,
+    /// How many processors it may use: `1.5`
+    #[arg(long)]
+    pub(crate) cpus: Option<String>,
+    /// Its part where processors are scarce; 1024 is the usual one
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) cpu_shares: Option<String>,
+    /// Which processors it may use: `0-2,4`
+    #[arg(long, value_name = "LIST")]
+    pub(crate) cpuset_cpus: Option<String>,
+    /// How much memory it may use: `512m`
+    #[arg(short, long, value_name = "SIZE")]
+    pub(crate) memory: Option<String>,
+    /// How much memory with swap
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory_swap: Option<String>,
+    /// How much memory it should get by with
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory_reservation: Option<String>,
+    /// How many processes it may have
+    #[arg(long, alias = "pids-limit", value_name = "NUMBER")]
+    pub(crate) pids: Option<String>,
+    /// How large its /dev/shm is
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) shm_size: Option<String>,
+    /// Limits of each process: `nofile=1024:2048`
+    #[arg(long, value_name = "LIMIT")]
+    pub(crate) ulimit: Vec<String>,
+    /// How gladly the kernel ends it when memory runs out, -1000 to 1000
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    pub(crate) oom_score_adj: Option<String>,
+    /// Capabilities that it has beyond the usual ones
+    #[arg(long, value_name = "CAPABILITY")]
+    pub(crate) cap_add: Vec<String>,
+    /// Capabilities that are taken from it
+    #[arg(long, value_name = "CAPABILITY")]
+    pub(crate) cap_drop: Vec<String>,
+    /// Let it do all that you may do
+    #[arg(long)]
+    pub(crate) privileged: bool,
+    /// `no-new-privileges`, `seccomp=unconfined`, `seccomp=FILE`
+    #[arg(long, value_name = "OPTION")]
+    pub(crate) security_opt: Vec<String>,
+    /// Its root cannot be written
+    #[arg(long)]
+    pub(crate) read_only: bool,
+    /// Devices of this computer: `/dev/x[:/dev/y][:rwm]`
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Vec<String>,
+    /// Kernel parameters of its own: `net.ipv4.ip_forward=1`
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) sysctl: Vec<String>,
+    /// Whether it is started again when it ends: `no`, `on-failure[:times]`, `always`, `unless-stopped`
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) restart: Option<String>,
+    /// Make a small process of ours its first one, which buries the dead
+    #[arg(long)]
+    pub(crate) init: bool,
+    /// Run the image's own init, as a system of its own
+    #[arg(long)]
+    pub(crate) system: bool,
+    /// What runs instead of the image's entrypoint; empty for nothing
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) entrypoint: Option<String>,
+    /// Labels: `name=value`
+    #[arg(short, long, value_name = "LABEL")]
+    pub(crate) label: Vec<String>,
+    /// When the image is pulled
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    pub(crate) pull: PullWhen,
+    /// For which platform: `linux/arm64`
+    #[arg(long)]
+    pub(crate) platform: Option<String>,
+    /// What tells it to end
+    #[arg(long, value_name = "SIGNAL")]
+    pub(crate) stop_signal: Option<Signal>,
+    /// How many seconds it may then take
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) stop_timeout: Option<u64>,
+    /// What is run in it to see that it is well
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) health_cmd: Option<String>,
+    /// Between such looks: `30s`
+    #[arg(long, value_name = "TIME")]
+    pub(crate) health_interval: Option<String>,
+    /// For one look
+    #[arg(long, value_name = "TIME")]
+    pub(crate) health_timeout: Option<String>,
+    /// After the start, when failures do not count
+    #[arg(long, value_name = "TIME")]
+    pub(crate) health_start_period: Option<String>,
+    /// How many failures in a row mean that it is not well
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) health_retries: Option<String>,
+    /// Do not look whether it is well, even if its image says how
+    #[arg(long, conflicts_with_all = ["health_cmd", "health_interval", "health_timeout", "health_start_period", "health_retries"])]
+    pub(crate) no_healthcheck: bool,
+    /// Print help
+    #[arg(long, action = ArgAction::Help)]
+    pub(crate) help: Option<bool>,
+    /// The image: `debian:12`, `registry.example/team/web:v1`
+    pub(crate) image: String,
+    /// What it runs, instead of the image's command
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}

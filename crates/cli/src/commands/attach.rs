@@ -1,0 +1,275 @@
+//! Watching a machine: its output as it comes, what is typed, the size of the terminal, signals, and its exit code.
+
+use std::fs::File;
+use std::io::{ErrorKind, IsTerminal, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
+
+use stead_host::log::{Stream, numbers, parse_line};
+use stead_host::machine::{Answer, Attached, Client, Exit, Files, Frame, Request};
+use stead_model::container::Signal;
+use stead_model::project::Condition;
+
+/// What a person types to leave a machine that goes on: Ctrl-P, Ctrl-Q.
+const DETACH: [u8; 2] = [0x10, 0x11];
+
+/// A keeper goes when those who watch have read its last words.
+const KEEPER_LIMIT: Duration = Duration::from_secs(10);
+
+/// How one watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Watch {
+    /// Whether what is typed here is the machine's standard input.
+    pub(crate) stdin: bool,
+    /// Whether what the machine wrote before is shown first.
+    pub(crate) replay: bool,
+    /// Whether signals that this command gets are sent on to the machine.
+    pub(crate) signals: bool,
+}
+
+/// How watching ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Watched {
+    /// The machine ended.
+    Ended(Exit),
+    /// The person left; the machine goes on.
+    Left,
+}
+
+/// Watches a machine until it ends, or the person leaves.
+pub(crate) fn watch(files: &Files, how: Watch) -> Result<Watched> {
+    let Some(mut client) = Client::connect(files)? else { return ended_before(files, how) };
+    let attached = match client.ask(&Request::Attach { stdin: how.stdin }, Some(Duration::ZERO)) {
+        Ok(Answer::Attached(attached)) => attached,
+        Ok(Answer::Failed(why)) => bail!("{why}"),
+        Ok(other) => bail!("the keeper answered {other:?}"),
+        // It ended just now.
+        Err(_) if files.keeper()?.is_none() => return ended_before(files, how),
+        Err(error) => return Err(error),
+    };
+    if how.replay {
+        replay(files, Some(&attached))?;
+    }
+    let mut stream = client.into_stream()?;
+    let writer = Arc::new(Mutex::new(stream.get_ref().try_clone().context("cannot share the connection")?));
+    let _raw = if attached.tty && how.stdin { Raw::new()? } else { None };
+    if attached.tty {
+        send_size(&writer);
+    }
+    if how.stdin {
+        let (writer, tty) = (Arc::clone(&writer), attached.tty);
+        std::thread::spawn(move || carry_input(&writer, tty));
+    }
+    carry_signals(&writer, files.clone(), how.signals, attached.tty)?;
+    loop {
+        match Frame::read(&mut stream) {
+            Ok(Some((Frame::Output, bytes))) => write_to(Stream::Output, &bytes)?,
+            Ok(Some((Frame::Error, bytes))) => write_to(Stream::Error, &bytes)?,
+            Ok(Some((Frame::Exit, bytes))) => {
+                let exit = serde_json::from_slice(&bytes).context("cannot read how the machine ended")?;
+                return Ok(Watched::Ended(exit));
+            }
+            Ok(Some((Frame::Input | Frame::InputEnd | Frame::Size, _))) => {
+                bail!("the keeper sent what is ours to send")
+            }
+            // We closed it ourselves, or the keeper died.
+            Ok(None) if files.keeper()?.is_some() => return Ok(Watched::Left),
+            Ok(None) => {
+                bail!("the machine's keeper was killed; hint: `stead ps` tells what became of the machine")
+            }
+            Err(error) => return Err(error).context("cannot hear the keeper"),
+        }
+    }
+}
+
+/// How a machine ended, when it has.
+pub(crate) fn outlast(files: &Files) -> Result<Exit> {
+    let keeper = files.keeper()?;
+    if let Some(mut client) = Client::connect(files)? {
+        // However it ended, or the keeper did: what is on record is what counts.
+        let _ended = client.ask(&Request::Await(Condition::Completed), None);
+    }
+    if let Some(keeper) = keeper {
+        keeper.wait_gone(KEEPER_LIMIT)?;
+    }
+    files.load_exit().context("nobody knows how it ended")
+}
+
+/// A machine that has no keeper any more: its log, and how it ended.
+fn ended_before(files: &Files, how: Watch) -> Result<Watched> {
+    if how.replay {
+        replay(files, None)?;
+    }
+    match files.load_exit() {
+        Some(exit) => Ok(Watched::Ended(exit)),
+        None => bail!("it does not run"),
+    }
+}
+
+/// Writes what the log has, up to where the frames begin, as the machine wrote it.
+fn replay(files: &Files, until: Option<&Attached>) -> Result<()> {
+    let directory = files.log();
+    let doing = || format!("cannot read the log in {}", directory.display());
+    for number in numbers(&directory).with_context(doing)? {
+        if until.is_some_and(|until| number > until.log_file) {
+            break;
+        }
+        let mut file = match File::open(directory.join(stead_host::log::file_name(number))) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            file => file.with_context(doing)?,
+        };
+        let mut text = Vec::new();
+        match until.filter(|until| number == until.log_file) {
+            Some(until) => file.take(until.log_length).read_to_end(&mut text).with_context(doing)?,
+            None => file.read_to_end(&mut text).with_context(doing)?,
+        };
+        for line in text.split(|byte| *byte == b'\n').filter_map(parse_line) {
+            write_to(line.stream, line.bytes)?;
+            if line.is_whole {
+                write_to(line.stream, b"\n")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn write_to(stream: Stream, bytes: &[u8]) -> Result<()> {
+    match stream {
+        Stream::Output => {
+            let mut stdout = std::io::stdout().lock();
+            stdout.write_all(bytes).and_then(|()| stdout.flush()).context("cannot write to standard output")
+        }
+        Stream::Error => std::io::stderr().lock().write_all(bytes).context("cannot write to standard error"),
+    }
+}
+
+type Writer = Arc<Mutex<UnixStream>>;
+
+fn send(writer: &Writer, frame: Frame, bytes: &[u8]) -> std::io::Result<()> {
+    frame.write(&mut *writer.lock().unwrap_or_else(PoisonError::into_inner), bytes)
+}
+
+/// Carries what is typed. Ends when nothing more comes, or the person leaves.
+fn carry_input(writer: &Writer, tty: bool) {
+    let mut buffer = [0; 16 * 1024];
+    let mut held = Vec::new();
+    loop {
+        let length = match std::io::stdin().read(&mut buffer) {
+            Ok(length) => length,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(_) => 0,
+        };
+        let typed = buffer.get(..length).unwrap_or_default();
+        if typed.is_empty() {
+            let _gone = send(writer, Frame::InputEnd, &[]);
+            return;
+        }
+        let (bytes, leaves) = if tty { without_detach(&mut held, typed) } else { (typed.to_vec(), false) };
+        if !bytes.is_empty() && send(writer, Frame::Input, &bytes).is_err() {
+            return;
+        }
+        if leaves {
+            let _gone = writer.lock().unwrap_or_else(PoisonError::into_inner).shutdown(Shutdown::Both);
+            return;
+        }
+    }
+}
+
+/// What of the typed goes to the machine, and whether the person leaves. The first key of the two is held until
+/// the next one tells what it was.
+fn without_detach(held: &mut Vec<u8>, typed: &[u8]) -> (Vec<u8>, bool) {
+    let mut bytes = Vec::new();
+    for byte in typed {
+        held.push(*byte);
+        if *held == DETACH {
+            held.clear();
+            return (bytes, true);
+        }
+        if !DETACH.starts_with(held) {
+            bytes.append(held);
+        }
+    }
+    (bytes, false)
+}
+
+/// Carries signals and the size of the terminal.
+fn carry_signals(writer: &Writer, files: Files, signals: bool, tty: bool) -> Result<()> {
+    let mut wanted = vec![SIGWINCH];
+    if signals {
+        wanted.extend([SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2]);
+    }
+    let mut signals = signal_hook::iterator::Signals::new(wanted).context("cannot listen for signals")?;
+    let writer = Arc::clone(writer);
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            if signal == SIGWINCH {
+                if tty {
+                    send_size(&writer);
+                }
+                continue;
+            }
+            let request = signal.to_string().parse::<Signal>().map(Request::Signal);
+            if let (Ok(request), Ok(Some(mut client))) = (request, Client::connect(&files)) {
+                // It may just have ended, which is what the person wanted.
+                let _ended = client.ask(&request, Some(Duration::ZERO));
+            }
+        }
+    });
+    Ok(())
+}
+
+fn send_size(writer: &Writer) {
+    let Ok(size) = tcgetwinsize(std::io::stdout()) else { return };
+    let bytes = [size.ws_row.to_be_bytes(), size.ws_col.to_be_bytes()].concat();
+    let _gone = send(writer, Frame::Size, &bytes);
+}
+
+/// A terminal that passes on every key as it is, until this is dropped.
+pub(crate) struct Raw {
+    before: Termios,
+}
+
+impl Raw {
+    /// Nothing if standard input is no terminal.
+    pub(crate) fn new() -> Result<Option<Self>> {
+        let stdin = std::io::stdin();
+        if !stdin.is_terminal() {
+            return Ok(None);
+        }
+        let before = tcgetattr(stdin.as_fd()).context("cannot look at the terminal")?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        tcsetattr(stdin.as_fd(), OptionalActions::Now, &raw).context("cannot set the terminal")?;
+        Ok(Some(Self { before }))
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        // The terminal may be gone.
+        let _gone = tcsetattr(std::io::stdin().as_fd(), OptionalActions::Now, &self.before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_keys_leave_and_one_of_them_alone_is_typed() {
+        let mut held = Vec::new();
+        assert_eq!(without_detach(&mut held, b"ab"), (b"ab".to_vec(), false));
+        assert_eq!(without_detach(&mut held, b"c\x10"), (b"c".to_vec(), false));
+        assert_eq!(without_detach(&mut held, b"d"), (b"\x10d".to_vec(), false));
+        assert_eq!(without_detach(&mut held, b"\x10\x10"), (b"\x10\x10".to_vec(), false));
+        held.clear();
+        assert_eq!(without_detach(&mut held, b"e\x10\x11f"), (b"e".to_vec(), true));
+    }
+}

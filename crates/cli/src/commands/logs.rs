@@ -1,0 +1,210 @@
+//! `logs`: what machines wrote.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result};
+
+use stead_host::log::{Line, Stream, file_name, numbers, parse_line, timestamp};
+use stead_host::machine::Files;
+use stead_model::name::MachineId;
+
+use crate::args::{Global, LogsArgs};
+use crate::failure::Failure;
+use crate::session::look;
+
+/// Between looks for new lines: fast enough to look live, slow enough to cost nothing.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Prints the logs of machines.
+pub(crate) fn logs(global: &Global, args: &LogsArgs) -> Result<(), Failure> {
+    let mut host = look()?;
+    let global = &Global { file: args.file.clone().or(global.file.clone()), ..global.clone() };
+    let ids = super::machines::chosen(global, &args.machines, &mut host)?;
+    let now = SystemTime::now();
+    let printer = Printer {
+        width: (ids.len() > 1).then(|| ids.iter().map(|id| id.name.as_str().len()).max().unwrap_or(0)),
+        timestamps: args.timestamps,
+        since: args.since.as_deref().map(|text| moment(text, now)).transpose()?,
+        until: args.until.as_deref().map(|text| moment(text, now)).transpose()?,
+    };
+    let mut readers: Vec<Reader> =
+        ids.iter().map(|id| Reader::new(id, Files::new(host.home(), id))).collect();
+    let mut written: Vec<Written> = Vec::new();
+    for reader in &mut readers {
+        let mut lines = VecDeque::new();
+        reader.read(&mut |name, line| {
+            lines.extend(printer.print(name, line));
+            // A piece of a line counts with what ends it.
+            if args.tail.is_some_and(|tail| lines.len() > tail) {
+                lines.pop_front();
+            }
+        })?;
+        written.extend(lines);
+    }
+    // Machines' lines in the order in which they came; each machine's own order stays.
+    written.sort_by(|a, b| a.time.cmp(&b.time));
+    written.iter().try_for_each(Written::write)?;
+    while args.follow && !readers.is_empty() {
+        std::thread::sleep(LOOK_EVERY);
+        // Asked first: what a machine that has ended wrote last is read after that.
+        let lives = readers.iter().map(Reader::lives).collect::<Result<Vec<bool>>>()?;
+        for reader in &mut readers {
+            let mut lines = Vec::new();
+            reader.read(&mut |name, line| lines.extend(printer.print(name, line)))?;
+            lines.iter().try_for_each(Written::write)?;
+        }
+        let mut lives = lives.into_iter();
+        readers.retain(|_| lives.next().unwrap_or(false));
+    }
+    Ok(())
+}
+
+/// A line as it is printed.
+struct Written {
+    time: String,
+    stream: Stream,
+    text: Vec<u8>,
+}
+
+impl Written {
+    fn write(&self) -> Result<()> {
+        let written = match self.stream {
+            Stream::Output => {
+                let mut stdout = std::io::stdout().lock();
+                stdout.write_all(&self.text).and_then(|()| stdout.flush())
+            }
+            Stream::Error => std::io::stderr().lock().write_all(&self.text),
+        };
+        match written {
+            // Whoever read has enough.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+            result => result.context("cannot write the log"),
+        }
+    }
+}
+
+/// How lines are printed.
+struct Printer {
+    /// How wide names are, where there are several machines.
+    width: Option<usize>,
+    timestamps: bool,
+    since: Option<String>,
+    until: Option<String>,
+}
+
+impl Printer {
+    fn print(&self, name: &str, line: Line<'_>) -> Option<Written> {
+        let is_early = self.since.as_deref().is_some_and(|since| line.time < since);
+        let is_late = self.until.as_deref().is_some_and(|until| line.time > until);
+        if is_early || is_late {
+            return None;
+        }
+        let mut text = Vec::new();
+        if let Some(width) = self.width {
+            text.extend(format!("{name:width$} | ").into_bytes());
+        }
+        if self.timestamps {
+            text.extend(format!("{} ", line.time).into_bytes());
+        }
+        text.extend_from_slice(line.bytes);
+        if line.is_whole || self.width.is_some() || self.timestamps {
+            text.push(b'\n');
+        }
+        Some(Written { time: line.time.to_owned(), stream: line.stream, text })
+    }
+}
+
+/// A machine's log, read as it grows.
+struct Reader {
+    name: String,
+    files: Files,
+    /// The file that is read, and how far.
+    number: u64,
+    offset: u64,
+    /// What has no end of line yet.
+    rest: Vec<u8>,
+}
+
+impl Reader {
+    fn new(id: &MachineId, files: Files) -> Self {
+        Self { name: id.name.to_string(), files, number: 0, offset: 0, rest: Vec::new() }
+    }
+
+    fn lives(&self) -> Result<bool> {
+        Ok(self.files.keeper()?.is_some())
+    }
+
+    /// Reads what is new.
+    fn read(&mut self, on_line: &mut dyn FnMut(&str, Line<'_>)) -> Result<()> {
+        let directory = self.files.log();
+        let doing = || format!("cannot read the log in {}", directory.display());
+        for number in numbers(&directory).with_context(doing)? {
+            if number < self.number {
+                continue;
+            }
+            if number > self.number {
+                (self.number, self.offset) = (number, 0);
+                self.rest.clear();
+            }
+            let mut file = match File::open(directory.join(file_name(number))) {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                file => file.with_context(doing)?,
+            };
+            std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(self.offset)).with_context(doing)?;
+            let read = file.read_to_end(&mut self.rest).with_context(doing)?;
+            self.offset += read as u64;
+            let end = self.rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+            let rest = self.rest.split_off(end);
+            let whole = std::mem::replace(&mut self.rest, rest);
+            for line in whole.split(|byte| *byte == b'\n').filter_map(parse_line) {
+                on_line(&self.name, line);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A moment in the form of the log's times: `2026-11-21T08:00:00Z` or a part of it, or so long ago: `90s`, `10m`.
+fn moment(text: &str, now: SystemTime) -> Result<String, Failure> {
+    if let Some(ago) = ago(text) {
+        return Ok(timestamp(now.checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH)));
+    }
+    let is_date = text.len() >= 4 && text.bytes().all(|b| b.is_ascii_digit() || b"-:.TZ".contains(&b));
+    if is_date {
+        return Ok(text.trim_end_matches('Z').to_owned());
+    }
+    let what = format!("`{text}` is no moment");
+    Err(Failure::request(&what, "write `10m` (ten minutes ago) or `2026-11-21T08:00:00Z` (UTC)"))
+}
+
+fn ago(text: &str) -> Option<Duration> {
+    let unit = text.chars().last()?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        _ => return None,
+    };
+    let number: u64 = text.get(..text.len() - 1)?.parse().ok()?;
+    Some(Duration::from_secs(number.checked_mul(seconds)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_dates_or_so_long_ago() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_248_000);
+        assert_eq!(moment("10m", now).unwrap(), "2026-11-21T07:50:00.000000000Z");
+        assert_eq!(moment("2d", now).unwrap(), "2026-11-19T08:00:00.000000000Z");
+        assert_eq!(moment("2026-11-21T08:00:00Z", now).unwrap(), "2026-11-21T08:00:00");
+        assert_eq!(moment("2026-11", now).unwrap(), "2026-11");
+        moment("yesterday", now).unwrap_err();
+        moment("m", now).unwrap_err();
+    }
+}

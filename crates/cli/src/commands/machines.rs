@@ -1,0 +1,296 @@
+//! Commands about machines that exist: `start`, `stop`, `restart`, `kill`, `pause`, `unpause`, `rm`, `wait`,
+//! `attach`.
+
+use std::collections::BTreeSet;
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+
+use stead_host::apply::Host;
+use stead_host::linux::LinuxHost;
+use stead_host::machine::{Answer, Client, Exit, Files, Request};
+use stead_model::name::{MachineId, Name};
+use stead_model::observed::{MachineState, Observed};
+use stead_model::plan::{Power, Wanted, plan};
+
+use super::LOOSE_PROJECT;
+use super::attach::{Watch, Watched, watch};
+use crate::args::{AttachArgs, Consent, Global, KillArgs, MachinesArgs, RemoveArgs, StopArgs};
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::session::{Session, look};
+
+/// The machines that patterns name: those of the project here first, and nothing that no machine is.
+pub(crate) fn chosen(
+    global: &Global,
+    patterns: &[String],
+    host: &mut LinuxHost,
+) -> Result<Vec<MachineId>, Failure> {
+    let seen = host.observe()?;
+    choose(global, patterns, &seen)
+}
+
+/// The same among what exists.
+pub(crate) fn choose(
+    global: &Global,
+    patterns: &[String],
+    seen: &Observed,
+) -> Result<Vec<MachineId>, Failure> {
+    let here = super::up::project_of(global, None, seen).ok();
+    if patterns.is_empty() {
+        let project = here.ok_or_else(|| {
+            Failure::request("no machine is named", "name one, or go to a project's directory")
+        })?;
+        return Ok(seen.machines.keys().filter(|id| id.project == project).cloned().collect());
+    }
+    let mut ids: Vec<MachineId> = Vec::new();
+    for pattern in patterns {
+        let mut meant = super::ps::meant(pattern, here.as_ref(), seen);
+        // Of several with one name the one that a command made is the nearest.
+        if meant.len() > 1 && !pattern.contains('*') {
+            let loose = meant.iter().find(|id| id.project.as_str() == LOOSE_PROJECT).copied();
+            meant = loose.map_or(meant, |loose| vec![loose]);
+        }
+        match meant.as_slice() {
+            [] => {
+                let what = format!("there is no machine `{pattern}`");
+                return Err(Failure::request(&what, "`stead ps --all` lists them all"));
+            }
+            [_] => {}
+            [one, other, ..] if !pattern.contains('*') => {
+                let what = format!("`{pattern}` could be `{one}` or `{other}`");
+                return Err(Failure::request(&what, "say it with the project"));
+            }
+            _ => {}
+        }
+        for id in meant {
+            if !ids.contains(id) {
+                ids.push(id.clone());
+            }
+        }
+    }
+    Ok(ids)
+}
+
+/// The one machine that a pattern names, if we run it.
+pub(crate) fn chosen_one(global: &Global, pattern: &str, seen: &Observed) -> Result<MachineId, Failure> {
+    let ids = choose(global, &[pattern.to_owned()], seen)?;
+    let [id] = ids.as_slice() else {
+        return Err(Failure::request(&format!("`{pattern}` names {} machines", ids.len()), "name one"));
+    };
+    ours(std::slice::from_ref(id), seen)?;
+    Ok(id.clone())
+}
+
+/// Refuses machines that somebody else runs.
+fn ours(ids: &[MachineId], seen: &Observed) -> Result<(), Failure> {
+    let is_foreign = |id: &&MachineId| seen.machines.get(*id).is_some_and(MachineState::goes_with_engine);
+    match ids.iter().find(is_foreign) {
+        Some(id) => {
+            let what = format!("machine `{id}` has driver `external`: somebody else runs it");
+            Err(Failure::request(&what, "ask the program that does"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The machines of each project.
+fn by_project(ids: &[MachineId]) -> Vec<(Name, BTreeSet<MachineId>)> {
+    let projects: BTreeSet<&Name> = ids.iter().map(|id| &id.project).collect();
+    let of = |project: &Name| ids.iter().filter(|id| id.project == *project).cloned().collect();
+    projects.into_iter().map(|project| (project.clone(), of(project))).collect()
+}
+
+/// What a step says that was carried out without a plan.
+fn tell(ids: &[MachineId], output: Output) -> Result<(), Failure> {
+    let names: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    output.data(&names, || names.iter().map(|name| format!("{name}\n")).collect()).map_err(Failure::from)
+}
+
+/// `stop`.
+pub(crate) fn stop(global: &Global, args: &StopArgs, output: Output) -> Result<(), Failure> {
+    let mut session = Session::open()?;
+    let seen = session.observe()?;
+    let ids = choose(global, &args.machines, &seen)?;
+    ours(&ids, &seen)?;
+    if let Some(seconds) = args.time {
+        // Those told here how long they may take are then found stopped.
+        let home = session.host.home().clone();
+        let running = ids.iter().filter(|id| seen.running.contains_key(*id));
+        let grace = Some(seconds.saturating_mul(1000));
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = running
+                .map(|id| {
+                    let home = &home;
+                    scope.spawn(move || stead_host::linux::stop_one(home, id, grace))
+                })
+                .collect();
+            let died = || Err(anyhow!("the thread that was to end it died"));
+            threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| died()))
+        })?;
+        return tell(&ids, output);
+    }
+    for (project, machines) in by_project(&ids) {
+        let wanted = Wanted::as_it_is(&project, &seen).with_power(&machines, Power::Off);
+        session.apply(&plan(&wanted, &seen), Consent { yes: false }, output)?;
+    }
+    Ok(())
+}
+
+/// `start`: as they were made, whatever the file says by now.
+pub(crate) fn start(global: &Global, args: &MachinesArgs, output: Output) -> Result<(), Failure> {
+    let mut session = Session::open()?;
+    let seen = session.observe()?;
+    let ids = choose(global, &args.machines, &seen)?;
+    ours(&ids, &seen)?;
+    for (project, machines) in by_project(&ids) {
+        let (loaded, wanted) = super::up::wanted_of(&mut session, &project)?;
+        let chosen = wanted.as_made(&machines, &seen).with_power(&machines, Power::On).only(&machines, &seen);
+        let wanted = chosen.map_err(|refusals| super::up::refused(refusals, &loaded))?;
+        session.apply(&plan(&wanted, &seen), Consent { yes: false }, output)?;
+    }
+    Ok(())
+}
+
+/// `restart`.
+pub(crate) fn restart(global: &Global, args: &StopArgs, output: Output) -> Result<(), Failure> {
+    let mut host = look()?;
+    let seen = host.observe()?;
+    let ids = choose(global, &args.machines, &seen)?;
+    ours(&ids, &seen)?;
+    let (running, stopped): (Vec<MachineId>, Vec<MachineId>) =
+        ids.iter().cloned().partition(|id| seen.running.contains_key(id));
+    let grace_ms = args.time.map(|seconds| seconds.saturating_mul(1000));
+    ask_all(&host, &running, &Request::Restart { grace_ms }, None)?;
+    if !stopped.is_empty() {
+        let machines = stopped.iter().map(ToString::to_string).collect();
+        start(global, &MachinesArgs { machines }, output)?;
+    }
+    tell(&running, output)
+}
+
+/// `kill`, `pause` and `unpause`.
+pub(crate) fn ask(
+    global: &Global,
+    patterns: &[String],
+    request: &Request,
+    output: Output,
+) -> Result<(), Failure> {
+    let mut host = look()?;
+    let seen = host.observe()?;
+    let ids = choose(global, patterns, &seen)?;
+    ours(&ids, &seen)?;
+    ask_all(&host, &ids, request, Some(Duration::ZERO))?;
+    tell(&ids, output)
+}
+
+/// `kill`.
+pub(crate) fn kill(global: &Global, args: &KillArgs, output: Output) -> Result<(), Failure> {
+    ask(global, &args.machines, &Request::Signal(args.signal), output)
+}
+
+/// Asks the keepers of machines, one after the other: all but waiting is done at once.
+fn ask_all(
+    host: &LinuxHost,
+    ids: &[MachineId],
+    request: &Request,
+    limit: Option<Duration>,
+) -> Result<(), Failure> {
+    for id in ids {
+        let Some(mut client) = Client::connect(&Files::new(host.home(), id))? else {
+            return Err(anyhow!("machine `{id}` does not run; hint: `stead start {id}`").into());
+        };
+        match client.ask(request, limit).with_context(|| format!("machine `{id}`"))? {
+            Answer::Done => {}
+            Answer::Failed(why) => return Err(anyhow!(why).context(format!("machine `{id}`")).into()),
+            other => return Err(anyhow!("the keeper of `{id}` answered {other:?}").into()),
+        }
+    }
+    Ok(())
+}
+
+/// `rm`.
+pub(crate) fn remove(global: &Global, args: &RemoveArgs, output: Output) -> Result<(), Failure> {
+    let mut session = Session::open()?;
+    let seen = session.observe()?;
+    let ids = choose(global, &args.machines, &seen)?;
+    ours(&ids, &seen)?;
+    if let Some(id) = ids.iter().find(|id| !args.force && seen.running.contains_key(*id)) {
+        let what = format!("machine `{id}` runs");
+        return Err(Failure::request(&what, "stop it first, or say `--force`"));
+    }
+    remove_these(&mut session, &ids, output)
+}
+
+/// Removes machines, and those that commands made also from their project's file.
+pub(crate) fn remove_these(session: &mut Session, ids: &[MachineId], output: Output) -> Result<(), Failure> {
+    for (project, machines) in by_project(ids) {
+        let seen = session.observe()?;
+        let wanted = Wanted::as_it_is(&project, &seen).without_machines(&machines);
+        session.apply(&plan(&wanted, &seen), Consent { yes: false }, output)?;
+        if project.as_str() == LOOSE_PROJECT {
+            super::network::forget_machines(session, &machines)?;
+        }
+    }
+    Ok(())
+}
+
+/// `wait`: until machines end; prints their exit codes.
+pub(crate) fn wait(global: &Global, args: &MachinesArgs, output: Output) -> Result<(), Failure> {
+    let mut host = look()?;
+    let ids = chosen(global, &args.machines, &mut host)?;
+    let mut codes = Vec::new();
+    for id in &ids {
+        let files = Files::new(host.home(), id);
+        codes.push(super::attach::outlast(&files).with_context(|| format!("machine `{id}`"))?.code);
+    }
+    output.data(&codes, || codes.iter().map(|code| format!("{code}\n")).collect()).map_err(Failure::from)
+}
+
+/// `attach`.
+pub(crate) fn attach(global: &Global, args: &AttachArgs) -> Result<ExitCode, Failure> {
+    let mut host = look()?;
+    let seen = host.observe()?;
+    let id = chosen_one(global, &args.machine, &seen)?;
+    let files = Files::new(host.home(), &id);
+    if files.keeper()?.is_none() {
+        let what = format!("machine `{id}` does not run");
+        return Err(Failure::request(&what, "`stead start` it; `stead logs` has what it wrote"));
+    }
+    let how = Watch { stdin: !args.no_stdin, replay: false, signals: !args.no_signals };
+    Ok(code(&watch(&files, how)?))
+}
+
+/// The exit code of a command that watched.
+pub(crate) fn code(watched: &Watched) -> ExitCode {
+    match watched {
+        Watched::Ended(Exit { code, .. }) => ExitCode::from(*code),
+        Watched::Left => ExitCode::SUCCESS,
+    }
+}
+
+/// Leaves a process that removes a machine when it has ended.
+pub(crate) fn remove_when_ended(id: &MachineId) -> Result<(), Failure> {
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let mut command = std::process::Command::new(program);
+    let command = command.arg("__reap").arg(id.to_string()).current_dir("/");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().context("cannot start the process that is to remove it")?;
+    Ok(())
+}
+
+/// Removes a machine when it has ended.
+pub(crate) fn reap(id: &MachineId, output: Output) -> Result<(), Failure> {
+    // Nobody's terminal: what ends the command that started us does not end us.
+    let _already_leader = rustix::process::setsid();
+    let files = Files::new(&crate::session::home()?, id);
+    // Whatever became of it is over now.
+    let _unknown = super::attach::outlast(&files);
+    let mut session = Session::open()?;
+    let seen = session.observe()?;
+    if seen.machines.contains_key(id) && !seen.running.contains_key(id) {
+        remove_these(&mut session, std::slice::from_ref(id), output)?;
+    }
+    Ok(())
+}

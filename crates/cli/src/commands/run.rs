@@ -1,0 +1,138 @@
+//! `run` and `create`: a machine made by command. It is one of the project of what is made by command, whose file
+//! it is written to.
+
+use std::collections::BTreeSet;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use stead_host::linux::StartError;
+use stead_host::machine::Files;
+use stead_model::name::{MachineId, Name};
+use stead_model::plan::Power;
+use stead_model::project::{Addressing, Dhcp, Network, Pool, Project, Reach, Subnet};
+
+use super::attach::{Watch, Watched, watch};
+use super::up::Bring;
+use super::{image, machines, network, wish};
+use crate::args::{MachineArgs, MakeArgs, RunArgs};
+use crate::failure::Failure;
+use crate::output::{Output, raw};
+use crate::session::Session;
+
+/// Makes a machine and runs it.
+pub(crate) fn run(args: &RunArgs, output: Output) -> Result<ExitCode, Failure> {
+    if args.machine.tty && args.machine.interactive && !args.detach && !std::io::stdin().is_terminal() {
+        let what = "standard input is no terminal";
+        return Err(Failure::request(what, "leave out `--tty`").before_program());
+    }
+    // What was being done is told only where it is all there is to tell.
+    let quiet = output.quiet();
+    let made = make(&args.machine, Power::On, quiet);
+    let (id, mut session) = match made {
+        Ok(made) => made,
+        Err((id, failure)) => {
+            if let (true, Some(id)) = (args.rm, id) {
+                // The failure is what matters.
+                let _left = Session::open()
+                    .map_err(Failure::from)
+                    .and_then(|mut s| machines::remove_these(&mut s, &[id], quiet));
+            }
+            return Err(not_started(failure));
+        }
+    };
+    let files = Files::new(session.host.home(), &id);
+    if args.detach {
+        raw(&format!("{}\n", id.name))?;
+        if args.rm {
+            drop(session);
+            machines::remove_when_ended(&id)?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    drop(session);
+    let how = Watch { stdin: args.machine.interactive, replay: true, signals: !args.machine.tty };
+    let watched = watch(&files, how).map_err(|error| Failure::from(error).before_program())?;
+    if args.rm && watched != Watched::Left {
+        session = Session::open()?;
+        machines::remove_these(&mut session, &[id], quiet)?;
+    }
+    Ok(machines::code(&watched))
+}
+
+/// Makes a machine.
+pub(crate) fn create(args: &MakeArgs, output: Output) -> Result<(), Failure> {
+    let (id, _session) = make(&args.machine, Power::Off, output.quiet()).map_err(|(_, failure)| failure)?;
+    raw(&format!("{}\n", id.name)).map_err(Failure::from)
+}
+
+type Made = Result<(MachineId, Session), (Option<MachineId>, Failure)>;
+
+fn make(args: &MachineArgs, power: Power, output: Output) -> Made {
+    let early = |failure| (None, failure);
+    let reference = args.image.parse().map_err(|error| {
+        early(Failure::request(&format!("{error}"), "write `debian:12`, or `registry.example/team/web:v1`"))
+    })?;
+    let platform = args.platform.as_deref().map(str::parse).transpose().map_err(
+        |error: stead_model::image::PlatformError| {
+            early(Failure::request(&error.to_string(), "write `linux/amd64`"))
+        },
+    )?;
+    // Before we are alone in the home: others need not wait for a registry.
+    let home = crate::session::home().map_err(|error| early(error.into()))?;
+    let found = image::ensure(&home, &reference, platform.as_ref(), args.pull).map_err(early)?;
+    let mut session = Session::open().map_err(|error| early(error.into()))?;
+    let (id, project) = add(&session, args).map_err(early)?;
+    let images = [((reference, platform), found.digest)].into();
+    let how = Bring { chosen: Some(BTreeSet::from([id.clone()])), relock: false, images, power };
+    match network::apply_some(&mut session, &project, &how, output) {
+        Ok(()) => Ok((id, session)),
+        Err(failure @ Failure::Steps(_)) => Err((Some(id), failure)),
+        Err(failure) => Err(early(failure)),
+    }
+}
+
+/// The project of what is made by command, with this machine more.
+fn add(session: &Session, args: &MachineArgs) -> Result<(MachineId, Project), Failure> {
+    let mut project = network::loose(session)?;
+    let name = match &args.name {
+        Some(name) => name.clone(),
+        None => wish::free_name(&args.image, &project)?,
+    };
+    if project.machines.contains_key(&name) {
+        let what = format!("there is a machine `{name}` already");
+        return Err(Failure::request(&what, "choose another name, or `stead rm` it first"));
+    }
+    let usual: Name = "default".parse().map_err(anyhow::Error::from)?;
+    if args.network.is_empty() || args.network.iter().any(|network| network == usual.as_str()) {
+        project.networks.entry(usual).or_insert_with(usual_network);
+    }
+    let wish = wish::read(&name, args, &project)?;
+    project.volumes.extend(wish.volumes);
+    project.machines.insert(name.clone(), wish.machine);
+    Ok((MachineId::new(&project.name, &name), project))
+}
+
+/// The network of machines that name none.
+fn usual_network() -> Network {
+    Network {
+        addressing: Addressing::Managed(Dhcp { pool: Pool::Auto, lease_s: 3600, slaac: false }),
+        reach: Reach::Nat,
+        subnet: Subnet::Auto,
+        subnet6: Subnet::Auto,
+        mtu: 1500,
+        joins: [].into(),
+        boot: None,
+    }
+}
+
+/// A machine whose program could not be started has the exit code that a shell would give.
+fn not_started(failure: Failure) -> Failure {
+    let code = match &failure {
+        Failure::Steps(failures) => failures.iter().find_map(|(_, error)| error.downcast_ref::<StartError>()),
+        _ => None,
+    };
+    match code.map(|error| error.code) {
+        Some(code) => Failure::Program(code, Box::new(failure)),
+        None => failure.before_program(),
+    }
+}

@@ -1,0 +1,314 @@
+//! What arguments ask a machine to be: written as a machine of a project file and read by the file's own reader, so
+//! that the command line and the file cannot disagree. Its problems are told by the options that caused them.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value, json};
+
+use stead_model::file::{Problem, Problems, Source, Variables, files, parse};
+use stead_model::name::Name;
+use stead_model::project::{Machine, Project};
+
+use crate::args::MachineArgs;
+use crate::failure::Failure;
+
+/// The options, and the keys of a machine that they are.
+const OPTIONS: [(&str, &str); 46] = [
+    ("image", "IMAGE"),
+    ("command", "COMMAND"),
+    ("entrypoint", "--entrypoint"),
+    ("environment", "--env"),
+    ("env_file", "--env-file"),
+    ("working_dir", "--workdir"),
+    ("user", "--user"),
+    ("group_add", "--group-add"),
+    ("hostname", "--hostname"),
+    ("labels", "--label"),
+    ("ports", "--publish"),
+    ("volumes", "--volume"),
+    ("tmpfs", "--tmpfs"),
+    ("extra_hosts", "--add-host"),
+    ("dns", "--dns"),
+    ("dns_search", "--dns-search"),
+    ("cpus", "--cpus"),
+    ("cpu_shares", "--cpu-shares"),
+    ("cpuset", "--cpuset-cpus"),
+    ("mem_limit", "--memory"),
+    ("memswap_limit", "--memory-swap"),
+    ("mem_reservation", "--memory-reservation"),
+    ("pids_limit", "--pids"),
+    ("shm_size", "--shm-size"),
+    ("ulimits", "--ulimit"),
+    ("oom_score_adj", "--oom-score-adj"),
+    ("cap_add", "--cap-add"),
+    ("cap_drop", "--cap-drop"),
+    ("privileged", "--privileged"),
+    ("security_opt", "--security-opt"),
+    ("read_only", "--read-only"),
+    ("devices", "--device"),
+    ("sysctls", "--sysctl"),
+    ("restart", "--restart"),
+    ("init", "--init"),
+    ("mode", "--system"),
+    ("platform", "--platform"),
+    ("stop_signal", "--stop-signal"),
+    ("stop_grace_period", "--stop-timeout"),
+    ("healthcheck.test", "--health-cmd"),
+    ("healthcheck.interval", "--health-interval"),
+    ("healthcheck.timeout", "--health-timeout"),
+    ("healthcheck.start_period", "--health-start-period"),
+    ("healthcheck.retries", "--health-retries"),
+    ("healthcheck", "--health-cmd"),
+    ("networks", "--network"),
+];
+
+/// A machine, and the volumes that it needs.
+pub(crate) struct Wish {
+    pub(crate) machine: Machine,
+    pub(crate) volumes: BTreeSet<Name>,
+}
+
+/// What the arguments ask for, where `project` has the networks. Named volumes come with their names.
+pub(crate) fn read(name: &Name, args: &MachineArgs, project: &Project) -> Result<Wish, Failure> {
+    let (machine, volumes) = machine(args)?;
+    let networks: Map<String, Value> =
+        project.networks.keys().map(|network| (network.to_string(), json!({}))).collect();
+    let file = json!({
+        "name": project.name.to_string(),
+        "networks": networks,
+        "volumes": volumes,
+        "machines": { name.to_string(): machine },
+    });
+    // The arguments have gone through a shell: nothing in them stands for something else any more.
+    let text = file.to_string().replace('$', "$$");
+    let here = std::env::current_dir()
+        .map_err(|error| anyhow::anyhow!(error).context("cannot find the current directory"))?;
+    let none = Variables::default();
+    let source = Source::new("arguments", &text, &none, &here);
+    let others = files(&source, crate::project::read_other);
+    let parsed = parse(&Source { files: &others, ..source }).map_err(|problems| told(&problems, name))?;
+    let mut parsed = parsed.project;
+    match parsed.machines.remove(name) {
+        Some(machine) => Ok(Wish { machine, volumes: parsed.volumes }),
+        None => Err(Failure::request("the arguments describe no machine", "see `stead run --help`")),
+    }
+}
+
+/// The machine as a file has it, and the names of its volumes.
+fn machine(args: &MachineArgs) -> Result<(Map<String, Value>, BTreeSet<String>), Failure> {
+    let mut keys = plain_keys(args);
+    let mut put = |key: &str, value: Value| drop(keys.insert(key.to_owned(), value));
+    if args.system {
+        put("mode", json!("system"));
+    }
+    if let Some(entrypoint) = &args.entrypoint {
+        let words: Vec<&str> = if entrypoint.is_empty() { Vec::new() } else { vec![entrypoint] };
+        put("entrypoint", json!(words));
+    }
+    if !args.env_file.is_empty() {
+        put("env_file", json!(args.env_file.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>()));
+    }
+    if !args.ulimit.is_empty() {
+        put("ulimits", ulimits(&args.ulimit)?);
+    }
+    put("networks", networks(args)?);
+    if let Some(health) = health(args) {
+        put("healthcheck", health);
+    }
+    let mut mounts: Vec<Value> = args.volume.iter().map(|text| json!(text)).collect();
+    for text in &args.mount {
+        mounts.push(mount(text)?);
+    }
+    let volumes = mounts.iter().filter_map(volume_name).collect();
+    if !mounts.is_empty() {
+        put("volumes", Value::Array(mounts));
+    }
+    Ok((keys, volumes))
+}
+
+/// The keys whose values are the options' own.
+fn plain_keys(args: &MachineArgs) -> Map<String, Value> {
+    let mut keys = Map::new();
+    let mut put = |key: &str, value: Value| drop(keys.insert(key.to_owned(), value));
+    put("image", json!(args.image));
+    put("kind", json!("container"));
+    let lists = [
+        ("command", &args.command),
+        ("group_add", &args.group_add),
+        ("environment", &args.env),
+        ("labels", &args.label),
+        ("ports", &args.publish),
+        ("extra_hosts", &args.add_host),
+        ("dns", &args.dns),
+        ("dns_search", &args.dns_search),
+        ("cap_add", &args.cap_add),
+        ("cap_drop", &args.cap_drop),
+        ("security_opt", &args.security_opt),
+        ("devices", &args.device),
+        ("sysctls", &args.sysctl),
+        ("tmpfs", &args.tmpfs),
+    ];
+    for (key, list) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
+        put(key, json!(list));
+    }
+    let grace = args.stop_timeout.map(|seconds| format!("{seconds}s"));
+    let signal = args.stop_signal.map(|signal| signal.to_string());
+    let texts = [
+        ("working_dir", &args.workdir),
+        ("user", &args.user),
+        ("hostname", &args.hostname),
+        ("cpus", &args.cpus),
+        ("cpu_shares", &args.cpu_shares),
+        ("cpuset", &args.cpuset_cpus),
+        ("mem_limit", &args.memory),
+        ("memswap_limit", &args.memory_swap),
+        ("mem_reservation", &args.memory_reservation),
+        ("pids_limit", &args.pids),
+        ("shm_size", &args.shm_size),
+        ("oom_score_adj", &args.oom_score_adj),
+        ("restart", &args.restart),
+        ("platform", &args.platform),
+        ("stop_signal", &signal),
+        ("stop_grace_period", &grace),
+    ];
+    for (key, text) in texts {
+        if let Some(text) = text {
+            put(key, json!(text));
+        }
+    }
+    let flags = [
+        ("tty", args.tty),
+        ("stdin_open", args.interactive),
+        ("init", args.init),
+        ("privileged", args.privileged),
+        ("read_only", args.read_only),
+    ];
+    for (key, _) in flags.into_iter().filter(|(_, is_said)| *is_said) {
+        put(key, json!(true));
+    }
+    keys
+}
+
+/// `nofile=1024:2048`, as the file has it.
+fn ulimits(texts: &[String]) -> Result<Value, Failure> {
+    let mut limits = Map::new();
+    for text in texts {
+        let wrong =
+            || Failure::request(&format!("`--ulimit`: `{text}` is no limit"), "write `nofile=1024:2048`");
+        let (name, values) = text.split_once('=').ok_or_else(wrong)?;
+        let value = match values.split_once(':') {
+            Some((soft, hard)) => json!({ "soft": soft, "hard": hard }),
+            None => json!(values),
+        };
+        limits.insert(name.to_owned(), value);
+    }
+    Ok(Value::Object(limits))
+}
+
+fn networks(args: &MachineArgs) -> Result<Value, Failure> {
+    let usual = ["default".to_owned()];
+    let names = if args.network.is_empty() { usual.as_slice() } else { &args.network };
+    if names.iter().any(|name| name == "none") {
+        return match names {
+            [_] => Ok(json!([])),
+            _ => Err(Failure::request("`--network none` and another network", "say one of them")),
+        };
+    }
+    let mut networks = Map::new();
+    for (place, name) in names.iter().enumerate() {
+        let mut nic = Map::new();
+        if place == 0 {
+            let fixed = [("address", &args.ip), ("address6", &args.ip6), ("mac", &args.mac)];
+            for (key, value) in fixed {
+                nic.extend(value.as_ref().map(|value| (key.to_owned(), json!(value))));
+            }
+        }
+        if !args.network_alias.is_empty() {
+            nic.insert("aliases".to_owned(), json!(args.network_alias));
+        }
+        networks.insert(name.clone(), Value::Object(nic));
+    }
+    Ok(Value::Object(networks))
+}
+
+fn health(args: &MachineArgs) -> Option<Value> {
+    if args.no_healthcheck {
+        return Some(json!({ "disable": true }));
+    }
+    let texts = [
+        ("interval", &args.health_interval),
+        ("timeout", &args.health_timeout),
+        ("start_period", &args.health_start_period),
+        ("retries", &args.health_retries),
+    ];
+    let said = texts.into_iter().filter_map(|(key, text)| Some((key.to_owned(), json!(text.as_ref()?))));
+    let mut keys: Map<String, Value> = said.collect();
+    keys.extend(args.health_cmd.as_ref().map(|line| ("test".to_owned(), json!(["CMD-SHELL", line]))));
+    (!keys.is_empty()).then_some(Value::Object(keys))
+}
+
+/// `type=bind,source=…,target=…,readonly`, as the file has it.
+fn mount(text: &str) -> Result<Value, Failure> {
+    let mut keys = Map::from_iter([("type".to_owned(), json!("volume"))]);
+    for part in text.split(',') {
+        let (key, value) = part.split_once('=').unwrap_or((part, "true"));
+        match key {
+            "type" => drop(keys.insert("type".into(), json!(value))),
+            "source" | "src" => drop(keys.insert("source".into(), json!(value))),
+            "target" | "dst" | "destination" => drop(keys.insert("target".into(), json!(value))),
+            "readonly" | "ro" => drop(keys.insert("read_only".into(), json!(value != "false"))),
+            "bind-propagation" => drop(keys.insert("bind".into(), json!({ "propagation": value }))),
+            "tmpfs-size" | "tmpfs-mode" => {
+                let tmpfs = keys.entry("tmpfs").or_insert_with(|| json!({}));
+                if let Some(tmpfs) = tmpfs.as_object_mut() {
+                    tmpfs.insert(key.trim_start_matches("tmpfs-").to_owned(), json!(value));
+                }
+            }
+            _ => {
+                let what = format!("`--mount`: `{part}` says nothing about a mount");
+                return Err(Failure::request(&what, "write `type=bind,source=/here,target=/there,readonly`"));
+            }
+        }
+    }
+    Ok(Value::Object(keys))
+}
+
+/// The name of the volume that something is, if it is one.
+fn volume_name(mount: &Value) -> Option<String> {
+    let source = match mount {
+        Value::String(text) => text.split_once(':')?.0,
+        other if other.get("type")?.as_str()? == "volume" => other.get("source")?.as_str()?,
+        _ => return None,
+    };
+    source.parse::<Name>().ok().map(|name| name.to_string())
+}
+
+/// The problems, by the options that caused them.
+fn told(problems: &Problems, name: &Name) -> Failure {
+    let of_machine = format!("machines.{name}.");
+    let line = |problem: &Problem| {
+        let key = problem.path.strip_prefix(&of_machine).unwrap_or(&problem.path);
+        let option = OPTIONS.iter().find(|(known, _)| is_at(key, known)).map_or(key, |(_, option)| *option);
+        let hint = problem.hint.as_ref().map_or_else(String::new, |hint| format!("hint: {hint}\n"));
+        format!("error: `{option}`: {}\n{hint}", problem.message)
+    };
+    Failure::Request(problems.problems.iter().map(line).collect())
+}
+
+/// Whether a path is at this key, or below it.
+fn is_at(path: &str, key: &str) -> bool {
+    path.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// The name of a machine that got none: the image's, with the first number that is free.
+pub(crate) fn free_name(image: &str, project: &Project) -> Result<Name, Failure> {
+    let last = image.rsplit('/').next().unwrap_or(image);
+    let bare = last.split([':', '@']).next().unwrap_or(last).to_ascii_lowercase();
+    let lawful: String = bare.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let lawful = lawful.trim_start_matches(|c: char| !c.is_ascii_lowercase()).trim_end_matches('-');
+    let stem = lawful.get(..lawful.len().min(30)).filter(|stem| !stem.is_empty()).unwrap_or("machine");
+    let names = (1..).map(|number| format!("{stem}-{number}"));
+    let free =
+        names.filter_map(|name| name.parse::<Name>().ok()).find(|name| !project.machines.contains_key(name));
+    free.ok_or_else(|| Failure::request("no name is left for the machine", "say one with `--name`"))
+}
