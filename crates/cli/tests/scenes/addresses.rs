@@ -1,8 +1,11 @@
 //! Addresses: by DHCP, by router advertisements, set by us, or given by a machine of the lab.
 
+use std::io::BufRead;
+use std::time::Duration;
+
 use expect_test::expect;
 
-use crate::support::{Project, World};
+use crate::support::{Place, Project, World};
 
 const SHOP: &str = "
 networks: { lan: { subnet: 10.0.5.0/24, subnet6: 'fd00:5::/64', mtu: 1400 } }
@@ -190,4 +193,80 @@ fn a_flood_of_dhcp_from_one_port_leaves_another_served() {
     assert!(lease.contains("ip=10.0.5.2\n"), "{lease}");
     assert!(took.as_secs() < 10, "served only after {took:?}");
     assert!(flood.is_alive(), "the flood ended early");
+}
+
+const SHORT: &str = "
+networks: { lan: { subnet: 10.0.5.0/24, subnet6: 'fd00:5::/64', reach: isolated, dhcp: { lease: 1m } } }
+defaults: { kind: container, driver: external }
+machines: { box: { networks: [lan] }, four: { networks: [lan] }, six: { networks: [lan] } }
+";
+
+/// More than half of the lease, when clients renew it.
+const RENEW_LIMIT: Duration = Duration::from_secs(50);
+
+#[test]
+fn leases_are_renewed_and_renewal_brings_what_has_changed() {
+    let world = World::offline();
+    let lab = world.project("lab", SHORT);
+    lab.stead("up").ok();
+    // Says what happened, then does what the other script does.
+    let script = world.path().join("told.sh");
+    let text =
+        format!("#!/bin/sh\necho \"$1 $ip $lease\"\nexec {}/udhcpc.sh \"$@\"\n", world.path().display());
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let script = script.display().to_string();
+    let mut client = lab.spawn_on("box", &["busybox", "udhcpc", "-f", "-i", "eth0", "-s", &script]);
+    let mut heard = client.stdout();
+    let mut hear = |word: &str| loop {
+        let mut line = String::new();
+        assert_ne!(heard.read_line(&mut line).unwrap(), 0, "udhcpc went");
+        if line.starts_with(word) {
+            return line;
+        }
+    };
+    assert_eq!(hear("bound"), "bound 10.0.5.2 60\n");
+    // ISC's, for both families, renew by themselves when half of the time is over.
+    let started = std::time::Instant::now();
+    lab.until_on("six", "ip -6 address show dev eth0 scope link -tentative | grep -q fe80");
+    let isc = |machine: &str, family: &str| {
+        let at = |name: &str| world.path().join(format!("{name}-{machine}")).display().to_string();
+        let line = format!(
+            "exec dhclient {family} -1 -d -e TOLD={told} -sf {here}/dhclient.sh -lf {leases} -pf {pid} \
+             -cf {here}/dhclient.conf eth0 2>/dev/null",
+            told = at("told"),
+            leases = at("leases"),
+            pid = at("pid"),
+            here = world.path().display(),
+        );
+        lab.spawn_on(machine, &["sh", "-c", &line])
+    };
+    let _clients = [isc("four", "-4"), isc("six", "-6")];
+    let told = |machine: &str| {
+        std::fs::read_to_string(world.path().join(format!("told-{machine}"))).unwrap_or_default()
+    };
+    world.until("both are bound", || {
+        (told("four").contains("BOUND") && told("six").contains("BOUND6")).then_some(())
+    });
+    // Asked to renew, busybox's asks the server itself, and gets what holds now. (It may miss the first answer, which
+    // can come before it listens; then it asks by broadcast.)
+    lab.change(&SHORT.replace("1m", "2m"));
+    lab.on("box", "ip -o -4 address show dev eth0 | grep -q 10.0.5.2").ok();
+    world.sh(Place::Computer, "kill -USR1 $(for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline 2>/dev/null | grep -q '^busybox udhcpc' && basename $p; done)");
+    assert_eq!(hear("renew"), "renew 10.0.5.2 120\n");
+    while !(told("four").contains("'RENEW'") && told("six").contains("'RENEW6'")) {
+        assert!(started.elapsed() < RENEW_LIMIT, "{}\n{}", told("four"), told("six"));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    // The variables of an event stand before its reason.
+    let of_event = |told: String, reason: &str| {
+        let (before, _) = told.split_once(&format!("reason='{reason}'")).unwrap_or_else(|| panic!("{told}"));
+        before.rsplit("reason=").next().unwrap().to_owned()
+    };
+    let renewed = of_event(told("four"), "RENEW");
+    assert!(renewed.contains("new_dhcp_lease_time='120'"), "{renewed}");
+    assert!(renewed.contains("new_ip_address='10.0.5.3'"), "{renewed}");
+    let renewed = of_event(told("six"), "RENEW6");
+    assert!(renewed.contains("new_max_life='120'"), "{renewed}");
+    assert!(renewed.contains("new_ip6_address='fd00:5::4'"), "{renewed}");
 }

@@ -1,5 +1,7 @@
 //! Names: of machines, by every machine that is to find them; of the world, by way of the computer's resolver.
 
+use std::io::Write;
+
 use expect_test::expect;
 
 use crate::support::{Place, World};
@@ -192,4 +194,59 @@ fn other_names_are_asked_of_the_computers_resolver() {
     std::fs::write(&resolv, "nameserver 192.0.2.99\nnameserver 2001:db8::1\n").unwrap();
     shop.until_on("web", "dig +short +tries=1 +time=3 web.outside.test A @10.0.5.1 | grep -q 203.0.113.1");
     world.sh(Place::Computer, "true");
+}
+
+const JOIN: &str = "
+networks:
+  a: { subnet: 10.0.5.0/24, subnet6: off, addressing: static, reach: isolated }
+  b: { subnet: 10.0.8.0/24, subnet6: off, addressing: static, reach: isolated }
+defaults: { kind: container, driver: external }
+machines: { web: { networks: [a] }, db: { networks: [b] } }
+";
+
+#[test]
+fn joins_come_and_go_while_the_networks_stand() {
+    let world = World::offline();
+    let lab = world.project("lab", JOIN);
+    lab.stead("up").ok();
+    let joined = JOIN.replace("10.0.5.0/24,", "10.0.5.0/24, joins: [b],");
+    // There was no router to tell machines of; set by hand, it leads nowhere.
+    for (machine, router) in [("web", "10.0.5.1"), ("db", "10.0.8.1")] {
+        lab.on(machine, &format!("ip route replace default via {router}")).ok();
+    }
+    let apart = |lab: &crate::support::Project<'_>| {
+        assert_ne!(lab.on("web", "ping -c 2 -i 0.2 -W 1 10.0.8.2").code, 0);
+        assert_ne!(lab.on("db", "ping -c 2 -i 0.2 -W 1 10.0.5.2").code, 0);
+        assert_eq!(lab.on("web", "dig +short +tries=2 +time=2 db @10.0.5.1").ok(), "");
+        assert_eq!(lab.on("db", "dig +short +tries=2 +time=2 web @10.0.8.1").ok(), "");
+    };
+    apart(&lab);
+    for _ in 0..2 {
+        expect![[r#"
+            ~ network a.lab joins none -> b  # networks.a (stead.yaml:3)
+            ~ network b.lab joins none -> a  # networks.b (stead.yaml:4)
+        "#]]
+        .assert_eq(&lab.change(&joined));
+        lab.on("web", "ping -c 1 -W 5 10.0.8.2").ok();
+        lab.on("db", "ping -c 1 -W 5 10.0.5.2").ok();
+        assert_eq!(lab.on("web", "dig +short +tries=2 +time=2 db @10.0.5.1").ok(), "10.0.8.2\n");
+        assert_eq!(lab.on("db", "dig +short +tries=2 +time=2 web @10.0.8.1").ok(), "10.0.5.2\n");
+        // A connection that stands ends with the join: what comes after it does not pass any more.
+        let _server = lab.spawn_on("db", &["socat", "-u", "TCP-LISTEN:7000,reuseaddr", "CREATE:/dev/null"]);
+        let mut client = lab.spawn_on("web", &["socat", "-", "TCP:10.0.8.2:7000,retry=100,interval=0.05"]);
+        let sent = "ss -Hnti state established dst 10.0.8.2 | grep -o 'bytes_acked:[0-9]*' | cut -d : -f 2";
+        let acknowledged =
+            |lab: &crate::support::Project<'_>| lab.on("web", sent).ok().trim().parse().unwrap_or(0_u32);
+        lab.until_on("web", "ss -Hnt state established dst 10.0.8.2 | grep -q 10.0.8.2");
+        writeln!(client.stdin(), "one").unwrap();
+        world.until("the first line arrives", || (acknowledged(&lab) >= 4).then_some(()));
+        lab.change(JOIN);
+        let before = acknowledged(&lab);
+        writeln!(client.stdin(), "two").unwrap();
+        let waits =
+            "ss -Hnti state established dst 10.0.8.2 | grep -q -E 'backoff:[1-9]|retrans:[0-9]+/[2-9]'";
+        lab.until_on("web", waits);
+        assert_eq!(acknowledged(&lab), before, "a connection outlived the join");
+        apart(&lab);
+    }
 }

@@ -125,3 +125,75 @@ fn a_taken_port_is_an_error_that_names_the_holder_and_the_next_up_mends_it() {
         world.project("other", &lab("'8080:80'").replace("10.0.5.", "10.0.6.").replace("fd00:5", "fd00:6"));
     other.stead("up").code(2).says("8080").says("shop");
 }
+
+/// How many clients come at once.
+const CROWD: usize = 2000;
+
+/// Takes so many connections, answers a line on each, then another line on each.
+const SERVE_CROWD: &str = r#"
+    use Socket; my $count = shift;
+    socket(my $listener, PF_INET, SOCK_STREAM, 0) or die;
+    setsockopt($listener, SOL_SOCKET, SO_REUSEADDR, 1);
+    bind($listener, sockaddr_in(7000, INADDR_ANY)) or die "bind: $!"; listen($listener, 4096) or die;
+    $| = 1; print "ready\n";
+    my @all;
+    for (1..$count) { accept(my $client, $listener) or die "accept: $!"; push @all, $client; answer($client); }
+    answer($_) for @all;
+    sub answer { my $line = readline($_[0]); syswrite($_[0], $line) or die "write: $!"; }
+    readline($_) for @all;
+"#;
+
+/// Opens so many connections, says its number on each, and hears it; when told to, once more; then closes them all.
+const BE_CROWD: &str = r#"
+    use Socket; my $count = shift; my @all;
+    for my $number (1..$count) {
+        socket(my $server, PF_INET, SOCK_STREAM, 0) or die "socket: $!";
+        connect($server, sockaddr_in(7000, INADDR_LOOPBACK)) or die "connect: $!";
+        push @all, $server; syswrite($server, "$number\n");
+    }
+    sub hear { my $number = 0; for (@all) { $number++; my $line = readline($_); chomp $line; $line eq $number or die "`$line` for $number"; } }
+    $| = 1; hear(); print "all here\n"; my $word = <STDIN>;
+    my $number = 0; syswrite($_, ++$number . "\n") for @all;
+    hear(); print "all there\n"; $word = <STDIN>;
+"#;
+
+#[test]
+fn two_thousand_connections_at_once_are_carried_and_leave_nothing() {
+    let world = World::offline();
+    let shop = world.project("shop", &lab("'7000:7000'"));
+    shop.stead("up").ok();
+    let run = world.path().join("home/run");
+    let descriptors = || {
+        let line = format!("ls /proc/$(cut -d ' ' -f 1 {}/switchboard.pid)/fd | wc -l", run.display());
+        world.sh(Place::Computer, &line).trim().parse::<usize>().unwrap()
+    };
+    let live = || {
+        let inspection = shop.stead("network inspect lan --format json").json();
+        usize::try_from(inspection["ports"]["127.0.0.1:7000/tcp"]["live"].as_u64().unwrap()).unwrap()
+    };
+    assert_eq!(live(), 0);
+    let before = descriptors();
+    let crowd = |script: &str| format!("ulimit -n {}; exec perl -e '{script}' {CROWD}", CROWD * 2);
+    let mut server = shop.spawn_on("web", &["sh", "-c", &crowd(SERVE_CROWD)]);
+    let mut line = String::new();
+    server.stdout().read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    let mut clients = world.spawn(Place::Person, &["sh", "-c", &crowd(BE_CROWD)]);
+    let mut heard = clients.stdout();
+    let mut hear = |word: &str| {
+        let mut line = String::new();
+        heard.read_line(&mut line).unwrap();
+        assert_eq!(line, format!("{word}\n"));
+    };
+    hear("all here");
+    assert_eq!(live(), CROWD);
+    assert!(descriptors() >= before + 2 * CROWD);
+    // The others are served meanwhile.
+    shop.on("client", "dig +short +tries=1 +time=2 web @10.0.5.1 | grep -q 10.0.5.3").ok();
+    writeln!(clients.stdin()).unwrap();
+    hear("all there");
+    writeln!(clients.stdin()).unwrap();
+    world.until("all have gone", || (live() == 0).then_some(()));
+    // Pipes for the next ones are kept, a few.
+    world.until("the descriptors are given back", || (descriptors() <= before + 64).then_some(()));
+}

@@ -144,17 +144,25 @@ fn gateway_chain() -> Chain {
     plain("gateway", rules)
 }
 
+/// What passes is asked of the sets each time, connections that stand included: one that the file no longer allows
+/// ends with the change. Joins are both ways, so only what comes from outside has to be an answer.
 fn forward_chain() -> Chain {
+    let answers = vec![
+        is(Field::Iifname, uplink()),
+        Expr::In(vec![Field::Oifname], "nat"),
+        known_connection(),
+        Expr::Accept,
+    ];
     base(
         "forward",
         Hook::Forward,
         Priority::Filter,
         Policy::Drop,
         vec![
-            vec![known_connection(), Expr::Accept],
             vec![Expr::Ct(vec![CtState::Invalid]), Expr::Drop],
             vec![Expr::In(vec![Field::Iifname, Field::Oifname], "joins"), Expr::Accept],
             vec![Expr::In(vec![Field::Iifname], "nat"), is(Field::Oifname, uplink()), Expr::Accept],
+            answers,
         ],
     )
 }
