@@ -95,10 +95,10 @@ fn the_engine_s_table_reads_as_nft_prints_it() {
 
             	chain forward {
             		type filter hook forward priority filter; policy drop;
-            		ct state established,related accept
             		ct state invalid drop
             		iifname . oifname @joins accept
             		iifname @nat oifname "uplink" accept
+            		iifname "uplink" oifname @nat ct state established,related accept
             	}
 
             	chain outward {
@@ -116,97 +116,107 @@ fn the_guard_reads_as_nft_prints_it() {
     check(
         &guard_table(),
         expect![[r#"
-        table bridge stead {
-        	set ports {
-        		type ifname
-        	}
+            table bridge stead {
+            	set ports {
+            		type ifname
+            	}
 
-        	set guarded {
-        		type ifname
-        	}
+            	set guarded {
+            		type ifname
+            	}
 
-        	set maconly {
-        		type ifname
-        	}
+            	set maconly {
+            		type ifname
+            	}
 
-        	set macs {
-        		type ifname . ether_addr
-        	}
+            	set macs {
+            		type ifname . ether_addr
+            	}
 
-        	set addr4 {
-        		type ifname . ipv4_addr
-        	}
+            	set addr4 {
+            		type ifname . ipv4_addr
+            	}
 
-        	set addr6 {
-        		type ifname . ipv6_addr
-        	}
+            	set addr6 {
+            		type ifname . ipv6_addr
+            	}
 
-        	set taken {
-        		type ipv6_addr
-        	}
+            	set taken {
+            		type ipv6_addr
+            	}
 
-        	set dhcp {
-        		type ifname
-        		size 65535
-        		flags dynamic,timeout
-        		timeout 1m
-        	}
+            	set self {
+            		type ifname . ifname
+            	}
 
-        	chain ports {
-        		type filter hook prerouting priority filter; policy accept;
-        		iifname @ports udp dport 67 add @dhcp { iifname limit rate over 50/second burst 100 packets } drop
-        		iifname @ports udp dport 547 add @dhcp { iifname limit rate over 50/second burst 100 packets } drop
-        		iifname @maconly iifname . ether saddr != @macs drop
-        		iifname @guarded goto guard
-        	}
+            	set dhcp {
+            		type ifname
+            		size 65535
+            		flags dynamic,timeout
+            		timeout 1m
+            	}
 
-        	chain guard {
-        		iifname . ether saddr != @macs drop
-        		meta protocol ip goto guard_ip4
-        		meta protocol ip6 goto guard_ip6
-        		meta protocol arp goto guard_arp
-        		drop
-        	}
+            	chain ports {
+            		type filter hook prerouting priority filter; policy accept;
+            		iifname @ports udp dport 67 add @dhcp { iifname limit rate over 50/second burst 100 packets } drop
+            		iifname @ports udp dport 547 add @dhcp { iifname limit rate over 50/second burst 100 packets } drop
+            		iifname @maconly iifname . ether saddr != @macs drop
+            		iifname @guarded goto guard
+            	}
 
-        	chain guard_arp {
-        		iifname . arp saddr ether != @macs drop
-        		arp saddr ip 0.0.0.0 accept
-        		iifname . arp saddr ip @addr4 accept
-        		drop
-        	}
+            	chain echo {
+            		type filter hook forward priority filter; policy accept;
+            		meta pkttype broadcast iifname . oifname @self drop
+            		meta pkttype multicast iifname . oifname @self drop
+            	}
 
-        	chain guard_ip4 {
-        		udp sport 67 drop
-        		iifname . ip saddr @addr4 accept
-        		ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept
-        		drop
-        	}
+            	chain guard {
+            		iifname . ether saddr != @macs drop
+            		meta protocol ip goto guard_ip4
+            		meta protocol ip6 goto guard_ip6
+            		meta protocol arp goto guard_arp
+            		drop
+            	}
 
-        	chain guard_ip6 {
-        		udp sport 547 drop
-        		icmpv6 type nd-router-advert drop
-        		icmpv6 type nd-redirect drop
-        		icmpv6 type nd-neighbor-advert jump guard_nd
-        		ip6 saddr :: icmpv6 type nd-neighbor-solicit jump guard_nd
-        		ip6 saddr :: icmpv6 type nd-neighbor-solicit accept
-        		ip6 saddr :: icmpv6 type nd-router-solicit accept
-        		ip6 saddr :: icmpv6 type mld-listener-report accept
-        		ip6 saddr :: icmpv6 type mld-listener-done accept
-        		ip6 saddr :: icmpv6 type mld2-listener-report accept
-        		iifname . ip6 saddr @addr6 accept
-        		ip6 saddr @taken drop
-        		ip6 saddr fe80::/64 accept
-        		drop
-        	}
+            	chain guard_arp {
+            		iifname . arp saddr ether != @macs drop
+            		arp saddr ip 0.0.0.0 accept
+            		iifname . arp saddr ip @addr4 accept
+            		drop
+            	}
 
-        	chain guard_nd {
-        		iifname . @th,64,128 @addr6 return
-        		@th,64,128 @taken drop
-        		@th,64,64 0xfe80000000000000 return
-        		drop
-        	}
-        }
-    "#]],
+            	chain guard_ip4 {
+            		udp sport 67 drop
+            		iifname . ip saddr @addr4 accept
+            		ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept
+            		drop
+            	}
+
+            	chain guard_ip6 {
+            		udp sport 547 drop
+            		icmpv6 type nd-router-advert drop
+            		icmpv6 type nd-redirect drop
+            		icmpv6 type nd-neighbor-advert jump guard_nd
+            		ip6 saddr :: icmpv6 type nd-neighbor-solicit jump guard_nd
+            		ip6 saddr :: icmpv6 type nd-neighbor-solicit accept
+            		ip6 saddr :: icmpv6 type nd-router-solicit accept
+            		ip6 saddr :: icmpv6 type mld-listener-report accept
+            		ip6 saddr :: icmpv6 type mld-listener-done accept
+            		ip6 saddr :: icmpv6 type mld2-listener-report accept
+            		iifname . ip6 saddr @addr6 accept
+            		ip6 saddr @taken drop
+            		ip6 saddr fe80::/64 accept
+            		drop
+            	}
+
+            	chain guard_nd {
+            		iifname . @th,64,128 @addr6 return
+            		@th,64,128 @taken drop
+            		@th,64,64 0xfe80000000000000 return
+            		drop
+            	}
+            }
+        "#]],
     );
 }
 

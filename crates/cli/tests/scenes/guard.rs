@@ -98,3 +98,40 @@ fn a_tap_belongs_to_its_user_and_carries_frames() {
     let inside = ["network", "enter", "-m", "box", "--", "true"];
     world.stead_at("home", &lab.directory, &inside).code(125).says("is a vm");
 }
+
+/// The machine's own MAC, and what came back to it of what it said to all.
+fn echoes(lab: &crate::support::Project<'_>, machine: &str, address: &str) -> usize {
+    let mac = lab.on(machine, "ip -br link show eth0 | awk '{print $3}'").ok();
+    let mut judge = lab.listen(machine);
+    // It listens once it hears a packet of another.
+    let ping = lab.spawn_on("bad", &["ping", "-i", "0.2", address]);
+    judge.hear_until("10.0.5.66 > ");
+    ping.end();
+    lab.on(machine, &format!("busybox arping -U -c 2 -I eth0 -s {address} {address} || true")).ok();
+    lab.on(machine, "ping -c 1 -W 1 ff02::1%eth0 || true").ok();
+    lab.on("bad", &format!("ping -c 1 -W 5 -s 1000 {address}")).ok();
+    let heard = judge.hear_until("length 1042");
+    let sent_by = format!(" {} > ", mac.trim());
+    heard.lines().filter(|line| line.contains(&sent_by)).count()
+}
+
+#[test]
+fn a_machine_does_not_hear_what_it_says_to_all() {
+    let world = World::offline();
+    let lab = world.project("lab", LAB);
+    lab.stead("up").ok();
+    assert_eq!(
+        echoes(&lab, "good", "10.0.5.10"),
+        0,
+        "its own question whether its address is free came back"
+    );
+    // Behind a port that anything may be behind, others may be meant.
+    assert_ne!(echoes(&lab, "router", "10.0.5.20"), 0);
+    // The others heard it.
+    let mut judge = lab.listen("bad");
+    let ping = lab.spawn_on("good", &["ping", "-i", "0.2", "10.0.5.66"]);
+    judge.hear_until("10.0.5.10 > 10.0.5.66");
+    ping.end();
+    lab.on("good", "busybox arping -U -c 2 -I eth0 -s 10.0.5.10 10.0.5.10 || true").ok();
+    judge.hear_until("Request who-has 10.0.5.10");
+}

@@ -10,7 +10,7 @@ use stead_model::name::LinkName;
 
 use super::nft::{
     Base, Chain, CtState, Element, Elements, EtherType, Expr, Family, Field, Filled, Hook, Icmpv6, KeyType,
-    Policy, Priority, Protocol, Rule, Set, Table, Value,
+    PacketType, Policy, Priority, Protocol, Rule, Set, Table, Value,
 };
 
 /// The name of our tables.
@@ -185,13 +185,22 @@ pub fn guard_table() -> Table {
             set("addr4", &[KeyType::Ifname, KeyType::Ipv4Addr]),
             set("addr6", &[KeyType::Ifname, KeyType::Ipv6Addr]),
             set("taken", &[KeyType::Ipv6Addr]),
+            set("self", &[KeyType::Ifname, KeyType::Ifname]),
             Set {
                 name: "dhcp",
                 key: vec![KeyType::Ifname],
                 filled: Filled::ByRules { timeout_s: DHCP_FORGET_S, size: DHCP_PORTS_MAX },
             },
         ],
-        chains: vec![ports_chain(), guard_chain(), arp_chain(), ip4_chain(), ip6_chain(), nd_chain()],
+        chains: vec![
+            ports_chain(),
+            echo_chain(),
+            guard_chain(),
+            arp_chain(),
+            ip4_chain(),
+            ip6_chain(),
+            nd_chain(),
+        ],
     }
 }
 
@@ -222,6 +231,20 @@ fn ports_chain() -> Chain {
             vec![Expr::In(vec![Field::Iifname], "guarded"), Expr::Goto("guard".into())],
         ],
     )
+}
+
+/// A hairpin port would hear all that it says to many: a machine that asks whether its IPv6 address is free took its
+/// own question for somebody else's (Linux knows better since 4.0, by RFC 7527; others do not).
+fn echo_chain() -> Chain {
+    let own = |kind| {
+        vec![
+            is(Field::PacketType, Value::PacketType(kind)),
+            Expr::In(vec![Field::Iifname, Field::Oifname], "self"),
+            Expr::Drop,
+        ]
+    };
+    let rules = vec![own(PacketType::Broadcast), own(PacketType::Multicast)];
+    base("echo", Hook::Forward, Priority::Filter, Policy::Accept, rules)
 }
 
 fn guard_chain() -> Chain {
@@ -349,23 +372,27 @@ pub fn nic_elements(nic: &NicRules) -> Vec<Elements> {
     let on_port = |values: Vec<Value>| values.into_iter().map(|value| vec![port(), value]).collect();
     let list = |set, elements_of| elements(Family::Bridge, set, elements_of);
     let all = list("ports", vec![vec![port()]]);
+    // Behind a port with one MAC there is nobody else whom its machine could mean.
+    let own = list("self", vec![vec![port(), port()]]);
     match &nic.guard {
         NicGuard::Off => vec![all],
         NicGuard::MacOnly(mac) => {
-            vec![all, list("maconly", vec![vec![port()]]), list("macs", on_port(vec![Value::Mac(*mac)]))]
+            let macs = list("macs", on_port(vec![Value::Mac(*mac)]));
+            vec![all, own, list("maconly", vec![vec![port()]]), macs]
         }
         NicGuard::Addresses(mac, v4, v6) => {
-            let own = link_local(*mac);
+            let local = link_local(*mac);
             let mut v6: Vec<_> =
-                v6.iter().copied().filter(|address| *address != own).map(Value::V6).collect();
-            v6.push(Value::V6(own));
+                v6.iter().copied().filter(|address| *address != local).map(Value::V6).collect();
+            v6.push(Value::V6(local));
             present([
                 all,
+                own,
                 list("guarded", vec![vec![port()]]),
                 list("macs", on_port(vec![Value::Mac(*mac)])),
                 list("addr4", on_port(v4.iter().copied().map(Value::V4).collect())),
                 list("addr6", on_port(v6)),
-                list("taken", vec![vec![Value::V6(own)]]),
+                list("taken", vec![vec![Value::V6(local)]]),
             ])
         }
     }

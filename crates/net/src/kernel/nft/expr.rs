@@ -18,6 +18,7 @@ const KEY_IIFNAME: u32 = 6;
 const KEY_OIFNAME: u32 = 7;
 const KEY_NFPROTO: u32 = 15;
 const KEY_L4PROTO: u32 = 16;
+const KEY_PKTTYPE: u32 = 19;
 
 /// What the conditions of a rule so far say about the packet, which need not be said again.
 #[derive(Default)]
@@ -117,9 +118,8 @@ fn lookup(list: &mut Message, family: Family, known: &mut Known, part: (&[Field]
 /// Adds the conditions without which the packet does not have the field.
 fn require(list: &mut Message, family: Family, known: &mut Known, field: Field) {
     let (network, transport) = match field {
-        Field::Iifname | Field::Oifname | Field::EtherType | Field::EtherSaddr | Field::L4Proto => {
-            (None, None)
-        }
+        Field::Iifname | Field::Oifname | Field::EtherType | Field::PacketType => (None, None),
+        Field::EtherSaddr | Field::L4Proto => (None, None),
         // These stand after a condition on the ICMPv6 type.
         Field::NdTarget | Field::NdTargetPrefix => (None, None),
         Field::ArpSaddrEther | Field::ArpSaddrIp => (Some(EtherType::Arp), None),
@@ -166,6 +166,7 @@ impl Field {
             Self::Oifname => Place::Meta(KEY_OIFNAME, 16),
             Self::EtherType => Place::Meta(KEY_PROTOCOL, 2),
             Self::L4Proto => Place::Meta(KEY_L4PROTO, 1),
+            Self::PacketType => Place::Meta(KEY_PKTTYPE, 1),
             Self::EtherSaddr => Place::Payload(LINK_HEADER, 6, 6),
             Self::ArpSaddrEther => Place::Payload(NETWORK_HEADER, 8, 6),
             Self::ArpSaddrIp => Place::Payload(NETWORK_HEADER, 14, 4),

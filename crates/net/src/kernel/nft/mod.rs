@@ -115,8 +115,19 @@ pub enum Value {
     Protocol(Protocol),
     /// What an ICMPv6 message says.
     Icmpv6(Icmpv6),
+    /// Whom a frame is for.
+    PacketType(PacketType),
     /// Eight bytes, as they are in the packet.
     Raw64(u64),
+}
+
+/// Whom a frame is for, by its MAC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PacketType {
+    /// Everybody.
+    Broadcast,
+    /// A group.
+    Multicast,
 }
 
 /// What a frame holds.
@@ -173,6 +184,8 @@ pub enum Field {
     Oifname,
     /// What the frame holds.
     EtherType,
+    /// Whom the frame is for.
+    PacketType,
     /// The frame's sender.
     EtherSaddr,
     /// The MAC that an ARP message says its sender has.

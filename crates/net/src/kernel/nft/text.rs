@@ -140,6 +140,7 @@ impl Display for Field {
             Self::Iifname => "iifname",
             Self::Oifname => "oifname",
             Self::EtherType => "meta protocol",
+            Self::PacketType => "meta pkttype",
             Self::EtherSaddr => "ether saddr",
             Self::ArpSaddrEther => "arp saddr ether",
             Self::ArpSaddrIp => "arp saddr ip",
@@ -188,6 +189,10 @@ impl Display for Value {
                 Icmpv6::NeighborSolicit => "nd-neighbor-solicit",
                 Icmpv6::NeighborAdvert => "nd-neighbor-advert",
                 Icmpv6::Redirect => "nd-redirect",
+            }),
+            Self::PacketType(kind) => f.write_str(match kind {
+                PacketType::Broadcast => "broadcast",
+                PacketType::Multicast => "multicast",
             }),
             Self::Raw64(value) => write!(f, "{value:#x}"),
         }

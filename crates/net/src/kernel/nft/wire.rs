@@ -315,6 +315,7 @@ impl Value {
             Self::EtherType(kind) => kind.number().to_be_bytes().to_vec(),
             Self::Protocol(protocol) => vec![protocol.number()],
             Self::Icmpv6(message) => vec![message.number()],
+            Self::PacketType(kind) => vec![kind.number()],
             Self::Raw64(value) => value.to_be_bytes().to_vec(),
         }
     }
@@ -325,7 +326,8 @@ impl Value {
             Self::V4Net(net) => Some(net.netmask().octets().to_vec()),
             Self::V6Net(net) => Some(net.netmask().octets().to_vec()),
             Self::Name(_) | Self::Mac(_) | Self::V4(_) | Self::V6(_) | Self::Port(_) => None,
-            Self::EtherType(_) | Self::Protocol(_) | Self::Icmpv6(_) | Self::Raw64(_) => None,
+            Self::EtherType(_) | Self::Protocol(_) | Self::Icmpv6(_) => None,
+            Self::PacketType(_) | Self::Raw64(_) => None,
         }
     }
 }
@@ -347,6 +349,15 @@ impl Protocol {
             Self::Tcp => 6,
             Self::Udp => 17,
             Self::Icmpv6 => 58,
+        }
+    }
+}
+
+impl PacketType {
+    fn number(self) -> u8 {
+        match self {
+            Self::Broadcast => 1,
+            Self::Multicast => 2,
         }
     }
 }
