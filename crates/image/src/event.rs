@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use stead_model::image::Digest;
 
+use crate::unpack::Skips;
+
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -40,6 +42,18 @@ pub enum Event {
         /// How long we wait before.
         after: Duration,
     },
+    /// A source has no such image, or cannot be asked; the next one is.
+    Passed {
+        /// Which.
+        from: String,
+        /// And why.
+        why: String,
+    },
+    /// An image is being built by a program, which says this.
+    Building {
+        /// A line.
+        line: String,
+    },
     /// A layer is being unpacked.
     Unpacking {
         /// Which, by the digest of its archive.
@@ -49,6 +63,8 @@ pub enum Event {
     Unpacked {
         /// Which, by the digest of its archive.
         layer: Digest,
+        /// What of it could not be made here.
+        skips: Skips,
     },
 }
 

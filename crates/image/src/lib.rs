@@ -1,15 +1,20 @@
 //! Images: registries, the store of what was pulled, and layers unpacked into directories.
 
+pub mod catalogue;
 pub mod choose;
+mod debian;
 mod event;
+mod import;
 pub mod manifest;
+mod obtain;
 mod parallel;
 pub mod registry;
 mod store;
 pub mod unpack;
 
+pub use debian::DebianSettings;
 pub use event::{Event, LayerState};
+pub use import::Import;
+pub use obtain::{Fetch, Origins, Wanted};
 pub use registry::Client;
-pub use store::{
-    Details, HistoryEntry, Pruned, Removal, Sizes, Store, Unpack, UnpackedLayer, Which, digest_of,
-};
+pub use store::{Details, HistoryEntry, Pruned, Removal, Sizes, Store, Which, digest_of};

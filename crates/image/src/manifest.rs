@@ -26,11 +26,13 @@ pub mod media {
     pub const LAYER_TAR: &str = "application/vnd.oci.image.layer.v1.tar";
     /// A layer, compressed by gzip.
     pub const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+    /// A layer, compressed by zstd.
+    pub const LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
     /// Layers: the compression is seen from the bytes themselves.
     pub const LAYERS: [&str; 9] = [
         LAYER_TAR,
         LAYER_GZIP,
-        "application/vnd.oci.image.layer.v1.tar+zstd",
+        LAYER_ZSTD,
         "application/vnd.oci.image.layer.nondistributable.v1.tar",
         "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
         "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",

@@ -9,8 +9,9 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use stead_host::home::Home;
-use stead_image::registry::{Pull, Settings};
-use stead_image::{Client, Event, Store};
+use stead_image::catalogue::Catalogue;
+use stead_image::registry::{AuthEnvironment, AuthFiles, Settings};
+use stead_image::{Client, DebianSettings, Event, Fetch, Origins, Store, Wanted};
 use stead_model::image::{Digest, Image, Platform, Reference};
 use stead_model::name::MachineId;
 use stead_model::project::Project;
@@ -110,9 +111,12 @@ pub(crate) fn pull(store: &Store, reference: &Reference, platform: &Platform) ->
             note(text);
         }
     };
-    let request = Pull { source: reference.clone(), name: reference.clone(), platform: platform.clone() };
-    let client = Client::new(Settings::default());
-    let pulled = store.pull(&client, &request, &|event| match event {
+    let wanted = Wanted { name: reference.clone(), platform: platform.clone(), fetch: Fetch::Always };
+    let auth = AuthFiles::new(&AuthEnvironment::observe());
+    let client = Client::new(Settings { auth, ..Settings::default() });
+    let (catalogue, debian) = (Catalogue::default(), DebianSettings::default());
+    let origins = Origins { client: &client, catalogue: &catalogue, debian: &debian };
+    let pulled = store.obtain(&wanted, origins, &|event| match event {
         Event::Progress { blob, done_bytes, total_bytes } => {
             tell(&format!(
                 "{reference}: {} of {} KiB of {}",
@@ -122,6 +126,8 @@ pub(crate) fn pull(store: &Store, reference: &Reference, platform: &Platform) ->
             ));
         }
         Event::Retry { why, after } => note(&format!("{why}; trying again in {} ms", after.as_millis())),
+        Event::Passed { from, why } => note(&format!("{reference} is not to be had as {from}: {why}")),
+        Event::Building { line } => tell(&format!("{reference}: {line}")),
         Event::Waiting { blob } => tell(&format!("{reference}: another command receives {}", blob.short())),
         Event::Resolved { .. } | Event::Done { .. } | Event::Unpacking { .. } | Event::Unpacked { .. } => {}
     });

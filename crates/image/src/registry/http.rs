@@ -21,6 +21,9 @@ const REDIRECTS_MAX: usize = 5;
 /// Of a refusal this much is read, to say why.
 const REFUSAL_MAX_BYTES: u64 = 16 << 10;
 
+/// How long one is waited for where there is somebody else to ask.
+const HASTE: Duration = Duration::from_secs(8);
+
 /// How long is waited for others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -68,11 +71,13 @@ pub(crate) struct Call<'a> {
     /// From which byte on.
     pub(crate) from_byte: u64,
     pub(crate) payload: Payload<'a>,
+    /// Whether somebody else can be asked instead, so that it is not waited for long.
+    pub(crate) in_haste: bool,
 }
 
 impl<'a> Call<'a> {
     pub(crate) fn new(method: Method, uri: Uri) -> Self {
-        Self { method, uri, accept: None, from_byte: 0, payload: Payload::None }
+        Self { method, uri, accept: None, from_byte: 0, payload: Payload::None, in_haste: false }
     }
 }
 
@@ -163,12 +168,12 @@ impl Http {
                 if matches!(call.method, Method::POST | Method::PUT) {
                     request = request.header(header::CONTENT_LENGTH, 0);
                 }
-                run(agent, request, SendBody::none(), uri)
+                run(agent, request, SendBody::none(), call, uri)
             }
             Payload::Bytes(mut bytes, kind) => {
                 let request =
                     request.header(header::CONTENT_TYPE, kind).header(header::CONTENT_LENGTH, bytes.len());
-                run(agent, request, SendBody::from_reader(&mut bytes), uri)
+                run(agent, request, SendBody::from_reader(&mut bytes), call, uri)
             }
             Payload::File(mut file, size_bytes, told) => {
                 file.seek(SeekFrom::Start(0)).context("cannot read a blob")?;
@@ -176,7 +181,7 @@ impl Http {
                     .header(header::CONTENT_TYPE, "application/octet-stream")
                     .header(header::CONTENT_LENGTH, size_bytes);
                 let mut counted = Counted { file, done_bytes: 0, told };
-                run(agent, request, SendBody::from_reader(&mut counted), uri)
+                run(agent, request, SendBody::from_reader(&mut counted), call, uri)
             }
         }
     }
@@ -241,12 +246,23 @@ impl Read for Counted<'_> {
     }
 }
 
-fn run(agent: &Agent, request: Builder, body: SendBody<'_>, uri: &Uri) -> Result<Response<Body>, Failure> {
+fn run(
+    agent: &Agent,
+    request: Builder,
+    body: SendBody<'_>,
+    call: &Call<'_>,
+    uri: &Uri,
+) -> Result<Response<Body>, Failure> {
     let request = request.body(body).context("cannot ask")?;
-    let configured = agent.configure_request(request);
-    // Who is on this computer is not behind a proxy.
-    let request = if is_loopback(uri) { configured.proxy(None).build() } else { configured.build() };
-    agent.run(request).map_err(|error| judge(error, uri))
+    let mut configured = agent.configure_request(request);
+    if is_loopback(uri) {
+        // Who is on this computer is not behind a proxy.
+        configured = configured.proxy(None);
+    }
+    if call.in_haste {
+        configured = configured.timeout_global(Some(HASTE));
+    }
+    agent.run(configured.build()).map_err(|error| judge(error, uri))
 }
 
 fn tls() -> Result<TlsConfig> {

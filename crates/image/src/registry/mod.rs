@@ -18,7 +18,11 @@ pub use http::Limits;
 pub use login::Kept;
 pub use pull::{Pull, Pulled};
 
-use self::http::Http;
+use anyhow::{Result, anyhow};
+use stead_model::image::Reference;
+
+use self::http::{Failure, Http};
+use self::session::Session;
 
 /// What the user set about registries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,6 +58,19 @@ impl Client {
         let plain = settings.plain_http.iter().cloned().chain(plain_mirrors).collect();
         let http = Http::new(settings.limits.clone(), plain);
         Self { settings, http }
+    }
+
+    /// Whether the registry of this image, or one of its mirrors, can be reached at this moment.
+    pub fn reach(&self, source: &Reference) -> Result<()> {
+        let endpoints = endpoint::endpoints(source, &self.settings).unwrap_or_default();
+        let mut answer = Err(anyhow!("`{source}` does not say from which registry"));
+        for endpoint in endpoints {
+            answer = match Session::new(self, endpoint, "pull", &|_| {}).reach() {
+                Ok(()) => return Ok(()),
+                Err(Failure::Again(error, _) | Failure::Final(error)) => Err(error),
+            };
+        }
+        answer
     }
 
     fn parallel(&self) -> usize {

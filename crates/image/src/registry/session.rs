@@ -81,6 +81,13 @@ impl<'a> Session<'a> {
         Ok(text.parse().with_context(|| format!("`{text}` is no web address"))?)
     }
 
+    /// Whether anybody answers, whatever it is.
+    pub(crate) fn reach(&self) -> Result<(), Failure> {
+        let mut call = Call::new(Method::GET, self.uri("")?);
+        call.in_haste = true;
+        self.client.http.send(&call, None).map(drop)
+    }
+
     /// Where the registry sends us.
     pub(crate) fn follow(&self, location: &str) -> Result<Uri, Failure> {
         let base = self.uri("")?;
@@ -259,7 +266,9 @@ impl<'a> Session<'a> {
             Scheme::Local => {
                 let text = format!("http://{}/v2/", self.endpoint.authority);
                 let uri = text.parse().with_context(|| format!("`{text}` is no web address"))?;
-                match self.client.http.send(&Call::new(Method::GET, uri), None) {
+                let mut call = Call::new(Method::GET, uri);
+                call.in_haste = true;
+                match self.client.http.send(&call, None) {
                     // A server that expects TLS answers 400, or does not speak HTTP at all.
                     Ok(answer) if answer.status() == 400 => "https",
                     Ok(_) => "http",

@@ -258,6 +258,11 @@ impl NewBlob {
             .with_context(|| format!("cannot keep {}", self.path.display()))?;
         Ok(blob)
     }
+
+    /// Drops it.
+    pub(crate) fn discard(self) -> Result<()> {
+        self.lock.remove()
+    }
 }
 
 /// Writes a small file whole or not at all. The caller sees to it that nobody else writes it.

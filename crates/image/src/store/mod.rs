@@ -29,8 +29,7 @@ use stead_model::image::{Digest, Image, Platform, Reference};
 use crate::manifest::{CONFIG_MAX_BYTES, Change, Config, DOCUMENT_MAX_BYTES, Descriptor, Document, Manifest};
 
 pub use blobs::digest_of;
-pub(crate) use blobs::{Claim, Partial, write_whole};
-pub use layers::{Unpack, UnpackedLayer};
+pub(crate) use blobs::{Claim, NewBlob, Partial, finish_digest, write_whole};
 use lock::{Lock, Share};
 pub use remove::{Pruned, Removal, Sizes, Which};
 
@@ -76,6 +75,12 @@ pub(crate) struct Adding {
     _lock: Lock,
 }
 
+/// Held by who does a piece of work that others would make again.
+#[derive(Debug)]
+pub(crate) struct Alone {
+    _lock: Lock,
+}
+
 /// Something to be recorded as an image.
 #[derive(Clone, Debug)]
 pub(crate) struct Arrival {
@@ -89,6 +94,8 @@ pub(crate) struct Arrival {
     pub(crate) source: Option<String>,
 }
 
+/// Building a system takes minutes.
+const WORK_LIMIT: Duration = Duration::from_secs(3600);
 /// Who takes contents away is done within seconds, unless there is very much.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(120);
 
@@ -162,8 +169,11 @@ impl Store {
         let Some(record) = index.images.get(digest) else { return Ok(None) };
         let Some(documents) = self.documents(digest)? else { return Ok(None) };
         let (manifest, config, config_json) = documents;
-        let stored = |(layer, diff): (&Descriptor, &Digest)| self.has_layer(diff) || self.has_blob(layer);
-        if !manifest.layers.iter().zip(&config.rootfs.diff_ids).all(stored) {
+        let diff_ids = &config.rootfs.diff_ids;
+        let stored = |(at, layer): (usize, &Descriptor)| {
+            self.layer_directory(diff_ids, at).is_some() || self.has_blob(layer)
+        };
+        if !manifest.layers.iter().enumerate().all(stored) {
             tracing::warn!("image {} lacks layers, it counts as absent", digest.short());
             return Ok(None);
         }
@@ -191,6 +201,13 @@ impl Store {
     pub(crate) fn adding(&self) -> Result<Adding> {
         let lock = Lock::take(&self.contents_lock(), Share::Many, |waited| waited < REMOVAL_LIMIT)?;
         Ok(Adding { _lock: lock })
+    }
+
+    /// Lets only one process at a time do a piece of work with a result that others would make again.
+    pub(crate) fn alone(&self, work: &str) -> Result<Alone> {
+        let path = self.root.join("unpacking").join(format!("{work}.lock"));
+        let lock = Lock::take(&path, Share::One, |waited| waited < WORK_LIMIT)?;
+        Ok(Alone { _lock: lock })
     }
 
     /// Records an image whose contents are all here.

@@ -9,9 +9,9 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use stead_model::image::{Digest, Image, Reference};
 
-use super::layers::remove_tree;
+use super::Store;
+use super::layers::{remove_tree, stacked};
 use super::lock::{Lock, Share};
-use super::{REMOVAL_LIMIT, Store};
 
 /// What became of the wish to remove an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,8 +33,9 @@ pub struct Pruned {
     pub names: BTreeSet<Reference>,
     /// Images.
     pub images: BTreeSet<Digest>,
-    /// So much room there is again.
-    pub freed_bytes: u64,
+    /// So much room there is again. None while images are being pulled: what they need is not known yet, and a later
+    /// removal frees the room.
+    pub freed_bytes: Option<u64>,
 }
 
 /// Which images `prune` takes away, of those that no machine uses.
@@ -88,7 +89,7 @@ impl Store {
                 index.images.remove(digest);
                 images.insert(digest.clone());
             }
-            Ok(Removal::Done(Pruned { names: untagged, images, freed_bytes: 0 }))
+            Ok(Removal::Done(Pruned { names: untagged, images, freed_bytes: None }))
         })?;
         match removal {
             Removal::Done(mut pruned) if !pruned.images.is_empty() => {
@@ -136,7 +137,7 @@ impl Store {
             add(others.blobs.contains(blob), bytes);
         }
         for layer in &own.layers {
-            add(others.layers.contains(layer), self.layer_size_bytes(layer));
+            add(others.layers.contains(layer), self.layer_size_bytes(layer.hex()));
         }
         Ok(sizes)
     }
@@ -147,15 +148,16 @@ impl Store {
         if let Some((manifest, config, _)) = self.documents(digest)? {
             contents.blobs.insert(manifest.config.digest);
             contents.blobs.extend(manifest.layers.into_iter().map(|layer| layer.digest));
-            contents.layers.extend(config.rootfs.diff_ids);
+            let diff_ids = config.rootfs.diff_ids;
+            contents.layers.extend((0..diff_ids.len()).map(|at| stacked(&diff_ids, at)));
+            contents.layers.extend(diff_ids);
         }
         Ok(())
     }
 
     /// Takes away all contents that no image has, and what killed processes left. Goes on after a failure.
-    fn sweep(&self) -> Result<u64> {
-        let _alone = Lock::take(&self.contents_lock(), Share::One, |waited| waited < REMOVAL_LIMIT)
-            .context("cannot take contents away while images are being pulled")?;
+    fn sweep(&self) -> Result<Option<u64>> {
+        let Some(_alone) = Lock::attempt(&self.contents_lock(), Share::One)? else { return Ok(None) };
         let mut kept = Contents::default();
         for digest in self.index()?.images.keys() {
             self.contents_of(digest, &mut kept)?;
@@ -173,9 +175,7 @@ impl Store {
         }
         for (name, path) in entries(&self.root.join("layers"))? {
             if !is_kept(&name, &kept.layers) {
-                if let Ok(digest) = format!("sha256:{name}").parse() {
-                    freed_bytes += self.layer_size_bytes(&digest);
-                }
+                freed_bytes += self.layer_size_bytes(&name);
                 failure = failure.or(self.remove_layer(&name, &path).err());
             }
         }
@@ -188,7 +188,7 @@ impl Store {
             let removed = if path.is_dir() { remove_tree(&path) } else { remove_file(&path) };
             failure = failure.or(removed.err());
         }
-        failure.map_or(Ok(freed_bytes), Err)
+        failure.map_or(Ok(Some(freed_bytes)), Err)
     }
 
     /// A layer goes away at once: half of one is never seen.

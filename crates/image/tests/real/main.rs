@@ -5,4 +5,5 @@
 mod account;
 mod pull;
 mod push;
+mod store;
 mod support;

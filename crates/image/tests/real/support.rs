@@ -97,8 +97,9 @@ impl Layout {
 pub fn tar(name: &str, content: &[u8]) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join(name), content).unwrap();
+    // Files of ours: anybody may unpack them.
     let output = Command::new("tar")
-        .args(["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner", "-C"])
+        .args(["--sort=name", "--mtime=@0", "--numeric-owner", "-C"])
         .arg(dir.path())
         .args(["-cf", "-", name])
         .output()

@@ -1,0 +1,322 @@
+//! Images built from Debian's packages, by `mmdebstrap`: for computers that reach a Debian mirror and no registry.
+//!
+//! `apt` verifies what comes from the mirror, by the keys of Debian that this computer has.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use sha2::{Digest as _, Sha256};
+use stead_model::image::{Digest, Image, Platform};
+
+use crate::catalogue::Suite;
+use crate::event::Event;
+use crate::import::{Import, Layer, record_layer};
+use crate::manifest::media;
+use crate::obtain::Wanted;
+use crate::store::{NewBlob, Store, finish_digest};
+
+/// How images are built.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DebianSettings {
+    /// From where: `http://…/debian`. As this computer's own apt is told where absent.
+    pub mirror: Option<String>,
+    /// The program; found in `PATH` where absent.
+    pub program: Option<PathBuf>,
+}
+
+/// A build says something every few seconds; mirrors may be slow.
+const QUIET_LIMIT: Duration = Duration::from_secs(600);
+const POLL: Duration = Duration::from_millis(20);
+/// Of what it says the end is shown when it fails.
+const LINES_KEPT: usize = 12;
+/// A base system has some hundred megabytes.
+const ARCHIVE_MAX_BYTES: u64 = 16 << 30;
+/// Debian's own, where nobody says another one.
+const MIRROR: &str = "http://deb.debian.org/debian";
+const SECURITY: &str = "http://deb.debian.org/debian-security";
+/// Packages of these releases have their security fixes elsewhere.
+const WITHOUT_SECURITY: [&str; 4] = ["sid", "unstable", "testing", "experimental"];
+
+impl Store {
+    /// Builds an image of a release of Debian. If another process builds it at this moment, that one's is taken.
+    pub fn build_debian(
+        &self,
+        suite: &Suite,
+        wanted: &Wanted,
+        settings: &DebianSettings,
+        on: &(dyn Fn(Event) + Sync),
+    ) -> Result<Image> {
+        let Wanted { name, platform, .. } = wanted;
+        let adding = self.adding()?;
+        let before = self.find(name, platform)?.map(|image| image.digest);
+        let _one = self.alone(&format!("debian-{suite}-{}", platform.architecture))?;
+        // Somebody may have built it while we waited for our turn.
+        if let Some(image) = self.find(name, platform)?.filter(|image| Some(&image.digest) != before.as_ref())
+        {
+            return Ok(image);
+        }
+        let sources = match &settings.mirror {
+            Some(mirror) => vec![line(mirror, &suite.to_string())?],
+            None => apt_sources(&read_apt(), suite),
+        };
+        let program = settings.program.clone().unwrap_or_else(|| "mmdebstrap".into());
+        let arguments = arguments(suite, &architecture(platform)?);
+        let layer = run(self, &program, &arguments, &sources, on)
+            .with_context(|| format!("cannot build Debian {suite} from its packages"))?;
+        let import = Import {
+            name: name.clone(),
+            platform: platform.clone(),
+            command: vec!["bash".to_owned()],
+            created_by: format!("mmdebstrap {}", arguments.join(" ")),
+        };
+        record_layer(self, &adding, layer, &import)
+    }
+}
+
+/// The arguments of `mmdebstrap`; it reads from where on its standard input, and writes an archive. Pure.
+fn arguments(suite: &Suite, architecture: &str) -> Vec<String> {
+    let architectures = format!("--architectures={architecture}");
+    // `minbase` and what people expect of a base image; caches and lists of packages are left out by default.
+    ["--variant=minbase", "--format=tar", &architectures, &suite.to_string(), "-", "-"]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+/// Debian's word for a platform.
+fn architecture(platform: &Platform) -> Result<String> {
+    Ok(match (platform.architecture.as_str(), platform.variant.as_deref()) {
+        ("amd64", _) => "amd64",
+        ("386", _) => "i386",
+        ("arm64", _) => "arm64",
+        ("arm", Some("v5" | "v6")) => "armel",
+        ("arm", _) => "armhf",
+        ("ppc64le", _) => "ppc64el",
+        ("riscv64", _) => "riscv64",
+        ("s390x", _) => "s390x",
+        _ => bail!("Debian has no packages for {platform}"),
+    }
+    .to_owned())
+}
+
+/// The line of a list of sources.
+fn line(mirror: &str, suite: &str) -> Result<String> {
+    let is_plain = mirror.bytes().all(|byte| byte.is_ascii_graphic() && !b"[]#".contains(&byte));
+    let is_place =
+        ["http://", "https://", "file:/", "copy:/"].iter().any(|scheme| mirror.starts_with(scheme));
+    if !is_plain || !is_place {
+        bail!("`{}` is no mirror, such as `{MIRROR}`", mirror.escape_debug());
+    }
+    Ok(format!("deb {mirror} {suite} main"))
+}
+
+/// The texts of apt's lists of sources on this computer.
+fn read_apt() -> Vec<String> {
+    let mut paths = vec![PathBuf::from("/etc/apt/sources.list")];
+    let more = std::fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten();
+    let mut more: Vec<PathBuf> = more.map(|entry| entry.path()).collect();
+    more.retain(|path| path.extension().is_some_and(|end| end == "list" || end == "sources"));
+    more.sort();
+    paths.extend(more);
+    // What cannot be read does not count: then it is Debian's own mirror.
+    paths.iter().filter_map(|path| std::fs::read_to_string(path).ok()).collect()
+}
+
+/// Where packages of a release come from: this computer's own mirrors of Debian, else Debian's. Pure.
+fn apt_sources(texts: &[String], suite: &Suite) -> Vec<String> {
+    let places: Vec<String> = texts.iter().flat_map(|text| places(text)).collect();
+    let is_security = |place: &&String| place.trim_end_matches('/').ends_with("debian-security");
+    let is_debian = |place: &&String| place.trim_end_matches('/').ends_with("/debian");
+    let main = places.iter().find(is_debian).map_or(MIRROR, String::as_str);
+    // A computer with a mirror of its own may reach nothing else.
+    let default = if main == MIRROR { Some(SECURITY) } else { None };
+    let security = places.iter().find(is_security).map(String::as_str).or(default);
+    let mut lines = vec![format!("deb {main} {suite} main")];
+    if !WITHOUT_SECURITY.contains(&suite.to_string().as_str()) {
+        lines.push(format!("deb {main} {suite}-updates main"));
+        lines.extend(security.map(|security| format!("deb {security} {suite}-security main")));
+    }
+    lines
+}
+
+/// The addresses in a list of sources, in either of its forms.
+fn places(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some("deb") => found.extend(words.find(|word| word.contains(":/")).map(str::to_owned)),
+            Some("URIs:") => found.extend(words.map(str::to_owned)),
+            Some(_) | None => {}
+        }
+    }
+    let lawful = |place: &String| line(place, "x").is_ok();
+    found.retain(lawful);
+    found
+}
+
+/// Runs it, and keeps what it writes as a layer.
+fn run(
+    store: &Store,
+    program: &Path,
+    arguments: &[String],
+    sources: &[String],
+    on: &(dyn Fn(Event) + Sync),
+) -> Result<Layer> {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| {
+            format!("cannot run `{}`; hint: install the package `mmdebstrap`", program.display())
+        })?;
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (Some(mut stdin), Some(stdout), Some(stderr)) = (stdin, stdout, stderr) else {
+        bail!("a process without its pipes")
+    };
+    // One that does not read them says why it fails.
+    stdin.write_all(format!("{}\n", sources.join("\n")).as_bytes()).ok();
+    drop(stdin);
+    let heard = Mutex::new(Instant::now());
+    let hear = || *heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    let said: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
+    let (layer, ended) = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Its progress bars have no line ends for long.
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                hear();
+                let line: String = line.chars().take(300).flat_map(char::escape_debug).collect();
+                on(Event::Building { line: line.clone() });
+                let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+                said.push_back(line);
+                if said.len() > LINES_KEPT {
+                    said.pop_front();
+                }
+            }
+        });
+        let layer = scope.spawn(|| keep(store, stdout, &hear));
+        let ended = wait(&mut child, &heard);
+        let layer = layer.join().unwrap_or_else(|_| Err(anyhow!("a thread of ours stopped, which is a bug")));
+        (layer, ended)
+    });
+    let said: Vec<String> = said.into_inner().unwrap_or_else(PoisonError::into_inner).into();
+    let (blob, diff_id) = layer?;
+    if !ended? {
+        blob.discard()?;
+        bail!("`{}` failed: {}", program.display(), said.join("\n"));
+    }
+    Ok(Layer { blob, media_type: media::LAYER_GZIP, diff_id })
+}
+
+/// Keeps an archive, compressed.
+fn keep(store: &Store, archive: ChildStdout, hear: &(dyn Fn() + Sync)) -> Result<(NewBlob, Digest)> {
+    let mut hash = Sha256::new();
+    let mut encoder = flate2::write::GzEncoder::new(store.new_blob()?, flate2::Compression::fast());
+    let mut archive = archive.take(ARCHIVE_MAX_BYTES);
+    let mut buffer = vec![0; 128 << 10];
+    loop {
+        let read = archive.read(&mut buffer).context("cannot read what it writes")?;
+        hear();
+        let bytes = buffer.get(..read).unwrap_or_default();
+        if bytes.is_empty() {
+            break;
+        }
+        hash.update(bytes);
+        encoder.write_all(bytes).context("cannot write a blob")?;
+    }
+    if archive.limit() == 0 {
+        bail!("it is larger than {ARCHIVE_MAX_BYTES} bytes");
+    }
+    Ok((encoder.finish().context("cannot write a blob")?, finish_digest(hash)))
+}
+
+/// Whether it succeeded.
+fn wait(child: &mut Child, heard: &Mutex<Instant>) -> Result<bool> {
+    loop {
+        if let Some(status) = child.try_wait().context("cannot wait for it")? {
+            return Ok(status.success());
+        }
+        if heard.lock().unwrap_or_else(PoisonError::into_inner).elapsed() > QUIET_LIMIT {
+            child.kill().context("cannot stop it")?;
+            child.wait().context("cannot wait for it")?;
+            bail!("it said nothing for {} seconds", QUIET_LIMIT.as_secs());
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(texts: &[&str], suite: &str, expected: &[&str]) {
+        let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
+        assert_eq!(apt_sources(&texts, &suite.parse().unwrap()), expected);
+    }
+
+    #[test]
+    fn this_computers_mirrors_are_asked() {
+        let deb822 = "Types: deb\n# URIs: http://old.example/debian\nURIs: http://m.example/debian\nSuites: bookworm\n\nTypes: deb\nURIs: http://m.example/debian-security/\n";
+        check(
+            &[deb822],
+            "bookworm",
+            &[
+                "deb http://m.example/debian bookworm main",
+                "deb http://m.example/debian bookworm-updates main",
+                "deb http://m.example/debian-security/ bookworm-security main",
+            ],
+        );
+        check(&[deb822], "sid", &["deb http://m.example/debian sid main"]);
+        let lines = "deb-src http://src.example/debian x main\n#deb http://no.example/debian x\ndeb [arch=amd64 signed-by=/x] https://m.example/debian/ trixie main\ndeb http://other.example/apt x main\n";
+        check(
+            &[lines],
+            "trixie",
+            &[
+                "deb https://m.example/debian/ trixie main",
+                "deb https://m.example/debian/ trixie-updates main",
+            ],
+        );
+    }
+
+    #[test]
+    fn other_computers_ask_debian() {
+        for texts in [&[][..], &["deb http://archive.example/ubuntu noble main\n"]] {
+            check(
+                texts,
+                "bookworm",
+                &[
+                    "deb http://deb.debian.org/debian bookworm main",
+                    "deb http://deb.debian.org/debian bookworm-updates main",
+                    "deb http://deb.debian.org/debian-security bookworm-security main",
+                ],
+            );
+        }
+    }
+
+    #[test]
+    fn a_mirror_is_an_address_and_nothing_else() {
+        line("file:/srv/debian", "x").unwrap();
+        for text in
+            ["", "debian", "http://a b", "http://a\ndeb x", "http://a#b", "[trusted=yes] http://a/debian"]
+        {
+            line(text, "x").unwrap_err();
+        }
+    }
+
+    #[test]
+    fn platforms_have_debians_words() {
+        for (platform, expected) in
+            [("amd64", "amd64"), ("arm64/v8", "arm64"), ("arm/v7", "armhf"), ("386", "i386")]
+        {
+            assert_eq!(architecture(&platform.parse().unwrap()).unwrap(), expected);
+        }
+        architecture(&"mips64".parse().unwrap()).unwrap_err();
+    }
+}
