@@ -1,6 +1,8 @@
 //! The environment of machines: `environment` and what `env_file` names, as one mapping. Later files win over earlier
 //! ones, `environment` over all, as in Compose.
 
+use std::collections::BTreeSet;
+
 use super::dotenv::{self, Bare};
 use super::leaf::container::pair;
 use super::problem::{Problem, Span, quote};
@@ -8,13 +10,16 @@ use super::yaml::{Entry, Node, Value};
 use super::{FileText, Reading, join};
 
 /// Puts one mapping for both keys of each machine under `tree`'s key `machines`.
+///
+/// The files of machines that no profile brings are not read: they need not be there.
 pub(crate) fn gather(tree: &mut Node, machines: &str, reading: &mut Reading<'_>) {
+    let active = reading.profiles();
     for entry in under(tree, machines) {
         let path = join(machines, &entry.key);
         let Value::Mapping(keys) = &mut entry.node.value else { continue };
         let files = keys.iter().position(|key| key.key == "env_file").map(|at| keys.remove(at));
         let mut found = Vec::new();
-        if let Some(files) = files {
+        if let Some(files) = files.filter(|_| is_wanted(keys, &active)) {
             for wanted in wanted(&files.node, &join(&path, "env_file")) {
                 found.extend(file(&wanted, reading));
             }
@@ -29,6 +34,15 @@ pub(crate) fn gather(tree: &mut Node, machines: &str, reading: &mut Reading<'_>)
             insert(keys, "environment", found);
             keys.iter_mut().filter(|key| key.key == "environment").for_each(|key| key.key_span = span);
         }
+    }
+}
+
+fn is_wanted(machine: &[Entry], active: &BTreeSet<String>) -> bool {
+    match machine.iter().find(|key| key.key == "profiles").map(|key| &key.node.value) {
+        Some(Value::Sequence(profiles)) if !profiles.is_empty() && !active.contains("*") => profiles
+            .iter()
+            .any(|profile| matches!(&profile.value, Value::Scalar(name) if active.contains(name))),
+        _ => true,
     }
 }
 

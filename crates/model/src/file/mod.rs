@@ -165,7 +165,7 @@ pub fn files(source: &Source<'_>, mut read: impl FnMut(&Path) -> FileText) -> Fi
     let mut files = Files::new();
     loop {
         let missing = missing(&Source { files: &files, ..*source });
-        if missing.is_empty() || files.len() > FILES_MAX {
+        if missing.is_empty() {
             return files;
         }
         for path in missing {
@@ -296,11 +296,15 @@ impl<'a> Reading<'a> {
     }
 
     fn file_at(&mut self, path: &Path) -> FileText {
-        let text = self.source.files.get(path).cloned();
-        text.unwrap_or_else(|| {
-            self.missing.insert(path.to_owned());
-            FileText::Missing
-        })
+        let known = &self.source.files;
+        if let Some(text) = known.get(path) {
+            return text.clone();
+        }
+        if known.len() + self.missing.len() >= FILES_MAX {
+            return FileText::Unreadable(format!("the project names more than {FILES_MAX} files"));
+        }
+        self.missing.insert(path.to_owned());
+        FileText::Missing
     }
 
     /// Tells what is wrong with another file where this one names it.

@@ -62,7 +62,7 @@ const EXCERPT_BEFORE_CHARS: usize = 40;
 const TEXT_MAX_CHARS: usize = 80;
 
 /// More than anyone reads at once; a hostile file must not make an endless report.
-const PROBLEMS_MAX: usize = 200;
+pub(crate) const PROBLEMS_MAX: usize = 200;
 
 impl Problem {
     /// A problem at a place. The file's line is added by [`Problems::new`].

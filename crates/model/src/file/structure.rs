@@ -3,12 +3,16 @@
 
 use super::join;
 use super::leaf::Wrong;
-use super::problem::{Problem, nearest, quote};
+use super::problem::{PROBLEMS_MAX, Problem, nearest, quote};
 use super::shape::{Form, Key, Keys, Shape};
 use super::yaml::{Entry, Node, Value};
 
 /// Reports all that is wrong with `node`, which stands at `path`.
 pub(crate) fn check(node: &Node, shape: Shape, path: &str, problems: &mut Vec<Problem>) {
+    // What nobody will read is not worth the search for what was meant.
+    if problems.len() >= PROBLEMS_MAX {
+        return;
+    }
     for form in shape {
         match (form, &node.value) {
             (_, Value::Unknown) | (Form::Refused(..), _) => return,
@@ -55,6 +59,9 @@ fn all(keys: Keys) -> impl Iterator<Item = &'static Key> {
 
 fn mapping(node: &Node, entries: &[Entry], keys: Keys, path: &str, problems: &mut Vec<Problem>) {
     for entry in entries {
+        if problems.len() >= PROBLEMS_MAX {
+            return;
+        }
         let inner = join(path, &entry.key);
         match all(keys).find(|key| key.name == entry.key) {
             Some(key) => {

@@ -66,7 +66,7 @@ fn the_example_is_a_project() {
                   back: {}
                 image: "postgres:16"
                 environment:
-                  "POSTGRES_PASSWORD": "secret"
+                  - "POSTGRES_PASSWORD=secret"
                 volumes:
                   - { type: volume, source: data, target: "/var/lib/postgresql/data" }
                 restart: "on-failure:3"

@@ -36,7 +36,7 @@ pub(crate) fn check(
     let dormant = leave_out(spec, profiles);
     let networks = networks::check(spec, problems);
     let machines = machines::check(spec, &networks, &dormant, problems);
-    order::never_well(spec, problems);
+    order::never_seen(spec, problems);
     let mut volumes = BTreeSet::new();
     once(&spec.volumes, &mut volumes, "volume", problems);
     Some((Project { name: name?, networks, machines, volumes }, dormant))

@@ -7,7 +7,7 @@ use super::super::spec::{At, Dependency, MachineSpec, Spec};
 use super::{Dormant, once, unknown};
 use crate::container::Health;
 use crate::name::Name;
-use crate::project::Condition;
+use crate::project::{Condition, Driver};
 
 /// The machines that come before this one.
 pub(super) fn depends_on(
@@ -45,19 +45,19 @@ fn left_out(on: &At<Name>, profiles: &BTreeSet<String>) -> Problem {
     on.place.problem(format!("machine `{}` {when}", on.value)).hint(hint)
 }
 
-/// Reports what is waited for and cannot come.
-pub(super) fn never_well(spec: &Spec, problems: &mut Vec<Problem>) {
-    let off = |name: &Name| {
-        let machine = spec.machines.iter().find(|machine| machine.name.value == *name);
-        let container = machine.and_then(|machine| machine.container.is());
-        container.is_some_and(|at| at.value.health == Health::Off)
-    };
+/// Reports what is waited for and never seen.
+pub(super) fn never_seen(spec: &Spec, problems: &mut Vec<Problem>) {
     for Dependency { on, condition, .. } in spec.machines.iter().flat_map(|machine| &machine.depends_on) {
-        if *condition == Condition::Healthy && off(&on.value) {
-            let message =
-                format!("machine `{}` is never known to be well: its health check is off", on.value);
-            problems.push(on.place.problem(message).hint("write `condition: service_started`"));
-        }
+        let other = spec.machines.iter().find(|machine| machine.name.value == on.value);
+        let Some(other) = other.filter(|_| *condition != Condition::Started) else { continue };
+        let off = other.container.is().is_some_and(|at| at.value.health == Health::Off);
+        let why = match other.driver.value() {
+            Some(Driver::External) => "somebody else runs it",
+            Some(Driver::Native) if off && *condition == Condition::Healthy => "its health check is off",
+            Some(Driver::Native) | None => continue,
+        };
+        let message = format!("machine `{}` is never known to be {condition}: {why}", on.value);
+        problems.push(on.place.problem(message).hint("write `condition: service_started`"));
     }
 }
 

@@ -78,19 +78,15 @@ impl Keys<'_> {
         self.maybe(key, Some(format!("[{}]", values.join(", "))).filter(|_| !values.is_empty()));
     }
 
+    /// As a list: what stands before a colon may have no more than 1024 characters in YAML.
     fn pairs(&mut self, key: &str, pairs: &BTreeMap<String, String>) {
         if !pairs.is_empty() {
             let _ = writeln!(self.text, "    {key}:");
         }
         for (name, value) in pairs {
-            let _ = writeln!(self.text, "      {}: {}", plain(name), quoted(value));
+            let _ = writeln!(self.text, "      - {}", quoted(&format!("{name}={value}")));
         }
     }
-}
-
-/// A key in double quotes; keys have no variables.
-fn plain(key: &str) -> String {
-    serde_json::Value::from(key).to_string()
 }
 
 fn words(words: &[String]) -> String {

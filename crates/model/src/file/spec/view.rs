@@ -3,7 +3,7 @@
 use crate::file::join;
 use crate::file::leaf::{self, Wrong};
 use crate::file::problem::{Problem, Span};
-use crate::file::yaml::{Node, Value};
+use crate::file::yaml::{Entry, Node, Value};
 use crate::name::Name;
 
 /// A value and where it stands.
@@ -85,14 +85,23 @@ impl<'a> View<'a> {
         })
     }
 
+    fn find(&self, key: &str) -> Option<&'a Entry> {
+        let Some(Value::Mapping(entries)) = self.node.map(|node| &node.value) else { return None };
+        entries.iter().find(|entry| entry.key == key)
+    }
+
     pub(crate) fn get(&self, key: &str) -> Self {
-        let absent = || View { node: None, path: join(&self.path, key), place: Place::default() };
-        self.entries().find(|(at, _)| at.value == key).map_or_else(absent, |(_, view)| view)
+        let path = join(&self.path, key);
+        match self.find(key) {
+            Some(entry) => View::new(&entry.node, path),
+            None => View { node: None, path, place: Place::default() },
+        }
     }
 
     /// Where the key stands, if it does and something is under it.
     pub(crate) fn key_place(&self, key: &str) -> Option<Place> {
-        self.entries().find(|(at, _)| at.value == key).map(|(at, _)| at.place)
+        let entry = self.find(key)?;
+        Some(Place { span: entry.key_span, path: join(&self.path, key), text: key.to_owned() })
     }
 
     pub(crate) fn items(&self) -> impl Iterator<Item = Self> + use<'a> {

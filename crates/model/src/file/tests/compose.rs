@@ -138,7 +138,7 @@ fn a_web_service_with_a_database_a_cache_and_a_worker() {
                   nproc: { soft: 65535, hard: 65535 }
                 read_only: true
                 sysctls:
-                  "net.core.somaxconn": "1024"
+                  - "net.core.somaxconn=1024"
               db:
                 kind: container
                 driver: native
@@ -166,12 +166,12 @@ fn a_web_service_with_a_database_a_cache_and_a_worker() {
                 image: "127.0.0.1:5000/shop/web:1.0"
                 command: ["gunicorn", "-b", "0.0.0.0:8000", "shop:app"]
                 environment:
-                  "DATABASE_URL": "postgres://shop:@db/shop"
-                  "DEBUG": "false"
-                  "EXTRA": ""
-                  "MODE": "live"
-                  "TOKEN": "t$$1"
-                  "WORKERS": "4"
+                  - "DATABASE_URL=postgres://shop:@db/shop"
+                  - "DEBUG=false"
+                  - "EXTRA="
+                  - "MODE=live"
+                  - "TOKEN=t$$1"
+                  - "WORKERS=4"
                 volumes:
                   - { type: bind, source: "/srv/shop/config.toml", bind: { propagation: private, create_host_path: true }, target: "/etc/shop/config.toml", read_only: true }
                   - { type: bind, source: "/srv/shop/secrets/db_password.txt", bind: { propagation: private, create_host_path: false }, target: "/run/secrets/db_password", read_only: true }
@@ -191,8 +191,8 @@ fn a_web_service_with_a_database_a_cache_and_a_worker() {
                 image: "127.0.0.1:5000/shop/web:1.0"
                 command: ["celery", "worker"]
                 environment:
-                  "EXTRA": ""
-                  "MODE": "live"
+                  - "EXTRA="
+                  - "MODE=live"
                 stop_grace_period: 90000ms
                 restart: "unless-stopped"
               worker-2:
@@ -204,8 +204,8 @@ fn a_web_service_with_a_database_a_cache_and_a_worker() {
                 image: "127.0.0.1:5000/shop/web:1.0"
                 command: ["celery", "worker"]
                 environment:
-                  "EXTRA": ""
-                  "MODE": "live"
+                  - "EXTRA="
+                  - "MODE=live"
                 stop_grace_period: 90000ms
                 restart: "unless-stopped"
             volumes: [db-data, static-files]
@@ -274,8 +274,8 @@ volumes:
                 image: "mariadb:10.6.4-focal"
                 command: ["--default-authentication-plugin=mysql_native_password"]
                 environment:
-                  "MYSQL_DATABASE": "wordpress"
-                  "MYSQL_ROOT_PASSWORD": "somewordpress"
+                  - "MYSQL_DATABASE=wordpress"
+                  - "MYSQL_ROOT_PASSWORD=somewordpress"
                 volumes:
                   - { type: volume, source: db-data, target: "/var/lib/mysql" }
                 restart: "always"
@@ -288,8 +288,8 @@ volumes:
                   - "0.0.0.0:80:80/tcp"
                 image: "wordpress:latest"
                 environment:
-                  "WORDPRESS_DB_HOST": "db"
-                  "WORDPRESS_DB_PASSWORD": ""
+                  - "WORDPRESS_DB_HOST=db"
+                  - "WORDPRESS_DB_PASSWORD="
                 user: "33:33"
                 init: true
                 cap_add: ["CHOWN", "NET_BIND_SERVICE"]
@@ -328,7 +328,7 @@ fn services_extend_each_other_and_profiles_come_by_variable() {
               default: {}
             image: "x:latest"
             environment:
-              "A": "1"
+              - "A=1"
             volumes:
               - { type: bind, source: "/srv/shop/common/data", bind: { propagation: private, create_host_path: true }, target: "/data" }
           b:
@@ -338,8 +338,8 @@ fn services_extend_each_other_and_profiles_come_by_variable() {
               default: {}
             image: "x:latest"
             environment:
-              "A": "1"
-              "B": ""
+              - "A=1"
+              - "B="
             volumes:
               - { type: bind, source: "/srv/shop/common/data", bind: { propagation: private, create_host_path: true }, target: "/data" }
         my.yml:3:62: the variable `UNSET` is not set, so it stands for nothing

@@ -149,19 +149,19 @@ machines:
                 entrypoint: ["/entry.sh", "--mode", "a b"]
                 command: ["--x", "8", "$$HOME"]
                 environment:
-                  "A": "1"
-                  "B": ""
-                  "C": "two"
-                  "D": "t$$1"
-                  "TOKEN": "t$$1"
+                  - "A=1"
+                  - "B="
+                  - "C=two"
+                  - "D=t$$1"
+                  - "TOKEN=t$$1"
                 working_dir: "/srv"
                 user: "1000:1000"
                 group_add: ["44", "audio"]
                 hostname: "web1.example"
                 labels:
-                  "a.b/c": ""
-                  "n": "7"
-                  "team": "shop"
+                  - "a.b/c="
+                  - "n=7"
+                  - "team=shop"
                 tty: true
                 stdin_open: true
                 init: true
@@ -177,8 +177,8 @@ machines:
                   - { type: bind, source: "/srv/x", bind: { propagation: shared, create_host_path: false }, target: "/x", read_only: true }
                   - { type: volume, target: "/own" }
                 extra_hosts:
-                  "printer": "10.1.0.9"
-                  "six": "fd00::1"
+                  - "printer=10.1.0.9"
+                  - "six=fd00::1"
                 dns: ["10.1.0.53"]
                 dns_search: ["corp.example"]
                 cpus: 1.500
@@ -205,7 +205,7 @@ machines:
                   - { source: "/dev/sda", target: "/dev/x", permissions: r }
                   - { source: "/dev/kvm", target: "/dev/kvm", permissions: rw }
                 sysctls:
-                  "net.ipv4.ip_forward": "1"
+                  - "net.ipv4.ip_forward=1"
                 stop_signal: SIGINT
                 stop_grace_period: 90000ms
                 restart: "on-failure:3"
@@ -262,7 +262,8 @@ machines:
   d: {image: web, kind: vm}
   e: {kind: container}
   f: {driver: native, kind: container}
-  g: {command: x, depends_on: {b: {condition: service_healthy}, e: {condition: service_done}}}
+  g: {command: x, depends_on: {b: {condition: service_healthy}, e: {condition: service_done}, h: {condition: service_completed_successfully}}}
+  h: {kind: vm, driver: external}
 volumes: [data]
 "#,
         expect![[r#"
@@ -463,18 +464,23 @@ volumes: [data]
               hint: write `image: debian:12`, or whichever it is made of
 
             stead.yaml:44:3: machine `g` has no image
-             44 |   g: {command: x, depends_on: {b: {condition: service_healthy}, e: {condition: service_done}}}
+             44 |   g: {command: x, depends_on: {b: {condition: service_healthy}, e: {condition: service_done}, h: {co…
                 |   ^
               hint: write `image: debian:12`, or whichever it is made of; or its `kind` and `driver: external`, if somebody else runs it
 
-            stead.yaml:44:32: machine `b` is never known to be well: its health check is off
-             44 |   g: {command: x, depends_on: {b: {condition: service_healthy}, e: {condition: service_done}}}
+            stead.yaml:44:32: machine `b` is never known to be healthy: its health check is off
+             44 |   g: {command: x, depends_on: {b: {condition: service_healthy}, e: {condition: service_done}, h: {co…
                 |                                ^
               hint: write `condition: service_started`
 
             stead.yaml:44:80: `service_done` is not `service_started` or `service_healthy` or `service_completed_successfully`
-             44 |   g: {command: x, depends_on: {b: {condition: service_healthy}, e: {condition: service_done}}}
-                |                                                                                ^^^^^^^^^^^^
+             44 | …ition: service_healthy}, e: {condition: service_done}, h: {condition: service_completed_successfully…
+                |                                          ^^^^^^^^^^^^
+
+            stead.yaml:44:95: machine `h` is never known to be completed: somebody else runs it
+             44 | …healthy}, e: {condition: service_done}, h: {condition: service_completed_successfully}}}
+                |                                          ^
+              hint: write `condition: service_started`
         "#]],
     );
 }
@@ -540,7 +546,7 @@ fn several_machines_are_found_by_one_name() {
 
 #[test]
 fn profiles_leave_machines_out() {
-    let text = "machines:\n  web: {image: x, depends_on: {dbg: {required: false}}}\n  dbg: {image: y, profiles: [debug, all]}\n";
+    let text = "machines:\n  web: {image: x, depends_on: {dbg: {required: false}}}\n  dbg: {image: y, profiles: [debug, all], env_file: none.env}\n";
     check_with(
         text,
         &[],
@@ -557,24 +563,26 @@ fn profiles_leave_machines_out() {
     );
     check_with(
         text,
-        &[],
+        &[("none.env", "A=1")],
         &["debug"],
         expect![[r#"
-        machines:
-          dbg:
-            kind: container
-            driver: native
-            networks:
-              default: {}
-            image: "y:latest"
-          web:
-            kind: container
-            driver: native
-            networks:
-              default: {}
-            depends_on: [dbg]
-            image: "x:latest"
-    "#]],
+            machines:
+              dbg:
+                kind: container
+                driver: native
+                networks:
+                  default: {}
+                image: "y:latest"
+                environment:
+                  - "A=1"
+              web:
+                kind: container
+                driver: native
+                networks:
+                  default: {}
+                depends_on: [dbg]
+                image: "x:latest"
+        "#]],
     );
     check_with(
         "machines:\n  web: {image: x, depends_on: [dbg]}\n  dbg: {image: y, profiles: [debug]}\n",
@@ -681,8 +689,8 @@ machines:
                 image: "one:latest"
                 command: ["serve", "--all"]
                 environment:
-                  "A": "base"
-                  "B": "base"
+                  - "A=base"
+                  - "B=base"
                 volumes:
                   - { type: bind, source: "/srv/shop/a", bind: { propagation: private, create_host_path: true }, target: "/a" }
                   - { type: bind, source: "/srv/shop/b", bind: { propagation: private, create_host_path: true }, target: "/b" }
@@ -698,9 +706,9 @@ machines:
                   default: {}
                 image: "root:latest"
                 environment:
-                  "FAR": "1"
-                  "OWN": "1"
-                  "R": "1"
+                  - "FAR=1"
+                  - "OWN=1"
+                  - "R=1"
                 volumes:
                   - { type: bind, source: "/root/h", bind: { propagation: private, create_host_path: true }, target: "/h" }
                   - { type: bind, source: "/srv/shop/common/x", bind: { propagation: slave, create_host_path: true }, target: "/x", read_only: true }
@@ -715,8 +723,8 @@ machines:
                 image: "two:latest"
                 command: ["serve", "--all"]
                 environment:
-                  "A": "base"
-                  "B": "web"
+                  - "A=base"
+                  - "B=web"
                 volumes:
                   - { type: bind, source: "/srv/shop/a", bind: { propagation: private, create_host_path: true }, target: "/a" }
                   - { type: volume, source: data, target: "/b" }
@@ -787,7 +795,7 @@ machines:
 
 /// Any text that a program can be given, with what YAML and variables would take for themselves.
 fn text() -> impl Strategy<Value = String> {
-    "[ -~é\n\t]{0,12}"
+    "[ -~é\n\t\r\u{1}\u{7f}\u{85}\u{2028}\u{feff}\u{fffe}\u{1f600}]{0,12}"
 }
 
 fn map<V: Strategy>(key: &'static str, value: V) -> impl Strategy<Value = BTreeMap<String, V::Value>> {
@@ -888,12 +896,12 @@ fn health() -> impl Strategy<Value = Health> {
 /// Any container that a file can ask for.
 pub(super) fn any_container() -> impl Strategy<Value = Container> {
     let words = || maybe(proptest::collection::vec(text(), 0..4));
-    let program = (words(), words(), map("[ -<>-~]{1,5}", text()), maybe("/[ -~]{0,9}"));
+    let program = (words(), words(), map("[ -<>-~\u{1}\u{85}\u{feff}]{1,5}", text()), maybe("/[ -~]{0,9}"));
     let who = (
         maybe("[a-z0-9$]{1,5}(:[0-9]{1,4})?"),
         proptest::collection::btree_set("[a-z0-9]{1,5}", 0..3),
         maybe("[a-z][a-z0-9]{0,5}(\\.x)?"),
-        map("[ -<>-~]{1,5}", text()),
+        map("[ -<>-~\u{1}\u{85}\u{feff}]{1,5}", text()),
         any::<[bool; 4]>(),
     );
     let hosts =

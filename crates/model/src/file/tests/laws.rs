@@ -130,8 +130,7 @@ fn projects() -> impl Strategy<Value = Project> {
             }
             networks.insert(crate::name::Name::clone(&names[index]), network);
         }
-        let mut machines = BTreeMap::new();
-        let mut before: BTreeSet<crate::name::Name> = BTreeSet::new();
+        let mut machines: BTreeMap<crate::name::Name, Machine> = BTreeMap::new();
         for (index, (flags, kind, container)) in choices.into_iter().enumerate() {
             let last = u8::try_from(index).unwrap() + 2;
             let mut nics = Vec::new();
@@ -165,14 +164,13 @@ fn projects() -> impl Strategy<Value = Project> {
                 Some(container) => (Kind::Container, Runs::Container(Box::new(container))),
                 None => ([Kind::Container, Kind::Microvm, Kind::Vm][kind], Runs::External),
             };
-            let condition = if flags[6] { Condition::Started } else { Condition::Completed };
-            let depends_on = before
-                .iter()
-                .filter(|_| flags[7])
-                .map(|name: &crate::name::Name| (name.clone(), condition))
-                .collect();
+            let condition = |name: &crate::name::Name| match &machines[name] {
+                Machine { runs: Runs::Container(_), .. } if flags[6] => Condition::Completed,
+                _ => Condition::Started,
+            };
+            let before: Vec<&crate::name::Name> = machines.keys().filter(|_| flags[7]).collect();
+            let depends_on = before.into_iter().map(|name| (name.clone(), condition(name))).collect();
             let name: crate::name::Name = format!("m{index}").parse().unwrap();
-            before.insert(name.clone());
             machines.insert(name, Machine { kind, runs, nics, ports, depends_on });
         }
         Project { name: "on".parse().unwrap(), networks, machines, volumes: names.into_iter().collect() }
