@@ -190,10 +190,9 @@ impl UnpackOptions {
 /// Unpacks a layer into a directory that exists. How it is compressed (gzip, zstd, not at all) is seen from its first bytes.
 /// Nothing is synchronised with the disk: do so, once, before saying anywhere that the layer is there.
 pub fn unpack_layer(reader: impl Read + Send, into: &Path, options: &UnpackOptions) -> Result<Unpacked> {
-    let (mut unpacked, diff_id) =
-        stream::decompressed(reader, |chunks| write::unpack(chunks, into, options))?;
-    unpacked.diff_id = diff_id;
-    Ok(unpacked)
+    let (written, diff_id) = stream::decompressed(reader, |chunks| write::unpack(chunks, into, options))?;
+    let write::Written { entries, size_bytes, is_standalone, skips } = written;
+    Ok(Unpacked { diff_id, entries, size_bytes, is_standalone, skips })
 }
 
 /// Reads an uncompressed archive as [`unpack_layer`] does, but makes nothing of it: gives the number of its entries.

@@ -17,10 +17,10 @@ use super::metadata::{Metadata, Target};
 use super::name::{Leaf, classify, clean, join, show, split};
 use super::time::Time;
 use super::tree::{Place, Step, Tree, file_type, names, open_directory, remove, stat};
-use super::{BadLayer, Devices, Form, Skips, UnpackOptions, Unpacked};
+use super::{BadLayer, Devices, Form, Skips, UnpackOptions};
 
 /// Reads the archive to its end and makes what it says.
-pub(super) fn unpack(source: impl BufRead, into: &Path, options: &UnpackOptions) -> Result<Unpacked> {
+pub(super) fn unpack(source: impl BufRead, into: &Path, options: &UnpackOptions) -> Result<Written> {
     let mut archive = Archive::new(source, &options.limits);
     let mut unpacker = Unpacker::new(into, options)?;
     while let Some(entry) = archive.next()? {
@@ -30,9 +30,15 @@ pub(super) fn unpack(source: impl BufRead, into: &Path, options: &UnpackOptions)
     archive.drain()?;
     let size_bytes = unpacker.size_bytes;
     let (skips, is_standalone) = unpacker.finish()?;
-    // The digest is not known here.
-    let diff_id = format!("sha256:{:064}", 0).parse()?;
-    Ok(Unpacked { diff_id, entries: archive.entries(), size_bytes, is_standalone, skips })
+    Ok(Written { entries: archive.entries(), size_bytes, is_standalone, skips })
+}
+
+/// What was made.
+pub(super) struct Written {
+    pub(super) entries: u64,
+    pub(super) size_bytes: u64,
+    pub(super) is_standalone: bool,
+    pub(super) skips: Skips,
 }
 
 struct Unpacker<'a> {

@@ -153,3 +153,24 @@ fn umoci_reads_what_we_pack() {
         .arg(at.path().join("bundle")));
     same(&show(&at.path().join("bundle/rootfs")), &show(root.path()));
 }
+
+/// How long it takes to unpack the archive that `STEAD_TEST_LAYER` names, beside `umoci`: build it with `--release`.
+#[test]
+#[ignore = "measures, and needs an archive"]
+fn how_long_a_layer_takes() {
+    let file = std::env::var("STEAD_TEST_LAYER").unwrap();
+    let mut ours = Vec::new();
+    for _ in 0..5 {
+        let into = scratch();
+        let start = std::time::Instant::now();
+        let unpacked =
+            unpack_layer(fs::File::open(&file).unwrap(), into.path(), &UnpackOptions::default()).unwrap();
+        ours.push(start.elapsed().as_secs_f64());
+        assert!(unpacked.entries > 0);
+        let start = std::time::Instant::now();
+        let packed = stead_image::unpack::pack_tree(into.path(), std::io::sink()).unwrap();
+        println!("packed {} bytes in {:.2} s", packed.bytes, start.elapsed().as_secs_f64());
+    }
+    ours.sort_by(f64::total_cmp);
+    println!("unpacked in {ours:.2?} s");
+}
