@@ -162,6 +162,8 @@ Exit codes: those of the program; 127 if there is none, 126 if it cannot be run,
     Keeper { state: PathBuf, run: PathBuf, machine: MachineId },
     #[command(name = "__unpack", hide = true)]
     Unpack { store: PathBuf, image: stead_model::image::Digest },
+    #[command(name = "__delete", hide = true)]
+    Delete { tree: PathBuf },
     #[command(name = "__reap", hide = true)]
     Reap { machine: MachineId },
     #[command(name = "__enter", hide = true)]
@@ -210,6 +212,7 @@ impl Command {
             | Self::Switchboard { .. }
             | Self::Keeper { .. }
             | Self::Unpack { .. }
+            | Self::Delete { .. }
             | Self::Reap { .. }
             | Self::Run(_)
             | Self::Create(_)

@@ -238,5 +238,6 @@ fn arrive<'a>(prepared: Prepared<'a>, channel: &Channel) -> Result<Wanted<'a>> {
     // Its home is that of who it runs as, which may be somebody else than the container.
     let env = environment(&env, &user);
     let no_new_privileges = launch.rights.no_new_privileges;
-    Ok(Wanted { args: request.args, env, user, allowed, no_new_privileges, filter })
+    let dies_with_maker = false;
+    Ok(Wanted { args: request.args, env, user, allowed, no_new_privileges, filter, dies_with_maker })
 }

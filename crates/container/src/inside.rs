@@ -69,6 +69,10 @@ impl Ready<'_> {
         if !has_init {
             return start(channel);
         }
+        if let Err(error) = process::die_with_maker() {
+            channel.fail(&error.into());
+            sys::exit(i32::from(crate::place::CODE_OURS));
+        }
         init::run(channel, start)
     }
 }
@@ -117,6 +121,7 @@ fn set_up<'a>(inside: Inside<'a>, channel: &Channel) -> Result<Option<Ready<'a>>
         allowed: inside.allowed,
         no_new_privileges: launch.rights.no_new_privileges,
         filter: inside.filter,
+        dies_with_maker: !launch.init,
     };
     Ok(Some(Ready { wanted, has_init: launch.init }))
 }

@@ -10,6 +10,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags, fchown, fstat, open};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::process::set_parent_process_death_signal;
 use rustix::process::{Resource, Rlimit, chdir, ioctl_tiocsctty, setrlimit, setsid};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
@@ -163,6 +164,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) allowed: Allowed,
     pub(crate) no_new_privileges: bool,
     pub(crate) filter: Option<Vec<Instruction>>,
+    /// Whether it is killed when whoever made it dies: a container without its keeper could not be found again.
+    pub(crate) dies_with_maker: bool,
 }
 
 /// Becomes the program; the reason if that failed.
@@ -205,10 +208,20 @@ fn prepare(wanted: &Wanted<'_>) -> Result<()> {
         filter(wanted)?;
     }
     rights(wanted.allowed, &wanted.user)?;
+    if wanted.dies_with_maker {
+        // After the change of user, by which the kernel forgets it.
+        die_with_maker()?;
+    }
     if wanted.no_new_privileges {
         filter(wanted)?;
     }
     Ok(())
+}
+
+/// Has the kernel kill this process when the one that made it dies.
+pub(crate) fn die_with_maker() -> Result<()> {
+    set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .context("cannot be tied to the keeper")
 }
 
 fn filter(wanted: &Wanted<'_>) -> Result<()> {

@@ -27,6 +27,12 @@ pub(crate) fn keeper(state: PathBuf, run: PathBuf, machine: &MachineId) -> Resul
     stead_keeper::machine::run(&Home { state, run }, machine).map_err(Failure::from)
 }
 
+/// Deletes a tree of files as what a user namespace maps to root.
+pub(crate) fn delete(tree: &Path) -> Result<(), Failure> {
+    anchor::become_root()?;
+    stead_container::delete(tree).map_err(Failure::from)
+}
+
 /// Becomes a program among the networks. Only a process of one thread may join a user namespace, so this is
 /// a process of its own.
 pub(crate) fn enter(args: InternalEnter) -> Result<ExitCode, Failure> {

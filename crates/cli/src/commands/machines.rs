@@ -145,7 +145,11 @@ pub(crate) fn start(global: &Global, args: &MachinesArgs, output: Output) -> Res
     let ids = choose(global, &args.machines, &seen)?;
     ours(&ids, &seen)?;
     for (project, machines) in by_project(&ids) {
-        let (loaded, wanted) = super::up::wanted_of(&mut session, &project)?;
+        let (loaded, mut wanted) = super::up::wanted_of(&mut session, &project)?;
+        // Of those that they depend on only these are waited for: nobody asked for the others.
+        for machine in wanted.machines.values_mut() {
+            machine.after.retain(|other, _| machines.contains(other));
+        }
         let chosen = wanted.as_made(&machines, &seen).with_power(&machines, Power::On).only(&machines, &seen);
         let wanted = chosen.map_err(|refusals| super::up::refused(refusals, &loaded))?;
         session.apply(&plan(&wanted, &seen), Consent { yes: false }, output)?;

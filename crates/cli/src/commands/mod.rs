@@ -1,6 +1,7 @@
 //! The commands, one room each.
 
 mod attach;
+mod condition;
 mod doctor;
 mod enter;
 mod exec;
@@ -65,6 +66,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Unpack { store, image } => {
             image::unpack_here(&store, &image).map(done).map_err(Failure::from)
         }
+        Command::Delete { tree } => internal::delete(&tree).map(done),
         Command::Reap { machine } => machines::reap(&machine, output.quiet()).map(done),
         Command::Enter(args) => internal::enter(args),
     }

@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use stead_host::apply::Host;
+use stead_host::home::Home;
 use stead_model::name::{MachineId, Name};
 use stead_model::observed::Observed;
 
+use super::condition::Condition;
 use crate::args::{Global, PsArgs};
 use crate::failure::Failure;
 use crate::output::{Output, table};
@@ -19,6 +21,9 @@ struct MachineRow {
     project: String,
     kind: String,
     driver: String,
+    #[serde(flatten)]
+    condition: Condition,
+    image: Option<String>,
     nics: Vec<NicRow>,
     ports: Vec<String>,
 }
@@ -61,10 +66,11 @@ pub(crate) fn ps(global: &Global, args: &PsArgs, output: Output) -> Result<(), F
         let of_here = |id: &&MachineId| here.as_ref().is_none_or(|project| id.project == *project);
         wanted.extend(seen.machines.keys().filter(of_here));
     }
-    let rows: Vec<MachineRow> = wanted.into_iter().filter_map(|id| machine_row(id, &seen)).collect();
+    let rows: Vec<MachineRow> =
+        wanted.into_iter().filter_map(|id| machine_row(id, &seen, host.home())).collect();
     let text = || {
         let rows: Vec<Vec<String>> = rows.iter().map(text_row).collect();
-        table(&["MACHINE", "KIND", "DRIVER", "NETWORKS", "ADDRESSES", "PORTS"], &rows)
+        table(&["MACHINE", "KIND", "STATUS", "IMAGE", "NETWORKS", "ADDRESSES", "PORTS"], &rows)
     };
     output.data(&rows, text).map_err(Failure::from)
 }
@@ -93,7 +99,7 @@ fn matches(pattern: &str, text: &str) -> bool {
     }
 }
 
-fn machine_row(id: &MachineId, seen: &Observed) -> Option<MachineRow> {
+fn machine_row(id: &MachineId, seen: &Observed, home: &Home) -> Option<MachineRow> {
     let state = seen.machines.get(id)?;
     let nics = seen.nics.iter().filter(|(nic, _)| nic.machine() == *id).map(|(nic, state)| NicRow {
         network: nic.network.to_string(),
@@ -109,6 +115,8 @@ fn machine_row(id: &MachineId, seen: &Observed) -> Option<MachineRow> {
         project: id.project.to_string(),
         kind: state.kind.to_string(),
         driver: state.driver().to_string(),
+        condition: Condition::observe(id, seen, home),
+        image: state.container().map(|made| made.wish.image.to_string()),
         nics: nics.collect(),
         ports: ports.map(|(bind, target)| format!("{bind} -> {}", target.port)).collect(),
     })
@@ -120,7 +128,8 @@ fn text_row(row: &MachineRow) -> Vec<String> {
     vec![
         format!("{}.{}", row.name, row.project),
         row.kind.clone(),
-        row.driver.clone(),
+        row.condition.to_string(),
+        or_dash(row.image.clone().unwrap_or_default()),
         or_dash(row.nics.iter().map(|nic| nic.network.as_str()).collect::<Vec<_>>().join(",")),
         or_dash(addresses.cloned().collect::<Vec<_>>().join(",")),
         or_dash(row.ports.join(", ")),

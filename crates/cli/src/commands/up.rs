@@ -224,7 +224,7 @@ pub(super) fn bring_up(
         }
     };
     let reaches_out = wanted.networks.values().any(|n| n.reach == stead_model::project::Reach::Nat);
-    if reaches_out && wanted.uplink.is_none() {
+    if output.tells && reaches_out && wanted.uplink.is_none() {
         note("this computer has no way out just now: run `stead up` again when it has, for `reach: nat`");
     }
     finished(&plan, output)

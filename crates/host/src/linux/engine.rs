@@ -202,7 +202,7 @@ pub(super) fn remove_machines(host: &mut LinuxHost, steps: &[&Step]) -> Result<(
             }
         }
     }
-    machines.iter().try_for_each(|id| super::machine::remove(&host.home, id))?;
+    machines.iter().try_for_each(|id| super::machine::remove(&host.home, &host.program, id))?;
     let entries: Vec<Entry> = machines.into_iter().map(|id| Entry::NoMachine(id.clone())).collect();
     host.store(&entries)
 }

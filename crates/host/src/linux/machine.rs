@@ -26,6 +26,9 @@ use crate::switchboard::load_served;
 /// What stead is called with to be a keeper.
 const WORD: &str = "__keeper";
 
+/// What stead is called with to delete a tree of files, whoever owns them.
+const DELETE_WORD: &str = "__delete";
+
 /// A keeper that was told to end does so when its machine has, and kills that after its time of grace.
 const STOP_MORE: Duration = Duration::from_secs(20);
 
@@ -306,10 +309,19 @@ fn forget(files: &Files) -> Result<()> {
 }
 
 /// Deletes a machine's directory.
-pub(super) fn remove(home: &Home, id: &MachineId) -> Result<()> {
+pub(super) fn remove(home: &Home, program: &Path, id: &MachineId) -> Result<()> {
     let files = Files::new(home, id);
     forget(&files)?;
-    remove_all(&files.state)
+    match stead_container::delete(&files.state) {
+        // Its files may be those of users whom only the root of a user namespace can speak for.
+        Err(_) if !rustix::process::geteuid().is_root() => {
+            let args = [DELETE_WORD.into(), files.state.clone().into()];
+            stead_net::anchor::run_as_root(program, &args)
+                .map(drop)
+                .with_context(|| format!("cannot delete {}", files.state.display()))
+        }
+        deleted => deleted,
+    }
 }
 
 fn remove_all(path: &Path) -> Result<()> {
