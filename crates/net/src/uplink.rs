@@ -15,7 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{fs, io};
 
 use anyhow::{Context, Result, bail};
@@ -34,9 +34,6 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// It has nothing to save.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
-
-/// Between looks whether it went to the background.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// A pasta that serves as uplink.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,19 +129,17 @@ pub fn start(program: &Path, pasta: &Pasta) -> Result<ProcessId> {
         .process_group(0)
         .spawn()
         .with_context(|| format!("cannot start `{}`", program.display()))?;
-    let deadline = Instant::now() + START_LIMIT;
     // The process that we started ends when the one in the background is ready.
-    let status = loop {
-        if let Some(status) = child.try_wait().context("cannot wait for pasta")? {
-            break status;
-        }
-        if Instant::now() >= deadline {
-            child.kill().context("cannot end pasta")?;
-            child.wait().context("cannot collect pasta")?;
-            bail!("pasta was not ready within {START_LIMIT:?}: {}", complaint(&pasta.dir));
-        }
-        std::thread::sleep(LOOK_AGAIN);
+    let is_over = match ProcessId::observe(child.id())? {
+        Some(process) => process.wait_gone(START_LIMIT)?,
+        None => true,
     };
+    if !is_over {
+        child.kill().context("cannot end pasta")?;
+        child.wait().context("cannot collect pasta")?;
+        bail!("pasta was not ready within {START_LIMIT:?}: {}", complaint(&pasta.dir));
+    }
+    let status = child.wait().context("cannot collect pasta")?;
     if !status.success() {
         bail!("pasta ended with {status}: {}", complaint(&pasta.dir));
     }
