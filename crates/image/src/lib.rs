@@ -1,5 +1,6 @@
 //! Images: registries, the store of what was pulled, and layers unpacked into directories.
 
+mod archive;
 pub mod catalogue;
 pub mod choose;
 mod debian;
@@ -12,6 +13,7 @@ pub mod registry;
 mod store;
 pub mod unpack;
 
+pub use archive::Load;
 pub use debian::DebianSettings;
 pub use event::{Event, LayerState};
 pub use import::Import;

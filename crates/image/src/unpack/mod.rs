@@ -9,6 +9,7 @@
 
 mod archive;
 mod copy;
+pub(crate) mod files;
 mod flatten;
 mod header;
 mod layers;

@@ -3,6 +3,7 @@
 #![allow(clippy::cast_possible_truncation, missing_docs, unreachable_pub)]
 
 mod account;
+mod archive;
 mod pull;
 mod push;
 mod store;

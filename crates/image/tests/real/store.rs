@@ -366,3 +366,19 @@ fn contents_are_not_taken_away_from_a_pull() {
     let pruned = pruned.lock().unwrap();
     assert!(pruned.len() >= 3 && pruned.iter().all(|pruned| pruned.freed_bytes.is_none()), "{pruned:?}");
 }
+
+/// Takes minutes and a mirror, so it is not among those that always run: `cargo test -p stead-image -- --ignored`.
+#[test]
+#[ignore = "needs a Debian mirror"]
+fn debian_is_built_from_its_packages() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let catalogue = r#"{"debian:12":["debian-packages:bookworm"]}"#;
+    let image = obtain(&store, &client(|_| {}), catalogue, &DebianSettings::default()).unwrap();
+    if rustix::process::geteuid().is_root() {
+        unpack(&store, &image).unwrap();
+        let root = &store.layer_paths(&image)[0];
+        assert!(fs::read_to_string(root.join("etc/os-release")).unwrap().contains("bookworm"));
+        assert!(root.join("usr/bin/dpkg").exists());
+    }
+}
