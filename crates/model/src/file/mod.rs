@@ -152,7 +152,13 @@ pub fn parse(source: &Source<'_>) -> Result<Parsed, Problems> {
             parsed.warnings = warnings.map(|warnings| Problems::new(source.file_name, text, warnings));
             Ok(parsed)
         }
-        _ => Err(Problems::new(source.file_name, text, reading.problems)),
+        _ => {
+            // What is wrong with a value may come of a variable that stands for nothing.
+            let places: BTreeSet<Span> = reading.problems.iter().map(|problem| problem.span).collect();
+            let causes = reading.warnings.into_iter().filter(|warning| places.contains(&warning.span));
+            reading.problems.extend(causes);
+            Err(Problems::new(source.file_name, text, reading.problems))
+        }
     }
 }
 
@@ -264,6 +270,9 @@ impl<'a> Reading<'a> {
             }
         };
         interpolate::tree(&mut tree, "", &mut self.scope(), (problems, warnings));
+        if self.dialect == Dialect::Compose {
+            compose::strip_empty(&mut tree);
+        }
         structure::check(&tree, shape, "", problems);
         Some(tree)
     }

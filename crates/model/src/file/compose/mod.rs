@@ -36,6 +36,20 @@ pub(super) fn strip(tree: &mut Node) {
     }
 }
 
+/// Keys of services for which Compose takes an empty text as if it were not there; variables make such ones.
+const EMPTY_IS_NOTHING: [&str; 8] =
+    ["user", "hostname", "working_dir", "platform", "stop_signal", "restart", "cpuset", "container_name"];
+
+/// Takes out keys of services that say nothing by an empty text.
+pub(super) fn strip_empty(tree: &mut Node) {
+    let empty = |entry: &Entry| matches!(&entry.node.value, Value::Scalar(text) if text.is_empty());
+    for service in super::environment::under(tree, "services") {
+        if let Value::Mapping(keys) = &mut service.node.value {
+            keys.retain(|entry| !(empty(entry) && EMPTY_IS_NOTHING.contains(&entry.key.as_str())));
+        }
+    }
+}
+
 /// The same project in our own words.
 pub(super) fn translate(tree: Node, reading: &mut Reading<'_>) -> Node {
     let Value::Mapping(entries) = tree.value else { return tree };

@@ -306,6 +306,32 @@ volumes:
 }
 
 #[test]
+fn a_variable_that_is_not_set_is_told_with_what_comes_of_it() {
+    check(
+        "services: {a: {image: 'nginx:${TAG}', user: \"$NOBODY\", group_add: [$GROUP], hostname: h$OTHER}}",
+        expect![[r#"
+            compose.yaml:1:23: the variable `TAG` is not set, so it stands for nothing
+              1 | services: {a: {image: 'nginx:${TAG}', user: "$NOBODY", group_add: [$GROUP], hostname: h$OTHER}}
+                |                       ^^^^^^^^^^^^^^
+              hint: set it, or write `${TAG:-default}`, or `${TAG:-}` for an empty text
+
+            compose.yaml:1:23: `nginx:` is no image: a tag has 1 to 128 of letters, digits, `_`, `.` and `-`, not first `.` or `-`
+              1 | services: {a: {image: 'nginx:${TAG}', user: "$NOBODY", group_add: [$GROUP], hostname: h$OTHER}}
+                |                       ^^^^^^^^^^^^^^
+
+            compose.yaml:1:68: `` is not a group's name or number
+              1 | services: {a: {image: 'nginx:${TAG}', user: "$NOBODY", group_add: [$GROUP], hostname: h$OTHER}}
+                |                                                                    ^^^^^^
+
+            compose.yaml:1:68: the variable `GROUP` is not set, so it stands for nothing
+              1 | services: {a: {image: 'nginx:${TAG}', user: "$NOBODY", group_add: [$GROUP], hostname: h$OTHER}}
+                |                                                                    ^^^^^^
+              hint: set it, or write `${GROUP:-default}`, or `${GROUP:-}` for an empty text
+        "#]],
+    );
+}
+
+#[test]
 fn services_extend_each_other_and_profiles_come_by_variable() {
     let base = "services:\n  base: {image: x, environment: [A=1], volumes: [./data:/data]}\n";
     let text = "services:\n  a: {extends: {service: base, file: common/base.yaml}}\n  b: {extends: {service: a}, profiles: [p], environment: {B: $UNSET}}\n";
