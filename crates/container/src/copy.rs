@@ -96,7 +96,7 @@ impl Copy<'_> {
 
     /// The path of what is copied, below the root.
     fn whole(&self) -> CString {
-        let parts: Vec<&[u8]> = self.path.iter().map(|part| part.as_bytes()).collect();
+        let parts: Vec<&[u8]> = self.path.iter().map(CString::as_bytes).collect();
         CString::new(parts.join(&b'/')).unwrap_or_default()
     }
 }

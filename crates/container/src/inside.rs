@@ -153,7 +153,17 @@ fn furnish(inside: &Inside<'_>, root: &OwnedFd, made: &[OwnedFd], bound: &device
             device::fill(root.as_fd(), &inside.nodes, bound)?;
         }
     }
-    Ok(())
+    // Now that all hierarchies have their places in it.
+    let is_shelf = |planned: &Planned| {
+        planned.target == "/sys/fs/cgroup"
+            && matches!(&planned.what, What::Kernel { kind: Kind::Tmpfs, .. })
+            && !inside.launch.rights.privileged
+    };
+    let mut shelves = inside.mounts.iter().zip(made).filter(|(planned, _)| is_shelf(planned));
+    let attributes = MountAttributes { set: READ_ONLY, ..MountAttributes::default() };
+    shelves
+        .try_for_each(|(_, made)| mount_setattr(made.as_fd(), attributes, false))
+        .context("cannot make `/sys/fs/cgroup` read-only")
 }
 
 /// The container's terminal, if it is to have one; it is its console, too.

@@ -65,15 +65,19 @@ pub(crate) fn connect(streams: &Streams, user: &User) -> Result<()> {
         let is_pipe =
             rustix::fs::FileType::from_raw_mode(fstat(stream)?.st_mode) == rustix::fs::FileType::Fifo;
         if is_pipe && user.uid != 0 {
-            own(stream, user)?;
+            match own(stream, user) {
+                // One that we were given, and that is of somebody whom our user namespace does not have.
+                Ok(()) | Err(Errno::PERM) => {}
+                Err(errno) => return Err(errno).context("cannot give a stream to the user"),
+            }
         }
     }
     let [stdin, stdout, stderr] = &streams.0;
     join_streams(stdin, stdout, stderr)
 }
 
-fn own(fd: &OwnedFd, user: &User) -> Result<()> {
-    fchown(fd, Some(rustix::fs::Uid::from_raw(user.uid)), None).context("cannot give a stream to the user")
+fn own(fd: &OwnedFd, user: &User) -> rustix::io::Result<()> {
+    fchown(fd, Some(rustix::fs::Uid::from_raw(user.uid)), None)
 }
 
 fn join_streams(stdin: impl AsFd, stdout: impl AsFd, stderr: impl AsFd) -> Result<()> {
@@ -85,7 +89,7 @@ fn join_streams(stdin: impl AsFd, stdout: impl AsFd, stderr: impl AsFd) -> Resul
 
 /// Puts the terminal at numbers 0 to 2. This process leads a session, and now has it as its terminal.
 pub(crate) fn connect_terminal(terminal: &OwnedFd, user: &User) -> Result<()> {
-    own(terminal, user)?;
+    own(terminal, user).context("cannot give the terminal to the user")?;
     ioctl_tiocsctty(terminal).context("cannot take the terminal")?;
     join_streams(terminal, terminal, terminal)
 }
@@ -170,7 +174,7 @@ pub(crate) struct Wanted<'a> {
 
 /// Becomes the program; the reason if that failed.
 pub(crate) fn become_program(wanted: &Wanted<'_>) -> Failure {
-    match prepare(wanted).and_then(|()| Ok(Execution::new(wanted)?)) {
+    match prepare(wanted).and_then(|()| Execution::new(wanted)) {
         Ok(execution) => execution.run(),
         Err(error) => error.into(),
     }

@@ -113,16 +113,14 @@ impl Ground {
 /// Which of these limits cannot be honoured here, each with the reason; none if all can.
 pub fn limits_refused(limits: &Limits) -> Result<Vec<String>> {
     let ground = Ground::observe(crate::mounts::root::is_mapped_here()?)?;
-    let refused = asked(limits).into_iter().filter_map(|(word, controller)| {
-        ground.version(controller).is_none().then(|| {
-            let name = controller.legacy();
-            let why = if ground.is_mapped {
-                format!("controller `{name}` is not delegated to this user")
-            } else {
-                format!("this kernel has no controller `{name}` mounted")
-            };
-            format!("`{word}`: {why}")
-        })
+    let is_refused = |(_, controller): &(_, Controller)| ground.version(*controller).is_none();
+    let refused = asked(limits).into_iter().filter(is_refused).map(|(word, controller)| {
+        let name = controller.legacy();
+        if ground.is_mapped {
+            format!("`{word}`: controller `{name}` is not delegated to this user")
+        } else {
+            format!("`{word}`: this kernel has no controller `{name}` mounted")
+        }
     });
     Ok(refused.collect())
 }
@@ -148,7 +146,7 @@ impl Cgroup {
         let text = serde_json::to_vec(&cgroup)?;
         fs::write(&path, text).with_context(|| format!("cannot write `{}`", path.display()))?;
         for (_, directory) in &cgroup.legacy {
-            make(directory, |new| adopt_cpuset(new))?;
+            make(directory, adopt_cpuset)?;
         }
         if let Some(directory) = &cgroup.unified {
             make(directory, |_| Ok(()))?;

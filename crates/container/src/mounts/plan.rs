@@ -107,6 +107,8 @@ pub(crate) fn plan(launch: &Launch, place: &Place, ground: &Ground) -> Result<Ve
         mounts.retain(|usual| usual.target != *target);
         mounts.push(wanted(target, mount, place)?);
     }
+    // What is asked for may lie above what every container has.
+    mounts.sort_by_key(|mount| mount.target.split('/').count());
     Ok(mounts)
 }
 
@@ -268,5 +270,142 @@ impl fmt::Display for Planned {
         let words = [(READ_ONLY, "ro"), (NO_SUID, "nosuid"), (NO_DEVICES, "nodev"), (NO_EXECUTION, "noexec")];
         let set = words.iter().filter(|(bit, _)| self.attributes & bit != 0);
         set.map(|(_, word)| word).try_for_each(|word| write!(f, " {word}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+    use stead_model::container::Container;
+    use stead_model::image::ImageConfig;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(change: impl Fn(&mut Launch), ground: &Ground, expected: &Expect) {
+        let config = ImageConfig { cmd: vec!["sh".to_owned()], ..ImageConfig::default() };
+        let container = Container::new("web".parse().unwrap());
+        let mut launch = container.launch(&"web".parse().unwrap(), &config).unwrap();
+        change(&mut launch);
+        let place = Place {
+            layers: vec![],
+            upper: "/m/upper".into(),
+            is_passing: false,
+            work: "/m/work".into(),
+            root: "/m/root".into(),
+            volumes: [("db".parse().unwrap(), "/volumes/db".into())].into(),
+            own_volumes: "/m/own".into(),
+            hosts: Some(String::new()),
+            resolv_conf: None,
+            netns: std::fs::File::open("/proc/self/ns/net").unwrap().into(),
+            cgroup: "web".to_owned(),
+            state: "/run/m".into(),
+        };
+        let said = match plan(&launch, &place, ground) {
+            Ok(mounts) => mounts.iter().map(|mount| format!("{mount}\n")).collect(),
+            Err(error) => format!("{error}\n"),
+        };
+        expected.assert_eq(&said);
+    }
+
+    fn hybrid() -> Ground {
+        let controllers = vec!["memory".to_owned(), "name=systemd".to_owned()];
+        Ground { has_tty_group: true, cgroups: Cgroups::Legacy { controllers, unified: true } }
+    }
+
+    #[test]
+    fn a_program_has_what_the_specification_says_and_what_it_asks() {
+        check(
+            |launch| {
+                let volume = Mount::Volume { name: "db".parse().unwrap(), access: Access::Read };
+                let bind = Mount::Bind {
+                    source: "/src".into(),
+                    access: Access::Read,
+                    propagation: Propagation::Slave,
+                    create: true,
+                };
+                let shm = Mount::Tmpfs { size_bytes: Some(5), mode: None, access: Access::Write };
+                launch.mounts = [("/db", volume), ("/app", bind), ("/dev/shm", shm)]
+                    .map(|(target, mount)| (target.to_owned(), mount))
+                    .into();
+                launch.own_volumes = ["/var/lib/100%".to_owned()].into();
+            },
+            &hybrid(),
+            &expect![[r#"
+                /proc proc nosuid nodev noexec
+                /sys sysfs ro nosuid nodev noexec
+                /dev tmpfs,mode=755,size=67108864 nosuid
+                /app bind /src Slave create ro
+                /db volume /volumes/db ro
+                /dev/pts devpts,newinstance,ptmxmode=0666,mode=0620,gid=5 nosuid noexec
+                /dev/mqueue mqueue nosuid nodev noexec
+                /etc/hostname bind /run/m/hostname Private
+                /etc/hosts bind /run/m/hosts Private
+                /dev/shm tmpfs,mode=1777,size=5 nosuid nodev noexec
+                /sys/fs/cgroup tmpfs,mode=755 nosuid nodev noexec
+                /var/lib/100% volume /m/own/var%2Flib%2F100%25
+                /sys/fs/cgroup/memory cgroup,controllers=memory ro nosuid nodev noexec
+                /sys/fs/cgroup/systemd cgroup,controllers=name=systemd ro nosuid nodev noexec
+                /sys/fs/cgroup/unified cgroup2 ro nosuid nodev noexec
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_system_has_its_own_cgroups_and_kernel_views() {
+        check(
+            |launch| launch.mode = Mode::System,
+            &hybrid(),
+            &expect![[r#"
+                /proc proc nosuid nodev noexec
+                /sys sysfs ro nosuid nodev noexec
+                /dev tmpfs,mode=755,size=67108864 nosuid
+                /run tmpfs,mode=755 nosuid nodev
+                /dev/pts devpts,newinstance,ptmxmode=0666,mode=0620,gid=5 nosuid noexec
+                /dev/shm tmpfs,mode=1777,size=67108864 nosuid nodev noexec
+                /dev/mqueue mqueue nosuid nodev noexec
+                /etc/hostname bind /run/m/hostname Private
+                /etc/hosts bind /run/m/hosts Private
+                /sys/fs/cgroup cgroup2 nosuid nodev noexec
+                /dev/.stead/proc proc nosuid nodev noexec
+                /dev/.stead/sys sysfs nosuid nodev noexec
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_privileged_one_writes_what_others_read() {
+        let ground = Ground { has_tty_group: false, cgroups: Cgroups::Unified };
+        check(
+            |launch| launch.rights.privileged = true,
+            &ground,
+            &expect![[r#"
+                /proc proc nosuid nodev noexec
+                /sys sysfs nosuid nodev noexec
+                /dev tmpfs,mode=755,size=67108864 nosuid
+                /dev/pts devpts,newinstance,ptmxmode=0666,mode=0620 nosuid noexec
+                /dev/shm tmpfs,mode=1777,size=67108864 nosuid nodev noexec
+                /dev/mqueue mqueue nosuid nodev noexec
+                /etc/hostname bind /run/m/hostname Private
+                /etc/hosts bind /run/m/hosts Private
+                /sys/fs/cgroup cgroup2 nosuid nodev noexec
+            "#]],
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_mounted_is_refused() {
+        let volume = |name: &str| Mount::Volume { name: name.parse().unwrap(), access: Access::Read };
+        let at = |target: &str, name: &str| [(target.to_owned(), volume(name))].into();
+        check(
+            |launch| launch.mounts = at("/", "db"),
+            &Ground::default(),
+            &expect![[r#"
+            nothing can be mounted at `/`
+        "#]],
+        );
+        check(|launch| launch.mounts = at("/x", "other"), &Ground::default(), &expect![[r#"
+            volume `other` is not there
+        "#]]);
     }
 }

@@ -35,13 +35,18 @@ pub(crate) struct Processor {
     column: usize,
 }
 
-/// Those whose programs this computer runs.
-#[cfg(target_arch = "x86_64")]
-pub(crate) const PROCESSORS: [Processor; 2] =
-    [Processor { audit: 0xc000_003e, column: 0 }, Processor { audit: 0x4000_0003, column: 1 }];
-/// Those whose programs this computer runs.
-#[cfg(target_arch = "aarch64")]
-pub(crate) const PROCESSORS: [Processor; 1] = [Processor { audit: 0xc000_00b7, column: 2 }];
+impl Processor {
+    /// With 64 bits and with 32.
+    pub(crate) const X86: [Self; 2] =
+        [Self { audit: 0xc000_003e, column: 0 }, Self { audit: 0x4000_0003, column: 1 }];
+    /// With 64 bits.
+    pub(crate) const ARM: [Self; 1] = [Self { audit: 0xc000_00b7, column: 2 }];
+
+    /// Those whose programs this computer runs.
+    pub(crate) fn here() -> &'static [Self] {
+        if cfg!(target_arch = "aarch64") { &Self::ARM } else { &Self::X86 }
+    }
+}
 
 /// The program.
 pub(crate) fn compile(profile: &Profile, processors: &[Processor]) -> Vec<Instruction> {
