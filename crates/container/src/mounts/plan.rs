@@ -404,8 +404,12 @@ mod tests {
             nothing can be mounted at `/`
         "#]],
         );
-        check(|launch| launch.mounts = at("/x", "other"), &Ground::default(), &expect![[r#"
+        check(
+            |launch| launch.mounts = at("/x", "other"),
+            &Ground::default(),
+            &expect![[r#"
             volume `other` is not there
-        "#]]);
+        "#]],
+        );
     }
 }
