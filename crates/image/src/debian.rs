@@ -209,7 +209,11 @@ fn run(
     let (blob, diff_id) = layer?;
     if !ended? {
         blob.discard()?;
-        bail!("`{}` failed: {}", program.display(), said.join("\n"));
+        let hint = match said.iter().any(|line| line.contains("chroot mode")) {
+            true => "; hint: without root this takes sub-ids, see `stead doctor`",
+            false => "",
+        };
+        bail!("`{}` failed: {}{hint}", program.display(), said.join("\n"));
     }
     Ok(Layer { blob, media_type: media::LAYER_GZIP, diff_id })
 }

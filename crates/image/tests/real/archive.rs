@@ -48,7 +48,7 @@ fn what_was_saved_is_loaded_by_us_and_by_skopeo() {
     first.tag(&image.digest, &"r.example/web:2".parse().unwrap()).unwrap();
 
     let saved = dir.path().join("saved.tar");
-    first.save_archive(&[image.digest.clone()], File::create(&saved).unwrap()).unwrap();
+    first.save_archive(std::slice::from_ref(&image.digest), File::create(&saved).unwrap()).unwrap();
     for (at, bytes) in
         [fs::read(&saved).unwrap(), pipe("gzip", &[], &fs::read(&saved).unwrap())].iter().enumerate()
     {
@@ -69,8 +69,8 @@ fn what_was_saved_is_loaded_by_us_and_by_skopeo() {
         run("skopeo", &["copy", "-q", &from, &format!("dir:{}", to.display())]);
     }
     let again = dir.path().join("again");
-    first.save_directory(&[image.digest.clone()], &again).unwrap();
-    first.save_directory(&[image.digest.clone()], &again).unwrap_err();
+    first.save_directory(std::slice::from_ref(&image.digest), &again).unwrap();
+    first.save_directory(std::slice::from_ref(&image.digest), &again).unwrap_err();
     run("skopeo", &["inspect", "--raw", &format!("oci:{}:lab/web:1", again.display())]);
     // What is saved twice is the same.
     let twice = dir.path().join("twice.tar");
@@ -124,7 +124,7 @@ fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         match bytes.strip_prefix(b"-> ") {
             Some(target) => {
-                std::os::unix::fs::symlink(String::from_utf8_lossy(target).as_ref(), path).unwrap()
+                std::os::unix::fs::symlink(String::from_utf8_lossy(target).as_ref(), path).unwrap();
             }
             None => fs::write(path, bytes).unwrap(),
         }

@@ -4,6 +4,7 @@
 
 mod account;
 mod archive;
+mod kill;
 mod pull;
 mod push;
 mod store;
