@@ -85,7 +85,7 @@ fn a_running_project_becomes_what_its_file_says() {
 
     expect![[r#"
         - nic db/lan.shop  # machines.db.networks.lan (stead.yaml:6)
-        - machine db.shop  # machines.db (stead.yaml:6)
+        - machine db.shop  # machines.db (kind container -> vm) (stead.yaml:6)
         + vm db.shop (external)  # machines.db (stead.yaml:6)
         + nic db/lan.shop by tap stt-db-vtat5  # machines.db.networks.lan (stead.yaml:6)
     "#]]
