@@ -2,7 +2,7 @@
 //!
 //! Unpacked layers have files of many owners, so this is done as root, or by a process that is mapped to root.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -120,26 +120,36 @@ impl Store {
         Ok(pruned)
     }
 
-    /// The room that an image takes.
-    pub fn sizes(&self, digest: &Digest) -> Result<Sizes> {
-        let mut others = Contents::default();
-        for other in self.index()?.images.keys().filter(|other| *other != digest) {
-            self.contents_of(other, &mut others)?;
+    /// The room that each image takes.
+    pub fn sizes(&self) -> Result<BTreeMap<Digest, Sizes>> {
+        let mut images = BTreeMap::new();
+        for digest in self.index()?.images.keys() {
+            let mut contents = Contents::default();
+            self.contents_of(digest, &mut contents)?;
+            images.insert(digest.clone(), contents);
         }
-        let mut own = Contents::default();
-        self.contents_of(digest, &mut own)?;
-        let mut sizes = Sizes::default();
-        let mut add = |is_shared: bool, bytes: u64| {
-            if is_shared { sizes.shared_bytes += bytes } else { sizes.unique_bytes += bytes }
+        // How many images have it; and what it takes, seen once.
+        let mut blobs: BTreeMap<&Digest, (usize, u64)> = BTreeMap::new();
+        let mut layers: BTreeMap<&Digest, (usize, u64)> = BTreeMap::new();
+        for contents in images.values() {
+            for blob in &contents.blobs {
+                let size = || fs::metadata(self.blob_path(blob)).map_or(0, |found| found.len());
+                blobs.entry(blob).or_insert_with(|| (0, size())).0 += 1;
+            }
+            for layer in &contents.layers {
+                let size = || self.layer_size_bytes(layer.hex());
+                layers.entry(layer).or_insert_with(|| (0, size())).0 += 1;
+            }
+        }
+        let sizes_of = |contents: &Contents| {
+            let blobs = contents.blobs.iter().filter_map(|blob| blobs.get(blob));
+            let layers = contents.layers.iter().filter_map(|layer| layers.get(layer));
+            blobs.chain(layers).fold(Sizes::default(), |mut sizes, (count, bytes)| {
+                *(if *count > 1 { &mut sizes.shared_bytes } else { &mut sizes.unique_bytes }) += bytes;
+                sizes
+            })
         };
-        for blob in &own.blobs {
-            let bytes = fs::metadata(self.blob_path(blob)).map_or(0, |meta| meta.len());
-            add(others.blobs.contains(blob), bytes);
-        }
-        for layer in &own.layers {
-            add(others.layers.contains(layer), self.layer_size_bytes(layer.hex()));
-        }
-        Ok(sizes)
+        Ok(images.iter().map(|(digest, contents)| (digest.clone(), sizes_of(contents))).collect())
     }
 
     /// Adds what belongs to an image.

@@ -9,3 +9,4 @@ mod pull;
 mod push;
 mod store;
 mod support;
+mod tls;

@@ -145,13 +145,18 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Starts one; `more` is added to its configuration.
+    /// Starts one without TLS; `more` is added to its configuration.
     pub fn start(more: &str) -> Self {
+        Self::start_with(&format!("http: {{addr: '127.0.0.1:0'}}\n{more}"))
+    }
+
+    /// Starts one that is spoken with as this says.
+    pub fn start_with(http: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().display();
         let config = dir.path().join("config.yml");
         let text = format!(
-            "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {root}/data}}, delete: {{enabled: true}}}}\nhttp: {{addr: '127.0.0.1:0'}}\n{more}"
+            "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {root}/data}}, delete: {{enabled: true}}}}\n{http}"
         );
         fs::write(&config, text).unwrap();
         let mut child = Command::new("docker-registry")
