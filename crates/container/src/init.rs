@@ -11,6 +11,8 @@ use crate::sys::{self, Child, Fork, Namespaces, Parent};
 
 /// Starts the program as a child, and ends as it does.
 pub(crate) fn run(channel: Channel, start: impl FnOnce(Channel) -> Infallible) -> Infallible {
+    // It would be called after whoever made the container.
+    let _ = rustix::thread::set_name(c"stead-init");
     sys::block_signals();
     match sys::fork(Namespaces::NONE, None, Parent::Maker) {
         Ok(Fork::Child) => {

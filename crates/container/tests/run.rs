@@ -311,6 +311,21 @@ fn an_init_buries_the_dead_and_ends_as_the_program_does() {
 }
 
 #[test]
+fn our_own_program_cannot_be_written_from_inside() {
+    for role in roles() {
+        let mut world = World::new(role);
+        world.launch.init = true;
+        world.launch.rights.privileged = true;
+        // While it runs nobody can write it anyway, so what is looked at is the mount that it runs from.
+        let line = "cat /proc/1/comm; stat -f -c %t /proc/1/exe >/dev/null && echo seen; \
+                    exec 7< /proc/1/exe; mnt=$(sed -n 's/mnt_id:[^0-9]*//p' /proc/self/fdinfo/7); \
+                    grep -c \"^$mnt \" /proc/1/mountinfo; (: >> /proc/1/exe) 2>/dev/null || echo refused; \
+                    mount -o remount,rw,bind /proc/1/exe 2>/dev/null || echo refused";
+        assert_eq!(world.sh(line).out, "stead-init\nseen\n0\nrefused\nrefused\n");
+    }
+}
+
+#[test]
 fn limits_of_processes_are_set() {
     for role in roles() {
         let mut world = World::new(role);

@@ -15,8 +15,8 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 use serde::Deserialize;
 use stead_container::{
-    ExecRequest, Failure, Place, Stdio, WindowSize, create, exec, limits_refused, pause, processes, remove,
-    unpause, usage,
+    ExecRequest, Failure, Place, Stdio, WindowSize, create, exec, limits_refused, overlay_refused, pause,
+    processes, remove, seal, unpause, usage,
 };
 use stead_model::container::Launch;
 
@@ -48,12 +48,16 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &[&str]) -> Result<u8> {
+    if matches!(args, ["run", ..]) {
+        seal()?;
+    }
     let state = |state: &str| PathBuf::from(state);
     match args {
         ["run", file] => return run_container(&load(file)?),
         ["exec", file, pid, user, command @ ..] => return exec_in(&load(file)?, pid, user, command),
         ["usage", dir, pid] => println!("{:?}", usage(&state(dir), pid.parse()?)?),
         ["processes", dir, pid] => println!("{:?}", processes(&state(dir), pid.parse()?)?),
+        ["overlay", dir] => println!("{:?}", overlay_refused(&state(dir))?),
         ["pause", dir] => pause(&state(dir))?,
         ["unpause", dir] => unpause(&state(dir))?,
         ["remove", dir] => remove(&state(dir))?,

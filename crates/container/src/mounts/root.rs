@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use rustix::fs::{Mode, OFlags, open};
@@ -52,6 +52,27 @@ pub(crate) fn mount_root(place: &Place, is_mapped: bool) -> Result<()> {
     }
 }
 
+/// Whether the kernel mounts an overlay whose upper part is in this directory: the reason if not. Files of the trial
+/// are made in it and taken away.
+pub fn overlay_refused(directory: &Path) -> Result<Option<String>> {
+    let trial = directory.join("overlay-trial");
+    let parts = ["lower", "upper", "work"].map(|name| trial.join(name));
+    for part in &parts {
+        std::fs::create_dir_all(part).with_context(|| format!("cannot make `{}`", part.display()))?;
+    }
+    let [lower, upper, work] = parts;
+    let parts = Parts::open_at(&[lower], &upper, &work)?;
+    let flags = Flags { is_mapped: is_mapped_here()?, is_passing: false };
+    let refused = match parts.mount(flags) {
+        // A mount that was never attached goes when its descriptor does.
+        Ok(_) => None,
+        Err(errno) => Some(format!("overlayfs cannot be used there: {}", std::io::Error::from(errno))),
+    };
+    drop(parts);
+    std::fs::remove_dir_all(&trial).with_context(|| format!("cannot remove `{}`", trial.display()))?;
+    Ok(refused)
+}
+
 /// How an overlay is mounted.
 #[derive(Clone, Copy)]
 struct Flags {
@@ -77,19 +98,27 @@ struct Parts {
 
 impl Parts {
     fn open(place: &Place) -> Result<Self> {
+        Self::open_at(&place.layers, &place.upper, &place.work)
+    }
+
+    fn open_at(layers: &[PathBuf], upper: &Path, work: &Path) -> Result<Self> {
         let open = |path: &Path| -> Result<OwnedFd> {
             let file = File::open(path).with_context(|| format!("cannot open `{}`", path.display()))?;
             Ok(file.into())
         };
-        let layers = place.layers.iter().rev().map(|layer| open(layer)).collect::<Result<_>>()?;
-        Ok(Self { layers, upper: open(&place.upper)?, work: open(&place.work)? })
+        let layers = layers.iter().rev().map(|layer| open(layer)).collect::<Result<_>>()?;
+        Ok(Self { layers, upper: open(upper)?, work: open(work)? })
     }
 
     fn mount(&self, flags: Flags) -> rustix::io::Result<OwnedFd> {
         let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
         fsconfig_set_string(&context, "source", "overlay")?;
-        for layer in &self.layers {
-            fsconfig_set_string(&context, "lowerdir+", path_of(layer))?;
+        match self.layers.as_slice() {
+            // As all kernels understand it.
+            [only] => fsconfig_set_string(&context, "lowerdir", path_of(only))?,
+            many => {
+                many.iter().try_for_each(|one| fsconfig_set_string(&context, "lowerdir+", path_of(one)))?
+            }
         }
         fsconfig_set_string(&context, "upperdir", path_of(&self.upper))?;
         fsconfig_set_string(&context, "workdir", path_of(&self.work))?;
