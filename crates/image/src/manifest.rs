@@ -383,6 +383,16 @@ mod tests {
         check(r#"{"manifests":[{"size":-1}]}"#, "cannot be read");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_are_too_much(bytes: Vec<u8>, text in r#"(\{|\}|\[|\]|:|,|"manifests"|"config"|"layers"|"digest"|"size"|1|null){0,30}"#) {
+            for bytes in [bytes.as_slice(), text.as_bytes()] {
+                drop(Document::parse(bytes, None));
+                drop(Config::parse(bytes, 0));
+            }
+        }
+    }
+
     #[test]
     fn more_than_an_image_needs_is_refused() {
         let config = descriptor(media::CONFIGS[0], 10);

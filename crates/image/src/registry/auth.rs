@@ -238,6 +238,13 @@ mod tests {
         check(&format!("Bearer {}realm=x", "a=b,".repeat(100_000)), "");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_header_is_too_much(header in r#"([a-zA-Z]+|=|"|,| |\\|é){0,40}"#, any in ".*") {
+            parse_challenges([header.as_str(), any.as_str()]);
+        }
+    }
+
     #[test]
     fn several_headers_are_one_list() {
         let found = parse_challenges([r#"Negotiate"#, r#"Basic realm="x""#]);

@@ -431,6 +431,19 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn a_location_is_an_address_of_the_web_or_an_error(location in ".*", likely in "(https?:)?//?[a-z@:\\[\\]/?#.0-9]*") {
+            for text in [location, likely] {
+                if let Ok(found) = resolve(&uri("https://a.example/v2/"), &text) {
+                    assert!(matches!(found.scheme_str(), Some("http" | "https")) && found.host().is_some());
+                    place(&found);
+                    is_loopback(&found);
+                }
+            }
+        }
+    }
+
     #[test]
     fn secrets_stay_at_their_place() {
         let first = uri("https://a.example/x");
