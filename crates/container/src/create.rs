@@ -86,7 +86,8 @@ fn make(launch: &Launch, place: &Place, stdio: Stdio<'_>) -> Result<Made> {
     texts(launch, place)?;
     let ground = cgroup::Ground::observe(is_mapped)?;
     let cgroup = Cgroup::create(&ground, &place.cgroup, &launch.limits, &place.state)?;
-    if !rights.privileged {
+    // In a user namespace no device can be made, and those bound are guarded by their owners.
+    if !rights.privileged && !is_mapped {
         cgroup.guard_devices(&nodes)?;
     }
     let shown = Ground { has_tty_group: has_tty_group()?, cgroups: ground.shown(&cgroup) };

@@ -257,20 +257,27 @@ fn mount(text: &str) -> Result<Value, Failure> {
             "source" | "src" => drop(keys.insert("source".into(), json!(value))),
             "target" | "dst" | "destination" => drop(keys.insert("target".into(), json!(value))),
             "readonly" | "ro" => drop(keys.insert("read_only".into(), json!(value != "false"))),
-            "bind-propagation" => drop(keys.insert("bind".into(), json!({ "propagation": value }))),
-            "tmpfs-size" | "tmpfs-mode" => {
-                let tmpfs = keys.entry("tmpfs").or_insert_with(|| json!({}));
-                if let Some(tmpfs) = tmpfs.as_object_mut() {
-                    tmpfs.insert(key.trim_start_matches("tmpfs-").to_owned(), json!(value));
-                }
-            }
+            "bind-propagation" => within(&mut keys, "bind", "propagation", json!(value)),
+            "tmpfs-size" => within(&mut keys, "tmpfs", "size", json!(value)),
+            "tmpfs-mode" => within(&mut keys, "tmpfs", "mode", json!(value)),
             _ => {
                 let what = format!("`--mount`: `{part}` says nothing about a mount");
                 return Err(Failure::request(&what, "write `type=bind,source=/here,target=/there,readonly`"));
             }
         }
     }
+    if keys.get("type") == Some(&json!("bind")) {
+        // Who says it in words does not mean a directory that is not there.
+        within(&mut keys, "bind", "create_host_path", json!(false));
+    }
     Ok(Value::Object(keys))
+}
+
+/// Puts a key into a mapping within.
+fn within(keys: &mut Map<String, Value>, mapping: &str, key: &str, value: Value) {
+    if let Some(inner) = keys.entry(mapping).or_insert_with(|| json!({})).as_object_mut() {
+        inner.insert(key.to_owned(), value);
+    }
 }
 
 /// The name of the volume that something is, if it is one.

@@ -6,6 +6,7 @@
 mod addresses;
 mod changes;
 mod commands;
+mod containers;
 mod guard;
 mod half;
 mod names;

@@ -118,7 +118,7 @@ impl Keeper {
         let mut client = client.context("the engine is gone")?;
         let namespace = client.namespace(&id.to_string().parse().context("its name is no label")?)?;
         if !rustix::process::geteuid().is_root() {
-            anchor::join(client.process(), Some(&namespace))?;
+            anchor::join_users(client.process())?;
         }
         let text = std::fs::read(files.assignment()).context("cannot read what to run")?;
         let assignment: Assignment = serde_json::from_slice(&text).context("cannot read what to run")?;

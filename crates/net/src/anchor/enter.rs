@@ -58,13 +58,19 @@ pub fn enter(entrance: Entrance) -> Result<std::convert::Infallible> {
 
 /// Moves this process into the engine's user namespace, where it is root, and into a network namespace: a
 /// machine's, or the engine's own if `None`. Must be called in a program with one thread.
-pub fn join(anchor: ProcessId, namespace: Option<&OwnedFd>) -> Result<()> {
-    let open = |kind: &str| {
-        let path = format!("/proc/{}/ns/{kind}", anchor.pid);
-        File::open(&path).with_context(|| format!("cannot open `{path}`"))
-    };
-    let (user, engine) = (open("user")?, open("net")?);
-    // Opened first, then looked whose they were.
+fn join(anchor: ProcessId, namespace: Option<&OwnedFd>) -> Result<()> {
+    let engine = open_namespace(anchor, "net")?;
+    join_users(anchor)?;
+    let network = namespace.map_or(engine.as_fd(), AsFd::as_fd);
+    move_into_link_name_space(network, Some(LinkNameSpaceType::Network))
+        .context("cannot enter the network namespace")
+}
+
+/// Moves this process into the engine's user namespace, where it is root, and into no other. Must be called in a
+/// program with one thread.
+pub fn join_users(anchor: ProcessId) -> Result<()> {
+    let user = open_namespace(anchor, "user")?;
+    // Opened first, then looked whose it was.
     if !anchor.is_alive()? {
         bail!("the anchor ended");
     }
@@ -75,9 +81,12 @@ pub fn join(anchor: ProcessId, namespace: Option<&OwnedFd>) -> Result<()> {
         move_into_link_name_space(user.as_fd(), Some(LinkNameSpaceType::User))
             .context("cannot enter the engine's user namespace")?;
     }
-    let network = namespace.map_or(engine.as_fd(), AsFd::as_fd);
-    move_into_link_name_space(network, Some(LinkNameSpaceType::Network))
-        .context("cannot enter the network namespace")
+    Ok(())
+}
+
+fn open_namespace(anchor: ProcessId, kind: &str) -> Result<File> {
+    let path = format!("/proc/{}/ns/{kind}", anchor.pid);
+    File::open(&path).with_context(|| format!("cannot open `{path}`"))
 }
 
 /// Gives this process an `/etc/resolv.conf` of its own, in a mount namespace that ends with it. A DHCP client that

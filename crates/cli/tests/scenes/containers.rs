@@ -1,0 +1,253 @@
+//! Containers from a real image: run, looked into, watched, ended, and kept by their keepers.
+
+use std::io::{Read, Write};
+use std::process::Stdio;
+
+use crate::support::registry::{BUSYBOX, registry};
+use crate::support::{Place, Project, Role, Said, World, role, said};
+
+/// Runs `stead` with these words, of which some have spaces.
+#[track_caller]
+fn stead(world: &World, words: &[&str]) -> Said {
+    said(world.stead_command("home", world.path(), words))
+}
+
+/// A machine made of the image that runs a line of shell.
+#[track_caller]
+fn run(world: &World, options: &str, line: &str) -> Said {
+    let options = options.split_whitespace();
+    let words: Vec<&str> =
+        ["run", "--rm"].into_iter().chain(options).chain([BUSYBOX, "sh", "-c", line]).collect();
+    stead(world, &words)
+}
+
+/// What `ps` says of a machine's state.
+#[track_caller]
+fn status(project: &Project<'_>, machine: &str) -> serde_json::Value {
+    project.stead(&format!("ps {machine} --format json")).json()[0].clone()
+}
+
+#[test]
+fn a_program_runs_in_an_image_and_ends_with_its_own_code() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    assert_eq!(run(&world, "", "echo hello; echo oops >&2").ok(), "hello\n");
+    assert!(run(&world, "", "echo oops >&2").says("oops").ok().is_empty());
+    run(&world, "", "exit 7").code(7);
+    run(&world, "--init", "kill -9 $$").code(137);
+    stead(&world, &["run", "--rm", BUSYBOX, "nosuch"]).code(127).says("no such file: `nosuch`");
+    stead(&world, &["run", "--rm", BUSYBOX, "/etc/passwd"]).code(126).says("cannot run `/etc/passwd`");
+    stead(&world, &["run", "--rm", "127.0.0.1:5000/lab/nosuch", "true"]).code(125).says("nosuch");
+    stead(&world, &["run", "--memory", "12q", BUSYBOX]).code(125).says("`--memory`: `12q` is not a size");
+    // What failed left nothing behind.
+    assert_eq!(world.stead("ps --all --format json").json(), serde_json::json!([]));
+    let mut cat = world.stead_command("home", world.path(), &["run", "--rm", "-i", BUSYBOX, "cat"]);
+    let mut cat = cat.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let text = "line\n".repeat(100_000);
+    let mut stdin = cat.stdin.take().unwrap();
+    let sent = text.clone();
+    let writer = std::thread::spawn(move || stdin.write_all(sent.as_bytes()).unwrap());
+    let mut back = String::new();
+    cat.stdout.take().unwrap().read_to_string(&mut back).unwrap();
+    writer.join().unwrap();
+    assert!(cat.wait().unwrap().success());
+    assert_eq!((back.len(), back == text), (text.len(), true));
+}
+
+#[test]
+fn options_are_seen_inside() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let sees = |options: &str, line: &str| run(&world, options, line).ok().trim().to_owned();
+    assert_eq!(sees("-e A=1 -e FROM=me", "echo $A $FROM $HOSTNAME"), "1 me busybox-1");
+    assert_eq!(sees("-w /tmp", "pwd"), "/tmp");
+    assert_eq!(sees("-h alone --name other", "hostname; grep -c other /etc/hosts"), "alone\n2");
+    assert_eq!(
+        sees("", "cat /proc/1/comm; ls /proc | grep -c '^[0-9]'; cat /data/seed"),
+        "sh\n3\nfrom-the-image"
+    );
+    assert_eq!(
+        sees(
+            "--read-only --tmpfs /scratch:size=1m",
+            "touch /x 2>&1; touch /scratch/y && df /scratch | tail -1 | awk '{print $2}'"
+        ),
+        "touch: /x: Read-only file system\n1024"
+    );
+    assert_eq!(
+        sees(
+            "--add-host far:192.0.2.9 --dns 192.0.2.53 --dns-search x.test",
+            "grep far /etc/hosts; cat /etc/resolv.conf"
+        ),
+        "192.0.2.9\tfar\nnameserver 192.0.2.53\nsearch x.test"
+    );
+    assert_eq!(sees("--ulimit nofile=100:200", "ulimit -n; ulimit -Hn"), "100\n200");
+    assert_eq!(sees("--sysctl net.ipv4.ip_forward=1", "cat /proc/sys/net/ipv4/ip_forward"), "1");
+    assert_eq!(sees("--network none", "ls /sys/class/net"), "lo");
+    assert_eq!(
+        sees("", "grep -E 'NoNewPrivs|Seccomp:' /proc/self/status | tr -d '\\t '"),
+        "NoNewPrivs:0\nSeccomp:2"
+    );
+    assert_eq!(
+        sees("--cap-drop ALL", "grep CapEff /proc/self/status | tr -d '\\t '"),
+        "CapEff:0000000000000000"
+    );
+    assert_eq!(
+        sees("--security-opt no-new-privileges", "grep NoNewPrivs /proc/self/status | tr -d '\\t '"),
+        "NoNewPrivs:1"
+    );
+    // Where there is one id only, nobody can be somebody else.
+    if role() == Role::Root {
+        assert_eq!(sees("-u app", "id -u; id -g; echo $HOME"), "1000\n1000\n/home");
+        assert_eq!(sees("-u 12:34 --group-add 56", "id -u; id -G"), "12\n34 56");
+        let many = "sleep 1 & sleep 1 & sleep 1 & sleep 1 & sleep 1 & sleep 1; true";
+        run(&world, "--pids 5", many).code(2).says("can't fork");
+    }
+}
+
+#[test]
+fn volumes_and_directories_of_the_computer_are_mounted() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let here = world.path().join("site");
+    std::fs::create_dir(&here).unwrap();
+    std::fs::write(here.join("page"), "hello").unwrap();
+    let bind = format!("{}:/site:ro", here.display());
+    let bound = stead(
+        &world,
+        &["run", "--rm", "-v", &bind, BUSYBOX, "sh", "-c", "cat /site/page; touch /site/x 2>&1"],
+    );
+    assert_eq!(bound.code(1).out, "hellotouch: /site/x: Read-only file system\n");
+    run(&world, "-v keep:/keep", "echo kept > /keep/it").ok();
+    assert_eq!(run(&world, "-v keep:/keep:ro", "cat /keep/it").ok(), "kept\n");
+    // A new volume begins with what the image has there.
+    assert_eq!(run(&world, "-v fresh:/data", "cat /data/seed").ok(), "from-the-image\n");
+    let missing =
+        stead(&world, &["run", "--rm", "--mount", "type=bind,source=/nosuch,target=/x", BUSYBOX, "true"]);
+    missing.code(125).says("/nosuch");
+}
+
+const SHOP: &str = "
+name: shop
+machines:
+  db:
+    image: IMAGE
+    command: sh -c 'echo up; sleep 0.3; touch /tmp/ok; exec sleep 1000'
+    init: true
+    healthcheck: { test: [CMD, test, -e, /tmp/ok], interval: 100ms, retries: 50 }
+  job: { image: IMAGE, command: [sh, -c, 'echo migrated'] }
+  web:
+    image: IMAGE
+    command: [httpd, -f, -p, '80', -h, /www]
+    init: true
+    volumes: ['site:/www']
+    ports: ['127.0.0.1:8080:80']
+    depends_on: { db: { condition: service_healthy }, job: { condition: service_completed_successfully } }
+volumes: [site]
+";
+
+#[test]
+fn a_project_of_containers_comes_up_in_order_and_finds_each_other() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let text = SHOP.replace("IMAGE", BUSYBOX);
+    let shop = world.project("shop", &text);
+    let done = shop.stead("up").ok();
+    let place = |step: &str| {
+        done.lines().position(|line| line == step).unwrap_or_else(|| panic!("no {step}\n{done}"))
+    };
+    assert!(place("> await db.shop healthy") < place("> start web.shop"));
+    assert!(place("> await job.shop completed") < place("> start web.shop"));
+    assert_eq!(status(&shop, "db")["health"], "healthy");
+    assert_eq!(status(&shop, "job")["exit_code"], 0);
+    stead_in(&shop, &["exec", "web", "sh", "-c", "echo page > /www/index.html"]).ok();
+    assert_eq!(world.sh(Place::Computer, "curl -s -m 5 http://127.0.0.1:8080/"), "page\n");
+    assert_eq!(stead_in(&shop, &["exec", "db", "wget", "-qO-", "http://web/"]).ok(), "page\n");
+    assert_eq!(shop.stead("logs job").ok(), "migrated\n");
+    // Only what is changed is made anew.
+    let (db, web) = (status(&shop, "db")["pid"].clone(), status(&shop, "web")["pid"].clone());
+    shop.write(&text.replace("[httpd, -f,", "[httpd, -f, -v,"));
+    let changed = shop.stead("up").ok();
+    assert!(changed.contains("> stop web.shop") && !changed.contains("db.shop\n- "), "{changed}");
+    assert_eq!(status(&shop, "db")["pid"], db);
+    assert_ne!(status(&shop, "web")["pid"], web);
+    assert_eq!(world.sh(Place::Computer, "curl -s -m 5 http://127.0.0.1:8080/"), "page\n");
+    let down = shop.stead("down").ok();
+    assert!(down.contains("- machine web.shop") && !down.contains("volume"), "{down}");
+}
+
+#[track_caller]
+fn stead_in(project: &Project<'_>, words: &[&str]) -> Said {
+    said(project.world.stead_command(&project.home, &project.directory, words))
+}
+
+#[test]
+fn stopped_and_started_a_machine_has_its_files_and_addresses() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    stead(&world, &["run", "-d", "--init", "--name", "box", BUSYBOX, "sleep", "1000"]).ok();
+    let loose = world.project("elsewhere", "name: elsewhere\n");
+    let before = status(&loose, "box.default");
+    stead(&world, &["exec", "box", "sh", "-c", "echo mine > /etc/mine"]).ok();
+    world.stead("stop box").ok();
+    assert_eq!(status(&loose, "box.default")["status"], "exited");
+    stead(&world, &["exec", "box", "true"]).code(125).says("does not run");
+    world.stead("start box").ok();
+    assert_eq!(stead(&world, &["exec", "box", "cat", "/etc/mine"]).ok(), "mine\n");
+    assert_eq!(status(&loose, "box.default")["nics"], before["nics"]);
+    if role() == Role::Root {
+        world.stead("pause box").ok();
+        assert_eq!(status(&loose, "box.default")["phase"], "paused");
+        world.stead("unpause box").ok();
+    }
+    world.stead("kill box").ok();
+    assert_eq!(world.stead("wait box").ok(), "137\n");
+    world.stead("rm box").ok();
+    world.stead("rm box").code(2).says("there is no machine `box`");
+}
+
+#[test]
+fn a_machine_is_started_again_as_its_policy_says() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let line = "echo run; exit 3";
+    stead(&world, &["run", "-d", "--name", "again", "--restart", "on-failure:2", BUSYBOX, "sh", "-c", line])
+        .ok();
+    assert_eq!(world.stead("wait again").ok(), "3\n");
+    assert_eq!(world.stead("logs again").ok(), "run\nrun\nrun\n");
+    stead(&world, &["run", "-d", "--rm", "--name", "gone", BUSYBOX, "sleep", "0.2"]).ok();
+    world.until("what was to go has gone", || {
+        let rows = world.stead("ps --all --format json").json();
+        (rows.as_array().unwrap().len() == 1).then_some(())
+    });
+    world.stead("rm again").ok();
+}
+
+#[test]
+fn whoever_is_killed_no_machine_is_lost() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let shop = world.project("shop", &format!("machines: {{ a: {{ image: {BUSYBOX}, command: sleep 1000, init: true }}, b: {{ image: {BUSYBOX}, command: sleep 1000, init: true }} }}"));
+    shop.stead("up").ok();
+    let pid_of = |word: &str| {
+        let line = format!("pgrep -f '{word}' | head -1");
+        world.sh(Place::Computer, &line).trim().to_owned()
+    };
+    let b = status(&shop, "b")["pid"].clone();
+    // The switchboard, and a command in the middle of watching: the machines do not notice.
+    world.sh(Place::Computer, &format!("kill -9 {}", pid_of("__switchboard")));
+    let watching = world.spawn_stead(&shop.directory, &["attach", "--no-stdin", "a"]);
+    watching.end();
+    assert_eq!(status(&shop, "b")["pid"], b);
+    // A keeper: its own machine ends with it, is seen to have, and comes again.
+    world.sh(Place::Computer, &format!("kill -9 {}", pid_of("__keeper.* a.shop")));
+    world.until("the machine is seen to be dead", || (status(&shop, "a")["status"] == "lost").then_some(()));
+    assert_eq!(status(&shop, "b")["pid"], b);
+    assert!(shop.stead("up").ok().contains("> start a.shop"));
+    assert_eq!(status(&shop, "a")["status"], "running");
+    // The engine: the machines lose their networks, and are started anew.
+    world.sh(Place::Computer, &format!("kill -9 {}", pid_of("__anchor")));
+    shop.stead("up").ok();
+    assert_ne!(status(&shop, "b")["pid"], b);
+    assert_eq!(stead_in(&shop, &["exec", "a", "ping", "-c", "1", "-W", "5", "b"]).code, 0);
+    shop.stead("down").ok();
+}
