@@ -35,7 +35,7 @@ pub(crate) fn run(consent: Consent, output: Output) -> Result<(), Failure> {
     match session.host.raze() {
         // The lock goes last: until then nobody begins anew.
         Ok(()) => left.extend(
-            [remove(&home.state, || false), remove(&home.run, || is_anew(&home))]
+            [session.host.delete_data(), remove(&home.state, || false), remove(&home.run, || is_anew(&home))]
                 .into_iter()
                 .filter_map(Result::err),
         ),

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::IpAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use stead_model::name::{MachineId, Name, VolumeId};
 use stead_model::observed::{MadeContainer, Running};
 use stead_model::project::Condition;
 use stead_model::step::Step;
+use stead_net::process;
 
 use super::LinuxHost;
 use super::engine::namespace_label;
@@ -25,9 +27,6 @@ use crate::switchboard::load_served;
 
 /// What stead is called with to be a keeper.
 const WORD: &str = "__keeper";
-
-/// What stead is called with to delete a tree of files, whoever owns them.
-const DELETE_WORD: &str = "__delete";
 
 /// A keeper that was told to end does so when its machine has, and kills that after its time of grace.
 const STOP_MORE: Duration = Duration::from_secs(20);
@@ -312,16 +311,22 @@ fn forget(files: &Files) -> Result<()> {
 pub(super) fn remove(home: &Home, program: &Path, id: &MachineId) -> Result<()> {
     let files = Files::new(home, id);
     forget(&files)?;
-    match stead_container::delete(&files.state) {
-        // Its files may be those of users whom only the root of a user namespace can speak for.
-        Err(_) if !rustix::process::geteuid().is_root() => {
-            let args = [DELETE_WORD.into(), files.state.clone().into()];
-            stead_net::anchor::run_as_root(program, &args)
-                .map(drop)
-                .with_context(|| format!("cannot delete {}", files.state.display()))
+    super::tree::delete(program, &files.state)
+}
+
+/// Ends all keepers of a home, whatever is on record, and takes away what their machines leave.
+pub(super) fn raze(home: &Home) -> Result<()> {
+    let (state, run) = (home.state.as_os_str().as_bytes(), home.run.as_os_str().as_bytes());
+    let keepers = process::find(|words| words.get(1..4) == Some(&[WORD.as_bytes(), state, run]))?;
+    for keeper in keepers.into_iter().filter(|process| process::sees(*process, &home.run)) {
+        keeper.kill(rustix::process::Signal::KILL)?;
+        if !keeper.wait_gone(KILL_LIMIT)? {
+            bail!("the keeper (process {}) cannot be ended", keeper.pid);
         }
-        deleted => deleted,
     }
+    let entries = fs::read_dir(home.machines()).into_iter().flatten().flatten();
+    let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<MachineId>().ok());
+    ids.map(|id| Files::new(home, &id)).try_for_each(|files| forget(&files))
 }
 
 fn remove_all(path: &Path) -> Result<()> {

@@ -13,6 +13,7 @@ mod network;
 mod nic;
 mod observe;
 mod served;
+mod tree;
 mod volume;
 
 use std::collections::BTreeMap;
@@ -82,7 +83,15 @@ impl LinuxHost {
         ids.extend(observe::uplink_marks(&self.home)?);
         ids.sort();
         ids.dedup();
+        machine::raze(&self.home)?;
         engine::raze(self, &ids)
+    }
+
+    /// Deletes all data of the home: what machines wrote, images, volumes.
+    pub fn delete_data(&self) -> Result<()> {
+        let home = &self.home;
+        let trees = [home.machines(), home.images(), home.volumes()];
+        trees.iter().try_for_each(|tree| tree::delete(&self.program, tree))
     }
 
     /// Whether anything of this home lives, its directories aside.
@@ -98,7 +107,7 @@ impl LinuxHost {
 
     /// Deletes what is left of volumes whose deletion was cut off.
     pub fn tidy(&self) -> Result<()> {
-        volume::tidy(&self.home)
+        volume::tidy(&self.home, &self.program)
     }
 
     fn existing_state(&mut self) -> Result<Option<&State>> {
@@ -224,7 +233,7 @@ impl LinuxHost {
             Step::UplinkAdd(uplink) => engine::add_uplink(self, uplink),
             Step::UplinkRemove(uplink) => engine::remove_uplink(self, uplink),
             Step::VolumeAdd(id) => volume::add(&self.home, id),
-            Step::VolumeRemove(id) => volume::remove(&self.home, id),
+            Step::VolumeRemove(id) => volume::remove(&self.home, &self.program, id),
             _ => Err(anyhow!("`{step}` is not run alone")),
         }
     }

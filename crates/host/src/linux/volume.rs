@@ -2,7 +2,6 @@
 //! taken for the whole.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -27,7 +26,7 @@ pub(super) fn add(home: &Home, id: &VolumeId) -> Result<()> {
 }
 
 /// Deletes a volume.
-pub(super) fn remove(home: &Home, id: &VolumeId) -> Result<()> {
+pub(super) fn remove(home: &Home, program: &Path, id: &VolumeId) -> Result<()> {
     let path = path(home, id);
     let going = going(home);
     let doing = || format!("cannot delete {}", path.display());
@@ -38,33 +37,20 @@ pub(super) fn remove(home: &Home, id: &VolumeId) -> Result<()> {
     fs::rename(&path, place).with_context(doing)?;
     // Other volumes of the project may be in there: then it stays.
     let _not_empty = path.parent().map(fs::remove_dir);
-    tidy(home)
+    tidy(home, program)
 }
 
 /// Deletes what is on its way out.
-pub(super) fn tidy(home: &Home) -> Result<()> {
-    remove_all(&going(home))
-}
-
-fn remove_all(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            let what = format!(
-                "cannot delete {}; hint: some of it is another user's: delete it as root",
-                path.display()
-            );
-            Err(error).context(what)
-        }
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot delete {}", path.display()))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
+pub(super) fn tidy(home: &Home, program: &Path) -> Result<()> {
+    super::tree::delete(program, &going(home))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Not needed where all files are ours.
+    const PROGRAM: &str = "/nonexistent";
 
     fn home() -> (tempfile::TempDir, Home) {
         let temporary = tempfile::tempdir().unwrap();
@@ -82,13 +68,13 @@ mod tests {
         let half = going(&home).join("data.shop.0");
         fs::create_dir_all(half.join("deep/deeper")).unwrap();
         fs::write(half.join("deep/old"), "0").unwrap();
-        tidy(&home).unwrap();
+        tidy(&home, PROGRAM.as_ref()).unwrap();
         assert!(!going(&home).exists());
         assert!(path(&home, &id).join("precious").exists());
         fs::create_dir_all(&half).unwrap();
-        remove(&home, &id).unwrap();
+        remove(&home, PROGRAM.as_ref(), &id).unwrap();
         assert!(!going(&home).exists() && !path(&home, &id).exists());
-        tidy(&home).unwrap();
+        tidy(&home, PROGRAM.as_ref()).unwrap();
     }
 
     #[test]
@@ -99,10 +85,10 @@ mod tests {
             add(&home, id).unwrap();
             add(&home, id).unwrap();
         }
-        remove(&home, &data).unwrap();
+        remove(&home, PROGRAM.as_ref(), &data).unwrap();
         assert!(path(&home, &mail).exists());
-        remove(&home, &mail).unwrap();
+        remove(&home, PROGRAM.as_ref(), &mail).unwrap();
         assert!(!home.volumes().join("shop").exists());
-        assert!(remove(&home, &mail).is_err());
+        assert!(remove(&home, PROGRAM.as_ref(), &mail).is_err());
     }
 }

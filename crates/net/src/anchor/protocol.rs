@@ -12,7 +12,7 @@ pub const MAX_SOCKETS: u8 = 32;
 
 /// What is said here, and the rules that the engine's namespaces are made with: raised with every change that an
 /// anchor of an earlier stead, which goes on running through an upgrade, could not follow.
-pub(super) const PROTOCOL: u32 = 1;
+pub(super) const PROTOCOL: u32 = 2;
 
 /// The longest label: `machine.project` has at most 81 characters; claims may say a little more.
 const LABEL_MAX_BYTES: usize = 128;
