@@ -1,4 +1,4 @@
-//! Lawful inputs for the fuzzer to start from: packets, and a project file with its `.env`.
+//! Lawful inputs for the fuzzer to start from: packets, a project file with its `.env`, and archives.
 
 use std::fs;
 use std::path::Path;
@@ -54,7 +54,48 @@ fn seeds() -> Vec<(&'static str, usize, Vec<u8>)> {
     seeds.push(("solicitation", 1, vec![133, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 0, 0, 0, 0, 0x0a]));
     seeds.push(("project_file", 0, include_bytes!("stead.yaml").to_vec()));
     seeds.push(("project_file", 1, b"machines: { a: { kind: ${KIND} } }\0KIND=vm\nX='a b' # c\n".to_vec()));
+    seeds.extend(archives().into_iter().enumerate().map(|(number, archive)| ("layer", number, archive)));
     seeds
+}
+
+/// Entries of every kind; the target puts the checksums in.
+fn archives() -> Vec<Vec<u8>> {
+    let entry = |kind: u8, name: &str, link: &str, body: &[u8]| {
+        let mut block = vec![0; 512];
+        let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0, name.as_bytes());
+        put(100, b"0000755\0000000000\0000000000\0");
+        put(124, format!("{:011o}", body.len()).as_bytes());
+        put(136, b"00000001750\0");
+        put(156, &[kind]);
+        put(157, link.as_bytes());
+        put(257, b"ustar\x0000");
+        block.extend(body);
+        block.resize(block.len().next_multiple_of(512), 0);
+        block
+    };
+    let directory = entry(b'5', "d", "", b"");
+    let file = entry(b'0', "d/f", "", b"contents");
+    let attributes = b"12 path=d/x\n13 mtime=1.5\n27 SCHILY.xattr.user.a=b\0\xff\n14 uid=100000\n";
+    let old_map = b"22 GNU.sparse.size=99\n24 GNU.sparse.map=3,2,90,6\n";
+    let new_map = b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n26 GNU.sparse.realsize=99\n";
+    let mut sparse = entry(b'S', "s", "", b"12345678");
+    sparse[257..265].copy_from_slice(b"ustar  \0");
+    sparse[386..410].copy_from_slice(b"00000000003\000000000010\0");
+    sparse[483..495].copy_from_slice(b"00000000020\0");
+    let mut map_first = b"1\n5\n8\n".to_vec();
+    map_first.resize(512, 0);
+    map_first.extend(b"12345678");
+    vec![
+        [&directory[..], &file, &entry(b'1', "l", "d/f", b""), &entry(b'2', "d/s", "../d", b"")].concat(),
+        [&directory[..], &entry(b'0', "d/.wh.f", "", b""), &entry(b'0', "d/.wh..wh..opq", "", b""), &file].concat(),
+        [&entry(b'2', "d", "../outside", b"")[..], &file, &entry(b'1', "l", "d/precious", b"")].concat(),
+        [&entry(b'x', "x", "", attributes)[..], &file, &entry(b'6', "p", "", b"")].concat(),
+        [&entry(b'L', "x", "", b"d/long\0")[..], &entry(b'K', "x", "", b"../t\0"), &entry(b'2', "", "", b"")].concat(),
+        [&entry(b'x', "x", "", old_map)[..], &entry(b'0', "s", "", b"12345678")].concat(),
+        [&entry(b'x', "x", "", new_map)[..], &entry(b'0', "s", "", &map_first)].concat(),
+        [&sparse[..], &entry(b'0', "/../d/../x", "", b""), &file, &entry(b'0', "d", "", b"")].concat(),
+    ]
 }
 
 fn dhcp4(kind: u8, last: u8) -> Vec<u8> {

@@ -15,10 +15,10 @@ use super::layers::{Layers, is_whiteout};
 use super::metadata::{
     DEFAULT_ACL, Dresser, Metadata, Target, mtime, remove_xattr, set_mtime, set_xattr, umask, xattr, xattrs,
 };
-use super::name::{join, show, split};
+use super::name::{WHITEOUT, join, show, split};
 use super::time::Time;
 use super::tree::{Place, Step, file_type, open_directory, stat};
-use super::{Form, Skips, UnpackOptions, Whiteouts, XattrSpace};
+use super::{BadLayer, Form, Skips, UnpackOptions, Whiteouts, XattrSpace};
 
 /// What is kept in memory until the end. Ten million entries of usual names are a tenth of it.
 const HELD_BYTES_MAX: usize = 2 << 30;
@@ -130,6 +130,10 @@ impl<'a> Maker<'a> {
 
     fn make_parent(&mut self, here: &Rc<Place>, name: &[u8], metadata: Metadata) -> Result<Step> {
         let path = join(&here.path, name);
+        // Only a symlink leads to such a name, and no archive could say it again.
+        if name.starts_with(WHITEOUT) {
+            return Err(BadLayer::new(format!("`{}` is named like a whiteout", show(&path))).into());
+        }
         mkdirat(here.fd(), name, Mode::RWXU).with_context(|| format!("could not make `{}`", show(&path)))?;
         let fd = open_directory(here.fd(), name)?;
         self.hold(path, Pending::Set(metadata))?;

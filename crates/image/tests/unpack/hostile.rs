@@ -118,6 +118,10 @@ fn whiteouts_take_away_nothing_but_what_they_name() {
     refused(Tar::default().directory("d").file("d/.wh..", ""), "a whiteout of nothing");
     refused(Tar::default().directory("d").file("d/.wh...", ""), "a whiteout of nothing");
     refused(Tar::default().file(".wh.d/x", ""), "inside of a whiteout");
+    refused(
+        Tar::default().symlink("a", ".wh.b").file("a/x", ""),
+        "entry `a/x`: `.wh.b` is named like a whiteout",
+    );
     refused(Tar::default().file("a", "").file("a/b", ""), "entry `a/b`: `a` is no directory");
     contained(
         Tar::default()
