@@ -14,8 +14,10 @@ use stead_model::name::{MachineId, Name};
 
 use crate::complete;
 
+mod looks;
 mod run;
 
+pub(crate) use looks::{InspectArgs, PortArgs, StatsArgs, TopArgs};
 pub(crate) use run::{MachineArgs, MakeArgs, PullWhen, RunArgs};
 
 /// Networks for Linux machines of every kind, from one file: addresses, names, published ports
@@ -115,6 +117,15 @@ Exit codes: those of the program; 127 if there is none, 126 if it cannot be run,
     Logs(LogsArgs),
     /// List machines with their networks, addresses and published ports
     Ps(PsArgs),
+    /// Tell all about machines: what they are to be, what they are, how they fare
+    Inspect(InspectArgs),
+    /// List the ports of this computer that lead to a machine
+    Port(PortArgs),
+    /// List the processes of a machine
+    Top(TopArgs),
+    /// Tell what machines use, every second
+    #[command(after_help = "It goes on until none of them runs. With `--format json` each second is a line of its own.")]
+    Stats(StatsArgs),
     /// List the projects of this user
     Ls,
     /// Look into networks, run programs among them, and make some without a project file
@@ -192,7 +203,11 @@ impl Command {
             | Self::Pause(_)
             | Self::Unpause(_)
             | Self::Rm(_)
-            | Self::Wait(_) => takes(true, true),
+            | Self::Wait(_)
+            | Self::Inspect(_)
+            | Self::Port(_)
+            | Self::Top(_)
+            | Self::Stats(_) => takes(true, true),
             Self::Attach(_) | Self::Exec(_) | Self::Logs(_) => takes(true, false),
             Self::Network(network) => match network {
                 NetworkCommand::Inspect { .. } => takes(true, true),

@@ -80,6 +80,16 @@ impl Condition {
     }
 }
 
+impl Condition {
+    /// Its first process, while it runs.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        match self {
+            Self::Running { pid, .. } => *pid,
+            Self::External | Self::Unheard | Self::Created | Self::Exited { .. } | Self::Lost => None,
+        }
+    }
+}
+
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

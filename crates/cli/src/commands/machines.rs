@@ -73,14 +73,20 @@ pub(crate) fn choose(
     Ok(ids)
 }
 
-/// The one machine that a pattern names, if we run it.
-pub(crate) fn chosen_one(global: &Global, pattern: &str, seen: &Observed) -> Result<MachineId, Failure> {
+/// The one machine that a pattern names.
+pub(crate) fn one(global: &Global, pattern: &str, seen: &Observed) -> Result<MachineId, Failure> {
     let ids = choose(global, &[pattern.to_owned()], seen)?;
-    let [id] = ids.as_slice() else {
-        return Err(Failure::request(&format!("`{pattern}` names {} machines", ids.len()), "name one"));
-    };
-    ours(std::slice::from_ref(id), seen)?;
-    Ok(id.clone())
+    match ids.as_slice() {
+        [id] => Ok(id.clone()),
+        _ => Err(Failure::request(&format!("`{pattern}` names {} machines", ids.len()), "name one")),
+    }
+}
+
+/// The same, if we run it.
+pub(crate) fn chosen_one(global: &Global, pattern: &str, seen: &Observed) -> Result<MachineId, Failure> {
+    let id = one(global, pattern, seen)?;
+    ours(std::slice::from_ref(&id), seen)?;
+    Ok(id)
 }
 
 /// Refuses machines that somebody else runs.

@@ -6,6 +6,7 @@ mod doctor;
 mod enter;
 mod exec;
 mod image;
+mod inspect;
 mod internal;
 mod logs;
 mod machines;
@@ -13,6 +14,7 @@ mod network;
 mod ps;
 mod purge;
 mod run;
+mod stats;
 mod unpacking;
 mod up;
 mod wish;
@@ -52,6 +54,10 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Exec(args) => exec::exec(&global, &args),
         Command::Logs(args) => logs::logs(&global, &args).map(done),
         Command::Ps(args) => ps::ps(&global, &args, output).map(done),
+        Command::Inspect(args) => inspect::inspect(&global, &args, output).map(done),
+        Command::Port(args) => inspect::port(&global, &args, output).map(done),
+        Command::Top(args) => stats::top(&global, &args, output).map(done),
+        Command::Stats(args) => stats::stats(&global, &args, output).map(done),
         Command::Ls => ps::ls(output).map(done),
         Command::Network(command) => network::run(&global, command, output),
         Command::Doctor => doctor::run(output),

@@ -15,27 +15,29 @@ use crate::failure::Failure;
 use crate::output::{Output, table};
 use crate::session::look;
 
+/// A machine in the list.
 #[derive(Serialize)]
-struct MachineRow {
-    name: String,
-    project: String,
-    kind: String,
-    driver: String,
+pub(super) struct MachineRow {
+    pub(super) name: String,
+    pub(super) project: String,
+    pub(super) kind: String,
+    pub(super) driver: String,
     #[serde(flatten)]
-    condition: Condition,
-    image: Option<String>,
-    nics: Vec<NicRow>,
-    ports: Vec<String>,
+    pub(super) condition: Condition,
+    pub(super) image: Option<String>,
+    pub(super) nics: Vec<NicRow>,
+    pub(super) ports: Vec<String>,
 }
 
+/// Its end of a network.
 #[derive(Serialize)]
-struct NicRow {
-    network: String,
-    link: String,
-    mac: String,
-    address: Option<String>,
-    address6: Option<String>,
-    names: Vec<String>,
+pub(super) struct NicRow {
+    pub(super) network: String,
+    pub(super) link: String,
+    pub(super) mac: String,
+    pub(super) address: Option<String>,
+    pub(super) address6: Option<String>,
+    pub(super) names: Vec<String>,
 }
 
 /// Lists machines.
@@ -99,7 +101,8 @@ fn matches(pattern: &str, text: &str) -> bool {
     }
 }
 
-fn machine_row(id: &MachineId, seen: &Observed, home: &Home) -> Option<MachineRow> {
+/// What the list says about a machine that exists.
+pub(super) fn machine_row(id: &MachineId, seen: &Observed, home: &Home) -> Option<MachineRow> {
     let state = seen.machines.get(id)?;
     let nics = seen.nics.iter().filter(|(nic, _)| nic.machine() == *id).map(|(nic, state)| NicRow {
         network: nic.network.to_string(),

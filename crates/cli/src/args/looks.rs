@@ -1,0 +1,39 @@
+//! Commands that look at machines and at their files.
+
+use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
+
+use crate::complete;
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// The machines: `web`, `web.shop` (with its project), `web*`
+    #[arg(required = true, add = ArgValueCompleter::new(complete::machines))]
+    pub(crate) machines: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PortArgs {
+    /// The machine: `web`, or `web.shop` (with its project)
+    #[arg(add = ArgValueCompleter::new(complete::machines))]
+    pub(crate) machine: String,
+    /// Only what leads to this port of it: `80`, `80/tcp`, `53/udp`
+    pub(crate) port: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    /// The machine: `web`, or `web.shop` (with its project)
+    #[arg(add = ArgValueCompleter::new(complete::machines))]
+    pub(crate) machine: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatsArgs {
+    /// The machines: `web`, `web.shop` (with its project), `web*` [default: all of the project here, else all]
+    #[arg(add = ArgValueCompleter::new(complete::machines))]
+    pub(crate) machines: Vec<String>,
+    /// Only once
+    #[arg(long)]
+    pub(crate) no_stream: bool,
+}

@@ -1,0 +1,255 @@
+//! `inspect` and `port`: all that is on record about a machine, and how it fares.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use stead_host::apply::Host;
+use stead_host::home::Home;
+use stead_host::machine::{Assignment, Exit, Files};
+use stead_model::container::{Access, Container, Launch, Limits, Mount};
+use stead_model::image::Digest;
+use stead_model::name::MachineId;
+use stead_model::observed::{MadeContainer, Observed};
+use stead_model::project::{Bind, Protocol};
+
+use super::ps::{MachineRow, machine_row};
+use crate::args::{Global, InspectArgs, PortArgs};
+use crate::failure::Failure;
+use crate::output::{Output, printable, table};
+use crate::session::look;
+
+/// All about a machine.
+#[derive(Serialize)]
+struct Inspected {
+    #[serde(flatten)]
+    row: MachineRow,
+    /// What only a machine has that we run.
+    #[serde(flatten)]
+    ours: Option<Ours>,
+}
+
+#[derive(Serialize)]
+struct Ours {
+    /// What the name of the image meant when the machine was made.
+    image_digest: Option<Digest>,
+    /// What it is to be, as the file or the command line says.
+    definition: Container,
+    /// What was launched when it was started last, with the wishes of its image.
+    launch: Option<Launch>,
+    limits: Limits,
+    mounts: Vec<MountRow>,
+    /// How it ended last.
+    exit: Option<Exit>,
+    /// Where its log is; `stead logs` reads it.
+    log: PathBuf,
+    /// Where its files are.
+    directory: PathBuf,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct MountRow {
+    target: String,
+    kind: &'static str,
+    /// A volume's name, or a path of this computer.
+    source: Option<String>,
+    access: Access,
+}
+
+/// `inspect`.
+pub(crate) fn inspect(global: &Global, args: &InspectArgs, output: Output) -> Result<(), Failure> {
+    let mut host = look()?;
+    let seen = host.observe()?;
+    let ids = super::machines::choose(global, &args.machines, &seen)?;
+    let machines: Vec<Inspected> =
+        ids.iter().filter_map(|id| inspected(id, &seen, host.home())).collect();
+    output
+        .data(&machines, || machines.iter().map(text).collect::<Vec<_>>().join("\n"))
+        .map_err(Failure::from)
+}
+
+fn inspected(id: &MachineId, seen: &Observed, home: &Home) -> Option<Inspected> {
+    let row = machine_row(id, seen, home)?;
+    let made = seen.machines.get(id)?.container();
+    Some(Inspected { row, ours: made.map(|made| ours(made, &Files::new(home, id))) })
+}
+
+fn ours(made: &MadeContainer, files: &Files) -> Ours {
+    // A machine that never ran has none.
+    let assignment = std::fs::read(files.assignment()).ok();
+    let launch = assignment.and_then(|text| serde_json::from_slice::<Assignment>(&text).ok());
+    let launch = launch.map(|assignment| assignment.launch);
+    let own = launch.as_ref().map_or(&made.wish.own_volumes, |launch| &launch.own_volumes);
+    let own = own.iter().map(|target| MountRow {
+        target: target.clone(),
+        kind: "own-volume",
+        source: None,
+        access: Access::Write,
+    });
+    let mounts = made.wish.mounts.iter().map(|(target, mount)| mount_row(target, mount));
+    Ours {
+        image_digest: made.image.clone(),
+        definition: made.wish.clone(),
+        limits: made.wish.limits.clone(),
+        mounts: mounts.chain(own).collect(),
+        launch,
+        exit: files.load_exit(),
+        log: files.log(),
+        directory: files.state.clone(),
+    }
+}
+
+fn mount_row(target: &str, mount: &Mount) -> MountRow {
+    let (kind, source, access) = match mount {
+        Mount::Volume { name, access } => ("volume", Some(name.to_string()), *access),
+        Mount::Bind { source, access, .. } => ("bind", Some(source.display().to_string()), *access),
+        Mount::Tmpfs { access, .. } => ("tmpfs", None, *access),
+    };
+    MountRow { target: target.to_owned(), kind, source, access }
+}
+
+/// What a person wants to know first, a line each.
+fn text(machine: &Inspected) -> String {
+    let row = &machine.row;
+    let mut lines = vec![
+        ("machine", format!("{}.{}", row.name, row.project)),
+        ("kind", format!("{} ({})", row.kind, row.driver)),
+        ("status", row.condition.to_string()),
+    ];
+    let pid = row.condition.pid();
+    lines.extend(pid.map(|pid| ("process", pid.to_string())));
+    for nic in &row.nics {
+        let addresses = nic.address.iter().chain(&nic.address6).cloned().collect::<Vec<_>>().join(" ");
+        lines.push(("network", format!("{} {addresses} {} by {}", nic.network, nic.mac, nic.link)));
+    }
+    lines.extend(row.ports.iter().map(|port| ("port", port.clone())));
+    if let Some(ours) = &machine.ours {
+        lines.extend(text_of_ours(ours));
+    }
+    let width = lines.iter().map(|(word, _)| word.len()).max().unwrap_or(0);
+    lines.iter().map(|(word, value)| format!("{word:width$}  {}\n", printable(value))).collect()
+}
+
+fn text_of_ours(ours: &Ours) -> Vec<(&'static str, String)> {
+    let mut lines = vec![("image", ours.definition.image.to_string())];
+    lines.extend(ours.image_digest.iter().map(|digest| ("digest", digest.to_string())));
+    if let Some(launch) = &ours.launch {
+        lines.push(("program", launch.args.join(" ")));
+        let user = if launch.user.is_empty() { "root" } else { &launch.user };
+        lines.push(("user", user.to_owned()));
+        lines.push(("directory", launch.cwd.clone()));
+    }
+    lines.push(("restart", ours.definition.restart.to_string()));
+    for mount in &ours.mounts {
+        let source = mount.source.as_ref().map(|source| format!(" {source}")).unwrap_or_default();
+        let access = if mount.access == Access::Read { ", read only" } else { "" };
+        lines.push(("mount", format!("{} from {}{source}{access}", mount.target, mount.kind)));
+    }
+    let limits = &ours.limits;
+    lines.extend(limits.cpus_milli.map(|milli| {
+        ("cpus", format!("{}.{:03}", milli / 1000, milli % 1000))
+    }));
+    lines.extend(limits.memory_bytes.map(|bytes| ("memory", format!("{bytes} bytes"))));
+    lines.extend(limits.pids.map(|pids| ("pids", pids.to_string())));
+    lines.extend(ours.definition.labels.iter().map(|(name, value)| ("label", format!("{name}={value}"))));
+    if let Some(why) = ours.exit.as_ref().and_then(|exit| exit.why.clone()) {
+        lines.push(("why", why));
+    }
+    lines.push(("log", ours.log.display().to_string()));
+    lines
+}
+
+/// A port of this computer that leads to the machine.
+#[derive(Serialize)]
+struct PortRow {
+    /// The machine's port.
+    target: u16,
+    protocol: String,
+    /// This computer's address and port.
+    address: String,
+    port: u16,
+    #[serde(skip)]
+    bind: Bind,
+}
+
+/// `port`.
+pub(crate) fn port(global: &Global, args: &PortArgs, output: Output) -> Result<(), Failure> {
+    let wanted = args.port.as_deref().map(|text| {
+        parse_port(text).ok_or_else(|| {
+            let what = format!("`{}` is no port", text.escape_debug());
+            Failure::request(&what, "write `80`, `80/tcp` or `80/udp`")
+        })
+    });
+    let wanted = wanted.transpose()?;
+    let mut host = look()?;
+    let seen = host.observe()?;
+    let id = super::machines::one(global, &args.machine, &seen)?;
+    let rows = seen.ports.iter().filter(|(_, target)| target.machine == id).map(|(bind, target)| PortRow {
+        target: target.port,
+        protocol: bind.protocol.to_string(),
+        address: bind.address.to_string(),
+        port: bind.port,
+        bind: *bind,
+    });
+    let is_wanted = |row: &PortRow| wanted.is_none_or(|wanted| wanted == (row.target, row.bind.protocol));
+    let rows: Vec<PortRow> = rows.filter(is_wanted).collect();
+    if let (true, Some(text)) = (rows.is_empty(), &args.port) {
+        let what = format!("port {text} of machine `{id}` is not published");
+        return Err(Failure::request(&what, &format!("`stead port {id}` lists those that are")));
+    }
+    let text = || match wanted {
+        Some(_) => rows.iter().map(|row| format!("{}\n", socket(&row.bind))).collect(),
+        None => {
+            let cells = |row: &PortRow| vec![format!("{}/{}", row.target, row.protocol), socket(&row.bind)];
+            table(&["PORT", "PUBLISHED"], &rows.iter().map(cells).collect::<Vec<_>>())
+        }
+    };
+    output.data(&rows, text).map_err(Failure::from)
+}
+
+/// `127.0.0.1:8080`.
+fn socket(bind: &Bind) -> String {
+    std::net::SocketAddr::new(bind.address, bind.port).to_string()
+}
+
+fn parse_port(text: &str) -> Option<(u16, Protocol)> {
+    let (port, protocol) = match text.split_once('/') {
+        None => (text, Protocol::Tcp),
+        Some((port, "tcp")) => (port, Protocol::Tcp),
+        Some((port, "udp")) => (port, Protocol::Udp),
+        Some(_) => return None,
+    };
+    Some((port.parse().ok().filter(|port| *port > 0)?, protocol))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_read_with_and_without_a_protocol() {
+        assert_eq!(parse_port("80"), Some((80, Protocol::Tcp)));
+        assert_eq!(parse_port("80/tcp"), Some((80, Protocol::Tcp)));
+        assert_eq!(parse_port("53/udp"), Some((53, Protocol::Udp)));
+        for text in ["", "0", "80/", "80/sctp", "65536", "-1", "http"] {
+            assert_eq!(parse_port(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn mounts_are_told_by_kind_and_source() {
+        let mount = Mount::Bind {
+            source: "/srv".into(),
+            access: Access::Read,
+            propagation: stead_model::container::Propagation::Private,
+            create: false,
+        };
+        let row = MountRow {
+            target: "/data".into(),
+            kind: "bind",
+            source: Some("/srv".into()),
+            access: Access::Read,
+        };
+        assert_eq!(mount_row("/data", &mount), row);
+    }
+}
