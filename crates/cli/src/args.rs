@@ -17,7 +17,7 @@ use crate::complete;
 mod looks;
 mod run;
 
-pub(crate) use looks::{InspectArgs, PortArgs, StatsArgs, TopArgs};
+pub(crate) use looks::{CopyArgs, InspectArgs, PortArgs, StatsArgs, TopArgs};
 pub(crate) use run::{MachineArgs, MakeArgs, PullWhen, RunArgs};
 
 /// Networks for Linux machines of every kind, from one file: addresses, names, published ports
@@ -124,8 +124,21 @@ Exit codes: those of the program; 127 if there is none, 126 if it cannot be run,
     /// List the processes of a machine
     Top(TopArgs),
     /// Tell what machines use, every second
-    #[command(after_help = "It goes on until none of them runs. With `--format json` each second is a line of its own.")]
+    #[command(
+        after_help = "It goes on until none of them runs. With `--format json` each second is a line of its own."
+    )]
     Stats(StatsArgs),
+    /// Copy files between this computer and a machine, whether it runs or not
+    #[command(after_help = "\
+  stead cp web:/etc/hosts .
+  stead cp site/. web:/srv/www
+  stead cp web:/var/log - | tar t
+
+To a directory that exists, the source goes into it; of one that ends with `/.` only the content does. Links at
+the end of a source are copied and not followed. Whatever is in its place is replaced, but for directories, which
+are filled. Files become yours here, and root's in the machine, unless `--archive` is said. A machine that does
+not run cannot be started meanwhile. An archive is read as a layer of an image: `.wh.NAME` in it takes NAME away.")]
+    Cp(CopyArgs),
     /// List the projects of this user
     Ls,
     /// Look into networks, run programs among them, and make some without a project file
@@ -175,6 +188,8 @@ Exit codes: those of the program; 127 if there is none, 126 if it cannot be run,
     Unpack { store: PathBuf, image: stead_model::image::Digest },
     #[command(name = "__delete", hide = true)]
     Delete { tree: PathBuf },
+    #[command(name = "__copy", hide = true)]
+    Copy { order: String },
     #[command(name = "__reap", hide = true)]
     Reap { machine: MachineId },
     #[command(name = "__enter", hide = true)]
@@ -208,7 +223,7 @@ impl Command {
             | Self::Port(_)
             | Self::Top(_)
             | Self::Stats(_) => takes(true, true),
-            Self::Attach(_) | Self::Exec(_) | Self::Logs(_) => takes(true, false),
+            Self::Attach(_) | Self::Exec(_) | Self::Logs(_) | Self::Cp(_) => takes(true, false),
             Self::Network(network) => match network {
                 NetworkCommand::Inspect { .. } => takes(true, true),
                 NetworkCommand::Enter(_) => takes(true, false),
@@ -228,6 +243,7 @@ impl Command {
             | Self::Keeper { .. }
             | Self::Unpack { .. }
             | Self::Delete { .. }
+            | Self::Copy { .. }
             | Self::Reap { .. }
             | Self::Run(_)
             | Self::Create(_)

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 
 use clap_complete::CompletionCandidate;
+use clap_complete::engine::{PathCompleter, ValueCompleter};
 
 use stead_host::home::{Environment, Home};
 use stead_host::state::{Records, State};
@@ -34,6 +35,14 @@ pub(crate) fn machines(current: &OsStr) -> Vec<CompletionCandidate> {
     let long = records.machines.keys().map(ToString::to_string);
     let short = records.machines.keys().map(|id| id.name.to_string());
     starting_with(current, long.chain(short).collect())
+}
+
+/// Paths here, and the beginnings of paths in machines.
+pub(crate) fn machine_paths(current: &OsStr) -> Vec<CompletionCandidate> {
+    let names = records().machines.keys().map(|id| format!("{}:", id.name)).collect();
+    let mut found = starting_with(current, names);
+    found.extend(PathCompleter::any().complete(current));
+    found
 }
 
 /// The networks, by their short and their long name.

@@ -6,14 +6,36 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, chmodat, chownat, fstat,
-    ioctl_ficlone, lgetxattr, linkat, llistxattr, lsetxattr, mkdirat, mknodat, openat, readlinkat, statat,
-    symlinkat, utimensat,
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, PROC_SUPER_MAGIC, Stat, Timespec, Timestamps, Uid, chmodat,
+    chownat, fstat, fstatfs, ioctl_ficlone, lgetxattr, linkat, llistxattr, lsetxattr, mkdirat, mknodat,
+    openat, readlinkat, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
+use rustix::process::{getegid, geteuid};
 
 /// How deep a tree may be: each level holds two descriptors open.
 const DEPTH_MAX: usize = 1000;
+
+/// File systems of the kernel's, whose files are made while one reads: sysfs, and cgroups of both versions.
+const KERNEL_MAGIC: [i64; 3] = [0x6265_6572, 0x0027_e0eb, 0x6367_7270];
+
+/// How things are copied.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum How {
+    /// As they are, to where nothing is.
+    Exact,
+    /// As they are, in place of what is there.
+    Archive,
+    /// As a person's files, in place of what is there: everything is ours, and nothing has rights by itself. Devices
+    /// are refused.
+    Plain,
+}
+
+impl How {
+    fn replaces(self) -> bool {
+        !matches!(self, Self::Exact)
+    }
+}
 
 /// Fills an empty directory with what another one holds, and gives it its owner and mode. One that holds
 /// anything is left alone.
@@ -29,8 +51,19 @@ pub(crate) fn fill(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
 
 /// Copies all that is in a directory, and what the directory itself is, into another that is empty.
 pub(crate) fn tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
-    let mut copy = Copy { root: to, links: HashMap::new(), path: Vec::new() };
-    copy.directory(from, to)
+    Copy::new(to, How::Exact).directory(from, to)
+}
+
+/// Copies all that is in a directory into another one, which itself stays as it is.
+pub(crate) fn content_of(from: BorrowedFd<'_>, to: BorrowedFd<'_>, how: How) -> Result<()> {
+    Copy::new(to, how).entries(from, to)
+}
+
+/// Copies what has a name in a directory to a name in another one.
+pub(crate) fn one(from: (BorrowedFd<'_>, &CStr), to: (BorrowedFd<'_>, &CStr), how: How) -> Result<()> {
+    let mut copy = Copy::new(to.0, how);
+    copy.path.push(to.1.to_owned());
+    copy.entry(from, to)
 }
 
 struct Copy<'a> {
@@ -38,28 +71,51 @@ struct Copy<'a> {
     /// Where files that have several names were first copied to, by device and number.
     links: HashMap<(u64, u64), CString>,
     path: Vec<CString>,
+    how: How,
 }
 
-impl Copy<'_> {
+impl<'a> Copy<'a> {
+    fn new(root: BorrowedFd<'a>, how: How) -> Self {
+        Self { root, links: HashMap::new(), path: Vec::new(), how }
+    }
+
     fn directory(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+        let magic = i64::try_from(fstatfs(from)?.f_type).unwrap_or_default();
+        if magic != i64::from(PROC_SUPER_MAGIC) && !KERNEL_MAGIC.contains(&magic) {
+            self.entries(from, to)?;
+        }
+        let stat = fstat(from)?;
+        let names = (by_fd(from, None), by_fd(to, None));
+        adopt((to, c"."), &stat, &names, self.how)
+    }
+
+    fn entries(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
         if self.path.len() > DEPTH_MAX {
             anyhow::bail!("directories are nested too deeply");
         }
         for name in names(from)? {
             self.path.push(name.clone());
-            let path = || String::from_utf8_lossy(self.whole().as_bytes()).into_owned();
-            let path = path();
-            self.entry(from, to, &name).with_context(|| format!("cannot copy `/{path}`"))?;
+            let path = String::from_utf8_lossy(self.whole().as_bytes()).into_owned();
+            self.entry((from, &name), (to, &name)).with_context(|| format!("cannot copy `/{path}`"))?;
             self.path.pop();
         }
-        let stat = fstat(from)?;
-        let names = (by_fd(from, None), by_fd(to, None));
-        adopt(to, c".", &stat, &names)
+        Ok(())
     }
 
-    fn entry(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<()> {
-        let stat = statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    fn entry(
+        &mut self,
+        (from, old): (BorrowedFd<'_>, &CStr),
+        (to, name): (BorrowedFd<'_>, &CStr),
+    ) -> Result<()> {
+        let stat = statat(from, old, AtFlags::SYMLINK_NOFOLLOW)?;
         let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind != FileType::Directory && self.how.replaces() {
+            match unlinkat(to, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(Errno::ISDIR) => anyhow::bail!("there is a directory in its place"),
+                Err(errno) => return Err(errno).context("cannot take away what is in its place"),
+            }
+        }
         let key = (stat.st_dev, stat.st_ino);
         if kind != FileType::Directory && stat.st_nlink > 1 {
             if let Some(first) = self.links.get(&key) {
@@ -67,11 +123,12 @@ impl Copy<'_> {
             }
             self.links.insert(key, self.whole());
         }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // Those who run in the machine may put a pipe in the place of a file meanwhile: then nobody waits for it.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(0o700);
         match kind {
             FileType::Directory => {
-                let inner = openat(from, name, flags | OFlags::DIRECTORY, Mode::empty())?;
+                let inner = openat(from, old, flags | OFlags::DIRECTORY, Mode::empty())?;
                 match mkdirat(to, name, mode) {
                     Ok(()) | Err(Errno::EXIST) => {}
                     Err(errno) => return Err(errno.into()),
@@ -80,18 +137,21 @@ impl Copy<'_> {
                 return self.directory(inner.as_fd(), made.as_fd());
             }
             FileType::RegularFile => {
-                let source = openat(from, name, flags, Mode::empty())?;
+                let source = openat(from, old, flags, Mode::empty())?;
                 let create = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
                 content(source, openat(to, name, create, mode)?)?;
             }
-            FileType::Symlink => symlinkat(readlinkat(from, name, Vec::new())?, to, name)?,
+            FileType::Symlink => symlinkat(readlinkat(from, old, Vec::new())?, to, name)?,
+            FileType::CharacterDevice | FileType::BlockDevice if matches!(self.how, How::Plain) => {
+                anyhow::bail!("it is a device, which is copied only with its owner and rights");
+            }
             FileType::Fifo | FileType::CharacterDevice | FileType::BlockDevice | FileType::Socket => {
                 mknodat(to, name, kind, mode, stat.st_rdev)?;
             }
             FileType::Unknown => anyhow::bail!("it is of no known kind"),
         }
-        let names = (by_fd(from, Some(name)), by_fd(to, Some(name)));
-        adopt(to, name, &stat, &names)
+        let names = (by_fd(from, Some(old)), by_fd(to, Some(name)));
+        adopt((to, name), &stat, &names, self.how)
     }
 
     /// The path of what is copied, below the root.
@@ -137,7 +197,7 @@ fn by_fd(directory: BorrowedFd<'_>, name: Option<&CStr>) -> CString {
 }
 
 /// Copies extended attributes, but those that only the file system below understands.
-fn attributes(from: &CStr, to: &CStr) -> Result<()> {
+fn attributes(from: &CStr, to: &CStr, how: How) -> Result<()> {
     const LIST_MAX_BYTES: usize = 64 << 10;
     let mut list = vec![0; LIST_MAX_BYTES];
     let length = match llistxattr(from, &mut list) {
@@ -149,6 +209,10 @@ fn attributes(from: &CStr, to: &CStr) -> Result<()> {
     for name in list.get(..length).unwrap_or_default().split(|byte| *byte == 0) {
         let is_foreign = |prefix: &[u8]| name.starts_with(prefix);
         if name.is_empty() || is_foreign(b"trusted.overlay.") || is_foreign(b"user.overlay.") {
+            continue;
+        }
+        // The others are rights, and labels of who has them.
+        if matches!(how, How::Plain) && !is_foreign(b"user.") {
             continue;
         }
         if value.is_empty() {
@@ -166,13 +230,21 @@ fn attributes(from: &CStr, to: &CStr) -> Result<()> {
 
 /// Gives it owner, extended attributes, mode and times; in this order, as a change of owner clears parts of the mode
 /// and a file's capabilities. The two names are those of the original and of the copy.
-fn adopt(directory: BorrowedFd<'_>, name: &CStr, stat: &Stat, names: &(CString, CString)) -> Result<()> {
-    let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-    chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+fn adopt(
+    (directory, name): (BorrowedFd<'_>, &CStr),
+    stat: &Stat,
+    names: &(CString, CString),
+    how: How,
+) -> Result<()> {
+    let (uid, gid, mode) = match how {
+        How::Exact | How::Archive => (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777),
+        How::Plain => (geteuid().as_raw(), getegid().as_raw(), stat.st_mode & 0o1777),
+    };
+    chownat(directory, name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::SYMLINK_NOFOLLOW)
         .context("cannot give it its owner")?;
-    attributes(&names.0, &names.1)?;
+    attributes(&names.0, &names.1, how)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
-        chmodat(directory, name, Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty())?;
+        chmodat(directory, name, Mode::from_raw_mode(mode), AtFlags::empty())?;
     }
     let time = |seconds: i64, nanoseconds: u64| Timespec {
         tv_sec: seconds,

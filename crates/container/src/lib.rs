@@ -26,6 +26,7 @@ mod seal;
 mod seccomp;
 mod sys;
 mod sysctl;
+mod transfer;
 mod user;
 
 pub use cgroup::limits_refused;
@@ -36,3 +37,4 @@ pub use exec::{ExecRequest, Executed, exec};
 pub use mounts::root::overlay_refused;
 pub use place::{Failure, Place, Stdio, WindowSize};
 pub use seal::seal;
+pub use transfer::{End, Owners, Root, running_root, stopped_root, transfer};

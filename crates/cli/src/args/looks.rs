@@ -37,3 +37,16 @@ pub(crate) struct StatsArgs {
     #[arg(long)]
     pub(crate) no_stream: bool,
 }
+
+#[derive(Debug, Args)]
+pub(crate) struct CopyArgs {
+    /// Keep owners, by number, and what rights the files have by themselves
+    #[arg(short, long)]
+    pub(crate) archive: bool,
+    /// A path here or in a machine (`web:/etc/hosts`); `-` for an archive on standard input
+    #[arg(add = ArgValueCompleter::new(complete::machine_paths))]
+    pub(crate) source: String,
+    /// The same; `-` for an archive on standard output
+    #[arg(add = ArgValueCompleter::new(complete::machine_paths))]
+    pub(crate) target: String,
+}

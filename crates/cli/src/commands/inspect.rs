@@ -61,11 +61,8 @@ pub(crate) fn inspect(global: &Global, args: &InspectArgs, output: Output) -> Re
     let mut host = look()?;
     let seen = host.observe()?;
     let ids = super::machines::choose(global, &args.machines, &seen)?;
-    let machines: Vec<Inspected> =
-        ids.iter().filter_map(|id| inspected(id, &seen, host.home())).collect();
-    output
-        .data(&machines, || machines.iter().map(text).collect::<Vec<_>>().join("\n"))
-        .map_err(Failure::from)
+    let machines: Vec<Inspected> = ids.iter().filter_map(|id| inspected(id, &seen, host.home())).collect();
+    output.data(&machines, || machines.iter().map(text).collect::<Vec<_>>().join("\n")).map_err(Failure::from)
 }
 
 fn inspected(id: &MachineId, seen: &Observed, home: &Home) -> Option<Inspected> {
@@ -146,9 +143,7 @@ fn text_of_ours(ours: &Ours) -> Vec<(&'static str, String)> {
         lines.push(("mount", format!("{} from {}{source}{access}", mount.target, mount.kind)));
     }
     let limits = &ours.limits;
-    lines.extend(limits.cpus_milli.map(|milli| {
-        ("cpus", format!("{}.{:03}", milli / 1000, milli % 1000))
-    }));
+    lines.extend(limits.cpus_milli.map(|milli| ("cpus", format!("{}.{:03}", milli / 1000, milli % 1000))));
     lines.extend(limits.memory_bytes.map(|bytes| ("memory", format!("{bytes} bytes"))));
     lines.extend(limits.pids.map(|pids| ("pids", pids.to_string())));
     lines.extend(ours.definition.labels.iter().map(|(name, value)| ("label", format!("{name}={value}"))));

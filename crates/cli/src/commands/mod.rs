@@ -2,6 +2,7 @@
 
 mod attach;
 mod condition;
+mod cp;
 mod doctor;
 mod enter;
 mod exec;
@@ -58,6 +59,8 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Port(args) => inspect::port(&global, &args, output).map(done),
         Command::Top(args) => stats::top(&global, &args, output).map(done),
         Command::Stats(args) => stats::stats(&global, &args, output).map(done),
+        Command::Cp(args) => cp::cp(&global, &args).map(done),
+        Command::Copy { order } => cp::copy_here(&order).map(done),
         Command::Ls => ps::ls(output).map(done),
         Command::Network(command) => network::run(&global, command, output),
         Command::Doctor => doctor::run(output),

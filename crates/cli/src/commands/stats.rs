@@ -268,8 +268,7 @@ pub(crate) fn stats(global: &Global, args: &StatsArgs, output: Output) -> Result
     loop {
         std::thread::sleep(LOOK_EVERY);
         let now = looks(&host, &ids);
-        let rows: Vec<UsageRow> =
-            now.iter().map(|(id, look)| usage_row(id, look, before.get(id))).collect();
+        let rows: Vec<UsageRow> = now.iter().map(|(id, look)| usage_row(id, look, before.get(id))).collect();
         if clears {
             // From the top, on an empty screen.
             raw("\x1b[H\x1b[2J")?;
@@ -384,8 +383,7 @@ mod tests {
     #[test]
     fn a_process_may_be_called_anything() {
         let text = "7 (a) b (c) S 1 7 7 0 -1 4194560 100 0 0 0 12 5 0 0 20 0 1 0 999 4096 33 1844 1";
-        let expected =
-            Stat { name: "a) b (c".into(), parent: 1, cpu_ticks: 17, start_ticks: 999, pages: 33 };
+        let expected = Stat { name: "a) b (c".into(), parent: 1, cpu_ticks: 17, start_ticks: 999, pages: 33 };
         assert_eq!(Stat::parse(text), Some(expected));
         assert_eq!(Stat::parse("7 (x) S 1"), None);
         assert_eq!(Stat::parse(""), None);

@@ -9,6 +9,7 @@ mod commands;
 mod containers;
 mod guard;
 mod half;
+mod looks;
 mod names;
 mod ports;
 mod reach;

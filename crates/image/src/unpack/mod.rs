@@ -32,7 +32,7 @@ use anyhow::Result;
 use stead_model::image::Digest;
 
 pub use flatten::flatten;
-pub use pack::{Packed, pack_diff, pack_tree};
+pub use pack::{Packed, pack_diff, pack_named, pack_tree};
 
 /// How a layer is unpacked. The default is what root does for overlayfs.
 #[derive(Clone, Debug, Default)]

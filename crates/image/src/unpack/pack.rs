@@ -46,29 +46,22 @@ pub fn pack_tree(root: &Path, writer: impl Write) -> Result<Packed> {
     pack(root, Form::Flat, writer)
 }
 
+/// Writes what has this name in a directory, with all that is in it, by this name.
+pub fn pack_named(directory: &Path, name: &[u8], writer: impl Write) -> Result<Packed> {
+    let root = Tree::open(directory)?;
+    let stat = stat(root.root.fd(), name)?.context("there is no such file")?;
+    let child = Child { shown: name.to_vec(), name: name.to_vec(), what: What::Real(Box::new(stat)) };
+    let mut packer = Packer::new(Form::Flat, writer);
+    let first = packer.child(root.root.fd(), &child, name)?;
+    packer.descend(first.into_iter().collect())
+}
+
 fn pack(root: &Path, form: Form, writer: impl Write) -> Result<Packed> {
-    let out = Out { writer, hash: Sha256::new(), bytes: 0 };
-    let mut packer = Packer {
-        out,
-        form,
-        links: HashMap::new(),
-        entries: 0,
-        skips: Skips::default(),
-        buffer: vec![0; BUFFER_BYTES],
-    };
+    let mut packer = Packer::new(form, writer);
     let root = Tree::open(root)?;
     let fd = open_directory(root.root.fd(), b".")?;
-    let mut levels = vec![packer.directory(fd, Vec::new())?];
-    while let Some(level) = levels.last_mut() {
-        let Some(child) = level.children.pop() else {
-            levels.pop();
-            continue;
-        };
-        let path = join(&level.path, &child.shown);
-        let inner = packer.child(level.fd.as_fd(), &child, &path);
-        levels.extend(inner.with_context(|| format!("could not pack `{}`", show(&path)))?);
-    }
-    packer.finish()
+    let first = packer.directory(fd, Vec::new())?;
+    packer.descend(vec![first])
 }
 
 /// A directory whose header is written.
@@ -116,6 +109,31 @@ const HOLE_BYTES: u64 = 64 << 10;
 const HOLES_BYTES_MIN: u64 = 4 << 20;
 
 impl<W: Write> Packer<W> {
+    fn new(form: Form, writer: W) -> Self {
+        Self {
+            out: Out { writer, hash: Sha256::new(), bytes: 0 },
+            form,
+            links: HashMap::new(),
+            entries: 0,
+            skips: Skips::default(),
+            buffer: vec![0; BUFFER_BYTES],
+        }
+    }
+
+    /// Goes through directories, the last one first, to the end of the archive.
+    fn descend(mut self, mut levels: Vec<Level>) -> Result<Packed> {
+        while let Some(level) = levels.last_mut() {
+            let Some(child) = level.children.pop() else {
+                levels.pop();
+                continue;
+            };
+            let path = join(&level.path, &child.shown);
+            let inner = self.child(level.fd.as_fd(), &child, &path);
+            levels.extend(inner.with_context(|| format!("could not pack `{}`", show(&path)))?);
+        }
+        self.finish()
+    }
+
     fn directory(&mut self, fd: OwnedFd, path: Vec<u8>) -> Result<Level> {
         let metadata = self.observe(Target::Open(fd.as_fd()), &fstat(&fd)?, &path)?;
         let name = if path.is_empty() { b"./".to_vec() } else { [&path, &b"/"[..]].concat() };

@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::io::Read;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -22,11 +22,20 @@ use super::{isolate, sys};
 /// Runs `program args…`, which has to call [`become_root`] first thing, and gives what it wrote to its standard
 /// output. It may take as long as its work does.
 pub fn run_as_root(program: &Path, args: &[OsString]) -> Result<String> {
+    run(program, args, Stdio::piped())
+}
+
+/// The same for a program that reads or writes what it has as its standard output.
+pub fn run_as_root_at(program: &Path, args: &[OsString], stdout: OwnedFd) -> Result<()> {
+    run(program, args, Stdio::from(stdout)).map(drop)
+}
+
+fn run(program: &Path, args: &[OsString], stdout: Stdio) -> Result<String> {
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     let mut child = Command::new(program)
         .args(args)
         .stdin(Stdio::from(theirs))
-        .stdout(Stdio::piped())
+        .stdout(stdout)
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot start `{}`", program.display()))?;
@@ -40,8 +49,9 @@ pub fn run_as_root(program: &Path, args: &[OsString]) -> Result<String> {
     // What it has to say on either side is short: neither can fill a pipe.
     errors.read_to_string(&mut words).context("cannot hear it")?;
     let mut output = String::new();
-    let mut stdout = child.stdout.take().context("it has no standard output")?;
-    stdout.read_to_string(&mut output).context("cannot hear it")?;
+    if let Some(mut stdout) = child.stdout.take() {
+        stdout.read_to_string(&mut output).context("cannot hear it")?;
+    }
     let status = child.wait().context("cannot look after it")?;
     followed?;
     if !status.success() {

@@ -1,0 +1,265 @@
+//! `cp`: files between this computer and a machine. The work is done by a process of ours that may have all of the
+//! machine's files: root, or what a user namespace maps to root.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use stead_container::{End, Owners, Place, Root, running_root, stopped_root, transfer};
+use stead_host::apply::Host;
+use stead_host::home::Home;
+use stead_host::machine::{Files, Phase, status};
+use stead_image::Store;
+use stead_image::unpack::{Form, UnpackOptions, pack_named, unpack_layer};
+use stead_model::container::{Launch, Mount};
+use stead_model::name::{MachineId, Name};
+use stead_model::observed::MadeContainer;
+
+use crate::args::{CopyArgs, Global};
+use crate::failure::Failure;
+use crate::session::{Session, look};
+
+/// What stead is called with to copy.
+const WORD: &str = "__copy";
+
+/// A path, and whether it is the machine's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Side {
+    /// Of this computer.
+    Here(String),
+    /// Of the machine.
+    Machine(String),
+    /// An archive, on standard input or output.
+    Archive,
+}
+
+/// What the process that copies is told.
+#[derive(Serialize, Deserialize)]
+struct Order {
+    from: Side,
+    to: Side,
+    keep_owners: bool,
+    machine: Machine,
+}
+
+/// Where the machine's files are.
+#[derive(Serialize, Deserialize)]
+enum Machine {
+    /// Where its first process has them.
+    Running(u32),
+    /// In its directories.
+    Stopped(Box<Parts>),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Parts {
+    launch: Launch,
+    layers: Vec<PathBuf>,
+    volumes: BTreeMap<Name, PathBuf>,
+    upper: PathBuf,
+    work: PathBuf,
+    root: PathBuf,
+    own_volumes: PathBuf,
+    state: PathBuf,
+}
+
+/// `cp`.
+pub(crate) fn cp(global: &Global, args: &CopyArgs) -> Result<(), Failure> {
+    let (pattern, from, to) = sides(&args.source, &args.target)?;
+    let mut host = look()?;
+    let seen = host.observe()?;
+    let id = super::machines::chosen_one(global, &pattern, &seen)?;
+    let gone = || Failure::request(&format!("there is no machine `{id}`"), "`stead ps --all` lists them all");
+    let order = |machine| Order { from: from.clone(), to: to.clone(), keep_owners: args.archive, machine };
+    if let Some(status) = status(host.home(), &id)? {
+        return match (status.init, status.phase) {
+            (Some(init), _) => run(&order(Machine::Running(init.pid))),
+            (None, Phase::Running | Phase::Paused | Phase::Restarting | Phase::Stopping) => {
+                let what = format!("machine `{id}` is just being started again");
+                Err(Failure::request(&what, "try again, or `stead stop` it first"))
+            }
+        };
+    }
+    // Alone in the home, so that nobody starts it meanwhile: its files can be mounted only once.
+    let mut session = Session::open()?;
+    let seen = session.observe()?;
+    let made = seen.machines.get(&id).and_then(|state| state.container()).ok_or_else(gone)?;
+    if seen.running.contains_key(&id) {
+        let what = format!("machine `{id}` was just started");
+        return Err(Failure::request(&what, "try again"));
+    }
+    let parts = parts(session.host.home(), &id, made)?;
+    run(&order(Machine::Stopped(Box::new(parts))))
+}
+
+/// The machine's name, and both sides.
+fn sides(source: &str, target: &str) -> Result<(String, Side, Side), Failure> {
+    let wrong = |what: &str| Failure::request(what, "write `stead cp web:/file .` or `stead cp file web:/`");
+    match (read_side(source), read_side(target)) {
+        ((Some(_), _), (Some(_), _)) => Err(wrong("both sides are machines")),
+        ((None, _), (None, _)) => Err(wrong("neither side is a machine")),
+        ((Some(machine), from), (None, to)) | ((None, from), (Some(machine), to)) => Ok((machine, from, to)),
+    }
+}
+
+/// `web:/path`, `-`, or a path. A path with a colon in its first part begins with `./`.
+fn read_side(text: &str) -> (Option<String>, Side) {
+    if text == "-" {
+        return (None, Side::Archive);
+    }
+    match text.split_once(':') {
+        Some((machine, path))
+            if !machine.is_empty() && !machine.contains('/') && !machine.starts_with('.') =>
+        {
+            let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+            (Some(machine.to_owned()), Side::Machine(path))
+        }
+        _ => (None, Side::Here(text.to_owned())),
+    }
+}
+
+/// Where the files are of a machine that does not run.
+fn parts(home: &Home, id: &MachineId, made: &MadeContainer) -> Result<Parts> {
+    let digest = made.image.as_ref().context("its image was never here")?;
+    let store = Store::open(&home.images())?;
+    let image = store.inspect(digest)?.map(|details| details.image);
+    let image = image.with_context(|| {
+        format!("the image {} is not here any more; hint: pull it again", made.wish.image)
+    })?;
+    let volumes = made.wish.mounts.values().filter_map(|mount| match mount {
+        Mount::Volume { name, .. } => {
+            Some((name.clone(), home.volumes().join(id.project.as_str()).join(name.as_str())))
+        }
+        Mount::Bind { .. } | Mount::Tmpfs { .. } => None,
+    });
+    let files = Files::new(home, id);
+    Ok(Parts {
+        launch: made.wish.launch(&id.name, &image.config).context("it cannot be launched")?,
+        layers: store.layer_paths(&image),
+        volumes: volumes.collect(),
+        upper: files.upper(),
+        work: files.work(),
+        root: files.root(),
+        own_volumes: files.own_volumes(),
+        state: files.present(),
+    })
+}
+
+fn run(order: &Order) -> Result<(), Failure> {
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let text = serde_json::to_string(order).context("cannot write an order as JSON")?;
+    let args: [OsString; 2] = [WORD.into(), text.into()];
+    let archive: Option<OwnedFd> = match (&order.from, &order.to) {
+        (Side::Archive, _) => {
+            Some(std::io::stdin().as_fd().try_clone_to_owned().context("no standard input")?)
+        }
+        (_, Side::Archive) => {
+            Some(std::io::stdout().as_fd().try_clone_to_owned().context("no standard output")?)
+        }
+        _ => None,
+    };
+    let done = match archive {
+        Some(archive) => stead_net::anchor::run_as_root_at(&program, &args, archive),
+        None => stead_net::anchor::run_as_root(&program, &args).map(drop),
+    };
+    done.map_err(Failure::from)
+}
+
+/// Copies, in a process of its own. An archive is its standard output, whichever way that goes.
+pub(crate) fn copy_here(order: &str) -> Result<(), Failure> {
+    let order: Order = serde_json::from_str(order).context("this is no order")?;
+    // A running machine's files are opened as who we are: whom the kernel lets look into it.
+    let root = match &order.machine {
+        Machine::Running(pid) => Some(running_root(*pid)?),
+        Machine::Stopped(_) => None,
+    };
+    stead_net::anchor::become_root()?;
+    let root = match (root, order.machine) {
+        (Some(root), _) => root,
+        (None, Machine::Stopped(parts)) => stopped(*parts)?,
+        (None, Machine::Running(_)) => return Err(anyhow::anyhow!("its root is not open").into()),
+    };
+    let (machine, here) = (Root::Container(root), Root::Here);
+    let end = |side: &'_ Side| match side {
+        Side::Here(path) => Some((&here, path.clone())),
+        Side::Machine(path) => Some((&machine, path.clone())),
+        Side::Archive => None,
+    };
+    let owners = if order.keep_owners { Owners::Keep } else { Owners::Ours };
+    match (end(&order.from), end(&order.to)) {
+        (Some((from_root, from)), Some((to_root, to))) => {
+            let (from, to) = (End { root: from_root, path: &from }, End { root: to_root, path: &to });
+            transfer(&from, &to, owners)?;
+        }
+        (None, Some((root, path))) => unpack(&End { root, path: &path })?,
+        (Some((root, path)), None) => pack(&End { root, path: &path })?,
+        (None, None) => return Err(anyhow::anyhow!("neither side is a machine").into()),
+    }
+    Ok(())
+}
+
+fn stopped(parts: Parts) -> Result<OwnedFd> {
+    let place = Place {
+        layers: parts.layers,
+        upper: parts.upper,
+        is_passing: false,
+        work: parts.work,
+        root: parts.root,
+        volumes: parts.volumes,
+        own_volumes: parts.own_volumes,
+        hosts: None,
+        resolv_conf: None,
+        netns: File::open("/proc/self/ns/net").context("cannot open our network namespace")?.into(),
+        cgroup: String::new(),
+        state: parts.state,
+    };
+    stopped_root(&parts.launch, &place)
+}
+
+fn archive() -> Result<File> {
+    let fd = rustix::stdio::stdout().try_clone_to_owned().context("cannot share the archive")?;
+    Ok(File::from(fd))
+}
+
+fn path_of(directory: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()))
+}
+
+fn unpack(to: &End<'_>) -> Result<()> {
+    let directory = to.directory()?;
+    let options = UnpackOptions { form: Form::Flat, ..UnpackOptions::rootless() };
+    unpack_layer(archive()?, &path_of(&directory), &options).context("cannot unpack the archive").map(drop)
+}
+
+fn pack(from: &End<'_>) -> Result<()> {
+    let out = std::io::BufWriter::new(archive()?);
+    let packed = match from.named()? {
+        Some((directory, name)) => pack_named(&path_of(&directory), name.as_bytes(), out),
+        None => stead_image::unpack::pack_tree(&path_of(&from.directory()?), out),
+    };
+    packed.with_context(|| format!("cannot pack `{}`", from.path)).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_side_is_a_machines_where_a_name_comes_before_a_colon() {
+        let machine = |path: &str| (Some("web".to_owned()), Side::Machine(path.to_owned()));
+        let here = |path: &str| (None, Side::Here(path.to_owned()));
+        assert_eq!(read_side("web:/etc/"), machine("/etc/"));
+        assert_eq!(read_side("web:etc"), machine("/etc"));
+        assert_eq!(read_side("web:"), machine("/"));
+        assert_eq!(read_side("-"), (None, Side::Archive));
+        for path in ["file", "./web:x", "/a:b", "a/b:c", ":x", "."] {
+            assert_eq!(read_side(path), here(path));
+        }
+    }
+}

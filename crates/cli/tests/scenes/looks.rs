@@ -1,0 +1,195 @@
+//! Looking at machines and at their files: what is told is what is so, and no file of a machine leads out of it.
+
+use std::fs;
+use std::io::Write;
+use std::process::Stdio;
+
+use crate::support::registry::{BUSYBOX, registry};
+use crate::support::{Said, World, said};
+
+/// Runs `stead` with these words, of which some have spaces.
+#[track_caller]
+fn stead(world: &World, words: &[&str]) -> Said {
+    said(world.stead_command("home", world.path(), words))
+}
+
+/// Starts machine `web`, which runs this.
+#[track_caller]
+fn web(world: &World, options: &[&str], line: &str) {
+    let words = [&["run", "-d", "--name", "web"], options, &[BUSYBOX, "sh", "-c", line]].concat();
+    stead(world, &words).ok();
+}
+
+/// What a line of shell says in machine `web`.
+#[track_caller]
+fn inside(world: &World, line: &str) -> String {
+    stead(world, &["exec", "web", "sh", "-c", line]).ok()
+}
+
+#[test]
+fn all_about_a_machine_is_told() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let options = ["-p", "8080:80", "-p", "127.0.0.1:5353:53/udp", "-l", "tier=front", "-v", "site:/srv:ro"];
+    web(&world, &options, "exec sleep 1000");
+    let told = &world.stead("inspect web --format json").json()[0];
+    assert_eq!((&told["name"], &told["status"]), (&"web".into(), &"running".into()));
+    assert_eq!(told["definition"]["labels"]["tier"], "front");
+    assert!(told["image_digest"].as_str().unwrap().starts_with("sha256:"), "{told}");
+    assert_eq!(told["launch"]["args"], serde_json::json!(["sh", "-c", "exec sleep 1000"]));
+    assert_eq!(told["exit"], serde_json::Value::Null);
+    let mounts = serde_json::json!([
+        { "target": "/srv", "kind": "volume", "source": "site", "access": "read" },
+        { "target": "/data", "kind": "own-volume", "source": null, "access": "write" },
+    ]);
+    assert_eq!(told["mounts"], mounts);
+    let address = told["nics"][0]["address"].as_str().unwrap();
+    assert!(inside(&world, "ip -4 address show dev eth0").contains(address));
+    let pid = told["pid"].as_u64().unwrap().to_string();
+    let text = world.stead("inspect web").ok();
+    for line in ["machine", "web.default", "127.0.0.1:8080/tcp -> 80", "tier=front", &pid, address] {
+        assert!(text.contains(line), "`{line}` is not in\n{text}");
+    }
+    assert_eq!(world.stead("port web 80").ok(), "127.0.0.1:8080\n");
+    assert_eq!(world.stead("port web 53/udp").ok(), "127.0.0.1:5353\n");
+    assert_eq!(world.stead("port web").ok().lines().count(), 3);
+    world.stead("port web 53").code(2).says("port 53 of machine `web.default` is not published");
+    world.stead("port web x").code(2).says("`x` is no port");
+    world.stead("inspect nosuch").code(2).says("there is no machine `nosuch`");
+    world.stead("kill web").ok();
+    world.stead("wait web").ok();
+    let told = &world.stead("inspect web --format json").json()[0];
+    assert_eq!((&told["status"], &told["exit"]["code"]), (&"exited".into(), &137.into()));
+    world.stead("top web").code(2).says("machine `web.default` does not run");
+    world.stead("stats web --no-stream").code(2).says("machine `web.default` does not run");
+}
+
+#[test]
+fn what_a_machine_does_and_uses_is_told() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    web(&world, &[], "sleep 1000 & while :; do :; done");
+    let processes = world.stead("top web --format json").json();
+    let commands: Vec<&str> =
+        processes.as_array().unwrap().iter().map(|row| row["command"].as_str().unwrap()).collect();
+    assert_eq!(commands, ["sh -c sleep 1000 & while :; do :; done", "sleep 1000"]);
+    assert_eq!((&processes[0]["inner_pid"], &processes[0]["user"]), (&1.into(), &"root".into()));
+    assert_eq!(processes[1]["parent"], processes[0]["pid"]);
+    let used = world.stead("stats web --no-stream --format json").json();
+    assert!(used[0]["cpu_percent"].as_f64().unwrap() > 1.0, "{used}");
+    assert!(used[0]["memory_bytes"].as_u64().unwrap() > 0, "{used}");
+    assert_eq!(used[0]["pids"], 2);
+    // A page of 4096 bytes and more goes over its nic.
+    let received = |used: &serde_json::Value| used[0]["sent_bytes"].as_u64().unwrap();
+    let gateway = inside(&world, "ip route | sed -n 's/default via \\([^ ]*\\).*/\\1/p'");
+    inside(&world, &format!("ping -c 4 -i 0.1 -s 1200 {} || true", gateway.trim()));
+    let later = world.stead("stats --no-stream --format json").json();
+    assert!(received(&later) >= received(&used) + 4 * 1200, "{used} {later}");
+    // The stream ends with the machine.
+    let mut stream = world.stead_command("home", world.path(), &["stats", "web", "--format", "json"]);
+    let stream = stream.stdout(Stdio::piped()).spawn().unwrap();
+    world.stead("kill web").ok();
+    let output = stream.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.ends_with("[]\n"), "{text}");
+}
+
+#[test]
+fn files_go_in_and_out_whether_a_machine_runs_or_not() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    web(&world, &[], "exec sleep 1000");
+    let here = world.path();
+    fs::create_dir_all(here.join("site/sub")).unwrap();
+    fs::write(here.join("site/page"), "page\n").unwrap();
+    fs::write(here.join("site/sub/deep"), "deep\n").unwrap();
+    for name in ["site", "site/sub", "."] {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(here.join(name), fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let read = |name: &str| fs::read_to_string(here.join(name)).unwrap();
+    for state in ["running", "stopped"] {
+        let at = |path: &str| format!("web:/{state}{path}");
+        stead(&world, &["cp", "site", &at("")]).ok();
+        stead(&world, &["cp", "site/page", &at("/sub/")]).ok();
+        stead(&world, &["cp", "site/.", "web:/data"]).ok();
+        stead(&world, &["cp", &at("/sub/page"), &format!("{state}-back")]).ok();
+        assert_eq!(read(&format!("{state}-back")), "page\n");
+        stead(&world, &["cp", "web:/data/seed", &format!("{state}-seed")]).ok();
+        assert_eq!(read(&format!("{state}-seed")), "from-the-image\n");
+        stead(&world, &["cp", &at(""), "copies"]).ok();
+        stead(&world, &["cp", "web:/nosuch", "x"]).code(1).says("nosuch");
+        stead(&world, &["cp", "nosuch", "web:/x"]).code(1).says("nosuch");
+        if state == "running" {
+            assert_eq!(
+                inside(&world, "cat /running/page /running/sub/* /data/sub/deep"),
+                "page\ndeep\npage\ndeep\n"
+            );
+            assert_eq!(inside(&world, "stat -c %u:%g /running/page"), "0:0\n");
+            world.stead("stop --time 0 web").ok();
+        }
+    }
+    assert_eq!(read("copies/sub/deep"), "deep\n");
+    world.stead("start web").ok();
+    assert_eq!(
+        inside(&world, "cat /stopped/page /stopped/sub/page /data/seed"),
+        "page\npage\nfrom-the-image\n"
+    );
+    world.stead("cp web:/a web:/b").code(2).says("both sides are machines");
+    world.stead("cp a b").code(2).says("neither side is a machine");
+}
+
+#[test]
+fn archives_go_in_and_out() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    web(&world, &[], "mkdir -p /tree/sub; echo one > /tree/sub/file; exec sleep 1000");
+    world.until("the tree is there", || {
+        (stead(&world, &["exec", "web", "test", "-s", "/tree/sub/file"]).code == 0).then_some(())
+    });
+    let mut out = world.stead_command("home", world.path(), &["cp", "web:/tree", "-"]);
+    let packed = out.stdin(Stdio::null()).output().unwrap();
+    assert!(packed.status.success(), "{}", String::from_utf8_lossy(&packed.stderr));
+    fs::write(world.path().join("tree.tar"), &packed.stdout).unwrap();
+    let listed =
+        world.sh(crate::support::Place::Computer, &format!("tar tf {}/tree.tar", world.path().display()));
+    assert_eq!(listed, "tree/\ntree/sub/\ntree/sub/file\n");
+    let mut into = world.stead_command("home", world.path(), &["cp", "-", "web:/tmp"]);
+    let mut into = into.stdin(Stdio::piped()).spawn().unwrap();
+    into.stdin.take().unwrap().write_all(&packed.stdout).unwrap();
+    assert!(into.wait().unwrap().success());
+    assert_eq!(inside(&world, "cat /tmp/tree/sub/file"), "one\n");
+}
+
+#[test]
+fn links_in_a_machine_lead_to_nothing_of_this_computer() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let here = world.path().display().to_string();
+    fs::write(world.path().join("secret"), "secret\n").unwrap();
+    let line = format!(
+        "mkdir -p /up; ln -s {here} /out; ln -s {here}/secret /link; ln -s ../../../../../..{here} /up/out; \
+         ln -s /proc/1/root{here} /magic; touch /ready; exec sleep 1000"
+    );
+    web(&world, &[], &line);
+    world.until("the links are there", || {
+        (stead(&world, &["exec", "web", "test", "-e", "/ready"]).code == 0).then_some(())
+    });
+    fs::write(world.path().join("mine"), "mine\n").unwrap();
+    for state in ["running", "stopped"] {
+        for link in ["out", "up/out", "magic"] {
+            stead(&world, &["cp", &format!("web:/{link}/secret"), "got"]).code(1);
+            stead(&world, &["cp", "mine", &format!("web:/{link}/planted")]).code(1);
+        }
+        // The link itself comes out, as a link, and what it leads to here is not written through it.
+        stead(&world, &["cp", "web:/link", "got"]).ok();
+        assert!(fs::symlink_metadata(world.path().join("got")).unwrap().is_symlink());
+        stead(&world, &["cp", "mine", "web:/link"]).ok();
+        assert_eq!(fs::read_to_string(world.path().join("secret")).unwrap(), "secret\n");
+        assert!(!world.path().join("planted").exists());
+        if state == "running" {
+            inside(&world, &format!("rm /link; ln -s {here}/secret /link"));
+            world.stead("stop --time 0 web").ok();
+        }
+    }
+}
