@@ -137,7 +137,8 @@ Exit codes: those of the program; 127 if there is none, 126 if it cannot be run,
 To a directory that exists, the source goes into it; of one that ends with `/.` only the content does. Links at
 the end of a source are copied and not followed. Whatever is in its place is replaced, but for directories, which
 are filled. Files become yours here, and root's in the machine, unless `--archive` is said. A machine that does
-not run cannot be started meanwhile. An archive is read as a layer of an image: `.wh.NAME` in it takes NAME away.")]
+not run cannot be started meanwhile. An archive has its own
+owners, and is read as a layer of an image: `.wh.NAME` in it takes NAME away.")]
     Cp(CopyArgs),
     /// List the projects of this user
     Ls,
