@@ -1,12 +1,12 @@
 //! The environment of machines: `environment` and what `env_file` names, as one mapping. Later files win over earlier
 //! ones, `environment` over all, as in Compose.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::dotenv::{self, Bare};
 use super::leaf::container::pair;
 use super::problem::{Problem, Span, quote};
-use super::yaml::{Entry, Node, Value};
+use super::yaml::{Entry, NODES_MAX, Node, Value};
 use super::{FileText, Reading, join};
 
 /// Puts one mapping for both keys of each machine under `tree`'s key `machines`.
@@ -14,8 +14,15 @@ use super::{FileText, Reading, join};
 /// The files of machines that no profile brings are not read: they need not be there.
 pub(crate) fn gather(tree: &mut Node, machines: &str, reading: &mut Reading<'_>) {
     let active = reading.profiles();
+    let mut variables = 0;
     for entry in under(tree, machines) {
         let path = join(machines, &entry.key);
+        if variables > NODES_MAX {
+            let message =
+                format!("the machines have more than {NODES_MAX} variables with those of their files");
+            reading.problems.push(Problem::new(entry.key_span, &path, &entry.key, message));
+            return;
+        }
         let Value::Mapping(keys) = &mut entry.node.value else { continue };
         let files = keys.iter().position(|key| key.key == "env_file").map(|at| keys.remove(at));
         let mut found = Vec::new();
@@ -24,6 +31,7 @@ pub(crate) fn gather(tree: &mut Node, machines: &str, reading: &mut Reading<'_>)
                 found.extend(file(&wanted, reading));
             }
         }
+        variables += found.len();
         let Some(own) = keys.iter().position(|key| key.key == "environment").map(|at| keys.remove(at)) else {
             insert(keys, "environment", found);
             continue;
@@ -60,13 +68,25 @@ type Found = Vec<(String, Node)>;
 
 fn insert(keys: &mut Vec<Entry>, key: &str, found: Found) {
     let Some(span) = found.first().map(|(_, node)| node.span) else { return };
-    let mut entries: Vec<Entry> = Vec::new();
-    for (key, node) in found {
-        entries.retain(|entry| entry.key != key);
-        entries.push(Entry { key, key_span: node.span, node });
-    }
-    let node = Node { span, value: Value::Mapping(entries) };
+    let entries = found.into_iter().map(|(key, node)| Entry { key, key_span: node.span, node });
+    let node = Node { span, value: Value::Mapping(last_of_each(entries)) };
     keys.push(Entry { key: key.to_owned(), key_span: span, node });
+}
+
+/// The entries with the last one of each key, where its first one stands.
+pub(crate) fn last_of_each(entries: impl Iterator<Item = Entry>) -> Vec<Entry> {
+    let mut places: BTreeMap<String, usize> = BTreeMap::new();
+    let mut kept: Vec<Entry> = Vec::new();
+    for entry in entries {
+        match places.get(&entry.key).and_then(|place| kept.get_mut(*place)) {
+            Some(known) => *known = entry,
+            None => {
+                places.insert(entry.key.clone(), kept.len());
+                kept.push(entry);
+            }
+        }
+    }
+    kept
 }
 
 /// A file of variables that a machine names.

@@ -1,6 +1,9 @@
 //! How what a machine says goes together with what it extends, as Compose has it: mappings key by key, lists one after
 //! the other, what stands at one place of the machine replaced, commands replaced.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::environment::last_of_each;
 use super::leaf::container::device;
 use super::leaf::mount::{tmpfs, volume};
 use super::yaml::{Entry, Node, Value};
@@ -11,8 +14,10 @@ pub(crate) fn merge(base: Node, own: Node) -> Node {
     let (Value::Mapping(mut entries), Value::Mapping(base)) = (own.clone(), base.value) else {
         return Node { span, value: own };
     };
+    let places: BTreeMap<String, usize> =
+        entries.iter().enumerate().map(|(place, entry)| (entry.key.clone(), place)).collect();
     for below in base {
-        match entries.iter_mut().find(|entry| entry.key == below.key) {
+        match places.get(&below.key).and_then(|place| entries.get_mut(*place)) {
             None => entries.push(below),
             Some(entry) => {
                 let own = std::mem::replace(&mut entry.node.value, Value::Null);
@@ -49,8 +54,14 @@ fn joined(base: Node, own: Node) -> Node {
             merge(base, Node { span: own.span, value })
         }
         (Value::Sequence(mut items), Value::Sequence(more)) => {
-            let known: Vec<Value> = items.iter().map(|item| item.value.clone()).collect();
-            items.extend(more.into_iter().filter(|item| !known.contains(&item.value)));
+            let scalar = |item: &Node| match &item.value {
+                Value::Scalar(text) => Some(text.clone()),
+                Value::Null | Value::Unknown | Value::Sequence(_) | Value::Mapping(_) => None,
+            };
+            let known: BTreeSet<String> = items.iter().filter_map(scalar).collect();
+            items.extend(
+                more.into_iter().filter(|item| scalar(item).is_none_or(|text| !known.contains(&text))),
+            );
             Node { span: own.span, value: Value::Sequence(items) }
         }
         (_, value) => Node { span: own.span, value },
@@ -59,9 +70,9 @@ fn joined(base: Node, own: Node) -> Node {
 
 /// Lists in which only one thing can be at each place.
 fn placed(base: Node, own: Node, place: impl Fn(&Node) -> Option<String>) -> Node {
-    let taken: Vec<String> = match &own.value {
+    let taken: BTreeSet<String> = match &own.value {
         Value::Sequence(items) => items.iter().filter_map(&place).collect(),
-        Value::Null | Value::Unknown | Value::Scalar(_) | Value::Mapping(_) => Vec::new(),
+        Value::Null | Value::Unknown | Value::Scalar(_) | Value::Mapping(_) => BTreeSet::new(),
     };
     let mut base = base;
     if let Value::Sequence(items) = &mut base.value {
@@ -99,16 +110,15 @@ fn device_target(item: &Node) -> Option<String> {
 /// A list of `NAME=value` as a mapping.
 fn pairs(node: Node, separators: &[char]) -> Node {
     let Value::Sequence(items) = node.value else { return node };
-    let mut entries: Vec<Entry> = Vec::new();
-    for item in items {
-        let Value::Scalar(text) = &item.value else { continue };
+    let read = |item: Node| {
+        let Value::Scalar(text) = &item.value else { return None };
         let (key, value) = match text.split_once(separators) {
             Some((key, value)) => (key.to_owned(), Value::Scalar(value.to_owned())),
             None => (text.clone(), Value::Null),
         };
-        entries.retain(|entry| entry.key != key);
-        entries.push(Entry { key, key_span: item.span, node: Node { span: item.span, value } });
-    }
+        Some(Entry { key, key_span: item.span, node: Node { span: item.span, value } })
+    };
+    let entries = last_of_each(items.into_iter().filter_map(read));
     Node { span: node.span, value: Value::Mapping(entries) }
 }
 

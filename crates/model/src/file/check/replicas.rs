@@ -7,6 +7,24 @@ use super::super::spec::{MachineSpec, Spec};
 use crate::name::Name;
 use crate::project::{Condition, Machine};
 
+/// A thousand machines of the usual kind have a tenth of this; a few lines must not fill the memory.
+const VALUES_MAX: usize = 100_000;
+
+/// How many values a machine has, about.
+fn size(machine: &Machine) -> usize {
+    let container = machine.runs.container();
+    let more = container.map_or(0, |container| {
+        let words =
+            [&container.entrypoint, &container.command].map(|words| words.as_ref().map_or(0, Vec::len));
+        words.iter().sum::<usize>()
+            + container.environment.len()
+            + container.labels.len()
+            + container.mounts.len()
+            + container.hosts.len()
+    });
+    1 + machine.depends_on.len() + machine.nics.iter().map(|nic| 1 + nic.aliases.len()).sum::<usize>() + more
+}
+
 /// The machines with each of several in its place, and those that wait for it waiting for all.
 pub(super) fn multiply(
     spec: &Spec,
@@ -14,9 +32,17 @@ pub(super) fn multiply(
     problems: &mut Vec<Problem>,
 ) -> BTreeMap<Name, Machine> {
     let mut several: BTreeMap<Name, Vec<Name>> = BTreeMap::new();
+    let mut values = 0;
     for machine in &spec.machines {
         let Some(at) = machine.replicas.is().filter(|at| at.value > 1) else { continue };
         only_one(machine, problems);
+        values += usize::from(at.value) * machines.get(&machine.name.value).map_or(0, size);
+        if values > VALUES_MAX {
+            let message =
+                format!("the machines of which there are several have more than {VALUES_MAX} values");
+            problems.push(at.place.problem(message).hint("ask for fewer"));
+            return machines;
+        }
         let base = &machine.name.value;
         let names = machine.names();
         let taken = names.iter().find(|name| machines.contains_key(*name));

@@ -793,6 +793,38 @@ machines:
     );
 }
 
+/// A few lines that would be millions of values; what is said of them, without the lines.
+#[track_caller]
+fn check_bomb(text: &str, others: &[(&str, &str)], expected: &str) {
+    let shown = shown("stead.yaml", text, others, &[]);
+    let said = shown.lines().find(|line| line.contains("more than")).unwrap_or(&shown);
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn what_would_fill_the_memory_is_refused() {
+    let many: String = (0..3000).map(|n| format!("A{n}=1,")).collect();
+    let lines = many.replace(',', "\n");
+    let machines = |keys: &str| (0..900).map(|n| format!("  m{n}: {{{keys}}}\n")).collect::<String>();
+    check_bomb(
+        &format!("machines:\n  base: {{image: x, environment: [{many}]}}\n{}", machines("extends: base")),
+        &[],
+        "stead.yaml:35:3: the machines have more than 100000 values with all that they extend",
+    );
+    check_bomb(
+        &format!("machines:\n{}", machines("image: x, env_file: f.env")),
+        &[("f.env", &lines)],
+        "stead.yaml:36:3: the machines have more than 100000 variables with those of their files",
+    );
+    check_bomb(
+        &format!("machines:\n{}", machines("image: x, replicas: 100, environment: {A: 1, B: 2}")),
+        &[],
+        "stead.yaml:252:30: the machines of which there are several have more than 100000 values",
+    );
+    let long: String = (0..90_000).map(|n| format!("A{n}=1,")).collect();
+    assert!(read(&format!("machines: {{a: {{image: x, environment: [{long}]}}}}\n")).is_ok());
+}
+
 /// Any text that a program can be given, with what YAML and variables would take for themselves.
 fn text() -> impl Strategy<Value = String> {
     "[ -~é\n\t\r\u{1}\u{7f}\u{85}\u{2028}\u{feff}\u{fffe}\u{1f600}]{0,12}"
