@@ -14,9 +14,13 @@ use stead_model::name::{MachineId, Name};
 
 use crate::complete;
 
+mod image;
 mod looks;
 mod run;
 
+pub(crate) use image::{
+    ImageCommand, ImportArgs, LoadArgs, LoginArgs, LogoutArgs, OneImage, PullArgs, PushArgs, SaveArgs,
+};
 pub(crate) use looks::{CopyArgs, InspectArgs, PortArgs, StatsArgs, TopArgs};
 pub(crate) use run::{MachineArgs, MakeArgs, PullWhen, RunArgs};
 
@@ -142,6 +146,16 @@ owners, and is read as a layer of an image: `.wh.NAME` in it takes NAME away.")]
     Cp(CopyArgs),
     /// List the projects of this user
     Ls,
+    /// Get images, look into them, pass them on, remove them
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Let a registry know who you are from now on
+    #[command(after_help = "\
+The name and password are tried at once. A credential helper of Docker keeps them where there is one; else they are in
+~/.docker/config.json or Podman's auth.json, which only you read. Docker and Podman use them too, and stead theirs.")]
+    Login(LoginArgs),
+    /// Forget who you are for a registry
+    Logout(LogoutArgs),
     /// Look into networks, run programs among them, and make some without a project file
     #[command(subcommand)]
     Network(NetworkCommand),
@@ -187,6 +201,8 @@ owners, and is read as a layer of an image: `.wh.NAME` in it takes NAME away.")]
     Keeper { state: PathBuf, run: PathBuf, machine: MachineId },
     #[command(name = "__unpack", hide = true)]
     Unpack { store: PathBuf, image: stead_model::image::Digest },
+    #[command(name = "__forget", hide = true)]
+    Forget { store: PathBuf, what: String, used: Vec<stead_model::image::Digest> },
     #[command(name = "__delete", hide = true)]
     Delete { tree: PathBuf },
     #[command(name = "__copy", hide = true)]
@@ -234,7 +250,20 @@ impl Command {
                 | NetworkCommand::Connect(_)
                 | NetworkCommand::Disconnect { .. } => takes(false, true),
             },
-            Self::Ls | Self::Doctor | Self::Version => takes(false, true),
+            Self::Image(image) => match image {
+                ImageCommand::Save(_) => takes(false, false),
+                ImageCommand::Ls { .. }
+                | ImageCommand::Pull(_)
+                | ImageCommand::Push(_)
+                | ImageCommand::Inspect(_)
+                | ImageCommand::History(_)
+                | ImageCommand::Tag { .. }
+                | ImageCommand::Rm { .. }
+                | ImageCommand::Prune { .. }
+                | ImageCommand::Import(_)
+                | ImageCommand::Load(_) => takes(false, true),
+            },
+            Self::Ls | Self::Doctor | Self::Version | Self::Login(_) | Self::Logout(_) => takes(false, true),
             Self::Purge(_)
             | Self::Schema
             | Self::Completion { .. }
@@ -243,6 +272,7 @@ impl Command {
             | Self::Switchboard { .. }
             | Self::Keeper { .. }
             | Self::Unpack { .. }
+            | Self::Forget { .. }
             | Self::Delete { .. }
             | Self::Copy { .. }
             | Self::Reap { .. }
@@ -306,9 +336,9 @@ pub(crate) struct PlanArgs {
 pub(crate) struct UpArgs {
     /// Only these machines, and those that they depend on: `web`, `web*`
     pub(crate) machines: Vec<String>,
-    /// When images are pulled
-    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
-    pub(crate) pull: PullWhen,
+    /// When images are pulled [default: as the file says, else `missing`]
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub(crate) pull: Option<PullWhen>,
     /// Choose addresses anew where stead.lock has them
     #[arg(long)]
     pub(crate) relock: bool,

@@ -59,3 +59,12 @@ pub(crate) fn loose_networks(current: &OsStr) -> Vec<CompletionCandidate> {
     let loose = served.networks.keys().filter(|id| id.project.as_str() == crate::commands::LOOSE_PROJECT);
     starting_with(current, loose.map(|id| id.name.to_string()).collect())
 }
+
+/// The images that are here, by their names.
+pub(crate) fn images(current: &OsStr) -> Vec<CompletionCandidate> {
+    let store = home().map(|home| home.images()).filter(|images| images.exists());
+    let images =
+        store.and_then(|images| stead_image::Store::open(&images).ok()?.list().ok()).unwrap_or_default();
+    let names = images.into_iter().flat_map(|details| details.image.names);
+    starting_with(current, names.map(|name| name.to_string()).collect())
+}

@@ -85,6 +85,16 @@ pub(crate) fn note(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{}", printable(text));
 }
 
+/// A line on the terminal that the next one replaces; none for an empty text. Longer than the terminal is wide it is cut.
+pub(crate) fn rewrite(text: &str) {
+    let columns =
+        rustix::termios::tcgetwinsize(std::io::stderr()).map_or(80, |size| usize::from(size.ws_col));
+    let text: String = printable(text).replace('\n', " ").chars().take(columns.saturating_sub(1)).collect();
+    let mut stderr = std::io::stderr().lock();
+    // If standard error is gone there is nobody left to tell.
+    let _ = write!(stderr, "\r\x1b[K{text}").and_then(|()| stderr.flush());
+}
+
 /// Text that others wrote (files, directories, machines), unable to command the terminal.
 pub(crate) fn printable(text: &str) -> String {
     let unseen = |c: char| c.is_control() && c != '\n' && c != '\t';

@@ -1,5 +1,6 @@
 //! Finding and reading a project: its file, what the file may refer to, and the lock beside it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -7,8 +8,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use stead_host::home::{remove_unfinished, write_whole};
-use stead_model::file::{self, FileText, Problems, Source, Sources, Variables};
+use stead_model::file::{self, FileText, Problems, Pull, Source, Sources, Variables};
 use stead_model::lock::Lock;
+use stead_model::name::Name;
 use stead_model::project::Project;
 
 use crate::args::{Format, Global};
@@ -27,6 +29,8 @@ pub(crate) struct Loaded {
     pub(crate) project: Project,
     pub(crate) sources: Sources,
     pub(crate) lock: Lock,
+    /// When images of machines are pulled, where the file says it.
+    pub(crate) pull: BTreeMap<Name, Pull>,
 }
 
 /// The project file: the one named, or the nearest one upwards from here.
@@ -79,7 +83,8 @@ pub(crate) fn load_file(path: &Path, format: Format) -> Result<Loaded, Failure> 
     let files = file::files(&source, read_other);
     let parsed = file::parse(&Source { files: &files, ..source }).map_err(wrong)?;
     let lock = load_lock(&directory)?;
-    Ok(Loaded { file: path.to_owned(), directory, project: parsed.project, sources: parsed.sources, lock })
+    let file::Parsed { project, sources, pull, .. } = parsed;
+    Ok(Loaded { file: path.to_owned(), directory, project, sources, lock, pull })
 }
 
 /// The directory that a project file is in, without links, so that a project is one whichever way it is

@@ -7,16 +7,16 @@ use clap::{ArgAction, Args, ValueEnum, ValueHint};
 use stead_model::container::Signal;
 use stead_model::name::Name;
 
-/// When an image is pulled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+/// When an image is pulled; the most eager one is the last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum PullWhen {
+    /// Not at all: what is not here is an error
+    Never,
     /// If it is not here
     #[default]
     Missing,
     /// Each time, for the newest of that name
     Always,
-    /// Not at all: what is not here is an error
-    Never,
 }
 
 #[derive(Debug, Args)]

@@ -9,6 +9,7 @@ mod exec;
 mod image;
 mod inspect;
 mod internal;
+mod login;
 mod logs;
 mod machines;
 mod network;
@@ -62,6 +63,9 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Cp(args) => cp::cp(&global, &args).map(done),
         Command::Copy { order } => cp::copy_here(&order).map(done),
         Command::Ls => ps::ls(output).map(done),
+        Command::Image(command) => image::run(command, output).map(done),
+        Command::Login(args) => login::login(&args, output).map(done),
+        Command::Logout(args) => login::logout(&args, output).map(done),
         Command::Network(command) => network::run(&global, command, output),
         Command::Doctor => doctor::run(output),
         Command::Purge(consent) => purge::run(consent, output).map(done),
@@ -74,6 +78,9 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Keeper { state, run, machine } => internal::keeper(state, run, &machine).map(done),
         Command::Unpack { store, image } => {
             image::unpack_here(&store, &image).map(done).map_err(Failure::from)
+        }
+        Command::Forget { store, what, used } => {
+            image::forget_here(&store, &what, used).map(done).map_err(Failure::from)
         }
         Command::Delete { tree } => internal::delete(&tree).map(done),
         Command::Reap { machine } => machines::reap(&machine, output.quiet()).map(done),

@@ -134,7 +134,7 @@ fn placed(refusal: Refusal, sources: &Sources, loaded: &Loaded) -> Refusal {
 pub(crate) fn up(global: &Global, args: &UpArgs, output: Output) -> Result<(), Failure> {
     let loaded = project::load(global)?;
     let chosen = with_dependencies(&loaded.project, &args.machines)?;
-    let images = super::image::needed(&loaded.project, &chosen, args.pull)?;
+    let images = super::image::needed(&loaded, &chosen, args.pull)?;
     let mut session = Session::open()?;
     let how = Bring {
         chosen: (!args.machines.is_empty()).then_some(chosen),

@@ -1,0 +1,229 @@
+//! Images: those that machines need, got and unpacked where they are missing, and the commands about them.
+
+mod carry;
+mod change;
+mod list;
+mod progress;
+mod settings;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
+
+use anyhow::{Context, Result};
+
+use stead_host::home::Home;
+use stead_image::choose::host_platform;
+use stead_image::{Fetch, Store, Wanted};
+use stead_model::file::Pull;
+use stead_model::image::{Digest, Image, Platform, Reference};
+use stead_model::name::MachineId;
+use stead_model::project::Project;
+use stead_model::resolve::Images;
+
+use crate::args::{ImageCommand, PullWhen};
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::project::Loaded;
+use crate::session::{TELL_AFTER, home};
+
+pub(crate) use change::{forget_here, in_use};
+use progress::Progress;
+pub(crate) use settings::Sources;
+
+/// Carries out a command about images.
+pub(crate) fn run(command: ImageCommand, output: Output) -> Result<(), Failure> {
+    match command {
+        ImageCommand::Ls { images } => list::ls(&images, output),
+        ImageCommand::Inspect(args) => list::inspect(&args, output),
+        ImageCommand::History(args) => list::history(&args, output),
+        ImageCommand::Tag { image, name } => change::tag(&image, &name, output),
+        ImageCommand::Rm { images, force } => change::remove(&images, force, output),
+        ImageCommand::Prune { all, consent } => change::prune(all, consent, output),
+        ImageCommand::Pull(args) => carry::pull(&args, output),
+        ImageCommand::Push(args) => carry::push(&args, output),
+        ImageCommand::Import(args) => carry::import(&args, output),
+        ImageCommand::Save(args) => carry::save(&args),
+        ImageCommand::Load(args) => carry::load(&args, output),
+    }
+}
+
+/// The store of this user's home, for a command that puts something there.
+fn own_store() -> Result<(Home, Store)> {
+    let home = home()?;
+    home.prepare()?;
+    let store = Store::open(&home.images())?;
+    Ok((home, store))
+}
+
+/// An image that a person means.
+struct Meant {
+    /// The name by which; none if by its id.
+    name: Option<Reference>,
+    image: Image,
+}
+
+/// The image that a person means: by its name, or by the first digits of its id. One of another platform is meant
+/// where there is no other.
+fn meant(store: &Store, text: &str, platform: Option<&Platform>) -> Result<Meant, Failure> {
+    let reference = text.parse::<Reference>();
+    let wanted = platform.cloned().unwrap_or_else(host_platform);
+    let found = match &reference {
+        Ok(reference) => store.find(reference, &wanted)?,
+        Err(_) => None,
+    };
+    if let (Ok(reference), Some(image)) = (&reference, found) {
+        // By its digest an image is found that has another name, or none.
+        let name = image.names.contains(reference).then(|| reference.clone());
+        return Ok(Meant { name, image });
+    }
+    let mut others = Vec::new();
+    if let (Ok(reference), None) = (&reference, platform) {
+        others = store.list()?.into_iter().map(|details| details.image).collect();
+        others.retain(|image: &Image| image.names.contains(reference));
+    }
+    if others.is_empty() {
+        others = store.find_by_id(text)?;
+        others.retain(|image| platform.is_none_or(|platform| image.platform == *platform));
+    }
+    match others.as_slice() {
+        [image] => {
+            let name = reference.ok().filter(|reference| image.names.contains(reference));
+            Ok(Meant { name, image: image.clone() })
+        }
+        [] => {
+            let what = format!("there is no image `{text}` here");
+            Err(Failure::request(&what, "`stead image ls` lists them, `stead image pull` gets one"))
+        }
+        several => {
+            let ids: Vec<&str> = several.iter().map(|image| image.digest.short()).collect();
+            let what = format!("`{text}` could be {}", ids.join(" or "));
+            Err(Failure::request(&what, "say more digits of its id"))
+        }
+    }
+}
+
+/// What the machines of a project are made from.
+fn wishes(project: &Project) -> impl Iterator<Item = (MachineId, Reference, Option<Platform>)> + '_ {
+    project.machines.iter().filter_map(|(name, machine)| {
+        let wish = machine.runs.container()?;
+        Some((MachineId::new(&project.name, name), wish.image.clone(), wish.platform.clone()))
+    })
+}
+
+/// The images of a project that are here.
+pub(crate) fn those_here(home: &Home, project: &Project) -> Result<Images> {
+    let mut images = Images::new();
+    if !home.images().exists() {
+        return Ok(images);
+    }
+    let store = Store::open(&home.images())?;
+    for (_, reference, platform) in wishes(project) {
+        let wanted = platform.clone().unwrap_or_else(host_platform);
+        if let Some(image) = store.find(&reference, &wanted)? {
+            images.insert((reference, platform), image.digest);
+        }
+    }
+    Ok(images)
+}
+
+/// The images of a project: those of the chosen machines are here afterwards, the others may be. When they are pulled is
+/// said by the command, else for each machine by the file.
+pub(crate) fn needed(
+    loaded: &Loaded,
+    chosen: &BTreeSet<MachineId>,
+    when: Option<PullWhen>,
+) -> Result<Images, Failure> {
+    let home = home()?;
+    let mut images = those_here(&home, &loaded.project)?;
+    // Of machines with one image the most eager one counts.
+    let mut asked: BTreeMap<(Reference, Option<Platform>), PullWhen> = BTreeMap::new();
+    for (id, reference, platform) in wishes(&loaded.project).filter(|(id, ..)| chosen.contains(id)) {
+        let when = when.unwrap_or_else(|| by_file(loaded.pull.get(&id.name)));
+        let asked = asked.entry((reference, platform)).or_insert(when);
+        *asked = when.max(*asked);
+    }
+    for ((reference, platform), when) in asked {
+        let image = ensure(&home, &reference, platform.as_ref(), when)?;
+        images.insert((reference, platform), image.digest);
+    }
+    Ok(images)
+}
+
+fn by_file(pull: Option<&Pull>) -> PullWhen {
+    match pull {
+        Some(Pull::Always) => PullWhen::Always,
+        Some(Pull::Never) => PullWhen::Never,
+        Some(Pull::Missing) | None => PullWhen::Missing,
+    }
+}
+
+/// Makes sure that an image is here, and ready to be run.
+pub(crate) fn ensure(
+    home: &Home,
+    reference: &Reference,
+    platform: Option<&Platform>,
+    when: PullWhen,
+) -> Result<Image, Failure> {
+    home.prepare()?;
+    let store = Store::open(&home.images())?;
+    let platform = platform.cloned().unwrap_or_else(host_platform);
+    let here = store.find(reference, &platform)?;
+    let image = match (here, when) {
+        (Some(image), PullWhen::Missing | PullWhen::Never) => image,
+        (None, PullWhen::Never) => {
+            let what = format!("the image {reference} for {platform} is not here");
+            return Err(Failure::request(&what, "`stead image pull` it, or let it be pulled"));
+        }
+        (None, PullWhen::Missing) | (_, PullWhen::Always) => pull(&store, reference, &platform)?,
+    };
+    unpack(&store, &image)?;
+    Ok(image)
+}
+
+/// Gets an image from where it is to be had, and tells what is being done if that takes a while.
+fn pull(store: &Store, reference: &Reference, platform: &Platform) -> Result<Image> {
+    let wanted = Wanted { name: reference.clone(), platform: platform.clone(), fetch: Fetch::Always };
+    let sources = Sources::load()?;
+    let progress = Progress::of(format!("pulling {reference}"));
+    let pulled = store.obtain(&wanted, sources.origins(), &|event| progress.hear(event));
+    Ok(pulled.with_context(|| format!("cannot pull {reference}"))?.image)
+}
+
+/// What stead is called with to unpack an image.
+const UNPACK_WORD: &str = "__unpack";
+
+/// Unpacks what of an image is not, by a process that may set owners.
+fn unpack(store: &Store, image: &Image) -> Result<()> {
+    let missing = store.missing_layers(image).len();
+    if missing == 0 {
+        return Ok(());
+    }
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let args: [OsString; 3] = [UNPACK_WORD.into(), store.root().into(), image.digest.as_str().into()];
+    let name = image.names.first().map_or_else(|| image.digest.short().to_owned(), ToString::to_string);
+    let progress = Progress::of(format!("unpacking {name}"));
+    let unpacked = std::thread::scope(|scope| {
+        // Dropped when all is unpacked, which wakes the thread.
+        let (_done, is_done) = mpsc::channel::<()>();
+        scope.spawn(move || {
+            while is_done.recv_timeout(TELL_AFTER) == Err(RecvTimeoutError::Timeout) {
+                let left = store.missing_layers(image).len();
+                progress.tell(&format!("{} of {missing} layers", missing.saturating_sub(left)));
+            }
+        });
+        stead_net::anchor::run_as_root(&program, &args)
+    });
+    unpacked.with_context(|| format!("cannot unpack image {}", image.digest.short()))?;
+    Ok(())
+}
+
+/// Unpacks an image, as root or as what a user namespace maps to root.
+pub(crate) fn unpack_here(root: &Path, digest: &Digest) -> Result<()> {
+    let is_real = rustix::process::geteuid().is_root();
+    stead_net::anchor::become_root()?;
+    let store = Store::open(root)?;
+    let image = store.inspect(digest)?.context("the image is not here any more")?.image;
+    super::unpacking::unpack(&store, &image, is_real)
+}

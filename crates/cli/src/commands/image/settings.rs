@@ -1,0 +1,101 @@
+//! What the user set about images: where short names are to be had, mirrors, and whom to speak with without TLS.
+//!
+//! ```json
+//! { "catalogue": { "debian:12": ["registry.lab:5000/debian:12", "debian-packages:bookworm"] },
+//!   "mirrors": { "docker.io": ["mirror.lab"] },
+//!   "plain-http": ["registry.lab:5000"] }
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+use stead_image::catalogue::Catalogue;
+use stead_image::registry::{AuthEnvironment, AuthFiles, Settings};
+use stead_image::{Client, DebianSettings, Origins};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+struct Own {
+    catalogue: Catalogue,
+    mirrors: BTreeMap<String, Vec<String>>,
+    plain_http: BTreeSet<String>,
+}
+
+/// From where images come.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    pub(crate) client: Client,
+    catalogue: Catalogue,
+    debian: DebianSettings,
+}
+
+impl Sources {
+    /// As the user's file says, else the computer's; as we know where there is none.
+    pub(crate) fn load() -> Result<Self> {
+        let path = |key| std::env::var_os(key).map(PathBuf::from).filter(|path| path.is_absolute());
+        let config = path("XDG_CONFIG_HOME").or(path("HOME").map(|home| home.join(".config")));
+        let files = [config.map(|config| config.join("stead/images.json")), Some(COMPUTERS.into())];
+        let mut own = Own::default();
+        for file in files.iter().flatten() {
+            if let Some(found) = read(file)? {
+                own = found;
+                break;
+            }
+        }
+        let auth = AuthFiles::new(&AuthEnvironment::observe());
+        let Own { catalogue, mirrors, plain_http } = own;
+        let client = Client::new(Settings { mirrors, plain_http, auth, ..Settings::default() });
+        Ok(Self { client, catalogue, debian: DebianSettings::default() })
+    }
+
+    /// The same, as the store asks for it.
+    pub(crate) fn origins(&self) -> Origins<'_> {
+        Origins { client: &self.client, catalogue: &self.catalogue, debian: &self.debian }
+    }
+}
+
+/// The file of all users who have none of their own.
+const COMPUTERS: &str = "/etc/stead/images.json";
+
+/// Reads such a file, if it is there.
+fn read(path: &Path) -> Result<Option<Own>> {
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    let own: Own = serde_json::from_slice(&text).with_context(|| format!("{} is wrong", path.display()))?;
+    let wrong: Vec<String> = own.catalogue.mistakes().iter().map(ToString::to_string).collect();
+    ensure!(wrong.is_empty(), "{}: {}", path.display(), wrong.join("; "));
+    Ok(Some(own))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("images.json");
+        std::fs::write(&path, text).unwrap();
+        let said = match read(&path) {
+            Ok(own) => format!("{:?}", own.unwrap()),
+            Err(error) => format!("{error:#}").replace(&*path.to_string_lossy(), "FILE"),
+        };
+        assert!(said.contains(expected), "{said}");
+    }
+
+    #[test]
+    fn what_is_wrong_in_the_file_is_told_with_its_place() {
+        check("{}", "Own");
+        check(r#"{"mirrors": {"docker.io": ["mirror.lab"]}, "plain-http": ["a:1"]}"#, "mirror.lab");
+        check(r#"{"mirror": {}}"#, "FILE is wrong: unknown field `mirror`");
+        check(r#"{"catalogue": {"a/b:1": ["debian-packages:no such"]}}"#, "FILE: ");
+        assert!(read(Path::new("/nowhere/images.json")).unwrap().is_none());
+    }
+}
