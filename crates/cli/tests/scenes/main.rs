@@ -9,6 +9,7 @@ mod commands;
 mod containers;
 mod guard;
 mod half;
+mod images;
 mod looks;
 mod names;
 mod ports;

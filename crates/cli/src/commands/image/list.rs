@@ -1,6 +1,6 @@
 //! `image ls`, `inspect` and `history`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -67,10 +67,9 @@ pub(super) fn ls(patterns: &[String], output: Output) -> Result<(), Failure> {
     if root.exists() {
         let store = Store::open(&root)?;
         let used = in_use(&mut host)?;
-        for details in store.list()? {
-            let machines = used.get(&details.image.digest).cloned().unwrap_or_default();
-            rows.push(row(&store, details, machines)?);
-        }
+        let sizes = store.sizes()?;
+        let list = store.list()?.into_iter();
+        rows.extend(list.map(|details| row(details, &sizes, &used)));
     }
     for pattern in patterns {
         if !rows.iter().any(|row| fits(pattern, row)) {
@@ -110,10 +109,15 @@ fn day(created: &str) -> String {
     }
 }
 
-fn row(store: &Store, details: Details, machines: BTreeSet<MachineId>) -> anyhow::Result<Row> {
+fn row(
+    details: Details,
+    sizes: &BTreeMap<Digest, Sizes>,
+    used: &BTreeMap<Digest, BTreeSet<MachineId>>,
+) -> Row {
     let Details { image, config, added_unix_s, .. } = details;
-    let Sizes { shared_bytes, unique_bytes } = store.sizes(&image.digest)?;
-    Ok(Row {
+    let Sizes { shared_bytes, unique_bytes } = sizes.get(&image.digest).copied().unwrap_or_default();
+    Row {
+        machines: used.get(&image.digest).cloned().unwrap_or_default(),
         id: image.digest,
         names: image.names,
         platform: image.platform,
@@ -122,8 +126,7 @@ fn row(store: &Store, details: Details, machines: BTreeSet<MachineId>) -> anyhow
         size_bytes: shared_bytes + unique_bytes,
         shared_bytes,
         own_bytes: unique_bytes,
-        machines,
-    })
+    }
 }
 
 /// Whether a pattern means an image: by its names with and without tags, or by the first digits of its id.
@@ -149,8 +152,7 @@ fn glob(pattern: &str, text: &str) -> bool {
 pub(super) fn inspect(args: &OneImage, output: Output) -> Result<(), Failure> {
     let mut host = look()?;
     let (store, details) = one(&host.home().images(), args)?;
-    let used = in_use(&mut host)?;
-    let machines = used.get(&details.image.digest).cloned().unwrap_or_default();
+    let (sizes, used) = (store.sizes()?, in_use(&mut host)?);
     let mut diff_ids = details.image.layers.iter().cloned();
     let layers = details.manifest.layers.iter().map(|layer| LayerRow {
         digest: layer.digest.clone(),
@@ -163,7 +165,7 @@ pub(super) fn inspect(args: &OneImage, output: Output) -> Result<(), Failure> {
         sources: details.sources.clone(),
         indexes: details.indexes.clone(),
         config: serde_json::from_slice(&details.config_json).map_err(anyhow::Error::from)?,
-        row: row(&store, details.clone(), machines)?,
+        row: row(details.clone(), &sizes, &used),
     };
     output.data(&whole, || whole_text(&whole, &details)).map_err(Failure::from)
 }

@@ -1,0 +1,234 @@
+//! Images: got, looked into, named, passed on and removed.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use crate::support::registry::{BUSYBOX, registry};
+use crate::support::{Place, Running, Said, World, said};
+
+/// The files of the image that the registry has, as an OCI layout.
+fn layout(world: &World) -> String {
+    world.path().join("registry/oci").display().to_string()
+}
+
+/// The only image that `ls` has for a pattern.
+#[track_caller]
+fn listed(world: &World, pattern: &str) -> serde_json::Value {
+    let rows = world.stead(&format!("image ls {pattern} --format json")).json();
+    assert_eq!(rows.as_array().map(Vec::len), Some(1), "{rows:#}");
+    rows[0].clone()
+}
+
+/// The first digits of an image's id.
+fn short(row: &serde_json::Value) -> String {
+    row["id"].as_str().unwrap()["sha256:".len()..][..12].to_owned()
+}
+
+/// Writes what the user sets about images.
+fn settings(world: &World, text: &str) -> PathBuf {
+    let directory = world.path().join("nobody/.config/stead");
+    fs::create_dir_all(&directory).unwrap();
+    let path = directory.join("images.json");
+    fs::write(&path, text).unwrap();
+    path
+}
+
+#[test]
+fn an_image_is_loaded_named_saved_and_removed() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let layout = layout(&world);
+    assert_eq!(world.stead("image ls --format json").json(), serde_json::json!([]));
+    world.stead("image inspect app:1").code(2).says("there is no image `app:1` here");
+    // A layout, as a directory and packed.
+    let loaded = world.stead(&format!("image load {layout} --format json")).json();
+    assert_eq!(loaded[0]["names"], serde_json::json!([]));
+    world.sh(Place::Computer, &format!("tar -C {layout} -cf {layout}.tar ."));
+    let again = world.stead(&format!("image load {layout}.tar --name lab/box --format json")).json();
+    assert_eq!(loaded[0]["id"], again[0]["id"]);
+    let id = short(&loaded[0]);
+    world.stead("image tag lab/box app:1").ok();
+    world.stead(&format!("image tag {id} lab/app:2")).ok();
+    world.stead("image tag nosuch lab/app:3").code(2).says("there is no image `nosuch`");
+    world.stead("image tag app:1 lab/app@sha256:12").code(2);
+    let row = listed(&world, "lab/*");
+    assert_eq!((short(&row), row["names"].as_array().unwrap().len()), (id.clone(), 3), "{row:#}");
+    assert_eq!((row["shared_bytes"].as_u64(), &row["own_bytes"]), (Some(0), &row["size_bytes"]));
+    let inspected = world.stead("image inspect app:1 --format json").json();
+    assert_eq!(inspected["config"]["config"]["Cmd"], serde_json::json!(["sh"]));
+    assert!(world.stead("image inspect app:1").ok().contains("\nvolumes     /data\n"));
+    assert_eq!(
+        world.stead("image history app:1 --format json").json()[0]["layer"],
+        inspected["layers"][0]["digest"]
+    );
+    // What is saved is the same image elsewhere, for us and for others.
+    let archive = world.path().join("saved.tar").display().to_string();
+    world.stead(&format!("image save app:1 --output {archive}")).ok();
+    let other = |line: &str| world.stead_at("other", world.path(), &line.split(' ').collect::<Vec<_>>());
+    assert_eq!(other(&format!("image load {archive} --format json")).json()[0]["id"], row["id"]);
+    let tmp = world.path().display();
+    let judge = format!(
+        "skopeo --insecure-policy --tmpdir {tmp} inspect --config --raw docker-archive:{archive}:app:1"
+    );
+    let config: serde_json::Value = serde_json::from_str(&world.sh(Place::Computer, &judge)).unwrap();
+    assert_eq!(config, inspected["config"]);
+    assert_eq!(other("run --rm app:1 cat /data/seed").ok(), "from-the-image\n");
+    // One name goes, then all.
+    world.stead("image rm app:1").ok();
+    world.stead(&format!("image rm {id}")).code(2).says("`--force`");
+    assert_eq!(listed(&world, &id)["names"].as_array().unwrap().len(), 2);
+    world.stead(&format!("image rm {id} --force")).ok();
+    assert_eq!(world.stead("image ls --format json").json(), serde_json::json!([]));
+    let images = world.path().join("home/state/images");
+    for part in ["layers", "blobs/sha256", "unpacking", "partial"] {
+        assert_eq!(fs::read_dir(images.join(part)).unwrap().count(), 0, "{part}");
+    }
+}
+
+#[test]
+fn what_a_machine_is_made_of_stays() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    world.stead(&format!("image pull {BUSYBOX}")).ok();
+    world.stead(&format!("create --name web {BUSYBOX} true")).ok();
+    assert_eq!(listed(&world, BUSYBOX)["machines"], serde_json::json!(["web.default"]));
+    world.stead(&format!("image rm {BUSYBOX}")).code(2).says("is used by `web.default`");
+    world.stead("image prune --all").code(3).says("--yes");
+    world.stead("image prune --all --yes").ok();
+    // With another name one of the two may go.
+    world.stead(&format!("image tag {BUSYBOX} app:1")).ok();
+    world.stead(&format!("image rm {BUSYBOX}")).ok();
+    // An image of its own layer on the same machine's: nobody's, and without a name after the next import.
+    let root = world.path().join("root.tar.gz").display().to_string();
+    let registry = world.path().join("registry").display().to_string();
+    world.sh(Place::Computer, &format!("tar -C {registry}/root -czf {root} bin"));
+    world.stead(&format!("image import {root} lab/root:1 -- /bin/busybox echo imported")).ok();
+    assert_eq!(world.stead("run --rm lab/root:1").ok(), "imported\n");
+    world.sh(Place::Computer, &format!("tar -C {registry}/root -czf {root} bin etc"));
+    world.stead(&format!("image import {root} lab/root:1 -- /bin/busybox echo anew")).ok();
+    assert_eq!(world.stead("run --rm lab/root:1").ok(), "anew\n");
+    assert_eq!(world.stead("image ls --format json").json().as_array().map(Vec::len), Some(3));
+    let gone = world.stead("image prune --yes --format json").json();
+    assert_eq!((gone["images"].as_array().map(Vec::len), &gone["names"]), (Some(1), &serde_json::json!([])));
+    assert!(gone["freed_bytes"].as_u64() > Some(1_000_000), "{gone:#}");
+    world.stead("rm web").ok();
+    world.stead("image prune --all --yes").ok();
+    assert_eq!(world.stead("image ls --format json").json(), serde_json::json!([]));
+}
+
+#[test]
+fn images_go_to_registries_and_come_from_where_the_user_says() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    world.stead(&format!("image pull {BUSYBOX} --platform linux/arm64")).code(1).says("linux/arm64");
+    world.stead(&format!("image pull {BUSYBOX}")).ok();
+    world.stead(&format!("image tag {BUSYBOX} app:1")).ok();
+    world.stead("image push app:1").code(2).says("does not say to which registry");
+    world.stead("image push app:1 127.0.0.1:5000/team/app:1").ok();
+    let list = "skopeo list-tags --tls-verify=false docker://127.0.0.1:5000/team/app";
+    assert!(world.sh(Place::Computer, list).contains("\"1\""));
+    world.stead("image prune --all --yes").ok();
+    // Short names.
+    let path = settings(&world, r#"{"catalogue": {"box:*": ["127.0.0.1:5000/team/app:*"], "none:*": []}}"#);
+    assert_eq!(world.stead("run --rm box:1 echo found").ok(), "found\n");
+    let row = listed(&world, "box:1");
+    assert_eq!(row["names"], serde_json::json!(["box:1"]));
+    world.stead("image pull none:1").code(1).says("the catalogue has no source for `none:1`");
+    fs::write(path, r#"{"mirrors": 1}"#).unwrap();
+    world.stead("image pull box:1").code(1).says("images.json is wrong");
+    // What is here is not asked for.
+    assert_eq!(world.stead("run --rm box:1 echo here").ok(), "here\n");
+}
+
+#[test]
+fn the_file_says_when_images_are_pulled_and_the_command_says_otherwise() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let text = |policy: &str| {
+        format!(
+            "machines: {{ web: {{ kind: container, image: '{BUSYBOX}', pull_policy: {policy}, command: [sleep, '60'] }} }}\n"
+        )
+    };
+    let project = world.project("shop", &text("never"));
+    project.stead("up").code(2).says("is not here");
+    project.stead("up --pull missing").ok();
+    let before = listed(&world, BUSYBOX)["id"].clone();
+    // The name means another image by now.
+    let other = world.path().join("registry/root/data/seed");
+    fs::write(other, "from-another-image\n").unwrap();
+    let registry = world.path().join("registry").display().to_string();
+    world.sh(Place::Computer, &format!("tar -C {registry}/root -cf {registry}/other.tar ."));
+    world
+        .stead_at("other", world.path(), &["image", "import", &format!("{registry}/other.tar"), BUSYBOX])
+        .ok();
+    world.stead_at("other", world.path(), &["image", "push", BUSYBOX]).ok();
+    project.stead("up").ok();
+    project.write(&text("missing"));
+    project.stead("up").ok();
+    assert_eq!(listed(&world, BUSYBOX)["id"], before);
+    project.write(&text("always"));
+    project.stead("up --pull never").ok();
+    assert_eq!(listed(&world, BUSYBOX)["id"], before);
+    project.stead("up").ok();
+    assert_ne!(listed(&world, BUSYBOX)["id"], before);
+    assert_eq!(project.stead("exec web cat /data/seed").ok(), "from-another-image\n");
+    project.stead("down").ok();
+}
+
+/// What `secret` becomes in a registry's file of passwords.
+const HASH: &str = "$2b$04$loAnlJb687Bq2XcqDM.BVO62A6FzAOjSUsxND6mdiRGFCI71cgIUe";
+
+/// A registry that lets nobody in but `me`.
+fn closed_registry(world: &World) -> Running {
+    let directory = world.path().join("closed");
+    fs::create_dir_all(&directory).unwrap();
+    let path = directory.display().to_string();
+    fs::write(directory.join("passwords"), format!("me:{HASH}\n")).unwrap();
+    let settings = format!(
+        "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {path}/data}}}}\n\
+         http: {{addr: '127.0.0.1:5001'}}\nauth: {{htpasswd: {{realm: lab, path: {path}/passwords}}}}\n"
+    );
+    fs::write(directory.join("settings.yml"), settings).unwrap();
+    let line = format!("exec docker-registry serve {path}/settings.yml 2> {path}/log");
+    let registry = world.spawn(Place::Computer, &["sh", "-c", &line]);
+    world.until("the registry answers", || {
+        let line = "curl -s -o /dev/null -m 2 http://127.0.0.1:5001/v2/";
+        (world.sh_said(Place::Computer, line).code == 0).then_some(())
+    });
+    registry
+}
+
+/// Runs `stead` with this on its standard input.
+#[track_caller]
+fn told(world: &World, line: &str, input: &str) -> Said {
+    let path = world.path().join("input");
+    fs::write(&path, input).unwrap();
+    let words: Vec<&str> = line.split(' ').collect();
+    let mut shell = vec!["sh", "-c", "exec \"$@\" < \"$0\"", path.to_str().unwrap(), crate::support::stead()];
+    shell.extend(words);
+    let mut command = world.command(Place::Person, &shell);
+    command.env("STEAD_HOME", world.path().join("home")).stdin(Stdio::null());
+    said(command)
+}
+
+#[test]
+fn who_is_known_to_a_registry_stays_known_until_logout() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let _closed = closed_registry(&world);
+    let target = "127.0.0.1:5001/lab/busybox:1";
+    world.stead(&format!("image pull {BUSYBOX}")).ok();
+    world.stead(&format!("image push {BUSYBOX} {target}")).code(1).says("wants to know who asks");
+    world.stead("login 127.0.0.1:5001 -u me").code(2).says("--password-stdin");
+    told(&world, "login 127.0.0.1:5001 -u me --password-stdin", "wrong\n").code(1).says("does not take");
+    told(&world, "login 127.0.0.1:5001 -u me --password-stdin", "secret\n").ok();
+    let file = world.path().join("nobody/.config/containers/auth.json");
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    world.stead(&format!("image push {BUSYBOX} {target}")).ok();
+    world.stead(&format!("image pull {target}")).ok();
+    world.stead("logout 127.0.0.1:5001").ok();
+    world.stead("logout 127.0.0.1:5001").code(2).says("nobody is logged in");
+    world.stead(&format!("image push {BUSYBOX} {target}")).code(1).says("wants to know who asks");
+}
