@@ -1,6 +1,5 @@
 //! The command line.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
@@ -8,20 +7,23 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::engine::ArgValueCompleter;
 
-use stead_model::address::Mac;
 use stead_model::container::Signal;
 use stead_model::name::{MachineId, Name};
 
 use crate::complete;
 
+mod filter;
 mod image;
 mod looks;
+mod network;
 mod run;
 
+pub(crate) use filter::{Filter, holds};
 pub(crate) use image::{
     ImageCommand, ImportArgs, LoadArgs, LoginArgs, LogoutArgs, OneImage, PullArgs, PushArgs, SaveArgs,
 };
-pub(crate) use looks::{CopyArgs, InspectArgs, PortArgs, StatsArgs, TopArgs};
+pub(crate) use looks::{CopyArgs, DiffArgs, InspectArgs, PortArgs, PsArgs, StatsArgs, TopArgs};
+pub(crate) use network::{ConnectArgs, CreateArgs, EnterArgs, NetworkCommand};
 pub(crate) use run::{MachineArgs, MakeArgs, PullWhen, RunArgs};
 
 /// Networks for Linux machines of every kind, from one file: addresses, names, published ports
@@ -144,6 +146,11 @@ are filled. Files become yours here, and root's in the machine, unless `--archiv
 not run cannot be started meanwhile. An archive has its own
 owners, and is read as a layer of an image: `.wh.NAME` in it takes NAME away.")]
     Cp(CopyArgs),
+    /// Tell what a machine changed of its image's files
+    #[command(
+        after_help = "A is new, C is changed, D is gone. What is in volumes and other mounts is not the image's."
+    )]
+    Diff(DiffArgs),
     /// List the projects of this user
     Ls,
     /// Get images, look into them, pass them on, remove them
@@ -207,6 +214,8 @@ The name and password are tried at once. A credential helper of Docker keeps the
     Delete { tree: PathBuf },
     #[command(name = "__copy", hide = true)]
     Copy { order: String },
+    #[command(name = "__diff", hide = true)]
+    DiffHere { order: String },
     #[command(name = "__reap", hide = true)]
     Reap { machine: MachineId },
     #[command(name = "__enter", hide = true)]
@@ -238,6 +247,7 @@ impl Command {
             | Self::Wait(_)
             | Self::Inspect(_)
             | Self::Port(_)
+            | Self::Diff(_)
             | Self::Top(_)
             | Self::Stats(_) => takes(true, true),
             Self::Attach(_) | Self::Exec(_) | Self::Logs(_) | Self::Cp(_) => takes(true, false),
@@ -275,6 +285,7 @@ impl Command {
             | Self::Forget { .. }
             | Self::Delete { .. }
             | Self::Copy { .. }
+            | Self::DiffHere { .. }
             | Self::Reap { .. }
             | Self::Run(_)
             | Self::Create(_)
@@ -466,116 +477,6 @@ pub(crate) struct LogsArgs {
     /// With the time of each line
     #[arg(short, long)]
     pub(crate) timestamps: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct PsArgs {
-    /// Only these: `web` (of the project here, or of all if it has none), `web.shop` (with its project), `web*`
-    #[arg(add = ArgValueCompleter::new(complete::machines))]
-    pub(crate) machines: Vec<String>,
-    /// Machines of all projects, not only of the one here
-    #[arg(short, long)]
-    pub(crate) all: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum NetworkCommand {
-    /// List networks
-    Ls,
-    /// Show a network: addresses, machines, strangers that were given an address, ports with their traffic
-    Inspect {
-        /// The network: `lan`, or `lan.shop` (with its project)
-        #[arg(add = ArgValueCompleter::new(complete::networks))]
-        network: String,
-    },
-    /// Make a network without a project file (it is in project `default`)
-    Create(CreateArgs),
-    /// Remove a network that `create` made
-    Rm {
-        /// The network's name
-        #[arg(add = ArgValueCompleter::new(complete::loose_networks))]
-        network: Name,
-        /// Even if machines have nics on it: they lose them
-        #[arg(long)]
-        force: bool,
-    },
-    /// Give a machine a nic on a network that `create` made
-    Connect(ConnectArgs),
-    /// Take a machine's nic off a network that `create` made; the last nic takes the machine along
-    Disconnect {
-        /// The network's name
-        #[arg(add = ArgValueCompleter::new(complete::loose_networks))]
-        network: Name,
-        /// The machine's name
-        #[arg(add = ArgValueCompleter::new(complete::machines))]
-        machine: Name,
-    },
-    /// Run a program in a container's network namespace, or in the one where the networks are
-    #[command(after_help = "\
-The program has the files of this computer; only its network is another, and in a container
-whom it asks for names. Without root it takes itself for root, and may set up its network.
-
-  stead network enter -m web -- ip address
-  stead network enter -- tcpdump -ni any port 67
-
-Exit codes: the program's own; 125 if stead failed before it ran.")]
-    Enter(EnterArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct CreateArgs {
-    /// The network's name
-    pub(crate) name: Name,
-    /// Its IPv4 subnet: a range such as 10.1.2.0/24, `auto` or `off`
-    #[arg(long, default_value = "auto", value_name = "RANGE")]
-    pub(crate) subnet: String,
-    /// Its IPv6 subnet: a /64, `auto` or `off`
-    #[arg(long, default_value = "auto", value_name = "RANGE")]
-    pub(crate) subnet6: String,
-    /// Who gives machines their addresses: stead by DHCP, they themselves, or nobody we know of
-    #[arg(long, default_value = "managed", value_name = "WHO", value_parser = ["managed", "static", "none"])]
-    pub(crate) addressing: String,
-    /// What lies beyond: `nat` (what this computer reaches), `isolated` (nothing) or `bridged:LINK` (the real
-    /// network behind a link of this computer)
-    #[arg(long, default_value = "nat", value_name = "WHERE")]
-    pub(crate) reach: String,
-    /// The largest packet [default: 1500]
-    #[arg(long, value_name = "BYTES")]
-    pub(crate) mtu: Option<u16>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ConnectArgs {
-    /// The network's name
-    #[arg(add = ArgValueCompleter::new(complete::loose_networks))]
-    pub(crate) network: Name,
-    /// The machine's name; it is made if there is none
-    pub(crate) machine: Name,
-    /// The kind of a machine that is made: a container has a network namespace, the others have TAPs
-    #[arg(long, default_value = "container", value_name = "KIND", value_parser = ["container", "microvm", "vm"])]
-    pub(crate) kind: String,
-    /// Its IPv4 address [default: the next free one]
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) address: Option<Ipv4Addr>,
-    /// Its IPv6 address [default: the next free one]
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) address6: Option<Ipv6Addr>,
-    /// Its MAC [default: one made from the names]
-    #[arg(long)]
-    pub(crate) mac: Option<Mac>,
-    /// One more name for it on this network; may be said several times
-    #[arg(long, value_name = "NAME")]
-    pub(crate) alias: Vec<Name>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct EnterArgs {
-    /// The container: `web`, or `web.shop` (with its project) [default: where all bridges are]
-    #[arg(short, long, add = ArgValueCompleter::new(complete::machines))]
-    pub(crate) machine: Option<String>,
-    /// The program and its arguments
-    #[arg(last = true, required = true, value_name = "PROGRAM")]
-    pub(crate) command: Vec<std::ffi::OsString>,
 }
 
 #[derive(Debug, Args)]

@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, PROC_SUPER_MAGIC, Stat, Timespec, Timestamps, Uid, chmodat,
-    chownat, fstat, fstatfs, ioctl_ficlone, lgetxattr, linkat, llistxattr, lsetxattr, mkdirat, mknodat,
-    openat, readlinkat, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, Dir, FileType, FsWord, Gid, Mode, OFlags, PROC_SUPER_MAGIC, Stat, Timespec, Timestamps, Uid,
+    chmodat, chownat, fstat, fstatfs, ioctl_ficlone, lgetxattr, linkat, llistxattr, lsetxattr, mkdirat,
+    mknodat, openat, readlinkat, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
@@ -17,7 +17,7 @@ use rustix::process::{getegid, geteuid};
 const DEPTH_MAX: usize = 1000;
 
 /// File systems of the kernel's, whose files are made while one reads: sysfs, and cgroups of both versions.
-const KERNEL_MAGIC: [i64; 3] = [0x6265_6572, 0x0027_e0eb, 0x6367_7270];
+const KERNEL_MAGIC: [FsWord; 3] = [0x6265_6572, 0x0027_e0eb, 0x6367_7270];
 
 /// How things are copied.
 #[derive(Clone, Copy, Debug)]
@@ -80,8 +80,8 @@ impl<'a> Copy<'a> {
     }
 
     fn directory(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
-        let magic = i64::try_from(fstatfs(from)?.f_type).unwrap_or_default();
-        if magic != i64::from(PROC_SUPER_MAGIC) && !KERNEL_MAGIC.contains(&magic) {
+        let magic = fstatfs(from)?.f_type;
+        if magic != PROC_SUPER_MAGIC && !KERNEL_MAGIC.contains(&magic) {
             self.entries(from, to)?;
         }
         let stat = fstat(from)?;

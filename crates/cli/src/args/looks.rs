@@ -3,6 +3,7 @@
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
 
+use super::Filter;
 use crate::complete;
 
 #[derive(Debug, Args)]
@@ -49,4 +50,27 @@ pub(crate) struct CopyArgs {
     /// The same; `-` for an archive on standard output
     #[arg(add = ArgValueCompleter::new(complete::machine_paths))]
     pub(crate) target: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DiffArgs {
+    /// The machine: `web`, or `web.shop` (with its project)
+    #[arg(add = ArgValueCompleter::new(complete::machines))]
+    pub(crate) machine: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PsArgs {
+    /// Only these: `web` (of the project here, or of all if it has none), `web.shop` (with its project), `web*`
+    #[arg(add = ArgValueCompleter::new(complete::machines))]
+    pub(crate) machines: Vec<String>,
+    /// Machines of all projects, not only of the one here
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Only those of which this holds: `status=running`, `name=web*`, `label=tier=front`, `ancestor=debian:12`
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) filter: Vec<Filter>,
+    /// Only their names
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
 }

@@ -81,6 +81,23 @@ impl Condition {
 }
 
 impl Condition {
+    /// The same in one word.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::External => "external",
+            Self::Unheard => "no-answer",
+            Self::Created => "created",
+            Self::Exited { .. } => "exited",
+            Self::Lost => "killed",
+            Self::Running { phase, .. } => match phase {
+                Phase::Running => "running",
+                Phase::Paused => "paused",
+                Phase::Restarting => "restarting",
+                Phase::Stopping => "stopping",
+            },
+        }
+    }
+
     /// Its first process, while it runs.
     pub(crate) fn pid(&self) -> Option<u32> {
         match self {
@@ -97,14 +114,8 @@ impl fmt::Display for Condition {
             Self::Unheard => f.write_str("no answer"),
             Self::Created => f.write_str("created"),
             Self::Lost => f.write_str("killed"),
-            Self::Running { phase, started_ms, health, .. } => {
-                let words = match phase {
-                    Phase::Running => "running",
-                    Phase::Paused => "paused",
-                    Phase::Restarting => "restarting",
-                    Phase::Stopping => "stopping",
-                };
-                write!(f, "{words} {}", ago(*started_ms))?;
+            Self::Running { started_ms, health, .. } => {
+                write!(f, "{} {}", self.word(), ago(*started_ms))?;
                 match health {
                     Some(HealthState::Starting) => f.write_str(" (starting)"),
                     Some(HealthState::Healthy) => f.write_str(" (healthy)"),

@@ -3,6 +3,7 @@
 mod attach;
 mod condition;
 mod cp;
+mod diff;
 mod doctor;
 mod enter;
 mod exec;
@@ -60,6 +61,8 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Port(args) => inspect::port(&global, &args, output).map(done),
         Command::Top(args) => stats::top(&global, &args, output).map(done),
         Command::Stats(args) => stats::stats(&global, &args, output).map(done),
+        Command::Diff(args) => diff::diff(&global, &args, output).map(done),
+        Command::DiffHere { order } => diff::diff_here(&order).map(done),
         Command::Cp(args) => cp::cp(&global, &args).map(done),
         Command::Copy { order } => cp::copy_here(&order).map(done),
         Command::Ls => ps::ls(output).map(done),

@@ -6,11 +6,12 @@ use serde::Serialize;
 
 use stead_host::apply::Host;
 use stead_host::home::Home;
+use stead_model::image::Reference;
 use stead_model::name::{MachineId, Name};
 use stead_model::observed::Observed;
 
 use super::condition::Condition;
-use crate::args::{Global, PsArgs};
+use crate::args::{Filter, Global, PsArgs, holds};
 use crate::failure::Failure;
 use crate::output::{Output, table};
 use crate::session::look;
@@ -68,14 +69,43 @@ pub(crate) fn ps(global: &Global, args: &PsArgs, output: Output) -> Result<(), F
         let of_here = |id: &&MachineId| here.as_ref().is_none_or(|project| id.project == *project);
         wanted.extend(seen.machines.keys().filter(of_here));
     }
-    let rows: Vec<MachineRow> =
-        wanted.into_iter().filter_map(|id| machine_row(id, &seen, host.home())).collect();
+    let rows = wanted.into_iter().filter_map(|id| {
+        let row = machine_row(id, &seen, host.home())?;
+        holds(&args.filter, |filter| is_so(filter, id, &row, &seen)).then_some(row)
+    });
+    let rows: Vec<MachineRow> = rows.collect();
+    if args.quiet {
+        let names: Vec<String> = rows.iter().map(|row| format!("{}.{}", row.name, row.project)).collect();
+        let text = || names.iter().map(|name| format!("{name}\n")).collect();
+        return output.data(&names, text).map_err(Failure::from);
+    }
     let text = || {
         let rows: Vec<Vec<String>> = rows.iter().map(text_row).collect();
         table(&["MACHINE", "KIND", "STATUS", "IMAGE", "NETWORKS", "ADDRESSES", "PORTS"], &rows)
     };
     output.data(&rows, text).map_err(Failure::from)
 }
+
+fn is_so(filter: &Filter, id: &MachineId, row: &MachineRow, seen: &Observed) -> bool {
+    let made = || seen.machines.get(id)?.container();
+    match filter {
+        Filter::Status(word) => row.condition.word() == word,
+        Filter::Name(pattern) => is_meant(pattern, id),
+        Filter::Label(name, value) => made()
+            .and_then(|made| made.wish.labels.get(name))
+            .is_some_and(|found| value.as_ref().is_none_or(|value| found == value)),
+        Filter::Ancestor(text) => made().is_some_and(|made| {
+            let is_named = text.parse().is_ok_and(|image: Reference| image == made.wish.image);
+            let digest = made.image.as_ref().map(ToString::to_string).unwrap_or_default();
+            let hex = digest.strip_prefix("sha256:").unwrap_or(&digest);
+            let is_start = |of: &str| text.len() >= DIGEST_CHARS_MIN && of.starts_with(text.as_str());
+            is_named || is_start(&digest) || is_start(hex)
+        }),
+    }
+}
+
+/// Fewer characters could be the beginning of many digests, and are rather a name.
+const DIGEST_CHARS_MIN: usize = 12;
 
 /// The machines that a pattern means: those of the project here, or of all if it has none such.
 pub(super) fn meant<'a>(pattern: &str, here: Option<&Name>, seen: &'a Observed) -> Vec<&'a MachineId> {

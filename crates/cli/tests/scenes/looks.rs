@@ -193,3 +193,42 @@ fn links_in_a_machine_lead_to_nothing_of_this_computer() {
         }
     }
 }
+
+#[test]
+fn what_a_machine_changed_is_told() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let line = "echo x > /new; rm /etc/group; echo y >> /etc/passwd; rm -r /tmp; mkdir /tmp; echo z > /data/own; exec sleep 1000";
+    web(&world, &[], line);
+    world.until("all is done", || {
+        (stead(&world, &["exec", "web", "test", "-s", "/data/own"]).code == 0).then_some(())
+    });
+    let expected = "C /etc\nD /etc/group\nC /etc/passwd\nA /new\nC /tmp\n";
+    assert_eq!(world.stead("diff web").ok(), expected);
+    let json = world.stead("diff web --format json").json();
+    assert_eq!(json[1], serde_json::json!({ "change": "deleted", "path": "/etc/group" }));
+    world.stead("stop --time 0 web").ok();
+    assert_eq!(world.stead("diff web").ok(), expected);
+    world.stead("diff nosuch").code(2).says("there is no machine `nosuch`");
+}
+
+#[test]
+fn machines_are_listed_by_what_they_are() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    web(&world, &["-l", "tier=front"], "exec sleep 1000");
+    stead(&world, &["run", "--name", "job", "-l", "tier=back", BUSYBOX, "false"]).code(1);
+    let names = |filters: &str| world.stead(&format!("ps --all --quiet {filters}")).ok().replace('\n', " ");
+    assert_eq!(names(""), "job.default web.default ");
+    assert_eq!(names("--filter status=running"), "web.default ");
+    assert_eq!(names("--filter status=exited --filter status=running"), "job.default web.default ");
+    assert_eq!(names("--filter label=tier --filter name=j*"), "job.default ");
+    assert_eq!(names("--filter label=tier=front"), "web.default ");
+    assert_eq!(names("--filter label=tier=front --filter status=exited"), "");
+    assert_eq!(names(&format!("--filter ancestor={BUSYBOX}")), "job.default web.default ");
+    assert_eq!(names("--filter ancestor=debian:12"), "");
+    let digest =
+        world.stead("inspect web --format json").json()[0]["image_digest"].as_str().unwrap().to_owned();
+    assert_eq!(names(&format!("--filter ancestor={}", &digest[..19])), "job.default web.default ");
+    world.stead("ps --filter status=up").code(2).says("`up` is none of");
+}

@@ -8,6 +8,7 @@
 //! unpacked before an error stays where it is: unpack into a directory that is taken away when that happens.
 
 mod archive;
+mod changes;
 mod copy;
 pub(crate) mod files;
 mod flatten;
@@ -31,6 +32,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use stead_model::image::Digest;
 
+pub use changes::{Change, changes};
 pub use flatten::flatten;
 pub use pack::{Packed, pack_diff, pack_named, pack_tree};
 

@@ -1,0 +1,111 @@
+//! Commands about networks.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use clap::{Args, Subcommand};
+use clap_complete::engine::ArgValueCompleter;
+
+use stead_model::address::Mac;
+use stead_model::name::Name;
+
+use crate::complete;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NetworkCommand {
+    /// List networks
+    Ls,
+    /// Show a network: addresses, machines, strangers that were given an address, ports with their traffic
+    Inspect {
+        /// The network: `lan`, or `lan.shop` (with its project)
+        #[arg(add = ArgValueCompleter::new(complete::networks))]
+        network: String,
+    },
+    /// Make a network without a project file (it is in project `default`)
+    Create(CreateArgs),
+    /// Remove a network that `create` made
+    Rm {
+        /// The network's name
+        #[arg(add = ArgValueCompleter::new(complete::loose_networks))]
+        network: Name,
+        /// Even if machines have nics on it: they lose them
+        #[arg(long)]
+        force: bool,
+    },
+    /// Give a machine a nic on a network that `create` made
+    Connect(ConnectArgs),
+    /// Take a machine's nic off a network that `create` made; the last nic takes the machine along
+    Disconnect {
+        /// The network's name
+        #[arg(add = ArgValueCompleter::new(complete::loose_networks))]
+        network: Name,
+        /// The machine's name
+        #[arg(add = ArgValueCompleter::new(complete::machines))]
+        machine: Name,
+    },
+    /// Run a program in a container's network namespace, or in the one where the networks are
+    #[command(after_help = "\
+The program has the files of this computer; only its network is another, and in a container
+whom it asks for names. Without root it takes itself for root, and may set up its network.
+
+  stead network enter -m web -- ip address
+  stead network enter -- tcpdump -ni any port 67
+
+Exit codes: the program's own; 125 if stead failed before it ran.")]
+    Enter(EnterArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    /// The network's name
+    pub(crate) name: Name,
+    /// Its IPv4 subnet: a range such as 10.1.2.0/24, `auto` or `off`
+    #[arg(long, default_value = "auto", value_name = "RANGE")]
+    pub(crate) subnet: String,
+    /// Its IPv6 subnet: a /64, `auto` or `off`
+    #[arg(long, default_value = "auto", value_name = "RANGE")]
+    pub(crate) subnet6: String,
+    /// Who gives machines their addresses: stead by DHCP, they themselves, or nobody we know of
+    #[arg(long, default_value = "managed", value_name = "WHO", value_parser = ["managed", "static", "none"])]
+    pub(crate) addressing: String,
+    /// What lies beyond: `nat` (what this computer reaches), `isolated` (nothing) or `bridged:LINK` (the real
+    /// network behind a link of this computer)
+    #[arg(long, default_value = "nat", value_name = "WHERE")]
+    pub(crate) reach: String,
+    /// The largest packet [default: 1500]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) mtu: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConnectArgs {
+    /// The network's name
+    #[arg(add = ArgValueCompleter::new(complete::loose_networks))]
+    pub(crate) network: Name,
+    /// The machine's name; it is made if there is none
+    pub(crate) machine: Name,
+    /// The kind of a machine that is made: a container has a network namespace, the others have TAPs
+    #[arg(long, default_value = "container", value_name = "KIND", value_parser = ["container", "microvm", "vm"])]
+    pub(crate) kind: String,
+    /// Its IPv4 address [default: the next free one]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) address: Option<Ipv4Addr>,
+    /// Its IPv6 address [default: the next free one]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) address6: Option<Ipv6Addr>,
+    /// Its MAC [default: one made from the names]
+    #[arg(long)]
+    pub(crate) mac: Option<Mac>,
+    /// One more name for it on this network; may be said several times
+    #[arg(long, value_name = "NAME")]
+    pub(crate) alias: Vec<Name>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EnterArgs {
+    /// The container: `web`, or `web.shop` (with its project) [default: where all bridges are]
+    #[arg(short, long, add = ArgValueCompleter::new(complete::machines))]
+    pub(crate) machine: Option<String>,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "PROGRAM")]
+    pub(crate) command: Vec<std::ffi::OsString>,
+}

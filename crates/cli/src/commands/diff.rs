@@ -1,0 +1,99 @@
+//! `diff`: what a machine changed of its image. It is found by a process of ours that may see all of its files.
+
+use std::ffi::OsString;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use stead_host::apply::Host;
+use stead_host::machine::Files;
+use stead_image::Store;
+use stead_image::unpack::{Change, XattrSpace, changes};
+
+use crate::args::{DiffArgs, Format, Global};
+use crate::failure::Failure;
+use crate::output::{Output, printable};
+use crate::session::look;
+
+/// What stead is called with to find it.
+const WORD: &str = "__diff";
+
+/// What every container of ours has from us, whatever its image has there.
+const OURS: [&str; 6] = ["/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
+
+/// What the process that looks is told.
+#[derive(Serialize, Deserialize)]
+struct Order {
+    upper: PathBuf,
+    /// The nearest first.
+    layers: Vec<PathBuf>,
+    /// Where something is mounted: such places are made by us.
+    mounts: Vec<String>,
+    is_json: bool,
+}
+
+#[derive(Serialize)]
+struct ChangeRow {
+    change: &'static str,
+    path: String,
+}
+
+/// `diff`.
+pub(crate) fn diff(global: &Global, args: &DiffArgs, output: Output) -> Result<(), Failure> {
+    let mut host = look()?;
+    let seen = host.observe()?;
+    let id = super::machines::chosen_one(global, &args.machine, &seen)?;
+    let made = seen.machines.get(&id).and_then(|state| state.container());
+    let made = made.context("it is no container")?;
+    let digest = made.image.as_ref().context("its image was never here")?;
+    let store = Store::open(&host.home().images())?;
+    let image = store.inspect(digest)?.map(|details| details.image);
+    let image = image.with_context(|| {
+        format!("the image {} is not here any more; hint: pull it again", made.wish.image)
+    })?;
+    let mut layers = store.layer_paths(&image);
+    layers.reverse();
+    let launch = made.wish.launch(&id.name, &image.config).map_err(anyhow::Error::from)?;
+    let mounts = launch.mounts.keys().chain(&launch.own_volumes).cloned();
+    let order = Order {
+        upper: Files::new(host.home(), &id).upper(),
+        layers,
+        mounts: mounts.chain(OURS.map(str::to_owned)).collect(),
+        is_json: output.format == Format::Json,
+    };
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let text = serde_json::to_string(&order).context("cannot write an order as JSON")?;
+    let args: [OsString; 2] = [WORD.into(), text.into()];
+    let stdout = std::io::stdout().as_fd().try_clone_to_owned().context("no standard output")?;
+    stead_net::anchor::run_as_root_at(&program, &args, stdout).map_err(Failure::from)
+}
+
+/// Finds and prints it, in a process of its own.
+pub(crate) fn diff_here(order: &str) -> Result<(), Failure> {
+    let order: Order = serde_json::from_str(order).context("this is no order")?;
+    let is_real = rustix::process::geteuid().is_root();
+    stead_net::anchor::become_root()?;
+    let space = if is_real { XattrSpace::Trusted } else { XattrSpace::User };
+    let found = changes(&order.upper, order.layers.iter().map(PathBuf::as_path), space)?;
+    let rows = found.into_iter().map(|(path, change)| ChangeRow {
+        change: match change {
+            Change::Added => "added",
+            Change::Changed => "changed",
+            Change::Deleted => "deleted",
+        },
+        path: format!("/{}", String::from_utf8_lossy(&path)),
+    });
+    let rows: Vec<ChangeRow> = rows.filter(|row| !order.mounts.contains(&row.path)).collect();
+    let output = Output::new(if order.is_json { Format::Json } else { Format::Text });
+    let line = |row: &ChangeRow| {
+        let letter = match row.change {
+            "added" => 'A',
+            "changed" => 'C',
+            _ => 'D',
+        };
+        format!("{letter} {}\n", printable(&row.path).replace('\n', "\\n"))
+    };
+    output.data(&rows, || rows.iter().map(line).collect()).map_err(Failure::from)
+}
