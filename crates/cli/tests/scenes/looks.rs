@@ -1,7 +1,7 @@
 //! Looking at machines and at their files: what is told is what is so, and no file of a machine leads out of it.
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, Write};
 use std::process::Stdio;
 
 use crate::support::registry::{BUSYBOX, registry};
@@ -86,12 +86,12 @@ fn what_a_machine_does_and_uses_is_told() {
     let later = world.stead("stats --no-stream --format json").json();
     assert!(received(&later) >= received(&used) + 4 * 1200, "{used} {later}");
     // The stream ends with the machine.
-    let mut stream = world.stead_command("home", world.path(), &["stats", "web", "--format", "json"]);
-    let stream = stream.stdout(Stdio::piped()).spawn().unwrap();
+    let mut stream = world.spawn_stead(world.path(), &["stats", "web", "--format", "json"]);
+    let mut lines = stream.stdout().lines();
+    assert!(lines.next().unwrap().unwrap().contains("web.default"));
     world.stead("kill web").ok();
-    let output = stream.wait_with_output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success() && text.ends_with("[]\n"), "{text}");
+    assert_eq!(lines.last().unwrap().unwrap(), "[]");
+    world.until("the stream has ended", || (!stream.is_alive()).then_some(()));
 }
 
 #[test]
