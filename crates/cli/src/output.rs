@@ -87,8 +87,10 @@ pub(crate) fn note(text: &str) {
 
 /// A line on the terminal that the next one replaces; none for an empty text. Longer than the terminal is wide it is cut.
 pub(crate) fn rewrite(text: &str) {
-    let columns =
-        rustix::termios::tcgetwinsize(std::io::stderr()).map_or(80, |size| usize::from(size.ws_col));
+    let size = rustix::termios::tcgetwinsize(std::io::stderr());
+    // Some terminals do not say how wide they are.
+    let columns = size.map_or(0, |size| usize::from(size.ws_col));
+    let columns = if columns == 0 { 80 } else { columns };
     let text: String = printable(text).replace('\n', " ").chars().take(columns.saturating_sub(1)).collect();
     let mut stderr = std::io::stderr().lock();
     // If standard error is gone there is nobody left to tell.
