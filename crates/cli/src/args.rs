@@ -26,7 +26,7 @@ pub(crate) use looks::{CopyArgs, DiffArgs, InspectArgs, PortArgs, PsArgs, StatsA
 pub(crate) use network::{ConnectArgs, CreateArgs, EnterArgs, NetworkCommand};
 pub(crate) use run::{MachineArgs, MakeArgs, PullWhen, RunArgs};
 
-/// Networks for Linux machines of every kind, from one file: addresses, names, published ports
+/// Run Linux machines from one file or one command, on networks of their own
 #[derive(Debug, Parser)]
 #[command(name = "stead", version, arg_required_else_help = true)]
 #[command(after_help = "\

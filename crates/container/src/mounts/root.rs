@@ -117,7 +117,7 @@ impl Parts {
             // As all kernels understand it.
             [only] => fsconfig_set_string(&context, "lowerdir", path_of(only))?,
             many => {
-                many.iter().try_for_each(|one| fsconfig_set_string(&context, "lowerdir+", path_of(one)))?
+                many.iter().try_for_each(|one| fsconfig_set_string(&context, "lowerdir+", path_of(one)))?;
             }
         }
         fsconfig_set_string(&context, "upperdir", path_of(&self.upper))?;

@@ -1,17 +1,15 @@
 //! The machine's life: started, told to end, ended, started again. Nothing here waits: the keeper does, in one place.
 
-use std::collections::VecDeque;
-use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, pipe_with};
+
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
-use stead_container::{Failure, Place, Started, Stdio, WindowSize};
+use stead_container::{Failure, Place, WindowSize};
 use stead_host::log::Stream;
 use stead_host::machine::{Assignment, Exit, Files, HealthState, Phase};
 use stead_model::container::{Launch, Restart, Signal};
@@ -20,6 +18,7 @@ use stead_model::project::Condition;
 use stead_net::process::ProcessId;
 
 use super::health::Health;
+use super::run::{Run, set_size};
 
 /// Before the first start anew; each further wait is twice as long.
 const BACK_OFF_FIRST: Duration = Duration::from_millis(100);
@@ -46,20 +45,6 @@ pub(super) struct Life {
     is_over: bool,
     last: Option<Exit>,
     started_ms: u64,
-}
-
-/// The machine while it runs.
-struct Run {
-    container: Started,
-    process: ProcessId,
-    output: Option<File>,
-    error: Option<File>,
-    input: Option<File>,
-    typed: VecDeque<u8>,
-    input_ends: bool,
-    started: Instant,
-    kill_at: Option<Instant>,
-    health: Option<Health>,
 }
 
 fn now_ms() -> u64 {
@@ -439,77 +424,6 @@ fn is_restarted(policy: Restart, failed: bool, restarts: u32) -> bool {
         Restart::OnFailure(None) => failed,
         Restart::OnFailure(Some(times)) => failed && restarts < times,
         Restart::Always | Restart::UnlessStopped => true,
-    }
-}
-
-/// Makes the container and starts its program.
-fn start(launch: &Launch, place: &Place, stdio: Stdio<'_>) -> Result<Started, Failure> {
-    let created = stead_container::create(launch, place, stdio)?;
-    let pidfd = created.pidfd.try_clone().context("cannot share a descriptor")?;
-    created.start().inspect_err(|_| {
-        // Its process has ended, or does now.
-        let _gone = stead_container::kill(pidfd.as_fd(), Signal::KILL);
-        let _buried = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
-    })
-}
-
-fn set_size(terminal: &File, size: WindowSize) -> rustix::io::Result<()> {
-    let size =
-        rustix::termios::Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
-    rustix::termios::tcsetwinsize(terminal, size)
-}
-
-impl Run {
-    fn new(launch: &Launch, place: &Place) -> Result<Self, Failure> {
-        let started = Instant::now();
-        let doing = || "cannot make its pipes";
-        let health = launch.health.as_ref().map(|check| Health::new(check.clone(), started));
-        if launch.tty {
-            let mut container = start(launch, place, Stdio::Terminal(WindowSize::default()))?;
-            let terminal = container.terminal.take().context("it has no terminal")?;
-            let input = terminal.try_clone().context("cannot share its terminal")?;
-            rustix::io::ioctl_fionbio(&terminal, true).context("cannot wait for its terminal")?;
-            let (input, output) = (Some(File::from(input)), Some(File::from(terminal)));
-            return Ok(Self { input, output, ..Self::of(container, started, health)? });
-        }
-        let (out_read, out_write) = pipe_with(PipeFlags::CLOEXEC).context(doing())?;
-        let (err_read, err_write) = pipe_with(PipeFlags::CLOEXEC).context(doing())?;
-        let (in_read, in_write) = if launch.stdin {
-            let (read, write) = pipe_with(PipeFlags::CLOEXEC).context(doing())?;
-            rustix::io::ioctl_fionbio(&write, true).context(doing())?;
-            (read, Some(File::from(write)))
-        } else {
-            (OwnedFd::from(File::open("/dev/null").context("cannot open /dev/null")?), None)
-        };
-        for read in [&out_read, &err_read] {
-            rustix::io::ioctl_fionbio(read, true).context(doing())?;
-        }
-        let stdio =
-            Stdio::Streams { stdin: in_read.as_fd(), stdout: out_write.as_fd(), stderr: err_write.as_fd() };
-        let container = start(launch, place, stdio)?;
-        let (output, error) = (Some(File::from(out_read)), Some(File::from(err_read)));
-        Ok(Self { output, error, input: in_write, ..Self::of(container, started, health)? })
-    }
-
-    fn of(container: Started, started: Instant, health: Option<Health>) -> Result<Self> {
-        let process = ProcessId::observe(container.pid)?.ok_or_else(|| anyhow!("it ended at once"))?;
-        Ok(Self {
-            container,
-            process,
-            output: None,
-            error: None,
-            input: None,
-            typed: VecDeque::new(),
-            input_ends: false,
-            started,
-            kill_at: None,
-            health,
-        })
-    }
-
-    fn close_input(&mut self) {
-        self.input = None;
-        self.typed.clear();
     }
 }
 

@@ -15,6 +15,7 @@ mod clients;
 mod health;
 mod lifecycle;
 mod log;
+mod run;
 
 use std::fs::File;
 use std::io::Write;

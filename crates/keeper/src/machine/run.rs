@@ -1,0 +1,101 @@
+//! One run of a machine: its first process, and our ends of its pipes or its terminal.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+use stead_container::{Failure, Place, Started, Stdio, WindowSize};
+use stead_model::container::{Launch, Signal};
+use stead_net::process::ProcessId;
+
+use super::health::Health;
+
+/// The machine while it runs.
+pub(super) struct Run {
+    pub(super) container: Started,
+    pub(super) process: ProcessId,
+    pub(super) output: Option<File>,
+    pub(super) error: Option<File>,
+    pub(super) input: Option<File>,
+    pub(super) typed: VecDeque<u8>,
+    pub(super) input_ends: bool,
+    pub(super) started: Instant,
+    pub(super) kill_at: Option<Instant>,
+    pub(super) health: Option<Health>,
+}
+
+/// Makes the container and starts its program.
+fn start(launch: &Launch, place: &Place, stdio: Stdio<'_>) -> Result<Started, Failure> {
+    let created = stead_container::create(launch, place, stdio)?;
+    let pidfd = created.pidfd.try_clone().context("cannot share a descriptor")?;
+    created.start().inspect_err(|_| {
+        // Its process has ended, or does now.
+        let _gone = stead_container::kill(pidfd.as_fd(), Signal::KILL);
+        let _buried = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+    })
+}
+
+pub(super) fn set_size(terminal: &File, size: WindowSize) -> rustix::io::Result<()> {
+    let size =
+        rustix::termios::Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+    rustix::termios::tcsetwinsize(terminal, size)
+}
+
+impl Run {
+    pub(super) fn new(launch: &Launch, place: &Place) -> Result<Self, Failure> {
+        let started = Instant::now();
+        let doing = || "cannot make its pipes";
+        let health = launch.health.as_ref().map(|check| Health::new(check.clone(), started));
+        if launch.tty {
+            let mut container = start(launch, place, Stdio::Terminal(WindowSize::default()))?;
+            let terminal = container.terminal.take().context("it has no terminal")?;
+            let input = terminal.try_clone().context("cannot share its terminal")?;
+            rustix::io::ioctl_fionbio(&terminal, true).context("cannot wait for its terminal")?;
+            let (input, output) = (Some(File::from(input)), Some(File::from(terminal)));
+            return Ok(Self { input, output, ..Self::of(container, started, health)? });
+        }
+        let (out_read, out_write) = pipe_with(PipeFlags::CLOEXEC).context(doing())?;
+        let (err_read, err_write) = pipe_with(PipeFlags::CLOEXEC).context(doing())?;
+        let (in_read, in_write) = if launch.stdin {
+            let (read, write) = pipe_with(PipeFlags::CLOEXEC).context(doing())?;
+            rustix::io::ioctl_fionbio(&write, true).context(doing())?;
+            (read, Some(File::from(write)))
+        } else {
+            (OwnedFd::from(File::open("/dev/null").context("cannot open /dev/null")?), None)
+        };
+        for read in [&out_read, &err_read] {
+            rustix::io::ioctl_fionbio(read, true).context(doing())?;
+        }
+        let stdio =
+            Stdio::Streams { stdin: in_read.as_fd(), stdout: out_write.as_fd(), stderr: err_write.as_fd() };
+        let container = start(launch, place, stdio)?;
+        let (output, error) = (Some(File::from(out_read)), Some(File::from(err_read)));
+        Ok(Self { output, error, input: in_write, ..Self::of(container, started, health)? })
+    }
+
+    fn of(container: Started, started: Instant, health: Option<Health>) -> Result<Self> {
+        let process = ProcessId::observe(container.pid)?.ok_or_else(|| anyhow!("it ended at once"))?;
+        Ok(Self {
+            container,
+            process,
+            output: None,
+            error: None,
+            input: None,
+            typed: VecDeque::new(),
+            input_ends: false,
+            started,
+            kill_at: None,
+            health,
+        })
+    }
+
+    pub(super) fn close_input(&mut self) {
+        self.input = None;
+        self.typed.clear();
+    }
+}
