@@ -1,0 +1,114 @@
+//! The arguments of commands about machines that exist.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueHint};
+use clap_complete::engine::ArgValueCompleter;
+
+use stead_model::container::Signal;
+
+use crate::complete;
+
+#[derive(Debug, Args)]
+pub(crate) struct MachinesArgs {
+    /// The machines: `web`, `web.shop` (with its project), `web*` [default: all of the project here]
+    #[arg(add = ArgValueCompleter::new(complete::machines))]
+    pub(crate) machines: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StopArgs {
+    /// The machines: `web`, `web.shop` (with its project), `web*` [default: all of the project here]
+    #[arg(add = ArgValueCompleter::new(complete::machines))]
+    pub(crate) machines: Vec<String>,
+    /// How many seconds they may take to end by themselves [default: as they were made, or 10]
+    #[arg(short, long, value_name = "SECONDS")]
+    pub(crate) time: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KillArgs {
+    /// The machines: `web`, `web.shop` (with its project), `web*`
+    #[arg(required = true, add = ArgValueCompleter::new(complete::machines))]
+    pub(crate) machines: Vec<String>,
+    /// The signal
+    #[arg(short, long, default_value = "KILL")]
+    pub(crate) signal: Signal,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
+    /// The machines: `web`, `web.shop` (with its project), `web*`
+    #[arg(required = true, add = ArgValueCompleter::new(complete::machines))]
+    pub(crate) machines: Vec<String>,
+    /// Even if they run
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AttachArgs {
+    /// The machine: `web`, or `web.shop` (with its project)
+    #[arg(add = ArgValueCompleter::new(complete::machines))]
+    pub(crate) machine: String,
+    /// Only watch
+    #[arg(long)]
+    pub(crate) no_stdin: bool,
+    /// Do not send signals on to the machine
+    #[arg(long)]
+    pub(crate) no_signals: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExecArgs {
+    /// Let it read what is typed here
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give it a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// More environment: `NAME=value`, or `NAME` as it is here
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// Where it starts [default: where the machine's program did]
+    #[arg(short, long, value_name = "DIRECTORY")]
+    pub(crate) workdir: Option<String>,
+    /// As whom: `user[:group]` [default: as the machine's program]
+    #[arg(short, long)]
+    pub(crate) user: Option<String>,
+    /// Let it do all that you may do
+    #[arg(long)]
+    pub(crate) privileged: bool,
+    /// The machine: `web`, or `web.shop` (with its project)
+    #[arg(add = ArgValueCompleter::new(complete::machines))]
+    pub(crate) machine: String,
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// The machines: `web`, `web.shop` (with its project), `web*` [default: all of the project here]
+    #[arg(add = ArgValueCompleter::new(complete::machines))]
+    pub(crate) machines: Vec<String>,
+    /// Go on until they end
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    // The common option of that name has the letter that `--follow` has everywhere.
+    /// The project file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) file: Option<PathBuf>,
+    /// Only so many of the last lines of each
+    #[arg(long, value_name = "LINES")]
+    pub(crate) tail: Option<usize>,
+    /// Only since then: `10m` ago, or `2026-11-21T08:00:00Z`
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Only until then
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+    /// With the time of each line
+    #[arg(short, long)]
+    pub(crate) timestamps: bool,
+}
