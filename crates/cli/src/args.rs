@@ -50,9 +50,12 @@ pub(crate) struct Cli {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Common options")]
 pub(crate) struct Global {
-    /// The project file [default: the stead.yaml here or in a directory above]
+    /// The project file [default: the stead.yaml or compose.yaml here or in a directory above]
     #[arg(short, long, global = true, env = "STEAD_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) file: Option<PathBuf>,
+    /// With the machines of these profiles as well; `*`: of all
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) profile: Vec<String>,
     /// How data is printed: for people, or for programs
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORM")]
     pub(crate) format: Format,
@@ -306,7 +309,11 @@ fn read(words: impl IntoIterator<Item = std::ffi::OsString>) -> clap::error::Res
     let takes = cli.command.takes();
     // The environment speaks to all commands at once, and so is passed over where it means nothing.
     let is_said = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
-    for (id, option, is_taken) in [("file", "--file", takes.file), ("format", "--format", takes.format)] {
+    for (id, option, is_taken) in [
+        ("file", "--file", takes.file),
+        ("profile", "--profile", takes.file),
+        ("format", "--format", takes.format),
+    ] {
         if is_said(id) && !is_taken {
             let text = format!("`{}` has no use for `{option}`\n", command_line(&matches));
             return Err(Cli::command().error(ErrorKind::UnknownArgument, text));

@@ -1,6 +1,6 @@
 //! Finding and reading a project: its file, what the file may refer to, and the lock beside it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -8,16 +8,23 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use stead_host::home::{remove_unfinished, write_whole};
-use stead_model::file::{self, FileText, Problems, Pull, Source, Sources, Variables};
+use stead_model::file::{self, COMPOSE_NAMES, FileText, Problems, Pull, Source, Sources, Variables};
 use stead_model::lock::Lock;
 use stead_model::name::Name;
 use stead_model::project::Project;
 
 use crate::args::{Format, Global};
 use crate::failure::Failure;
+use crate::output::note;
 
-/// The names that a project file has, in the order in which they are looked for.
+/// The names that a project file has, in the order in which they are looked for: ours, then Compose's.
 const FILE_NAMES: [&str; 2] = ["stead.yaml", "stead.yml"];
+
+/// The first of these in a directory.
+fn file_in(directory: &Path) -> Option<PathBuf> {
+    let names = FILE_NAMES.into_iter().chain(COMPOSE_NAMES);
+    names.map(|name| directory.join(name)).find(|path| path.is_file())
+}
 
 /// More than any person writes; less than what would be slow to refuse.
 const FILE_MAX_BYTES: u64 = 4 * 1024 * 1024;
@@ -41,8 +48,7 @@ pub(crate) fn find(global: &Global) -> Result<PathBuf, Failure> {
             .map_err(Failure::from);
     }
     let here = std::env::current_dir().context("cannot find the current directory")?;
-    let candidates = here.ancestors().flat_map(|directory| FILE_NAMES.map(|name| directory.join(name)));
-    candidates.into_iter().find(|path| path.is_file()).ok_or_else(|| {
+    here.ancestors().find_map(file_in).ok_or_else(|| {
         let what = format!("there is no stead.yaml in {} or above", here.display());
         Failure::request(
             &what,
@@ -53,21 +59,25 @@ pub(crate) fn find(global: &Global) -> Result<PathBuf, Failure> {
 
 /// Reads the project here.
 pub(crate) fn load(global: &Global) -> Result<Loaded, Failure> {
-    load_file(&find(global)?, global.format)
+    load_with(&find(global)?, global.format, &global.profile.iter().cloned().collect())
 }
 
 /// Reads the project in this directory.
 pub(crate) fn load_in(directory: &Path) -> Result<Loaded, Failure> {
-    let candidates = FILE_NAMES.map(|name| directory.join(name));
-    let file = candidates.into_iter().find(|path| path.is_file()).ok_or_else(|| {
+    let file = file_in(directory).ok_or_else(|| {
         let what = format!("there is no stead.yaml in {} any more", directory.display());
         Failure::request(&what, "restore it, or `stead down` the project by its name")
     })?;
-    load_file(&file, Format::Text)
+    // Whichever profiles a machine was made by.
+    load_with(&file, Format::Text, &["*".to_owned()].into())
 }
 
 /// Reads this project file.
 pub(crate) fn load_file(path: &Path, format: Format) -> Result<Loaded, Failure> {
+    load_with(path, format, &BTreeSet::new())
+}
+
+fn load_with(path: &Path, format: Format, profiles: &BTreeSet<String>) -> Result<Loaded, Failure> {
     let directory = directory_of(path)?;
     let text = match read(path)? {
         Some(text) => text,
@@ -79,11 +89,14 @@ pub(crate) fn load_file(path: &Path, format: Format) -> Result<Loaded, Failure> 
     let wrong = |problems: Problems| Failure::Request(render(&problems, format));
     let variables = variables(&directory)?.map_err(wrong)?;
     let file_name = path.file_name().unwrap_or_default().to_string_lossy();
-    let source = Source::new(&file_name, &text, &variables, &directory);
+    let source = Source { profiles, ..Source::new(&file_name, &text, &variables, &directory) };
     let files = file::files(&source, read_other);
     let parsed = file::parse(&Source { files: &files, ..source }).map_err(wrong)?;
     let lock = load_lock(&directory)?;
-    let file::Parsed { project, sources, pull, .. } = parsed;
+    let file::Parsed { project, sources, pull, warnings, dormant: _ } = parsed;
+    if let Some(warnings) = warnings {
+        note(warnings.to_string().trim_end());
+    }
     Ok(Loaded { file: path.to_owned(), directory, project, sources, lock, pull })
 }
 

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -82,6 +83,21 @@ pub(super) fn start(host: &mut LinuxHost, steps: &[&Step]) -> Vec<Result<()>> {
     results
 }
 
+/// Gives the root of a machine that wrote nothing yet the mode and owner that its image's has: an overlay shows those
+/// of its uppermost directory.
+fn like_image(upper: &Path, layers: &[PathBuf]) -> Result<()> {
+    let doing = || format!("cannot prepare {}", upper.display());
+    let Some(top) = layers.last() else { return Ok(()) };
+    if fs::read_dir(upper).with_context(doing)?.next().is_some() {
+        return Ok(());
+    }
+    let image = fs::metadata(top).with_context(|| format!("cannot look at {}", top.display()))?;
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(upper, Some(image.uid()), Some(image.gid())).with_context(doing)?;
+    }
+    fs::set_permissions(upper, image.permissions()).with_context(doing)
+}
+
 /// A keeper that is coming up.
 struct Starting {
     child: std::process::Child,
@@ -109,6 +125,7 @@ fn begin(host: &mut LinuxHost, id: &MachineId) -> Result<Starting> {
     host.inside()?.anchor.ensure(&namespace_label(id)?)?;
     let assignment = assignment(host, id)?;
     let files = Files::new(&host.home, id);
+    like_image(&files.upper(), &assignment.layers)?;
     fs::create_dir_all(&files.run).with_context(|| format!("cannot make {}", files.run.display()))?;
     let text = serde_json::to_vec(&assignment).context("cannot write an assignment as JSON")?;
     write_run_file(&files.assignment(), &text)?;
