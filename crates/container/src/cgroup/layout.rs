@@ -11,6 +11,24 @@ pub(crate) struct Layout {
     pub(crate) legacy: Vec<(Vec<String>, Hierarchy)>,
 }
 
+/// A kind of file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Version 2.
+    Unified,
+    /// Version 1.
+    Legacy,
+}
+
+/// Whether a file system of this kind is at this place.
+pub(crate) fn is_seen(place: &Path, kind: Kind) -> bool {
+    let magic = match kind {
+        Kind::Unified => 0x6367_7270,
+        Kind::Legacy => 0x0027_e0eb,
+    };
+    rustix::fs::statfs(place).is_ok_and(|stat| stat.f_type == magic)
+}
+
 /// One hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hierarchy {
@@ -21,8 +39,9 @@ pub(crate) struct Hierarchy {
 }
 
 impl Layout {
-    /// From `/proc/self/mountinfo` and `/proc/self/cgroup`.
-    pub(crate) fn parse(mountinfo: &str, own: &str) -> Self {
+    /// From `/proc/self/mountinfo` and `/proc/self/cgroup`. What was mounted over is still listed there, so each place is
+    /// looked at: whether a file system of this kind is to be seen at it.
+    pub(crate) fn parse(mountinfo: &str, own: &str, is_seen: impl Fn(&Path, Kind) -> bool) -> Self {
         let mut layout = Self::default();
         for line in mountinfo.lines() {
             let Some((before, after)) = line.split_once(" - ") else { continue };
@@ -37,7 +56,10 @@ impl Layout {
             };
             let hierarchy =
                 |path: &str| Hierarchy { mount: PathBuf::from(unescape(mount)), own: below(path) };
+            let place = PathBuf::from(unescape(mount));
             match kind {
+                "cgroup2" if !is_seen(&place, Kind::Unified) => {}
+                "cgroup" if !is_seen(&place, Kind::Legacy) => {}
                 "cgroup2" if layout.unified.is_none() => {
                     layout.unified = Some(hierarchy(own_path(own, "").unwrap_or("/")));
                 }
@@ -92,7 +114,7 @@ mod tests {
 
     #[track_caller]
     fn check(mountinfo: &str, own: &str, expected: &str) {
-        let layout = Layout::parse(mountinfo, own);
+        let layout = Layout::parse(mountinfo, own, |place, _| !place.ends_with("hidden"));
         let show = |h: &Hierarchy| format!("{} {}", h.mount.display(), h.own.display());
         let mut said: Vec<String> = layout.unified.iter().map(|h| format!("2 {}", show(h))).collect();
         said.extend(layout.legacy.iter().map(|(names, h)| format!("{} {}", names.join(","), show(h))));
@@ -130,5 +152,6 @@ mod tests {
             "2 /sys/fs/cgroup y",
         );
         check("3 2 0:26 / /proc rw - proc proc rw\n", "0::/\n", "");
+        check("3 2 0:26 / /hidden rw - cgroup2 c rw\n4 2 0:26 / /x rw - cgroup2 c rw\n", "0::/\n", "2 /x ");
     }
 }

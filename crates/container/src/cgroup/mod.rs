@@ -54,7 +54,8 @@ impl Ground {
     /// Looks at this computer.
     pub(crate) fn observe(is_mapped: bool) -> Result<Self> {
         let read = |path: &str| fs::read_to_string(path).with_context(|| format!("cannot read `{path}`"));
-        let layout = Layout::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
+        let layout =
+            Layout::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?, layout::is_seen);
         Ok(Self { layout, is_mapped })
     }
 
@@ -202,8 +203,7 @@ impl Cgroup {
         bail!("this kernel has no `{}`", setting.files.join("` or `"));
     }
 
-    /// Allows only these devices. Where cgroups are not for us to guard devices with (`is_mapped`), the user
-    /// namespace does: in it nobody makes devices.
+    /// Allows only these devices.
     pub(crate) fn guard_devices(&self, nodes: &[Node]) -> Result<()> {
         let rules = device::rules(nodes);
         if let Some(directory) = self.directory("devices").filter(|path| path.join("devices.deny").exists()) {
