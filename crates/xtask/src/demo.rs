@@ -73,6 +73,15 @@ const TOUR: &[Scene] = &[
     scene("stead ps", Ends::With(0), &["127.0.0.1:8081/tcp -> 80", "build.shop"]),
     scene("stead network inspect lan", Ends::With(0), &["reach     nat", "www"]),
     scene("stead down", Ends::With(0), &["- engine", "- project shop"]),
+    // Containers: an image from an archive, as a computer without a registry has one.
+    scene("stead image import busybox.tar tools -- sh", Ends::With(0), &["tools"]),
+    scene("stead run --rm tools echo hello from a container", Ends::With(0), &["hello from a container"]),
+    scene("stead run --detach --init --name box --publish 8082:80 --volume ./www:/www:ro tools httpd -f -p 80 -h /www", Ends::With(0), &["box"]),
+    scene("curl --silent --show-error --retry 5 --retry-all-errors http://127.0.0.1:8082/", Ends::With(0), &["hello from web"]),
+    scene("stead exec box wget -qO- http://198.51.100.1/", Ends::With(0), &["hello from outside"]),
+    scene("stead run --rm tools wget -qO- http://box/", Ends::With(0), &["hello from web"]),
+    scene("stead ps --all", Ends::With(0), &["box.default", "running", "127.0.0.1:8082/tcp -> 80"]),
+    scene("stead rm --force box", Ends::With(0), &["- machine box.default"]),
     scene("stead purge --yes", Ends::With(0), &[]),
     scene("stead ls", Ends::With(0), &["PROJECT"]),
 ];
@@ -177,6 +186,22 @@ fn wait_for_listener(address: &str) -> Result<()> {
     Ok(())
 }
 
+/// A root file system of one program with many names, in an archive.
+fn make_archive(directory: &Path) -> Result<()> {
+    let tree = tempfile::tempdir().context("could not make a directory")?;
+    let bin = tree.path().join("bin");
+    fs::create_dir(&bin)?;
+    let program = output(Command::new("sh").args(["-c", "command -v busybox"]))?;
+    fs::copy(program.trim(), bin.join("busybox")).context("could not copy busybox")?;
+    for name in output(Command::new("busybox").arg("--list"))?.lines().filter(|name| *name != "busybox") {
+        std::os::unix::fs::symlink("busybox", bin.join(name))?;
+    }
+    fs::set_permissions(tree.path(), fs::Permissions::from_mode(0o755))?;
+    let mut tar = Command::new("tar");
+    tar.args(["--create", "--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--file"]);
+    output(tar.arg(directory.join("busybox.tar")).arg("--directory").arg(tree.path()).arg(".")).map(drop)
+}
+
 /// One time through the scenes.
 struct Tour {
     who: &'static str,
@@ -208,8 +233,17 @@ impl Tour {
             fs::copy(&from, project.join(file))
                 .with_context(|| format!("could not copy {}", from.display()))?;
         }
+        make_archive(&project)?;
         if let Some(user) = user {
-            for path in ["", "shop", "shop/stead.yaml", "shop/dhcp.sh", "shop/www", "shop/www/index.html"] {
+            for path in [
+                "",
+                "shop",
+                "shop/busybox.tar",
+                "shop/stead.yaml",
+                "shop/dhcp.sh",
+                "shop/www",
+                "shop/www/index.html",
+            ] {
                 chown(home.join(path), Some(user), Some(user))?;
             }
         }
