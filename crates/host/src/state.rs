@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
@@ -15,9 +15,10 @@ use stead_model::observed::{Lease, MachineState};
 
 /// How long a command waits for another one's transaction, which takes milliseconds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+const BUSY_LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The form of the tables; a later version of stead moves older ones up.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const TABLES: &str = "
     CREATE TABLE home (id TEXT NOT NULL);
@@ -64,15 +65,16 @@ pub enum Entry {
 impl State {
     /// Opens the records, making them if there are none. `new_id` is the home's mark if it is new.
     pub fn open(path: &Path, new_id: &str) -> Result<Self> {
-        let opened = Connection::open(path).and_then(|mut connection| {
+        let attempt = || {
+            let mut connection = Connection::open(path)?;
             check_begun(path)?;
             prepare(&connection)?;
             if version(&connection)? == 0 {
                 create(&mut connection, new_id)?;
             }
             Ok(connection)
-        });
-        Self::checked(path, opened)
+        };
+        Self::checked(path, patiently(attempt))
     }
 
     /// Opens the records; nothing if there are none, or none yet. Makes no file and no directory.
@@ -81,7 +83,8 @@ impl State {
             return Ok(None);
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let opened = Connection::open_with_flags(path, flags).and_then(|connection| {
+        let opened = patiently(|| {
+            let connection = Connection::open_with_flags(path, flags)?;
             check_begun(path)?;
             prepare(&connection)?;
             Ok((version(&connection)?, connection))
@@ -97,8 +100,9 @@ impl State {
     fn checked(path: &Path, opened: rusqlite::Result<Connection>) -> Result<Self> {
         let doing = || format!("cannot open the records in {}", path.display());
         let whole = opened.and_then(|connection| {
-            let problem: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-            Ok((version(&connection)?, problem, connection))
+            let check = || connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
+            let (problem, version) = (patiently(check)?, version(&connection)?);
+            Ok((version, problem, connection))
         });
         let (version, problem, connection) =
             whole.map_err(|error| explained(path, error)).with_context(doing)?;
@@ -157,6 +161,27 @@ impl State {
         };
         read().map_err(|error| explained(&self.path, error))
     }
+}
+
+/// Tries again while the file is somebody else's. Who changes the mode of a new file, or looks at one that is being
+/// made, is not always made to wait by SQLite: two who could wait for each other are both turned away.
+fn patiently<T>(attempt: impl Fn() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    let start = Instant::now();
+    loop {
+        match attempt() {
+            Err(error) if is_busy(&error) && start.elapsed() < BUSY_TIMEOUT => {
+                std::thread::sleep(BUSY_LOOK_EVERY);
+            }
+            result => return result,
+        }
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked)
+    )
 }
 
 /// What to do about records that cannot be read. The rest of a home does not hang on them.

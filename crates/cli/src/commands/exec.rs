@@ -25,6 +25,12 @@ use crate::session::look;
 
 /// Runs a program in a machine. This process has one thread until it has started.
 pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<ExitCode, Failure> {
+    // What is executed in there must not be able to write to our program.
+    if rustix::process::geteuid().is_root()
+        && let Err(error) = stead_container::seal()
+    {
+        tracing::warn!("our program is not sealed: {error:#}");
+    }
     let executed = start(global, args)?;
     let code = if args.tty { at_terminal(&executed, args.interactive) } else { beside(&executed) };
     Ok(ExitCode::from(code.map_err(|error| Failure::from(error).before_program())?))

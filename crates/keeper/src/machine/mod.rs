@@ -48,6 +48,7 @@ const READ_BYTES: usize = 32 * 1024;
 
 /// Looks after a machine until it has ended for good.
 pub fn run(home: &Home, id: &MachineId) -> Result<()> {
+    seal();
     // Nobody's terminal: what ends the command that started us does not end us.
     let _already_leader = rustix::process::setsid();
     let _unnamed = rustix::thread::set_name(c"stead-keeper");
@@ -65,6 +66,16 @@ pub fn run(home: &Home, id: &MachineId) -> Result<()> {
             keeper.part()
         }
         Err(failure) => report.tell(&Report::Failed { why: failure.text.clone(), code: failure.code }),
+    }
+}
+
+/// Sees to it that a container cannot write to our program by `/proc/<pid>/exe` (CVE-2019-5736). Only root of the
+/// computer could, whose program is root's; a kernel before 5.12 cannot prevent it.
+fn seal() {
+    if rustix::process::geteuid().is_root()
+        && let Err(error) = stead_container::seal()
+    {
+        tracing::warn!("our program is not sealed: {error:#}");
     }
 }
 
