@@ -158,6 +158,12 @@ pub(crate) fn quote(text: &str) -> String {
     quoted
 }
 
+/// A message, whose words may come from the file, unable to command the terminal.
+fn harmless(text: &str) -> String {
+    let escaped = |c: char| if is_unsafe(c) { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escaped).collect()
+}
+
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, problem) in self.problems.iter().enumerate() {
@@ -166,7 +172,7 @@ impl fmt::Display for Problems {
             }
             let Span { line, column, .. } = problem.span;
             let file: String = self.file.chars().map(visible).collect();
-            writeln!(f, "{file}:{line}:{column}: {}", problem.message)?;
+            writeln!(f, "{file}:{line}:{column}: {}", harmless(&problem.message))?;
             if let Some(excerpt) = &problem.excerpt {
                 let width = line.to_string().len().max(3);
                 writeln!(f, "{line:>width$} | {}", excerpt.text)?;
@@ -174,7 +180,7 @@ impl fmt::Display for Problems {
                 writeln!(f, "{:width$} | {:before$}{under}", "", "", before = excerpt.before)?;
             }
             if let Some(hint) = &problem.hint {
-                writeln!(f, "  hint: {hint}")?;
+                writeln!(f, "  hint: {}", harmless(hint))?;
             }
         }
         Ok(())
@@ -242,7 +248,9 @@ mod tests {
         let long = "x".repeat(5000);
         let text = format!("a: {long}\u{1b}{long}");
         let span = Span { line: 1, column: 5004, chars: 1 };
-        let shown = Problems::new("f\u{7}", &text, vec![Problem::new(span, "", "", "bad")]).to_string();
+        let shown =
+            Problems::new("f\u{7}", &text, vec![Problem::new(span, "", "", "bad \u{2}").hint("\u{1d}")])
+                .to_string();
         assert!(shown.lines().all(|line| line.chars().count() < 120), "{shown}");
         assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{shown}");
     }
