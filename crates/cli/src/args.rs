@@ -204,12 +204,6 @@ The name and password are tried at once. A credential helper of Docker keeps the
         #[arg(long, value_hint = ValueHint::DirPath)]
         dir: PathBuf,
     },
-    #[command(name = "__anchor", hide = true)]
-    Anchor { dir: PathBuf },
-    #[command(name = "__switchboard", hide = true)]
-    Switchboard { state: PathBuf, run: PathBuf },
-    #[command(name = "__keeper", hide = true)]
-    Keeper { state: PathBuf, run: PathBuf, machine: MachineId },
     #[command(name = "__unpack", hide = true)]
     Unpack { store: PathBuf, image: stead_model::image::Digest },
     #[command(name = "__forget", hide = true)]
@@ -282,9 +276,6 @@ impl Command {
             | Self::Schema
             | Self::Completion { .. }
             | Self::Man { .. }
-            | Self::Anchor { .. }
-            | Self::Switchboard { .. }
-            | Self::Keeper { .. }
             | Self::Unpack { .. }
             | Self::Forget { .. }
             | Self::Delete { .. }

@@ -16,10 +16,26 @@ use tracing_subscriber::EnvFilter;
 use crate::args::Cli;
 
 fn main() -> ExitCode {
-    clap_complete::CompleteEnv::with_factory(Cli::command).complete();
+    let is_internal =
+        std::env::args_os().nth(1).is_some_and(|word| word.as_encoded_bytes().starts_with(b"__"));
+    if is_internal {
+        log(false);
+        if let Some(ended) = commands::internal::long_lived() {
+            return code(ended.map(|()| ExitCode::SUCCESS));
+        }
+    } else {
+        clap_complete::CompleteEnv::with_factory(Cli::command).complete();
+    }
     let cli = args::parse();
-    log(cli.global.debug);
-    match commands::run(cli) {
+    if !is_internal {
+        log(cli.global.debug);
+    }
+    code(commands::run(cli))
+}
+
+/// The exit code, after what is to be said of a failure.
+fn code(ended: Result<ExitCode, failure::Failure>) -> ExitCode {
+    match ended {
         Ok(code) => code,
         Err(failure) => {
             output::note(failure.text().trim_end());

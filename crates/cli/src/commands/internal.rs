@@ -1,5 +1,6 @@
 //! The commands that stead runs itself as: its long-lived processes, and the step into a namespace.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,18 +13,31 @@ use stead_net::anchor;
 use crate::args::InternalEnter;
 use crate::failure::Failure;
 
+/// The long-lived processes, whose arguments we write ourselves: nothing is read of all that people may say, which
+/// would stay in memory for as long as they live. Nothing if it is something else that was asked for.
+pub(crate) fn long_lived() -> Option<Result<(), Failure>> {
+    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let path = |place: usize| words.get(place).map(PathBuf::from);
+    match (words.first()?.to_str()?, words.len()) {
+        ("__anchor", 2) => Some(anchor(&path(1)?)),
+        ("__switchboard", 3) => Some(switchboard(path(1)?, path(2)?)),
+        ("__keeper", 4) => Some(keeper(path(1)?, path(2)?, &words.get(3)?.to_str()?.parse().ok()?)),
+        _ => None,
+    }
+}
+
 /// The process that holds the engine's namespaces.
-pub(crate) fn anchor(dir: &Path) -> Result<(), Failure> {
+fn anchor(dir: &Path) -> Result<(), Failure> {
     anchor::serve(dir).map_err(Failure::from)
 }
 
 /// The process that serves the networks.
-pub(crate) fn switchboard(state: PathBuf, run: PathBuf) -> Result<(), Failure> {
+fn switchboard(state: PathBuf, run: PathBuf) -> Result<(), Failure> {
     stead_keeper::switchboard::run(&Home { state, run }).map_err(Failure::from)
 }
 
 /// The process that looks after a machine.
-pub(crate) fn keeper(state: PathBuf, run: PathBuf, machine: &MachineId) -> Result<(), Failure> {
+fn keeper(state: PathBuf, run: PathBuf, machine: &MachineId) -> Result<(), Failure> {
     stead_keeper::machine::run(&Home { state, run }, machine).map_err(Failure::from)
 }
 

@@ -9,7 +9,7 @@ mod enter;
 mod exec;
 mod image;
 mod inspect;
-mod internal;
+pub(crate) mod internal;
 mod login;
 mod logs;
 mod machines;
@@ -76,9 +76,6 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Schema => words::schema().map(done),
         Command::Completion { shell } => words::completion(shell).map(done),
         Command::Man { dir } => words::manual(&dir).map(done),
-        Command::Anchor { dir } => internal::anchor(&dir).map(done),
-        Command::Switchboard { state, run } => internal::switchboard(state, run).map(done),
-        Command::Keeper { state, run, machine } => internal::keeper(state, run, &machine).map(done),
         Command::Unpack { store, image } => {
             image::unpack_here(&store, &image).map(done).map_err(Failure::from)
         }
