@@ -24,6 +24,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// No single command of a test takes longer, even on a computer that does other things.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 
@@ -130,7 +132,7 @@ impl Running {
     /// Ends it, for what it said until then.
     pub fn end(mut self) -> String {
         self.stdin.take();
-        self.child.kill().unwrap();
+        kill_with_children(&mut self.child);
         let mut text = String::new();
         if let Some(mut out) = self.child.stdout.take() {
             out.read_to_string(&mut text).unwrap();
@@ -141,10 +143,26 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
+        kill_with_children(&mut self.child);
+        // It may have been waited for before.
         let _ = self.child.wait();
     }
+}
+
+/// Kills `nsenter`, and the program that it waits for: killed early, it has not yet asked the kernel to have that
+/// end with it.
+fn kill_with_children(child: &mut Child) {
+    if !matches!(child.try_wait(), Ok(None)) {
+        return;
+    }
+    let pid = Pid::from_child(child);
+    // Held still, it does not fork meanwhile. Both may have ended by themselves.
+    let _ = kill_process(pid, Signal::STOP);
+    let children = format!("/proc/{0}/task/{0}/children", pid.as_raw_nonzero());
+    for word in fs::read_to_string(children).unwrap_or_default().split_whitespace() {
+        let _ = kill_process(Pid::from_raw(word.parse().unwrap()).unwrap(), Signal::KILL);
+    }
+    let _ = child.kill();
 }
 
 /// A machine's ear: tcpdump.
