@@ -224,8 +224,7 @@ impl Cgroup {
             remove_tree(directory).with_context(|| format!("cannot remove `{}`", directory.display()))?;
             // Those above go when they are empty; if not, others are in them.
             for above in directory.ancestors().skip(1) {
-                let is_ours = above.ancestors().any(|path| path.ends_with(TOP));
-                if !is_ours || fs::remove_dir(above).is_err() {
+                if !is_ours(above) || fs::remove_dir(above).is_err() {
                     break;
                 }
             }
@@ -239,19 +238,43 @@ impl Cgroup {
     }
 }
 
-/// Makes a directory and those above that are missing, each of them told to `fresh`.
+/// How often a directory is tried to be made: each time another machine's end took away one above that was empty.
+const MAKE_ATTEMPTS: u32 = 100;
+
+/// Makes a directory and those above that are missing. Each of ours is told to `fresh`, which may have been told of
+/// it before: another machine that makes it at the same time may not have come so far.
 fn make(directory: &Path, fresh: impl Fn(&Path) -> Result<()>) -> Result<()> {
-    let mut missing: Vec<&Path> = directory.ancestors().take_while(|path| !path.exists()).collect();
-    missing.reverse();
-    for path in missing {
-        match fs::create_dir(path) {
-            Ok(()) => fresh(path)?,
-            // Another machine's was made at the same time.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists && path != directory => {}
-            Err(error) => return Err(error).with_context(|| format!("cannot make `{}`", path.display())),
+    let mut attempt = 0;
+    loop {
+        match make_once(directory, &fresh) {
+            Err(error) if is_gone(&error) && attempt < MAKE_ATTEMPTS => attempt += 1,
+            done => return done,
         }
     }
+}
+
+fn is_gone(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::NotFound)
+}
+
+fn make_once(directory: &Path, fresh: impl Fn(&Path) -> Result<()>) -> Result<()> {
+    let mut ours: Vec<&Path> =
+        directory.ancestors().take_while(|path| is_ours(path) || !path.exists()).collect();
+    ours.reverse();
+    for path in ours {
+        match fs::create_dir(path) {
+            // Another machine's was made at the same time.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && path != directory => {}
+            done => done.with_context(|| format!("cannot make `{}`", path.display()))?,
+        }
+        fresh(path)?;
+    }
     Ok(())
+}
+
+/// Whether a directory is at or below the one in which all of ours are.
+fn is_ours(directory: &Path) -> bool {
+    directory.ancestors().any(|path| path.ends_with(TOP))
 }
 
 /// A new cgroup of version 1 has no processors and no memory, and no process can be in it, until it is given some.
@@ -323,5 +346,34 @@ fn remove_once(directory: &Path) -> std::io::Result<()> {
     match fs::remove_dir(directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         done => done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_that_come_and_go_at_once_do_not_take_each_others_directories_away() {
+        let computer = tempfile::tempdir().unwrap();
+        let of = |machine: usize| Cgroup {
+            unified: Some(computer.path().join(TOP).join("home").join(machine.to_string())),
+            legacy: Vec::new(),
+        };
+        std::thread::scope(|scope| {
+            for machine in 0..4 {
+                let cgroup = of(machine);
+                scope.spawn(move || {
+                    for _ in 0..500 {
+                        for directory in cgroup.directories() {
+                            make(directory, |_| Ok(())).unwrap();
+                            assert!(directory.exists());
+                        }
+                        cgroup.remove().unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(fs::read_dir(computer.path()).unwrap().count(), 0);
     }
 }
