@@ -1,0 +1,370 @@
+//! What is said: requests of the host, each on a stream of its own, and the words of both on that stream. All of it
+//! is JSON, which an older or newer end can read as far as it knows the words.
+//!
+//! ```text
+//! host                                          guest
+//! Hello ──────────────────────────────────────▶ drops what belongs to an earlier session
+//!       ◀────────────────────────────────────── Hello
+//! Watch ──────────────────────────────────────▶ Stage, Stage, …, Exited, … as they come, those known so far first
+//! SetUp ──────────────────────────────────────▶ Done | Failed
+//! Start (container `main`) ───────────────────▶ Started | Failed
+//! Attach (container `main`) ──────────────────▶ Attached, output and error as they come, Exited
+//! Exec ───────────────────────────────────────▶ Started, output …, Exited | Failed
+//! ShutDown ───────────────────────────────────▶ Done, then the guest goes
+//! ```
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use stead_model::address::Mac;
+use stead_model::container::{Access, Launch, Signal};
+use stead_model::name::{LinkName, Name};
+
+/// The version of the protocol. Ends of different versions do not talk.
+pub const VERSION: u32 = 1;
+
+/// What each end says first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The version of the protocol.
+    pub version: u32,
+    /// The version of the program.
+    pub program: String,
+    /// Which boot of the guest this is: a number drawn by the guest; the host says 0.
+    pub boot: u64,
+}
+
+/// What is asked of a guest. Each request is a stream, on which the answers come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Request {
+    /// Tell what happens, from the boot on: [`Word::Stage`] and [`Word::Exited`].
+    Watch,
+    /// Make the guest ready for containers. Answered by [`Word::Done`].
+    SetUp(SetUp),
+    /// Start a container. Answered by [`Word::Started`].
+    Start(Box<Start>),
+    /// Carry a container's output from where the host had got to, and its end. Answered by [`Word::Attached`] first
+    /// and by [`Word::Exited`] last.
+    Attach {
+        /// The container.
+        container: Name,
+        /// Whether what the host sends is its standard input.
+        stdin: bool,
+    },
+    /// Start another process in a container. Answered by [`Word::Started`] first and by [`Word::Exited`] last.
+    Exec(Exec),
+    /// Send a signal to a container's first process. Answered by [`Word::Done`].
+    Signal {
+        /// The container.
+        container: Name,
+        /// The signal.
+        signal: Signal,
+    },
+    /// Hold a container's processes. Answered by [`Word::Done`].
+    Pause(Name),
+    /// Let them go on. Answered by [`Word::Done`].
+    Unpause(Name),
+    /// What a container uses. Answered by [`Word::Usage`].
+    Usage(Name),
+    /// The processes in a container. Answered by [`Word::Processes`].
+    Processes(Name),
+    /// Who listens in a container. Answered by [`Word::Ports`].
+    Ports(Name),
+    /// Take files out of a container: what they are comes as bytes of the stream's output, in the
+    /// form that [`Request::Write`] takes. Ends with [`Word::Done`].
+    Read {
+        /// The container.
+        container: Name,
+        /// The path, within its root.
+        path: String,
+    },
+    /// Put files into a container: what they are is sent as the stream's input. Answered by [`Word::Done`] after the
+    /// end of that.
+    Write {
+        /// The container.
+        container: Name,
+        /// The path, within its root.
+        path: String,
+        /// Whether owners stay; else all is root's.
+        keep_owners: bool,
+    },
+    /// Set the clock. Answered by [`Word::Done`].
+    SetClock {
+        /// Since 1970.
+        time_ns: u64,
+    },
+    /// Write to disk what is not yet there. Answered by [`Word::Done`].
+    Sync,
+    /// End containers that still run, write everything to disk and go. Answered by [`Word::Done`] when all is
+    /// written and nothing but the end is left.
+    ShutDown {
+        /// How.
+        how: Ending,
+        /// How long containers may take after their stop signal; each its own time where absent.
+        grace_ms: Option<u64>,
+    },
+}
+
+/// How a guest ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ending {
+    /// It is switched off, where its machine can be.
+    PowerOff,
+    /// It is started anew; a VMM that is told not to do that ends.
+    Reboot,
+}
+
+/// What a guest has to know before it can have containers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetUp {
+    /// Since 1970.
+    pub time_ns: u64,
+    /// What the guest calls itself.
+    pub hostname: String,
+    /// Its nics.
+    pub nics: Vec<Nic>,
+    /// File systems, mounted in this order in [`crate::MOUNTS`], each in a directory with its name.
+    pub filesystems: Vec<FileSystem>,
+    /// Kernel parameters, of the guest as a whole.
+    pub sysctls: BTreeMap<String, String>,
+}
+
+/// A nic, found by its MAC.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nic {
+    /// Its MAC.
+    pub mac: Mac,
+    /// What it is to be called.
+    pub name: LinkName,
+    /// Its addresses, with their prefixes.
+    pub addresses: Vec<IpNet>,
+    /// Routers beyond which everything else is.
+    pub gateways: Vec<IpAddr>,
+    /// The largest packet; as the device has it where absent.
+    pub mtu: Option<u32>,
+}
+
+/// A file system of a guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSystem {
+    /// Its name, by which containers refer to it.
+    pub name: Name,
+    /// What it is.
+    pub source: Source,
+    /// Whether it can be written.
+    pub access: Access,
+}
+
+/// What a file system is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// On a disk, ext4 or erofs.
+    Disk(Disk),
+    /// A directory of the host, by virtio-fs with this tag.
+    VirtioFs(String),
+    /// A directory of the host, by 9p with this tag.
+    NineP(String),
+    /// In memory.
+    Memory {
+        /// The most that it holds; half of the memory where absent.
+        size_bytes: Option<u64>,
+    },
+}
+
+/// How a disk is found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Disk {
+    /// By the serial that the VMM gives it; in whatever order disks appear, it is the right one.
+    Serial(String),
+    /// By its name, `/dev/vda`.
+    Path(PathBuf),
+}
+
+/// A container to be started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// Its name, which no other one has in this guest.
+    pub container: Name,
+    /// What is launched, as on the host. Sources of its bind mounts are paths of the guest, below [`crate::MOUNTS`].
+    pub launch: Launch,
+    /// The file systems with the layers of its image, the lowest first.
+    pub layers: Vec<Name>,
+    /// The file system that takes what it changes, and its own volumes; in memory where absent.
+    pub writable: Option<Name>,
+    /// The file systems of the volumes that it mounts.
+    pub volumes: BTreeMap<Name, Name>,
+    /// Its `/etc/hosts`; as the image has it where absent.
+    pub hosts: Option<String>,
+    /// Its `/etc/resolv.conf`; as the image has it where absent.
+    pub resolv_conf: Option<String>,
+    /// How large its terminal is at first, if it has one.
+    pub size: Size,
+}
+
+/// Another process for a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exec {
+    /// The container.
+    pub container: Name,
+    /// The program and its arguments.
+    pub args: Vec<String>,
+    /// More environment, `NAME=value` each, which goes before the container's.
+    pub env: Vec<String>,
+    /// Where it starts; where the container did if absent.
+    pub cwd: Option<String>,
+    /// As whom: `user[:group]`; as the container if absent.
+    pub user: Option<String>,
+    /// Whether it has all capabilities and makes any system call.
+    pub privileged: bool,
+    /// How large its terminal is, if it is to have one.
+    pub tty: Option<Size>,
+    /// Whether what the host sends is its standard input; else it reads nothing.
+    pub stdin: bool,
+}
+
+/// How large a terminal is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Size {
+    /// How many lines there are.
+    pub rows: u16,
+    /// How many characters go in a line.
+    pub columns: u16,
+}
+
+impl Default for Size {
+    fn default() -> Self {
+        Self { rows: 24, columns: 80 }
+    }
+}
+
+/// What is said on a stream, beside bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Word {
+    /// Of the guest: it is done.
+    Done,
+    /// Of the guest: it could not be done; nothing more comes.
+    Failed {
+        /// Why not.
+        why: String,
+        /// What a shell would exit with: 127 no such program, 126 it cannot be run, 125 everything else.
+        code: u8,
+    },
+    /// Of the guest: a process runs.
+    Started {
+        /// Its number, as the guest's kernel counts.
+        pid: u32,
+    },
+    /// Of the guest: output follows.
+    Attached {
+        /// Whether there is a terminal.
+        tty: bool,
+    },
+    /// Of the guest: a process has ended.
+    Exited(Exited),
+    /// Of the guest: it has got so far.
+    Stage(Stage),
+    /// Of the guest: what a container uses.
+    Usage(Usage),
+    /// Of the guest: processes; more may come in another word.
+    Processes(Vec<Process>),
+    /// Of the guest: who listens.
+    Ports(Vec<Listener>),
+    /// Of the host: nothing more is to be read by the process, or comes of a file.
+    InputEnd,
+    /// Of the host: the terminal is so large from now on.
+    Resize(Size),
+    /// Of the host, to a process that an [`Exec`] started.
+    Signal(Signal),
+}
+
+/// How a container or a process in it ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exited {
+    /// The container.
+    pub container: Name,
+    /// Its exit code; 128 and the signal where one ended it.
+    pub code: u8,
+    /// Whether it had no memory left.
+    pub out_of_memory: bool,
+}
+
+/// How far a guest has got.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stage {
+    /// `agent` (the program runs), `modules`, `port`, `hello`, `disks`, `network`, `started`.
+    pub name: String,
+    /// When, since the guest's kernel started.
+    pub at_us: u64,
+}
+
+/// What a container uses. Absent is what cannot be known there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Processor time since its start.
+    pub cpu_ns: Option<u64>,
+    /// Memory, without what the kernel can take back at once.
+    pub memory_bytes: Option<u64>,
+    /// The most memory it may use.
+    pub memory_limit_bytes: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    /// The most processes and threads.
+    pub pids_limit: Option<u64>,
+    /// Read from disks.
+    pub read_bytes: Option<u64>,
+    /// Written to disks.
+    pub written_bytes: Option<u64>,
+    /// How often the kernel ended a process in it for want of memory.
+    pub oom_kills: Option<u64>,
+    /// All memory of the guest.
+    pub guest_memory_bytes: u64,
+    /// What of it is in use by anybody.
+    pub guest_used_bytes: u64,
+}
+
+/// A process of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Its number, as the guest's kernel counts.
+    pub pid: u32,
+    /// Its user's.
+    pub uid: u32,
+    /// When it was started, since the guest's kernel was.
+    pub started_ms: u64,
+    /// Processor time.
+    pub cpu_ms: u64,
+    /// Memory that it holds.
+    pub memory_bytes: u64,
+    /// Its command line, or its name in brackets.
+    pub command: String,
+}
+
+/// Somebody who listens.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Listener {
+    /// How.
+    pub protocol: Protocol,
+    /// On which address.
+    pub address: IpAddr,
+    /// On which port.
+    pub port: u16,
+}
+
+/// A protocol of published ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
