@@ -48,7 +48,7 @@ impl Session {
         let lock = lock::lock(&home, &words.join(" "), &mut |holder| {
             note(&format!("waiting for {holder}"));
         })?;
-        let host = LinuxHost::open(home, program()?)?;
+        let mut host = LinuxHost::open(home, program()?)?;
         if let Err(error) = host.tidy() {
             // It takes up room and does no other harm: what was asked for goes on.
             note(&Failure::from(error).text().trim_end().replacen("error:", "warning:", 1));

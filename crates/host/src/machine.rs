@@ -293,6 +293,11 @@ impl Files {
         self.run.join("keeper.pid")
     }
 
+    /// Is there while the machine is ended for good: also if whoever asked for that does not live to see it.
+    pub fn stopping(&self) -> PathBuf {
+        self.run.join("stopping")
+    }
+
     /// The keeper's own words.
     pub fn keeper_log(&self) -> PathBuf {
         self.run.join("keeper.log")

@@ -2,6 +2,8 @@
 //! network and mount namespaces (as root), a home, a project, and judges that read back what is left.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+#[path = "../support/dice.rs"]
+mod dice;
 mod sys;
 
 use std::fs;
@@ -12,6 +14,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+#[allow(unused_imports, reason = "not every test is one of chance")]
+pub(crate) use dice::Dice;
 
 /// Every kind of network and machine, a volume, and a port. The comments are what `stead ps` is to say.
 pub(crate) const FULL: &str = "\
@@ -503,29 +508,4 @@ fn row(row: &serde_json::Value) -> String {
 /// The same, out of comments of the project's file: `# row: web on lan with 1`.
 fn expected_rows(file: &str) -> Vec<String> {
     file.lines().filter_map(|line| line.strip_prefix("# row: ")).map(str::to_owned).collect()
-}
-
-/// Numbers that look random and can be had again by their seed.
-pub(crate) struct Dice(u64);
-
-impl Dice {
-    /// By the clock, or by `STEAD_TEST_SEED`; printed, so that a failure can be repeated.
-    pub(crate) fn new() -> Self {
-        let clock = || {
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-            u64::from(now.subsec_nanos()) | 1
-        };
-        let seed = std::env::var("STEAD_TEST_SEED").ok().map_or_else(clock, |seed| seed.parse().unwrap());
-        let _ = writeln!(std::io::stderr(), "STEAD_TEST_SEED={seed}");
-        Self(seed)
-    }
-
-    /// A number below `limit`.
-    pub(crate) fn below(&mut self, limit: u64) -> u64 {
-        // xorshift64.
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
 }

@@ -10,6 +10,7 @@ mod containers;
 mod guard;
 mod half;
 mod images;
+mod kills;
 mod looks;
 mod names;
 mod ports;

@@ -11,6 +11,7 @@
 
 #![allow(dead_code)] // Each test program uses its own part.
 
+pub mod dice;
 pub mod registry;
 mod scripts;
 

@@ -202,9 +202,10 @@ pub(super) fn remove_machines(host: &mut LinuxHost, steps: &[&Step]) -> Result<(
             }
         }
     }
-    machines.iter().try_for_each(|id| super::machine::remove(&host.home, &host.program, id))?;
+    machines.iter().try_for_each(|id| super::machine::remove(&host.home, id))?;
     let entries: Vec<Entry> = machines.into_iter().map(|id| Entry::NoMachine(id.clone())).collect();
-    host.store(&entries)
+    host.store(&entries)?;
+    super::going::tidy(&host.home, &host.program)
 }
 
 /// Gives the engine a way out.

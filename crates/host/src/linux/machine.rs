@@ -15,13 +15,13 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use stead_model::container::Mount;
 use stead_model::name::{MachineId, Name, VolumeId};
-use stead_model::observed::{MadeContainer, Running};
+use stead_model::observed::{MachineState, MadeContainer, Running};
 use stead_model::project::Condition;
 use stead_model::step::Step;
 use stead_net::process;
 
-use super::LinuxHost;
 use super::engine::namespace_label;
+use super::{LinuxHost, going};
 use crate::home::{Home, write_run_file};
 use crate::machine::{Answer, Assignment, Client, Files, Report, Request};
 use crate::switchboard::load_served;
@@ -38,16 +38,31 @@ const KILL_LIMIT: Duration = Duration::from_secs(5);
 /// How many keepers start at the same time: more do not come up sooner, and each needs memory for that.
 const START_TOGETHER: usize = 16;
 
-/// Those that have a living keeper. Whether they are connected is the engine's to say.
-pub(super) fn observe(home: &Home) -> Result<BTreeMap<MachineId, Running>> {
+/// Those that a keeper looks after, or did.
+fn kept(home: &Home) -> Result<Vec<MachineId>> {
     let entries = match fs::read_dir(home.keepers()) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", home.keepers().display())),
     };
-    let ids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<MachineId>().ok());
+    Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+}
+
+/// Waits for the end of machines whose end a command asked for that was killed meanwhile.
+pub(super) fn finish_stops(home: &Home) -> Result<()> {
+    for id in kept(home)? {
+        let files = Files::new(home, &id);
+        if files.stopping().exists() && files.keeper()?.is_some() {
+            stop_one(home, &id, None)?;
+        }
+    }
+    Ok(())
+}
+
+/// Those that have a living keeper. Whether they are connected is the engine's to say.
+pub(super) fn observe(home: &Home) -> Result<BTreeMap<MachineId, Running>> {
     let mut running = BTreeMap::new();
-    for id in ids {
+    for id in kept(home)? {
         if Files::new(home, &id).keeper()?.is_some() {
             running.insert(id, Running::CutOff);
         }
@@ -61,8 +76,9 @@ pub(super) fn add(home: &Home, id: &MachineId, made: &MadeContainer) -> Result<(
         bail!("the image {} is not here", made.wish.image);
     }
     let files = Files::new(home, id);
+    // The uppermost last: that is what says that the rest is there.
     for directory in
-        [files.upper(), files.work(), files.root(), files.own_volumes(), files.log(), files.present()]
+        [files.work(), files.root(), files.own_volumes(), files.log(), files.present(), files.upper()]
     {
         fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     }
@@ -127,6 +143,7 @@ fn begin(host: &mut LinuxHost, id: &MachineId) -> Result<Starting> {
     let files = Files::new(&host.home, id);
     like_image(&files.upper(), &assignment.layers)?;
     fs::create_dir_all(&files.run).with_context(|| format!("cannot make {}", files.run.display()))?;
+    crate::home::remove_if_there(&files.stopping())?;
     let text = serde_json::to_vec(&assignment).context("cannot write an assignment as JSON")?;
     write_run_file(&files.assignment(), &text)?;
     let log = files.keeper_log();
@@ -324,11 +341,29 @@ fn forget(files: &Files) -> Result<()> {
     remove_all(&files.run)
 }
 
-/// Deletes a machine's directory.
-pub(super) fn remove(home: &Home, program: &Path, id: &MachineId) -> Result<()> {
+/// Takes a machine's directory out of sight; one that never had any has none.
+pub(super) fn remove(home: &Home, id: &MachineId) -> Result<()> {
     let files = Files::new(home, id);
     forget(&files)?;
-    super::tree::delete(program, &files.state)
+    if files.state.exists() { going::send(home, &files.state, &id.to_string()) } else { Ok(()) }
+}
+
+/// Whether the directory of a container is there. Its removal begins with that, its making ends with it but for the
+/// record.
+pub(super) fn is_whole(home: &Home, id: &MachineId) -> bool {
+    Files::new(home, id).upper().exists()
+}
+
+/// The machines whose making was cut off before they were on record: nothing of anybody's is in them.
+pub(super) fn unfinished(home: &Home, recorded: &BTreeMap<MachineId, MachineState>) -> Vec<MachineId> {
+    let entries = fs::read_dir(home.machines()).into_iter().flatten().flatten();
+    let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<MachineId>().ok());
+    let is_empty = |path: &Path| fs::read_dir(path).map_or(true, |mut entries| entries.next().is_none());
+    ids.filter(|id| {
+        let files = Files::new(home, id);
+        !recorded.contains_key(id) && is_empty(&files.upper()) && is_empty(&files.own_volumes())
+    })
+    .collect()
 }
 
 /// Ends all keepers of a home, whatever is on record, and takes away what their machines leave.

@@ -5,6 +5,7 @@ mod bridged;
 mod claims;
 mod engine;
 mod facts;
+mod going;
 mod inhabitants;
 mod inside;
 mod machine;
@@ -105,9 +106,22 @@ impl LinuxHost {
         Ok(inhabitants::namespaces(&engine::anchors(&self.home)?))
     }
 
-    /// Deletes what is left of volumes whose deletion was cut off.
-    pub fn tidy(&self) -> Result<()> {
-        volume::tidy(&self.home, &self.program)
+    /// Does to its end what commands that were killed had begun: ends machines, deletes volumes and machines. For
+    /// the one that changes the home now.
+    pub fn tidy(&mut self) -> Result<()> {
+        machine::finish_stops(&self.home)?;
+        going::tidy(&self.home, &self.program)?;
+        // Whoever needs records that cannot be read says so.
+        let Ok(Records { machines: records, .. }) = self.records() else { return Ok(()) };
+        let unfinished = machine::unfinished(&self.home, &records);
+        unfinished.iter().try_for_each(|id| machine::remove(&self.home, id))?;
+        let containers = records.iter().filter(|(_, state)| state.container().is_some());
+        let gone = containers.filter(|(id, _)| !machine::is_whole(&self.home, id));
+        let entries: Vec<Entry> = gone.map(|(id, _)| Entry::NoMachine(id.clone())).collect();
+        if !entries.is_empty() {
+            self.store(&entries)?;
+        }
+        if unfinished.is_empty() { Ok(()) } else { going::tidy(&self.home, &self.program) }
     }
 
     fn existing_state(&mut self) -> Result<Option<&State>> {

@@ -46,6 +46,8 @@ pub(super) fn observe(host: &mut LinuxHost) -> Result<Observed> {
     seen.leases = records.leases;
     seen.volumes = volumes(&home);
     seen.machines = records.machines;
+    // A command was killed while it took one away: what it wrote is out of sight already.
+    seen.machines.retain(|id, state| state.container().is_none() || super::machine::is_whole(&home, id));
     seen.running = super::machine::observe(&home)?;
     let Some(inside) = &mut host.inside else {
         let leftovers =

@@ -1,5 +1,4 @@
-//! Volumes: directories. One that is deleted goes out of sight first, so that half of its data is never
-//! taken for the whole.
+//! Volumes: directories.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,15 +7,11 @@ use anyhow::{Context, Result};
 
 use stead_model::name::VolumeId;
 
+use super::going;
 use crate::home::Home;
 
 pub(super) fn path(home: &Home, id: &VolumeId) -> PathBuf {
     home.volumes().join(id.project.as_str()).join(id.name.as_str())
-}
-
-/// Where volumes are while they are deleted.
-fn going(home: &Home) -> PathBuf {
-    home.state.join("going")
 }
 
 /// Makes a volume.
@@ -28,21 +23,10 @@ pub(super) fn add(home: &Home, id: &VolumeId) -> Result<()> {
 /// Deletes a volume.
 pub(super) fn remove(home: &Home, program: &Path, id: &VolumeId) -> Result<()> {
     let path = path(home, id);
-    let going = going(home);
-    let doing = || format!("cannot delete {}", path.display());
-    fs::create_dir_all(&going).with_context(doing)?;
-    // One of this name that could not be deleted may be there still.
-    let mut places = (0_u32..).map(|number| going.join(format!("{id}.{number}")));
-    let place = places.find(|place| !place.exists()).unwrap_or_else(|| going.join(id.to_string()));
-    fs::rename(&path, place).with_context(doing)?;
+    going::send(home, &path, &id.to_string())?;
     // Other volumes of the project may be in there: then it stays.
     let _not_empty = path.parent().map(fs::remove_dir);
-    tidy(home, program)
-}
-
-/// Deletes what is on its way out.
-pub(super) fn tidy(home: &Home, program: &Path) -> Result<()> {
-    super::tree::delete(program, &going(home))
+    going::tidy(home, program)
 }
 
 #[cfg(test)]
@@ -65,16 +49,16 @@ mod tests {
         add(&home, &id).unwrap();
         fs::write(path(&home, &id).join("precious"), "1").unwrap();
         // A deletion that was cut off, of an earlier volume of this name.
-        let half = going(&home).join("data.shop.0");
+        let half = going::place(&home).join("data.shop.0");
         fs::create_dir_all(half.join("deep/deeper")).unwrap();
         fs::write(half.join("deep/old"), "0").unwrap();
-        tidy(&home, PROGRAM.as_ref()).unwrap();
-        assert!(!going(&home).exists());
+        going::tidy(&home, PROGRAM.as_ref()).unwrap();
+        assert!(!going::place(&home).exists());
         assert!(path(&home, &id).join("precious").exists());
         fs::create_dir_all(&half).unwrap();
         remove(&home, PROGRAM.as_ref(), &id).unwrap();
-        assert!(!going(&home).exists() && !path(&home, &id).exists());
-        tidy(&home, PROGRAM.as_ref()).unwrap();
+        assert!(!going::place(&home).exists() && !path(&home, &id).exists());
+        going::tidy(&home, PROGRAM.as_ref()).unwrap();
     }
 
     #[test]

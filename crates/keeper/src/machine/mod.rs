@@ -306,10 +306,16 @@ impl Keeper {
             Request::Unpause => client.answer(&done(self.life.unpause())),
             Request::Stop { grace_ms } => {
                 client.role = Role::StopWait;
+                if let Err(error) = std::fs::write(self.files.stopping(), "") {
+                    tracing::warn!("cannot leave a mark that it is to end: {error}");
+                }
                 self.life.stop(grace_ms);
             }
             Request::Restart { grace_ms } => {
                 (client.role, client.since) = (Role::RestartWait, Instant::now());
+                if let Err(error) = remove_if_there(&self.files.stopping()) {
+                    tracing::warn!("{error:#}");
+                }
                 self.life.restart(grace_ms);
             }
             Request::Await(condition) => client.role = Role::Awaiting(condition),
