@@ -197,3 +197,34 @@ fn two_thousand_connections_at_once_are_carried_and_leave_nothing() {
     // Pipes for the next ones are kept, a few.
     world.until("the descriptors are given back", || (descriptors() <= before + 64).then_some(()));
 }
+
+#[test]
+fn a_load_of_streams_and_datagrams_arrives_both_ways() {
+    let world = World::offline();
+    let ports = "'5201:5201', '5201:5201/udp', '[::1]:5201:5201', '[::1]:5201:5201/udp'";
+    let shop = world.project("shop", &lab(ports));
+    shop.stead("up").ok();
+    let _server = shop.spawn_on("web", &["iperf3", "--server"]);
+    // It counts at both ends. The server takes one client at a time, and none before it is up.
+    let load = |host: &str, more: &str| {
+        let line = format!("iperf3 --client {host} --json {more}");
+        let said = world.until("the server takes the load", || {
+            let said = world.sh_said(Place::Computer, &line);
+            (said.code == 0 && !said.out.contains("\"error\"")).then_some(said)
+        });
+        said.json()["end"].clone()
+    };
+    for host in ["127.0.0.1", "::1"] {
+        for direction in ["", "--reverse"] {
+            let end = load(host, &format!("--parallel 4 --time 1 {direction}"));
+            let received = end["sum_received"]["bytes"].as_u64().unwrap();
+            assert!(received > 1_000_000, "{host} {direction}: {received} bytes in a second");
+            let end = load(host, &format!("--udp --bandwidth 8M --length 1200 --time 1 {direction}"));
+            let lost = end["sum"]["lost_percent"].as_f64().unwrap();
+            assert!(
+                lost < 10.0 && end["sum"]["packets"].as_u64() > Some(100),
+                "{host} {direction}: {lost} % lost"
+            );
+        }
+    }
+}
