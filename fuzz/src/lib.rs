@@ -1,5 +1,6 @@
 //! What the targets share: one network to answer from, and what to begin with.
 
+pub mod frames;
 pub mod seeds;
 
 use std::sync::LazyLock;

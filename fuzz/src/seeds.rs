@@ -1,4 +1,5 @@
-//! Lawful inputs for the fuzzer to start from: packets, a project file with its `.env`, and archives.
+//! Lawful inputs for the fuzzer to start from: packets, a project file with its `.env`, archives,
+//! and what keepers and guests say to each other.
 
 use std::fs;
 use std::path::Path;
@@ -54,6 +55,23 @@ fn seeds() -> Vec<(&'static str, usize, Vec<u8>)> {
     seeds.push(("solicitation", 1, vec![133, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 0, 0, 0, 0, 0x0a]));
     seeds.push(("project_file", 0, include_bytes!("stead.yaml").to_vec()));
     seeds.push(("project_file", 1, b"machines: { a: { kind: ${KIND} } }\0KIND=vm\nX='a b' # c\n".to_vec()));
+    // An opening, a word, bytes, a credit and an end of a stream.
+    let credit = [&[0x14, 3][..], &[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]].concat();
+    for target in ["agent_host", "agent_guest"] {
+        let talk = [&[0x12, 0][..], &[0x1a, 2], b"{\"a\":1}\n", &[0x1c, 1], b"text", &credit, &[0x15, 0]].concat();
+        seeds.push((target, 0, talk));
+        seeds.push((target, 1, [&[0x1c, 255][..], &[0; 1020]].concat()));
+        seeds.push((target, 2, [&[0x1a, 4][..], b"\"done\"\n\"done\"\n", &[0x16, 1], b"why?"].concat()));
+    }
+    let record = |kind: u8, name: &[u8], mode: u32| {
+        [&[kind, 0, 0, 0, name.len() as u8][..], name, &mode.to_be_bytes(), &[0; 28]].concat()
+    };
+    let file = [record(b'F', b"f", 0o100644), vec![0, 0, 0, 0, 0, 0, 0, 4], b"text".to_vec()].concat();
+    let link = [record(b'L', b"l", 0o120777), vec![0, 0, 0, 3], b"../".to_vec()].concat();
+    let inner = [record(b'D', b"d", 0o40755), file.clone(), link, b"U".to_vec()].concat();
+    seeds.push(("parcel", 0, [&[1][..], &file, b"E"].concat()));
+    seeds.push(("parcel", 1, [&[2][..], &inner, &file, b"E"].concat()));
+    seeds.push(("parcel", 2, b"X\0\0\0\x04why?".to_vec()));
     seeds.extend(archives().into_iter().enumerate().map(|(number, archive)| ("layer", number, archive)));
     seeds
 }

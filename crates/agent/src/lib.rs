@@ -11,8 +11,12 @@
 mod frame;
 pub mod message;
 pub mod mux;
+#[cfg(feature = "embed")]
+mod program;
 mod session;
 
+#[cfg(feature = "embed")]
+pub use program::PROGRAM;
 pub use session::{AskError, Call, Happening, Session};
 
 /// The name of the virtio-serial port that the program looks for.

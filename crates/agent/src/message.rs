@@ -75,22 +75,22 @@ pub enum Request {
     Processes(Name),
     /// Who listens in a container. Answered by [`Word::Ports`].
     Ports(Name),
-    /// Take files out of a container: what they are comes as bytes of the stream's output, in the
-    /// form that [`Request::Write`] takes. Ends with [`Word::Done`].
+    /// Take files out of a container, as a parcel (`stead_container::pack`) that comes as output. Answered by
+    /// [`Word::Done`] after that.
     Read {
         /// The container.
         container: Name,
         /// The path, within its root.
         path: String,
     },
-    /// Put files into a container: what they are is sent as the stream's input. Answered by [`Word::Done`] after the
-    /// end of that.
+    /// Put files into a container, of a parcel (`stead_container::unpack`) that is sent as input. Answered by
+    /// [`Word::Done`] after the end of that.
     Write {
         /// The container.
         container: Name,
         /// The path, within its root.
         path: String,
-        /// Whether owners stay; else all is root's.
+        /// Whether owners and rights stay; else all is root's.
         keep_owners: bool,
     },
     /// Set the clock. Answered by [`Word::Done`].
@@ -300,7 +300,7 @@ pub struct Exited {
 /// How far a guest has got.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stage {
-    /// `agent` (the program runs), `modules`, `port`, `hello`, `disks`, `network`, `started`.
+    /// `kernel` (it runs our program), `modules`, `agent` (it has its stream), `hello`, `disks`, `network`, `started`.
     pub name: String,
     /// When, since the guest's kernel started.
     pub at_us: u64,

@@ -20,6 +20,7 @@ mod exec;
 mod init;
 mod inside;
 mod mounts;
+mod parcel;
 mod place;
 mod process;
 mod seal;
@@ -35,6 +36,7 @@ pub use control::{delete, is_paused, kill, pause, processes, remove, unpause, us
 pub use create::{Created, Started, create};
 pub use exec::{ExecRequest, Executed, exec};
 pub use mounts::root::overlay_refused;
+pub use parcel::{pack, unpack};
 pub use place::{Failure, Place, Stdio, WindowSize};
 pub use seal::seal;
 pub use transfer::{End, Owners, Root, running_root, stopped_root, transfer};

@@ -122,7 +122,7 @@ pub fn transfer(from: &End<'_>, to: &End<'_>, owners: Owners) -> Result<()> {
 }
 
 /// What is carried.
-enum Source {
+pub(crate) enum Source {
     /// All that is in a directory.
     Content(OwnedFd),
     /// What has this name in a directory, and whether it is a directory itself.
@@ -130,7 +130,7 @@ enum Source {
 }
 
 /// Where to.
-enum Target {
+pub(crate) enum Target {
     /// Into a directory.
     Into(OwnedFd),
     /// To a name in a directory, where nothing is.
@@ -160,7 +160,7 @@ impl End<'_> {
         Ok(Some((parent, CString::new(name)?)))
     }
 
-    fn source(&self) -> Result<Source> {
+    pub(crate) fn source(&self) -> Result<Source> {
         let Some((parent, name)) = self.named()? else {
             return Ok(Source::Content(self.directory()?));
         };
@@ -171,7 +171,7 @@ impl End<'_> {
         Ok(Source::Named(parent, name, kind == FileType::Directory))
     }
 
-    fn target(&self) -> Result<Target> {
+    pub(crate) fn target(&self) -> Result<Target> {
         match self.open(self.path, OFlags::RDONLY | OFlags::DIRECTORY) {
             Ok(directory) => return Ok(Target::Into(directory)),
             Err(Errno::NOENT | Errno::NOTDIR) => {}

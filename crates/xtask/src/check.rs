@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::programs::{cargo, succeeds};
+use crate::programs::{GUEST, cargo, succeeds};
 use crate::setup::{self, Chore};
 use crate::{Outcome, documents, source};
 
@@ -29,7 +29,10 @@ pub(crate) fn run() -> Result<Outcome> {
 /// Advisories are not among it: they are fetched by git from a server that not every computer can reach.
 const PROGRAMS: &[(&str, &[&str])] = &[
     ("format", &["fmt", "--all", "--check"]),
-    ("lints", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]),
+    (
+        "lints",
+        &["clippy", "--workspace", "--features", GUEST, "--all-targets", "--quiet", "--", "-D", "warnings"],
+    ),
     ("documentation", &["doc", "--workspace", "--no-deps", "--quiet"]),
     ("dependencies", &["deny", "--log-level", "error", "check", "bans", "licenses", "sources"]),
 ];

@@ -6,6 +6,9 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+/// The program inside guests: itself, and within those that are tested with it.
+pub(crate) const GUEST: &str = "stead-agent/guest,stead-agent/embed";
+
 /// The workspace's root directory.
 pub(crate) fn root() -> PathBuf {
     // `CARGO_MANIFEST_DIR` of crates/xtask, two levels down.

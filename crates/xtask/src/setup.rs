@@ -6,7 +6,7 @@ use std::fs;
 
 use anyhow::{Context, Result, bail};
 
-use crate::programs::{cargo, command, find, output, run};
+use crate::programs::{cargo, command, find, output, root, run};
 
 /// A chore that has needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,11 +90,16 @@ const PACKAGES: &[Package] = &[
     package("mmdebstrap",                  "/usr/bin/mmdebstrap",         &[Test], "makes Debian's images"),
     package("umoci",                       "/usr/bin/umoci",              &[Test, Bench], "unpacks the same image, to be compared"),
     package("attr",                        "/usr/bin/setfattr",           &[Test], "changes what is on an overlayfs"),
+    package("e2fsprogs",                   "/usr/sbin/mkfs.ext4",         &[Test], "disks of guests"),
+    package("qemu-system-x86",             "/usr/bin/qemu-system-x86_64", &[Test], "runs guests"),
     package("man-db",                      "/usr/bin/man",                &[Test], "reads the man pages"),
     package("dnsmasq-base",                "/usr/sbin/dnsmasq",           &[Bench], "the peer of the benchmarks"),
     package("containernetworking-plugins", "/usr/lib/cni/bridge",         &[Bench], "the peer of the benchmarks"),
     package("musl-tools",                  "/usr/bin/musl-gcc",           &[Dist], "compiles SQLite for the static binary"),
 ];
+
+/// Depends on the newest kernel for guests.
+const KERNEL: &str = "linux-image-cloud-amd64";
 
 const MUSL_TARGET: &str = "x86_64-unknown-linux-musl";
 
@@ -108,6 +113,9 @@ pub(crate) fn ensure(chores: &[Chore]) -> Result<bool> {
         component("clippy", "cargo-clippy")?;
         component("rustfmt", "rustfmt")?;
         cargo_deny()?;
+    }
+    if chores.contains(&Test) {
+        kernel()?;
     }
     if chores.contains(&Dist) {
         musl_target()?;
@@ -177,6 +185,31 @@ fn musl_target() -> Result<()> {
         return Ok(());
     }
     run(&mut command("rustup", &["target", "add", MUSL_TARGET]))
+}
+
+/// The kernel of the guests that tests boot: its package, unpacked below `target` because this computer is not to boot
+/// it. A computer that cannot have it tests the rest.
+fn kernel() -> Result<()> {
+    let to = root().join("target/kernel");
+    if to.join("boot").is_dir() {
+        return Ok(());
+    }
+    let depends = output(&mut command("apt-cache", &["depends", KERNEL]))?;
+    let package = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
+    let Some(package) = package else { bail!("`apt-cache` does not know which kernel `{KERNEL}` is") };
+    println!("fetching {package}");
+    let fetched = tempfile::tempdir().context("could not make a directory")?;
+    // An ordinary user of apt's reads what it fetches.
+    let download = command("apt-get", &["download", package]).current_dir(fetched.path()).status();
+    if !download.is_ok_and(|status| status.success()) {
+        println!("there is no kernel to be had, so guests are not tested");
+        return Ok(());
+    }
+    let file = fs::read_dir(fetched.path())?.next().context("`apt-get download` left no file")??;
+    let unpacked = fetched.path().join("unpacked");
+    run(command("dpkg-deb", &["--extract"]).arg(file.path()).arg(&unpacked))?;
+    fs::create_dir_all(root().join("target"))?;
+    run(command("cp", &["--recursive"]).arg(&unpacked).arg(&to))
 }
 
 #[cfg(test)]

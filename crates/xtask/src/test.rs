@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::inside::{self, Role};
-use crate::programs::{cargo, output};
+use crate::programs::{GUEST, cargo, output};
 use crate::setup::{self, Chore};
 use crate::{Outcome, check, fuzz};
 
@@ -107,7 +107,8 @@ pub(crate) fn run(options: &Options) -> Result<Outcome> {
 /// Builds all tests, with the network if need be, and lists their programs.
 fn build() -> Result<Vec<TestProgram>> {
     println!("building the tests");
-    let arguments = ["test", "--workspace", "--no-run", "--message-format=json-render-diagnostics"];
+    let arguments =
+        ["test", "--workspace", "--features", GUEST, "--no-run", "--message-format=json-render-diagnostics"];
     let messages = output(cargo(&arguments).stderr(Stdio::inherit()))?;
     let mut programs: Vec<TestProgram> = messages.lines().filter_map(test_program).collect();
     programs.sort_by(|a, b| (&a.package, &a.name, &a.file).cmp(&(&b.package, &b.name, &b.file)));

@@ -1,0 +1,126 @@
+//! What can be seen of the guest: what containers use, their processes, who listens.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use anyhow::Result;
+use stead_agent::message::{Listener, Process, Protocol, Usage};
+
+use crate::boot::text;
+
+/// What a container uses, whose first process this is.
+pub(crate) fn usage(state: &Path, pid: u32) -> Result<Usage> {
+    let used = stead_container::usage(state, pid)?;
+    let memory = text("/proc/meminfo")?;
+    let (all, free) = (kib(&memory, "MemTotal"), kib(&memory, "MemAvailable"));
+    Ok(Usage {
+        cpu_ns: used.cpu_ns,
+        memory_bytes: used.memory_bytes,
+        memory_limit_bytes: used.memory_limit_bytes,
+        pids: used.pids,
+        pids_limit: used.pids_limit,
+        read_bytes: used.read_bytes,
+        written_bytes: used.written_bytes,
+        oom_kills: used.oom_kills,
+        guest_memory_bytes: all,
+        guest_used_bytes: all.saturating_sub(free),
+    })
+}
+
+fn kib(text: &str, name: &str) -> u64 {
+    let value =
+        |line: &str| line.strip_prefix(name)?.trim_start_matches(':').split_whitespace().next()?.parse().ok();
+    text.lines().find_map(value).map_or(0, |kib: u64| kib * 1024)
+}
+
+/// The processes of a container, whose first one this is.
+pub(crate) fn processes(state: &Path, pid: u32) -> Result<Vec<Process>> {
+    Ok(stead_container::processes(state, pid)?.into_iter().filter_map(process).collect())
+}
+
+/// A process; nothing if it has ended meanwhile.
+fn process(pid: u32) -> Option<Process> {
+    let uid = fs::metadata(format!("/proc/{pid}")).ok()?.uid();
+    // Its name comes first, in parentheses, and may hold anything.
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (before, rest) = stat.rsplit_once(')')?;
+    let name = before.split_once('(')?.1;
+    let fields: Vec<u64> = rest.split_whitespace().map(|field| field.parse().unwrap_or_default()).collect();
+    // Fields 14, 15, 22 and 24 of proc(5); the first of these is field 3.
+    let field = |number: usize| fields.get(number - 3).copied().unwrap_or_default();
+    let tick_ms = 1000 / rustix::param::clock_ticks_per_second();
+    let page_bytes = u64::try_from(rustix::param::page_size()).ok()?;
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words = String::from_utf8_lossy(&line).trim_end_matches('\0').replace('\0', " ");
+    Some(Process {
+        pid,
+        uid,
+        started_ms: field(22) * tick_ms,
+        cpu_ms: (field(14) + field(15)) * tick_ms,
+        memory_bytes: field(24) * page_bytes,
+        command: if words.is_empty() { format!("[{name}]") } else { words },
+    })
+}
+
+/// Who listens in the network of this process.
+pub(crate) fn listeners(pid: u32) -> Vec<Listener> {
+    // The states of a socket that listens: TCP_LISTEN, and for UDP one that is connected to nobody.
+    let tables = [
+        ("tcp", Protocol::Tcp, "0A"),
+        ("tcp6", Protocol::Tcp, "0A"),
+        ("udp", Protocol::Udp, "07"),
+        ("udp6", Protocol::Udp, "07"),
+    ];
+    let mut found = BTreeSet::new();
+    for (table, protocol, state) in tables {
+        // A kernel without IPv6 has not all of them.
+        let text = fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
+        found.extend(text.lines().skip(1).filter_map(|line| listener(line, protocol, state)));
+    }
+    found.into_iter().collect()
+}
+
+/// A line of `/proc/net/tcp` and its like: `0: 0100007F:0016 00000000:0000 0A …`, addresses in the computer's byte order
+/// word by word.
+fn listener(line: &str, protocol: Protocol, state: &str) -> Option<Listener> {
+    let mut fields = line.split_whitespace();
+    let (address, port) = fields.nth(1)?.split_once(':')?;
+    (fields.nth(1)? == state).then_some(())?;
+    let words = address.as_bytes().chunks(8).map(|word| {
+        let word = u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok()?;
+        Some(word.to_ne_bytes())
+    });
+    let bytes: Vec<u8> = words.collect::<Option<Vec<_>>>()?.concat();
+    let address = match bytes.len() {
+        4 => IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?)),
+        _ => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?)),
+    };
+    Some(Listener { protocol, address, port: u16::from_str_radix(port, 16).ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(line: &str, expected: &str) {
+        let said = listener(line, Protocol::Tcp, "0A")
+            .map_or("nothing".to_owned(), |found| format!("{} {}", found.address, found.port));
+        assert_eq!(said, expected);
+    }
+
+    #[test]
+    fn listeners_are_read_as_the_kernel_writes_them() {
+        check("   0: 0100007F:0016 00000000:0000 0A 00000000:00000000 00:00000000", "127.0.0.1 22");
+        check("   1: 0100007F:0016 0100007F:C001 01 00000000:00000000 00:00000000", "nothing");
+        check(
+            "   0: 00000000000000000000000001000000:1F90 00000000000000000000000000000000:0000 0A 0",
+            "::1 8080",
+        );
+        check("  sl  local_address", "nothing");
+        check("", "nothing");
+    }
+}

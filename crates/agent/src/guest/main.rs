@@ -1,0 +1,62 @@
+//! The program inside guests: process 1 of a microVM. One thread, which waits in one place; what would make it wait
+//! elsewhere (a virtio-serial port) is carried by two small processes of its own.
+//!
+//! ```text
+//! boot: file systems of the kernel's, modules ─▶ port: who talks with us ─▶ agent: requests, until told to end ─▶ ending
+//! ```
+
+// What it says goes to the guest's console.
+#![allow(clippy::print_stderr)]
+
+mod agent;
+mod backlog;
+mod boot;
+mod container;
+mod ending;
+mod look;
+mod nics;
+mod parcel;
+mod port;
+mod process;
+mod setup;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("stead-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What is run. The kernel gives process 1 those words of its command line that it does not know itself.
+fn run(args: &[&str]) -> Result<()> {
+    match args {
+        [port::CARRY_IN] => port::carry_in(),
+        [port::CARRY_OUT] => port::carry_out(),
+        [parcel::PACK, pid, path] => parcel::pack_from(pid, path),
+        [parcel::UNPACK, pid, path, owners] => parcel::unpack_to(pid, path, owners),
+        // In a system that somebody else has booted, or a test: its standard input is the stream, and its containers'
+        // cgroups begin with this word.
+        ["--on-stdin", word] => {
+            let ground = agent::Ground { stages: Vec::new(), is_first: false, cgroups: (*word).to_owned() };
+            agent::Agent::new(port::stdin()?, ground)?.serve()
+        }
+        _ if rustix::process::getpid().is_init() => {
+            let mut stages = vec![boot::stage("kernel")];
+            boot::boot()?;
+            stages.push(boot::stage("modules"));
+            let link = port::open()?;
+            let ground = agent::Ground { stages, is_first: true, cgroups: String::new() };
+            agent::Agent::new(link, ground)?.serve()
+        }
+        _ => bail!("this is process 1 of a guest, and is not to be started by hand"),
+    }
+}

@@ -1,0 +1,158 @@
+//! What a guest is told before it can have containers: its name, time, nics and disks.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::time::{ClockId, Timespec, clock_settime};
+use stead_agent::MOUNTS;
+use stead_agent::message::{Disk, FileSystem, SetUp, Source};
+use stead_model::container::Access;
+
+use crate::boot::mkdir;
+
+/// A disk that the VMM has is there at once, or a moment after its module was loaded.
+const DISK_LIMIT: Duration = Duration::from_secs(10);
+const DISK_LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// What may be on a disk.
+const DISK_KINDS: [&str; 2] = ["ext4", "erofs"];
+
+/// What of it takes longest, told as it is done.
+pub(crate) fn set_up(wanted: &SetUp, mut told: impl FnMut(&str)) -> Result<()> {
+    set_clock(wanted.time_ns)?;
+    rustix::system::sethostname(wanted.hostname.as_bytes())
+        .with_context(|| format!("cannot be called `{}`", wanted.hostname))?;
+    crate::container::prepare()?;
+    wanted.filesystems.iter().try_for_each(mount_one)?;
+    told("disks");
+    crate::nics::set_up(&wanted.nics)?;
+    // As in containers: who is not root may use low ports and ping, since the network is the machine's own.
+    let usual = [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")];
+    let usual = usual.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    sysctls(&usual.into())?;
+    sysctls(&wanted.sysctls)?;
+    told("network");
+    Ok(())
+}
+
+/// Sets the time.
+pub(crate) fn set_clock(time_ns: u64) -> Result<()> {
+    const SECOND: u64 = 1_000_000_000;
+    let number = |value: u64| i64::try_from(value).unwrap_or_default();
+    let time = Timespec { tv_sec: number(time_ns / SECOND), tv_nsec: number(time_ns % SECOND) };
+    clock_settime(ClockId::Realtime, time).context("cannot set the clock")
+}
+
+/// Sets kernel parameters. A path with dots for slashes has slashes for dots, as names of
+/// interfaces have.
+pub(crate) fn sysctls(wanted: &BTreeMap<String, String>) -> Result<()> {
+    for (name, value) in wanted {
+        let is_lawful = name.split(['.', '/']).all(|part| !part.is_empty() && part != "..");
+        if !is_lawful {
+            bail!("`{name}` is no kernel parameter");
+        }
+        let is_path =
+            name.find(['.', '/']).is_some_and(|at| name.get(at..).is_some_and(|rest| rest.starts_with('/')));
+        let swapped = |c| match c {
+            '.' => '/',
+            '/' => '.',
+            c => c,
+        };
+        let path: String = if is_path { name.clone() } else { name.chars().map(swapped).collect() };
+        fs::write(Path::new("/proc/sys").join(path), value)
+            .with_context(|| format!("cannot set `{name}` to `{value}`"))?;
+    }
+    Ok(())
+}
+
+fn mount_one(wanted: &FileSystem) -> Result<()> {
+    let place = Path::new(MOUNTS).join(wanted.name.as_str());
+    let doing = || format!("cannot mount `{}`", wanted.name);
+    mkdir(&place)?;
+    let mut flags = MountFlags::NODEV;
+    // The devices of an image are those of its layers.
+    if matches!(wanted.source, Source::Disk(_)) {
+        flags = MountFlags::empty();
+    }
+    if wanted.access == Access::Read {
+        flags |= MountFlags::RDONLY;
+    }
+    let (source, kinds, options) = match &wanted.source {
+        Source::Disk(disk) => (wait(disk).with_context(doing)?, &DISK_KINDS[..], String::new()),
+        Source::VirtioFs(tag) => (PathBuf::from(tag), &["virtiofs"][..], String::new()),
+        Source::NineP(tag) => {
+            (PathBuf::from(tag), &["9p"][..], "trans=virtio,version=9p2000.L,msize=262144".to_owned())
+        }
+        Source::Memory { size_bytes } => {
+            let size = size_bytes.map(|size| format!(",size={size}")).unwrap_or_default();
+            (PathBuf::from("tmpfs"), &["tmpfs"][..], format!("mode=0755{size}"))
+        }
+    };
+    let options = CString::new(options).with_context(doing)?;
+    let mut last = Errno::NODEV;
+    for kind in kinds {
+        match mount(&source, &place, *kind, flags, Some(options.as_c_str())) {
+            Ok(()) => return Ok(()),
+            // It is of another kind, or the kernel does not know that one.
+            Err(errno @ (Errno::INVAL | Errno::NODEV)) => last = errno,
+            Err(errno) => return Err(errno).with_context(doing),
+        }
+    }
+    Err(last).with_context(|| format!("it is none of {}", kinds.join(", "))).with_context(doing)
+}
+
+/// The device of a disk, waiting for it.
+fn wait(disk: &Disk) -> Result<PathBuf> {
+    let deadline = Instant::now() + DISK_LIMIT;
+    loop {
+        match disk {
+            Disk::Path(path) if path.exists() => return Ok(path.clone()),
+            Disk::Serial(serial) => {
+                if let Some(found) = by_serial(serial)? {
+                    return Ok(found);
+                }
+            }
+            Disk::Path(_) => {}
+        }
+        if Instant::now() > deadline {
+            let name = match disk {
+                Disk::Serial(serial) => format!("with the serial `{serial}`"),
+                Disk::Path(path) => format!("`{}`", path.display()),
+            };
+            bail!("waited {} s for a disk {name}", DISK_LIMIT.as_secs());
+        }
+        std::thread::sleep(DISK_LOOK_EVERY);
+    }
+}
+
+fn by_serial(serial: &str) -> Result<Option<PathBuf>> {
+    for disk in fs::read_dir("/sys/block").context("cannot list disks")?.flatten() {
+        let found = fs::read_to_string(disk.path().join("serial")).unwrap_or_default();
+        let device = Path::new("/dev").join(disk.file_name());
+        if found.trim_end() == serial && device.exists() {
+            return Ok(Some(device));
+        }
+    }
+    Ok(None)
+}
+
+/// Lets go of all file systems, so that they are whole on their disks. Goes on after an error, and gives all of them.
+pub(crate) fn unmount_all() -> Vec<String> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let ours =
+        mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(|place| place.starts_with(MOUNTS));
+    let mut said = Vec::new();
+    for place in ours.collect::<Vec<_>>().into_iter().rev() {
+        if let Err(errno) = unmount(place, UnmountFlags::empty()) {
+            said.push(format!("cannot unmount `{place}`: {}", std::io::Error::from(errno)));
+        }
+    }
+    rustix::fs::sync();
+    said
+}
