@@ -5,27 +5,33 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
-use clap_complete::engine::ArgValueCompleter;
 
-use stead_model::name::{MachineId, Name};
-
-use crate::complete;
+use stead_model::name::MachineId;
 
 mod filter;
 mod image;
 mod looks;
 mod machines;
 mod network;
+mod project;
 mod run;
+mod volume;
 
-pub(crate) use filter::{Filter, holds};
+pub(crate) use filter::{EventFilter, Filter, holds};
 pub(crate) use image::{
-    ImageCommand, ImportArgs, LoadArgs, LoginArgs, LogoutArgs, OneImage, PullArgs, PushArgs, SaveArgs,
+    ExportArgs, ImageBuildArgs, ImageCommand, ImportArgs, LoadArgs, LoginArgs, LogoutArgs, OneImage,
+    PullArgs, PushArgs, SaveArgs,
 };
-pub(crate) use looks::{CopyArgs, DiffArgs, InspectArgs, PortArgs, PsArgs, StatsArgs, TopArgs};
-pub(crate) use machines::{AttachArgs, ExecArgs, KillArgs, LogsArgs, MachinesArgs, RemoveArgs, StopArgs};
+pub(crate) use looks::{CopyArgs, DiffArgs, EventsArgs, InspectArgs, PortArgs, PsArgs, StatsArgs, TopArgs};
+pub(crate) use machines::{
+    AttachArgs, ExecArgs, KillArgs, LogsArgs, MachinesArgs, RemoveArgs, RenameArgs, StopArgs,
+};
 pub(crate) use network::{ConnectArgs, CreateArgs, EnterArgs, NetworkCommand};
+pub(crate) use project::{
+    ConfigArgs, DownArgs, Only, PlanArgs, ProjectBuildArgs, ProjectPullArgs, Stage, UpArgs,
+};
 pub(crate) use run::{MachineArgs, MakeArgs, PullWhen, RunArgs};
+pub(crate) use volume::{VolumeCommand, VolumeCreateArgs, VolumeListArgs};
 
 /// Run Linux machines from one file or one command, on networks of their own
 #[derive(Debug, Parser)]
@@ -73,6 +79,10 @@ pub(crate) enum Format {
     Json,
 }
 
+/// Who builds images.
+pub(crate) const BUILDERS: &str = "\
+BuildKit does it where `buildctl` and a daemon of its are here, else buildah; what comes out is an image like others.";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Show what `up` would change, and which key of the file asks for it
@@ -81,6 +91,18 @@ pub(crate) enum Command {
     Up(UpArgs),
     /// Take a project's machines and networks away; its volumes stay
     Down(DownArgs),
+    /// Show the project file as it is understood, with everything said and variables filled in
+    #[command(after_help = "\
+  stead config --quiet && stead up     go on only if nothing is wrong with the file
+  stead -f compose.yaml config         a file of Compose in our own words
+
+With `--format json` it is JSON with the same keys.")]
+    Config(ConfigArgs),
+    /// Build the images of a project, of machines that have a `build`
+    #[command(after_help = BUILDERS)]
+    Build(ProjectBuildArgs),
+    /// Get the images of a project anew, ready for the next `up`
+    Pull(ProjectPullArgs),
     /// Make a machine of an image and run it
     #[command(disable_help_flag = true)]
     #[command(after_help = "\
@@ -109,6 +131,8 @@ Exit codes: those of its program; 127 if there is no such program in the image, 
     Unpause(MachinesArgs),
     /// Remove machines, with all that they wrote but for their volumes
     Rm(RemoveArgs),
+    /// Give a machine that a command made another name; its files and addresses stay
+    Rename(RenameArgs),
     /// Wait until machines end, and print their exit codes
     Wait(MachinesArgs),
     /// Watch a machine's output, and type into it
@@ -155,6 +179,15 @@ owners, and is read as a layer of an image: `.wh.NAME` in it takes NAME away.")]
         after_help = "A is new, C is changed, D is gone. What is in volumes and other mounts is not the image's."
     )]
     Diff(DiffArgs),
+    /// Print what happens to machines, networks and volumes, as it happens
+    #[command(after_help = "\
+  stead events --since 1h --filter event=die --filter event=oom
+  stead events web --format json
+
+Machines: create, start, die, oom, health, kill, pause, unpause, stop, rename, exec, rm; networks and volumes: create, rm.
+Without a project here, or with `--all`, events of all projects. About ten thousand events are kept. With `--format json` each is
+a line of its own.")]
+    Events(EventsArgs),
     /// List the projects of this user
     Ls,
     /// Get images, look into them, pass them on, remove them
@@ -170,6 +203,9 @@ The name and password are tried at once. A credential helper of Docker keeps the
     /// Look into networks, run programs among them, and make some without a project file
     #[command(subcommand)]
     Network(NetworkCommand),
+    /// Look into volumes, make some without a project file, and delete them
+    #[command(subcommand)]
+    Volume(VolumeCommand),
     /// Tell what this computer can and cannot do, and how to mend it
     #[command(
         after_help = "Exit code 1 if anything is missing. What is limited has something else that does its work."
@@ -212,6 +248,14 @@ The name and password are tried at once. A credential helper of Docker keeps the
     Delete { tree: PathBuf },
     #[command(name = "__copy", hide = true)]
     Copy { order: String },
+    #[command(name = "__detached", hide = true)]
+    Detached {
+        program: PathBuf,
+        #[arg(last = true)]
+        words: Vec<std::ffi::OsString>,
+    },
+    #[command(name = "__export", hide = true)]
+    ExportHere { store: PathBuf, image: stead_model::image::Digest },
     #[command(name = "__diff", hide = true)]
     DiffHere { order: String },
     #[command(name = "__reap", hide = true)]
@@ -234,7 +278,13 @@ impl Command {
     pub(crate) fn takes(&self) -> Takes {
         let takes = |file, format| Takes { file, format };
         match self {
-            Self::Plan(_) | Self::Up(_) | Self::Down(_) | Self::Ps(_) => takes(true, true),
+            Self::Plan(_)
+            | Self::Up(_)
+            | Self::Down(_)
+            | Self::Config(_)
+            | Self::Build(_)
+            | Self::Pull(_)
+            | Self::Ps(_) => takes(true, true),
             Self::Start(_)
             | Self::Stop(_)
             | Self::Restart(_)
@@ -243,10 +293,13 @@ impl Command {
             | Self::Unpause(_)
             | Self::Rm(_)
             | Self::Wait(_)
+            | Self::Rename(_)
             | Self::Inspect(_)
             | Self::Port(_)
             | Self::Diff(_)
             | Self::Top(_)
+            | Self::Events(_)
+            | Self::Volume(_)
             | Self::Stats(_) => takes(true, true),
             Self::Attach(_) | Self::Exec(_) | Self::Logs(_) | Self::Cp(_) => takes(true, false),
             Self::Network(network) => match network {
@@ -259,7 +312,7 @@ impl Command {
                 | NetworkCommand::Disconnect { .. } => takes(false, true),
             },
             Self::Image(image) => match image {
-                ImageCommand::Save(_) => takes(false, false),
+                ImageCommand::Save(_) | ImageCommand::Export(_) => takes(false, false),
                 ImageCommand::Ls { .. }
                 | ImageCommand::Pull(_)
                 | ImageCommand::Push(_)
@@ -269,6 +322,7 @@ impl Command {
                 | ImageCommand::Rm { .. }
                 | ImageCommand::Prune { .. }
                 | ImageCommand::Import(_)
+                | ImageCommand::Build(_)
                 | ImageCommand::Load(_) => takes(false, true),
             },
             Self::Ls | Self::Doctor | Self::Version | Self::Login(_) | Self::Logout(_) => takes(false, true),
@@ -280,6 +334,8 @@ impl Command {
             | Self::Forget { .. }
             | Self::Delete { .. }
             | Self::Copy { .. }
+            | Self::ExportHere { .. }
+            | Self::Detached { .. }
             | Self::DiffHere { .. }
             | Self::Reap { .. }
             | Self::Run(_)
@@ -289,9 +345,34 @@ impl Command {
     }
 }
 
-/// Reads the command line; ends the program with a word to the person if it is wrong.
-pub(crate) fn parse() -> Cli {
-    read(std::env::args_os()).unwrap_or_else(|error| error.exit())
+/// Reads the command line; or tells the person what is wrong with it, or what was asked to be told, for this exit code.
+pub(crate) fn parse() -> Result<Cli, u8> {
+    let words: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    read(words.clone()).map_err(|error| {
+        // If nobody listens there is nobody left to tell.
+        let _gone = error.print();
+        match u8::try_from(error.exit_code()) {
+            Ok(0) => 0,
+            // Their other codes are those of the program that they run.
+            Ok(_) | Err(_) if runs_a_program(&words) => 125,
+            Ok(code) => code,
+            Err(_) => 2,
+        }
+    })
+}
+
+/// Whether a command line is one of `run` or `exec`.
+fn runs_a_program(words: &[std::ffi::OsString]) -> bool {
+    const WITH_VALUE: [&str; 4] = ["-f", "--file", "--profile", "--format"];
+    let mut words = words.iter().skip(1).filter_map(|word| word.to_str());
+    while let Some(word) = words.next() {
+        if WITH_VALUE.contains(&word) {
+            words.next();
+        } else if !word.starts_with('-') {
+            return matches!(word, "run" | "exec");
+        }
+    }
+    false
 }
 
 fn read(words: impl IntoIterator<Item = std::ffi::OsString>) -> clap::error::Result<Cli> {
@@ -332,40 +413,6 @@ pub(crate) enum Shell {
     Fish,
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct PlanArgs {
-    /// Show what `down` would change instead
-    #[arg(long)]
-    pub(crate) down: bool,
-    /// Choose addresses anew where stead.lock has them
-    #[arg(long, conflicts_with = "down")]
-    pub(crate) relock: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct UpArgs {
-    /// Only these machines, and those that they depend on: `web`, `web*`
-    pub(crate) machines: Vec<String>,
-    /// When images are pulled [default: as the file says, else `missing`]
-    #[arg(long, value_enum, value_name = "WHEN")]
-    pub(crate) pull: Option<PullWhen>,
-    /// Choose addresses anew where stead.lock has them
-    #[arg(long)]
-    pub(crate) relock: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct DownArgs {
-    /// The project's name [default: the project here]
-    #[arg(add = ArgValueCompleter::new(complete::projects))]
-    pub(crate) project: Option<Name>,
-    /// Delete its volumes too; their data is lost
-    #[arg(long)]
-    pub(crate) volumes: bool,
-    #[command(flatten)]
-    pub(crate) consent: Consent,
-}
-
 /// Agreement to what cannot be undone.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Consent {
@@ -388,6 +435,13 @@ pub(crate) struct InternalEnter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn commands_that_run_a_program_are_known_by_their_first_word() {
+        let check = |line: &str| runs_a_program(&line.split(' ').map(Into::into).collect::<Vec<_>>());
+        assert!(check("stead -f run exec web") && check("stead --debug run --nosuch x"));
+        assert!(!check("stead -f run up") && !check("stead ps run") && !check("stead"));
+    }
 
     #[track_caller]
     fn check(line: &str, refused: Option<&str>) {

@@ -37,6 +37,23 @@ pub(crate) fn machines(current: &OsStr) -> Vec<CompletionCandidate> {
     starting_with(current, long.chain(short).collect())
 }
 
+/// The volumes, by their short and their long name.
+pub(crate) fn volumes(current: &OsStr) -> Vec<CompletionCandidate> {
+    let Some(home) = home() else { return Vec::new() };
+    let names = |path: &std::path::Path| -> Vec<String> {
+        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        names.filter(|name| !name.starts_with('.')).collect()
+    };
+    let mut found = BTreeSet::new();
+    for project in names(&home.volumes()) {
+        for volume in names(&home.volumes().join(&project)) {
+            found.extend([format!("{volume}.{project}"), volume]);
+        }
+    }
+    starting_with(current, found)
+}
+
 /// Paths here, and the beginnings of paths in machines.
 pub(crate) fn machine_paths(current: &OsStr) -> Vec<CompletionCandidate> {
     let names = records().machines.keys().map(|id| format!("{}:", id.name)).collect();

@@ -26,7 +26,10 @@ fn main() -> ExitCode {
     } else {
         clap_complete::CompleteEnv::with_factory(Cli::command).complete();
     }
-    let cli = args::parse();
+    let cli = match args::parse() {
+        Ok(cli) => cli,
+        Err(code) => return ExitCode::from(code),
+    };
     if !is_internal {
         log(cli.global.debug);
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use stead_host::home::{remove_unfinished, write_whole};
-use stead_model::file::{self, COMPOSE_NAMES, FileText, Problems, Pull, Source, Sources, Variables};
+use stead_model::file::{self, Build, COMPOSE_NAMES, FileText, Problems, Pull, Source, Sources, Variables};
 use stead_model::lock::Lock;
 use stead_model::name::Name;
 use stead_model::project::Project;
@@ -38,6 +38,10 @@ pub(crate) struct Loaded {
     pub(crate) lock: Lock,
     /// When images of machines are pulled, where the file says it.
     pub(crate) pull: BTreeMap<Name, Pull>,
+    /// How images of machines are built, where the file says it.
+    pub(crate) builds: BTreeMap<Name, Build>,
+    /// The machines that are not there this time, with the profiles that would bring them.
+    pub(crate) dormant: BTreeMap<Name, BTreeSet<String>>,
 }
 
 /// The project file: the one named, or the nearest one upwards from here.
@@ -93,11 +97,11 @@ fn load_with(path: &Path, format: Format, profiles: &BTreeSet<String>) -> Result
     let files = file::files(&source, read_other);
     let parsed = file::parse(&Source { files: &files, ..source }).map_err(wrong)?;
     let lock = load_lock(&directory)?;
-    let file::Parsed { project, sources, pull, warnings, dormant: _ } = parsed;
+    let file::Parsed { project, sources, pull, builds, warnings, dormant } = parsed;
     if let Some(warnings) = warnings {
         note(warnings.to_string().trim_end());
     }
-    Ok(Loaded { file: path.to_owned(), directory, project, sources, lock, pull })
+    Ok(Loaded { file: path.to_owned(), directory, project, sources, lock, pull, builds, dormant })
 }
 
 /// The directory that a project file is in, without links, so that a project is one whichever way it is

@@ -128,6 +128,16 @@ impl Home {
         self.state.join("images")
     }
 
+    /// What buildah keeps of the images that it built.
+    pub fn build(&self) -> PathBuf {
+        self.state.join("build")
+    }
+
+    /// What happened to machines, networks and volumes.
+    pub fn journal(&self) -> PathBuf {
+        self.state.join("events.jsonl")
+    }
+
     /// What the switchboard serves.
     pub fn served(&self) -> PathBuf {
         self.run.join("served.json")

@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod home;
+pub mod journal;
 pub mod linux;
 pub mod lock;
 pub mod log;

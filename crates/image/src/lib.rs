@@ -5,6 +5,7 @@ pub mod catalogue;
 pub mod choose;
 mod debian;
 mod event;
+mod export;
 mod import;
 pub mod manifest;
 mod obtain;

@@ -91,7 +91,7 @@ fn options(help: &str, of_every_command: bool) -> BTreeSet<String> {
     let (own, every) = help.split_once("Common options:").unwrap_or((help, ""));
     let part = if of_every_command { every } else { own };
     let lines = part.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
-    let words = lines.flat_map(|line| line.split([' ', ',']).take_while(|word| !word.starts_with('<')));
+    let words = lines.flat_map(|line| line.split([' ', ',', '[']).take_while(|word| !word.starts_with('<')));
     words.filter(|word| word.starts_with('-') && word.len() > 1).map(str::to_owned).collect()
 }
 
@@ -164,7 +164,7 @@ mod tests {
     const HELP: &str = "Does things\n\nUsage: stead [OPTIONS] <COMMAND>\n\nCommands:\n  up    Make\n          more\n  \
         ls    List\n  help  Print\n\nOptions:\n  -h, --help     Print help\n\nCommon options:\n  \
         -f, --file <FILE>  The file [default: --none]\n";
-    const UP: &str = "Make\n\nUsage: stead up\n\nOptions:\n  -y, --yes  Do\n      --mtu <N>  Of\n";
+    const UP: &str = "Make\n\nUsage: stead up\n\nOptions:\n  -y, --yes  Do\n      --mtu <N>  Of\n      --wait[=<STAGE>]  Until\n";
 
     fn all() -> Commands {
         let help = |words: &[&str]| {
@@ -183,7 +183,7 @@ mod tests {
         let all = all();
         assert_eq!(all.keys().collect::<Vec<_>>(), ["", "help", "ls", "up"]);
         let of = |name: &str| all.get(name).unwrap().iter().map(String::as_str).collect::<Vec<_>>().join(" ");
-        assert_eq!(of("up"), "--mtu --yes -y");
+        assert_eq!(of("up"), "--mtu --wait --yes -y");
         assert_eq!(of(""), "--file --help --version -V -f -h");
     }
 

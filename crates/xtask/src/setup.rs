@@ -89,6 +89,7 @@ const PACKAGES: &[Package] = &[
     package("zstd",                        "/usr/bin/zstd",               &[Test], "compresses layers"),
     package("mmdebstrap",                  "/usr/bin/mmdebstrap",         &[Test], "makes Debian's images"),
     package("umoci",                       "/usr/bin/umoci",              &[Test, Bench], "unpacks the same image, to be compared"),
+    package("buildah",                     "/usr/bin/buildah",            &[Test], "builds images"),
     package("attr",                        "/usr/bin/setfattr",           &[Test], "changes what is on an overlayfs"),
     package("e2fsprogs",                   "/usr/sbin/mkfs.ext4",         &[Test], "disks of guests"),
     package("qemu-system-x86",             "/usr/bin/qemu-system-x86_64", &[Test], "runs guests"),

@@ -22,6 +22,9 @@ SIZE is what an image takes, stored and unpacked; OWN is what of it no other ima
     },
     /// Get images from their registries; what is here already is not fetched again
     Pull(PullArgs),
+    /// Build an image by the instructions of a Dockerfile
+    #[command(after_help = super::BUILDERS)]
+    Build(ImageBuildArgs),
     /// Send an image to a registry
     Push(PushArgs),
     /// Show all about an image
@@ -56,6 +59,11 @@ SIZE is what an image takes, stored and unpacked; OWN is what of it no other ima
     /// Make an image of the archive of a root file system
     #[command(after_help = "  stead image import rootfs.tar.zst lab/root:1 -- /bin/sh -l")]
     Import(ImportArgs),
+    /// Write all files of an image into one archive, as its machines see them
+    #[command(
+        after_help = "  stead image export debian:12 --output rootfs.tar\n  stead image export debian:12 | tar t"
+    )]
+    Export(ExportArgs),
     /// Write images into an archive that stead, Docker, Podman and skopeo load
     Save(SaveArgs),
     /// Take images out of an archive of Docker's, or out of an OCI layout, packed or not
@@ -75,6 +83,42 @@ pub(crate) struct PullArgs {
     /// The images: `debian:12`, `registry.example/team/web:v1`, `web@sha256:…`
     #[arg(required = true)]
     pub(crate) images: Vec<Reference>,
+    #[command(flatten)]
+    pub(crate) platform: ForPlatform,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageBuildArgs {
+    /// The directory that it is built from
+    #[arg(default_value = ".", value_hint = ValueHint::DirPath)]
+    pub(crate) context: PathBuf,
+    /// What it is to be called
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) tag: Vec<Reference>,
+    /// The instructions [default: the `Dockerfile` of the directory]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) dockerfile: Option<PathBuf>,
+    /// Values for its `ARG`s: `NAME=value`, or `NAME` as it is here
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub(crate) build_arg: Vec<String>,
+    /// The stage to build [default: the last one]
+    #[arg(long)]
+    pub(crate) target: Option<String>,
+    /// Labels of the image: `NAME=value`
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) label: Vec<String>,
+    /// Files that instructions may read while they run: `id=password,src=./password.txt`
+    #[arg(long)]
+    pub(crate) secret: Vec<String>,
+    /// Do all anew, whatever is known of earlier builds
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+    /// Pull the images that it starts from anew
+    #[arg(long)]
+    pub(crate) pull: bool,
+    /// Do not tell what is done
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
     #[command(flatten)]
     pub(crate) platform: ForPlatform,
 }
@@ -112,6 +156,18 @@ pub(crate) struct ImportArgs {
     /// What its machines run where nobody says so
     #[arg(last = true)]
     pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// The image: its name, or the first digits of its id
+    #[arg(add = ArgValueCompleter::new(complete::images))]
+    pub(crate) image: String,
+    /// The archive to write [default: standard output]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) platform: ForPlatform,
 }
 
 #[derive(Debug, Args)]

@@ -3,7 +3,7 @@
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
 
-use super::Filter;
+use super::{EventFilter, Filter};
 use crate::complete;
 
 #[derive(Debug, Args)]
@@ -27,6 +27,28 @@ pub(crate) struct TopArgs {
     /// The machine: `web`, or `web.shop` (with its project)
     #[arg(add = ArgValueCompleter::new(complete::machines))]
     pub(crate) machine: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    /// Only of these machines: `web`, `web.shop` (with its project), `web*`
+    #[arg(add = ArgValueCompleter::new(complete::machines))]
+    pub(crate) machines: Vec<String>,
+    /// Of all projects, not only of the one here
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// First those since then: `10m` ago, or `2026-11-21T08:00:00Z`
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Only until then, and then end
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+    /// Only those of which this holds: `type=machine`, `event=die`, `name=web*`, `project=shop`
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) filter: Vec<EventFilter>,
+    /// Only those that there were
+    #[arg(long)]
+    pub(crate) no_stream: bool,
 }
 
 #[derive(Debug, Args)]
@@ -67,7 +89,8 @@ pub(crate) struct PsArgs {
     /// Machines of all projects, not only of the one here
     #[arg(short, long)]
     pub(crate) all: bool,
-    /// Only those of which this holds: `status=running`, `name=web*`, `label=tier=front`, `ancestor=debian:12`
+    /// Only those of which this holds: `status=running`, `health=healthy`, `exited=1`, `name=web*`, `project=shop`,
+    /// `label=tier=front`, `ancestor=debian:12`, `network=lan`, `volume=data`
     #[arg(long, value_name = "FILTER")]
     pub(crate) filter: Vec<Filter>,
     /// Only their names

@@ -6,6 +6,7 @@ use clap::{Args, ValueHint};
 use clap_complete::engine::ArgValueCompleter;
 
 use stead_model::container::Signal;
+use stead_model::name::Name;
 
 use crate::complete;
 
@@ -42,8 +43,21 @@ pub(crate) struct RemoveArgs {
     #[arg(required = true, add = ArgValueCompleter::new(complete::machines))]
     pub(crate) machines: Vec<String>,
     /// Even if they run
-    #[arg(long)]
+    #[arg(short, long)]
     pub(crate) force: bool,
+    // The common option of that name has the letter that `--force` has everywhere.
+    /// The project file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RenameArgs {
+    /// The machine: `web`; it may not run
+    #[arg(add = ArgValueCompleter::new(complete::machines))]
+    pub(crate) machine: String,
+    /// Its new name
+    pub(crate) name: Name,
 }
 
 #[derive(Debug, Args)]

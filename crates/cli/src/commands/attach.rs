@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
+use signal_hook::iterator::Signals;
 
 use stead_host::log::{Stream, numbers, parse_line};
 use stead_host::machine::{Answer, Attached, Client, Exit, Files, Frame, Request};
@@ -45,6 +46,8 @@ pub(crate) enum Watched {
 
 /// Watches a machine until it ends, or the person leaves.
 pub(crate) fn watch(files: &Files, how: Watch) -> Result<Watched> {
+    // Before anything is seen of the machine: what a person sends because of that is for the machine, not for us.
+    let signals = listen(how.signals)?;
     let Some(mut client) = Client::connect(files)? else { return ended_before(files, how) };
     let attached = match client.ask(&Request::Attach { stdin: how.stdin }, Some(Duration::ZERO)) {
         Ok(Answer::Attached(attached)) => attached,
@@ -67,7 +70,7 @@ pub(crate) fn watch(files: &Files, how: Watch) -> Result<Watched> {
         let (writer, tty) = (Arc::clone(&writer), attached.tty);
         std::thread::spawn(move || carry_input(&writer, tty));
     }
-    carry_signals(&writer, files.clone(), how.signals, attached.tty)?;
+    carry_signals(signals, &writer, files.clone(), attached.tty);
     loop {
         match Frame::read(&mut stream) {
             Ok(Some((Frame::Output, bytes))) => write_to(Stream::Output, &bytes)?,
@@ -199,13 +202,17 @@ fn without_detach(held: &mut Vec<u8>, typed: &[u8]) -> (Vec<u8>, bool) {
     (bytes, false)
 }
 
-/// Carries signals and the size of the terminal.
-fn carry_signals(writer: &Writer, files: Files, signals: bool, tty: bool) -> Result<()> {
+/// Listens for what is to be carried; until it is, it waits.
+fn listen(signals: bool) -> Result<Signals> {
     let mut wanted = vec![SIGWINCH];
     if signals {
         wanted.extend([SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2]);
     }
-    let mut signals = signal_hook::iterator::Signals::new(wanted).context("cannot listen for signals")?;
+    Signals::new(wanted).context("cannot listen for signals")
+}
+
+/// Carries signals and the size of the terminal.
+fn carry_signals(mut signals: Signals, writer: &Writer, files: Files, tty: bool) {
     let writer = Arc::clone(writer);
     std::thread::spawn(move || {
         for signal in signals.forever() {
@@ -222,7 +229,6 @@ fn carry_signals(writer: &Writer, files: Files, signals: bool, tty: bool) -> Res
             }
         }
     });
-    Ok(())
 }
 
 fn send_size(writer: &Writer) {

@@ -15,6 +15,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
 
 use stead_container::{ExecRequest, Executed, Stdio, WindowSize};
 use stead_host::apply::Host;
+use stead_host::journal::{Action, Event, Journal};
 use stead_host::machine::{Answer, Assignment, Client, Files, Phase, Request};
 use stead_model::container::Signal;
 
@@ -94,10 +95,13 @@ fn start(global: &Global, args: &ExecArgs) -> Result<Executed, Failure> {
         privileged: args.privileged,
         stdio: if args.tty { Stdio::Terminal(size()) } else { streams },
     };
-    stead_container::exec(&request).map_err(|failure| {
+    let executed = stead_container::exec(&request).map_err(|failure| {
         let code = failure.code;
         Failure::Program(code, Box::new(Failure::from(anyhow::Error::from(failure))))
-    })
+    })?;
+    let program = args.command.first().map_or("", String::as_str);
+    Journal::new(host.home()).note(&Event::of_machine(&id, Action::Exec).with("program", program));
+    Ok(executed)
 }
 
 /// `NAME=value`; or `NAME`, as it is here.

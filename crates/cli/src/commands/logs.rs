@@ -168,7 +168,7 @@ impl Reader {
 }
 
 /// A moment in the form of the log's times: `2026-11-21T08:00:00Z` or a part of it, or so long ago: `90s`, `10m`.
-fn moment(text: &str, now: SystemTime) -> Result<String, Failure> {
+pub(super) fn moment(text: &str, now: SystemTime) -> Result<String, Failure> {
     if let Some(ago) = ago(text) {
         return Ok(timestamp(now.checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH)));
     }

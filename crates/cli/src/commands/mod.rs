@@ -1,11 +1,14 @@
 //! The commands, one room each.
 
 mod attach;
+mod build;
 mod condition;
+mod config;
 mod cp;
 mod diff;
 mod doctor;
 mod enter;
+mod events;
 mod exec;
 mod image;
 mod inspect;
@@ -16,10 +19,13 @@ mod machines;
 mod network;
 mod ps;
 mod purge;
+mod rename;
 mod run;
 mod stats;
 mod unpacking;
 mod up;
+mod volume;
+mod wait;
 mod wish;
 mod words;
 
@@ -43,6 +49,10 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Plan(args) => up::plan(&global, &args, output).map(done),
         Command::Up(args) => up::up(&global, &args, output).map(done),
         Command::Down(args) => up::down(&global, &args, output).map(done),
+        Command::Config(args) => config::config(&global, &args, output).map(done),
+        Command::Build(args) => build::build(&global, &args, output).map(done),
+        Command::Detached { program, words } => build::detached(&program, &words).map(|never| match never {}),
+        Command::Pull(args) => config::pull(&global, &args, output).map(done),
         Command::Run(args) => run::run(&args, output),
         Command::Create(args) => run::create(&args, output).map(done),
         Command::Start(args) => machines::start(&global, &args, output).map(done),
@@ -52,8 +62,10 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Pause(args) => machines::ask(&global, &args.machines, &Request::Pause, output).map(done),
         Command::Unpause(args) => machines::ask(&global, &args.machines, &Request::Unpause, output).map(done),
         Command::Rm(args) => machines::remove(&global, &args, output).map(done),
+        Command::Rename(args) => rename::rename(&global, &args, output).map(done),
         Command::Wait(args) => machines::wait(&global, &args, output).map(done),
         Command::Attach(args) => machines::attach(&global, &args),
+        Command::Events(args) => events::events(&global, &args, output).map(done),
         Command::Exec(args) => exec::exec(&global, &args),
         Command::Logs(args) => logs::logs(&global, &args).map(done),
         Command::Ps(args) => ps::ps(&global, &args, output).map(done),
@@ -69,6 +81,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Image(command) => image::run(command, output).map(done),
         Command::Login(args) => login::login(&args, output).map(done),
         Command::Logout(args) => login::logout(&args, output).map(done),
+        Command::Volume(command) => volume::run(&global, command, output).map(done),
         Command::Network(command) => network::run(&global, command, output),
         Command::Doctor => doctor::run(output),
         Command::Purge(consent) => purge::run(consent, output).map(done),
@@ -78,6 +91,9 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Man { dir } => words::manual(&dir).map(done),
         Command::Unpack { store, image } => {
             image::unpack_here(&store, &image).map(done).map_err(Failure::from)
+        }
+        Command::ExportHere { store, image } => {
+            image::export_here(&store, &image).map(done).map_err(Failure::from)
         }
         Command::Forget { store, what, used } => {
             image::forget_here(&store, &what, used).map(done).map_err(Failure::from)

@@ -6,6 +6,8 @@ use serde::Serialize;
 
 use stead_host::apply::Host;
 use stead_host::home::Home;
+use stead_host::machine::HealthState;
+use stead_model::container::Mount;
 use stead_model::image::Reference;
 use stead_model::name::{MachineId, Name};
 use stead_model::observed::Observed;
@@ -94,6 +96,23 @@ fn is_so(filter: &Filter, id: &MachineId, row: &MachineRow, seen: &Observed) -> 
         Filter::Label(name, value) => made()
             .and_then(|made| made.wish.labels.get(name))
             .is_some_and(|found| value.as_ref().is_none_or(|value| found == value)),
+        Filter::Health(word) => match &row.condition {
+            Condition::Running { health, .. } => *word == health_word(*health),
+            _ => word == "none",
+        },
+        Filter::Exited(code) => {
+            matches!(&row.condition, Condition::Exited { exit_code, .. } if exit_code == code)
+        }
+        Filter::Project(project) => matches(project, id.project.as_str()),
+        Filter::Network(pattern) => seen.nics.keys().filter(|nic| nic.machine() == *id).any(|nic| {
+            matches(pattern, nic.network.as_str()) || matches(pattern, &nic.network().to_string())
+        }),
+        Filter::Volume(text) => made().is_some_and(|made| {
+            made.wish.mounts.iter().any(|(target, mount)| {
+                let is_named = matches!(mount, Mount::Volume { name, .. } if matches(text, name.as_str()));
+                is_named || target == text
+            })
+        }),
         Filter::Ancestor(text) => made().is_some_and(|made| {
             let is_named = text.parse().is_ok_and(|image: Reference| image == made.wish.image);
             let digest = made.image.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -101,6 +120,15 @@ fn is_so(filter: &Filter, id: &MachineId, row: &MachineRow, seen: &Observed) -> 
             let is_start = |of: &str| text.len() >= DIGEST_CHARS_MIN && of.starts_with(text.as_str());
             is_named || is_start(&digest) || is_start(hex)
         }),
+    }
+}
+
+fn health_word(health: Option<HealthState>) -> &'static str {
+    match health {
+        Some(HealthState::Starting) => "starting",
+        Some(HealthState::Healthy) => "healthy",
+        Some(HealthState::Unhealthy) => "unhealthy",
+        None => "none",
     }
 }
 
@@ -119,7 +147,7 @@ pub(super) fn is_meant(pattern: &str, id: &MachineId) -> bool {
     matches(pattern, id.name.as_str()) || matches(pattern, &id.to_string())
 }
 
-fn matches(pattern: &str, text: &str) -> bool {
+pub(super) fn matches(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
         Some((before, after)) => text.strip_prefix(before).is_some_and(|rest| {

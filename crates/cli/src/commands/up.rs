@@ -1,6 +1,7 @@
 //! `plan`, `up` and `down`.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -12,6 +13,7 @@ use stead_model::plan::{Plan, Planned, Power, UnwantedVolumes, Wanted, plan as m
 use stead_model::project::Project;
 use stead_model::resolve::{Context, Images, Refusal, resolve};
 
+use super::build::BuildWhen;
 use crate::args::{Consent, DownArgs, Global, PlanArgs, UpArgs};
 use crate::failure::Failure;
 use crate::output::{Output, note, printable};
@@ -134,19 +136,35 @@ fn placed(refusal: Refusal, sources: &Sources, loaded: &Loaded) -> Refusal {
 pub(crate) fn up(global: &Global, args: &UpArgs, output: Output) -> Result<(), Failure> {
     let loaded = project::load(global)?;
     let chosen = with_dependencies(&loaded.project, &args.machines)?;
+    let when = match (args.build, args.no_build) {
+        (true, _) => BuildWhen::Always,
+        (false, true) => BuildWhen::Never,
+        (false, false) => BuildWhen::Missing,
+    };
+    super::build::ensure(&loaded, &chosen, when)?;
     let images = super::image::needed(&loaded, &chosen, args.pull)?;
     let mut session = Session::open()?;
     let how = Bring {
-        chosen: (!args.machines.is_empty()).then_some(chosen),
+        chosen: (!args.machines.is_empty()).then_some(chosen.clone()),
         relock: args.relock,
         images,
         power: Power::On,
     };
-    bring_up(&mut session, &loaded, &how, output)
+    bring_up(&mut session, &loaded, &how, output)?;
+    let Some(stage) = args.wait else { return Ok(()) };
+    let home = session.host.home().clone();
+    // Others need not wait for that.
+    drop(session);
+    let is_ours = |id: &MachineId| {
+        let machine = loaded.project.machines.get(&id.name);
+        machine.is_some_and(|machine| machine.runs.container().is_some())
+    };
+    let ids: Vec<MachineId> = chosen.into_iter().filter(is_ours).collect();
+    super::wait::wait(&home, &ids, stage, args.wait_timeout.map(Duration::from_secs))
 }
 
-/// The machines that these patterns name, and those that they depend on; all if there are no patterns.
-fn with_dependencies(project: &Project, patterns: &[String]) -> Result<BTreeSet<MachineId>, Failure> {
+/// The machines of a project that these patterns name; all if there are no patterns.
+pub(super) fn named(project: &Project, patterns: &[String]) -> Result<BTreeSet<MachineId>, Failure> {
     let ids: Vec<MachineId> =
         project.machines.keys().map(|name| MachineId::new(&project.name, name)).collect();
     for pattern in patterns {
@@ -158,7 +176,15 @@ fn with_dependencies(project: &Project, patterns: &[String]) -> Result<BTreeSet<
     let is_named = |id: &&MachineId| {
         patterns.is_empty() || patterns.iter().any(|pattern| super::ps::is_meant(pattern, id))
     };
-    let mut chosen: BTreeSet<MachineId> = ids.iter().filter(is_named).cloned().collect();
+    Ok(ids.iter().filter(is_named).cloned().collect())
+}
+
+/// The same, and those that they depend on.
+pub(super) fn with_dependencies(
+    project: &Project,
+    patterns: &[String],
+) -> Result<BTreeSet<MachineId>, Failure> {
+    let mut chosen = named(project, patterns)?;
     loop {
         let needed = chosen.iter().filter_map(|id| project.machines.get(&id.name));
         let needed = needed.flat_map(|machine| machine.depends_on.keys());

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use stead_model::file::{Problem, Problems, Source, Variables, files, parse};
+use stead_model::file::{Problem, Problems, Source, Variables, files, parse, render_json};
 use stead_model::name::Name;
 use stead_model::project::{Machine, Project};
 
@@ -71,8 +71,9 @@ pub(crate) struct Wish {
 /// What the arguments ask for, where `project` has the networks. Named volumes come with their names.
 pub(crate) fn read(name: &Name, args: &MachineArgs, project: &Project) -> Result<Wish, Failure> {
     let (machine, volumes) = machine(args)?;
-    let networks: Map<String, Value> =
-        project.networks.keys().map(|network| (network.to_string(), json!({}))).collect();
+    // As they are: whether an address can be had depends on them.
+    let others = Project { machines: [].into(), volumes: [].into(), ..project.clone() };
+    let networks = render_json(&others).get("networks").cloned().unwrap_or_else(|| json!({}));
     let file = json!({
         "name": project.name.to_string(),
         "networks": networks,

@@ -4,9 +4,11 @@
 #![allow(unreachable_pub, missing_docs)]
 
 mod addresses;
+mod builds;
 mod changes;
 mod commands;
 mod containers;
+mod events;
 mod guard;
 mod half;
 mod images;
@@ -14,6 +16,8 @@ mod kills;
 mod looks;
 mod names;
 mod ports;
+mod projects;
 mod reach;
 #[path = "../support/mod.rs"]
 mod support;
+mod terminals;

@@ -18,7 +18,7 @@ const IMAGE: &str = r#"
     tar -C $d/root --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cf $d/layer .
     put() { sum=$(sha256sum < $1 | cut -d' ' -f1); size=$(stat -c %s $1); cp $1 $d/oci/blobs/sha256/$sum; }
     put $d/layer; layer=$sum; layer_size=$size
-    printf '{"architecture":"amd64","os":"linux","config":{"Cmd":["sh"],"Env":["PATH=/bin","FROM=image"],"Volumes":{"/data":{}}},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}' $layer > $d/config
+    printf '{"architecture":"amd64","os":"linux","config":{"Cmd":["sh"],"Env":["PATH=/bin","FROM=image"],"Volumes":{"/data":{}}},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]},"history":[{"created_by":"busybox"}]}' $layer > $d/config
     put $d/config
     printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:%s","size":%s},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"sha256:%s","size":%s}]}' $sum $size $layer $layer_size > $d/manifest
     put $d/manifest

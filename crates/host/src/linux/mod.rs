@@ -13,6 +13,7 @@ mod mark;
 mod network;
 mod nic;
 mod observe;
+mod rename;
 mod served;
 mod tree;
 mod volume;
@@ -30,12 +31,15 @@ use stead_model::step::Step;
 use self::inside::Inside;
 use crate::apply::Host;
 use crate::home::Home;
+use crate::journal::{Event, Journal};
 use crate::state::{Entry, Records, State};
 
 pub use self::claims::ClaimLost;
 pub use self::engine::namespace_label;
 pub use self::inhabitants::Namespaces;
 pub use self::machine::{StartError, stop_one};
+pub use self::rename::Renaming;
+pub use self::volume::{VolumeNote, path as volume_path};
 
 /// The engine comes and goes in less; what fails for longer fails for another reason.
 const LOOK_AGAIN_FOR: Duration = Duration::from_millis(200);
@@ -91,7 +95,7 @@ impl LinuxHost {
     /// Deletes all data of the home: what machines wrote, images, volumes.
     pub fn delete_data(&self) -> Result<()> {
         let home = &self.home;
-        let trees = [home.machines(), home.images(), home.volumes()];
+        let trees = [home.machines(), home.images(), home.volumes(), home.build()];
         trees.iter().try_for_each(|tree| tree::delete(&self.program, tree))
     }
 
@@ -110,6 +114,7 @@ impl LinuxHost {
     /// the one that changes the home now.
     pub fn tidy(&mut self) -> Result<()> {
         machine::finish_stops(&self.home)?;
+        self.finish_renaming()?;
         going::tidy(&self.home, &self.program)?;
         // Whoever needs records that cannot be read says so.
         let Ok(Records { machines: records, .. }) = self.records() else { return Ok(()) };
@@ -186,6 +191,9 @@ impl Host for LinuxHost {
                 }
             }
         }
+        let journal = Journal::new(&self.home);
+        let done = steps.iter().zip(&results).filter(|(_, result)| matches!(result, Some(Ok(()))));
+        done.filter_map(|(step, _)| Event::of_step(step)).for_each(|event| journal.note(&event));
         let missing = || Err(anyhow!("the step was not run"));
         results.into_iter().map(|result| result.unwrap_or_else(missing)).collect()
     }

@@ -1,17 +1,50 @@
 //! Volumes: directories.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 
 use stead_model::name::VolumeId;
 
 use super::going;
-use crate::home::Home;
+use crate::home::{Home, remove_if_there, write_whole};
 
-pub(super) fn path(home: &Home, id: &VolumeId) -> PathBuf {
+/// Where a volume's data is.
+pub fn path(home: &Home, id: &VolumeId) -> PathBuf {
     home.volumes().join(id.project.as_str()).join(id.name.as_str())
+}
+
+/// What is known of a volume beside its data.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeNote {
+    /// The labels that it was made with.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl VolumeNote {
+    /// Reads it; a volume that was made without a word has none.
+    pub fn load(home: &Home, id: &VolumeId) -> Result<Self> {
+        let path = note(home, id);
+        let doing = || format!("cannot read {}", path.display());
+        match fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text).with_context(doing),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(error).with_context(doing),
+        }
+    }
+
+    /// Writes it down.
+    pub fn store(&self, home: &Home, id: &VolumeId) -> Result<()> {
+        write_whole(&note(home, id), &serde_json::to_vec(self).context("cannot write labels as JSON")?)
+    }
+}
+
+/// Beside the volume, by a name that no volume has.
+fn note(home: &Home, id: &VolumeId) -> PathBuf {
+    home.volumes().join(id.project.as_str()).join(format!(".{}.json", id.name))
 }
 
 /// Makes a volume.
@@ -24,6 +57,7 @@ pub(super) fn add(home: &Home, id: &VolumeId) -> Result<()> {
 pub(super) fn remove(home: &Home, program: &Path, id: &VolumeId) -> Result<()> {
     let path = path(home, id);
     going::send(home, &path, &id.to_string())?;
+    remove_if_there(&note(home, id))?;
     // Other volumes of the project may be in there: then it stays.
     let _not_empty = path.parent().map(fs::remove_dir);
     going::tidy(home, program)
@@ -47,6 +81,10 @@ mod tests {
         let (_temporary, home) = home();
         let id: VolumeId = "data.shop".parse().unwrap();
         add(&home, &id).unwrap();
+        assert_eq!(VolumeNote::load(&home, &id).unwrap(), VolumeNote::default());
+        let labels = VolumeNote { labels: [("team".to_owned(), "a".to_owned())].into() };
+        labels.store(&home, &id).unwrap();
+        assert_eq!(VolumeNote::load(&home, &id).unwrap(), labels);
         fs::write(path(&home, &id).join("precious"), "1").unwrap();
         // A deletion that was cut off, of an earlier volume of this name.
         let half = going::place(&home).join("data.shop.0");

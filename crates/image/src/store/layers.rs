@@ -195,7 +195,7 @@ fn sync_file_system(path: &Path) -> Result<()> {
 }
 
 /// Removes a directory with all in it, if it is there.
-pub(super) fn remove_tree(path: &Path) -> Result<()> {
+pub(crate) fn remove_tree(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", path.display()))

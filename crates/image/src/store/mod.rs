@@ -30,6 +30,7 @@ use crate::manifest::{CONFIG_MAX_BYTES, Change, Config, DOCUMENT_MAX_BYTES, Desc
 
 pub use blobs::digest_of;
 pub(crate) use blobs::{Claim, NewBlob, Partial, finish_digest, write_whole};
+pub(crate) use layers::remove_tree;
 use lock::{Lock, Share};
 pub use remove::{Pruned, Removal, Sizes, Which};
 

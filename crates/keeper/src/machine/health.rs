@@ -77,6 +77,14 @@ impl Health {
         Some(self.test.as_ref().map_or(self.next, |test| test.deadline))
     }
 
+    /// The machine was held for so long: all that is due is due later.
+    pub(super) fn put_off(&mut self, by: Duration) {
+        self.next += by;
+        if let Some(test) = &mut self.test {
+            test.deadline += by;
+        }
+    }
+
     fn is_starting_up(&self, now: Instant) -> bool {
         self.state == HealthState::Starting
             && now.duration_since(self.started) < Duration::from_millis(self.check.start_period_ms)
@@ -216,6 +224,14 @@ mod tests {
         assert_eq!(health.state(), HealthState::Unhealthy);
         health.judge(at(start, 12_000), true);
         assert_eq!(health.state(), HealthState::Healthy);
+    }
+
+    #[test]
+    fn what_is_due_while_it_is_held_is_due_later() {
+        let start = Instant::now();
+        let mut health = Health::new(check(), start);
+        health.put_off(Duration::from_secs(3));
+        assert_eq!(health.next_look(), Some(at(start, 3100)));
     }
 
     #[test]

@@ -10,6 +10,8 @@ use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use stead_container::{Failure, Place, WindowSize};
+use stead_host::home::Home;
+use stead_host::journal::{Action, Event, Journal};
 use stead_host::log::Stream;
 use stead_host::machine::{Assignment, Exit, Files, HealthState, Phase};
 use stead_model::container::{Launch, Restart, Signal};
@@ -32,6 +34,12 @@ const INPUT_MAX_BYTES: usize = 64 * 1024;
 
 /// The machine, from its first start to its last end.
 pub(super) struct Life {
+    id: MachineId,
+    journal: Journal,
+    /// Since when it is held.
+    paused: Option<Instant>,
+    /// How well it was when that was written down last.
+    told_health: Option<HealthState>,
     launch: Launch,
     place: Place,
     run: Option<Run>,
@@ -54,7 +62,7 @@ fn now_ms() -> u64 {
 
 impl Life {
     pub(super) fn new(
-        id: &MachineId,
+        (home, id): (&Home, &MachineId),
         files: &Files,
         assignment: &Assignment,
         netns: OwnedFd,
@@ -77,6 +85,10 @@ impl Life {
         stead_container::remove(&place.state)
             .with_context(|| format!("cannot clear away what is left of `{id}`"))?;
         Ok(Self {
+            id: id.clone(),
+            journal: Journal::new(home),
+            paused: None,
+            told_health: None,
             launch: assignment.launch.clone(),
             place,
             run: None,
@@ -98,7 +110,32 @@ impl Life {
         self.started_ms = now_ms();
         self.phase = Phase::Running;
         self.run = Some(run);
+        self.told_health = None;
+        self.note(Action::Start, |event| match self.restarts {
+            0 => event,
+            restarts => event.with("restarts", restarts),
+        });
         Ok(())
+    }
+
+    /// Writes down what happens to it.
+    fn note(&self, action: Action, more: impl Fn(Event) -> Event) {
+        self.journal.note(&more(Event::of_machine(&self.id, action)));
+    }
+
+    /// Writes down how well it is, if that has changed.
+    fn note_health(&mut self) {
+        let health = self.health();
+        if health == self.told_health {
+            return;
+        }
+        self.told_health = health;
+        let word = match health {
+            Some(HealthState::Healthy) => "healthy",
+            Some(HealthState::Unhealthy) => "unhealthy",
+            Some(HealthState::Starting) | None => return,
+        };
+        self.note(Action::Health, |event| event.with("health", word));
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -122,7 +159,7 @@ impl Life {
     }
 
     pub(super) fn init_process(&self) -> Option<ProcessId> {
-        self.run.as_ref().map(|run| run.process)
+        self.run.as_ref().and_then(|run| run.process)
     }
 
     pub(super) fn health(&self) -> Option<HealthState> {
@@ -240,13 +277,17 @@ impl Life {
 
     pub(super) fn signal(&mut self, signal: Signal) -> Result<()> {
         let run = self.run.as_ref().context("it waits to be started again")?;
-        stead_container::kill(run.container.pidfd.as_fd(), signal).map(drop)
+        stead_container::kill(run.container.pidfd.as_fd(), signal)?;
+        self.note(Action::Kill, |event| event.with("signal", signal));
+        Ok(())
     }
 
     pub(super) fn pause(&mut self) -> Result<()> {
         anyhow::ensure!(self.phase == Phase::Running, "it does not run");
         stead_container::pause(&self.place.state)?;
         self.phase = Phase::Paused;
+        self.paused = Some(Instant::now());
+        self.note(Action::Pause, |event| event);
         Ok(())
     }
 
@@ -254,6 +295,11 @@ impl Life {
         anyhow::ensure!(self.phase == Phase::Paused, "it is not paused");
         stead_container::unpause(&self.place.state)?;
         self.phase = Phase::Running;
+        let health = self.run.as_mut().and_then(|run| run.health.as_mut());
+        if let (Some(since), Some(health)) = (self.paused.take(), health) {
+            health.put_off(since.elapsed());
+        }
+        self.note(Action::Unpause, |event| event);
         Ok(())
     }
 
@@ -295,6 +341,7 @@ impl Life {
     pub(super) fn next_look(&self) -> Option<Instant> {
         let run = self.run.as_ref();
         let health = run.and_then(|run| run.health.as_ref()).and_then(Health::next_look);
+        let health = health.filter(|_| self.phase != Phase::Paused);
         [self.restart_at, run.and_then(|run| run.kill_at), health].into_iter().flatten().min()
     }
 
@@ -309,10 +356,14 @@ impl Life {
                     tracing::error!("cannot kill it: {error:#}");
                 }
             }
-            if let Some(health) = &mut run.health {
+            // A test of one that is held would be held as well, and we with it until it has begun.
+            if let Some(health) = &mut run.health
+                && self.phase != Phase::Paused
+            {
                 health.look(now, &run.container, &self.launch, &self.place.state);
             }
         }
+        self.note_health();
         if self.restart_at.is_some_and(|at| at <= now) {
             self.restart_at = None;
             self.begin_again();
@@ -346,7 +397,12 @@ impl Life {
         let usage = stead_container::usage(&self.place.state, run.container.pid);
         let out_of_memory = usage.is_ok_and(|usage| usage.oom_kills.is_some_and(|kills| kills > 0));
         let recovered = run.started.elapsed() >= RECOVERED_AFTER;
-        self.last = Some(self.exit_of(u8::try_from(code).unwrap_or(255), out_of_memory, None));
+        let code = u8::try_from(code).unwrap_or(255);
+        self.last = Some(self.exit_of(code, out_of_memory, None));
+        if out_of_memory {
+            self.note(Action::Oom, |event| event);
+        }
+        self.note(Action::Die, |event| event.with("exit_code", code));
         self.run = None;
         if recovered {
             self.back_off = BACK_OFF_FIRST;

@@ -140,7 +140,7 @@ impl Keeper {
         let listener = stead_net::unix::listen(&files.socket())?;
         listener.set_nonblocking(true).context("cannot listen")?;
         ProcessId::own()?.store(&files.pid())?;
-        let life = Life::new(id, &files, &assignment, namespace)?;
+        let life = Life::new((home, id), &files, &assignment, namespace)?;
         Ok(Self { files, listener, log, life, clients: Vec::new() })
     }
 

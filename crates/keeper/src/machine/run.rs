@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
@@ -18,7 +18,8 @@ use super::health::Health;
 /// The machine while it runs.
 pub(super) struct Run {
     pub(super) container: Started,
-    pub(super) process: ProcessId,
+    /// Absent where it was quicker than we: its end is yet to be seen.
+    pub(super) process: Option<ProcessId>,
     pub(super) output: Option<File>,
     pub(super) error: Option<File>,
     pub(super) input: Option<File>,
@@ -79,7 +80,7 @@ impl Run {
     }
 
     fn of(container: Started, started: Instant, health: Option<Health>) -> Result<Self> {
-        let process = ProcessId::observe(container.pid)?.ok_or_else(|| anyhow!("it ended at once"))?;
+        let process = ProcessId::observe(container.pid)?;
         Ok(Self {
             container,
             process,

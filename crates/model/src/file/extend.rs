@@ -203,6 +203,11 @@ fn move_paths(machine: &mut Node, dir: &Path) {
                 }
             }),
             "volumes" => each(&mut entry.node, |node| move_volume(node, &moved)),
+            "build" => {
+                if let Some(text) = text_of(&mut entry.node, "context") {
+                    *text = moved(text).unwrap_or_else(|| text.clone());
+                }
+            }
             "security_opt" => each(&mut entry.node, |node| {
                 if let Value::Scalar(text) = &mut node.value
                     && let Some(path) =

@@ -9,6 +9,7 @@
 //! Each stage goes on as far as it can after a problem, so that one run tells them all; what a later
 //! stage cannot read was reported by an earlier one, and is left out of its checks.
 
+mod build;
 mod check;
 mod compose;
 mod dotenv;
@@ -30,11 +31,12 @@ mod yaml;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+pub use build::{Build, Dockerfile};
 pub use dotenv::variables;
 pub use interpolate::Variables;
 pub use problem::{Problem, Problems, Span};
 pub use published::{reference, schema};
-pub use render::render;
+pub use render::{render, render_json};
 
 use crate::name::Name;
 use crate::project::Project;
@@ -96,6 +98,8 @@ pub struct Parsed {
     pub sources: Sources,
     /// When images of machines are pulled, where the file says it.
     pub pull: BTreeMap<Name, Pull>,
+    /// How images of machines are built, where the file says it.
+    pub builds: BTreeMap<Name, Build>,
     /// The machines that are not there this time, with the profiles that would bring them; none of those if they have no
     /// replicas.
     pub dormant: BTreeMap<Name, BTreeSet<String>>,
@@ -113,6 +117,8 @@ pub enum Pull {
     Always,
     /// Not at all: it has to be here.
     Never,
+    /// Instead it is built, each time.
+    Build,
 }
 
 /// Whose words a file is written in.
@@ -222,6 +228,7 @@ impl<'a> Reading<'a> {
         };
         extend::resolve(&mut tree, machines, self);
         environment::gather(&mut tree, machines, self);
+        build::gather(&mut tree, machines, self);
         if self.dialect == Dialect::Compose {
             tree = compose::translate(tree, self);
         }
@@ -233,8 +240,8 @@ impl<'a> Reading<'a> {
         let mut sources = Sources::default();
         places(&tree, "", &mut sources);
         replicas(&project, &mut sources);
-        let pull = spec.pulls();
-        Some(Parsed { project, sources, pull, dormant, warnings: None })
+        let (pull, builds) = (spec.pulls(), spec.builds());
+        Some(Parsed { project, sources, pull, builds, dormant, warnings: None })
     }
 
     /// Whose words the file is written in: what it has tells it, and where that does not, its name.

@@ -79,6 +79,13 @@ fn follow(reports: &impl AsFd, pid: u32) -> Result<()> {
     }
 }
 
+/// Gives a process of root's mounts of its own: what it mounts goes with it. Must be called in a program with one thread.
+pub fn own_mounts() -> Result<()> {
+    sys::unshare(UnshareFlags::NEWNS).context("cannot make a mount namespace")?;
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+        .context("cannot detach our mounts from the host's")
+}
+
 /// Becomes root of a user namespace with the engine's id map, unless this is root anyway. Must be called in a
 /// program with one thread, by [`run_as_root`].
 pub fn become_root() -> Result<()> {

@@ -23,10 +23,10 @@ const BUFFER_BYTES: usize = 1 << 16;
 
 /// An image that came, or went.
 #[derive(Serialize)]
-struct Carried {
-    id: Digest,
-    names: BTreeSet<Reference>,
-    platform: Platform,
+pub(crate) struct Carried {
+    pub(crate) id: Digest,
+    pub(crate) names: BTreeSet<Reference>,
+    pub(crate) platform: Platform,
 }
 
 impl Carried {
@@ -37,7 +37,7 @@ impl Carried {
     }
 }
 
-fn tell(carried: &[Carried], output: Output) -> Result<(), Failure> {
+pub(crate) fn tell(carried: &[Carried], output: Output) -> Result<(), Failure> {
     let line = |one: &Carried| {
         let names: Vec<String> = one.names.iter().map(ToString::to_string).collect();
         let names = if names.is_empty() { "-".to_owned() } else { names.join(" ") };

@@ -2,6 +2,7 @@
 
 mod carry;
 mod change;
+mod export;
 mod list;
 mod progress;
 mod settings;
@@ -28,8 +29,11 @@ use crate::output::Output;
 use crate::project::Loaded;
 use crate::session::{TELL_AFTER, home};
 
+pub(super) use carry::{Carried, tell};
 pub(crate) use change::{forget_here, in_use};
+pub(crate) use export::export_here;
 use progress::Progress;
+pub(crate) use progress::size;
 pub(crate) use settings::Sources;
 
 /// Carries out a command about images.
@@ -42,15 +46,17 @@ pub(crate) fn run(command: ImageCommand, output: Output) -> Result<(), Failure> 
         ImageCommand::Rm { images, force } => change::remove(&images, force, output),
         ImageCommand::Prune { all, consent } => change::prune(all, consent, output),
         ImageCommand::Pull(args) => carry::pull(&args, output),
+        ImageCommand::Build(args) => super::build::build_one(&args, output),
         ImageCommand::Push(args) => carry::push(&args, output),
         ImageCommand::Import(args) => carry::import(&args, output),
+        ImageCommand::Export(args) => export::export(&args),
         ImageCommand::Save(args) => carry::save(&args),
         ImageCommand::Load(args) => carry::load(&args, output),
     }
 }
 
 /// The store of this user's home, for a command that puts something there.
-fn own_store() -> Result<(Home, Store)> {
+pub(super) fn own_store() -> Result<(Home, Store)> {
     let home = home()?;
     home.prepare()?;
     let store = Store::open(&home.images())?;
@@ -140,7 +146,11 @@ pub(crate) fn needed(
     // Of machines with one image the most eager one counts.
     let mut asked: BTreeMap<(Reference, Option<Platform>), PullWhen> = BTreeMap::new();
     for (id, reference, platform) in wishes(&loaded.project).filter(|(id, ..)| chosen.contains(id)) {
-        let when = when.unwrap_or_else(|| by_file(loaded.pull.get(&id.name)));
+        let when = match loaded.builds.get(&id.name) {
+            // What is built here is nowhere else.
+            Some(_) => PullWhen::Never,
+            None => when.unwrap_or_else(|| by_file(loaded.pull.get(&id.name))),
+        };
         let asked = asked.entry((reference, platform)).or_insert(when);
         *asked = when.max(*asked);
     }
@@ -154,7 +164,7 @@ pub(crate) fn needed(
 fn by_file(pull: Option<&Pull>) -> PullWhen {
     match pull {
         Some(Pull::Always) => PullWhen::Always,
-        Some(Pull::Never) => PullWhen::Never,
+        Some(Pull::Never | Pull::Build) => PullWhen::Never,
         Some(Pull::Missing) | None => PullWhen::Missing,
     }
 }
@@ -195,7 +205,7 @@ fn pull(store: &Store, reference: &Reference, platform: &Platform) -> Result<Ima
 const UNPACK_WORD: &str = "__unpack";
 
 /// Unpacks what of an image is not, by a process that may set owners.
-fn unpack(store: &Store, image: &Image) -> Result<()> {
+pub(super) fn unpack(store: &Store, image: &Image) -> Result<()> {
     let missing = store.missing_layers(image).len();
     if missing == 0 {
         return Ok(());

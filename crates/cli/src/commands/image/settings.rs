@@ -29,6 +29,8 @@ struct Own {
 #[derive(Debug)]
 pub(crate) struct Sources {
     pub(crate) client: Client,
+    mirrors: BTreeMap<String, Vec<String>>,
+    plain_http: BTreeSet<String>,
     catalogue: Catalogue,
     debian: DebianSettings,
 }
@@ -48,8 +50,25 @@ impl Sources {
         }
         let auth = AuthFiles::new(&AuthEnvironment::observe());
         let Own { catalogue, mirrors, plain_http } = own;
+        let (mirrors_too, plain_too) = (mirrors.clone(), plain_http.clone());
         let client = Client::new(Settings { mirrors, plain_http, auth, ..Settings::default() });
-        Ok(Self { client, catalogue, debian: DebianSettings::default() })
+        Ok(Self {
+            client,
+            mirrors: mirrors_too,
+            plain_http: plain_too,
+            catalogue,
+            debian: DebianSettings::default(),
+        })
+    }
+
+    /// The registries that are asked in place of others.
+    pub(crate) fn mirrors(&self) -> Vec<(String, Vec<String>)> {
+        self.mirrors.clone().into_iter().collect()
+    }
+
+    /// The registries without TLS.
+    pub(crate) fn plain_http(&self) -> &BTreeSet<String> {
+        &self.plain_http
     }
 
     /// The same, as the store asks for it.

@@ -6,7 +6,7 @@ use crate::file::leaf::Leaf;
 use crate::file::leaf::container::{ANY, PROFILE, SECRET};
 use crate::file::leaf::network::{ADDRESS, ADDRESS6, ANY_ADDRESS, MAC};
 use crate::file::shape::container::{
-    BLKIO, DEPLOY, ENV_FILE, FILE_USE, RESERVATIONS, RESOURCE_LIMITS, SHARED, VOLUME_KEYS, leaf,
+    BLKIO, BUILD, DEPLOY, ENV_FILE, FILE_USE, RESERVATIONS, RESOURCE_LIMITS, SHARED, VOLUME_KEYS, leaf,
 };
 use crate::file::shape::machine::{DEPENDENCY, PROTOCOL, REPLICAS};
 use crate::file::shape::{FILE_SOURCE, FLAG, Form, Key, LINE, NAME, NAMES, Shape, plain};
@@ -71,6 +71,7 @@ const SERVICE: &[Key] = &[
     plain("ports", &[Form::List(&[leaf(PORT), Form::Keys(&[PORT_KEYS])])]),
     plain("depends_on", &[Form::List(NAME), Form::Map(Leaf::Name, &[Form::Keys(&[DEPENDENCY, RESTARTED])])]),
     plain("profiles", &[Form::List(&[leaf(PROFILE)])]),
+    plain("build", &[Form::Leaf(Leaf::Text), Form::Keys(&[BUILD, UNBUILT])]),
     plain("scale", REPLICAS),
     plain("extends", &[Form::Leaf(Leaf::Name), Form::Keys(&[EXTENDS])]),
     plain("container_name", NAME),
@@ -90,6 +91,7 @@ const SERVICE: &[Key] = &[
             ("if_not_present", ""),
             ("always", ""),
             ("never", ""),
+            ("build", ""),
         ]))],
     ),
     plain(
@@ -261,15 +263,31 @@ const HOST: Shape = &[Form::Refused("every machine has its own", "leave it out")
 const HOOK: Shape = &[Form::Refused("nothing is run beside the program", "let the image's entrypoint do it")];
 const TIME: Shape = &[Form::Refused("processor time has one limit here", "write `cpus`")];
 
+const BUILDER: Shape = &[Form::Refused("builders do not all do that", "leave it out")];
+
+/// Keys of builds that cannot be honoured.
+const UNBUILT: &[Key] = &[
+    refused("additional_contexts", BUILDER),
+    refused("cache_from", BUILDER),
+    refused("cache_to", BUILDER),
+    refused("entitlements", BUILDER),
+    refused("extra_hosts", BUILDER),
+    refused("isolation", BUILDER),
+    refused("network", BUILDER),
+    refused("privileged", BUILDER),
+    refused("provenance", BUILDER),
+    refused("sbom", BUILDER),
+    refused("shm_size", BUILDER),
+    refused("ssh", BUILDER),
+    refused("ulimits", BUILDER),
+    refused(
+        "platforms",
+        &[Form::Refused("an image is built for one platform", "write `platform` beside `build`")],
+    ),
+];
+
 /// Keys of services that cannot be honoured.
 const UNSHARED: &[Key] = &[
-    refused(
-        "build",
-        &[Form::Refused(
-            "images are not built by `up`",
-            "build it with another tool, and name it under `image`",
-        )],
-    ),
     refused("develop", &[Form::Refused("files are not watched", "leave it out")]),
     refused("logging", &[Form::Refused("stead keeps the logs itself, and rotates them", "leave it out")]),
     refused(

@@ -1,9 +1,12 @@
 //! A project to the text of a file that reads back as the same project.
 
 mod container;
+mod json;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+
+pub use json::render_json;
 
 use crate::name::Name;
 use crate::project::{

@@ -209,11 +209,20 @@ pub(crate) const SHARED: &[Key] = &[
 /// Those that Compose does not have, or where it has more under them.
 pub(crate) const OURS: &[Key] = &[
     key(
+        "build",
+        &[Form::Leaf(Leaf::Text), Form::Keys(&[BUILD])],
+        "",
+        "./web",
+        "How its image is built where it is not here: the directory with a `Dockerfile`, or more about it. BuildKit or \
+         buildah does it, whichever is installed. Without an `image` it is called `<project>-<machine>`.",
+    ),
+    key(
         "pull_policy",
         &[Form::Leaf(Leaf::Choice(&[
             ("missing", "if it is not here"),
             ("always", "each time the machine is created"),
             ("never", "not at all: it has to be here"),
+            ("build", "not at all: it is built, each time that `stead up` runs"),
         ]))],
         "missing",
         "always",
@@ -334,6 +343,40 @@ pub(crate) const BLKIO: &[Key] = &[key(
     "500",
     "10 to 1000; 100 is the usual one.",
 )];
+
+pub(crate) const BUILD: &[Key] = &[
+    key("context", LINE, ".", "./web", "The directory that it is built from; relative to the file."),
+    key("dockerfile", LINE, "Dockerfile", "web.Dockerfile", "The instructions; relative to the context."),
+    key(
+        "dockerfile_inline",
+        &[leaf(ANY)],
+        "",
+        "FROM debian:12",
+        "The instructions themselves, instead of a file with them.",
+    ),
+    key(
+        "args",
+        PAIRS,
+        "",
+        "{ VERSION: 1.2 }",
+        "Values for its `ARG`s: a mapping, or a list of `NAME=value`. A name alone has the value that stead's own \
+         environment or `.env` gives it.",
+    ),
+    key("target", &[leaf(ANY)], "", "production", "The stage to build. Left out: the last one."),
+    key("labels", PAIRS, "", "{ team: shop }", "Labels of the image."),
+    key("tags", &[Form::List(&[leaf(IMAGE)])], "", "[\"shop/web:dev\"]", "More names for the image."),
+    key(
+        "secrets",
+        &[Form::List(&[leaf(SECRET), Form::Keys(&[BUILD_SECRET])])],
+        "",
+        "[password]",
+        "Which of the file's `secrets` its instructions may read, by `RUN --mount=type=secret,id=…`.",
+    ),
+    key("no_cache", FLAG, "false", "true", "Whether all is done anew, whatever is known of earlier builds."),
+    key("pull", FLAG, "false", "true", "Whether the images that it starts from are pulled anew."),
+];
+
+const BUILD_SECRET: &[Key] = &[required("source", &[leaf(SECRET)], "password", "Its name.")];
 
 const LIMIT: Shape = &[leaf(ULIMIT), Form::Keys(&[SOFT_HARD])];
 const SOFT_HARD: &[Key] = &[

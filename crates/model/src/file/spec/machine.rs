@@ -8,11 +8,11 @@ use super::view::{At, Given, Place, View, word};
 use super::{Around, DEFAULT_NETWORK};
 use crate::address::Mac;
 use crate::container::Container;
-use crate::file::Pull;
 use crate::file::leaf::port::{self, Ports};
 use crate::file::leaf::{self, network as wire};
 use crate::file::problem::Problem;
 use crate::file::yaml::Value;
+use crate::file::{Build, Pull};
 use crate::name::Name;
 use crate::project::{Condition, Driver, Guard, Kind, Protocol};
 
@@ -32,6 +32,7 @@ pub(crate) struct MachineSpec {
     pub(crate) container: Given<Box<Container>>,
     pub(crate) mounts: Vec<At<(String, Mounted)>>,
     pub(crate) pull: Given<Pull>,
+    pub(crate) build: Given<Box<Build>>,
 }
 
 impl MachineSpec {
@@ -71,7 +72,7 @@ const DRIVERS: &[(&str, Driver)] = &[("native", Driver::Native), ("external", Dr
 const GUARDS: &[(&str, Guard)] = &[("on", Guard::On), ("off", Guard::Off)];
 const PROTOCOLS: &[(&str, Protocol)] = &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
 const PULLS: &[(&str, Pull)] =
-    &[("missing", Pull::Missing), ("always", Pull::Always), ("never", Pull::Never)];
+    &[("missing", Pull::Missing), ("always", Pull::Always), ("never", Pull::Never), ("build", Pull::Build)];
 const CONDITIONS: &[(&str, Condition)] = &[
     ("service_started", Condition::Started),
     ("service_healthy", Condition::Healthy),
@@ -116,6 +117,7 @@ pub(crate) fn read(
         container,
         mounts: mounts::read(view, around, problems),
         pull: view.get("pull_policy").read(word(PULLS)),
+        build: super::build::read(&view.get("build"), &around.root, around.ground, problems),
         name,
     }
 }

@@ -1,6 +1,7 @@
 //! The file as written, in types. What does not fit was reported by [`super::structure`] and is absent or
 //! [`Given::Wrong`] here.
 
+mod build;
 mod container;
 mod machine;
 mod mounts;
@@ -10,10 +11,10 @@ mod view;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::Pull;
 use super::leaf;
 use super::problem::{Problem, Span};
 use super::yaml::Node;
+use super::{Build, Pull};
 use crate::name::Name;
 
 pub(crate) use machine::{Dependency, MachineSpec, NicSpec};
@@ -45,6 +46,16 @@ impl Spec {
             pulls.extend(machine.names().into_iter().map(|name| (name, pull)));
         }
         pulls
+    }
+
+    /// How images of machines are built, under the same names.
+    pub(crate) fn builds(&self) -> BTreeMap<Name, Build> {
+        let mut builds = BTreeMap::new();
+        for machine in &self.machines {
+            let Some(build) = machine.build.value() else { continue };
+            builds.extend(machine.names().into_iter().map(|name| (name, (*build).clone())));
+        }
+        builds
     }
 }
 

@@ -134,7 +134,7 @@ fn bind(
 }
 
 /// The secrets or configs of the file, by name, with the paths that they are at.
-fn files(view: &View<'_>) -> BTreeMap<String, Option<String>> {
+pub(super) fn files(view: &View<'_>) -> BTreeMap<String, Option<String>> {
     let read =
         |(key, view): (At<&str>, View<'_>)| (key.value.to_owned(), view.get("file").read(value::any).value());
     view.entries().map(read).collect()
@@ -142,7 +142,7 @@ fn files(view: &View<'_>) -> BTreeMap<String, Option<String>> {
 
 /// A secret or config of a machine: a file of this computer that can only be read.
 fn used(item: &View<'_>, what: &str, files: &BTreeMap<String, Option<String>>, ground: Ground<'_>) -> Read {
-    let name = item.read(value::secret).or(&item.get("source").read(value::secret)).value()?;
+    let name = item.read(value::secret).value().or_else(|| item.get("source").read(value::secret).value())?;
     let Some(path) = files.get(&name) else {
         let wrong = Wrong::new(format!("there is no {what} `{name}`"));
         return Some(Err(match nearest(&name, files.keys().map(String::as_str)) {

@@ -441,11 +441,6 @@ configs:
                 |   ^^^^^^
               hint: write `my-app`
 
-            compose.yaml:6:5: `build` cannot be honoured: images are not built by `up`
-              6 |     build: .
-                |     ^^^^^
-              hint: build it with another tool, and name it under `image`
-
             compose.yaml:8:5: `logging` cannot be honoured: stead keeps the logs itself, and rotates them
               8 |     logging: {driver: json-file}
                 |     ^^^^^^^
@@ -794,4 +789,140 @@ configs:
               hint: write it into one, and `file:` here
         "#]],
     );
+}
+
+/// A blog: the usual two services, with what people write beside them.
+const BLOG: &str = r#"
+services:
+  blog:
+    image: wordpress:6-apache
+    depends_on:
+      - database
+    ports:
+      - 8000:80
+    restart: always
+    environment:
+      - WORDPRESS_DB_HOST=database
+      - WORDPRESS_DB_USER=wp
+      - WORDPRESS_DB_PASSWORD_FILE=/run/secrets/db_password
+    secrets: [db_password]
+    volumes:
+      - content:/var/www/html
+  database:
+    image: mysql:8
+    command: --default-authentication-plugin=mysql_native_password
+    restart: always
+    cap_add: [SYS_NICE]
+    environment:
+      MYSQL_DATABASE: wp
+      MYSQL_RANDOM_ROOT_PASSWORD: "1"
+    volumes:
+      - type: volume
+        source: db_data
+        target: /var/lib/mysql
+    healthcheck:
+      test: [CMD, mysqladmin, ping, -h, localhost]
+      interval: 5s
+      retries: 10
+    stop_grace_period: 1m
+volumes:
+  content:
+  db_data: {}
+secrets:
+  db_password: { file: ./db_password.txt }
+"#;
+
+#[test]
+fn a_blog_of_two_services_is_taken_as_it_is() {
+    check_names(BLOG, &["blog", "database"]);
+}
+
+/// A web program that is built here, with a worker, a cache, a proxy before it and tools that are seldom wanted.
+const BUILT: &str = r#"
+name: example
+x-app: &app
+  build:
+    context: ./app
+    target: ${STAGE:-production}
+    args:
+      - PYTHON_VERSION=3.12
+  environment: &env
+    REDIS_URL: redis://cache:6379/0
+  init: true
+services:
+  web:
+    <<: *app
+    command: ["gunicorn", "--bind", "0.0.0.0:8000", "app"]
+    expose: [8000]
+    depends_on:
+      cache: { condition: service_started }
+      migrate: { condition: service_completed_successfully }
+    deploy: { replicas: 2, resources: { limits: { memory: 256M } } }
+    networks: [front, back]
+  worker:
+    <<: *app
+    command: celery worker
+    networks: [back]
+    stop_signal: SIGINT
+  migrate:
+    <<: *app
+    command: ./manage.py migrate
+    restart: on-failure
+    networks: [back]
+  cache:
+    image: redis:7-alpine
+    networks: { back: { aliases: [redis] } }
+    tmpfs: /data
+    read_only: true
+    sysctls: { net.core.somaxconn: 1024 }
+    ulimits: { nofile: { soft: 20000, hard: 40000 } }
+  proxy:
+    image: nginx:1.27
+    ports: ["80:80", "443:443/tcp", { target: 443, published: 443, protocol: udp }]
+    configs: [{ source: site, target: /etc/nginx/conf.d/default.conf }]
+    networks: [front]
+  shell:
+    image: busybox
+    profiles: [tools]
+    stdin_open: true
+    tty: true
+    network_mode: none
+networks:
+  front:
+  back: { internal: true }
+configs:
+  site: { file: ./site.conf }
+"#;
+
+#[test]
+fn a_project_that_is_built_here_is_taken_as_it_is() {
+    check_names(BUILT, &["cache", "migrate", "proxy", "web-1", "web-2", "worker"]);
+}
+
+/// The machines that a file of Compose comes to.
+#[track_caller]
+fn check_names(text: &str, expected: &[&str]) {
+    let shown = shown("compose.yaml", text, &[], &[]);
+    let machines = shown.split_once("\nmachines:\n").unwrap_or_else(|| panic!("{shown}")).1;
+    let is_name = |line: &&str| line.starts_with("  ") && !line.starts_with("   ") && line.ends_with(':');
+    let names: Vec<&str> =
+        machines.lines().filter(is_name).map(|line| line.trim().trim_end_matches(':')).collect();
+    assert_eq!(names, expected, "{shown}");
+}
+
+#[test]
+fn what_of_a_build_cannot_be_honoured_is_named() {
+    let text = "services:
+  web:
+    build:
+      context: .
+      platforms: [linux/amd64]
+      cache_from: [web:cache]
+      ssh: [default]
+      network: host
+";
+    let said = shown("compose.yaml", text, &[], &[]);
+    for key in ["platforms", "cache_from", "ssh", "network"] {
+        assert!(said.contains(&format!("`{key}` cannot be honoured")), "{key} is not in\n{said}");
+    }
 }

@@ -168,8 +168,10 @@ machines:
                 volumes:
                   - { type: volume, source: data, target: "/again" }
                   - { type: bind, source: "/root/cache", bind: { propagation: slave, create_host_path: true }, target: "/cache" }
+                  - { type: bind, source: "/srv/shop/secret/password.txt", bind: { propagation: private, create_host_path: false }, target: "/etc/pw", read_only: true }
                   - { type: tmpfs, tmpfs: { size: 67108864, mode: "1777" }, target: "/run" }
                   - { type: bind, source: "/srv/shop/secret/password.txt", bind: { propagation: private, create_host_path: false }, target: "/run/secrets/password", read_only: true }
+                  - { type: bind, source: "/srv/shop/secret/password.txt", bind: { propagation: private, create_host_path: false }, target: "/run/secrets/pw", read_only: true }
                   - { type: bind, source: "/etc/site.conf", bind: { propagation: private, create_host_path: false }, target: "/site", read_only: true }
                   - { type: bind, source: "/srv/shop/www", bind: { propagation: private, create_host_path: true }, target: "/srv/www", read_only: true }
                   - { type: tmpfs, tmpfs: { size: 1048576, mode: "700" }, target: "/t" }
@@ -418,10 +420,6 @@ volumes: [data]
             stead.yaml:28:15: `windows/amd64/x/y` is no platform, such as `linux/amd64` or `linux/arm64/v8`
              28 |     platform: windows/amd64/x/y
                 |               ^^^^^^^^^^^^^^^^^
-
-            stead.yaml:29:18: `build` is not `missing` or `always` or `never`
-             29 |     pull_policy: build
-                |                  ^^^^^
 
             stead.yaml:34:20: memory and swap together are less than memory alone
              34 |     memswap_limit: 50m
@@ -978,4 +976,126 @@ pub(super) fn any_container() -> impl Strategy<Value = Container> {
             ..Container::new(image)
         },
     )
+}
+
+#[test]
+fn what_is_built_is_called_after_its_machine_and_known() {
+    let text = "name: shop
+machines:
+  web:
+    build:
+      context: ./web
+      dockerfile: small.Dockerfile
+      args: [A=1, TOKEN, NOWHERE]
+      target: small
+      labels: { team: a }
+      tags: ['shop/web:dev']
+      secrets: [word]
+      no_cache: true
+    replicas: 2
+  job: { image: 'shop/job:1', build: ., pull_policy: build }
+secrets: { word: { file: word.txt } }
+";
+    let env = Variables::from([("TOKEN".to_owned(), "t".to_owned())]);
+    let parsed = parse(&Source::new("stead.yaml", text, &env, std::path::Path::new("/srv/shop"))).unwrap();
+    let image = |name: &str| {
+        let machine = parsed.project.machines.get(&name.parse().unwrap()).unwrap();
+        machine.runs.container().unwrap().image.to_string()
+    };
+    assert_eq!(["web-1", "web-2", "job"].map(image), ["shop-web:latest", "shop-web:latest", "shop/job:1"]);
+    let build = parsed.builds.get(&"web-2".parse().unwrap()).unwrap();
+    let expected = crate::file::Build {
+        context: "/srv/shop/web".into(),
+        dockerfile: crate::file::Dockerfile::File("/srv/shop/web/small.Dockerfile".into()),
+        args: [("A", "1"), ("TOKEN", "t")].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        target: Some("small".to_owned()),
+        labels: [("team".to_owned(), "a".to_owned())].into(),
+        tags: vec!["shop/web:dev".parse().unwrap()],
+        secrets: [("word".to_owned(), "/srv/shop/word.txt".into())].into(),
+        no_cache: true,
+        pull: false,
+    };
+    assert_eq!(*build, expected);
+    let job = &parsed.builds[&"job".parse().unwrap()];
+    assert_eq!(job.context, PathBuf::from("/srv/shop"));
+    assert_eq!(parsed.pull[&"job".parse().unwrap()], Pull::Build);
+}
+
+#[test]
+fn a_build_that_cannot_be_is_told() {
+    check(
+        "machines:
+  a: { build: { context: 'git@host:x', secrets: [word] } }
+  b: { build: { dockerfile: x, dockerfile_inline: FROM y, secrets: [wort] } }
+  c: { build: { contect: . } }
+secrets: { word: { file: word.txt } }
+",
+        expect![[r#"
+            stead.yaml:2:15: the context of a build is a directory of this computer
+              2 |   a: { build: { context: 'git@host:x', secrets: [word] } }
+                |               ^^
+              hint: fetch it first, and write the directory
+
+            stead.yaml:3:32: the instructions stand here, and `dockerfile` names a file of them
+              3 |   b: { build: { dockerfile: x, dockerfile_inline: FROM y, secrets: [wort] } }
+                |                                ^^^^^^^^^^^^^^^^^
+              hint: leave one of them out
+
+            stead.yaml:3:69: there is no secret `wort`
+              3 |   b: { build: { dockerfile: x, dockerfile_inline: FROM y, secrets: [wort] } }
+                |                                                                     ^^^^
+              hint: did you mean `word`?
+
+            stead.yaml:4:17: there is no key `contect` here
+              4 |   c: { build: { contect: . } }
+                |                 ^^^^^^^
+              hint: did you mean `context`?
+        "#]],
+    );
+}
+
+#[test]
+fn what_is_extended_is_built_from_where_its_file_is() {
+    let others = [("base/common.yaml", "machines: { web: { build: { context: ./src } } }\n")];
+    let text = "machines: { web: { extends: { machine: web, file: base/common.yaml } } }\n";
+    let env = Variables::default();
+    let dir = std::path::Path::new("/srv/shop");
+    let source = Source::new("stead.yaml", text, &env, dir);
+    let files = files(&source, |path| {
+        let found = others.iter().find(|(name, _)| dir.join(name) == path);
+        found.map_or(FileText::Missing, |(_, text)| FileText::Text((*text).to_owned()))
+    });
+    let parsed = parse(&Source { files: &files, ..source }).unwrap();
+    assert_eq!(parsed.builds[&"web".parse().unwrap()].context, PathBuf::from("/srv/shop/base/src"));
+}
+
+#[test]
+fn a_project_is_json_with_the_types_of_its_values() {
+    let text = "name: shop
+machines:
+  web: { image: web, command: ['8080', 'yes', $$HOME], hostname: '1', tty: true, mem_limit: 1m, networks: [] }
+";
+    let json = crate::file::render_json(&read(text).unwrap().project);
+    let expected = serde_json::json!({ "name": "shop", "machines": { "web": {
+        "kind": "container", "driver": "native", "networks": [], "image": "web:latest",
+        "command": ["8080", "yes", "$HOME"], "hostname": "1", "tty": true, "mem_limit": 1_048_576,
+    } } });
+    assert_eq!(json, expected);
+}
+
+#[test]
+fn secrets_and_configs_are_mounted_in_their_long_form_as_well() {
+    let text = "machines:
+  a:
+    image: a
+    secrets: [word, { source: key }, { source: key, target: other }]
+    configs: [{ source: site, target: /etc/site.conf }]
+    networks: []
+secrets: { word: { file: w }, key: { file: k } }
+configs: { site: { file: s } }
+";
+    let project = read(text).unwrap().project;
+    let container = project.machines[&"a".parse().unwrap()].runs.container().unwrap();
+    let places: Vec<&String> = container.mounts.keys().collect();
+    assert_eq!(places, ["/etc/site.conf", "/run/secrets/key", "/run/secrets/other", "/run/secrets/word"]);
 }

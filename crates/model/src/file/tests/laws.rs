@@ -233,7 +233,7 @@ fn the_schema_and_the_parser_agree() {
         ("machines: {a: {image: web, depends_on: {b: {condition: up}}}, b: {image: web}}\n", false),
         ("machines: {a: {image: web, healthcheck: {interval: 5}}}\n", false),
         ("machines: {a: {image: web, mode: init}}\n", false),
-        ("machines: {a: {image: web, build: .}}\n", false),
+        ("machines: {a: {image: web, build: .}}\n", true),
     ];
     for (text, expected) in agree {
         let parsed = read(text);

@@ -1,0 +1,129 @@
+//! The arguments of commands about projects.
+
+use clap::{Args, ValueEnum};
+use clap_complete::engine::ArgValueCompleter;
+
+use stead_model::name::Name;
+
+use super::{Consent, PullWhen};
+use crate::complete;
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// Show what `down` would change instead
+    #[arg(long)]
+    pub(crate) down: bool,
+    /// Choose addresses anew where stead.lock has them
+    #[arg(long, conflicts_with = "down")]
+    pub(crate) relock: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// Only these machines, and those that they depend on: `web`, `web*`
+    pub(crate) machines: Vec<String>,
+    /// When images are pulled [default: as the file says, else `missing`]
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub(crate) pull: Option<PullWhen>,
+    /// Build the images that are built, whether they are here or not
+    #[arg(long)]
+    pub(crate) build: bool,
+    /// Build no images: what is not here is an error
+    #[arg(long, conflicts_with = "build")]
+    pub(crate) no_build: bool,
+    /// Choose addresses anew where stead.lock has them
+    #[arg(long)]
+    pub(crate) relock: bool,
+    /// Then wait until the machines are so far: `--wait=started`, `--wait=healthy`, `--wait=completed`; `--wait` alone:
+    /// healthy, or started where nobody looks how well they are
+    #[arg(long, value_name = "STAGE", num_args = 0..=1, require_equals = true, default_missing_value = "ready")]
+    pub(crate) wait: Option<Stage>,
+    /// How many seconds that may take [default: as long as it takes]
+    #[arg(long, value_name = "SECONDS", requires = "wait")]
+    pub(crate) wait_timeout: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DownArgs {
+    /// The project's name [default: the project here]
+    #[arg(add = ArgValueCompleter::new(complete::projects))]
+    pub(crate) project: Option<Name>,
+    /// Delete its volumes too; their data is lost
+    #[arg(long)]
+    pub(crate) volumes: bool,
+    #[command(flatten)]
+    pub(crate) consent: Consent,
+}
+
+/// How far machines are to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Stage {
+    /// Healthy, or started where nobody looks
+    Ready,
+    /// They run
+    Started,
+    /// Their health checks say that they are well
+    Healthy,
+    /// They ended, and with 0
+    Completed,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    /// Only whether anything is wrong
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) only: Only,
+}
+
+/// One kind of thing, a line each.
+#[derive(Debug, Args)]
+#[group(multiple = false, conflicts_with = "quiet")]
+pub(crate) struct Only {
+    /// Only the names of the machines, those behind others that depend on them last
+    #[arg(long, alias = "services")]
+    pub(crate) machines: bool,
+    /// Only what machines are made of
+    #[arg(long)]
+    pub(crate) images: bool,
+    /// Only the names of the volumes
+    #[arg(long)]
+    pub(crate) volumes: bool,
+    /// Only the names of the networks
+    #[arg(long)]
+    pub(crate) networks: bool,
+    /// Only the names of the profiles that would bring more machines
+    #[arg(long)]
+    pub(crate) profiles: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProjectPullArgs {
+    /// Only those of these machines: `web`, `web*`
+    pub(crate) machines: Vec<String>,
+    /// Those of the machines that they depend on as well
+    #[arg(long)]
+    pub(crate) include_deps: bool,
+    /// Only what is not here
+    #[arg(long)]
+    pub(crate) missing: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProjectBuildArgs {
+    /// Only those of these machines: `web`, `web*`
+    pub(crate) machines: Vec<String>,
+    /// More values for their `ARG`s: `NAME=value`, or `NAME` as it is here
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub(crate) build_arg: Vec<String>,
+    /// Do all anew, whatever is known of earlier builds
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+    /// Pull the images that they start from anew
+    #[arg(long)]
+    pub(crate) pull: bool,
+    /// Do not tell what is done
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}

@@ -1,0 +1,305 @@
+//! `volume`: what is kept beside machines, and who uses it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use stead_host::apply::Host;
+use stead_host::home::Home;
+use stead_host::linux::VolumeNote;
+use stead_model::container::Mount;
+use stead_model::name::{MachineId, Name, VolumeId};
+use stead_model::observed::Observed;
+use stead_model::plan::{UnwantedVolumes, Wanted, plan};
+
+use super::LOOSE_PROJECT;
+use super::image::size;
+use crate::args::{Consent, Global, VolumeCommand, VolumeCreateArgs, VolumeListArgs};
+use crate::failure::Failure;
+use crate::output::{Output, raw, table};
+use crate::session::{Session, look};
+
+/// Carries out a command about volumes.
+pub(crate) fn run(global: &Global, command: VolumeCommand, output: Output) -> Result<(), Failure> {
+    match command {
+        VolumeCommand::Ls(args) => ls(global, &args, output),
+        VolumeCommand::Create(args) => create(&args, output),
+        VolumeCommand::Inspect { volumes } => inspect(global, &volumes, output),
+        VolumeCommand::Rm { volumes, consent } => remove(global, &volumes, consent, output),
+        VolumeCommand::Prune { label, consent } => prune(&label, consent, output),
+    }
+}
+
+/// A volume in the list.
+#[derive(Serialize)]
+struct Row {
+    name: Name,
+    project: Name,
+    labels: BTreeMap<String, String>,
+    /// The machines that have it mounted, or would when they ran.
+    machines: BTreeSet<MachineId>,
+    path: PathBuf,
+}
+
+impl Row {
+    fn id(&self) -> VolumeId {
+        VolumeId::new(&self.project, &self.name)
+    }
+}
+
+/// All volumes, or those that patterns name.
+fn rows(global: &Global, patterns: &[String], seen: &Observed, home: &Home) -> Result<Vec<Row>, Failure> {
+    let here = super::up::project_of(global, None, seen).ok();
+    let mut ids: BTreeSet<&VolumeId> = BTreeSet::new();
+    for pattern in patterns {
+        let meant = meant(pattern, here.as_ref(), seen);
+        match meant.as_slice() {
+            [] => {
+                let what = format!("there is no volume `{pattern}`");
+                return Err(Failure::request(&what, "`stead volume ls` lists them all"));
+            }
+            [one, other, ..] if !pattern.contains('*') => {
+                let what = format!("`{pattern}` could be `{one}` or `{other}`");
+                return Err(Failure::request(&what, "say it with the project"));
+            }
+            _ => ids.extend(meant),
+        }
+    }
+    if patterns.is_empty() {
+        ids.extend(&seen.volumes);
+    }
+    let row = |id: &VolumeId| {
+        let labels = VolumeNote::load(home, id)?.labels;
+        let path = stead_host::linux::volume_path(home, id);
+        Ok(Row {
+            name: id.name.clone(),
+            project: id.project.clone(),
+            labels,
+            machines: users(id, seen),
+            path,
+        })
+    };
+    ids.into_iter().map(row).collect()
+}
+
+/// The volumes that a pattern means: those made by command or of the project here, else of all.
+fn meant<'a>(pattern: &str, here: Option<&Name>, seen: &'a Observed) -> Vec<&'a VolumeId> {
+    let is_meant = |id: &&VolumeId| {
+        super::ps::matches(pattern, id.name.as_str()) || super::ps::matches(pattern, &id.to_string())
+    };
+    let all: Vec<&VolumeId> = seen.volumes.iter().filter(is_meant).collect();
+    let near = |id: &&VolumeId| here.map_or(id.project.as_str() == LOOSE_PROJECT, |here| id.project == *here);
+    let of_here: Vec<&VolumeId> = all.iter().copied().filter(near).collect();
+    if of_here.is_empty() { all } else { of_here }
+}
+
+/// The machines that have a volume.
+fn users(id: &VolumeId, seen: &Observed) -> BTreeSet<MachineId> {
+    let uses = |mount: &Mount| matches!(mount, Mount::Volume { name, .. } if *name == id.name);
+    let machines = seen.machines.iter().filter(|(machine, state)| {
+        let made = state.container().filter(|_| machine.project == id.project);
+        made.is_some_and(|made| made.wish.mounts.values().any(uses))
+    });
+    machines.map(|(machine, _)| machine.clone()).collect()
+}
+
+/// Whether a volume has one of these labels, if any are asked for.
+fn has_label(row: &Row, wanted: &[String]) -> bool {
+    let has = |label: &String| match label.split_once('=') {
+        Some((name, value)) => row.labels.get(name).is_some_and(|found| found == value),
+        None => row.labels.contains_key(label),
+    };
+    wanted.is_empty() || wanted.iter().any(has)
+}
+
+fn ls(global: &Global, args: &VolumeListArgs, output: Output) -> Result<(), Failure> {
+    let mut host = look()?;
+    let seen = host.observe()?;
+    let mut rows = rows(global, &args.volumes, &seen, host.home())?;
+    rows.retain(|row| (row.machines.is_empty() || !args.unused) && has_label(row, &args.label));
+    if args.quiet {
+        let names: Vec<String> = rows.iter().map(|row| row.id().to_string()).collect();
+        return output
+            .data(&names, || names.iter().map(|name| format!("{name}\n")).collect())
+            .map_err(Failure::from);
+    }
+    let text = || {
+        let cells = |row: &Row| vec![row.id().to_string(), machines_text(row), labels_text(row)];
+        table(&["VOLUME", "MACHINES", "LABELS"], &rows.iter().map(cells).collect::<Vec<_>>())
+    };
+    output.data(&rows, text).map_err(Failure::from)
+}
+
+fn machines_text(row: &Row) -> String {
+    if row.machines.is_empty() {
+        return "-".to_owned();
+    }
+    row.machines.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+fn labels_text(row: &Row) -> String {
+    if row.labels.is_empty() {
+        return "-".to_owned();
+    }
+    row.labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")
+}
+
+/// Makes a volume; one that is there already is left as it is.
+fn create(args: &VolumeCreateArgs, output: Output) -> Result<(), Failure> {
+    let mut labels = BTreeMap::new();
+    for label in &args.label {
+        let (name, value) = label.split_once('=').unwrap_or((label, ""));
+        if name.is_empty() {
+            let what = format!("`--label`: `{label}` has no name");
+            return Err(Failure::request(&what, "write `NAME=VALUE`"));
+        }
+        labels.insert(name.to_owned(), value.to_owned());
+    }
+    let mut session = Session::open()?;
+    let seen = session.observe()?;
+    let project: Name = LOOSE_PROJECT.parse().context("the loose project has no lawful name")?;
+    let id = VolumeId::new(&project, &args.name);
+    let home = session.host.home().clone();
+    if seen.volumes.contains(&id) {
+        if VolumeNote::load(&home, &id)?.labels == labels {
+            return raw(&format!("{}\n", id.name)).map_err(Failure::from);
+        }
+        let what = format!("there is a volume `{}` already, with other labels", id.name);
+        return Err(Failure::request(&what, "choose another name, or `stead volume rm` it first"));
+    }
+    let mut wanted = Wanted::as_it_is(&project, &seen);
+    wanted.volumes.insert(id.clone());
+    session.apply(&plan(&wanted, &seen), Consent { yes: false }, output.quiet())?;
+    VolumeNote { labels }.store(&home, &id)?;
+    raw(&format!("{}\n", id.name)).map_err(Failure::from)
+}
+
+/// All about a volume.
+#[derive(Serialize)]
+struct Inspected {
+    #[serde(flatten)]
+    row: Row,
+    /// When it was made, in milliseconds since 1970, where the file system knows.
+    created_ms: Option<u64>,
+    /// What its files take, where all of them can be seen.
+    size_bytes: Option<u64>,
+}
+
+fn inspect(global: &Global, patterns: &[String], output: Output) -> Result<(), Failure> {
+    let mut host = look()?;
+    let seen = host.observe()?;
+    let rows = rows(global, patterns, &seen, host.home())?;
+    let inspected: Vec<Inspected> = rows
+        .into_iter()
+        .map(|row| {
+            let size_bytes = taken_bytes(&row.path);
+            Inspected { created_ms: created_ms(&row.path), size_bytes, row }
+        })
+        .collect();
+    let text = || {
+        let block = |one: &Inspected| {
+            let size = one.size_bytes.map_or_else(|| "unknown".to_owned(), size);
+            let rows = [
+                ("volume", one.row.id().to_string()),
+                ("path", one.row.path.display().to_string()),
+                ("size", size),
+                ("machines", machines_text(&one.row)),
+                ("labels", labels_text(&one.row)),
+            ];
+            let lines = rows.map(|(key, value)| format!("{key:10}{}\n", crate::output::printable(&value)));
+            lines.concat()
+        };
+        inspected.iter().map(block).collect::<Vec<_>>().join("\n")
+    };
+    output.data(&inspected, text).map_err(Failure::from)
+}
+
+fn created_ms(path: &Path) -> Option<u64> {
+    let created = std::fs::metadata(path).ok()?.created().ok()?;
+    let since = created.duration_since(std::time::SystemTime::UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_millis()).ok()
+}
+
+/// The blocks of all files in a directory; nothing if some of it is hidden from us.
+fn taken_bytes(path: &Path) -> Option<u64> {
+    const BLOCK_BYTES: u64 = 512;
+    let mut known = BTreeSet::new();
+    let mut bytes = 0;
+    let mut left = vec![path.to_owned()];
+    while let Some(path) = left.pop() {
+        let metadata = std::fs::symlink_metadata(&path).ok()?;
+        // A file of several names takes its room once.
+        if known.insert((metadata.dev(), metadata.ino())) {
+            bytes += metadata.blocks() * BLOCK_BYTES;
+        }
+        if metadata.is_dir() {
+            for entry in std::fs::read_dir(&path).ok()? {
+                left.push(entry.ok()?.path());
+            }
+        }
+    }
+    Some(bytes)
+}
+
+fn remove(global: &Global, patterns: &[String], consent: Consent, output: Output) -> Result<(), Failure> {
+    let mut session = Session::open()?;
+    let seen = session.observe()?;
+    let rows = rows(global, patterns, &seen, session.host.home())?;
+    if let Some(row) = rows.iter().find(|row| !row.machines.is_empty()) {
+        let what = format!("volume `{}` is used by {}", row.id(), machines_text(row));
+        return Err(Failure::request(
+            &what,
+            "`stead rm` these machines first, or `stead down` their project",
+        ));
+    }
+    delete(&mut session, &rows.iter().map(Row::id).collect(), consent, output)
+}
+
+fn prune(labels: &[String], consent: Consent, output: Output) -> Result<(), Failure> {
+    let mut session = Session::open()?;
+    let seen = session.observe()?;
+    let home = session.host.home().clone();
+    let mut ids = BTreeSet::new();
+    for id in seen.volumes.iter().filter(|id| users(id, &seen).is_empty()) {
+        let (name, project) = (id.name.clone(), id.project.clone());
+        let row = Row {
+            name,
+            project,
+            labels: VolumeNote::load(&home, id)?.labels,
+            machines: BTreeSet::new(),
+            path: PathBuf::new(),
+        };
+        if has_label(&row, labels) {
+            ids.insert(id.clone());
+        }
+    }
+    delete(&mut session, &ids, consent, output)
+}
+
+/// Deletes volumes by one plan for each project, and asks once for all of them.
+fn delete(
+    session: &mut Session,
+    ids: &BTreeSet<VolumeId>,
+    consent: Consent,
+    output: Output,
+) -> Result<(), Failure> {
+    if !consent.yes && !ids.is_empty() {
+        let names: Vec<String> = ids.iter().map(|id| format!("- volume {id}")).collect();
+        crate::session::confirm(&format!("this loses data:\n  {}", names.join("\n  ")))?;
+    }
+    let projects: BTreeSet<&Name> = ids.iter().map(|id| &id.project).collect();
+    for project in projects {
+        let seen = session.observe()?;
+        let mut wanted = Wanted::as_it_is(project, &seen);
+        wanted.volumes.retain(|id| !ids.contains(id));
+        wanted.unwanted_volumes = UnwantedVolumes::Delete;
+        session.apply(&plan(&wanted, &seen), Consent { yes: true }, output)?;
+    }
+    if crate::args::Format::Json == output.format {
+        output.data(ids, String::new)?;
+    }
+    Ok(())
+}

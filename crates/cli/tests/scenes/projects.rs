@@ -1,0 +1,109 @@
+//! Projects as files: understood, pulled, and waited for.
+
+use crate::support::registry::{BUSYBOX, registry};
+use crate::support::{Place, World};
+
+const SHOP: &str = "
+name: shop
+machines:
+  web: { image: IMAGE, command: [sh, -c, 'exec sleep $$TIME'], environment: { TIME: '1000' }, depends_on: [db] }
+  db: { image: IMAGE, command: [sleep, '1000'], volumes: ['data:/data'], hostname: '123' }
+  debug: { image: 'lab/other:1', profiles: [debug] }
+volumes: [data]
+";
+
+#[test]
+fn a_file_is_shown_as_it_is_understood() {
+    let world = World::offline();
+    let text = SHOP.replace("IMAGE", BUSYBOX);
+    let shop = world.project("shop", &text);
+    let image = format!("{BUSYBOX}:latest\n");
+    assert_eq!(shop.stead("config --machines").ok(), "db\nweb\n");
+    assert_eq!(shop.stead("config --images").ok(), image);
+    assert_eq!(shop.stead("config --images --profile debug").ok(), format!("{image}lab/other:1\n"));
+    assert_eq!(shop.stead("config --volumes").ok(), "data\n");
+    assert_eq!(shop.stead("config --networks").ok(), "default\n");
+    assert_eq!(shop.stead("config --profiles").ok(), "debug\n");
+    assert_eq!(shop.stead("config --profiles --format json").json(), serde_json::json!(["debug"]));
+    assert_eq!(shop.stead("config --quiet").ok(), "");
+    let json = shop.stead("config --format json").json();
+    assert_eq!(json["machines"]["web"]["command"], serde_json::json!(["sh", "-c", "exec sleep $TIME"]));
+    assert_eq!(json["machines"]["web"]["environment"], serde_json::json!(["TIME=1000"]));
+    assert_eq!(json["machines"]["db"]["hostname"], "123");
+    assert_eq!(json["networks"]["default"]["mtu"], 1500);
+    // What it shows is a file of the same project.
+    let shown = shop.stead("config").ok();
+    let again = world.project("again", &shown);
+    assert_eq!(again.stead("config").ok(), shown);
+    shop.write(&text.replace("hostname", "hostnome"));
+    shop.stead("config --quiet").code(2).says("hostnome");
+    shop.stead("config --images --volumes").code(2).says("cannot be used with");
+}
+
+#[test]
+fn the_images_of_a_project_are_pulled() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let shop = world.project("shop", &SHOP.replace("IMAGE", BUSYBOX));
+    let pulled = shop.stead("pull web --format json").json();
+    assert_eq!(
+        (&pulled[0]["image"], pulled.as_array().unwrap().len()),
+        (&format!("{BUSYBOX}:latest").into(), 1)
+    );
+    // It is here now: nobody is asked.
+    assert!(shop.stead("up --pull never").ok().contains("> start web.shop"));
+    assert_eq!(shop.stead("pull --missing").ok().lines().count(), 1);
+    shop.stead("pull nosuch").code(2).says("the project has no machine `nosuch`");
+    shop.stead("pull debug --profile debug").code(1).says("lab/other:1");
+}
+
+const HEALTH: &str = "
+name: shop
+machines:
+  web:
+    image: IMAGE
+    command: [sh, -c, 'sleep 0.5; touch /tmp/ok; exec sleep 1000']
+    healthcheck: { test: [CMD, test, -e, /tmp/ok], interval: 100ms, retries: 100 }
+  plain: { image: IMAGE, command: [sleep, '1000'] }
+  job: { image: IMAGE, command: 'true' }
+";
+
+#[test]
+fn up_waits_until_machines_are_so_far() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let text = HEALTH.replace("IMAGE", BUSYBOX);
+    let shop = world.project("shop", &text);
+    shop.stead("up --wait").ok();
+    assert_eq!(shop.stead("ps web --format json").json()[0]["health"], "healthy");
+    shop.stead("up job --wait=completed").ok();
+    shop.stead("up plain --wait=healthy")
+        .code(1)
+        .says("step `> await plain.shop healthy` failed")
+        .says("no health check");
+    shop.stead("up plain --wait=completed --wait-timeout 1").code(1).says("it runs still");
+    shop.stead("up --wait-timeout 1").code(2).says("--wait");
+    shop.write(&text.replace("command: 'true'", "command: [sh, -c, 'echo no luck; exit 3']"));
+    shop.stead("up --wait")
+        .code(1)
+        .says("it ended with exit code 3")
+        .says("no luck")
+        .says("stead logs job.shop");
+    shop.write(&text.replace("touch /tmp/ok", "true").replace("retries: 100", "retries: 1"));
+    shop.stead("up web --wait").code(1).says("its health check fails");
+}
+
+#[test]
+fn the_files_of_an_image_are_exported() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    world.stead(&format!("image pull {BUSYBOX}")).ok();
+    world.stead(&format!("image export {BUSYBOX} -o rootfs.tar")).ok();
+    let listed = world.sh(Place::Person, "tar tvf rootfs.tar data/seed tmp/ bin/sh");
+    assert!(listed.contains("drwxrwxrwt") && listed.contains("bin/sh -> busybox"), "{listed}");
+    // It is an image again, which has the same files.
+    world.stead("image import rootfs.tar lab/again:1 -- cat /data/seed").ok();
+    assert_eq!(world.stead("run --rm lab/again:1").ok(), "from-the-image\n");
+    world.stead("image export nosuch").code(2).says("there is no image `nosuch` here");
+    assert!(!world.sh(Place::Person, "ls home/state/images/unpacking").contains("export"));
+}

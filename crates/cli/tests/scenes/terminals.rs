@@ -1,0 +1,185 @@
+//! Real terminals: their size, what is typed, Ctrl-C, leaving, and the exit code that a shell sees.
+
+use std::io::{Read, Write};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use crate::support::registry::{BUSYBOX, registry};
+use crate::support::{LIMIT, Place, Running, World};
+
+/// `stead` at a terminal of its own.
+struct Terminal<'w> {
+    world: &'w World,
+    program: Running,
+    heard: Receiver<Vec<u8>>,
+    /// What was seen so far.
+    text: String,
+    /// How far it was looked at.
+    seen: usize,
+    device: String,
+}
+
+impl<'w> Terminal<'w> {
+    /// Runs `stead` with these words, at a terminal of 30 lines of 90 columns.
+    fn new(world: &'w World, words: &str) -> Self {
+        // The world purges this home when it ends.
+        drop(world.stead_command("home", world.path(), &["version"]));
+        let (home, stead) = (world.path().join("home"), crate::support::stead());
+        let line = format!("stty rows 30 cols 90; tty; STEAD_HOME={} exec {stead} {words}", home.display());
+        let at_terminal = format!("script -qec \"{line}\" /dev/null; echo code=$?");
+        let mut program = world.spawn(Place::Person, &["sh", "-c", &at_terminal]);
+        let mut stdout = program.stdout();
+        let (sender, heard) = channel();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length) = stdout.read(&mut buffer) {
+                if length == 0 || sender.send(buffer[..length].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut terminal =
+            Self { world, program, heard, text: String::new(), seen: 0, device: String::new() };
+        terminal.see("/dev/pts/");
+        let rest = terminal.see("\r\n");
+        terminal.device = format!("/dev/pts/{}", rest.trim());
+        terminal
+    }
+
+    /// Waits until this is to be seen, after all that was waited for before; what stands before it.
+    #[track_caller]
+    fn see(&mut self, mark: &str) -> String {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            if let Some(at) = self.text[self.seen..].find(mark) {
+                let before = self.text[self.seen..self.seen + at].to_owned();
+                self.seen += at + mark.len();
+                return before;
+            }
+            match self.heard.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(bytes) => self.text += &String::from_utf8_lossy(&bytes),
+                Err(RecvTimeoutError::Timeout) => panic!("no `{mark}` within {LIMIT:?} in\n{}", self.text),
+                Err(RecvTimeoutError::Disconnected) => panic!("it ended without `{mark}`:\n{}", self.text),
+            }
+        }
+    }
+
+    #[track_caller]
+    fn type_in(&mut self, text: &str) {
+        self.program.stdin().write_all(text.as_bytes()).unwrap();
+        self.program.stdin().flush().unwrap();
+    }
+
+    /// Makes the terminal another size, as a window does.
+    fn resize(&self, rows: u16, columns: u16) {
+        let line = format!("stty -F {} rows {rows} cols {columns}", self.device);
+        self.world.sh(Place::Person, &line);
+    }
+
+    /// Types what tells the size until it is this.
+    #[track_caller]
+    fn has_size(&mut self, size: &str) {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            self.type_in("echo [$(stty size)]\n");
+            // What is typed is seen as well.
+            self.see("size)]\r\n");
+            let found = self.see("]");
+            if found.trim_start_matches('[') == size {
+                return;
+            }
+            assert!(Instant::now() < deadline, "`{found}` is not `{size}`");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+#[test]
+fn a_terminal_has_the_size_of_the_persons_and_follows_it() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let mut run = Terminal::new(&world, &format!("run -it --rm --name box {BUSYBOX} sh"));
+    run.see("#");
+    run.has_size("30 90");
+    run.resize(50, 100);
+    run.has_size("50 100");
+    let mut exec = Terminal::new(&world, "exec -it box sh");
+    exec.see("#");
+    exec.has_size("30 90");
+    exec.resize(40, 120);
+    exec.has_size("40 120");
+    exec.type_in("exit 9\n");
+    exec.see("code=9");
+    // Nobody else's terminal is another size for that.
+    run.has_size("50 100");
+    run.type_in("exit 7\n");
+    run.see("code=7");
+}
+
+#[test]
+fn keys_go_to_the_program_and_two_of_them_leave_it() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let mut run = Terminal::new(&world, &format!("run -it --name box {BUSYBOX} sh"));
+    run.see("#");
+    // Ctrl-C ends what runs in there, not the shell, nor us.
+    run.type_in("sleep 1000; echo [ended by $?]\n");
+    run.see("$?]");
+    std::thread::sleep(Duration::from_millis(300));
+    run.type_in("\u{3}");
+    run.type_in("echo [still here]\n");
+    run.see("here]\r\n");
+    run.see("[still here]");
+    run.type_in("\u{10}\u{11}");
+    run.see("code=0");
+    assert_eq!(world.stead("ps box --format json").json()[0]["status"], "running");
+    let mut again = Terminal::new(&world, "attach box");
+    again.type_in("echo [back]\n");
+    again.see("[back]\r\n");
+    again.type_in("exit 5\n");
+    again.see("code=5");
+}
+
+#[test]
+fn ctrl_c_without_a_terminal_is_a_signal_for_the_machine() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let mut run = Terminal::new(
+        &world,
+        &format!("run --rm --init --name box {BUSYBOX} sh -c 'echo up; exec sleep 1000'"),
+    );
+    run.see("up\r\n");
+    run.type_in("\u{3}");
+    run.see("code=130");
+    // A program that has a mind of its own is asked, and decides.
+    let program = "trap 'echo asked; exit 4' INT; echo up; while :; do sleep 0.1; done";
+    let mut run = Terminal::new(&world, &format!("run --rm --name box {BUSYBOX} sh -c \\\"{program}\\\""));
+    run.see("up\r\n");
+    run.type_in("\u{3}");
+    run.see("asked");
+    run.see("code=4");
+    assert_eq!(world.stead("ps --all --format json").json(), serde_json::json!([]));
+}
+
+#[test]
+fn exit_codes_are_those_that_people_know() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    world.stead(&format!("run -d --init --name box {BUSYBOX} sleep 1000")).ok();
+    for (line, code) in [
+        (format!("run --rm {BUSYBOX} false"), 1),
+        (format!("run --rm {BUSYBOX} /nowhere"), 127),
+        (format!("run --rm {BUSYBOX} /etc"), 126),
+        (format!("run --rm --no-such-option {BUSYBOX}"), 125),
+        (format!("run --rm --name box {BUSYBOX}"), 125),
+        ("run --rm 127.0.0.1:5000/lab/nosuch".to_owned(), 125),
+        ("exec box false".to_owned(), 1),
+        ("exec box /nowhere".to_owned(), 127),
+        ("exec box /etc".to_owned(), 126),
+        ("exec nosuch true".to_owned(), 125),
+        ("exec --no-such-option box true".to_owned(), 125),
+        ("start nosuch".to_owned(), 2),
+    ] {
+        assert_eq!(world.stead(&line).code, code, "{line}");
+    }
+}
