@@ -13,6 +13,7 @@ mod image;
 mod looks;
 mod machines;
 mod network;
+pub(crate) mod oci;
 mod project;
 mod run;
 mod volume;
@@ -203,6 +204,13 @@ The name and password are tried at once. A credential helper of Docker keeps the
     /// Look into networks, run programs among them, and make some without a project file
     #[command(subcommand)]
     Network(NetworkCommand),
+    /// Run containers of OCI bundles, for programs that drive such runtimes
+    #[command(disable_help_flag = true)]
+    Oci {
+        /// `stead oci --help` tells more
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<std::ffi::OsString>,
+    },
     /// Look into volumes, make some without a project file, and delete them
     #[command(subcommand)]
     Volume(VolumeCommand),
@@ -340,6 +348,7 @@ impl Command {
             | Self::Reap { .. }
             | Self::Run(_)
             | Self::Create(_)
+            | Self::Oci { .. }
             | Self::Enter(_) => takes(false, false),
         }
     }

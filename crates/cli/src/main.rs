@@ -16,6 +16,9 @@ use tracing_subscriber::EnvFilter;
 use crate::args::Cli;
 
 fn main() -> ExitCode {
+    if let Some(words) = commands::oci::own_words() {
+        return code(commands::oci::run(words));
+    }
     let is_internal =
         std::env::args_os().nth(1).is_some_and(|word| word.as_encoded_bytes().starts_with(b"__"));
     if is_internal {

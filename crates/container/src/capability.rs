@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use stead_model::container::{Mode, Rights};
 
 /// All capabilities, without `CAP_`, in the kernel's order: the place in this list is the number.
-const NAMES: [&str; 41] = [
+pub(crate) const NAMES: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
     "DAC_READ_SEARCH",

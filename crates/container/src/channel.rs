@@ -54,6 +54,11 @@ pub(crate) fn pair() -> rustix::io::Result<(Channel, Channel)> {
 }
 
 impl Channel {
+    /// Over a connection that somebody else made.
+    pub(crate) fn over(connection: OwnedFd) -> Self {
+        Self(connection)
+    }
+
     /// The child is ready.
     pub(crate) fn ready(&self, terminal: Option<&OwnedFd>, pid: u32) -> Result<()> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];

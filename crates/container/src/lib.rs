@@ -20,6 +20,7 @@ mod exec;
 mod init;
 mod inside;
 mod mounts;
+pub mod oci;
 mod parcel;
 mod place;
 mod process;

@@ -138,7 +138,7 @@ pub(crate) fn limit(ulimits: &BTreeMap<String, Ulimit>) -> Result<()> {
     Ok(())
 }
 
-fn resource(name: &str) -> Option<Resource> {
+pub(crate) fn resource(name: &str) -> Option<Resource> {
     Some(match name {
         "as" => Resource::As,
         "core" => Resource::Core,
@@ -174,7 +174,7 @@ pub(crate) struct Wanted<'a> {
 
 /// Becomes the program; the reason if that failed.
 pub(crate) fn become_program(wanted: &Wanted<'_>) -> Failure {
-    match prepare(wanted).and_then(|()| Execution::new(wanted)) {
+    match prepare(wanted).and_then(|()| Execution::new(wanted.args, &wanted.env)) {
         Ok(execution) => execution.run(),
         Err(error) => error.into(),
     }
@@ -204,7 +204,7 @@ pub(crate) fn directory(path: &str, make: bool) -> Result<()> {
 /// Gives up what the program is not to have, in the order in which the kernel still lets us.
 fn prepare(wanted: &Wanted<'_>) -> Result<()> {
     sys::reset_signals();
-    sys::close_on_exec().context("cannot close what is not the program's")?;
+    sys::close_on_exec(3).context("cannot close what is not the program's")?;
     if wanted.no_new_privileges {
         set_no_new_privs(true).context("cannot forbid new privileges")?;
     } else {
@@ -230,7 +230,7 @@ pub(crate) fn die_with_maker() -> Result<()> {
 
 fn filter(wanted: &Wanted<'_>) -> Result<()> {
     match &wanted.filter {
-        Some(filter) => sys::load_seccomp(filter).context("cannot filter system calls"),
+        Some(filter) => sys::load_seccomp(filter, 0).context("cannot filter system calls"),
         None => Ok(()),
     }
 }
@@ -272,7 +272,7 @@ fn rights(allowed: Allowed, user: &User) -> Result<()> {
 }
 
 /// A program with its arguments, as the kernel takes them.
-struct Execution {
+pub(crate) struct Execution {
     name: String,
     candidates: Vec<CString>,
     args: Vec<CString>,
@@ -280,11 +280,11 @@ struct Execution {
 }
 
 impl Execution {
-    fn new(wanted: &Wanted<'_>) -> Result<Self> {
+    pub(crate) fn new(args: &[String], env: &[String]) -> Result<Self> {
         let text = |text: &String| CString::new(text.as_bytes()).context("a text holds a zero byte");
         let texts = |list: &[String]| list.iter().map(text).collect::<Result<Vec<_>>>();
-        let name = wanted.args.first().context("there is nothing to run")?.clone();
-        let path = wanted.env.iter().find_map(|entry| entry.strip_prefix("PATH="));
+        let name = args.first().context("there is nothing to run")?.clone();
+        let path = env.iter().find_map(|entry| entry.strip_prefix("PATH="));
         let candidates = if name.contains('/') {
             vec![name.clone()]
         } else {
@@ -292,12 +292,22 @@ impl Execution {
             path.split(':').map(|dir| format!("{}/{name}", if dir.is_empty() { "." } else { dir })).collect()
         };
         let candidates = texts(&candidates)?;
-        Ok(Self { name, candidates, args: texts(wanted.args)?, env: texts(&wanted.env)? })
+        Ok(Self { name, candidates, args: texts(args)?, env: texts(env)? })
+    }
+
+    /// Whether there is a file to run, as far as can be told by looking.
+    pub(crate) fn look(&self) -> Result<(), Failure> {
+        let found = self.candidates.iter().any(|path| rustix::fs::stat(path.as_c_str()).is_ok());
+        if found { Ok(()) } else { Err(self.missing()) }
+    }
+
+    fn missing(&self) -> Failure {
+        Failure { code: CODE_NOT_FOUND, text: format!("exec: no such file: `{}`", self.name.escape_debug()) }
     }
 
     /// Runs the first that can be; as the C library does, one that cannot be executed is remembered while
     /// others are tried.
-    fn run(&self) -> Failure {
+    pub(crate) fn run(&self) -> Failure {
         let mut worst = Errno::NOENT;
         for path in &self.candidates {
             let errno = sys::execute(path, &self.args, &self.env);
@@ -312,7 +322,7 @@ impl Execution {
         }
         let name = self.name.escape_debug();
         match worst {
-            Errno::NOENT => Failure { code: CODE_NOT_FOUND, text: format!("exec: no such file: `{name}`") },
+            Errno::NOENT => self.missing(),
             errno => Failure {
                 code: CODE_NOT_EXECUTABLE,
                 text: format!("exec: cannot run `{name}`: {}", std::io::Error::from(errno)),

@@ -15,6 +15,11 @@ pub(crate) struct Namespaces(u64);
 impl Namespaces {
     /// Those of whoever starts it.
     pub(crate) const NONE: Self = Self(0);
+    /// New ones by the flags of `clone(2)`.
+    pub(crate) fn of(flags: u64) -> Self {
+        Self(flags)
+    }
+
     /// New ones of processes, mounts, names and inter-process communication.
     #[allow(clippy::cast_sign_loss)] // constants of the kernel's, all positive
     pub(crate) const CONTAINER: Self =
@@ -91,9 +96,10 @@ pub(crate) fn exit(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Moves this process into new namespaces of mounts or cgroups.
+/// Moves this process into new namespaces of mounts, cgroups or users; its children into one of time.
 pub(crate) fn unshare(what: UnshareFlags) -> rustix::io::Result<()> {
-    let lawful = UnshareFlags::NEWNS | UnshareFlags::NEWCGROUP;
+    let lawful =
+        UnshareFlags::NEWNS | UnshareFlags::NEWCGROUP | UnshareFlags::NEWUSER | UnshareFlags::NEWTIME;
     // SAFETY: only `CLONE_FILES` endangers anything, and the mask does not let it through.
     unsafe { rustix::thread::unshare_unsafe(what & lawful) }
 }
@@ -162,11 +168,11 @@ pub(crate) fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> rustix::io::Re
     if done < 0 { Err(last_error()) } else { Ok(()) }
 }
 
-/// Has all descriptors from 3 on closed in the program that this process becomes.
-pub(crate) fn close_on_exec() -> rustix::io::Result<()> {
+/// Has all descriptors from this one on closed in the program that this process becomes.
+pub(crate) fn close_on_exec(first: u32) -> rustix::io::Result<()> {
     // SAFETY: takes numbers, and changes flags only.
     let done =
-        unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+        unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if done < 0 { Err(last_error()) } else { Ok(()) }
 }
 
@@ -229,8 +235,16 @@ pub(crate) struct Instruction {
     pub(crate) value: u32,
 }
 
-/// Has this process and its children keep to a filter of system calls, for good.
-pub(crate) fn load_seccomp(filter: &[Instruction]) -> rustix::io::Result<()> {
+/// The kind of a namespace that a descriptor stands for, as the flag of `clone(2)`.
+pub(crate) fn namespace_kind(namespace: BorrowedFd<'_>) -> rustix::io::Result<u64> {
+    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+    // SAFETY: a descriptor that lives and a request that has no argument; it changes nothing.
+    let kind = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_NSTYPE) };
+    u64::try_from(kind).map_err(|_| last_error())
+}
+
+/// Has this process and its children keep to a filter of system calls, for good; with flags of `seccomp(2)`.
+pub(crate) fn load_seccomp(filter: &[Instruction], flags: u32) -> rustix::io::Result<()> {
     #[repr(C)]
     struct Program {
         length: u16,
@@ -240,7 +254,7 @@ pub(crate) fn load_seccomp(filter: &[Instruction]) -> rustix::io::Result<()> {
     let program = Program { length, filter: filter.as_ptr() };
     // SAFETY: `Program` is the kernel's `sock_fprog`, with as many instructions as it says; it is only read.
     let done =
-        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
     if done < 0 { Err(last_error()) } else { Ok(()) }
 }
 

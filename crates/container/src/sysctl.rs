@@ -30,7 +30,7 @@ fn usual(sysctls: &BTreeMap<String, String>) {
 }
 
 /// Where a parameter is; only those that are of namespaces, or we would change this computer.
-fn path(name: &str, is_own_network: bool) -> Result<String> {
+pub(crate) fn path(name: &str, is_own_network: bool) -> Result<String> {
     const IPC: [&str; 8] = [
         "kernel.msgmax",
         "kernel.msgmnb",

@@ -21,12 +21,13 @@ const COMPLETIONS: [(&str, &str); 3] = [
     ("fish", "usr/share/fish/vendor_completions.d/stead.fish"),
 ];
 /// What goes along: what README leads users to.
-const DOCUMENTS: [&str; 12] = [
+const DOCUMENTS: [&str; 13] = [
     "README.md",
     "CHANGELOG.md",
     "LICENSE-APACHE",
     "LICENSE-MIT",
     "docs/exit-codes.md",
+    "docs/oci.md",
     "docs/stead.yaml.md",
     "docs/stead.schema.json",
     "examples/router/stead.yaml",
@@ -111,6 +112,8 @@ fn refuse_dynamic(binary: &Path) -> Result<()> {
 /// The files as they will be installed.
 fn lay_out(binary: &Path, source: &Path, tree: &Path) -> Result<()> {
     place(binary, &tree.join("usr/bin/stead"), 0o755)?;
+    // By this name it is an OCI runtime, which others call by a path without a word behind it.
+    std::os::unix::fs::symlink("stead", tree.join("usr/bin/stead-oci"))?;
     for (shell, path) in COMPLETIONS {
         let text = output(Command::new(binary).args(["completion", shell]))?;
         write(&tree.join(path), text.as_bytes(), 0o644)?;

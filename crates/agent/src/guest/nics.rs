@@ -36,9 +36,9 @@ pub(crate) fn set_up(nics: &[Nic]) -> Result<()> {
             socket.run(&[RouteRequest::RenameLink(aside, nic.name.clone())])?;
         }
         // The network sees to it that nobody else has the address; without waiting it can be used at once. And where
-        // addresses are told, what is advertised would be a second one, and its route would take the place of ours.
-        let is_told = nic.addresses.iter().any(|net| net.addr().is_ipv6());
-        for file in ["accept_dad", "accept_ra"].iter().filter(|file| **file == "accept_dad" || is_told) {
+        // routers are told, an advertised one would be a second, or take the first one's place.
+        let has_router = nic.gateways.iter().any(IpAddr::is_ipv6);
+        for file in ["accept_dad", "accept_ra"].iter().filter(|file| **file == "accept_dad" || has_router) {
             let _without_ipv6 = std::fs::write(format!("/proc/sys/net/ipv6/conf/{}/{file}", nic.name), "0");
         }
         let mut requests =

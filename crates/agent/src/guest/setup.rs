@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::time::{ClockId, Timespec, clock_settime};
 use stead_agent::MOUNTS;
@@ -20,9 +20,8 @@ use crate::boot::mkdir;
 const DISK_LIMIT: Duration = Duration::from_secs(10);
 const DISK_LOOK_EVERY: Duration = Duration::from_millis(2);
 
-/// What may be on a disk: its name, and what is written where.
-const DISK_KINDS: [(&str, u64, &[u8]); 2] =
-    [("erofs", 0x400, &[0xe2, 0xe1, 0xf5, 0xe0]), ("ext4", 0x438, &[0x53, 0xef])];
+/// What may be on a disk.
+const DISK_KINDS: [&str; 2] = ["ext4", "erofs"];
 
 /// What of it takes longest, told as it is done.
 pub(crate) fn set_up(wanted: &SetUp, mut told: impl FnMut(&str)) -> Result<()> {
@@ -84,36 +83,28 @@ fn mount_one(wanted: &FileSystem) -> Result<()> {
     if wanted.access == Access::Read {
         flags |= MountFlags::RDONLY;
     }
-    let (source, kind, options) = match &wanted.source {
-        Source::Disk(disk) => {
-            let device = wait(disk).with_context(doing)?;
-            let kind = kind(&device).with_context(doing)?;
-            (device, kind, String::new())
-        }
-        Source::VirtioFs(tag) => (PathBuf::from(tag), "virtiofs", String::new()),
+    let (source, kinds, options) = match &wanted.source {
+        Source::Disk(disk) => (wait(disk).with_context(doing)?, &DISK_KINDS[..], String::new()),
+        Source::VirtioFs(tag) => (PathBuf::from(tag), &["virtiofs"][..], String::new()),
         Source::NineP(tag) => {
-            (PathBuf::from(tag), "9p", "trans=virtio,version=9p2000.L,msize=262144".to_owned())
+            (PathBuf::from(tag), &["9p"][..], "trans=virtio,version=9p2000.L,msize=262144".to_owned())
         }
         Source::Memory { size_bytes } => {
             let size = size_bytes.map(|size| format!(",size={size}")).unwrap_or_default();
-            (PathBuf::from("tmpfs"), "tmpfs", format!("mode=0755{size}"))
+            (PathBuf::from("tmpfs"), &["tmpfs"][..], format!("mode=0755{size}"))
         }
     };
     let options = CString::new(options).with_context(doing)?;
-    mount(&source, &place, kind, flags, Some(options.as_c_str())).with_context(doing)
-}
-
-/// What is on a disk.
-fn kind(device: &Path) -> Result<&'static str> {
-    let file = fs::File::open(device).with_context(|| format!("cannot open `{}`", device.display()))?;
-    for (kind, place, magic) in DISK_KINDS {
-        let mut found = vec![0; magic.len()];
-        file.read_exact_at(&mut found, place).context("cannot read from it")?;
-        if found == magic {
-            return Ok(kind);
+    let mut last = Errno::NODEV;
+    for kind in kinds {
+        match mount(&source, &place, *kind, flags, Some(options.as_c_str())) {
+            Ok(()) => return Ok(()),
+            // It is of another kind, or the kernel does not know that one.
+            Err(errno @ (Errno::INVAL | Errno::NODEV)) => last = errno,
+            Err(errno) => return Err(errno).with_context(doing),
         }
     }
-    bail!("it is neither erofs nor ext4")
+    Err(last).with_context(|| format!("it is none of {}", kinds.join(", "))).with_context(doing)
 }
 
 /// The device of a disk, waiting for it.

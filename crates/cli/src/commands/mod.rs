@@ -17,6 +17,7 @@ mod login;
 mod logs;
 mod machines;
 mod network;
+pub(crate) mod oci;
 mod ps;
 mod purge;
 mod rename;
@@ -83,6 +84,9 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Logout(args) => login::logout(&args, output).map(done),
         Command::Volume(command) => volume::run(&global, command, output).map(done),
         Command::Network(command) => network::run(&global, command, output),
+        Command::Oci { words } => {
+            oci::run([std::ffi::OsString::from("stead oci")].into_iter().chain(words).collect())
+        }
         Command::Doctor => doctor::run(output),
         Command::Purge(consent) => purge::run(consent, output).map(done),
         Command::Version => words::version(output).map(done),

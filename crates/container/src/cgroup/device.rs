@@ -29,7 +29,7 @@ const READ: u32 = 2;
 const WRITE: u32 = 4;
 
 impl Access {
-    fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let bits = [('m', MAKE), ('r', READ), ('w', WRITE)];
         Self(bits.iter().filter(|(letter, _)| text.contains(*letter)).fold(0, |all, (_, bit)| all | bit))
     }
@@ -71,9 +71,19 @@ pub(crate) fn line(rule: &Rule) -> String {
     format!("{kind} {}:{} {access}", number(rule.major), number(rule.minor))
 }
 
-/// A program that answers 1 where a rule allows all that is asked, else 0. It finds in register 1 what is asked
-/// (`bpf_cgroup_dev_ctx`): kind and access in one word, major, minor.
+/// A program that answers 1 where a rule allows all that is asked, else 0.
 pub(crate) fn program(rules: &[Rule]) -> Vec<u64> {
+    code(rules.iter().map(|rule| (true, rule)))
+}
+
+/// A program for rules that allow or deny, of which the last that fits holds: denied is what has any of what a rule denies.
+pub(crate) fn ordered(rules: &[(bool, Rule)]) -> Vec<u64> {
+    code(rules.iter().rev().map(|(is_allowed, rule)| (*is_allowed, rule)))
+}
+
+/// The first rule that fits holds. The program finds in register 1 what is asked (`bpf_cgroup_dev_ctx`): kind and access in
+/// one word, major, minor.
+fn code<'a>(rules: impl Iterator<Item = (bool, &'a Rule)>) -> Vec<u64> {
     let mut code = vec![
         load(2, 0),
         operate(MOVE, 3, 2),
@@ -82,12 +92,17 @@ pub(crate) fn program(rules: &[Rule]) -> Vec<u64> {
         load(4, 4),
         load(5, 8),
     ];
-    for rule in rules {
+    for (is_allowed, rule) in rules {
         let kind = match rule.kind {
             Kind::Block => 1,
             Kind::Character => 2,
         };
-        let forbidden = !rule.access.0 & (MAKE | READ | WRITE);
+        // What must not be asked for if it is to be allowed, or what must be if it is to be denied.
+        let (mask, past) = if is_allowed {
+            (!rule.access.0 & (MAKE | READ | WRITE), unless_equal(0, 0, 2))
+        } else {
+            (rule.access.0, if_equal(0, 0, 2))
+        };
         // Each test that fails goes on behind the rule; so many instructions are left after it.
         let mut tests: Vec<Vec<(u8, u32)>> = vec![vec![(2, kind)]];
         tests.extend(rule.major.map(|major| vec![(4, major)]));
@@ -97,8 +112,8 @@ pub(crate) fn program(rules: &[Rule]) -> Vec<u64> {
         for (at, (register, value)) in tests.iter().enumerate() {
             code.push(unless_equal(*register, *value, length - at - 1));
         }
-        code.extend([operate(MOVE, 0, 3), with(AND, 0, forbidden), unless_equal(0, 0, 2)]);
-        code.extend([with(SET, 0, 1), EXIT]);
+        code.extend([operate(MOVE, 0, 3), with(AND, 0, mask), past]);
+        code.extend([with(SET, 0, u32::from(is_allowed)), EXIT]);
     }
     code.extend([with(SET, 0, 0), EXIT]);
     code
@@ -111,6 +126,7 @@ const AND: u8 = 0x57;
 const SHIFT_RIGHT: u8 = 0x77;
 const LOAD_WORD: u8 = 0x61;
 const UNLESS_EQUAL: u8 = 0x55;
+const IF_EQUAL: u8 = 0x15;
 const EXIT: u64 = 0x95;
 
 fn operate(code: u8, to: u8, from: u8) -> u64 {
@@ -123,6 +139,10 @@ fn with(code: u8, register: u8, value: u32) -> u64 {
 
 fn load(register: u8, offset: u64) -> u64 {
     operate(LOAD_WORD, register, 1) | offset << 16
+}
+
+fn if_equal(register: u8, value: u32, over: usize) -> u64 {
+    with(IF_EQUAL, register, value) | u64::try_from(over).unwrap_or_default() << 16
 }
 
 fn unless_equal(register: u8, value: u32, over: usize) -> u64 {

@@ -102,7 +102,7 @@ fn own_path<'a>(own: &'a str, controller: &str) -> Option<&'a str> {
 }
 
 /// In `mountinfo` spaces and the like are written as octal numbers.
-fn unescape(path: &str) -> String {
+pub(crate) fn unescape(path: &str) -> String {
     [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
         .iter()
         .fold(path.to_owned(), |path, (code, plain)| path.replace(code, plain))

@@ -120,7 +120,7 @@ pub(crate) fn settings(limits: &Limits, version: impl Fn(Controller) -> Version)
 }
 
 /// Version 1 has shares from 2 to 262144, version 2 weights from 1 to 10000; as runc converts them.
-fn weight(shares: u64) -> u64 {
+pub(crate) fn weight(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 

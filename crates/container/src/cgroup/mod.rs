@@ -59,6 +59,16 @@ impl Ground {
         Ok(Self { layout, is_mapped })
     }
 
+    /// The hierarchies.
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Whether we are in a user namespace that is not the computer's own.
+    pub(crate) fn is_mapped(&self) -> bool {
+        self.is_mapped
+    }
+
     /// Below which directory ours are in a hierarchy; `None` where that is not for us to write.
     fn base(&self, hierarchy: &Hierarchy) -> Option<PathBuf> {
         let base =
@@ -143,9 +153,7 @@ impl Cgroup {
         Self::load(state)?.remove()?;
         let cgroup = ground.choose(name, limits);
         cgroup.remove()?;
-        let path = state.join(RECORD);
-        let text = serde_json::to_vec(&cgroup)?;
-        fs::write(&path, text).with_context(|| format!("cannot write `{}`", path.display()))?;
+        cgroup.store(state)?;
         for (_, directory) in &cgroup.legacy {
             make(directory, adopt_cpuset)?;
         }
@@ -163,6 +171,13 @@ impl Cgroup {
             })?;
         }
         Ok(cgroup)
+    }
+
+    /// Puts on record where they are, or are going to be.
+    pub(crate) fn store(&self, state: &Path) -> Result<()> {
+        let path = state.join(RECORD);
+        fs::write(&path, serde_json::to_vec(self)?)
+            .with_context(|| format!("cannot write `{}`", path.display()))
     }
 
     /// Where they are, by the record in this state directory; nowhere if there is none.
@@ -243,7 +258,7 @@ const MAKE_ATTEMPTS: u32 = 100;
 
 /// Makes a directory and those above that are missing. Each of ours is told to `fresh`, which may have been told of
 /// it before: another machine that makes it at the same time may not have come so far.
-fn make(directory: &Path, fresh: impl Fn(&Path) -> Result<()>) -> Result<()> {
+pub(crate) fn make(directory: &Path, fresh: impl Fn(&Path) -> Result<()>) -> Result<()> {
     let mut attempt = 0;
     loop {
         match make_once(directory, &fresh) {
@@ -278,7 +293,7 @@ fn is_ours(directory: &Path) -> bool {
 }
 
 /// A new cgroup of version 1 has no processors and no memory, and no process can be in it, until it is given some.
-fn adopt_cpuset(directory: &Path) -> Result<()> {
+pub(crate) fn adopt_cpuset(directory: &Path) -> Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
         let own = directory.join(file);
         let Some(above) = directory.parent().map(|parent| parent.join(file)) else { continue };

@@ -52,7 +52,7 @@ fn restrict(made: &OwnedFd, attributes: u64) -> rustix::io::Result<()> {
 }
 
 /// A directory of the root itself, which may be missing but is no link.
-fn plain(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
+pub(crate) fn plain(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
     let name = path.trim_start_matches('/');
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::mkdirat(root, name, 0o755.into()) {
@@ -72,7 +72,7 @@ pub(crate) fn onto(made: impl AsFd, target: impl AsFd) -> rustix::io::Result<()>
     move_mount(made, "", target, "", flags)
 }
 
-fn is_directory(fd: impl AsFd) -> rustix::io::Result<bool> {
+pub(crate) fn is_directory(fd: impl AsFd) -> rustix::io::Result<bool> {
     Ok(FileType::from_raw_mode(fstat(fd)?.st_mode) == FileType::Directory)
 }
 

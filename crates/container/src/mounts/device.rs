@@ -23,7 +23,7 @@ const USUAL: [(&str, u32, u32); 6] =
 const SYSTEMS: [&str; 2] = ["/dev/fuse", "/dev/net/tun"];
 
 /// What programs look for that the kernel keeps elsewhere.
-const LINKS: [(&str, &str); 6] = [
+pub(crate) const LINKS: [(&str, &str); 6] = [
     ("/proc/self/fd", "fd"),
     ("/proc/self/fd/0", "stdin"),
     ("/proc/self/fd/1", "stdout"),
@@ -42,24 +42,27 @@ pub(crate) struct Node {
     pub(crate) is_block: bool,
     pub(crate) major: u32,
     pub(crate) minor: u32,
-    mode: u32,
-    owner: Option<(u32, u32)>,
+    pub(crate) mode: u32,
+    pub(crate) owner: Option<(u32, u32)>,
+}
+
+/// What every container has.
+pub(crate) fn usual() -> Vec<Node> {
+    let node = |(name, major, minor): &(&str, u32, u32)| Node {
+        target: format!("/dev/{name}"),
+        access: "rwm".to_owned(),
+        is_block: false,
+        major: *major,
+        minor: *minor,
+        mode: 0o666,
+        owner: None,
+    };
+    USUAL.iter().map(node).collect()
 }
 
 /// The devices of a container: the usual ones and those it was given.
 pub(crate) fn nodes(rights: &Rights, mode: container::Mode) -> Result<Vec<Node>> {
-    let mut nodes: Vec<Node> = USUAL
-        .iter()
-        .map(|(name, major, minor)| Node {
-            target: format!("/dev/{name}"),
-            access: "rwm".to_owned(),
-            is_block: false,
-            major: *major,
-            minor: *minor,
-            mode: 0o666,
-            owner: None,
-        })
-        .collect();
+    let mut nodes = usual();
     if mode == container::Mode::System {
         for path in SYSTEMS {
             // Where this computer has none, neither has the container.

@@ -147,14 +147,21 @@ pub(crate) struct Old(OwnedFd);
 /// Makes what is mounted at this place our root.
 pub(crate) fn enter(root: &Path) -> Result<(OwnedFd, Old)> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let old = open("/", flags, Mode::empty()).context("cannot open the old root")?;
     let new =
         open(root, flags, Mode::empty()).with_context(|| format!("cannot open `{}`", root.display()))?;
-    fchdir(&new)?;
+    let old = enter_open(&new)?;
+    Ok((new, old))
+}
+
+/// Makes what is mounted at this open place our root.
+pub(crate) fn enter_open(new: &OwnedFd) -> Result<Old> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let old = open("/", flags, Mode::empty()).context("cannot open the old root")?;
+    fchdir(new)?;
     // The old root ends up on top of the new one; see pivot_root(2).
     pivot_root(".", ".").context("cannot change the root")?;
     rustix::process::chdir("/")?;
-    Ok((new, Old(old)))
+    Ok(Old(old))
 }
 
 /// Takes this computer's root out of our sight.

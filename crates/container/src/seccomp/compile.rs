@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::{Result, bail};
+
 use super::profile::{Action, Check, Comparison, Profile, Rule};
 use super::syscalls;
 use crate::sys::Instruction;
@@ -41,6 +43,22 @@ impl Processor {
         [Self { audit: 0xc000_003e, column: 0 }, Self { audit: 0x4000_0003, column: 1 }];
     /// With 64 bits.
     pub(crate) const ARM: [Self; 1] = [Self { audit: 0xc000_00b7, column: 2 }];
+
+    /// Those of this computer that libseccomp calls by these names, and its own in any case: names of others ask for
+    /// nothing here.
+    pub(crate) fn named(names: &[String]) -> Result<Vec<Self>> {
+        let own = |names: &[String], name: &str| names.iter().any(|listed| listed == name);
+        if let Some(wrong) = names.iter().find(|name| !name.starts_with("SCMP_ARCH_")) {
+            bail!("`{}` is no architecture", wrong.escape_debug());
+        }
+        let mut found = Vec::new();
+        for (index, processor) in Self::here().iter().enumerate() {
+            if index == 0 || own(names, "SCMP_ARCH_X86") {
+                found.push(*processor);
+            }
+        }
+        Ok(found)
+    }
 
     /// Those whose programs this computer runs.
     pub(crate) fn here() -> &'static [Self] {

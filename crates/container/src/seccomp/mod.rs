@@ -28,6 +28,33 @@ pub(crate) fn filter(rights: &Rights, capabilities: Capabilities) -> Result<Opti
     Ok(Some(compile::compile(&profile, compile::Processor::here())))
 }
 
+/// A filter with the flags of `seccomp(2)` that it is loaded with.
+#[derive(Clone, Debug)]
+pub(crate) struct Filter {
+    pub(crate) code: Vec<Instruction>,
+    pub(crate) flags: u32,
+}
+
+/// The filter that a bundle's `linux.seccomp` asks for: Docker's form is made of it.
+pub(crate) fn parse_oci(value: &serde_json::Value) -> Result<Filter> {
+    let profile = profile::parse_oci(value)?;
+    let listed = |key: &str| -> Vec<String> {
+        let list = value.get(key).and_then(|list| list.as_array()).cloned().unwrap_or_default();
+        list.iter().filter_map(|word| word.as_str()).map(str::to_owned).collect()
+    };
+    let mut flags = 0;
+    for word in listed("flags") {
+        flags |= match word.as_str() {
+            "SECCOMP_FILTER_FLAG_TSYNC" => 1,
+            "SECCOMP_FILTER_FLAG_LOG" => 2,
+            "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => 4,
+            other => anyhow::bail!("flag `{}` is not supported", other.escape_debug()),
+        };
+    }
+    let processors = compile::Processor::named(&listed("architectures"))?;
+    Ok(Filter { code: compile::compile(&profile, &processors), flags })
+}
+
 fn version(release: &str) -> Option<(u32, u32)> {
     let mut parts = release.split(|c: char| !c.is_ascii_digit());
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))

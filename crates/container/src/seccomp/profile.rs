@@ -76,7 +76,7 @@ struct File {
     default_action: String,
     default_errno_ret: Option<u16>,
     #[serde(default)]
-    syscalls: Vec<Group>,
+    syscalls: Option<Vec<Group>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -138,12 +138,31 @@ pub(crate) fn load(path: &Path, circumstances: Circumstances<'_>) -> Result<Prof
     parse(&text, circumstances).with_context(doing)
 }
 
+/// Reads what a bundle has: Docker's form without its circumstances, and more strictly.
+pub(crate) fn parse_oci(value: &serde_json::Value) -> Result<Profile> {
+    let file: File = serde_json::from_value(value.clone())?;
+    let takes_errno = |action: &str| matches!(action, "SCMP_ACT_ERRNO" | "SCMP_ACT_TRACE");
+    if file.default_errno_ret.is_some() && !takes_errno(&file.default_action) {
+        bail!("`{}` has no errno to return", file.default_action.escape_debug());
+    }
+    for group in file.syscalls.iter().flatten() {
+        if group.errno_ret.is_some() && !takes_errno(&group.action) {
+            bail!("`{}` has no errno to return", group.action.escape_debug());
+        }
+        if group.names.iter().flatten().chain(&group.name).next().is_none() {
+            bail!("a rule names no system call");
+        }
+    }
+    let none = Circumstances { architecture: "", kernel: (0, 0), capabilities: Capabilities::default() };
+    parse(&value.to_string(), none)
+}
+
 /// Reads a text in Docker's form.
 pub(crate) fn parse(text: &str, circumstances: Circumstances<'_>) -> Result<Profile> {
     let file: File = serde_json::from_str(text)?;
     let otherwise = action(&file.default_action, file.default_errno_ret)?;
     let mut rules = Vec::new();
-    for group in &file.syscalls {
+    for group in file.syscalls.iter().flatten() {
         let is_in = match &group.includes {
             Some(filter) => filter.holds(circumstances, true)?,
             None => true,

@@ -1,0 +1,421 @@
+//! From what a bundle says to what is to be done: all that cannot be honoured is found here, before anything is made.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Resource, Rlimit};
+
+use super::cgroup::Wish;
+use super::config::{Config, Device, Hook, Hooks, IdMap, Linux, Process, TimeOffset};
+use super::mounts::{Asked, Propagation, parse};
+use super::namespaces::{self, Namespaces};
+use crate::capability::Capabilities;
+use crate::place::WindowSize;
+use crate::seccomp::{self, Filter};
+use crate::sysctl;
+
+/// What cannot be honoured: every reason there is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused(pub Vec<String>);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("; "))
+    }
+}
+
+impl std::error::Error for Refused {}
+
+impl Refused {
+    /// With one reason.
+    pub(crate) fn one(why: impl Into<String>) -> Self {
+        Self(vec![why.into()])
+    }
+}
+
+/// A container that can be made.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) bundle: PathBuf,
+    pub(crate) root: PathBuf,
+    pub(crate) is_root_read_only: bool,
+    pub(crate) root_propagation: Option<Propagation>,
+    pub(crate) namespaces: Namespaces,
+    pub(crate) uid_map: Vec<IdMap>,
+    pub(crate) gid_map: Vec<IdMap>,
+    pub(crate) time_offsets: BTreeMap<String, TimeOffset>,
+    pub(crate) mounts: Vec<Asked>,
+    pub(crate) devices: Vec<Device>,
+    pub(crate) hostname: Option<String>,
+    pub(crate) domainname: Option<String>,
+    /// By their files.
+    pub(crate) sysctls: Vec<(String, String)>,
+    pub(crate) masked: Vec<String>,
+    pub(crate) read_only: Vec<String>,
+    pub(crate) hooks: Hooks,
+    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) cgroup: Wish,
+    /// Absent where the file has none: such a container cannot be started.
+    pub(crate) program: Option<Program>,
+}
+
+/// A program that can be run in a container.
+#[derive(Clone, Debug)]
+pub(crate) struct Program {
+    pub(crate) args: Vec<String>,
+    pub(crate) env: Vec<String>,
+    pub(crate) cwd: String,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) groups: BTreeSet<u32>,
+    pub(crate) umask: Option<u32>,
+    pub(crate) capabilities: Sets,
+    pub(crate) limits: Vec<(String, Resource, Rlimit)>,
+    pub(crate) no_new_privileges: bool,
+    pub(crate) oom_score: Option<i64>,
+    pub(crate) labels: Labels,
+    pub(crate) terminal: Option<WindowSize>,
+    pub(crate) filter: Option<Filter>,
+}
+
+/// The five sets of capabilities.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sets {
+    pub(crate) bounding: Capabilities,
+    pub(crate) effective: Capabilities,
+    pub(crate) permitted: Capabilities,
+    pub(crate) inheritable: Capabilities,
+    pub(crate) ambient: Capabilities,
+}
+
+/// What security modules are told of a program.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Labels {
+    pub(crate) apparmor: Option<String>,
+    pub(crate) selinux: Option<String>,
+}
+
+/// Checks a bundle's file. What is only worth a warning is logged.
+pub(crate) fn check(config: &Config, bundle: &Path) -> Result<Plan, Refused> {
+    let mut bad = Vec::new();
+    version(&config.oci_version, &mut bad);
+    elsewhere(config, &mut bad);
+    let linux = &config.linux;
+    let root = root(config, bundle, &mut bad);
+    let namespaces = namespaces::parse(&linux.namespaces).unwrap_or_else(|why| {
+        bad.extend(why);
+        Namespaces::default()
+    });
+    maps(linux, &namespaces, &mut bad);
+    names(config, &namespaces, &mut bad);
+    let mut mounts = Vec::new();
+    for mount in &config.mounts {
+        match parse(mount, bundle) {
+            Ok(asked) => mounts.push(asked),
+            Err(why) => bad.push(why),
+        }
+    }
+    devices(&linux.devices, &mut bad);
+    hooks(&config.hooks, &mut bad);
+    let filter = filter(linux, &mut bad);
+    let program = config.process.as_ref().map(|process| program(process, filter, &mut bad));
+    let cgroup = Wish::new(&linux.cgroups_path, &linux.resources).unwrap_or_else(|why| {
+        bad.extend(why);
+        Wish::default()
+    });
+    let sysctls = sysctls(linux, &namespaces, &mut bad);
+    let root_propagation = propagation(&linux.rootfs_propagation, &mut bad);
+    if !bad.is_empty() {
+        return Err(Refused(bad));
+    }
+    Ok(Plan {
+        bundle: bundle.to_owned(),
+        root,
+        is_root_read_only: config.root.as_ref().is_some_and(|root| root.readonly),
+        root_propagation,
+        namespaces,
+        uid_map: linux.uid_mappings.clone(),
+        gid_map: linux.gid_mappings.clone(),
+        time_offsets: linux.time_offsets.clone(),
+        mounts,
+        devices: linux.devices.clone(),
+        hostname: config.hostname.clone().filter(|name| !name.is_empty()),
+        domainname: config.domainname.clone().filter(|name| !name.is_empty()),
+        sysctls,
+        masked: linux.masked_paths.clone(),
+        read_only: linux.readonly_paths.clone(),
+        hooks: config.hooks.clone(),
+        annotations: config.annotations.clone(),
+        cgroup,
+        program,
+    })
+}
+
+/// The specification's versions that we know, by their first number.
+fn version(text: &str, bad: &mut Vec<String>) {
+    let core = text.split(['-', '+']).next().unwrap_or_default();
+    let numbers: Vec<Option<u32>> = core.split('.').map(|part| part.parse().ok()).collect();
+    match numbers.as_slice() {
+        [Some(1), Some(_), Some(_)] => {}
+        [Some(_), Some(_), Some(_)] => {
+            bad.push(format!("version {text} of the specification is not supported"));
+        }
+        _ => bad.push(format!("ociVersion `{}` is no version", text.escape_debug())),
+    }
+}
+
+/// What is for other systems, or for what we do not have.
+fn elsewhere(config: &Config, bad: &mut Vec<String>) {
+    let linux = &config.linux;
+    let process = config.process.as_ref();
+    for (is_said, key) in [
+        (config.vm.is_some(), "vm"),
+        (config.windows.is_some(), "windows"),
+        (config.solaris.is_some(), "solaris"),
+        (config.zos.is_some(), "zos"),
+        (config.freebsd.is_some(), "freebsd"),
+        (linux.intel_rdt.is_some(), "linux.intelRdt"),
+        (linux.personality.is_some(), "linux.personality"),
+        (linux.net_devices.is_some(), "linux.netDevices"),
+        (linux.memory_policy.is_some(), "linux.memoryPolicy"),
+        (process.is_some_and(|process| process.scheduler.is_some()), "process.scheduler"),
+        (process.is_some_and(|process| process.io_priority.is_some()), "process.ioPriority"),
+        (process.is_some_and(|process| process.exec_cpu_affinity.is_some()), "process.execCPUAffinity"),
+    ] {
+        if is_said {
+            bad.push(format!("`{key}` is not supported"));
+        }
+    }
+    if !linux.mount_label.is_empty() {
+        bad.push("`linux.mountLabel` is not supported: labels of SELinux are not set on mounts".to_owned());
+    }
+}
+
+fn root(config: &Config, bundle: &Path, bad: &mut Vec<String>) -> PathBuf {
+    let Some(root) = config.root.as_ref().filter(|root| !root.path.is_empty()) else {
+        bad.push("`root.path` is missing".to_owned());
+        return PathBuf::new();
+    };
+    let path = bundle.join(&root.path);
+    match fs::canonicalize(&path) {
+        Ok(path) if path == Path::new("/") => {
+            bad.push("this computer's own root cannot be a container's".to_owned());
+        }
+        Ok(path) if path.is_dir() => return path,
+        Ok(_) => bad.push(format!("the root `{}` is no directory", path.display())),
+        Err(error) => bad.push(format!("there is no root at `{}`: {error}", path.display())),
+    }
+    path
+}
+
+fn maps(linux: &Linux, namespaces: &Namespaces, bad: &mut Vec<String>) {
+    let is_new = namespaces.makes("user");
+    let has_maps = !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty();
+    if has_maps && !is_new && !namespaces.joins("user") {
+        bad.push("there are id mappings but no user namespace".to_owned());
+    }
+    for (maps, key) in [(&linux.uid_mappings, "uidMappings"), (&linux.gid_mappings, "gidMappings")] {
+        if is_new && !maps.iter().any(|map| map.container_id == 0 && map.size > 0) {
+            bad.push(format!("a new user namespace needs `linux.{key}` that have a root in them"));
+        }
+    }
+    for clock in linux.time_offsets.keys() {
+        if !matches!(clock.as_str(), "monotonic" | "boottime") {
+            bad.push(format!("clock `{}` has no offset", clock.escape_debug()));
+        }
+    }
+    if !linux.time_offsets.is_empty() && !namespaces.makes("time") {
+        bad.push("there are `linux.timeOffsets` but no new time namespace".to_owned());
+    }
+}
+
+/// What would be this computer's, were it not in a namespace.
+fn names(config: &Config, namespaces: &Namespaces, bad: &mut Vec<String>) {
+    let said = |name: &Option<String>| name.as_ref().is_some_and(|name| !name.is_empty());
+    for (is_said, key) in [(said(&config.hostname), "hostname"), (said(&config.domainname), "domainname")] {
+        if is_said && !namespaces.has("uts") {
+            bad.push(format!("`{key}` would be this computer's: there is no namespace `uts`"));
+        }
+    }
+    if namespaces.has("user") && !namespaces.has("mount") {
+        bad.push("root of a user namespace mounts nothing in this computer's namespace `mount`".to_owned());
+    }
+}
+
+fn propagation(word: &str, bad: &mut Vec<String>) -> Option<Propagation> {
+    if word.is_empty() {
+        return None;
+    }
+    let found = Propagation::named(word);
+    if found.is_none() {
+        bad.push(format!("`linux.rootfsPropagation` cannot be `{}`", word.escape_debug()));
+    }
+    found
+}
+
+fn sysctls(linux: &Linux, namespaces: &Namespaces, bad: &mut Vec<String>) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for (name, value) in &linux.sysctl {
+        let needed = match name.split(['.', '/']).next() {
+            Some("net") => "network",
+            Some("kernel") if name.ends_with("domainname") => "uts",
+            _ => "ipc",
+        };
+        match sysctl::path(name, namespaces.has("network")) {
+            Ok(_) if !namespaces.has(needed) => {
+                bad.push(format!(
+                    "kernel parameter `{name}` is this computer's: there is no namespace `{needed}`"
+                ));
+            }
+            Ok(path) => found.push((path, value.clone())),
+            Err(error) => bad.push(error.to_string()),
+        }
+    }
+    found
+}
+
+fn devices(devices: &[Device], bad: &mut Vec<String>) {
+    for device in devices {
+        let path = device.path.escape_debug();
+        if !matches!(device.kind.as_str(), "c" | "b" | "u" | "p") {
+            bad.push(format!("device `{path}`: `{}` is no kind of device", device.kind.escape_debug()));
+        }
+        if !device.path.starts_with('/') || device.path.ends_with('/') {
+            bad.push(format!("device `{path}`: its path is not absolute"));
+        }
+        if device.kind != "p"
+            && [device.major, device.minor].iter().any(|number| u32::try_from(*number).is_err())
+        {
+            bad.push(format!("device `{path}`: its numbers are none"));
+        }
+    }
+}
+
+fn hooks(hooks: &Hooks, bad: &mut Vec<String>) {
+    let Hooks { prestart, create_runtime, create_container, start_container, poststart, poststop } = hooks;
+    let all: [&[Hook]; 6] =
+        [prestart, create_runtime, create_container, start_container, poststart, poststop];
+    for hook in all.into_iter().flatten() {
+        let path = hook.path.escape_debug();
+        if !hook.path.starts_with('/') {
+            bad.push(format!("hook `{path}`: its path is not absolute"));
+        }
+        if hook.timeout.is_some_and(|seconds| seconds <= 0) {
+            bad.push(format!("hook `{path}`: its timeout is not more than 0"));
+        }
+    }
+}
+
+fn filter(linux: &Linux, bad: &mut Vec<String>) -> Option<Filter> {
+    let value = linux.seccomp.as_ref()?;
+    match seccomp::parse_oci(value) {
+        Ok(filter) => Some(filter),
+        Err(error) => {
+            bad.push(format!("`linux.seccomp`: {error:#}"));
+            None
+        }
+    }
+}
+
+/// Checks what a program is to be; `bad` gets what it cannot be.
+pub(crate) fn program(process: &Process, filter: Option<Filter>, bad: &mut Vec<String>) -> Program {
+    if process.args.is_empty() {
+        bad.push("`process.args` is empty".to_owned());
+    }
+    if !process.cwd.starts_with('/') {
+        bad.push(format!("`process.cwd` is not absolute: `{}`", process.cwd.escape_debug()));
+    }
+    if process.oom_score_adj.is_some_and(|score| !(-1000..=1000).contains(&score)) {
+        bad.push("`process.oomScoreAdj` is not between -1000 and 1000".to_owned());
+    }
+    if process.user.umask.is_some_and(|mask| mask > 0o777) {
+        bad.push("`process.user.umask` is more than 0777".to_owned());
+    }
+    let size = process
+        .console_size
+        .map_or_else(WindowSize::default, |size| WindowSize { columns: size.width, rows: size.height });
+    Program {
+        args: process.args.clone(),
+        env: process.env.clone(),
+        cwd: process.cwd.clone(),
+        uid: process.user.uid,
+        gid: process.user.gid,
+        groups: process.user.additional_gids.iter().copied().collect(),
+        umask: process.user.umask,
+        capabilities: capabilities(process),
+        limits: limits(process, bad),
+        no_new_privileges: process.no_new_privileges,
+        oom_score: process.oom_score_adj,
+        labels: labels(process, bad),
+        terminal: process.terminal.then_some(size),
+        filter,
+    }
+}
+
+/// As the specification has it, what cannot be granted is worth a warning, not a failure.
+fn capabilities(process: &Process) -> Sets {
+    let set = |names: &[String]| {
+        names.iter().fold(Capabilities::default(), |set, name| match Capabilities::named(name) {
+            Some(one) => Capabilities(set.0 | one.0),
+            None => {
+                tracing::warn!("`{}` is no capability that we know; it is not granted", name.escape_debug());
+                set
+            }
+        })
+    };
+    let lists = &process.capabilities;
+    let (permitted, inheritable) = (set(&lists.permitted), set(&lists.inheritable));
+    let wanted = set(&lists.ambient);
+    let ambient = wanted.and(permitted).and(inheritable);
+    if ambient != wanted {
+        tracing::warn!("ambient capabilities that are not permitted and inheritable are not granted");
+    }
+    Sets { bounding: set(&lists.bounding), effective: set(&lists.effective), permitted, inheritable, ambient }
+}
+
+fn limits(process: &Process, bad: &mut Vec<String>) -> Vec<(String, Resource, Rlimit)> {
+    let mut found: Vec<(String, Resource, Rlimit)> = Vec::new();
+    for limit in &process.rlimits {
+        let name = limit.kind.escape_debug();
+        let resource = limit
+            .kind
+            .strip_prefix("RLIMIT_")
+            .filter(|plain| plain.chars().all(|c| c.is_ascii_uppercase()))
+            .and_then(|plain| crate::process::resource(&plain.to_ascii_lowercase()));
+        let Some(resource) = resource else {
+            bad.push(format!("`{name}` is no limit of a process"));
+            continue;
+        };
+        if found.iter().any(|(known, ..)| *known == limit.kind) {
+            bad.push(format!("`{name}` is given twice"));
+        }
+        if limit.soft > limit.hard {
+            bad.push(format!("`{name}`: the soft limit is above the hard one"));
+        }
+        let value = |value: u64| (value != u64::MAX).then_some(value);
+        let rlimit = Rlimit { current: value(limit.soft), maximum: value(limit.hard) };
+        found.push((limit.kind.clone(), resource, rlimit));
+    }
+    found
+}
+
+fn labels(process: &Process, bad: &mut Vec<String>) -> Labels {
+    let said = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    let labels = Labels { apparmor: said(&process.apparmor_profile), selinux: said(&process.selinux_label) };
+    let enabled = fs::read("/sys/module/apparmor/parameters/enabled");
+    if labels.apparmor.is_some() && !enabled.is_ok_and(|text| text.starts_with(b"Y")) {
+        bad.push("`process.apparmorProfile`: this kernel has no AppArmor".to_owned());
+    }
+    if labels.selinux.is_some() && !Path::new("/sys/fs/selinux/enforce").exists() {
+        bad.push("`process.selinuxLabel`: this kernel has no SELinux".to_owned());
+    }
+    labels
+}
+
+/// Opens what a namespace's path leads to.
+pub(crate) fn open(path: &str) -> std::io::Result<OwnedFd> {
+    Ok(File::open(path)?.into())
+}
