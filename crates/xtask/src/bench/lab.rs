@@ -5,10 +5,12 @@ use std::cell::Cell;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use super::kept::kept;
 use super::place::{Namespaces, ip, weigh_as_we};
 use crate::programs::{output, root};
 
@@ -53,13 +55,13 @@ pub(super) struct Lab {
     place: tempfile::TempDir,
     is_up: Cell<bool>,
     // Last: what is up needs it.
-    _outside: Outside,
+    _outside: Rc<Outside>,
 }
 
 impl Lab {
     /// Writes the project file; nothing is up yet.
     pub(super) fn new(file: &str) -> Result<Self> {
-        let outside = Outside::new()?;
+        let outside = kept(Outside::new)?;
         let place = tempfile::tempdir().context("could not make a directory")?;
         fs::write(place.path().join("stead.yaml"), file).context("could not write the project file")?;
         Ok(Self { place, is_up: Cell::new(false), _outside: outside })

@@ -49,7 +49,11 @@ fn fifty_networks() -> String {
 /// Mebibytes resident, the program's own pages from its file among them.
 fn resident(file: &str, process: &str) -> Result<f64> {
     let lab = Lab::up_with(file)?;
-    let pid = lab.pid(process)?;
+    resident_of(&lab.pid(process)?)
+}
+
+/// The same of any process, as soon as it is idle.
+pub(super) fn resident_of(pid: &str) -> Result<f64> {
     // Idle is who no longer gives way to others by itself.
     let sleeps =
         || fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|text| text.contains("(sleeping)"));

@@ -5,10 +5,15 @@
 //! add it to [`COMPARISONS`].
 
 mod answers;
+mod containers;
 mod endpoints;
+mod kept;
 mod lab;
 mod memory;
+mod peers;
 mod place;
+mod pull;
+mod records;
 mod throughput;
 
 use std::path::Path;
@@ -39,6 +44,18 @@ const COMPARISONS: &[Comparison] = &[
     memory::SWITCHBOARD,
     memory::SWITCHBOARD_50,
     memory::ANCHOR,
+    containers::RUN_AGAINST_RUNC,
+    containers::RUN_ALONE_AGAINST_RUNC,
+    containers::RUN_AGAINST_PODMAN,
+    containers::EXEC,
+    containers::PROJECT,
+    containers::KEEPER,
+    containers::KEEPER_AGAINST_CONMON,
+    pull::AGAINST_PODMAN,
+    pull::AGAINST_UMOCI,
+    records::THOUSAND,
+    records::GROWTH_TO_1000,
+    records::GROWTH_TO_500,
 ];
 
 /// Two ways to the same end.
@@ -158,8 +175,9 @@ pub(crate) fn inside(options: &Options) -> Result<Outcome> {
             continue;
         }
         eprintln!("{}: {} rounds of both", comparison.name, options.rounds);
-        let finding =
-            compare(comparison, options.rounds).with_context(|| format!("`{}` failed", comparison.name))?;
+        let finding = compare(comparison, options.rounds);
+        kept::let_go();
+        let finding = finding.with_context(|| format!("`{}` failed", comparison.name))?;
         good &= finding.verdict != Some(false);
         findings.push((comparison, finding));
     }
