@@ -26,7 +26,7 @@ use stead_host::switchboard::{
 use stead_model::served::Served;
 use stead_net::anchor;
 use stead_net::forward::Forwards;
-use stead_net::process::ProcessId;
+use stead_net::process::{ProcessId, let_go_of_program};
 use stead_net::serve::{Services, Upstream};
 
 /// A request is one short line; whoever takes longer is not one of us.
@@ -64,6 +64,7 @@ async fn serve(home: &Home) -> Result<()> {
     ProcessId::own()?.store(&pid_path(home))?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut log_look = tokio::time::interval(LOG_LOOK_EVERY);
+    let_go_of_program();
     loop {
         let stream = tokio::select! {
             _ = log_look.tick() => {
@@ -75,8 +76,11 @@ async fn serve(home: &Home) -> Result<()> {
         };
         match stream {
             Ok(stream) => {
-                if answer(&mut board, stream).await? == Request::Quit {
-                    break;
+                match answer(&mut board, stream).await? {
+                    Request::Quit => break,
+                    // What is needed to read the file is not needed to serve it.
+                    Request::Reload => let_go_of_program(),
+                    Request::Status => {}
                 }
             }
             // Out of descriptors, or the client is gone: the next one may fare better.

@@ -129,6 +129,12 @@ pub fn keep_inherited() -> Result<()> {
         .context("cannot keep inherited descriptors to ourselves")
 }
 
+/// Lets go of the memory in which our program and its libraries are mapped as their files have them: most of it was
+/// needed only to start. For processes that then wait for days, called before they wait.
+pub fn let_go_of_program() {
+    crate::sys::let_go_of_program();
+}
+
 /// The living processes of this user, in this process namespace, whose command line fits. What wrote no pid
 /// file, or whose file is lost, is found all the same.
 pub fn find(fits: impl Fn(&[&[u8]]) -> bool) -> Result<Vec<ProcessId>> {

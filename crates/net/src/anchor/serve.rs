@@ -142,6 +142,7 @@ fn listening_socket(dir: &Path) -> Result<OwnedFd> {
 
 fn run(mut listening: Listening) -> Result<()> {
     let mut connections: Vec<OwnedFd> = Vec::new();
+    crate::process::let_go_of_program();
     loop {
         let ready = wait(&listening.socket, &connections)?;
         let mut kept = Vec::with_capacity(connections.len());
