@@ -143,14 +143,20 @@ impl<'a, R: BufRead> Archive<'a, R> {
     }
 
     fn skip(&mut self) -> Result<()> {
-        // Sizes are below 2^63, so the sum is a number.
-        self.left += std::mem::take(&mut self.padding);
         loop {
             match self.contents()?.len() {
-                0 => return Ok(()),
+                0 => break,
                 length => self.consume(length)?,
             }
         }
+        // Writers that forget the end of the archive do not fill its last block either, as umoci's `insert`.
+        while self.padding > 0 {
+            let bytes = self.source.fill_buf()?.len();
+            let length = usize::try_from(self.padding).unwrap_or(BLOCK).min(bytes);
+            self.padding = if length == 0 { 0 } else { self.padding.saturating_sub(length as u64) };
+            self.count(length)?;
+        }
+        Ok(())
     }
 
     /// The next block that is not empty. Two empty ones are the end, and so is, for writers that forgot them, the end of

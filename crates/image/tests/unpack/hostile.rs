@@ -163,6 +163,15 @@ fn overlayfs_is_not_given_orders_by_attributes() {
     assert!(unpacked.skips.count >= 4, "{:?}", unpacked.skips);
 }
 
+/// umoci's `insert` ends its archives with the last byte of the last file.
+#[test]
+fn an_archive_may_end_with_its_last_contents() {
+    let whole = Tar::default().file("a", "some contents").end();
+    let into = scratch();
+    unpack(&whole[..512 + "some contents".len()], into.path(), &flat()).unwrap();
+    assert_eq!(fs::read_to_string(into.path().join("a")).unwrap(), "some contents");
+}
+
 #[test]
 fn damage_is_told() {
     let good = Tar::default().file("a", "some contents").end();
