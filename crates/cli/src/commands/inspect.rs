@@ -13,7 +13,7 @@ use stead_model::name::MachineId;
 use stead_model::observed::{MadeContainer, Observed};
 use stead_model::project::{Bind, Protocol};
 
-use super::ps::{MachineRow, machine_row};
+use super::ps::{Ends, MachineRow, machine_row};
 use crate::args::{Global, InspectArgs, PortArgs};
 use crate::failure::Failure;
 use crate::output::{Output, printable, table};
@@ -61,12 +61,14 @@ pub(crate) fn inspect(global: &Global, args: &InspectArgs, output: Output) -> Re
     let mut host = look()?;
     let seen = host.observe()?;
     let ids = super::machines::choose(global, &args.machines, &seen)?;
-    let machines: Vec<Inspected> = ids.iter().filter_map(|id| inspected(id, &seen, host.home())).collect();
+    let ends = Ends::of(&seen);
+    let machines: Vec<Inspected> =
+        ids.iter().filter_map(|id| inspected(id, &seen, &ends, host.home())).collect();
     output.data(&machines, || machines.iter().map(text).collect::<Vec<_>>().join("\n")).map_err(Failure::from)
 }
 
-fn inspected(id: &MachineId, seen: &Observed, home: &Home) -> Option<Inspected> {
-    let row = machine_row(id, seen, home)?;
+fn inspected(id: &MachineId, seen: &Observed, ends: &Ends<'_>, home: &Home) -> Option<Inspected> {
+    let row = machine_row(id, seen, ends, home)?;
     let made = seen.machines.get(id)?.container();
     Some(Inspected { row, ours: made.map(|made| ours(made, &Files::new(home, id))) })
 }

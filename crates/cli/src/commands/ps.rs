@@ -1,6 +1,6 @@
 //! `ps` and `ls`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -9,8 +9,10 @@ use stead_host::home::Home;
 use stead_host::machine::HealthState;
 use stead_model::container::Mount;
 use stead_model::image::Reference;
-use stead_model::name::{MachineId, Name};
-use stead_model::observed::Observed;
+use stead_model::name::{MachineId, Name, NicId};
+use stead_model::observed::{NicState, Observed};
+use stead_model::project::Bind;
+use stead_model::served::Target;
 
 use super::condition::Condition;
 use crate::args::{Filter, Global, PsArgs, holds};
@@ -71,8 +73,9 @@ pub(crate) fn ps(global: &Global, args: &PsArgs, output: Output) -> Result<(), F
         let of_here = |id: &&MachineId| here.as_ref().is_none_or(|project| id.project == *project);
         wanted.extend(seen.machines.keys().filter(of_here));
     }
+    let ends = Ends::of(&seen);
     let rows = wanted.into_iter().filter_map(|id| {
-        let row = machine_row(id, &seen, host.home())?;
+        let row = machine_row(id, &seen, &ends, host.home())?;
         holds(&args.filter, |filter| is_so(filter, id, &row, &seen)).then_some(row)
     });
     let rows: Vec<MachineRow> = rows.collect();
@@ -159,10 +162,35 @@ pub(super) fn matches(pattern: &str, text: &str) -> bool {
     }
 }
 
+/// What exists of networks, by machine: looked through once for all of them.
+pub(super) struct Ends<'a> {
+    nics: BTreeMap<MachineId, Vec<(&'a NicId, &'a NicState)>>,
+    ports: BTreeMap<MachineId, Vec<(&'a Bind, &'a Target)>>,
+}
+
+impl<'a> Ends<'a> {
+    /// All that exists.
+    pub(super) fn of(seen: &'a Observed) -> Self {
+        let mut ends = Self { nics: BTreeMap::new(), ports: BTreeMap::new() };
+        for (nic, state) in &seen.nics {
+            ends.nics.entry(nic.machine()).or_default().push((nic, state));
+        }
+        for (bind, target) in &seen.ports {
+            ends.ports.entry(target.machine.clone()).or_default().push((bind, target));
+        }
+        ends
+    }
+}
+
 /// What the list says about a machine that exists.
-pub(super) fn machine_row(id: &MachineId, seen: &Observed, home: &Home) -> Option<MachineRow> {
+pub(super) fn machine_row(
+    id: &MachineId,
+    seen: &Observed,
+    ends: &Ends<'_>,
+    home: &Home,
+) -> Option<MachineRow> {
     let state = seen.machines.get(id)?;
-    let nics = seen.nics.iter().filter(|(nic, _)| nic.machine() == *id).map(|(nic, state)| NicRow {
+    let nics = ends.nics.get(id).into_iter().flatten().map(|(nic, state)| NicRow {
         network: nic.network.to_string(),
         link: state.link.to_string(),
         mac: state.lease.mac.to_string(),
@@ -170,7 +198,7 @@ pub(super) fn machine_row(id: &MachineId, seen: &Observed, home: &Home) -> Optio
         address6: state.lease.address6.map(|address| address.to_string()),
         names: state.names.iter().map(ToString::to_string).collect(),
     });
-    let ports = seen.ports.iter().filter(|(_, target)| target.machine == *id);
+    let ports = ends.ports.get(id).into_iter().flatten();
     Some(MachineRow {
         name: id.name.to_string(),
         project: id.project.to_string(),
