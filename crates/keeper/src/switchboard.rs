@@ -76,12 +76,11 @@ async fn serve(home: &Home) -> Result<()> {
         };
         match stream {
             Ok(stream) => {
-                match answer(&mut board, stream).await? {
-                    Request::Quit => break,
-                    // What is needed to read the file is not needed to serve it.
-                    Request::Reload => let_go_of_program(),
-                    Request::Status => {}
+                if answer(&mut board, stream).await? == Request::Quit {
+                    break;
                 }
+                // What it takes to answer commands, and to read the file, is not needed to serve what that says.
+                let_go_of_program();
             }
             // Out of descriptors, or the client is gone: the next one may fare better.
             Err(error) => {

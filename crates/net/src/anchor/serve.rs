@@ -156,7 +156,8 @@ fn run(mut listening: Listening) -> Result<()> {
             }
             match answer(&mut listening.state, &connection)? {
                 Next::Keep => used.push(connection),
-                Next::Close => {}
+                // That command has done what it was to do, so most likely nothing comes for a while.
+                Next::Close => crate::process::let_go_of_program(),
                 Next::End => return tidy(&by_descriptor(&listening.directory)),
             }
         }
