@@ -162,7 +162,9 @@ fn runc() -> Result<f64> {
 /// The project as both read it.
 fn compose(head: &str, machines: &str) -> String {
     let machine = |index| {
-        format!("  m{index}: {{ image: {IMAGE}, command: sleep 100000, stop_grace_period: 0s, networks: [lan] }}\n")
+        format!(
+            "  m{index}: {{ image: {IMAGE}, command: sleep 100000, stop_grace_period: 0s, networks: [lan] }}\n"
+        )
     };
     format!("{head}networks:\n  lan: {{}}\n{machines}:\n{}", (0..COUNT).map(machine).collect::<String>())
 }

@@ -80,10 +80,7 @@ impl Podman {
                      [network]\nnetwork_config_dir = \"{path}/networks\"\n"
                 ),
             ),
-            (
-                "registries.conf",
-                "[[registry]]\nlocation = \"127.0.0.1:5000\"\ninsecure = true\n".to_owned(),
-            ),
+            ("registries.conf", "[[registry]]\nlocation = \"127.0.0.1:5000\"\ninsecure = true\n".to_owned()),
             ("policy.json", "{\"default\": [{\"type\": \"insecureAcceptAnything\"}]}\n".to_owned()),
         ];
         for (name, text) in files {
