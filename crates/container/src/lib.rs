@@ -39,5 +39,5 @@ pub use exec::{ExecRequest, Executed, exec};
 pub use mounts::root::overlay_refused;
 pub use parcel::{pack, unpack};
 pub use place::{Failure, Place, Stdio, WindowSize};
-pub use seal::seal;
+pub use seal::{seal, sealed};
 pub use transfer::{End, Owners, Root, running_root, stopped_root, transfer};

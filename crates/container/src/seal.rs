@@ -9,7 +9,7 @@
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
@@ -33,6 +33,14 @@ pub fn seal() -> Result<()> {
     match run_again()? {}
 }
 
+/// A program of ours, sealed. Run as `/proc/self/fd/<number>` it needs not run itself again.
+pub fn sealed(program: &Path) -> Result<OwnedFd> {
+    let tree = clone(program).context("cannot mount our own program")?;
+    let attributes = MountAttributes { set: READ_ONLY, ..MountAttributes::default() };
+    mount_setattr(tree.as_fd(), attributes, false).context("cannot seal our own program")?;
+    Ok(tree)
+}
+
 fn is_sealed() -> Result<bool> {
     let file = File::open(OWN).context("cannot open our own program")?;
     let flags = fstatvfs(&file).context("cannot look at our own program")?.f_flag;
@@ -48,9 +56,7 @@ fn rename() -> Result<()> {
 }
 
 fn run_again() -> Result<Infallible> {
-    let tree = clone(Path::new(OWN)).context("cannot mount our own program")?;
-    let attributes = MountAttributes { set: READ_ONLY, ..MountAttributes::default() };
-    mount_setattr(tree.as_fd(), attributes, false).context("cannot seal our own program")?;
+    let tree = sealed(Path::new(OWN))?;
     let path = CString::new(format!("/proc/self/fd/{}", tree.as_raw_fd()))?;
     let args = std::env::args_os().map(|arg| CString::new(arg.into_vec()));
     let args = args.collect::<Result<Vec<_>, _>>()?;

@@ -189,8 +189,8 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     replace(path, bytes, fs::File::sync_all)
 }
 
-/// Writes a small file of the run directory whole or not at all. It is for processes that live: when the power
-/// goes they go as well, and a file that was damaged by that is as good as none. So nothing waits for a disk.
+/// Writes a small file whole or not at all, as long as there is power. It is for what processes that live know, which
+/// go with the power as well: a file that was damaged by that is as good as none. So nothing waits for a disk.
 pub fn write_run_file(path: &Path, bytes: &[u8]) -> Result<()> {
     replace(path, bytes, |_| Ok(()))
 }

@@ -258,6 +258,11 @@ impl Files {
         self.state.join("log")
     }
 
+    /// There, if the machine goes when it ends: what it wrote is nobody's afterwards.
+    pub fn fleeting(&self) -> PathBuf {
+        self.state.join("fleeting")
+    }
+
     /// What it wrote over its image.
     pub fn upper(&self) -> PathBuf {
         self.state.join("upper")

@@ -17,6 +17,9 @@ use stead_model::observed::{Lease, MachineState};
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const BUSY_LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// A log that nobody waited for may get so large; then one command does.
+const HURRIED_LOG_MAX_BYTES: u64 = 256 << 10;
+
 /// The form of the tables; a later version of stead moves older ones up.
 const VERSION: i64 = 2;
 
@@ -117,6 +120,24 @@ impl State {
             );
         }
         Ok(Self { connection, path: path.to_owned() })
+    }
+
+    /// From now on nothing waits for the disk: what is recorded is of a machine that no loss of power outlives.
+    /// Killed at any moment, all that was stored is there; when the power goes, the changes since somebody last
+    /// waited are missing, and never half there: what is appended to the log has checksums, and the tables
+    /// themselves are left to the next command, which waits first.
+    pub fn hurry(&self) -> Result<()> {
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        if std::fs::metadata(log).is_ok_and(|log| log.len() > HURRIED_LOG_MAX_BYTES) {
+            return Ok(());
+        }
+        let hurried = self.connection.pragma_update(None, "synchronous", "off").and_then(|()| {
+            self.connection
+                .set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            self.connection.pragma_update(None, "wal_autocheckpoint", 0)
+        });
+        hurried.with_context(|| format!("cannot use the records in {}", self.path.display()))
     }
 
     /// The home's mark.

@@ -299,6 +299,7 @@ pub(crate) fn reap(id: &MachineId, output: Output) -> Result<(), Failure> {
     // Whatever became of it is over now.
     let _unknown = super::attach::outlast(&files);
     let mut session = Session::open()?;
+    session.host.make_fleeting();
     let seen = session.observe()?;
     if seen.machines.contains_key(id) && !seen.running.contains_key(id) {
         remove_these(&mut session, std::slice::from_ref(id), output)?;

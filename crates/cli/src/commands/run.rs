@@ -27,7 +27,8 @@ pub(crate) fn run(args: &RunArgs, output: Output) -> Result<ExitCode, Failure> {
     }
     // What was being done is told only where it is all there is to tell.
     let quiet = output.quiet();
-    let made = make(&args.machine, Power::On, quiet);
+    let stay = if args.rm { Stay::UntilItEnds } else { Stay::Kept };
+    let made = make(&args.machine, Power::On, stay, quiet);
     let (id, mut session) = match made {
         Ok(made) => made,
         Err((id, failure)) => {
@@ -54,6 +55,7 @@ pub(crate) fn run(args: &RunArgs, output: Output) -> Result<ExitCode, Failure> {
     let watched = watch(&files, how).map_err(|error| Failure::from(error).before_program())?;
     if args.rm && watched != Watched::Left {
         session = Session::open()?;
+        session.host.make_fleeting();
         machines::remove_these(&mut session, &[id], quiet)?;
     }
     Ok(machines::code(&watched))
@@ -61,13 +63,22 @@ pub(crate) fn run(args: &RunArgs, output: Output) -> Result<ExitCode, Failure> {
 
 /// Makes a machine.
 pub(crate) fn create(args: &MakeArgs, output: Output) -> Result<(), Failure> {
-    let (id, _session) = make(&args.machine, Power::Off, output.quiet()).map_err(|(_, failure)| failure)?;
+    let (id, _session) =
+        make(&args.machine, Power::Off, Stay::Kept, output.quiet()).map_err(|(_, failure)| failure)?;
     raw(&format!("{}\n", id.name)).map_err(Failure::from)
 }
 
 type Made = Result<(MachineId, Session), (Option<MachineId>, Failure)>;
 
-fn make(args: &MachineArgs, power: Power, output: Output) -> Made {
+/// How long a machine is there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stay {
+    /// Until somebody removes it.
+    Kept,
+    UntilItEnds,
+}
+
+fn make(args: &MachineArgs, power: Power, stay: Stay, output: Output) -> Made {
     let early = |failure| (None, failure);
     let reference = args.image.parse().map_err(|error| {
         early(Failure::request(&format!("{error}"), "write `debian:12`, or `registry.example/team/web:v1`"))
@@ -81,6 +92,9 @@ fn make(args: &MachineArgs, power: Power, output: Output) -> Made {
     let home = crate::session::home().map_err(|error| early(error.into()))?;
     let found = image::ensure(&home, &reference, platform.as_ref(), args.pull).map_err(early)?;
     let mut session = Session::open().map_err(|error| early(error.into()))?;
+    if stay == Stay::UntilItEnds {
+        session.host.make_fleeting();
+    }
     let (id, project) = add(&session, args).map_err(early)?;
     let images = [((reference, platform), found.digest)].into();
     let how = Bring { chosen: Some(BTreeSet::from([id.clone()])), relock: false, images, power };

@@ -177,7 +177,7 @@ pub(super) fn add_machines(host: &mut LinuxHost, steps: &[&Step]) -> Result<()> 
     for (id, state) in &machines {
         let name = namespace_label(id)?;
         if let Some(made) = state.container() {
-            super::machine::add(&host.home, id, made)?;
+            super::machine::add(host, id, made)?;
         } else if state.kind == Kind::Container && !existing.contains(&name) {
             host.inside()?.anchor.make(&name)?;
         }

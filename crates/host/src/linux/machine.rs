@@ -5,8 +5,10 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::IpAddr;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -71,11 +73,20 @@ pub(super) fn observe(home: &Home) -> Result<BTreeMap<MachineId, Running>> {
 }
 
 /// Makes the directory of a container of ours.
-pub(super) fn add(home: &Home, id: &MachineId, made: &MadeContainer) -> Result<()> {
+pub(super) fn add(host: &LinuxHost, id: &MachineId, made: &MadeContainer) -> Result<()> {
     if made.image.is_none() {
         bail!("the image {} is not here", made.wish.image);
     }
-    let files = Files::new(home, id);
+    let files = Files::new(&host.home, id);
+    if files.fleeting().exists() {
+        // The power went before its record was on the disk.
+        super::tree::delete(&host.program, &files.state)?;
+    }
+    if host.is_fleeting {
+        fs::create_dir_all(&files.state)
+            .and_then(|()| fs::File::create(files.fleeting()))
+            .with_context(|| format!("cannot make {}", files.state.display()))?;
+    }
     // The uppermost last: that is what says that the rest is there.
     for directory in
         [files.work(), files.root(), files.own_volumes(), files.log(), files.present(), files.upper()]
@@ -91,9 +102,15 @@ pub(super) fn start(host: &mut LinuxHost, steps: &[&Step]) -> Vec<Result<()>> {
         .iter()
         .filter_map(|step| if let Step::MachineStart(id, _) = step { Some(id) } else { None })
         .collect();
+    // A keeper that is not sealed seals itself, or says why it cannot.
+    let sealed = stead_container::sealed(&host.program).ok().filter(|_| rustix::process::geteuid().is_root());
+    let program = match &sealed {
+        Some(sealed) => PathBuf::from(format!("/proc/self/fd/{}", sealed.as_raw_fd())),
+        None => host.program.clone(),
+    };
     let mut results = Vec::new();
     for some in ids.chunks(START_TOGETHER) {
-        let started: Vec<Result<Starting>> = some.iter().map(|id| begin(host, id)).collect();
+        let started: Vec<Result<Starting>> = some.iter().map(|id| begin(host, &program, id)).collect();
         results.extend(started.into_iter().map(|starting| starting.and_then(Starting::wait)));
     }
     results
@@ -137,7 +154,7 @@ impl std::fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-fn begin(host: &mut LinuxHost, id: &MachineId) -> Result<Starting> {
+fn begin(host: &mut LinuxHost, program: &Path, id: &MachineId) -> Result<Starting> {
     host.inside()?.anchor.ensure(&namespace_label(id)?)?;
     let assignment = assignment(host, id)?;
     let files = Files::new(&host.home, id);
@@ -150,7 +167,8 @@ fn begin(host: &mut LinuxHost, id: &MachineId) -> Result<Starting> {
     crate::home::remove_if_there(&log)?;
     let options = fs::File::options().create_new(true).append(true).open(&log);
     let log_file = options.with_context(|| format!("cannot write {}", log.display()))?;
-    let child = Command::new(&host.program)
+    let child = Command::new(program)
+        .arg0(&host.program)
         .arg(WORD)
         .arg(&host.home.state)
         .arg(&host.home.run)

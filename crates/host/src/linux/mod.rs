@@ -56,12 +56,19 @@ pub struct LinuxHost {
     inside: Option<Inside>,
     /// The bridges of the networks, as far as we know them.
     bridges: BTreeMap<NetworkId, LinkName>,
+    /// Whether what is done is for a machine that goes when it ends.
+    is_fleeting: bool,
 }
 
 impl LinuxHost {
     /// Nothing is made or changed yet.
     pub fn open(home: Home, program: PathBuf) -> Result<Self> {
-        Ok(Self { home, program, state: None, inside: None, bridges: BTreeMap::new() })
+        Ok(Self { home, program, state: None, inside: None, bridges: BTreeMap::new(), is_fleeting: false })
+    }
+
+    /// From now on machines are made that go when they end, and with the power: their records do not wait for a disk.
+    pub fn make_fleeting(&mut self) {
+        self.is_fleeting = true;
     }
 
     /// The home.
@@ -144,6 +151,9 @@ impl LinuxHost {
                 State::open(&self.home.database(), &new_home_id(&self.home.state))?
             }
         };
+        if self.is_fleeting {
+            state.hurry()?;
+        }
         Ok(self.state.insert(state))
     }
 

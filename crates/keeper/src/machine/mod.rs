@@ -28,13 +28,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use stead_container::Failure;
-use stead_host::home::{Home, remove_if_there};
+use stead_host::home::{Home, remove_if_there, write_run_file};
 use stead_host::log::Stream;
 use stead_host::machine::{Answer, Assignment, Attached, Files, Frame, Phase, Report, Request, Status};
 use stead_model::name::MachineId;
 use stead_model::project::Condition;
 use stead_net::anchor;
-use stead_net::process::ProcessId;
+use stead_net::process::{ProcessId, let_go_of_program};
 
 use self::clients::{CLIENTS_MAX, Client, Role, Said};
 use self::lifecycle::Life;
@@ -62,6 +62,7 @@ pub fn run(home: &Home, id: &MachineId) -> Result<()> {
     match Keeper::start(home, id, files) {
         Ok(mut keeper) => {
             report.tell(&Report::Started)?;
+            let_go_of_program();
             keeper.serve()?;
             keeper.part()
         }
@@ -149,7 +150,7 @@ impl Keeper {
     fn fail(&self, failure: &Failure) {
         let exit = serde_json::to_vec(&self.life.failed_exit(failure)).unwrap_or_default();
         let results = [
-            stead_host::home::write_whole(&self.files.exit(), &exit),
+            write_run_file(&self.files.exit(), &exit),
             self.life.clean(),
             remove_if_there(&self.files.socket()),
             remove_if_there(&self.files.pid()),
@@ -167,7 +168,11 @@ impl Keeper {
             }
             self.life.look_at_the_clock();
             self.answer_waiting();
+            let was_asked = !self.clients.is_empty();
             self.clients.retain(|client| !client.is_done());
+            if was_asked && self.clients.is_empty() {
+                let_go_of_program();
+            }
         }
         Ok(())
     }
@@ -363,7 +368,8 @@ impl Keeper {
         self.drain();
         let exit = self.life.exit();
         let text = serde_json::to_vec(&exit).context("cannot write how it ended as JSON")?;
-        stead_host::home::write_whole(&self.files.exit(), &text)?;
+        // Nobody waits for the disk: should the power go within seconds, the machine is one that was killed.
+        write_run_file(&self.files.exit(), &text)?;
         self.life.clean()?;
         for path in [self.files.socket(), self.files.pid()] {
             remove_if_there(&path)?;
