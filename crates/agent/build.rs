@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let out = PathBuf::from(var("OUT_DIR")?);
     let to = out.join("stead-agent");
-    if let Some(given) = env::var_os(GIVEN) {
+    if let Some(given) = env::var_os(GIVEN).filter(|path| !path.is_empty()) {
         println!("cargo::rerun-if-changed={}", Path::new(&given).display());
         fs::copy(given, to)?;
         return Ok(());

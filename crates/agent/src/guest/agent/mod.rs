@@ -1,5 +1,8 @@
 //! Requests carried out, output carried, and everything waited for in one place.
 
+mod output;
+mod requests;
+
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
@@ -7,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use stead_agent::message::{Exited, Hello, Request, Stage, VERSION, Word};
+use stead_agent::message::{Exited, Hello, Stage, VERSION, Word};
 use stead_agent::mux::{Channel, Event, Mux, StreamId};
 use stead_container::Failure;
 use stead_model::name::Name;
@@ -15,16 +18,11 @@ use stead_model::name::Name;
 use crate::boot::{stage, text};
 use crate::container::Container;
 use crate::ending::Ending;
-use crate::look;
-use crate::parcel;
 use crate::port::Link;
 use crate::process::Process;
 
 /// What is read of a process or the host at once.
 const READ_BYTES: usize = 16 * 1024;
-
-/// Why files could not be carried is said in no more.
-const WORDS_MAX_BYTES: usize = 4096;
 
 /// The most words of a list that are said in one.
 const LIST_PART: usize = 100;
@@ -357,216 +355,6 @@ impl Agent {
         }
     }
 
-    fn carry_out(&mut self, id: StreamId, request: Request) {
-        let done = match request {
-            Request::Watch => return self.watch(id),
-            Request::Start(wanted) => return self.start(id, &wanted),
-            Request::Attach { container, stdin } => return self.attach(id, container, stdin),
-            Request::Exec(wanted) => return self.exec(id, &wanted),
-            Request::ShutDown { how, grace_ms } => {
-                self.ending = Some(Ending::begin(id, how, grace_ms, &self.containers));
-                return;
-            }
-            Request::Read { container, path } => {
-                return self.files(id, &container, |pid| parcel::start(&[parcel::PACK, pid, &path]));
-            }
-            Request::Write { container, path, keep_owners } => {
-                let owners = if keep_owners { parcel::KEEP } else { parcel::OURS };
-                return self
-                    .files(id, &container, |pid| parcel::start(&[parcel::UNPACK, pid, &path, owners]));
-            }
-            Request::Processes(name) => return self.processes(id, &name),
-            Request::Usage(name) => self.running(&name).and_then(|container| {
-                Ok(Word::Usage(look::usage(container.state(), container.process.pid)?))
-            }),
-            Request::Ports(name) => {
-                self.running(&name).map(|container| Word::Ports(look::listeners(container.process.pid)))
-            }
-            Request::SetUp(wanted) => self.set_up(&wanted),
-            Request::Signal { container, signal } => {
-                self.running(&container).and_then(|container| container.kill(signal)).map(|()| Word::Done)
-            }
-            Request::Pause(name) => self
-                .running(&name)
-                .and_then(|container| stead_container::pause(container.state()))
-                .map(|()| Word::Done),
-            Request::Unpause(name) => self
-                .running(&name)
-                .and_then(|container| stead_container::unpause(container.state()))
-                .map(|()| Word::Done),
-            Request::SetClock { time_ns } => crate::setup::set_clock(time_ns).map(|()| Word::Done),
-            Request::Sync => {
-                rustix::fs::sync();
-                Ok(Word::Done)
-            }
-        };
-        match done {
-            Ok(word) => self.finish(id, &word),
-            Err(error) => self.fail(id, &error.into()),
-        }
-    }
-
-    fn set_up(&mut self, wanted: &stead_agent::message::SetUp) -> Result<Word> {
-        anyhow::ensure!(self.ground.is_first, "this guest is not ours to set up");
-        let mut reached = Vec::new();
-        let done = crate::setup::set_up(wanted, |name| reached.push(stage(name)));
-        for stage in reached {
-            self.ground.stages.push(stage.clone());
-            self.tell(&Word::Stage(stage));
-        }
-        done.map(|()| Word::Done)
-    }
-
-    fn running(&self, name: &Name) -> Result<&Container> {
-        let container =
-            self.containers.get(name).with_context(|| format!("there is no container `{name}`"))?;
-        anyhow::ensure!(container.exited.is_none(), "`{name}` does not run");
-        Ok(container)
-    }
-
-    fn watch(&mut self, id: StreamId) {
-        self.calls.insert(id, Call::Watch);
-        let stages = self.ground.stages.clone().into_iter().map(Word::Stage);
-        for word in stages.chain(self.exits.clone().into_iter().map(Word::Exited)).collect::<Vec<_>>() {
-            self.say(id, &word);
-        }
-    }
-
-    fn start(&mut self, id: StreamId, wanted: &stead_agent::message::Start) {
-        let name = &wanted.container;
-        if self.ending.is_some() || self.containers.get(name).is_some_and(|old| old.exited.is_none()) {
-            let why = if self.ending.is_some() { "this guest is about to end" } else { "it runs already" };
-            return self.fail(id, &anyhow::anyhow!("cannot start `{name}`: {why}").into());
-        }
-        if let Some(old) = self.containers.remove(name)
-            && let Some((watcher, _)) = old.attached
-        {
-            self.break_off(watcher, "the container is started anew");
-        }
-        match Container::start(wanted, &self.ground.cgroups) {
-            Ok(container) => {
-                let pid = container.process.pid;
-                self.containers.insert(name.clone(), container);
-                self.reach("started");
-                self.finish(id, &Word::Started { pid });
-            }
-            Err(failure) => self.fail(id, &failure),
-        }
-    }
-
-    fn attach(&mut self, id: StreamId, name: Name, stdin: bool) {
-        let Some(container) = self.containers.get_mut(&name) else {
-            return self.fail(id, &anyhow::anyhow!("there is no container `{name}`").into());
-        };
-        container.backlog.rewind();
-        let tty = container.process.has_terminal();
-        let former = container.attached.replace((id, stdin));
-        self.calls.insert(id, Call::Attach(name));
-        if let Some((former, _)) = former {
-            self.calls.remove(&former);
-            self.mux.reset(former, "somebody else watches now");
-        }
-        self.say(id, &Word::Attached { tty });
-    }
-
-    fn exec(&mut self, id: StreamId, wanted: &stead_agent::message::Exec) {
-        let name = &wanted.container;
-        let done = match self.containers.get(name) {
-            Some(container) => container.exec(wanted),
-            None => Err(anyhow::anyhow!("there is no container `{name}`").into()),
-        };
-        match done {
-            Ok(process) => {
-                self.say(id, &Word::Started { pid: process.pid });
-                self.calls.insert(id, Call::Exec { container: name.clone(), process });
-            }
-            Err(failure) => self.fail(id, &failure),
-        }
-    }
-
-    fn files(&mut self, id: StreamId, name: &Name, start: impl FnOnce(&str) -> Result<Process, Failure>) {
-        let pid = self.running(name).map(|container| container.process.pid.to_string());
-        match pid.map_err(Failure::from).and_then(|pid| start(&pid)) {
-            Ok(process) => drop(self.calls.insert(id, Call::Files { process, error: Vec::new() })),
-            Err(failure) => self.fail(id, &failure),
-        }
-    }
-
-    fn processes(&mut self, id: StreamId, name: &Name) {
-        let found = self
-            .running(name)
-            .and_then(|container| look::processes(container.state(), container.process.pid));
-        match found {
-            Ok(found) => {
-                for part in found.chunks(LIST_PART) {
-                    self.say(id, &Word::Processes(part.to_vec()));
-                }
-                self.finish(id, &Word::Done);
-            }
-            Err(error) => self.fail(id, &error.into()),
-        }
-    }
-
-    /// Carries what processes wrote, in turn, as far as the host takes it, and tells of those that ended.
-    fn pump(&mut self) {
-        for (name, container) in &mut self.containers {
-            for channel in [Channel::Output, Channel::Error] {
-                if container.exited.is_some() {
-                    container.read(channel);
-                }
-            }
-            let Some((id, _)) = container.attached else { continue };
-            let mux = &mut self.mux;
-            container.backlog.send(|channel, bytes| mux.send(id, channel, bytes));
-            if let Some(exited) = container.exited.as_ref().filter(|_| container.process.is_over())
-                && container.backlog.is_sent()
-            {
-                container.attached = None;
-                self.calls.remove(&id);
-                // The longest there is fits.
-                let _said =
-                    serde_json::to_vec(&Word::Exited(exited.clone())).is_ok_and(|word| mux.say(id, &word));
-                mux.end(id);
-                debug_assert_eq!(exited.container, *name);
-            }
-        }
-        let mut over = Vec::new();
-        for (id, call) in &mut self.calls {
-            let (process, words) = match call {
-                Call::Exec { process, .. } => (process, None),
-                Call::Files { process, error } => (process, Some(error)),
-                Call::New | Call::Watch | Call::Attach(_) => continue,
-            };
-            let mux = &mut self.mux;
-            carry_to(mux, *id, process, Channel::Output);
-            match words {
-                Some(words) => keep_words(process, words),
-                None => carry_to(mux, *id, process, Channel::Error),
-            }
-            if process.is_over() {
-                over.push(*id);
-            }
-        }
-        over.into_iter().for_each(|id| self.process_is_over(id));
-    }
-
-    /// Says how a process of a call ended.
-    fn process_is_over(&mut self, id: StreamId) {
-        match self.calls.remove(&id) {
-            Some(Call::Exec { container, process }) => {
-                let code = process.code.unwrap_or(255);
-                self.finish(id, &Word::Exited(Exited { container, code, out_of_memory: false }));
-            }
-            Some(Call::Files { process, .. }) if process.code == Some(0) => self.finish(id, &Word::Done),
-            Some(Call::Files { error, .. }) => {
-                let text = String::from_utf8_lossy(&error);
-                let text = text.trim().trim_start_matches("stead-agent: ").to_owned();
-                self.fail(id, &anyhow::anyhow!(text).into());
-            }
-            Some(Call::New | Call::Watch | Call::Attach(_)) | None => {}
-        }
-    }
-
     /// Ends, if that was asked for and all containers have ended; false if not yet.
     fn end_if_told(&mut self) -> Result<bool> {
         let Some(ending) = &self.ending else { return Ok(false) };
@@ -625,27 +413,6 @@ impl Agent {
         if let Some(call) = self.calls.remove(&id) {
             self.drop_call(call);
         }
-    }
-}
-
-/// Carries what a process wrote, as far as the host takes it.
-fn carry_to(mux: &mut Mux, id: StreamId, process: &mut Process, channel: Channel) {
-    let mut buffer = [0; READ_BYTES];
-    loop {
-        let room = mux.room(id).min(READ_BYTES);
-        let length = process.read(channel, buffer.get_mut(..room).unwrap_or_default());
-        let Some(bytes) = buffer.get(..length).filter(|bytes| !bytes.is_empty()) else { return };
-        mux.send(id, channel, bytes);
-    }
-}
-
-/// Keeps what a process says as an error.
-fn keep_words(process: &mut Process, words: &mut Vec<u8>) {
-    let mut buffer = [0; READ_BYTES];
-    loop {
-        let length = process.read(Channel::Error, &mut buffer);
-        let Some(bytes) = buffer.get(..length).filter(|bytes| !bytes.is_empty()) else { return };
-        words.extend(bytes.iter().take(WORDS_MAX_BYTES.saturating_sub(words.len())));
     }
 }
 

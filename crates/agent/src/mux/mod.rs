@@ -10,10 +10,15 @@
 //! A session has a number that the host draws by lot. What bears another one is left of an earlier connection, and is
 //! dropped.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
+mod event;
+mod stream;
 
-use crate::frame::{DATA_MAX_BYTES, Decoder, Frame, Kind};
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::frame::{Decoder, Frame, Kind};
+use stream::Stream;
+
+pub use event::{Channel, Event, StreamId, Violation};
 
 /// How many streams there may be at the same time.
 pub const STREAMS_MAX: usize = 64;
@@ -46,137 +51,6 @@ pub enum Role {
     Host,
     /// The one inside a guest.
     Guest,
-}
-
-/// What a piece of a stream is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Channel {
-    /// A line of JSON: the [`crate::message::Request`] first, and then each a [`crate::message::Word`].
-    Word = 0,
-    /// To a process: what it reads.
-    Input = 1,
-    /// From a process: what it wrote.
-    Output = 2,
-    /// From a process: its standard error.
-    Error = 3,
-}
-
-impl Channel {
-    fn parse(byte: u8) -> Option<Self> {
-        let all = [Self::Word, Self::Input, Self::Output, Self::Error];
-        all.into_iter().find(|channel| *channel as u8 == byte)
-    }
-}
-
-/// A stream's number; none is used twice in a session.
-pub type StreamId = u32;
-
-/// What has come of the bytes that were received.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The peer has said hello. For the guest that is a new session: all streams it knew are gone.
-    Hello(Vec<u8>),
-    /// The host began a stream.
-    Opened(StreamId),
-    /// A word was said on a stream.
-    Word(StreamId, Vec<u8>),
-    /// Bytes of a stream. Whoever has taken them in says so by [`Mux::taken`].
-    Data(StreamId, Channel, Vec<u8>),
-    /// The peer takes more in on a stream again, and has taken in so much altogether.
-    Room(StreamId),
-    /// The peer sends nothing more on a stream.
-    Ended(StreamId),
-    /// A stream is broken off, for this reason.
-    Broken(StreamId, String),
-}
-
-/// The peer broke the rules: nothing that it sends can be trusted to mean anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Violation(&'static str);
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the other end broke the protocol: {}", self.0)
-    }
-}
-
-impl std::error::Error for Violation {}
-
-/// One stream, as one end sees it.
-#[derive(Debug, Default)]
-struct Stream {
-    /// Whether the peer does not know of it yet.
-    is_unheard: bool,
-    /// Words to be queued when there is room.
-    unsaid: Vec<u8>,
-    /// To be sent.
-    queue: VecDeque<(Channel, Vec<u8>)>,
-    /// What the queue and what is under way cost; at most a window.
-    outstanding: usize,
-    /// What was sent altogether, words apart.
-    sent: u64,
-    /// What the peer has taken in of that.
-    peer_taken: u64,
-    /// Whether an event tells of that already.
-    is_room_told: bool,
-    /// Whether this end is to be ended once the queue is empty.
-    ends: bool,
-    is_end_sent: bool,
-    /// What came and is not credited yet costs so much; at most a window.
-    unread: usize,
-    /// To be credited.
-    grant: usize,
-    /// What was taken in altogether, words apart.
-    taken: u64,
-    /// The beginning of a word, whose end has not come yet.
-    half_heard: Vec<u8>,
-    is_peer_done: bool,
-    /// Whether that was told to whoever asks what came.
-    is_end_told: bool,
-}
-
-impl Stream {
-    fn room(&self) -> usize {
-        WINDOW_BYTES.saturating_sub(self.outstanding + PIECE_COST_BYTES)
-    }
-
-    /// Queues bytes, as far as there is room: how many.
-    fn queue(&mut self, channel: Channel, bytes: &[u8]) -> usize {
-        let mut queued = 0;
-        while let Some(rest) = bytes.get(queued..).filter(|rest| !rest.is_empty()) {
-            let length = self.room().min(DATA_MAX_BYTES).min(rest.len());
-            let Some(piece) = rest.get(..length).filter(|piece| !piece.is_empty()) else { break };
-            match self.queue.back_mut() {
-                // Small pieces that wait are sent together.
-                Some((last, waiting)) if *last == channel && waiting.len() + length <= DATA_MAX_BYTES => {
-                    waiting.extend_from_slice(piece);
-                    self.outstanding += length;
-                }
-                _ => {
-                    self.queue.push_back((channel, piece.to_vec()));
-                    self.outstanding += length + PIECE_COST_BYTES;
-                }
-            }
-            queued += length;
-        }
-        queued
-    }
-
-    fn queue_unsaid(&mut self) {
-        let unsaid = std::mem::take(&mut self.unsaid);
-        let queued = self.queue(Channel::Word, &unsaid);
-        self.unsaid = unsaid.get(queued..).unwrap_or_default().to_vec();
-    }
-
-    fn has_something_to_send(&self) -> bool {
-        self.is_unheard
-            || !self.queue.is_empty()
-            || (self.ends && self.unsaid.is_empty() && !self.is_end_sent)
-    }
-
-    fn is_over(&self) -> bool {
-        self.is_end_sent && self.is_end_told
-    }
 }
 
 /// One end.
@@ -607,21 +481,6 @@ impl Mux {
     fn forget_if_over(&mut self, id: StreamId) {
         if self.streams.get(&id).is_some_and(Stream::is_over) {
             self.streams.remove(&id);
-        }
-    }
-}
-
-impl Event {
-    /// The stream that it is about.
-    fn stream(&self) -> Option<StreamId> {
-        match self {
-            Self::Hello(_) => None,
-            Self::Opened(id)
-            | Self::Word(id, _)
-            | Self::Data(id, ..)
-            | Self::Room(id)
-            | Self::Ended(id)
-            | Self::Broken(id, _) => Some(*id),
         }
     }
 }

@@ -1,0 +1,167 @@
+//! What can be asked of a guest, carried out.
+
+use anyhow::{Context, Result};
+use stead_agent::message::{Request, Word};
+use stead_agent::mux::StreamId;
+use stead_container::Failure;
+use stead_model::name::Name;
+
+use super::{Agent, Call, LIST_PART};
+use crate::boot::stage;
+use crate::container::Container;
+use crate::ending::Ending;
+use crate::process::Process;
+use crate::{look, parcel};
+
+impl Agent {
+    /// Does what was asked, or begins to.
+    pub(super) fn carry_out(&mut self, id: StreamId, request: Request) {
+        let done = match request {
+            Request::Watch => return self.watch(id),
+            Request::Start(wanted) => return self.start(id, &wanted),
+            Request::Attach { container, stdin } => return self.attach(id, container, stdin),
+            Request::Exec(wanted) => return self.exec(id, &wanted),
+            Request::ShutDown { how, grace_ms } => {
+                self.ending = Some(Ending::begin(id, how, grace_ms, &self.containers));
+                return;
+            }
+            Request::Read { container, path } => {
+                return self.files(id, &container, |pid| parcel::start(&[parcel::PACK, pid, &path]));
+            }
+            Request::Write { container, path, keep_owners } => {
+                let owners = if keep_owners { parcel::KEEP } else { parcel::OURS };
+                return self
+                    .files(id, &container, |pid| parcel::start(&[parcel::UNPACK, pid, &path, owners]));
+            }
+            Request::Processes(name) => return self.processes(id, &name),
+            Request::Usage(name) => self.running(&name).and_then(|container| {
+                Ok(Word::Usage(look::usage(container.state(), container.process.pid)?))
+            }),
+            Request::Ports(name) => {
+                self.running(&name).map(|container| Word::Ports(look::listeners(container.process.pid)))
+            }
+            Request::SetUp(wanted) => self.set_up(&wanted),
+            Request::Signal { container, signal } => {
+                self.running(&container).and_then(|container| container.kill(signal)).map(|()| Word::Done)
+            }
+            Request::Pause(name) => self
+                .running(&name)
+                .and_then(|container| stead_container::pause(container.state()))
+                .map(|()| Word::Done),
+            Request::Unpause(name) => self
+                .running(&name)
+                .and_then(|container| stead_container::unpause(container.state()))
+                .map(|()| Word::Done),
+            Request::SetClock { time_ns } => crate::setup::set_clock(time_ns).map(|()| Word::Done),
+            Request::Sync => {
+                rustix::fs::sync();
+                Ok(Word::Done)
+            }
+        };
+        match done {
+            Ok(word) => self.finish(id, &word),
+            Err(error) => self.fail(id, &error.into()),
+        }
+    }
+
+    fn set_up(&mut self, wanted: &stead_agent::message::SetUp) -> Result<Word> {
+        anyhow::ensure!(self.ground.is_first, "this guest is not ours to set up");
+        let mut reached = Vec::new();
+        let done = crate::setup::set_up(wanted, |name| reached.push(stage(name)));
+        for stage in reached {
+            self.ground.stages.push(stage.clone());
+            self.tell(&Word::Stage(stage));
+        }
+        done.map(|()| Word::Done)
+    }
+
+    fn running(&self, name: &Name) -> Result<&Container> {
+        let container =
+            self.containers.get(name).with_context(|| format!("there is no container `{name}`"))?;
+        anyhow::ensure!(container.exited.is_none(), "`{name}` does not run");
+        Ok(container)
+    }
+
+    fn watch(&mut self, id: StreamId) {
+        self.calls.insert(id, Call::Watch);
+        let stages = self.ground.stages.clone().into_iter().map(Word::Stage);
+        for word in stages.chain(self.exits.clone().into_iter().map(Word::Exited)).collect::<Vec<_>>() {
+            self.say(id, &word);
+        }
+    }
+
+    fn start(&mut self, id: StreamId, wanted: &stead_agent::message::Start) {
+        let name = &wanted.container;
+        if self.ending.is_some() || self.containers.get(name).is_some_and(|old| old.exited.is_none()) {
+            let why = if self.ending.is_some() { "this guest is about to end" } else { "it runs already" };
+            return self.fail(id, &anyhow::anyhow!("cannot start `{name}`: {why}").into());
+        }
+        if let Some(old) = self.containers.remove(name)
+            && let Some((watcher, _)) = old.attached
+        {
+            self.break_off(watcher, "the container is started anew");
+        }
+        match Container::start(wanted, &self.ground.cgroups) {
+            Ok(container) => {
+                let pid = container.process.pid;
+                self.containers.insert(name.clone(), container);
+                self.reach("started");
+                self.finish(id, &Word::Started { pid });
+            }
+            Err(failure) => self.fail(id, &failure),
+        }
+    }
+
+    fn attach(&mut self, id: StreamId, name: Name, stdin: bool) {
+        let Some(container) = self.containers.get_mut(&name) else {
+            return self.fail(id, &anyhow::anyhow!("there is no container `{name}`").into());
+        };
+        container.backlog.rewind();
+        let tty = container.process.has_terminal();
+        let former = container.attached.replace((id, stdin));
+        self.calls.insert(id, Call::Attach(name));
+        if let Some((former, _)) = former {
+            self.calls.remove(&former);
+            self.mux.reset(former, "somebody else watches now");
+        }
+        self.say(id, &Word::Attached { tty });
+    }
+
+    fn exec(&mut self, id: StreamId, wanted: &stead_agent::message::Exec) {
+        let name = &wanted.container;
+        let done = match self.containers.get(name) {
+            Some(container) => container.exec(wanted),
+            None => Err(anyhow::anyhow!("there is no container `{name}`").into()),
+        };
+        match done {
+            Ok(process) => {
+                self.say(id, &Word::Started { pid: process.pid });
+                self.calls.insert(id, Call::Exec { container: name.clone(), process });
+            }
+            Err(failure) => self.fail(id, &failure),
+        }
+    }
+
+    fn files(&mut self, id: StreamId, name: &Name, start: impl FnOnce(&str) -> Result<Process, Failure>) {
+        let pid = self.running(name).map(|container| container.process.pid.to_string());
+        match pid.map_err(Failure::from).and_then(|pid| start(&pid)) {
+            Ok(process) => drop(self.calls.insert(id, Call::Files { process, error: Vec::new() })),
+            Err(failure) => self.fail(id, &failure),
+        }
+    }
+
+    fn processes(&mut self, id: StreamId, name: &Name) {
+        let found = self
+            .running(name)
+            .and_then(|container| look::processes(container.state(), container.process.pid));
+        match found {
+            Ok(found) => {
+                for part in found.chunks(LIST_PART) {
+                    self.say(id, &Word::Processes(part.to_vec()));
+                }
+                self.finish(id, &Word::Done);
+            }
+            Err(error) => self.fail(id, &error.into()),
+        }
+    }
+}
