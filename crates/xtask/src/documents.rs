@@ -117,7 +117,9 @@ fn unknown(text: &str, commands: &Commands) -> Vec<String> {
         let of_line = spans.iter().find_map(|span| command_of(span, commands));
         for span in spans {
             match (command_of(span, commands), span.strip_prefix("stead ")) {
-                (None, Some(rest)) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => {
+                (None, Some(rest))
+                    if rest.starts_with(|c: char| c.is_ascii_lowercase()) && !is_group(rest, commands) =>
+                {
                     wrong.push(format!("there is no command `{span}`"));
                 }
                 _ => {}
@@ -146,6 +148,11 @@ fn command_of<'a>(span: &str, commands: &'a Commands) -> Option<&'a str> {
                 .is_some_and(|after| !after.starts_with(|c: char| c.is_alphanumeric()))
     };
     commands.keys().filter(is_it).max_by_key(|name| name.len()).map(String::as_str)
+}
+
+/// Whether these words are what several commands begin with: `network`.
+fn is_group(words: &str, commands: &Commands) -> bool {
+    commands.keys().any(|name| name.strip_prefix(words).is_some_and(|rest| rest.starts_with(' ')))
 }
 
 /// Links to files that are not there.
@@ -203,6 +210,13 @@ mod tests {
         check("| `stead up [X]` | with `--all` and `--mtu` |", &["`stead up` has no option `--all`"]);
         check("stead ls --yes", &["`stead ls` has no option `--yes`"]);
         check("`stead up -- program --all` and `ls --all`", &[]);
+    }
+
+    #[test]
+    fn several_commands_have_a_name_together() {
+        let commands = ["network ls", "network rm"].map(|name| (name.to_owned(), BTreeSet::new())).into();
+        assert_eq!(unknown("`stead network` and `stead network ls`", &commands), Vec::<String>::new());
+        assert_eq!(unknown("`stead net`", &commands), ["there is no command `stead net`"]);
     }
 
     #[test]
