@@ -351,6 +351,44 @@ mod tests {
     }
 
     #[test]
+    fn what_was_recorded_in_a_hurry_is_there_for_the_next_command_which_waits() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.db");
+        let log = directory.path().join("state.db-wal");
+        drop(State::open(&path, "ab12").unwrap());
+        assert!(!log.exists());
+        let mut state = State::find(&path).unwrap().unwrap();
+        state.hurry().unwrap();
+        state.store(&[Entry::Project("shop".parse().unwrap(), "/srv/shop".into())]).unwrap();
+        drop(state);
+        assert!(log.exists());
+        let state = State::find(&path).unwrap().unwrap();
+        assert_eq!(state.load().unwrap().projects.len(), 1);
+        drop(state);
+        assert!(!log.exists());
+        assert_eq!(State::find(&path).unwrap().unwrap().load().unwrap().projects.len(), 1);
+    }
+
+    #[test]
+    fn a_long_log_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.db");
+        drop(State::open(&path, "ab12").unwrap());
+        let log = directory.path().join("state.db-wal");
+        let lengths = (0..200).map(|round| {
+            let mut state = State::open(&path, "ab12").unwrap();
+            state.hurry().unwrap();
+            let name = format!("p{round}").parse().unwrap();
+            state.store(&[Entry::Project(name, "/srv/shop".into())]).unwrap();
+            drop(state);
+            std::fs::metadata(&log).map_or(0, |log| log.len())
+        });
+        let lengths: Vec<u64> = lengths.collect();
+        assert!(lengths.contains(&0), "{lengths:?}");
+        assert!(lengths.iter().all(|length| *length < 2 * HURRIED_LOG_MAX_BYTES), "{lengths:?}");
+    }
+
+    #[test]
     fn records_of_a_newer_stead_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.db");
