@@ -19,17 +19,31 @@ pub enum Source {
     /// From a registry.
     Registry(Reference),
     /// Built from Debian's packages.
-    DebianPackages(Suite),
+    DebianPackages(Packages),
+}
+
+/// Packages of a release of Debian.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packages {
+    /// The release, by its code name.
+    pub suite: Suite,
+    /// Beyond a base system.
+    pub more: Vec<Package>,
 }
 
 /// A release of Debian, by its code name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Suite(String);
 
+/// A package of Debian, by its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Package(String);
+
 /// What the user adds to the catalogue: names, and their sources in order of preference.
 ///
 /// ```json
 /// { "debian:12": ["registry.lab:5000/debian:12", "debian-packages:bookworm"],
+///   "lab/dev:12": ["debian-packages:bookworm+systemd-sysv,dbus,openssh-server"],
 ///   "lab/*": [] }
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +73,9 @@ const BUILT_IN: &[(&str, &[&str])] = &[
     ("debian:testing", &["docker.io/library/debian:testing", "debian-packages:testing"]),
     ("debian:sid", &["docker.io/library/debian:sid", "debian-packages:sid"]),
     ("debian:unstable", &["docker.io/library/debian:unstable", "debian-packages:unstable"]),
+    // For system containers. No registry has them.
+    ("debian:12-systemd", &["debian-packages:bookworm+systemd-sysv,libpam-systemd,dbus,iproute2,procps"]),
+    ("debian:13-systemd", &["debian-packages:trixie+systemd-sysv,libpam-systemd,dbus,iproute2,procps"]),
     ("fedora:*", &["registry.fedoraproject.org/fedora:*", "docker.io/library/fedora:*"]),
     ("rockylinux:*", &["quay.io/rockylinux/rockylinux:*", "docker.io/library/rockylinux:*"]),
     ("centos:*", &["quay.io/centos/centos:*"]),
@@ -153,8 +170,8 @@ fn fits(pattern: &str, name: &Reference) -> bool {
 /// A source, with what was asked for in the place of `*`.
 fn parse(pattern: &str, source: &str, asked: &Reference) -> Result<Source, SourceError> {
     let wrong = |why: String| SourceError { name: pattern.to_owned(), source: source.to_owned(), why };
-    if let Some(suite) = source.strip_prefix(PACKAGES) {
-        return suite.parse().map(Source::DebianPackages).map_err(wrong);
+    if let Some(packages) = source.strip_prefix(PACKAGES) {
+        return packages.parse().map(Source::DebianPackages).map_err(wrong);
     }
     let tag = asked.tag.as_deref().map(|tag| format!(":{tag}")).unwrap_or_default();
     let text = if let Some(place) = source.strip_suffix("/*") {
@@ -169,13 +186,39 @@ fn parse(pattern: &str, source: &str, asked: &Reference) -> Result<Source, Sourc
     };
     let mut reference: Reference = text.parse().map_err(|error| wrong(format!("{error}")))?;
     if reference.registry.is_none() {
-        return Err(wrong(format!("a source is `registry/path:tag` or `{PACKAGES}release`")));
+        return Err(wrong(format!("a source is `registry/path:tag` or `{PACKAGES}release[+package,…]`")));
     }
     if asked.digest.is_some() {
         reference.digest.clone_from(&asked.digest);
         reference.tag = reference.tag.filter(|_| asked.tag.is_some());
     }
     Ok(Source::Registry(reference))
+}
+
+impl FromStr for Packages {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (suite, more) = match text.split_once('+') {
+            Some((suite, more)) => (suite, more.split(',').map(str::parse).collect::<Result<_, _>>()?),
+            None => (text, Vec::new()),
+        };
+        Ok(Self { suite: suite.parse()?, more })
+    }
+}
+
+impl FromStr for Package {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let lawful =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
+        let starts_well = text.starts_with(|first: char| first.is_ascii_alphanumeric());
+        if text.len() > 1 && starts_well && text.bytes().all(lawful) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(format!("`{}` is no package: a name is of `a-z`, `0-9`, `+`, `-` and `.`", text.escape_debug()))
+    }
 }
 
 impl FromStr for Suite {
@@ -194,11 +237,25 @@ impl fmt::Display for Suite {
     }
 }
 
+impl fmt::Display for Package {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Packages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.suite.fmt(f)?;
+        let marks = std::iter::once('+').chain(std::iter::repeat(','));
+        marks.zip(&self.more).try_for_each(|(mark, package)| write!(f, "{mark}{package}"))
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Registry(reference) => reference.fmt(f),
-            Self::DebianPackages(suite) => write!(f, "{PACKAGES}{suite}"),
+            Self::DebianPackages(packages) => write!(f, "{PACKAGES}{packages}"),
         }
     }
 }
@@ -242,6 +299,8 @@ mod tests {
         check("{}", "debian:12", "docker.io/library/debian:12 debian-packages:bookworm");
         check("{}", "debian", "docker.io/library/debian:latest debian-packages:stable");
         check("{}", "debian:12-slim", "docker.io/debian:12-slim");
+        let system = "debian-packages:bookworm+systemd-sysv,libpam-systemd,dbus,iproute2,procps";
+        check("{}", "debian:12-systemd", system);
         check("{}", "ubuntu:24.04", "docker.io/ubuntu:24.04");
         check("{}", "alpine:3.22", "docker.io/alpine:3.22");
         check("{}", "fedora:42", "registry.fedoraproject.org/fedora:42 docker.io/library/fedora:42");
@@ -278,9 +337,9 @@ mod tests {
 
     #[test]
     fn every_mistake_of_a_file_is_told() {
-        let user = r#"{"Debian:1":["a.example/x"],"a.example/x:1":["b.example/x"],"ok:1":["short:1","debian-packages:","debian-packages:$(x)","a.example/UP"],"fine:*":["a.example/fine:*"]}"#;
+        let user = r#"{"Debian:1":["a.example/x"],"a.example/x:1":["b.example/x"],"ok:1":["short:1","debian-packages:","debian-packages:$(x)","debian-packages:sid+","debian-packages:sid+dbus,--x","a.example/UP"],"fine:*":["a.example/fine:*"]}"#;
         let wrong: Vec<String> = catalogue(user).mistakes().iter().map(ToString::to_string).collect();
-        assert_eq!(wrong.len(), 6, "{wrong:#?}");
+        assert_eq!(wrong.len(), 8, "{wrong:#?}");
         assert!(catalogue(r#"{"*":["a.example/*"],"x/*":["a.example/y/*"]}"#).mistakes().is_empty());
     }
 

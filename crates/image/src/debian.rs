@@ -13,12 +13,12 @@ use anyhow::{Context, Result, anyhow, bail};
 use sha2::{Digest as _, Sha256};
 use stead_model::image::{Digest, Image, Platform};
 
-use crate::catalogue::Suite;
+use crate::catalogue::{Packages, Suite};
 use crate::event::Event;
 use crate::import::{Import, Layer, record_layer};
 use crate::manifest::media;
 use crate::obtain::Wanted;
-use crate::store::{NewBlob, Store, finish_digest};
+use crate::store::{NewBlob, Store, digest_of, finish_digest};
 
 /// How images are built.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,15 +46,18 @@ impl Store {
     /// Builds an image of a release of Debian. If another process builds it at this moment, that one's is taken.
     pub fn build_debian(
         &self,
-        suite: &Suite,
+        packages: &Packages,
         wanted: &Wanted,
         settings: &DebianSettings,
         on: &(dyn Fn(Event) + Sync),
     ) -> Result<Image> {
+        let Packages { suite, .. } = packages;
         let Wanted { name, platform, .. } = wanted;
         let adding = self.adding()?;
         let before = self.find(name, platform)?.map(|image| image.digest);
-        let _one = self.alone(&format!("debian-{suite}-{}", platform.architecture))?;
+        // A list of packages may be longer than a file's name.
+        let work = digest_of(format!("{packages} {}", platform.architecture).as_bytes());
+        let _one = self.alone(&format!("debian-{}", work.short()))?;
         // Somebody may have built it while we waited for our turn.
         if let Some(image) = self.find(name, platform)?.filter(|image| Some(&image.digest) != before.as_ref())
         {
@@ -65,7 +68,7 @@ impl Store {
             None => apt_sources(&read_apt(), suite),
         };
         let program = settings.program.clone().unwrap_or_else(|| "mmdebstrap".into());
-        let arguments = arguments(suite, &architecture(platform)?);
+        let arguments = arguments(packages, &architecture(platform)?);
         let layer = run(self, &program, &arguments, &sources, on)
             .with_context(|| format!("cannot build Debian {suite} from its packages"))?;
         let import = Import {
@@ -79,12 +82,19 @@ impl Store {
 }
 
 /// The arguments of `mmdebstrap`; it reads from where on its standard input, and writes an archive. Pure.
-fn arguments(suite: &Suite, architecture: &str) -> Vec<String> {
-    let architectures = format!("--architectures={architecture}");
+fn arguments(packages: &Packages, architecture: &str) -> Vec<String> {
     // `minbase` and what people expect of a base image; caches and lists of packages are left out by default.
-    ["--variant=minbase", "--format=tar", &architectures, &suite.to_string(), "-", "-"]
-        .map(str::to_owned)
-        .to_vec()
+    let mut arguments = vec!["--variant=minbase".to_owned(), "--format=tar".to_owned()];
+    // Nobody starts this system after a crash of the computer that builds it. The setting stays in the image, as in
+    // Docker's of Debian.
+    arguments.push("--dpkgopt=force-unsafe-io".to_owned());
+    arguments.push(format!("--architectures={architecture}"));
+    let more: Vec<String> = packages.more.iter().map(ToString::to_string).collect();
+    if !more.is_empty() {
+        arguments.push(format!("--include={}", more.join(",")));
+    }
+    arguments.extend([packages.suite.to_string(), "-".to_owned(), "-".to_owned()]);
+    arguments
 }
 
 /// Debian's word for a platform.

@@ -97,8 +97,8 @@ impl Store {
             Source::Registry(source) => {
                 self.pull(origins.client, &Pull { source: source.clone(), name, platform }, on)
             }
-            Source::DebianPackages(suite) => {
-                let image = self.build_debian(suite, wanted, origins.debian, on)?;
+            Source::DebianPackages(packages) => {
+                let image = self.build_debian(packages, wanted, origins.debian, on)?;
                 let missing = self.missing_layers(&image);
                 Ok(Pulled { image, missing })
             }

@@ -306,7 +306,7 @@ fn sources_are_asked_in_their_order() {
     );
     let store = Store::open(&dir.path().join("store")).unwrap();
     let built = obtain(&store, &client(|_| {}), &catalogue, &debian).unwrap();
-    let expected = "--variant=minbase --format=tar --architectures=amd64 bookworm - -\ndeb http://m.example/debian bookworm main\n";
+    let expected = "--variant=minbase --format=tar --dpkgopt=force-unsafe-io --architectures=amd64 bookworm - -\ndeb http://m.example/debian bookworm main\n";
     assert_eq!(fs::read_to_string(&said).unwrap(), expected);
     assert_eq!(built.config.cmd, ["bash"]);
     unpack(&store, &built).unwrap();
