@@ -3,10 +3,10 @@
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::OFlags;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
-use stead_model::container::Launch;
+use stead_model::container::{Launch, Mode};
 
 use crate::capability::allowed;
 use crate::cgroup::{self, Cgroup};
@@ -19,6 +19,7 @@ use crate::place::{Failure, Place, Stdio};
 use crate::process::streams;
 use crate::seccomp;
 use crate::sys::{self, Child, Fork, Namespaces, Parent};
+use crate::systemd;
 
 /// A container in which all is there but its program. Dropped instead of started, it ends.
 #[derive(Debug)]
@@ -84,13 +85,23 @@ fn make(launch: &Launch, place: &Place, stdio: Stdio<'_>) -> Result<Made> {
     let filter = seccomp::filter(rights, allowed.most)?;
     let nodes = device::nodes(rights, launch.mode)?;
     texts(launch, place)?;
-    let ground = cgroup::Ground::observe(is_mapped)?;
+    let mut ground = cgroup::Ground::observe(is_mapped)?;
+    let systemd = (launch.mode == Mode::System).then(|| systemd::version(place)).flatten();
+    if systemd.is_some_and(|version| version <= systemd::LAST_WITH_LEGACY) {
+        ground = ground.whole();
+    }
     let cgroup = Cgroup::create(&ground, &place.cgroup, &launch.limits, &place.state)?;
+    if systemd.is_some() && !cgroup.can_hold_system() {
+        bail!(
+            "systemd keeps its services in cgroups, and none was delegated to this user; \
+             hint: `systemd-run --user --scope -p Delegate=yes stead …`"
+        );
+    }
     // In a user namespace no device can be made, and those bound are guarded by their owners.
     if !rights.privileged && !is_mapped {
         cgroup.guard_devices(&nodes)?;
     }
-    let shown = Ground { has_tty_group: has_tty_group()?, cgroups: ground.shown(&cgroup) };
+    let shown = Ground { has_tty_group: has_tty_group()?, cgroups: ground.shown(&cgroup, launch.mode) };
     let mounts = plan(launch, place, &shown)?;
     let streams = streams(&stdio)?;
     let unified = cgroup.unified.as_ref().map(|path| {

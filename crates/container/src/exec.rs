@@ -71,9 +71,10 @@ pub fn exec(request: &ExecRequest<'_>) -> Result<Executed, Failure> {
     let unified = prepared.cgroup.unified.as_ref().and_then(|path| {
         rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, 0.into()).ok()
     });
-    let between = match sys::fork(Namespaces::NONE, unified.as_ref().map(AsFd::as_fd), Parent::Maker)
-        .context("cannot make a process")?
-    {
+    // Begun in the cgroup, it need not be moved there, which takes the kernel longer.
+    let begin = |cgroup| sys::fork(Namespaces::NONE, cgroup, Parent::Maker);
+    let begun = begin(unified.as_ref().map(AsFd::as_fd)).or_else(|_| begin(None));
+    let between = match begun.context("cannot make a process")? {
         Fork::Parent(child) => child,
         Fork::Child => {
             drop(own);
@@ -206,9 +207,7 @@ fn go_between(prepared: Prepared<'_>, channel: Channel) -> ! {
 fn join(prepared: &Prepared<'_>) -> Result<()> {
     // What is in the container must not look into us: we have descriptors of this computer's open.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).context("cannot hide from the container")?;
-    for directory in prepared.cgroup.directories() {
-        crate::cgroup::write(&directory.join("cgroup.procs"), "0").context("cannot join the cgroup")?;
-    }
+    prepared.cgroup.join(prepared.request.pid).context("cannot join the cgroup")?;
     move_into_thread_name_spaces(prepared.request.pidfd, prepared.namespaces)
         .context("cannot join the container's namespaces")
 }

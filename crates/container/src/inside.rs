@@ -6,8 +6,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use rustix::fs::fstat;
+use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
-use stead_model::container::Launch;
+use stead_model::container::{Launch, Mode};
 
 use crate::capability::Allowed;
 use crate::cgroup::Cgroup;
@@ -98,6 +99,9 @@ fn set_up<'a>(inside: Inside<'a>, channel: &Channel) -> Result<Option<Ready<'a>>
     sysctl::set(&launch.rights.sysctls, launch.mode, is_own_network)?;
     guard(root.as_fd(), &guarded(launch))?;
     leave(&old, &root)?;
+    if launch.mode == Mode::System {
+        share()?;
+    }
     let user = process::user(&launch.user, &launch.groups)?;
     let terminal = streams(&inside, &root)?;
     process::directory(&launch.cwd, !launch.rights.read_only)?;
@@ -131,6 +135,13 @@ fn belong(inside: &Inside<'_>) -> Result<()> {
     inside.cgroup.legacy.iter().try_for_each(|(_, directory)| {
         crate::cgroup::write(&directory.join("cgroup.procs"), "0").context("cannot join the cgroup")
     })
+}
+
+/// Has mounts that are made later reach the namespaces that the system makes for its services and containers, as on a
+/// computer; this computer's are in none of them.
+fn share() -> Result<()> {
+    let all = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
+    mount_change("/", all).context("cannot share mounts within the system")
 }
 
 /// Whether the network namespace that we join is another than that of whoever made us.

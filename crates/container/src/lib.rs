@@ -28,6 +28,7 @@ mod seal;
 mod seccomp;
 mod sys;
 mod sysctl;
+mod systemd;
 mod transfer;
 mod user;
 
@@ -36,8 +37,8 @@ pub use cgroup::watch::Usage;
 pub use control::{delete, is_paused, kill, pause, processes, remove, unpause, usage};
 pub use create::{Created, Started, create};
 pub use exec::{ExecRequest, Executed, exec};
-pub use mounts::root::overlay_refused;
+pub use mounts::root::{is_mapped_here, overlay_refused};
 pub use parcel::{pack, unpack};
-pub use place::{Failure, Place, Stdio, WindowSize};
+pub use place::{CODE_OURS, Failure, Place, Stdio, WindowSize};
 pub use seal::{seal, sealed};
 pub use transfer::{End, Owners, Root, running_root, stopped_root, transfer};

@@ -77,7 +77,7 @@ pub struct Failure {
 }
 
 /// We could not, before the program was to run.
-pub(crate) const CODE_OURS: u8 = 125;
+pub const CODE_OURS: u8 = 125;
 /// The program is there, but cannot be executed.
 pub(crate) const CODE_NOT_EXECUTABLE: u8 = 126;
 /// There is no such program.

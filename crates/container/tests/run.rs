@@ -404,5 +404,12 @@ fn a_system_has_what_its_init_needs() {
                     unshare -m true && echo unshares; mount -t proc x /tmp && echo proc; cat /proc/1/comm; \
                     (echo 1 > /proc/sys/net/ipv4/ip_forward) && echo routes; (echo 1 > /proc/sys/kernel/panic) 2>/dev/null || echo fixed";
         assert_eq!(world.sh(line).ok(), "1\nmounts\nunshares\nproc\nsh\nroutes\nfixed\n", "{role:?}");
+        if role != Role::Root {
+            // An init that would end at once for want of cgroups.
+            let library = world.path("layer/usr/lib/systemd/libsystemd-shared-252.so");
+            let make = ["install", "-D", "/dev/null", library.to_str().unwrap()];
+            assert!(world.command(&make).status().unwrap().success());
+            world.run().code(125).says("none was delegated to this user");
+        }
     }
 }

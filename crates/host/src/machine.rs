@@ -268,6 +268,21 @@ impl Files {
         self.state.join("upper")
     }
 
+    /// All of its files, where overlayfs cannot be used.
+    pub fn flat(&self) -> PathBuf {
+        self.state.join("flat")
+    }
+
+    /// Whether its image's files were copied.
+    pub fn is_flat(&self) -> bool {
+        self.flat().exists()
+    }
+
+    /// Where it writes.
+    pub fn writable(&self) -> PathBuf {
+        if self.is_flat() { self.flat() } else { self.upper() }
+    }
+
     /// What the overlay file system needs beside that.
     pub fn work(&self) -> PathBuf {
         self.state.join("work")

@@ -211,8 +211,7 @@ impl FromStr for Package {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let lawful =
-            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
+        let lawful = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
         let starts_well = text.starts_with(|first: char| first.is_ascii_alphanumeric());
         if text.len() > 1 && starts_well && text.bytes().all(lawful) {
             return Ok(Self(text.to_owned()));

@@ -18,6 +18,7 @@ mod programs;
 mod setup;
 mod source;
 mod sys;
+mod system;
 mod test;
 
 use std::process::ExitCode;

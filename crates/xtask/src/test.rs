@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::inside::{self, Role};
 use crate::programs::{GUEST, cargo, output};
 use crate::setup::{self, Chore};
-use crate::{Outcome, check, fuzz};
+use crate::{Outcome, check, fuzz, system};
 
 /// One test program that takes longer hangs.
 const PROGRAM_LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -58,6 +58,8 @@ pub(crate) struct Tally {
     failed: u64,
     skipped: u64,
     failures: Vec<String>,
+    /// The image that scenes of systems boot.
+    system: Option<PathBuf>,
 }
 
 /// A program full of tests.
@@ -87,6 +89,7 @@ pub(crate) fn run(options: &Options) -> Result<Outcome> {
         );
     }
     let programs = build()?;
+    tally.prepare(&programs, options)?;
     for program in &programs {
         let filter = options.filter.as_deref();
         tally.run(program, Role::Root, &[], filter)?;
@@ -145,6 +148,22 @@ fn package_name(id: &str) -> Option<&str> {
 }
 
 impl Tally {
+    /// Makes what tests need and cannot get in namespaces of their own.
+    fn prepare(&mut self, programs: &[TestProgram], options: &Options) -> Result<()> {
+        let is_wanted = options.filter.as_ref().is_none_or(|filter| filter.contains("system"));
+        let scenes = programs.iter().find(|program| program.name == "scenes").filter(|_| is_wanted);
+        // `…/target/debug/deps/scenes-…`
+        let Some(built) = scenes.and_then(|scenes| scenes.file.ancestors().nth(2)) else { return Ok(()) };
+        match system::image(built.parent().unwrap_or(built), &built.join("stead")) {
+            Ok(image) => self.system = Some(image),
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                self.fail("the image of a system");
+            }
+        }
+        Ok(())
+    }
+
     /// Says what failed, and the sums in the last line.
     pub(crate) fn close(&self) -> Outcome {
         println!();
@@ -167,6 +186,9 @@ impl Tally {
         command.args(by).arg(&program.file).args(filter).current_dir(&program.directory);
         // Tests that rewrite what they expect find their source with it.
         command.env("CARGO_MANIFEST_DIR", &program.directory);
+        if let Some(system) = &self.system {
+            command.env("STEAD_TEST_SYSTEM", system);
+        }
         self.watch(&title, &mut command, PROGRAM_LIMIT)?;
         Ok(())
     }
@@ -258,7 +280,8 @@ mod tests {
         tally.add("test result: FAILED. 2 passed; 4 failed; 0 ignored; 0 measured; 9 filtered out; finished in 1.10s");
         tally.add("test x ... ok");
         tally.add("test y ... FAILED");
-        assert_eq!(tally, Tally { passed: 5, failed: 4, skipped: 1, failures: vec!["  y".to_owned()] });
+        assert_eq!((tally.passed, tally.failed, tally.skipped), (5, 4, 1));
+        assert_eq!(tally.failures, ["  y"]);
     }
 
     #[test]

@@ -141,9 +141,9 @@ fn parts(home: &Home, id: &MachineId, made: &MadeContainer) -> Result<Parts> {
     let files = Files::new(home, id);
     Ok(Parts {
         launch: made.wish.launch(&id.name, &image.config).context("it cannot be launched")?,
-        layers: store.layer_paths(&image),
+        layers: if files.is_flat() { Vec::new() } else { store.layer_paths(&image) },
         volumes: volumes.collect(),
-        upper: files.upper(),
+        upper: files.writable(),
         work: files.work(),
         root: files.root(),
         own_volumes: files.own_volumes(),

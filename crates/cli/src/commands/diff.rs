@@ -47,6 +47,12 @@ pub(crate) fn diff(global: &Global, args: &DiffArgs, output: Output) -> Result<(
     let id = super::machines::chosen_one(global, &args.machine, &seen)?;
     let made = seen.machines.get(&id).and_then(|state| state.container());
     let made = made.context("it is no container")?;
+    let files = Files::new(host.home(), &id);
+    if files.is_flat() {
+        let what =
+            format!("what `{id}` changed is not known: its image was copied, as overlayfs cannot be used");
+        return Err(Failure::request(&what, "have the home on another file system"));
+    }
     let digest = made.image.as_ref().context("its image was never here")?;
     let store = Store::open(&host.home().images())?;
     let image = store.inspect(digest)?.map(|details| details.image);
@@ -58,7 +64,7 @@ pub(crate) fn diff(global: &Global, args: &DiffArgs, output: Output) -> Result<(
     let launch = made.wish.launch(&id.name, &image.config).map_err(anyhow::Error::from)?;
     let mounts = launch.mounts.keys().chain(&launch.own_volumes).cloned();
     let order = Order {
-        upper: Files::new(host.home(), &id).upper(),
+        upper: files.upper(),
         layers,
         mounts: mounts.chain(OURS.map(str::to_owned)).collect(),
         is_json: output.format == Format::Json,

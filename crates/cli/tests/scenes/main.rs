@@ -20,4 +20,5 @@ mod projects;
 mod reach;
 #[path = "../support/mod.rs"]
 mod support;
+mod systems;
 mod terminals;

@@ -196,6 +196,8 @@ pub struct World {
     /// Process 1 of the computer, seen from here.
     computer: u32,
     person: Option<(Running, u32)>,
+    /// The cgroup of a person who is an ordinary user with subordinate ids.
+    delegated: Option<PathBuf>,
     outside: Option<(Running, u32)>,
     services: Vec<Running>,
     before: Vec<String>,
@@ -224,6 +226,7 @@ impl World {
             holder,
             computer: children.trim().parse().unwrap(),
             person: None,
+            delegated: None,
             outside: None,
             services: Vec::new(),
             before: Vec::new(),
@@ -235,6 +238,29 @@ impl World {
         }
         world.before = world.snapshot();
         world
+    }
+
+    /// A computer that is connected to nothing, whose person is an ordinary user with subordinate ids and a cgroup of
+    /// version 2, as people have them on a desktop. Nothing where nobody can make one.
+    pub fn with_subids() -> Option<Self> {
+        let map = fs::read_to_string("/proc/self/uid_map").unwrap();
+        let unified = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(Path::new);
+        let unified = unified.into_iter().find(|path| path.join("cgroup.procs").exists())?;
+        if role() != Role::Root || !map.split_whitespace().eq(["0", "0", "4294967295"]) {
+            return None;
+        }
+        let mut world = Self::offline();
+        let cgroup = unified.join(world.path().file_name().unwrap());
+        let line = format!(
+            "sh -e {}/subids.sh {} {}",
+            world.path().display(),
+            world.path().display(),
+            cgroup.display()
+        );
+        world.sh(Place::Computer, &line);
+        world.delegated = Some(cgroup);
+        world.settle();
+        Some(world)
     }
 
     /// A computer with a way out. Outside are 203.0.113.1 and 2001:db8:9::1 with a web server each and a
@@ -264,6 +290,14 @@ impl World {
         });
         world.before = world.snapshot();
         world
+    }
+
+    /// Has the first home in memory: for large images, which a busy disk takes minutes for.
+    pub fn keep_in_memory(&mut self) {
+        let home = self.path().join("home").display().to_string();
+        let line = format!("mkdir {home}; busybox mount -t tmpfs -o mode=777 home {home}");
+        self.sh(Place::Computer, &line);
+        self.settle();
     }
 
     /// What is there now is what has to be there when the world ends.
@@ -347,6 +381,9 @@ impl World {
         for variable in ["XDG_DATA_HOME", "XDG_RUNTIME_DIR", "STEAD_FILE", "STEAD_LOG", "NO_COLOR"] {
             command.env_remove(variable);
         }
+        if let (Place::Person, Some(cgroup)) = (place, &self.delegated) {
+            command.args(["sh", "-c", scripts::BECOME_USER]).arg(cgroup);
+        }
         // `nsenter` starts programs at the root.
         command.arg("env").arg("-C").arg(directory).args(line).env("HOME", self.path().join("nobody"));
         command
@@ -422,6 +459,13 @@ impl Drop for World {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             self.finish();
+        }
+        if let Some(cgroup) = &self.delegated {
+            // Processes that were ended are gone when the kernel gets round to it.
+            let _ = said(self.command(
+                Place::Computer,
+                &["sh", "-c", scripts::REMOVE_CGROUP, "sh", &cgroup.display().to_string()],
+            ));
         }
     }
 }

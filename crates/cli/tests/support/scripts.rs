@@ -21,6 +21,29 @@ pub(super) const COMPUTER: &str = "
 /// Holds the namespace it is in.
 pub(super) const HOLD: &str = "echo $$; trap '' CHLD; exec cat";
 
+/// Makes user 1234 a person of the computer, who owns the world's directory ($1) and a cgroup ($2).
+const SUBIDS: &str = r#"
+    mkdir "$1"/etc
+    add() { cp /etc/$2 "$1"/etc/$2; echo "$3" >> "$1"/etc/$2; busybox mount --bind "$1"/etc/$2 /etc/$2; }
+    add "$1" passwd "person:x:1234:1234::$1/nobody:/bin/sh"
+    add "$1" group "person:x:1234:"
+    add "$1" subuid "person:3000000:65536"
+    add "$1" subgid "person:3000000:65536"
+    chown 1234:1234 "$1" "$1"/nobody
+    mkdir "$2"
+    chown 1234:1234 "$2" "$2"/cgroup.procs "$2"/cgroup.subtree_control "$2"/cgroup.threads
+"#;
+
+/// Runs the rest of the arguments as that person, in the cgroup that is the first.
+pub(super) const BECOME_USER: &str = "echo 0 > \"$0\"/cgroup.procs && \
+    exec setpriv --reuid 1234 --regid 1234 --clear-groups --pdeathsig KILL \"$@\"";
+
+/// Takes the cgroup away with all in it.
+pub(super) const REMOVE_CGROUP: &str = "
+    echo 1 > \"$1\"/cgroup.kill
+    for i in $(seq 100); do find \"$1\" -depth -type d -exec rmdir {} + 2>/dev/null; [ -e \"$1\" ] || exit 0; sleep 0.05; done
+    exit 1";
+
 /// The computer's own connection. `OUTSIDE` is a process out there.
 pub(super) const COMPUTER_ONLINE: &str = "
     nsenter -t OUTSIDE -n sh -c 'echo 0 > /proc/sys/net/ipv6/conf/default/dad_transmits'
@@ -119,6 +142,7 @@ pub(super) fn write(directory: &Path) {
     fs::create_dir(directory.join("nobody")).unwrap();
     fs::write(directory.join("dhclient.conf"), DHCLIENT_CONF).unwrap();
     fs::write(directory.join("www/index.html"), "hello from here\n").unwrap();
+    fs::write(directory.join("subids.sh"), SUBIDS).unwrap();
     for (name, text) in [("udhcpc.sh", UDHCPC), ("dhclient.sh", DHCLIENT), ("www/cgi-bin/who", WHO)] {
         let path = directory.join(name);
         fs::write(&path, text).unwrap();

@@ -19,7 +19,7 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use stead_model::container::Limits;
+use stead_model::container::{Limits, Mode};
 
 use crate::mounts::device::Node;
 use crate::mounts::plan::Cgroups;
@@ -32,8 +32,11 @@ const TOP: &str = "stead";
 /// What a container is in on version 1 beside what its limits need: to see what it uses.
 const WATCHED: [Controller; 2] = [Controller::Memory, Controller::Pids];
 
-/// What it is in where version 2 does not do this for it.
-const WITHOUT_UNIFIED: [&str; 3] = ["devices", "freezer", "cpuacct"];
+/// What it is in where version 2 does not do this for it; the last is where systemd keeps its services.
+const WITHOUT_UNIFIED: [&str; 4] = ["devices", "freezer", "cpuacct", SYSTEMD];
+
+/// The hierarchy of version 1 without controllers that systemd has for itself.
+const SYSTEMD: &str = "name=systemd";
 
 /// The cgroups of a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +51,8 @@ pub(crate) struct Cgroup {
 pub(crate) struct Ground {
     layout: Layout,
     is_mapped: bool,
+    /// Whether a container is in all hierarchies of version 1, and sees them: for an init that works with them.
+    is_whole: bool,
 }
 
 impl Ground {
@@ -56,7 +61,18 @@ impl Ground {
         let read = |path: &str| fs::read_to_string(path).with_context(|| format!("cannot read `{path}`"));
         let layout =
             Layout::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?, layout::is_seen);
-        Ok(Self { layout, is_mapped })
+        Ok(Self { layout, is_mapped, is_whole: false })
+    }
+
+    /// For an init that works with version 1: beside a version 2 without controllers it would have none at all, nor would
+    /// the containers within.
+    pub(crate) fn whole(self) -> Self {
+        let is_whole = self
+            .layout
+            .legacy
+            .iter()
+            .any(|(names, found)| names.iter().any(|name| name == SYSTEMD) && self.base(found).is_some());
+        Self { is_whole, ..self }
     }
 
     /// The hierarchies.
@@ -102,7 +118,7 @@ impl Ground {
         }
         let mut legacy = Vec::new();
         for (controllers, hierarchy) in &self.layout.legacy {
-            let is_wanted = controllers.iter().any(|name| wanted.contains(name.as_str()));
+            let is_wanted = self.is_whole || controllers.iter().any(|name| wanted.contains(name.as_str()));
             if let Some(base) = self.base(hierarchy).filter(|_| is_wanted) {
                 legacy.push((controllers.join(","), base.join(TOP).join(name)));
             }
@@ -111,11 +127,13 @@ impl Ground {
     }
 
     /// How they are shown in a container.
-    pub(crate) fn shown(&self, cgroup: &Cgroup) -> Cgroups {
+    pub(crate) fn shown(&self, cgroup: &Cgroup, mode: Mode) -> Cgroups {
         let controllers = cgroup.legacy.iter().map(|(controllers, _)| controllers.clone()).collect();
         match (&self.layout.unified, self.layout.legacy.is_empty()) {
             (None, true) => Cgroups::None,
             (Some(_), true) => Cgroups::Unified,
+            // An init of its own that finds version 2 makes do with it, even without controllers.
+            (Some(_), false) if mode == Mode::System && !self.is_whole => Cgroups::Unified,
             (unified, false) => Cgroups::Legacy { controllers, unified: unified.is_some() },
         }
     }
@@ -198,6 +216,37 @@ impl Cgroup {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error).context("cannot remove a record"),
             _ => Ok(()),
         }
+    }
+
+    /// Whether an init can keep its services in cgroups of its own.
+    pub(crate) fn can_hold_system(&self) -> bool {
+        self.unified.is_some() || self.legacy.iter().any(|(names, _)| names == SYSTEMD)
+    }
+
+    /// Moves this process into them, as one more of the container's, whose first one is `init`.
+    pub(crate) fn join(&self, init: u32) -> Result<()> {
+        for directory in self.directories() {
+            let procs = directory.join("cgroup.procs");
+            match fs::write(&procs, "0") {
+                Ok(()) => {}
+                // A system that hands controllers on to its services has no processes in the uppermost one.
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::BUSY) => {
+                    let held = watch::holder(directory, init).unwrap_or_else(|| directory.to_owned());
+                    write(&held.join("cgroup.procs"), "0")?;
+                }
+                // The kernel moves an ordinary user's processes only within what was delegated to them.
+                Err(error)
+                    if error.kind() == ErrorKind::PermissionDenied
+                        && crate::mounts::root::is_mapped_here()? =>
+                {
+                    tracing::warn!("a process in the container is not within its limits: {error}");
+                }
+                Err(error) => {
+                    return Err(error).with_context(|| format!("cannot write `{}`", procs.display()));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The directory that has this controller.

@@ -1,7 +1,7 @@
 //! What a container uses, its processes, and holding them still.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -163,6 +163,17 @@ fn collect(directory: &Path, pids: &mut Vec<u32>) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Which cgroup in or below this one holds a process.
+pub(super) fn holder(directory: &Path, pid: u32) -> Option<PathBuf> {
+    let pids = read(directory, "cgroup.procs").unwrap_or_default();
+    if pids.lines().any(|line| line.parse() == Ok(pid)) {
+        return Some(directory.to_owned());
+    }
+    let entries = fs::read_dir(directory).ok()?.flatten();
+    let mut inner = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    inner.find_map(|entry| holder(&entry.path(), pid))
 }
 
 fn read(directory: &Path, file: &str) -> Option<String> {

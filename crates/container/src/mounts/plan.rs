@@ -154,8 +154,6 @@ fn cgroups(launch: &Launch, cgroups: &Cgroups) -> Vec<Planned> {
     match cgroups {
         Cgroups::None => vec![],
         Cgroups::Unified => vec![unified(ROOT)],
-        // An init of its own that finds version 2 makes do with it, even without controllers.
-        Cgroups::Legacy { unified: true, .. } if launch.mode == Mode::System => vec![unified(ROOT)],
         Cgroups::Legacy { controllers, unified: has_unified } => {
             let top = vec![("mode", "755".to_owned())];
             let mut mounts = vec![kernel(ROOT, Kind::Tmpfs, NOTHING, top)];
@@ -355,7 +353,7 @@ mod tests {
     fn a_system_has_its_own_cgroups_and_kernel_views() {
         check(
             |launch| launch.mode = Mode::System,
-            &hybrid(),
+            &Ground { has_tty_group: true, cgroups: Cgroups::Unified },
             &expect![[r#"
                 /proc proc nosuid nodev noexec
                 /sys sysfs ro nosuid nodev noexec

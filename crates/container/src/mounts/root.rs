@@ -22,8 +22,8 @@ pub(crate) fn is_mapped(uid_map: &str) -> bool {
     uid_map.split_whitespace().ne(["0", "0", "4294967295"])
 }
 
-/// Whether this process is.
-pub(crate) fn is_mapped_here() -> Result<bool> {
+/// Whether this process is in a user namespace that is not the computer's own.
+pub fn is_mapped_here() -> Result<bool> {
     let map = std::fs::read_to_string("/proc/self/uid_map").context("cannot read `/proc/self/uid_map`")?;
     Ok(is_mapped(&map))
 }

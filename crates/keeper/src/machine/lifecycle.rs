@@ -14,11 +14,12 @@ use stead_host::home::Home;
 use stead_host::journal::{Action, Event, Journal};
 use stead_host::log::Stream;
 use stead_host::machine::{Assignment, Exit, Files, HealthState, Phase};
-use stead_model::container::{Launch, Restart, Signal};
+use stead_model::container::{Launch, Mode, Restart, Signal};
 use stead_model::name::MachineId;
 use stead_model::project::Condition;
 use stead_net::process::ProcessId;
 
+use super::flat;
 use super::health::Health;
 use super::run::{Run, set_size};
 
@@ -68,8 +69,8 @@ impl Life {
         netns: OwnedFd,
     ) -> Result<Self> {
         let place = Place {
-            layers: assignment.layers.clone(),
-            upper: files.upper(),
+            layers: if files.is_flat() { Vec::new() } else { assignment.layers.clone() },
+            upper: files.writable(),
             work: files.work(),
             root: files.root(),
             volumes: assignment.volumes.clone(),
@@ -136,6 +137,15 @@ impl Life {
             Some(HealthState::Starting) | None => return,
         };
         self.note(Action::Health, |event| event.with("health", word));
+    }
+
+    /// Copies the image's files, if they cannot be mounted: whether it did, and it is worth another try.
+    pub(super) fn copy_image(&mut self, files: &Files) -> Result<bool> {
+        if self.place.layers.is_empty() || !flat::copy(files, &self.place.layers)? {
+            return Ok(false);
+        }
+        (self.place.layers, self.place.upper) = (Vec::new(), files.writable());
+        Ok(true)
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -389,27 +399,24 @@ impl Life {
             Ok(None) | Err(Errno::INTR) => return Ok(()),
             Err(errno) => return Err(errno).context("cannot look after the machine's first process"),
         };
-        let code = match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => code,
-            (None, Some(signal)) => signal.saturating_add(128),
-            (None, None) => 255,
-        };
+        let end = End::new(self.launch.mode, status.exit_status(), status.terminating_signal());
+        self.restarts_next |= end.reboots && !self.asked_to_end;
         let usage = stead_container::usage(&self.place.state, run.container.pid);
         let out_of_memory = usage.is_ok_and(|usage| usage.oom_kills.is_some_and(|kills| kills > 0));
         let recovered = run.started.elapsed() >= RECOVERED_AFTER;
-        let code = u8::try_from(code).unwrap_or(255);
-        self.last = Some(self.exit_of(code, out_of_memory, None));
+        self.last = Some(self.exit_of(end.code, out_of_memory, None));
         if out_of_memory {
             self.note(Action::Oom, |event| event);
         }
-        self.note(Action::Die, |event| event.with("exit_code", code));
+        self.note(Action::Die, |event| event.with("exit_code", end.code));
         self.run = None;
         if recovered {
             self.back_off = BACK_OFF_FIRST;
         }
-        // All that it left goes with it, or it could not be started again in the same place.
-        stead_container::remove(&self.place.state)
-            .context("cannot clear away what is left of the machine")?;
+        // All that it left goes with it; what does not is tried again before the next start, which fails without that.
+        if let Err(error) = self.clean() {
+            tracing::error!("{error:#}");
+        }
         self.decide();
         Ok(())
     }
@@ -473,6 +480,32 @@ impl Life {
     }
 }
 
+/// How a machine's first process ended.
+#[derive(Debug, PartialEq, Eq)]
+struct End {
+    /// As shells say it: its own, or 128 and the signal that ended it.
+    code: u8,
+    /// Whether it is to come up again, as it says itself.
+    reboots: bool,
+}
+
+impl End {
+    /// A system that switches itself off is ended by the kernel with SIGINT, one that reboots with SIGHUP (reboot(2)).
+    /// Nothing else ends the first process of a container by either.
+    fn new(mode: Mode, code: Option<i32>, signal: Option<i32>) -> Self {
+        const INT: i32 = rustix::process::Signal::INT.as_raw();
+        const HUP: i32 = rustix::process::Signal::HUP.as_raw();
+        match (mode, code, signal) {
+            (Mode::System, None, Some(INT)) => Self { code: 0, reboots: false },
+            (Mode::System, None, Some(HUP)) => Self { code: 0, reboots: true },
+            (_, code, signal) => {
+                let code = code.or(signal.map(|signal| signal.saturating_add(128)));
+                Self { code: code.and_then(|code| u8::try_from(code).ok()).unwrap_or(255), reboots: false }
+            }
+        }
+    }
+}
+
 /// Whether a machine that ended is started again.
 fn is_restarted(policy: Restart, failed: bool, restarts: u32) -> bool {
     match policy {
@@ -486,6 +519,19 @@ fn is_restarted(policy: Restart, failed: bool, restarts: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_system_that_goes_off_by_itself_has_ended_well() {
+        let end = |mode, code, signal| {
+            let End { code, reboots } = End::new(mode, code, signal);
+            (code, reboots)
+        };
+        assert_eq!(end(Mode::System, None, Some(2)), (0, false));
+        assert_eq!(end(Mode::System, None, Some(1)), (0, true));
+        assert_eq!(end(Mode::System, None, Some(9)), (137, false));
+        assert_eq!(end(Mode::Application, None, Some(1)), (129, false));
+        assert_eq!(end(Mode::Application, Some(7), None), (7, false));
+    }
 
     #[test]
     fn the_policy_decides_who_is_started_again() {

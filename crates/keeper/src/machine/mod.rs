@@ -12,6 +12,7 @@
 //! without a keeper and ends it.
 
 mod clients;
+mod flat;
 mod health;
 mod lifecycle;
 mod log;
@@ -27,7 +28,7 @@ use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use stead_container::Failure;
+use stead_container::{CODE_OURS, Failure};
 use stead_host::home::{Home, remove_if_there, write_run_file};
 use stead_host::log::Stream;
 use stead_host::machine::{Answer, Assignment, Attached, Files, Frame, Phase, Report, Request, Status};
@@ -118,11 +119,21 @@ struct Keeper {
 impl Keeper {
     fn start(home: &Home, id: &MachineId, files: Files) -> Result<Self, Failure> {
         let mut keeper = Self::prepare(home, id, files)?;
-        if let Err(failure) = keeper.life.start() {
-            keeper.fail(&failure);
+        keeper.begin().inspect_err(|failure| keeper.fail(failure))?;
+        Ok(keeper)
+    }
+
+    /// Starts the machine, if need be without overlayfs.
+    fn begin(&mut self) -> Result<(), Failure> {
+        let failure = match self.life.start() {
+            Err(failure) if failure.code == CODE_OURS => failure,
+            done => return done,
+        };
+        if !self.life.copy_image(&self.files)? {
             return Err(failure);
         }
-        Ok(keeper)
+        self.life.clean()?;
+        self.life.start()
     }
 
     /// Everything but the machine itself.
@@ -369,11 +380,13 @@ impl Keeper {
         let exit = self.life.exit();
         let text = serde_json::to_vec(&exit).context("cannot write how it ended as JSON")?;
         // Nobody waits for the disk: should the power go within seconds, the machine is one that was killed.
-        write_run_file(&self.files.exit(), &text)?;
-        self.life.clean()?;
-        for path in [self.files.socket(), self.files.pid()] {
-            remove_if_there(&path)?;
-        }
+        // Be the disk full: those who wait are told all the same, and nothing is left that need not be.
+        let results = [
+            write_run_file(&self.files.exit(), &text),
+            self.life.clean(),
+            remove_if_there(&self.files.socket()),
+            remove_if_there(&self.files.pid()),
+        ];
         for client in &mut self.clients {
             match client.role {
                 Role::Attached { .. } => {
@@ -389,7 +402,7 @@ impl Keeper {
             }
         }
         self.say_farewell();
-        Ok(())
+        results.into_iter().collect()
     }
 
     /// Gives those who watch the time to read the last words.

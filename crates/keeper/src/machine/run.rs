@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
 
 use stead_container::{Failure, Place, Started, Stdio, WindowSize};
 use stead_model::container::{Launch, Signal};
@@ -20,6 +21,9 @@ pub(super) struct Run {
     pub(super) container: Started,
     /// Absent where it was quicker than we: its end is yet to be seen.
     pub(super) process: Option<ProcessId>,
+    /// The machine's own end of its terminal. While we hold it, too, a system may close its console and open it again:
+    /// the other end would else be done for.
+    pub(super) _console: Option<OwnedFd>,
     pub(super) output: Option<File>,
     pub(super) error: Option<File>,
     pub(super) input: Option<File>,
@@ -57,8 +61,11 @@ impl Run {
             let terminal = container.terminal.take().context("it has no terminal")?;
             let input = terminal.try_clone().context("cannot share its terminal")?;
             rustix::io::ioctl_fionbio(&terminal, true).context("cannot wait for its terminal")?;
+            let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+            let console = ioctl_tiocgptpeer(&terminal, flags).context("cannot hold its terminal")?;
             let (input, output) = (Some(File::from(input)), Some(File::from(terminal)));
-            return Ok(Self { input, output, ..Self::of(container, started, health)? });
+            let run = Self::of(container, started, health)?;
+            return Ok(Self { input, output, _console: Some(console), ..run });
         }
         let (out_read, out_write) = pipe_with(PipeFlags::CLOEXEC).context(doing())?;
         let (err_read, err_write) = pipe_with(PipeFlags::CLOEXEC).context(doing())?;
@@ -84,6 +91,7 @@ impl Run {
         Ok(Self {
             container,
             process,
+            _console: None,
             output: None,
             error: None,
             input: None,

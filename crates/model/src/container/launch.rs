@@ -126,7 +126,7 @@ impl Container {
             groups: self.groups.clone(),
             hostname,
             mode: self.mode,
-            tty: self.tty,
+            tty: self.has_terminal(),
             stdin: self.stdin,
             init: self.init && self.mode == Mode::Application,
             mounts: self.mounts.clone(),
@@ -155,6 +155,11 @@ impl Container {
         }
     }
 
+    /// A system has a console, on which its init says what it does and people log in.
+    fn has_terminal(&self) -> bool {
+        self.tty || self.mode == Mode::System
+    }
+
     /// Whether what to run was said by somebody else than the image.
     fn is_told(&self) -> bool {
         self.entrypoint.is_some() || self.command.is_some()
@@ -165,7 +170,7 @@ impl Container {
             |text: &String| text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
         let mut env =
             vec![("PATH".to_owned(), DEFAULT_PATH.to_owned()), ("HOSTNAME".to_owned(), hostname.to_owned())];
-        if self.tty {
+        if self.has_terminal() {
             env.push(("TERM".to_owned(), "xterm".to_owned()));
         }
         if self.mode == Mode::System {
@@ -268,6 +273,7 @@ mod tests {
         let image = ImageConfig { cmd: words("bash"), ..ImageConfig::default() };
         let launch = container.launch(&"dev".parse().unwrap(), &image).unwrap();
         assert_eq!((launch.args.join(" "), launch.stop_signal), ("/sbin/init".to_owned(), Signal::HALT));
+        assert!(launch.tty && launch.env.contains(&"TERM=xterm".to_owned()));
         container.command = Some(words("/usr/sbin/init --x"));
         assert_eq!(
             container.launch(&"dev".parse().unwrap(), &image).unwrap().args,
