@@ -13,8 +13,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{WaitId, WaitIdOptions, waitid};
+use rustix::process::{Pid, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use stead_container::{ExecRequest, Executed, Started, Stdio};
 use stead_host::machine::HealthState;
@@ -42,6 +43,19 @@ struct Test {
     output: File,
     begun: Instant,
     deadline: Instant,
+}
+
+impl Test {
+    /// Ends it with all that it started, but for what left its group. It leads one, and is our child: until we bury it
+    /// nobody else has its number.
+    fn kill(&self) -> Result<()> {
+        stead_container::kill(self.process.pidfd.as_fd(), Signal::KILL)?;
+        let pid = i32::try_from(self.process.pid).ok().and_then(Pid::from_raw);
+        match pid.map(|pid| kill_process_group(pid, rustix::process::Signal::KILL)) {
+            None | Some(Ok(()) | Err(Errno::SRCH)) => Ok(()),
+            Some(Err(errno)) => Err(errno).context("cannot end what it started"),
+        }
+    }
 }
 
 impl Health {
@@ -100,7 +114,7 @@ impl Health {
         match &self.test {
             Some(test) if test.deadline <= now => {
                 // Its end is then seen as that of any other.
-                if let Err(error) = stead_container::kill(test.process.pidfd.as_fd(), Signal::KILL) {
+                if let Err(error) = test.kill() {
                     tracing::warn!("cannot end a health test: {error:#}");
                 }
                 self.words = format!("it took longer than {} ms", self.check.timeout_ms);
