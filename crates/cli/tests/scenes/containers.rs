@@ -119,6 +119,115 @@ fn options_are_seen_inside() {
 }
 
 #[test]
+fn more_options_are_seen_inside() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let sees = |options: &str, line: &str| run(&world, options, line).ok().trim().to_owned();
+    world.stead("network create lan --subnet 10.0.5.0/24 --subnet6 fd00:5::/64").ok();
+    let network = "--network lan --ip 10.0.5.7 --ip6 fd00:5::7 --mac 02:00:00:00:00:07 --network-alias www";
+    let seen = sees(network, "ip address show dev eth0; ping -c 1 -W 5 www");
+    for part in ["10.0.5.7/24", "fd00:5::7/64", "02:00:00:00:00:07", "1 packets received"] {
+        assert!(seen.contains(part), "`{part}` is not in\n{seen}");
+    }
+    std::fs::write(world.path().join("some.env"), "# a file\nA=from the file\nB=2\n").unwrap();
+    assert_eq!(sees("--env-file some.env -e B=3", "echo $A $B"), "from the file 3");
+    assert_eq!(sees("--shm-size 1m", "df /dev/shm | tail -1 | awk '{print $2}'"), "1024");
+    assert_ne!(sees("--init", "cat /proc/1/comm"), "sh");
+    assert_eq!(sees("--oom-score-adj 500", "cat /proc/self/oom_score_adj"), "500");
+    assert_eq!(
+        sees(
+            "--mount type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=700",
+            "stat -c %a /t; df /t | tail -1 | awk '{print $2}'"
+        ),
+        "700\n1024"
+    );
+    assert_eq!(sees("--mount type=volume,source=keep,target=/k", "echo kept > /k/it; cat /k/it"), "kept");
+    let read_only =
+        run(&world, "--mount type=volume,source=keep,target=/k,readonly", "cat /k/it; touch /k/x");
+    assert_eq!(read_only.code(1).says("Read-only file system").out, "kept\n");
+}
+
+#[test]
+fn still_more_options_are_seen_inside() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let sees = |options: &str, line: &str| run(&world, options, line).ok().trim().to_owned();
+    let bits = |options: &str| {
+        u64::from_str_radix(&sees(options, "grep CapEff /proc/self/status | cut -f2"), 16).unwrap()
+    };
+    const NET_ADMIN: u64 = 1 << 12;
+    assert_eq!(bits("") & NET_ADMIN, 0);
+    assert_eq!(bits("--cap-add NET_ADMIN") & NET_ADMIN, NET_ADMIN);
+    assert_eq!(bits("--cap-drop ALL --cap-add NET_ADMIN"), NET_ADMIN);
+    assert_eq!(bits("--privileged") & NET_ADMIN, NET_ADMIN);
+    assert_eq!(sees("--security-opt seccomp=unconfined", "grep Seccomp: /proc/self/status | cut -f2"), "0");
+    let words = ["run", "--rm", "--entrypoint", "echo", BUSYBOX, "an", "argument"];
+    assert_eq!(stead(&world, &words).ok(), "an argument\n");
+    stead(&world, &["run", "--rm", "--platform", "linux/s390x", BUSYBOX]).code(125).says("linux/s390x");
+    stead(&world, &["run", "--rm", "--pull", "never", "lab/nosuch", "true"]).code(125).says("is not here");
+    assert_eq!(sees("--pull always", "echo pulled"), "pulled");
+}
+
+#[test]
+fn health_labels_and_signals_are_as_the_options_say() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let sees = |options: &str, line: &str| run(&world, options, line).ok().trim().to_owned();
+    world.stead("network create lan").ok();
+    let words = [
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "--stop-signal",
+        "INT",
+        "--stop-timeout",
+        "30",
+        "-l",
+        "tier=front",
+        "--health-cmd",
+        "exit 1",
+        "--health-interval",
+        "100ms",
+        "--health-retries",
+        "2",
+        "--health-timeout",
+        "5s",
+        "--health-start-period",
+        "0s",
+        BUSYBOX,
+        "sh",
+        "-c",
+        "trap 'exit 8' INT; while :; do sleep 0.1; done",
+    ];
+    stead(&world, &words).ok();
+    world.until("it is ill", || {
+        let rows =
+            world.stead("ps -a --filter health=unhealthy --filter label=tier=front --format json").json();
+        (rows.as_array().unwrap().len() == 1).then_some(())
+    });
+    assert_eq!(world.stead("ps -aq --filter network=default").ok(), "web.default\n");
+    assert_eq!(world.stead("ps -aq --filter network=lan").ok(), "");
+    world.stead("stop web").ok();
+    assert_eq!(world.stead("ps -aq --filter exited=8 --filter project=default").ok(), "web.default\n");
+    // Docker's letter for it.
+    stead(&world, &["run", "-d", "--init", "--name", "box", "--no-healthcheck", BUSYBOX, "sleep", "1000"])
+        .ok();
+    world.stead("rm -f box web").ok();
+    if role() == Role::Root {
+        assert_eq!(
+            sees(
+                "-m 32m",
+                "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2> /dev/null || cat /sys/fs/cgroup/memory.max"
+            ),
+            "33554432"
+        );
+        assert_eq!(sees("--cpuset-cpus 0", "grep Cpus_allowed_list /proc/self/status | cut -f2"), "0");
+        assert_eq!(sees("--device /dev/zero:/dev/nought:r", "head -c 3 /dev/nought | wc -c"), "3");
+    }
+}
+
+#[test]
 fn volumes_and_directories_of_the_computer_are_mounted() {
     let world = World::offline();
     let _registry = registry(&world);
