@@ -31,7 +31,7 @@ pub(crate) use network::{ConnectArgs, CreateArgs, EnterArgs, NetworkCommand};
 pub(crate) use project::{
     ConfigArgs, DownArgs, Only, PlanArgs, ProjectBuildArgs, ProjectPullArgs, Stage, UpArgs,
 };
-pub(crate) use run::{MachineArgs, MakeArgs, PullWhen, RunArgs};
+pub(crate) use run::{MachineArgs, MakeArgs, PullWhen, RunArgs, RunKind};
 pub(crate) use volume::{VolumeCommand, VolumeCreateArgs, VolumeListArgs};
 
 /// Run Linux machines from one file or one command, on networks of their own
@@ -191,6 +191,9 @@ a line of its own.")]
     Events(EventsArgs),
     /// List the projects of this user
     Ls,
+    /// Get, list and remove the kernels of microVMs
+    #[command(subcommand)]
+    Kernel(KernelCommand),
     /// Get images, look into them, pass them on, remove them
     #[command(subcommand)]
     Image(ImageCommand),
@@ -333,6 +336,7 @@ impl Command {
                 | ImageCommand::Build(_)
                 | ImageCommand::Load(_) => takes(false, true),
             },
+            Self::Kernel(kernel) => takes(false, matches!(kernel, KernelCommand::Ls)),
             Self::Ls | Self::Doctor | Self::Version | Self::Login(_) | Self::Logout(_) => takes(false, true),
             Self::Purge(_)
             | Self::Schema
@@ -484,4 +488,22 @@ mod tests {
             Some("`stead network enter` has no use for `--format`"),
         );
     }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KernelCommand {
+    /// List the kernels that are here; new machines have the first one
+    Ls,
+    /// Get Debian's newest kernel for clouds, by `apt`, which verifies it
+    Pull {
+        /// The one of this package instead, a file or what was in it in a directory, which nobody verifies
+        #[arg(value_hint = ValueHint::FilePath)]
+        package: Option<PathBuf>,
+    },
+    /// Remove kernels
+    Rm {
+        /// Their names
+        #[arg(required = true)]
+        kernels: Vec<String>,
+    },
 }

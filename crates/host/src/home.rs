@@ -138,6 +138,16 @@ impl Home {
         self.state.join("events.jsonl")
     }
 
+    /// The kernels of guests.
+    pub fn kernels(&self) -> PathBuf {
+        self.state.join("kernels")
+    }
+
+    /// What runs guests here, once that was tried.
+    pub fn accelerator(&self) -> PathBuf {
+        self.run.join("accelerator.json")
+    }
+
     /// What the switchboard serves.
     pub fn served(&self) -> PathBuf {
         self.run.join("served.json")

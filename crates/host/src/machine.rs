@@ -3,15 +3,19 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use stead_model::address::Mac;
 use stead_model::container::{Launch, Signal};
-use stead_model::name::{MachineId, Name};
+use stead_model::image::Digest;
+use stead_model::name::{LinkName, MachineId, Name};
 use stead_model::project::Condition;
 use stead_net::process::ProcessId;
 
@@ -35,6 +39,41 @@ pub struct Assignment {
     pub hosts: String,
     /// Its `/etc/resolv.conf`.
     pub resolv_conf: String,
+    /// The guest that it is run in; in this computer's own kernel where absent.
+    #[serde(default)]
+    pub guest: Option<Guest>,
+}
+
+/// A guest of its own, for one container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guest {
+    /// The image that its root is made of.
+    pub image: Digest,
+    /// Its kernel, by its name.
+    pub kernel: String,
+    /// Processors.
+    pub cpus: u32,
+    /// Memory.
+    pub memory_mib: u64,
+    /// How large its own disk may become.
+    pub disk_bytes: u64,
+    /// Its nics.
+    pub nics: Vec<GuestNic>,
+}
+
+/// A nic of a guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestNic {
+    /// The TAP, in the engine's namespace.
+    pub tap: LinkName,
+    /// Its MAC.
+    pub mac: Mac,
+    /// Its addresses.
+    pub addresses: Vec<IpNet>,
+    /// The routers that lead out by it.
+    pub gateways: Vec<IpAddr>,
+    /// The largest packet.
+    pub mtu: u16,
 }
 
 /// What a starting keeper tells whoever started it, in one line.
@@ -78,11 +117,32 @@ pub enum Request {
     Unpause,
     /// Answer when it is so far, or cannot be any more.
     Await(Condition),
+    /// Start another program in the machine, if it has a guest. The answer is [`Attached`], frames follow.
+    Exec(Box<Exec>),
     /// Carry its output from now on, its exit, and what is typed. The answer is [`Attached`], frames follow.
     Attach {
         /// Whether what the client sends is its standard input.
         stdin: bool,
     },
+}
+
+/// Another program for a machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exec {
+    /// The program and its arguments.
+    pub args: Vec<String>,
+    /// More environment, `NAME=value` each.
+    pub env: Vec<String>,
+    /// Where it starts.
+    pub cwd: Option<String>,
+    /// As whom: `user[:group]`.
+    pub user: Option<String>,
+    /// Whether it may do everything.
+    pub privileged: bool,
+    /// Whether it has a terminal.
+    pub tty: bool,
+    /// Whether what the client sends is its standard input.
+    pub stdin: bool,
 }
 
 /// What a keeper answers.
@@ -102,7 +162,8 @@ pub enum Answer {
 /// How a machine fares.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// Its first process, as this computer numbers it; absent while it waits to be started again.
+    /// Its first process, or the VMM of its guest, as this computer numbers it; absent while it waits to be started
+    /// again.
     pub init: Option<ProcessId>,
     /// What it does.
     pub phase: Phase,
@@ -118,6 +179,8 @@ pub struct Status {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
+    /// Its guest comes up.
+    Booting,
     /// It runs.
     Running,
     /// It is held.
@@ -184,6 +247,8 @@ pub enum Frame {
     InputEnd = 4,
     /// To the machine: the terminal has so many rows and columns, two bytes each.
     Size = 5,
+    /// To a program that an [`Exec`] started: the name of a signal.
+    Signal = 6,
 }
 
 /// The most that a frame carries.
@@ -202,7 +267,8 @@ impl Frame {
     /// Reads what comes before a frame's bytes; nothing if it is no frame of ours.
     pub fn parse_head(head: [u8; FRAME_HEAD_BYTES]) -> Option<(Self, usize)> {
         let [kind, a, b, c, d] = head;
-        let all = [Self::Input, Self::Output, Self::Error, Self::Exit, Self::InputEnd, Self::Size];
+        let all =
+            [Self::Input, Self::Output, Self::Error, Self::Exit, Self::InputEnd, Self::Size, Self::Signal];
         let kind = all.into_iter().find(|frame| *frame as u8 == kind)?;
         let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).ok()?;
         (length <= FRAME_MAX_BYTES).then_some((kind, length))
@@ -261,6 +327,16 @@ impl Files {
     /// There, if the machine goes when it ends: what it wrote is nobody's afterwards.
     pub fn fleeting(&self) -> PathBuf {
         self.state.join("fleeting")
+    }
+
+    /// The disk of its guest, with what it wrote over its image.
+    pub fn disk(&self) -> PathBuf {
+        self.state.join("disk.ext4")
+    }
+
+    /// What the kernel of its guest said.
+    pub fn console(&self) -> PathBuf {
+        self.state.join("console.log")
     }
 
     /// What it wrote over its image.

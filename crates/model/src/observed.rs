@@ -213,6 +213,8 @@ pub enum Body {
     External,
     /// A container of ours: what was asked for, which it is on record with, and its files.
     Container(Box<MadeContainer>),
+    /// The same in a guest of its own.
+    Microvm(Box<MadeContainer>),
 }
 
 /// A container of ours, as it was made.
@@ -302,14 +304,15 @@ impl MachineState {
         match self.body {
             Body::External => Driver::External,
             Body::Container(_) => Driver::Native,
+            Body::Microvm(_) => Driver::Qemu,
         }
     }
 
-    /// The container of ours that it is, if it is one.
+    /// The container of ours that it is, be it in a guest, if it is one.
     pub fn container(&self) -> Option<&MadeContainer> {
         match &self.body {
             Body::External => None,
-            Body::Container(made) => Some(made),
+            Body::Container(made) | Body::Microvm(made) => Some(made),
         }
     }
 

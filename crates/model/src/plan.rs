@@ -11,7 +11,9 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::name::{MachineId, Name, NetworkId, NicId, VolumeId};
-use crate::observed::{Engine, MachineState, NetworkState, NicState, Observed, Running, Switchboard, Uplink};
+use crate::observed::{
+    Body, Engine, MachineState, NetworkState, NicState, Observed, Running, Switchboard, Uplink,
+};
 use crate::project::{Bind, Condition, Reach};
 use crate::served::Target;
 use crate::step::{Change, Step, differences};
@@ -209,11 +211,24 @@ fn stops(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
             }
             _ if !is_to_run => "it is not to run".to_owned(),
             Running::CutOff => "its network is gone".to_owned(),
+            Running::Connected if is_rewired(wanted, seen, id) => "its nics change".to_owned(),
             Running::Connected => return None,
         };
         Some((Step::MachineStop(id.clone()), why))
     });
     stops.collect()
+}
+
+/// Whether a machine runs whose nics were handed to its VMM, and they are to be others: it gets those when it is started.
+fn is_rewired(wanted: &Wanted, seen: &Observed, id: &MachineId) -> bool {
+    let is_guest = seen.machines.get(id).is_some_and(|state| matches!(state.body, Body::Microvm(_)));
+    let goes = networks_that_go(wanted, seen);
+    let of = |nics: &BTreeMap<NicId, NicState>| -> Vec<_> {
+        let own = nics.iter().filter(|(nic, _)| nic.machine() == *id);
+        own.map(|(nic, state)| (nic.clone(), state.link.clone(), state.lease.clone(), state.mtu)).collect()
+    };
+    let (now, then) = (of(&seen.nics), of(&wanted.nics));
+    is_guest && (now != then || now.iter().any(|(nic, ..)| goes.contains_key(&nic.network())))
 }
 
 /// What changed of a machine, for people.

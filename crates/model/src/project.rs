@@ -136,6 +136,8 @@ pub enum Runs {
     External,
     /// We do, as a container.
     Container(Box<Container>),
+    /// We do, as a container in a guest of its own.
+    Microvm(Box<Container>),
 }
 
 /// How far a machine has to be before another that depends on it starts.
@@ -172,6 +174,8 @@ pub enum Driver {
     External,
     /// This program itself, with the kernel's namespaces.
     Native,
+    /// QEMU.
+    Qemu,
 }
 
 /// A nic of a machine, as wanted.
@@ -238,14 +242,15 @@ impl Runs {
         match self {
             Self::External => Driver::External,
             Self::Container(_) => Driver::Native,
+            Self::Microvm(_) => Driver::Qemu,
         }
     }
 
-    /// The container, if we run one.
+    /// The container, if we run one, be it in a guest.
     pub fn container(&self) -> Option<&Container> {
         match self {
             Self::External => None,
-            Self::Container(container) => Some(container),
+            Self::Container(container) | Self::Microvm(container) => Some(container),
         }
     }
 }
@@ -352,6 +357,7 @@ impl fmt::Display for Driver {
         f.pad(match self {
             Self::External => "external",
             Self::Native => "native",
+            Self::Qemu => "qemu",
         })
     }
 }

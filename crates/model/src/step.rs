@@ -216,7 +216,9 @@ impl fmt::Display for Step {
             Self::LeaseRemove(id, lease) => write!(f, "- lease {id} {lease}"),
             Self::MachineAdd(id, state, _) => match &state.body {
                 Body::External => write!(f, "+ {} {id} ({})", state.kind, state.driver()),
-                Body::Container(made) => write!(f, "+ {} {id} from {}", state.kind, made.wish.image),
+                Body::Container(made) | Body::Microvm(made) => {
+                    write!(f, "+ {} {id} from {}", state.kind, made.wish.image)
+                }
             },
             Self::MachineStart(id, _) => write!(f, "> start {id}"),
             Self::MachineAwait(id, condition) => write!(f, "> await {id} {condition}"),

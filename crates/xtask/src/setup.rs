@@ -94,6 +94,7 @@ const PACKAGES: &[Package] = &[
     package("e2fsprogs",                   "/usr/sbin/mkfs.ext4",         &[Test], "disks of guests"),
     package("qemu-system-x86",             "/usr/bin/qemu-system-x86_64", &[Test], "runs guests"),
     package("man-db",                      "/usr/bin/man",                &[Test], "reads the man pages"),
+    package("erofs-utils",                 "/usr/bin/mkfs.erofs",         &[Test], "roots of guests"),
     package("dnsmasq-base",                "/usr/sbin/dnsmasq",           &[Bench], "the peer of the benchmarks"),
     package("containernetworking-plugins", "/usr/lib/cni/bridge",         &[Bench], "the peer of the benchmarks"),
     package("podman",                      "/usr/bin/podman",             &[Bench], "the peer of the benchmarks"),

@@ -19,6 +19,15 @@ pub(crate) enum PullWhen {
     Always,
 }
 
+/// What a machine that is run can be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RunKind {
+    // Without lines of their own the values fit into the option's one.
+    #[default]
+    Container,
+    Microvm,
+}
+
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct RunArgs {
@@ -45,6 +54,9 @@ pub(crate) struct MachineArgs {
     /// Its name [default: the image's, with a number]
     #[arg(long)]
     pub(crate) name: Option<Name>,
+    /// What it is: in this computer's own kernel, or in one of its own
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) kind: RunKind,
     /// Let it read what is typed here
     #[arg(short, long)]
     pub(crate) interactive: bool,

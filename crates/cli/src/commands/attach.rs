@@ -14,7 +14,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SI
 use signal_hook::iterator::Signals;
 
 use stead_host::log::{Stream, numbers, parse_line};
-use stead_host::machine::{Answer, Attached, Client, Exit, Files, Frame, Request};
+use stead_host::machine::{Answer, Attached, Client, Exec, Exit, Files, Frame, Request};
 use stead_model::container::Signal;
 use stead_model::project::Condition;
 
@@ -79,7 +79,7 @@ pub(crate) fn watch(files: &Files, how: Watch) -> Result<Watched> {
                 let exit = serde_json::from_slice(&bytes).context("cannot read how the machine ended")?;
                 return Ok(Watched::Ended(exit));
             }
-            Ok(Some((Frame::Input | Frame::InputEnd | Frame::Size, _))) => {
+            Ok(Some((Frame::Input | Frame::InputEnd | Frame::Size | Frame::Signal, _))) => {
                 bail!("the keeper sent what is ours to send")
             }
             // We closed it ourselves, or the keeper died.
@@ -88,6 +88,51 @@ pub(crate) fn watch(files: &Files, how: Watch) -> Result<Watched> {
                 bail!("the machine's keeper was killed; hint: `stead ps` tells what became of the machine")
             }
             Err(error) => return Err(error).context("cannot hear the keeper"),
+        }
+    }
+}
+
+/// Has a keeper start another program in its machine, and stays until that ends.
+pub(crate) fn execute(mut client: Client, order: Exec) -> Result<Exit> {
+    let stdin = order.stdin;
+    let tty = order.tty;
+    match client.ask(&Request::Exec(Box::new(order)), Some(Duration::ZERO))? {
+        Answer::Attached(_) => {}
+        Answer::Failed(why) => bail!("{why}"),
+        other => bail!("the keeper answered {other:?}"),
+    }
+    let mut stream = client.into_stream()?;
+    let writer = Arc::new(Mutex::new(stream.get_ref().try_clone().context("cannot share the connection")?));
+    let _raw = if tty && stdin { Raw::new()? } else { None };
+    if tty {
+        send_size(&writer);
+    }
+    if stdin {
+        let writer = Arc::clone(&writer);
+        std::thread::spawn(move || carry_input(&writer, false));
+    }
+    let wanted = [SIGWINCH, SIGHUP, SIGINT, SIGQUIT, SIGTERM];
+    let mut signals = signal_hook::iterator::Signals::new(wanted).context("cannot listen for signals")?;
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            match signal.to_string().parse::<Signal>() {
+                Ok(_) if signal == SIGWINCH => send_size(&writer),
+                Ok(signal) => drop(send(&writer, Frame::Signal, signal.to_string().as_bytes())),
+                Err(_) => {}
+            }
+        }
+    });
+    loop {
+        match Frame::read(&mut stream).context("cannot hear the keeper")? {
+            Some((Frame::Output, bytes)) => write_to(Stream::Output, &bytes)?,
+            Some((Frame::Error, bytes)) => write_to(Stream::Error, &bytes)?,
+            Some((Frame::Exit, bytes)) => {
+                return serde_json::from_slice(&bytes).context("cannot read how the program ended");
+            }
+            Some((Frame::Input | Frame::InputEnd | Frame::Size | Frame::Signal, _)) => {
+                bail!("the keeper sent what is ours to send")
+            }
+            None => bail!("the machine ended"),
         }
     }
 }

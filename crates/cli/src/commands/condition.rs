@@ -90,6 +90,7 @@ impl Condition {
             Self::Exited { .. } => "exited",
             Self::Lost => "killed",
             Self::Running { phase, .. } => match phase {
+                Phase::Booting => "booting",
                 Phase::Running => "running",
                 Phase::Paused => "paused",
                 Phase::Restarting => "restarting",
@@ -126,7 +127,11 @@ impl fmt::Display for Condition {
             Self::Exited { exit_code, ended_ms, out_of_memory, error } => {
                 write!(f, "exited ({exit_code}) {} ago", ago(*ended_ms))?;
                 let why = if *out_of_memory { " out of memory" } else { "" };
-                let failed = if error.is_some() { " not started" } else { "" };
+                let failed = match (error, exit_code) {
+                    (None, _) => "",
+                    (Some(_), 125..=127) => " not started",
+                    (Some(_), _) => " crashed",
+                };
                 write!(f, "{why}{failed}")
             }
         }

@@ -76,11 +76,12 @@ pub(crate) fn cp(global: &Global, args: &CopyArgs) -> Result<(), Failure> {
     let seen = host.observe()?;
     let id = super::machines::chosen_one(global, &pattern, &seen)?;
     let gone = || Failure::request(&format!("there is no machine `{id}`"), "`stead ps --all` lists them all");
+    super::guest::refuse(&id, &seen, "cp", &format!("`stead exec {id} tar c /path | tar x`"))?;
     let order = |machine| Order { from: from.clone(), to: to.clone(), keep_owners: args.archive, machine };
     if let Some(status) = status(host.home(), &id)? {
         return match (status.init, status.phase) {
             (Some(init), _) => run(&order(Machine::Running(init.pid))),
-            (None, Phase::Running | Phase::Paused | Phase::Restarting | Phase::Stopping) => {
+            (None, Phase::Booting | Phase::Running | Phase::Paused | Phase::Restarting | Phase::Stopping) => {
                 let what = format!("machine `{id}` is just being started again");
                 Err(Failure::request(&what, "try again, or `stead stop` it first"))
             }

@@ -45,6 +45,7 @@ pub(crate) fn diff(global: &Global, args: &DiffArgs, output: Output) -> Result<(
     let mut host = look()?;
     let seen = host.observe()?;
     let id = super::machines::chosen_one(global, &args.machine, &seen)?;
+    super::guest::refuse(&id, &seen, "diff", "look into it by `stead exec`")?;
     let made = seen.machines.get(&id).and_then(|state| state.container());
     let made = made.context("it is no container")?;
     let files = Files::new(host.home(), &id);

@@ -39,6 +39,7 @@ pub(crate) fn run(output: Output) -> Result<ExitCode, Failure> {
     let facts = observe();
     let uplinks = look()?.observe()?.host.uplinks;
     let mut checks = checks(&facts, root);
+    checks.push(microvms());
     checks.extend(uplink_checks(&uplinks.veth, &uplinks.pasta));
     let text = || {
         let rows: Vec<Vec<String>> = checks.iter().map(row).collect();
@@ -176,6 +177,17 @@ fn kvm(facts: &Facts) -> Check {
         Device::Broken(error) => (Verdict::Limited, error.clone(), None),
     };
     check("/dev/kvm", verdict, found, "programs that run microvms and vms on our networks at full speed", fix)
+}
+
+/// Whether there are the programs that run microVMs.
+fn microvms() -> Check {
+    let missing = stead_host::linux::guest::missing_programs();
+    let (verdict, found) = match missing.as_slice() {
+        [] => (Verdict::Ok, "all there".to_owned()),
+        missing => (Verdict::Limited, format!("{} missing", missing.len())),
+    };
+    let fix = "apt-get install qemu-system-x86 erofs-utils e2fsprogs";
+    check("qemu and mkfs", verdict, &found, "microvms", (verdict != Verdict::Ok).then_some(fix))
 }
 
 fn cgroups(facts: &Facts) -> Check {

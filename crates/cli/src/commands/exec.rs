@@ -16,28 +16,18 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
 use stead_container::{ExecRequest, Executed, Stdio, WindowSize};
 use stead_host::apply::Host;
 use stead_host::journal::{Action, Event, Journal};
-use stead_host::machine::{Answer, Assignment, Client, Files, Phase, Request};
+use stead_host::linux::LinuxHost;
+use stead_host::machine::{Answer, Assignment, Client, Exec, Files, Phase, Request};
 use stead_model::container::Signal;
+use stead_model::name::MachineId;
 
-use super::attach::Raw;
+use super::attach::{Raw, execute};
 use crate::args::{ExecArgs, Global};
 use crate::failure::Failure;
 use crate::session::look;
 
 /// Runs a program in a machine. This process has one thread until it has started.
 pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<ExitCode, Failure> {
-    // What is executed in there must not be able to write to our program.
-    if rustix::process::geteuid().is_root()
-        && let Err(error) = stead_container::seal()
-    {
-        tracing::warn!("our program is not sealed: {error:#}");
-    }
-    let executed = start(global, args)?;
-    let code = if args.tty { at_terminal(&executed, args.interactive) } else { beside(&executed) };
-    Ok(ExitCode::from(code.map_err(|error| Failure::from(error).before_program())?))
-}
-
-fn start(global: &Global, args: &ExecArgs) -> Result<Executed, Failure> {
     let early = |error: anyhow::Error| Failure::from(error).before_program();
     let mut host = look().map_err(early)?;
     let seen = host.observe().map_err(early)?;
@@ -46,7 +36,47 @@ fn start(global: &Global, args: &ExecArgs) -> Result<Executed, Failure> {
         let what = "standard input is no terminal";
         return Err(Failure::request(what, "leave out `--tty`").before_program());
     }
-    let files = Files::new(host.home(), &id);
+    if super::guest::is_guest(&id, &seen) {
+        return in_guest(&Files::new(host.home(), &id), &id, args);
+    }
+    // What is executed in there must not be able to write to our program.
+    if rustix::process::geteuid().is_root()
+        && let Err(error) = stead_container::seal()
+    {
+        tracing::warn!("our program is not sealed: {error:#}");
+    }
+    let executed = start(&host, &id, args)?;
+    let code = if args.tty { at_terminal(&executed, args.interactive) } else { beside(&executed) };
+    Ok(ExitCode::from(code.map_err(|error| Failure::from(error).before_program())?))
+}
+
+/// Runs it in a machine's guest, by its keeper.
+fn in_guest(files: &Files, id: &MachineId, args: &ExecArgs) -> Result<ExitCode, Failure> {
+    let early = |error: anyhow::Error| Failure::from(error).before_program();
+    let client = Client::connect(files).map_err(early)?;
+    let client = client.ok_or_else(|| {
+        let what = format!("machine `{id}` does not run");
+        Failure::request(&what, &format!("`stead start {id}`")).before_program()
+    })?;
+    let order = Exec {
+        args: args.command.clone(),
+        env: args.env.iter().filter_map(|text| variable(text)).collect(),
+        cwd: args.workdir.clone(),
+        user: args.user.clone(),
+        privileged: args.privileged,
+        tty: args.tty,
+        stdin: args.interactive,
+    };
+    let exit = execute(client, order).map_err(early)?;
+    match exit.why {
+        None => Ok(ExitCode::from(exit.code)),
+        Some(why) => Err(Failure::Program(exit.code, Box::new(Failure::from(anyhow!(why))))),
+    }
+}
+
+fn start(host: &LinuxHost, id: &MachineId, args: &ExecArgs) -> Result<Executed, Failure> {
+    let early = |error: anyhow::Error| Failure::from(error).before_program();
+    let files = Files::new(host.home(), id);
     let stopped = || {
         let what = format!("machine `{id}` does not run");
         Failure::request(&what, &format!("`stead start {id}`")).before_program()
@@ -100,7 +130,7 @@ fn start(global: &Global, args: &ExecArgs) -> Result<Executed, Failure> {
         Failure::Program(code, Box::new(Failure::from(anyhow::Error::from(failure))))
     })?;
     let program = args.command.first().map_or("", String::as_str);
-    Journal::new(host.home()).note(&Event::of_machine(&id, Action::Exec).with("program", program));
+    Journal::new(host.home()).note(&Event::of_machine(id, Action::Exec).with("program", program));
     Ok(executed)
 }
 

@@ -6,12 +6,13 @@ use serde::Serialize;
 
 use stead_host::apply::Host;
 use stead_host::home::Home;
-use stead_host::machine::{Assignment, Exit, Files};
+use stead_host::machine::{Assignment, Exit, Files, Guest};
 use stead_model::container::{Access, Container, Launch, Limits, Mount};
 use stead_model::image::Digest;
 use stead_model::name::MachineId;
 use stead_model::observed::{MadeContainer, Observed};
 use stead_model::project::{Bind, Protocol};
+use stead_vmm::Chosen;
 
 use super::ps::{Ends, MachineRow, machine_row};
 use crate::args::{Global, InspectArgs, PortArgs};
@@ -39,12 +40,25 @@ struct Ours {
     launch: Option<Launch>,
     limits: Limits,
     mounts: Vec<MountRow>,
+    /// The guest that it was started in last, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guest: Option<GuestRow>,
     /// How it ended last.
     exit: Option<Exit>,
     /// Where its log is; `stead logs` reads it.
     log: PathBuf,
     /// Where its files are.
     directory: PathBuf,
+}
+
+#[derive(Serialize)]
+struct GuestRow {
+    #[serde(flatten)]
+    guest: Guest,
+    /// What runs its instructions, and why.
+    accelerator: Option<Chosen>,
+    /// Where its kernel's words are.
+    console: PathBuf,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -70,13 +84,17 @@ pub(crate) fn inspect(global: &Global, args: &InspectArgs, output: Output) -> Re
 fn inspected(id: &MachineId, seen: &Observed, ends: &Ends<'_>, home: &Home) -> Option<Inspected> {
     let row = machine_row(id, seen, ends, home)?;
     let made = seen.machines.get(id)?.container();
-    Some(Inspected { row, ours: made.map(|made| ours(made, &Files::new(home, id))) })
+    Some(Inspected { row, ours: made.map(|made| ours(made, &Files::new(home, id), home)) })
 }
 
-fn ours(made: &MadeContainer, files: &Files) -> Ours {
+fn ours(made: &MadeContainer, files: &Files, home: &Home) -> Ours {
     // A machine that never ran has none.
     let assignment = std::fs::read(files.assignment()).ok();
     let launch = assignment.and_then(|text| serde_json::from_slice::<Assignment>(&text).ok());
+    let guest = launch.as_ref().and_then(|assignment| assignment.guest.clone());
+    let accelerator = std::fs::read(home.accelerator()).ok();
+    let accelerator = accelerator.and_then(|text| serde_json::from_slice(&text).ok());
+    let guest = guest.map(|guest| GuestRow { guest, accelerator, console: files.console() });
     let launch = launch.map(|assignment| assignment.launch);
     let own = launch.as_ref().map_or(&made.wish.own_volumes, |launch| &launch.own_volumes);
     let own = own.iter().map(|target| MountRow {
@@ -92,6 +110,7 @@ fn ours(made: &MadeContainer, files: &Files) -> Ours {
         limits: made.wish.limits.clone(),
         mounts: mounts.chain(own).collect(),
         launch,
+        guest,
         exit: files.load_exit(),
         log: files.log(),
         directory: files.state.clone(),
@@ -149,6 +168,16 @@ fn text_of_ours(ours: &Ours) -> Vec<(&'static str, String)> {
     lines.extend(limits.memory_bytes.map(|bytes| ("memory", format!("{bytes} bytes"))));
     lines.extend(limits.pids.map(|pids| ("pids", pids.to_string())));
     lines.extend(ours.definition.labels.iter().map(|(name, value)| ("label", format!("{name}={value}"))));
+    if let Some(GuestRow { guest, accelerator, console }) = &ours.guest {
+        lines.push(("kernel", guest.kernel.clone()));
+        lines.push(("guest", format!("{} processors, {} MiB", guest.cpus, guest.memory_mib)));
+        lines.extend(
+            accelerator
+                .iter()
+                .map(|chosen| ("accelerator", format!("{}: {}", chosen.accelerator.name(), chosen.why))),
+        );
+        lines.push(("console", console.display().to_string()));
+    }
     if let Some(why) = ours.exit.as_ref().and_then(|exit| exit.why.clone()) {
         lines.push(("why", why));
     }

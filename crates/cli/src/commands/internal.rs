@@ -1,6 +1,7 @@
 //! The commands that stead runs itself as: its long-lived processes, and the step into a namespace.
 
 use std::ffi::OsString;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -22,8 +23,24 @@ pub(crate) fn long_lived() -> Option<Result<(), Failure>> {
         ("__anchor", 2) => Some(anchor(&path(1)?)),
         ("__switchboard", 3) => Some(switchboard(path(1)?, path(2)?)),
         ("__keeper", 4) => Some(keeper(path(1)?, path(2)?, &words.get(3)?.to_str()?.parse().ok()?)),
+        ("__vmm", 6..) => Some(vmm(&words)),
         _ => None,
     }
+}
+
+/// Becomes the VMM of a guest, in a jail. Its network namespace is our standard input.
+fn vmm(words: &[OsString]) -> Result<(), Failure> {
+    let number = |place: usize| -> anyhow::Result<u32> {
+        let word: &OsString = words.get(place).context("an argument is missing")?;
+        word.to_str().and_then(|word| word.parse().ok()).context("an argument is no number")
+    };
+    let group = words.get(2).is_some_and(|word| word != "-").then(|| number(2)).transpose()?;
+    let (user, parent) = (number(1)?, number(3)?);
+    let network = std::io::stdin().as_fd().try_clone_to_owned().context("it has no network namespace")?;
+    let null = std::fs::File::open("/dev/null").context("cannot open /dev/null")?;
+    rustix::stdio::dup2_stdin(&null).context("cannot close standard input")?;
+    let jail = stead_vmm::Jail { user, group, network: network.as_fd() };
+    match stead_vmm::enter(&jail, parent, words.get(4..).unwrap_or_default())? {}
 }
 
 /// The process that holds the engine's namespaces.

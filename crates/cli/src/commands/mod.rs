@@ -10,9 +10,11 @@ mod doctor;
 mod enter;
 mod events;
 mod exec;
+mod guest;
 mod image;
 mod inspect;
 pub(crate) mod internal;
+mod kernel;
 mod login;
 mod logs;
 mod machines;
@@ -79,6 +81,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Cp(args) => cp::cp(&global, &args).map(done),
         Command::Copy { order } => cp::copy_here(&order).map(done),
         Command::Ls => ps::ls(output).map(done),
+        Command::Kernel(command) => kernel::run(command, output).map(done),
         Command::Image(command) => image::run(command, output).map(done),
         Command::Login(args) => login::login(&args, output).map(done),
         Command::Logout(args) => login::logout(&args, output).map(done),

@@ -14,7 +14,7 @@ use stead_model::project::{Addressing, Dhcp, Network, Pool, Project, Reach, Subn
 use super::attach::{Watch, Watched, watch};
 use super::up::Bring;
 use super::{image, machines, network, wish};
-use crate::args::{MachineArgs, MakeArgs, RunArgs};
+use crate::args::{MachineArgs, MakeArgs, RunArgs, RunKind};
 use crate::failure::Failure;
 use crate::output::{Output, raw};
 use crate::session::Session;
@@ -90,6 +90,9 @@ fn make(args: &MachineArgs, power: Power, stay: Stay, output: Output) -> Made {
     )?;
     // Before we are alone in the home: others need not wait for a registry.
     let home = crate::session::home().map_err(|error| early(error.into()))?;
+    if args.kind == RunKind::Microvm {
+        super::guest::ensure_ready(&home).map_err(early)?;
+    }
     let found = image::ensure(&home, &reference, platform.as_ref(), args.pull).map_err(early)?;
     let mut session = Session::open().map_err(|error| early(error.into()))?;
     if stay == Stay::UntilItEnds {

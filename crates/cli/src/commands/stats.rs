@@ -50,6 +50,7 @@ pub(crate) fn top(global: &Global, args: &TopArgs, output: Output) -> Result<(),
     let mut host = look()?;
     let seen = host.observe()?;
     let id = super::machines::chosen_one(global, &args.machine, &seen)?;
+    super::guest::refuse(&id, &seen, "top", &format!("`stead exec {id} ps`"))?;
     let Some(pid) = init(&host, &id)? else {
         let what = format!("machine `{id}` does not run");
         return Err(Failure::request(&what, &format!("`stead start {id}`")));
@@ -263,11 +264,11 @@ pub(crate) fn stats(global: &Global, args: &StatsArgs, output: Output) -> Result
     let mut host = look()?;
     let seen = host.observe()?;
     let ids = wanted(global, args, &seen)?;
-    let mut before = looks(&host, &ids);
+    let mut before = looks(&host, &seen, &ids);
     let clears = !args.no_stream && output.format == Format::Text && std::io::stdout().is_terminal();
     loop {
         std::thread::sleep(LOOK_EVERY);
-        let now = looks(&host, &ids);
+        let now = looks(&host, &seen, &ids);
         let rows: Vec<UsageRow> = now.iter().map(|(id, look)| usage_row(id, look, before.get(id))).collect();
         if clears {
             // From the top, on an empty screen.
@@ -315,15 +316,31 @@ fn wanted(global: &Global, args: &StatsArgs, seen: &Observed) -> Result<Vec<Mach
 }
 
 /// Those that run.
-fn looks(host: &LinuxHost, ids: &[MachineId]) -> BTreeMap<MachineId, Look> {
+fn looks(host: &LinuxHost, seen: &Observed, ids: &[MachineId]) -> BTreeMap<MachineId, Look> {
     let look = |id: &MachineId| {
         let pid = init(host, id).ok().flatten()?;
+        if super::guest::is_guest(id, seen) {
+            let look = Look { at: Instant::now(), usage: usage_of_vmm(pid)?, traffic: None };
+            return Some((id.clone(), look));
+        }
         let usage = stead_container::usage(&Files::new(host.home(), id).present(), pid).ok()?;
         let text = fs::read_to_string(format!("/proc/{pid}/net/dev")).ok();
         let traffic = text.map(|text| parse_traffic(&text));
         Some((id.clone(), Look { at: Instant::now(), usage, traffic }))
     };
     ids.iter().filter_map(look).collect()
+}
+
+/// What the VMM of a guest takes of this computer, the guest's memory within.
+fn usage_of_vmm(pid: u32) -> Option<Usage> {
+    let stat = Stat::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+    let ticks_per_s = rustix::param::clock_ticks_per_second().max(1);
+    let page_bytes = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
+    Some(Usage {
+        cpu_ns: Some(stat.cpu_ticks.saturating_mul(1_000_000_000 / ticks_per_s)),
+        memory_bytes: Some(stat.pages.saturating_mul(page_bytes)),
+        ..Usage::default()
+    })
 }
 
 /// Received and sent on all nics but the one that leads nowhere.

@@ -9,11 +9,12 @@ use stead_model::file::{Problem, Problems, Source, Variables, files, parse, rend
 use stead_model::name::Name;
 use stead_model::project::{Machine, Project};
 
-use crate::args::MachineArgs;
+use crate::args::{MachineArgs, RunKind};
 use crate::failure::Failure;
 
 /// The options, and the keys of a machine that they are.
-const OPTIONS: [(&str, &str); 46] = [
+const OPTIONS: [(&str, &str); 47] = [
+    ("kind", "--kind"),
     ("image", "IMAGE"),
     ("command", "COMMAND"),
     ("entrypoint", "--entrypoint"),
@@ -132,7 +133,11 @@ fn plain_keys(args: &MachineArgs) -> Map<String, Value> {
     let mut keys = Map::new();
     let mut put = |key: &str, value: Value| drop(keys.insert(key.to_owned(), value));
     put("image", json!(args.image));
-    put("kind", json!("container"));
+    let kind = match args.kind {
+        RunKind::Container => "container",
+        RunKind::Microvm => "microvm",
+    };
+    put("kind", json!(kind));
     let lists = [
         ("command", &args.command),
         ("group_add", &args.group_add),

@@ -14,6 +14,7 @@ mod half;
 mod images;
 mod kills;
 mod looks;
+mod microvms;
 mod names;
 mod ports;
 mod projects;

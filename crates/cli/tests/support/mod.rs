@@ -641,13 +641,19 @@ fn first_line(running: &mut Running) -> String {
 
 /// Runs a command to its end.
 #[track_caller]
-pub fn said(mut command: Command) -> Said {
+pub fn said(command: Command) -> Said {
+    said_within(command, COMMAND_LIMIT)
+}
+
+/// Runs a command to its end, which may take so long.
+#[track_caller]
+pub fn said_within(mut command: Command, limit: Duration) -> Said {
     let line = format!("{command:?}");
     // Files, not pipes: what a command leaves running would hold a pipe open.
     let (out, err) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
     command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(err.try_clone().unwrap());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{line}: {error}"));
-    let deadline = Instant::now() + COMMAND_LIMIT;
+    let deadline = Instant::now() + limit;
     let mut pause = Duration::from_millis(1);
     let status = loop {
         if let Some(status) = child.try_wait().unwrap() {
@@ -656,7 +662,7 @@ pub fn said(mut command: Command) -> Said {
         if Instant::now() > deadline {
             child.kill().unwrap();
             child.wait().unwrap();
-            panic!("{line}: not done after {COMMAND_LIMIT:?}\n{}{}", text(out), text(err));
+            panic!("{line}: not done after {limit:?}\n{}{}", text(out), text(err));
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(LOOK_EVERY);

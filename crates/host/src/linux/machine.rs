@@ -17,7 +17,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use stead_model::container::Mount;
 use stead_model::name::{MachineId, Name, VolumeId};
-use stead_model::observed::{MachineState, MadeContainer, Running};
+use stead_model::observed::{Body, MachineState, MadeContainer, Running};
 use stead_model::project::Condition;
 use stead_model::step::Step;
 use stead_net::process;
@@ -208,6 +208,8 @@ impl Starting {
 /// All that a keeper needs to know.
 fn assignment(host: &mut LinuxHost, id: &MachineId) -> Result<Assignment> {
     let records = host.records()?;
+    let body = records.machines.get(id).map(|state| state.body.clone());
+    let made_as = body.with_context(|| format!("there is no machine `{id}` on record"))?;
     let made = records.machines.get(id).and_then(|state| state.container().cloned());
     let made = made.with_context(|| format!("there is no container `{id}` on record"))?;
     let digest = made.image.clone().context("its image was never here")?;
@@ -231,7 +233,12 @@ fn assignment(host: &mut LinuxHost, id: &MachineId) -> Result<Assignment> {
         .filter(|(nic, _)| nic.machine() == *id)
         .flat_map(|(_, lease)| lease.addresses())
         .collect::<Vec<_>>();
+    let guest = match made_as {
+        Body::Microvm(_) => Some(super::guest::plan(host, id, &digest, &launch)?),
+        Body::Container(_) | Body::External => None,
+    };
     Ok(Assignment {
+        guest,
         cgroup: format!("{}/{id}", host.home_id()?),
         hosts: hosts(&launch.hostname, id, &addresses, &made.wish.hosts),
         resolv_conf: resolv_conf(host, id, &made),

@@ -6,6 +6,7 @@ mod claims;
 mod engine;
 mod facts;
 mod going;
+pub mod guest;
 mod inhabitants;
 mod inside;
 mod machine;
@@ -102,7 +103,7 @@ impl LinuxHost {
     /// Deletes all data of the home: what machines wrote, images, volumes.
     pub fn delete_data(&self) -> Result<()> {
         let home = &self.home;
-        let trees = [home.machines(), home.images(), home.volumes(), home.build()];
+        let trees = [home.machines(), home.images(), home.volumes(), home.build(), home.kernels()];
         trees.iter().try_for_each(|tree| tree::delete(&self.program, tree))
     }
 

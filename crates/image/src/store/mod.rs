@@ -103,7 +103,7 @@ const REMOVAL_LIMIT: Duration = Duration::from_secs(120);
 impl Store {
     /// The store in this directory, which is made if it is missing.
     pub fn open(root: &Path) -> Result<Self> {
-        for part in ["blobs/sha256", "layers", "partial", "unpacking"] {
+        for part in ["blobs/sha256", "layers", "partial", "roots", "unpacking"] {
             let path = root.join(part);
             DirBuilder::new()
                 .recursive(true)

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -187,6 +188,14 @@ impl Store {
             if !is_kept(&name, &kept.layers) {
                 freed_bytes += self.layer_size_bytes(&name);
                 failure = failure.or(self.remove_layer(&name, &path).err());
+            }
+        }
+        for (name, path) in entries(&self.root.join("roots"))? {
+            let image =
+                name.strip_suffix(".erofs").and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok());
+            if !image.is_some_and(|digest| kept.blobs.contains(&digest)) {
+                freed_bytes += fs::metadata(&path).map_or(0, |meta| meta.blocks() * 512);
+                failure = failure.or(remove_file(&path).err());
             }
         }
         // Nobody adds contents now, so nobody is at these.

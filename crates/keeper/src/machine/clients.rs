@@ -8,11 +8,12 @@ use std::time::Instant;
 use anyhow::Result;
 use serde::Serialize;
 
+use stead_agent::Call;
 use stead_host::machine::{Answer, FRAME_HEAD_BYTES, FRAME_MAX_BYTES, Frame, Request};
 use stead_model::project::Condition;
 
-/// A request is a short line.
-const REQUEST_MAX_BYTES: usize = 4096;
+/// A request is a line, short but for a program's arguments and environment.
+const REQUEST_MAX_BYTES: usize = 256 * 1024;
 
 /// What is kept for a client that does not read, before the machine's output waits for it.
 const BACKLOG_MAX_BYTES: usize = 256 * 1024;
@@ -33,6 +34,8 @@ pub(super) enum Role {
     Awaiting(Condition),
     /// It watches; and types, if so.
     Attached { stdin: bool },
+    /// It has had this program started in the machine's guest.
+    Exec(Call),
 }
 
 /// A connection.
@@ -85,7 +88,7 @@ impl Client {
 
     /// The next whole thing that it said.
     pub(super) fn next(&mut self) -> Option<Said> {
-        let attached = matches!(self.role, Role::Attached { .. });
+        let attached = matches!(self.role, Role::Attached { .. } | Role::Exec(_));
         if attached { self.next_frame() } else { self.next_request() }
     }
 

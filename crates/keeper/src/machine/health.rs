@@ -17,9 +17,12 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, WaitId, WaitIdOptions, kill_process_group, waitid};
 
+use stead_agent::Call;
 use stead_container::{ExecRequest, Executed, Started, Stdio};
-use stead_host::machine::HealthState;
+use stead_host::machine::{Exec, HealthState};
 use stead_model::container::{HealthCheck, Launch, Signal};
+
+use super::run::Body;
 
 /// What a test wrote last, for people.
 const WORDS_MAX_BYTES: usize = 4096;
@@ -39,22 +42,28 @@ pub(super) struct Health {
 /// A test that runs.
 #[derive(Debug)]
 struct Test {
-    process: Executed,
-    output: File,
+    process: Process,
     begun: Instant,
     deadline: Instant,
 }
 
-impl Test {
-    /// Ends it with all that it started, but for what left its group. It leads one, and is our child: until we bury it
-    /// nobody else has its number.
-    fn kill(&self) -> Result<()> {
-        stead_container::kill(self.process.pidfd.as_fd(), Signal::KILL)?;
-        let pid = i32::try_from(self.process.pid).ok().and_then(Pid::from_raw);
-        match pid.map(|pid| kill_process_group(pid, rustix::process::Signal::KILL)) {
-            None | Some(Ok(()) | Err(Errno::SRCH)) => Ok(()),
-            Some(Err(errno)) => Err(errno).context("cannot end what it started"),
-        }
+/// Its process.
+#[derive(Debug)]
+enum Process {
+    /// On this computer.
+    Here(Executed, File),
+    /// In a guest, and what it wrote.
+    There(Call, VecDeque<u8>),
+}
+
+/// Ends a test with all that it started, but for what left its group. It leads one, and is our child: until we bury it
+/// nobody else has its number.
+fn kill(process: &Executed) -> Result<()> {
+    stead_container::kill(process.pidfd.as_fd(), Signal::KILL)?;
+    let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw);
+    match pid.map(|pid| kill_process_group(pid, rustix::process::Signal::KILL)) {
+        None | Some(Ok(()) | Err(Errno::SRCH)) => Ok(()),
+        Some(Err(errno)) => Err(errno).context("cannot end what it started"),
     }
 }
 
@@ -84,7 +93,10 @@ impl Health {
 
     /// The test that runs, which is ready when it has ended.
     pub(super) fn process(&self) -> Option<BorrowedFd<'_>> {
-        self.test.as_ref().map(|test| test.process.pidfd.as_fd())
+        match &self.test.as_ref()?.process {
+            Process::Here(process, _) => Some(process.pidfd.as_fd()),
+            Process::There(..) => None,
+        }
     }
 
     pub(super) fn next_look(&self) -> Option<Instant> {
@@ -110,27 +122,52 @@ impl Health {
     }
 
     /// Does what is due: begins a test, or ends one that takes too long.
-    pub(super) fn look(&mut self, now: Instant, container: &Started, launch: &Launch, state: &Path) {
-        match &self.test {
-            Some(test) if test.deadline <= now => {
-                // Its end is then seen as that of any other.
-                if let Err(error) = test.kill() {
-                    tracing::warn!("cannot end a health test: {error:#}");
-                }
+    pub(super) fn look(&mut self, now: Instant, body: &mut Body, launch: &Launch, state: &Path) {
+        match (&self.test, body) {
+            (Some(test), body) if test.deadline <= now => {
                 self.words = format!("it took longer than {} ms", self.check.timeout_ms);
+                match (&test.process, body) {
+                    // Its end is then seen as that of any other.
+                    (Process::Here(process, _), _) => {
+                        if let Err(error) = kill(process) {
+                            tracing::warn!("cannot end a health test: {error:#}");
+                        }
+                    }
+                    (Process::There(call, _), Body::Guest(guest)) => {
+                        guest.cancel(*call);
+                        self.test = None;
+                        self.judge(now, false);
+                    }
+                    (Process::There(..), Body::Container(_)) => self.test = None,
+                }
             }
-            Some(_) => {}
-            None if self.next <= now => {
-                if let Err(error) = self.begin(now, container, launch, state) {
+            (Some(_), _) => {}
+            (None, Body::Guest(guest)) if guest.is_booting() => {}
+            (None, body) if self.next <= now => {
+                if let Err(error) = self.begin(now, body, launch, state) {
                     self.words = format!("{error:#}");
                     self.judge(now, false);
                 }
             }
-            None => {}
+            (None, _) => {}
         }
     }
 
-    fn begin(&mut self, now: Instant, container: &Started, launch: &Launch, state: &Path) -> Result<()> {
+    fn begin(&mut self, now: Instant, body: &mut Body, launch: &Launch, state: &Path) -> Result<()> {
+        let deadline = now + Duration::from_millis(self.check.timeout_ms);
+        let process = match body {
+            Body::Container(container) => self.begin_here(container, launch, state)?,
+            Body::Guest(guest) => {
+                let exec = Exec { args: self.check.args.clone(), ..Exec::default() };
+                Process::There(guest.exec(&exec)?, VecDeque::new())
+            }
+        };
+        self.words.clear();
+        self.test = Some(Test { process, begun: now, deadline });
+        Ok(())
+    }
+
+    fn begin_here(&self, container: &Started, launch: &Launch, state: &Path) -> Result<Process> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC).context("cannot make a pipe")?;
         rustix::io::ioctl_fionbio(&read, true).context("cannot make a pipe")?;
         let null = File::open("/dev/null").context("cannot open /dev/null")?;
@@ -146,22 +183,42 @@ impl Health {
             privileged: false,
             stdio: Stdio::Streams { stdin: null.as_fd(), stdout: write.as_fd(), stderr: write.as_fd() },
         };
-        let process = stead_container::exec(&request)?;
-        let deadline = now + Duration::from_millis(self.check.timeout_ms);
-        self.words.clear();
-        self.test = Some(Test { process, output: File::from(read), begun: now, deadline });
-        Ok(())
+        Ok(Process::Here(stead_container::exec(&request)?, File::from(read)))
+    }
+
+    /// A program in a guest wrote something; false if it was none of ours.
+    pub(super) fn hear(&mut self, from: Call, bytes: &[u8]) -> bool {
+        let Some(Test { process: Process::There(call, words), .. }) = &mut self.test else { return false };
+        let is_ours = *call == from;
+        if is_ours {
+            keep_last(words, bytes);
+        }
+        is_ours
+    }
+
+    /// A program in a guest has ended; false if it was none of ours.
+    pub(super) fn ended(&mut self, ended: Call, code: u8, why: Option<&str>) -> bool {
+        let Some(Test { process: Process::There(call, words), .. }) = &mut self.test else { return false };
+        if *call != ended {
+            return false;
+        }
+        let words = Vec::from(std::mem::take(words));
+        self.words = why.map_or_else(|| String::from_utf8_lossy(&words).into_owned(), str::to_owned);
+        self.test = None;
+        self.judge(Instant::now(), code == 0);
+        true
     }
 
     /// The test has ended.
     pub(super) fn reap(&mut self) -> Result<()> {
         let Some(test) = &mut self.test else { return Ok(()) };
+        let Process::Here(process, output) = &mut test.process else { return Ok(()) };
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        let status = waitid(WaitId::PidFd(test.process.pidfd.as_fd()), options);
+        let status = waitid(WaitId::PidFd(process.pidfd.as_fd()), options);
         let Some(status) = status.context("cannot look after a health test")? else { return Ok(()) };
         let now = Instant::now();
         let too_late = now >= test.deadline;
-        let words = last_words(&mut test.output);
+        let words = last_words(output);
         tracing::debug!("a health test took {:?}", test.begun.elapsed());
         self.test = None;
         if !too_late {
@@ -185,6 +242,12 @@ impl Health {
     }
 }
 
+fn keep_last(words: &mut VecDeque<u8>, bytes: &[u8]) {
+    words.extend(bytes);
+    let more = words.len().saturating_sub(WORDS_MAX_BYTES);
+    drop(words.drain(..more));
+}
+
 /// The end of what was written to a pipe.
 fn last_words(output: &mut File) -> String {
     let mut words = VecDeque::new();
@@ -193,9 +256,7 @@ fn last_words(output: &mut File) -> String {
         match output.read(&mut buffer) {
             Ok(0) => break,
             Ok(length) => {
-                words.extend(buffer.iter().take(length));
-                let more = words.len().saturating_sub(WORDS_MAX_BYTES);
-                drop(words.drain(..more));
+                keep_last(&mut words, buffer.get(..length).unwrap_or_default());
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(_) => break,

@@ -19,9 +19,11 @@ use stead_model::name::MachineId;
 use stead_model::project::Condition;
 use stead_net::process::ProcessId;
 
+use super::boot::Boot;
 use super::flat;
+use super::guest::{Guest, Heard, Texts};
 use super::health::Health;
-use super::run::{Run, set_size};
+use super::run::{Body, Run, set_size};
 
 /// Before the first start anew; each further wait is twice as long.
 const BACK_OFF_FIRST: Duration = Duration::from_millis(100);
@@ -43,6 +45,12 @@ pub(super) struct Life {
     told_health: Option<HealthState>,
     launch: Launch,
     place: Place,
+    /// How its guest is started, if it has one.
+    boot: Option<(Boot, Texts)>,
+    /// How the first start went, once that is known and until it is told.
+    first_start: Option<Result<(), Failure>>,
+    /// Why the present start failed, if it did.
+    boot_failure: Option<Failure>,
     run: Option<Run>,
     phase: Phase,
     restarts: u32,
@@ -85,6 +93,11 @@ impl Life {
         // What a keeper that was killed has left.
         stead_container::remove(&place.state)
             .with_context(|| format!("cannot clear away what is left of `{id}`"))?;
+        let boot = assignment.guest.clone().map(|plan| {
+            let texts =
+                Texts { hosts: assignment.hosts.clone(), resolv_conf: assignment.resolv_conf.clone() };
+            (Boot { home: home.clone(), id: id.clone(), files: files.clone(), plan }, texts)
+        });
         Ok(Self {
             id: id.clone(),
             journal: Journal::new(home),
@@ -92,6 +105,9 @@ impl Life {
             told_health: None,
             launch: assignment.launch.clone(),
             place,
+            boot,
+            first_start: None,
+            boot_failure: None,
             run: None,
             phase: Phase::Running,
             restarts: 0,
@@ -107,9 +123,15 @@ impl Life {
 
     /// Starts the machine.
     pub(super) fn start(&mut self) -> Result<(), Failure> {
-        let run = Run::new(&self.launch, &self.place)?;
+        let run = match &self.boot {
+            None => Run::new(&self.launch, &self.place)?,
+            Some((boot, texts)) => {
+                let guest = Guest::new(boot, &self.launch, texts, &self.place.netns)?;
+                Run::in_guest(guest, &self.launch)
+            }
+        };
         self.started_ms = now_ms();
-        self.phase = Phase::Running;
+        self.phase = if self.boot.is_some() { Phase::Booting } else { Phase::Running };
         self.run = Some(run);
         self.told_health = None;
         self.note(Action::Start, |event| match self.restarts {
@@ -148,6 +170,72 @@ impl Life {
         Ok(true)
     }
 
+    /// How the first start went, once, when that is known.
+    pub(super) fn take_first_start(&mut self) -> Option<Result<(), Failure>> {
+        self.first_start.take()
+    }
+
+    fn guest(&self) -> Option<&Guest> {
+        match &self.run.as_ref()?.body {
+            Body::Guest(guest) => Some(guest),
+            Body::Container(_) => None,
+        }
+    }
+
+    pub(super) fn guest_mut(&mut self) -> Option<&mut Guest> {
+        match &mut self.run.as_mut()?.body {
+            Body::Guest(guest) => Some(guest),
+            Body::Container(_) => None,
+        }
+    }
+
+    pub(super) fn agent(&self) -> Option<BorrowedFd<'_>> {
+        self.guest()?.stream()
+    }
+
+    pub(super) fn agent_wanted(&self) -> Option<BorrowedFd<'_>> {
+        self.guest()?.stream_wanted()
+    }
+
+    pub(super) fn console(&self) -> Option<BorrowedFd<'_>> {
+        self.guest()?.console()
+    }
+
+    /// What the guest's agent says: what is the machine's own is heeded here, the rest is for those who watch.
+    pub(super) fn hear_agent(&mut self) -> Vec<Heard> {
+        let events = self.guest_mut().map(Guest::hear).unwrap_or_default();
+        for event in &events {
+            match event {
+                Heard::Started => {
+                    self.started_ms = now_ms();
+                    if self.phase == Phase::Booting {
+                        self.phase = Phase::Running;
+                    }
+                    if self.restarts == 0 {
+                        self.first_start = Some(Ok(()));
+                    }
+                    if let Some(run) = &mut self.run {
+                        run.started = Instant::now();
+                        run.health = self.launch.health.clone().map(|check| Health::new(check, run.started));
+                    }
+                }
+                Heard::Failed(failure) => self.boot_failure = Some(failure.clone()),
+                Heard::ExecOutput(call, _, bytes) => {
+                    if let Some(health) = self.run.as_mut().and_then(|run| run.health.as_mut()) {
+                        health.hear(*call, bytes);
+                    }
+                }
+                Heard::ExecEnded(call, code, why) => {
+                    if let Some(health) = self.run.as_mut().and_then(|run| run.health.as_mut()) {
+                        health.ended(*call, *code, why.as_deref());
+                    }
+                }
+                Heard::Output(..) => {}
+            }
+        }
+        events
+    }
+
     pub(super) fn is_over(&self) -> bool {
         self.is_over
     }
@@ -179,7 +267,7 @@ impl Life {
     }
 
     pub(super) fn init(&self) -> Option<BorrowedFd<'_>> {
-        self.run.as_ref().map(|run| run.container.pidfd.as_fd())
+        self.run.as_ref().map(|run| run.body.pidfd())
     }
 
     pub(super) fn output(&self) -> Option<BorrowedFd<'_>> {
@@ -202,6 +290,7 @@ impl Life {
 
     pub(super) fn has_input_backlog(&self) -> bool {
         self.run.as_ref().is_some_and(|run| run.typed.len() > INPUT_MAX_BYTES)
+            || self.guest().is_some_and(Guest::has_input_backlog)
     }
 
     pub(super) fn has_terminal(&self) -> bool {
@@ -236,6 +325,10 @@ impl Life {
     }
 
     pub(super) fn take_input(&mut self, bytes: &[u8]) {
+        if let Some(guest) = self.guest_mut() {
+            let main = guest.main();
+            return guest.input(main, bytes);
+        }
         if let Some(run) = self.run.as_mut().filter(|run| run.input.is_some() && !run.input_ends) {
             run.typed.extend(bytes);
         }
@@ -244,6 +337,13 @@ impl Life {
 
     pub(super) fn end_input(&mut self) {
         let tty = self.launch.tty;
+        if let Some(guest) = self.guest_mut() {
+            let main = guest.main();
+            if tty {
+                guest.input(main, &[4]);
+            }
+            return guest.end_input(main);
+        }
         if let Some(run) = &mut self.run {
             run.input_ends = true;
             if tty {
@@ -276,6 +376,9 @@ impl Life {
     /// The terminal has this size from now on: rows and columns, two bytes each.
     pub(super) fn resize(&mut self, bytes: &[u8]) {
         let [r1, r2, c1, c2] = *bytes else { return };
+        if let Some(guest) = self.guest_mut() {
+            return guest.resize(guest.main(), bytes);
+        }
         let size = WindowSize { rows: u16::from_be_bytes([r1, r2]), columns: u16::from_be_bytes([c1, c2]) };
         let terminal = self.run.as_ref().filter(|_| self.launch.tty).and_then(|run| run.output.as_ref());
         if let Some(terminal) = terminal
@@ -286,14 +389,15 @@ impl Life {
     }
 
     pub(super) fn signal(&mut self, signal: Signal) -> Result<()> {
-        let run = self.run.as_ref().context("it waits to be started again")?;
-        stead_container::kill(run.container.pidfd.as_fd(), signal)?;
+        let run = self.run.as_mut().context("it waits to be started again")?;
+        run.body.signal(signal)?;
         self.note(Action::Kill, |event| event.with("signal", signal));
         Ok(())
     }
 
     pub(super) fn pause(&mut self) -> Result<()> {
         anyhow::ensure!(self.phase == Phase::Running, "it does not run");
+        anyhow::ensure!(self.boot.is_none(), "a microVM cannot be held yet");
         stead_container::pause(&self.place.state)?;
         self.phase = Phase::Paused;
         self.paused = Some(Instant::now());
@@ -340,8 +444,14 @@ impl Life {
             self.is_over = !self.restarts_next;
             return;
         };
-        if let Err(error) = stead_container::kill(run.container.pidfd.as_fd(), self.launch.stop_signal) {
-            tracing::warn!("cannot ask it to end: {error:#}");
+        match &mut run.body {
+            // Nothing of it runs yet that could be asked.
+            Body::Guest(guest) if guest.is_booting() => guest.kill("it was told to end".to_owned()),
+            body => {
+                if let Err(error) = body.signal(self.launch.stop_signal) {
+                    tracing::warn!("cannot ask it to end: {error:#}");
+                }
+            }
         }
         let kill_at = Instant::now() + grace;
         run.kill_at = Some(run.kill_at.map_or(kill_at, |at| at.min(kill_at)));
@@ -352,7 +462,8 @@ impl Life {
         let run = self.run.as_ref();
         let health = run.and_then(|run| run.health.as_ref()).and_then(Health::next_look);
         let health = health.filter(|_| self.phase != Phase::Paused);
-        [self.restart_at, run.and_then(|run| run.kill_at), health].into_iter().flatten().min()
+        let guest = self.guest().and_then(Guest::next_look);
+        [self.restart_at, run.and_then(|run| run.kill_at), health, guest].into_iter().flatten().min()
     }
 
     /// Does what is due.
@@ -362,15 +473,21 @@ impl Life {
             if run.kill_at.is_some_and(|at| at <= now) {
                 run.kill_at = None;
                 // All others in there go with the first one.
-                if let Err(error) = stead_container::kill(run.container.pidfd.as_fd(), Signal::KILL) {
+                if let Err(error) = run.body.signal(Signal::KILL) {
                     tracing::error!("cannot kill it: {error:#}");
                 }
+                if let Body::Guest(guest) = &mut run.body {
+                    guest.is_killed(now);
+                }
+            }
+            if let Body::Guest(guest) = &mut run.body {
+                guest.look(now);
             }
             // A test of one that is held would be held as well, and we with it until it has begun.
             if let Some(health) = &mut run.health
                 && self.phase != Phase::Paused
             {
-                health.look(now, &run.container, &self.launch, &self.place.state);
+                health.look(now, &mut run.body, &self.launch, &self.place.state);
             }
         }
         self.note_health();
@@ -393,22 +510,19 @@ impl Life {
     /// The machine's first process has ended.
     pub(super) fn reap(&mut self) -> Result<()> {
         let Some(run) = &self.run else { return Ok(()) };
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        let status = match waitid(WaitId::PidFd(run.container.pidfd.as_fd()), options) {
-            Ok(Some(status)) => status,
-            Ok(None) | Err(Errno::INTR) => return Ok(()),
-            Err(errno) => return Err(errno).context("cannot look after the machine's first process"),
+        let recovered = run.started.elapsed() >= RECOVERED_AFTER && self.phase != Phase::Booting;
+        let (code, out_of_memory, why) = match self.guest().is_some() {
+            true => self.reap_guest(),
+            false => match self.reap_container()? {
+                Some((code, out_of_memory)) => (code, out_of_memory, None),
+                None => return Ok(()),
+            },
         };
-        let end = End::new(self.launch.mode, status.exit_status(), status.terminating_signal());
-        self.restarts_next |= end.reboots && !self.asked_to_end;
-        let usage = stead_container::usage(&self.place.state, run.container.pid);
-        let out_of_memory = usage.is_ok_and(|usage| usage.oom_kills.is_some_and(|kills| kills > 0));
-        let recovered = run.started.elapsed() >= RECOVERED_AFTER;
-        self.last = Some(self.exit_of(end.code, out_of_memory, None));
+        self.last = Some(self.exit_of(code, out_of_memory, why));
         if out_of_memory {
             self.note(Action::Oom, |event| event);
         }
-        self.note(Action::Die, |event| event.with("exit_code", end.code));
+        self.note(Action::Die, |event| event.with("exit_code", code));
         self.run = None;
         if recovered {
             self.back_off = BACK_OFF_FIRST;
@@ -417,8 +531,51 @@ impl Life {
         if let Err(error) = self.clean() {
             tracing::error!("{error:#}");
         }
-        self.decide();
+        if matches!(self.first_start, Some(Err(_))) {
+            // What never ran is not started again: whoever started it is told why.
+            self.is_over = true;
+        } else {
+            self.decide();
+        }
         Ok(())
+    }
+
+    /// The VMM has ended, and says how that is to be seen.
+    fn reap_guest(&mut self) -> (u8, bool, Option<String>) {
+        let Some(Run { body: Body::Guest(guest), .. }) = self.run.take() else { return (255, false, None) };
+        let ended = guest.ended();
+        match (self.boot_failure.take(), ended) {
+            (Some(failure), _) => {
+                let (code, why) = (failure.code, failure.text.clone());
+                self.first_start = Some(Err(failure)).filter(|_| self.restarts == 0);
+                (code, false, Some(why))
+            }
+            (None, Ok(exited)) => (exited.code, exited.out_of_memory, None),
+            (None, Err(failure)) => {
+                let (code, why) = (failure.code, failure.text.clone());
+                if self.phase == Phase::Booting && self.restarts == 0 {
+                    self.first_start = Some(Err(Failure { code: 125, text: failure.text }));
+                }
+                // One that was told to end and did not was killed.
+                (if self.asked_to_end { 137 } else { code }, false, Some(why))
+            }
+        }
+    }
+
+    /// How the container's first process has ended, if it has.
+    fn reap_container(&mut self) -> Result<Option<(u8, bool)>> {
+        let Some(Run { body: Body::Container(container), .. }) = &self.run else { return Ok(None) };
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let status = match waitid(WaitId::PidFd(container.pidfd.as_fd()), options) {
+            Ok(Some(status)) => status,
+            Ok(None) | Err(Errno::INTR) => return Ok(None),
+            Err(errno) => return Err(errno).context("cannot look after the machine's first process"),
+        };
+        let end = End::new(self.launch.mode, status.exit_status(), status.terminating_signal());
+        self.restarts_next |= end.reboots && !self.asked_to_end;
+        let usage = stead_container::usage(&self.place.state, container.pid);
+        let out_of_memory = usage.is_ok_and(|usage| usage.oom_kills.is_some_and(|kills| kills > 0));
+        Ok(Some((end.code, out_of_memory)))
     }
 
     fn exit_of(&self, code: u8, out_of_memory: bool, why: Option<String>) -> Exit {

@@ -11,8 +11,10 @@
 //! Killed itself, it takes nothing along but its ends of the machine's pipes: the next command finds the machine
 //! without a keeper and ends it.
 
+mod boot;
 mod clients;
 mod flat;
+mod guest;
 mod health;
 mod lifecycle;
 mod log;
@@ -28,16 +30,19 @@ use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use stead_agent::Call;
 use stead_container::{CODE_OURS, Failure};
 use stead_host::home::{Home, remove_if_there, write_run_file};
 use stead_host::log::Stream;
-use stead_host::machine::{Answer, Assignment, Attached, Files, Frame, Phase, Report, Request, Status};
+use stead_host::machine::{Answer, Assignment, Attached, Exit, Files, Frame, Phase, Report, Request, Status};
 use stead_model::name::MachineId;
 use stead_model::project::Condition;
 use stead_net::anchor;
 use stead_net::process::{ProcessId, let_go_of_program};
 
+use self::boot::Boot;
 use self::clients::{CLIENTS_MAX, Client, Role, Said};
+use self::guest::{Guest, Heard};
 use self::lifecycle::Life;
 use self::log::Log;
 
@@ -62,9 +67,11 @@ pub fn run(home: &Home, id: &MachineId) -> Result<()> {
     }
     match Keeper::start(home, id, files) {
         Ok(mut keeper) => {
-            report.tell(&Report::Started)?;
+            if keeper.life.phase() != Phase::Booting {
+                report.tell(&Report::Started)?;
+            }
             let_go_of_program();
-            keeper.serve()?;
+            keeper.serve(&mut report)?;
             keeper.part()
         }
         Err(failure) => report.tell(&Report::Failed { why: failure.text.clone(), code: failure.code }),
@@ -105,7 +112,17 @@ enum Source {
     Error,
     Input,
     Health,
+    Agent,
+    AgentWanted,
+    Console,
     Client(usize),
+}
+
+fn frame_of(stream: Stream) -> Frame {
+    match stream {
+        Stream::Output => Frame::Output,
+        Stream::Error => Frame::Error,
+    }
 }
 
 struct Keeper {
@@ -146,6 +163,10 @@ impl Keeper {
         }
         let text = std::fs::read(files.assignment()).context("cannot read what to run")?;
         let assignment: Assignment = serde_json::from_slice(&text).context("cannot read what to run")?;
+        if let Some(plan) = &assignment.guest {
+            let (home, id, files, plan) = (home.clone(), id.clone(), files.clone(), plan.clone());
+            Boot { home, id, files, plan }.prepare()?;
+        }
         let log = Log::open(&files.log())?;
         remove_if_there(&files.socket())?;
         remove_if_there(&files.exit())?;
@@ -172,20 +193,46 @@ impl Keeper {
     }
 
     /// Goes on until the machine has ended for good.
-    fn serve(&mut self) -> Result<()> {
+    fn serve(&mut self, report: &mut Reporter) -> Result<()> {
         while !self.life.is_over() {
             for source in self.wait()? {
                 self.attend(source)?;
             }
             self.life.look_at_the_clock();
+            self.tell_first_start(report)?;
             self.answer_waiting();
             let was_asked = !self.clients.is_empty();
-            self.clients.retain(|client| !client.is_done());
+            self.forget_clients();
             if was_asked && self.clients.is_empty() {
                 let_go_of_program();
             }
         }
-        Ok(())
+        self.tell_first_start(report)
+    }
+
+    /// Tells whoever started us how that went, when it is known.
+    fn tell_first_start(&mut self, report: &mut Reporter) -> Result<()> {
+        match self.life.take_first_start() {
+            None => Ok(()),
+            Some(Ok(())) => report.tell(&Report::Started),
+            Some(Err(failure)) => report.tell(&Report::Failed { why: failure.text, code: failure.code }),
+        }
+    }
+
+    /// Forgets those that are done; the programs of those that went are hung up on. What those who watch have read
+    /// makes room for more.
+    fn forget_clients(&mut self) {
+        if let Some(guest) = self.life.guest_mut() {
+            for client in self.clients.iter().filter(|client| client.is_done()) {
+                if let Role::Exec(call) = client.role {
+                    guest.cancel(call);
+                }
+            }
+            if !self.clients.iter().any(Client::is_slow) {
+                guest.acknowledge();
+            }
+        }
+        self.clients.retain(|client| !client.is_done());
     }
 
     /// Waits until something is to be done, and says what.
@@ -199,6 +246,9 @@ impl Keeper {
             (Source::Error, life.error().filter(|_| is_read), PollFlags::IN),
             (Source::Input, life.input_wanted(), PollFlags::OUT),
             (Source::Health, life.health_process(), PollFlags::IN),
+            (Source::Agent, life.agent(), PollFlags::IN),
+            (Source::AgentWanted, life.agent_wanted(), PollFlags::OUT),
+            (Source::Console, life.console(), PollFlags::IN),
         ];
         let all = all.into_iter().filter_map(|(source, fd, flags)| Some((source, fd?, flags)));
         let mut sources: Vec<(Source, BorrowedFd<'_>, PollFlags)> = all.collect();
@@ -228,6 +278,7 @@ impl Keeper {
             Source::Listener => self.accept(),
             Source::Init => {
                 // What it wrote last comes before the news of its end.
+                self.hear_agent();
                 self.drain();
                 self.life.reap()?;
             }
@@ -235,6 +286,9 @@ impl Keeper {
             Source::Error => drop(self.carry(Stream::Error)),
             Source::Input => self.life.write_input(),
             Source::Health => self.life.reap_health()?,
+            Source::Agent => self.hear_agent(),
+            Source::AgentWanted => self.life.guest_mut().into_iter().for_each(Guest::send),
+            Source::Console => self.life.guest_mut().into_iter().for_each(Guest::read_console),
             Source::Client(place) => self.hear(place),
         }
         Ok(())
@@ -256,15 +310,43 @@ impl Keeper {
         let mut buffer = [0; READ_BYTES];
         let length = self.life.read(stream, &mut buffer);
         let Some(bytes) = buffer.get(..length).filter(|bytes| !bytes.is_empty()) else { return false };
+        self.pass_on(stream, bytes);
+        true
+    }
+
+    fn pass_on(&mut self, stream: Stream, bytes: &[u8]) {
         self.log.take(stream, bytes);
-        let frame = match stream {
-            Stream::Output => Frame::Output,
-            Stream::Error => Frame::Error,
-        };
+        let frame = frame_of(stream);
         for client in self.clients.iter_mut().filter(|client| matches!(client.role, Role::Attached { .. })) {
             client.frame(frame, bytes);
         }
-        true
+    }
+
+    /// Carries what comes from a guest.
+    fn hear_agent(&mut self) {
+        for event in self.life.hear_agent() {
+            match event {
+                Heard::Output(stream, bytes) => self.pass_on(stream, &bytes),
+                Heard::ExecOutput(call, stream, bytes) => {
+                    if let Some(client) = self.client_of(call) {
+                        client.frame(frame_of(stream), &bytes);
+                    }
+                }
+                Heard::ExecEnded(call, code, why) => {
+                    let exit = Exit { code, why, ..self.life.exit() };
+                    let text = serde_json::to_vec(&exit).unwrap_or_default();
+                    if let Some(client) = self.client_of(call) {
+                        client.frame(Frame::Exit, &text);
+                        client.end();
+                    }
+                }
+                Heard::Started | Heard::Failed(_) => {}
+            }
+        }
+    }
+
+    fn client_of(&mut self, call: Call) -> Option<&mut Client> {
+        self.clients.iter_mut().find(|client| client.role == Role::Exec(call))
     }
 
     /// Reads what is left in the machine's pipes.
@@ -294,13 +376,31 @@ impl Keeper {
     }
 
     fn typed(&mut self, place: usize, frame: Frame, bytes: &[u8]) {
+        if let Some(Role::Exec(call)) = self.clients.get(place).map(|client| client.role) {
+            return self.typed_for(call, frame, bytes);
+        }
         let may_type =
             self.clients.get(place).is_some_and(|c| matches!(c.role, Role::Attached { stdin: true }));
         match frame {
             Frame::Input if may_type => self.life.take_input(bytes),
             Frame::InputEnd if may_type => self.life.end_input(),
             Frame::Size => self.life.resize(bytes),
-            Frame::Input | Frame::InputEnd | Frame::Output | Frame::Error | Frame::Exit => {}
+            Frame::Input | Frame::InputEnd | Frame::Output | Frame::Error | Frame::Exit | Frame::Signal => {}
+        }
+    }
+
+    /// What a client sends to the program that it started in a guest.
+    fn typed_for(&mut self, call: Call, frame: Frame, bytes: &[u8]) {
+        let Some(guest) = self.life.guest_mut() else { return };
+        match frame {
+            Frame::Input => guest.input(call, bytes),
+            Frame::InputEnd => guest.end_input(call),
+            Frame::Size => guest.resize(call, bytes),
+            Frame::Signal => {
+                let signal = std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok());
+                signal.into_iter().for_each(|signal| guest.signal_exec(call, signal));
+            }
+            Frame::Output | Frame::Error | Frame::Exit => {}
         }
     }
 
@@ -334,6 +434,19 @@ impl Keeper {
                 }
                 self.life.restart(grace_ms);
             }
+            Request::Exec(exec) => {
+                let (tty, guest) = (exec.tty, self.life.guest_mut());
+                match guest
+                    .context("it has no guest, or waits to be started again")
+                    .and_then(|guest| guest.exec(&exec))
+                {
+                    Ok(call) => {
+                        client.tell(&Answer::Attached(Attached { tty, log_file, log_length }));
+                        client.role = Role::Exec(call);
+                    }
+                    Err(error) => client.answer(&Answer::Failed(format!("{error:#}"))),
+                }
+            }
             Request::Await(condition) => client.role = Role::Awaiting(condition),
             Request::Attach { stdin } => {
                 let tty = self.life.has_terminal();
@@ -359,7 +472,8 @@ impl Keeper {
                     Some(Err(why)) => client.answer(&Answer::Failed(why)),
                     None => {}
                 },
-                Role::RestartWait | Role::Asking | Role::StopWait | Role::Attached { .. } => {}
+                Role::RestartWait | Role::Asking | Role::StopWait | Role::Attached { .. } | Role::Exec(_) => {
+                }
             }
         }
     }
@@ -398,7 +512,7 @@ impl Keeper {
                     client.answer(&Answer::Failed(format!("it ended with exit code {}", exit.code)));
                 }
                 Role::StopWait => client.answer(&Answer::Done),
-                Role::Asking => client.end(),
+                Role::Asking | Role::Exec(_) => client.end(),
             }
         }
         self.say_farewell();

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -14,11 +14,12 @@ use stead_container::{Failure, Place, Started, Stdio, WindowSize};
 use stead_model::container::{Launch, Signal};
 use stead_net::process::ProcessId;
 
+use super::guest::Guest;
 use super::health::Health;
 
 /// The machine while it runs.
 pub(super) struct Run {
-    pub(super) container: Started,
+    pub(super) body: Body,
     /// Absent where it was quicker than we: its end is yet to be seen.
     pub(super) process: Option<ProcessId>,
     /// The machine's own end of its terminal. While we hold it, too, a system may close its console and open it again:
@@ -32,6 +33,32 @@ pub(super) struct Run {
     pub(super) started: Instant,
     pub(super) kill_at: Option<Instant>,
     pub(super) health: Option<Health>,
+}
+
+/// What there is of the machine while it runs.
+pub(super) enum Body {
+    /// A process on this computer.
+    Container(Started),
+    /// A guest, in which its process is.
+    Guest(Box<Guest>),
+}
+
+impl Body {
+    /// Is ready when it has ended.
+    pub(super) fn pidfd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Container(container) => container.pidfd.as_fd(),
+            Self::Guest(guest) => guest.pidfd.as_fd(),
+        }
+    }
+
+    /// Sends a signal to its first process.
+    pub(super) fn signal(&mut self, signal: Signal) -> Result<()> {
+        match self {
+            Self::Container(container) => stead_container::kill(container.pidfd.as_fd(), signal).map(drop),
+            Self::Guest(guest) => guest.signal(signal),
+        }
+    }
 }
 
 /// Makes the container and starts its program.
@@ -86,10 +113,22 @@ impl Run {
         Ok(Self { output, error, input: in_write, ..Self::of(container, started, health)? })
     }
 
+    /// A run in a guest, which comes up.
+    pub(super) fn in_guest(guest: Guest, launch: &Launch) -> Self {
+        let started = Instant::now();
+        let health = launch.health.as_ref().map(|check| Health::new(check.clone(), started));
+        let process = Some(guest.process);
+        Self::with(Body::Guest(Box::new(guest)), process, started, health)
+    }
+
     fn of(container: Started, started: Instant, health: Option<Health>) -> Result<Self> {
         let process = ProcessId::observe(container.pid)?;
-        Ok(Self {
-            container,
+        Ok(Self::with(Body::Container(container), process, started, health))
+    }
+
+    fn with(body: Body, process: Option<ProcessId>, started: Instant, health: Option<Health>) -> Self {
+        Self {
+            body,
             process,
             _console: None,
             output: None,
@@ -100,7 +139,7 @@ impl Run {
             started,
             kill_at: None,
             health,
-        })
+        }
     }
 
     pub(super) fn close_input(&mut self) {

@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use self::addresses::{transfer_subnet6, transfer_subnets};
 use crate::address::{link_name, nth4, nth6, overlap};
+use crate::container::Container;
 use crate::image::{Digest, Platform, Reference};
 use crate::lock::Lock;
 use crate::name::{LinkName, MachineId, Name, NetworkId, NicId, VolumeId};
@@ -91,12 +92,14 @@ pub fn resolve(project: &Project, context: Context<'_>) -> Result<Wanted, Vec<Re
     let machine_id = |name| MachineId::new(&project.name, name);
     let machines = project.machines.iter().map(|(name, machine)| {
         let after = machine.depends_on.iter().map(|(other, how_far)| (machine_id(other), *how_far)).collect();
+        let made = |wish: &Container| {
+            let image = context.images.get(&(wish.image.clone(), wish.platform.clone())).cloned();
+            Box::new(MadeContainer { wish: wish.clone(), image })
+        };
         let body = match &machine.runs {
             Runs::External => Body::External,
-            Runs::Container(wish) => {
-                let image = context.images.get(&(wish.image.clone(), wish.platform.clone())).cloned();
-                Body::Container(Box::new(MadeContainer { wish: wish.as_ref().clone(), image }))
-            }
+            Runs::Container(wish) => Body::Container(made(wish)),
+            Runs::Microvm(wish) => Body::Microvm(made(wish)),
         };
         let state = MachineState { kind: machine.kind, body };
         (machine_id(name), WantedMachine { state, after, power: Power::On })

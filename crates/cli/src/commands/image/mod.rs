@@ -4,7 +4,7 @@ mod carry;
 mod change;
 mod export;
 mod list;
-mod progress;
+pub(crate) mod progress;
 mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -142,6 +142,7 @@ pub(crate) fn needed(
     when: Option<PullWhen>,
 ) -> Result<Images, Failure> {
     let home = home()?;
+    super::guest::ensure(&home, &loaded.project, chosen)?;
     let mut images = those_here(&home, &loaded.project)?;
     // Of machines with one image the most eager one counts.
     let mut asked: BTreeMap<(Reference, Option<Platform>), PullWhen> = BTreeMap::new();

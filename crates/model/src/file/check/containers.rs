@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::super::problem::Problem;
 use super::super::spec::{At, Given, MachineSpec, Mounted};
 use super::unknown;
+use crate::capability;
 use crate::container::{Container, Mount};
 use crate::name::Name;
 use crate::project::{Driver, Kind, Runs};
@@ -31,8 +32,10 @@ pub(super) fn runs(
         let kind = machine.kind.value().map_or_else(String::new, |kind| format!(" of kind `{kind}`"));
         let message = format!("no driver of this version runs machine `{name}`{kind}");
         let hint = match machine.kind.value() {
-            Some(Kind::Container) => "write its `image`, or `driver: external` if somebody else runs it",
-            Some(Kind::Microvm | Kind::Vm) | None => "write `driver: external` if somebody else runs it",
+            Some(Kind::Container | Kind::Microvm) => {
+                "write its `image`, or `driver: external` if somebody else runs it"
+            }
+            Some(Kind::Vm) | None => "write `driver: external` if somebody else runs it",
         };
         problems.push(place.problem(message).hint(hint));
     }
@@ -51,19 +54,40 @@ pub(super) fn runs(
         }
         (Driver::Native, Kind::Microvm | Kind::Vm) => {
             let message = format!("driver `native` runs only containers, and machine `{name}` is a `{kind}`");
-            problems.push(place.problem(message).hint("write `kind: container`, or `driver: external`"));
+            let hint = match kind {
+                Kind::Microvm => "write `kind: container`, or `driver: qemu`",
+                Kind::Container | Kind::Vm => "write `kind: container`, or `driver: external`",
+            };
+            problems.push(place.problem(message).hint(hint));
+            None
+        }
+        (Driver::Qemu, Kind::Container | Kind::Vm) => {
+            let message = format!("driver `qemu` runs only microVMs yet, and machine `{name}` is a `{kind}`");
+            problems.push(place.problem(message).hint("write `kind: microvm`, or leave `driver` out"));
             None
         }
         (Driver::Native, Kind::Container) => {
-            if let Given::Absent = machine.container {
-                let message = format!("machine `{name}` has no image");
-                problems.push(
-                    place.problem(message).hint("write `image: debian:12`, or whichever it is made of"),
-                );
+            let container = with_image(machine, problems)?;
+            Some((kind, Runs::Container(Box::new(complete(container, mounts)))))
+        }
+        (Driver::Qemu, Kind::Microvm) => {
+            let container = complete(with_image(machine, problems)?, mounts);
+            for lack in capability::lacks(driver, &container) {
+                let message = format!("machine `{name}` is a `{kind}`, which {}", lack.what);
+                problems.push(place.problem(message).hint(lack.hint));
             }
-            Some((kind, Runs::Container(Box::new(complete(machine.container.value()?, mounts)))))
+            Some((kind, Runs::Microvm(Box::new(container))))
         }
     }
+}
+
+fn with_image(machine: &MachineSpec, problems: &mut Vec<Problem>) -> Option<Box<Container>> {
+    if let Given::Absent = machine.container {
+        let message = format!("machine `{}` has no image", machine.name.value);
+        let hint = "write `image: debian:12`, or whichever it is made of";
+        problems.push(machine.name.place.problem(message).hint(hint));
+    }
+    machine.container.value()
 }
 
 fn complete(container: Box<Container>, mounts: BTreeMap<String, Mounted>) -> Container {

@@ -53,8 +53,10 @@ pub(super) fn never_seen(spec: &Spec, problems: &mut Vec<Problem>) {
         let off = other.container.is().is_some_and(|at| at.value.health == Health::Off);
         let why = match other.driver.value() {
             Some(Driver::External) => "somebody else runs it",
-            Some(Driver::Native) if off && *condition == Condition::Healthy => "its health check is off",
-            Some(Driver::Native) | None => continue,
+            Some(Driver::Native | Driver::Qemu) if off && *condition == Condition::Healthy => {
+                "its health check is off"
+            }
+            Some(Driver::Native | Driver::Qemu) | None => continue,
         };
         let message = format!("machine `{}` is never known to be {condition}: {why}", on.value);
         problems.push(on.place.problem(message).hint("write `condition: service_started`"));

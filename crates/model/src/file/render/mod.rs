@@ -111,7 +111,7 @@ fn render_machine(text: &mut String, machine: &Machine) {
     render_order(text, &machine.depends_on);
     match &machine.runs {
         Runs::External => {}
-        Runs::Container(container) => container::render(text, container),
+        Runs::Container(container) | Runs::Microvm(container) => container::render(text, container),
     }
 }
 

@@ -130,6 +130,7 @@ const KIND: Shape = &[Form::Leaf(Leaf::Choice(&[
 ]))];
 const DRIVER: Shape = &[Form::Leaf(Leaf::Choice(&[
     ("native", "stead itself, with the kernel's namespaces; only for kind `container`"),
+    ("qemu", "QEMU; only for kind `microvm`"),
     (
         "external",
         "somebody else runs the machine: stead makes its network namespace (`container`) or its TAPs (`microvm`, `vm`) \

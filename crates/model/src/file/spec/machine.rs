@@ -68,7 +68,8 @@ pub(crate) struct NicSpec {
 
 const KINDS: &[(&str, Kind)] =
     &[("container", Kind::Container), ("microvm", Kind::Microvm), ("vm", Kind::Vm)];
-const DRIVERS: &[(&str, Driver)] = &[("native", Driver::Native), ("external", Driver::External)];
+const DRIVERS: &[(&str, Driver)] =
+    &[("native", Driver::Native), ("qemu", Driver::Qemu), ("external", Driver::External)];
 const GUARDS: &[(&str, Guard)] = &[("on", Guard::On), ("off", Guard::Off)];
 const PROTOCOLS: &[(&str, Protocol)] = &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
 const PULLS: &[(&str, Pull)] =
@@ -99,7 +100,11 @@ pub(crate) fn read(
     let (kind, driver) = (kind(view).or(&kind(defaults)), driver(view).or(&driver(defaults)));
     // An image is a container's, until other kinds have one, too.
     let kind = kind.or(&implied(named, Kind::Container, &name.place));
-    let driver = driver.or(&implied(named, Driver::Native, &name.place));
+    let usual = match kind.value() {
+        Some(Kind::Microvm) => Driver::Qemu,
+        Some(Kind::Container | Kind::Vm) | None => Driver::Native,
+    };
+    let driver = driver.or(&implied(named, usual, &name.place));
     let replicas = |view: View<'_>| view.read(|text| leaf::whole(text, 0, 100));
     MachineSpec {
         kind: if readable { kind } else { Given::Wrong },

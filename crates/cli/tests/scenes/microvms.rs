@@ -1,0 +1,131 @@
+//! MicroVMs from a real image, translated, beside containers: run, looked into, ended, and killed with those who look
+//! after them. A boot takes seconds, and on a busy computer far longer: there are few, and all waits are long.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::support::registry::{BUSYBOX, registry};
+use crate::support::{Place, Project, Said, World, said_within};
+
+/// What boots a guest takes this long at most.
+const BOOT_LIMIT: Duration = Duration::from_secs(240);
+
+/// The kernel's package, taken apart, which `cargo xtask setup` gets.
+const KERNEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/kernel");
+
+#[track_caller]
+fn slowly(world: &World, directory: &Path, words: &[&str]) -> Said {
+    said_within(world.stead_command("home", directory, words), BOOT_LIMIT)
+}
+
+#[track_caller]
+fn get_kernel(world: &World) {
+    let name = slowly(world, world.path(), &["kernel", "pull", KERNEL]).ok();
+    assert!(world.stead("kernel ls").ok().contains(name.trim()));
+}
+
+#[track_caller]
+fn status(project: &Project<'_>, machine: &str) -> serde_json::Value {
+    project.stead(&format!("ps --all {machine} --format json")).json()[0].clone()
+}
+
+/// The VMM of a machine, by its command line.
+fn vmm(world: &World, machine: &str) -> String {
+    let pattern = format!("guest={machine}.shop,");
+    let found = world.sh_said(Place::Computer, &format!("pgrep -f '[q]emu-system.*{pattern}'"));
+    found.out.trim().to_owned()
+}
+
+#[test]
+fn a_program_runs_in_a_guest_and_ends_with_its_own_code() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    get_kernel(&world);
+    let line = "echo hello; echo oops >&2; cat /data/seed; uname -r; echo $FROM; exit 7";
+    let words = ["run", "--rm", "--kind", "microvm", "--name", "one", BUSYBOX, "sh", "-c", line];
+    let said = slowly(&world, world.path(), &words).code(7).says("oops");
+    let kernel = world.stead("kernel ls --format json").json()[0]["name"].as_str().unwrap().to_owned();
+    assert_eq!(said.out, format!("hello\nfrom-the-image\n{kernel}\nimage\n"));
+    assert_eq!(world.stead("ps --all --format json").json(), serde_json::json!([]));
+    // What it cannot do is refused before anything is made.
+    let words = ["run", "--kind", "microvm", "-v", "/tmp:/x", BUSYBOX, "true"];
+    slowly(&world, world.path(), &words)
+        .code(125)
+        .says("cannot mount files of this computer yet")
+        .says("hint: ");
+    let words = ["run", "--kind", "microvm", "--system", BUSYBOX];
+    slowly(&world, world.path(), &words).code(125).says("cannot have `mode: system` yet");
+    assert_eq!(world.stead("ps --all --format json").json(), serde_json::json!([]));
+}
+
+const SHOP: &str = "
+machines:
+  web:
+    image: 127.0.0.1:5000/lab/busybox
+    kind: microvm
+    command: [sh, -c, 'trap exit TERM; echo served >> /data/seed; httpd -p 80 -h /data; while :; do sleep 1; done']
+    ports: [\"18080:80\"]
+    healthcheck: { test: [CMD, wget, -qO-, 'http://127.0.0.1/seed'], interval: 1s, timeout: 60s }
+  box:
+    image: 127.0.0.1:5000/lab/busybox
+    command: [sh, -c, 'trap exit TERM; while :; do sleep 1; done']
+    depends_on: { web: { condition: service_healthy } }
+";
+
+#[test]
+fn a_guest_stands_beside_a_container_on_one_network_whoever_is_killed() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    get_kernel(&world);
+    let project = world.project("shop", SHOP);
+    let bring_up = || slowly(&world, &project.directory, &["up"]).ok();
+    bring_up();
+    assert_eq!(project.stead("plan").ok(), "nothing to do\n");
+    assert_eq!(status(&project, "web")["kind"], "microvm");
+    assert_eq!(status(&project, "web")["health"], "healthy");
+    // By name, both ways, and from outside.
+    for (from, to) in [("box", "web"), ("web", "box")] {
+        let words = ["exec", from, "ping", "-c1", "-W20", to];
+        slowly(&world, &project.directory, &words).ok();
+    }
+    assert_eq!(
+        world.sh(Place::Computer, "curl -sS -m 60 http://127.0.0.1:18080/seed"),
+        "from-the-image\nserved\n"
+    );
+    let exec = |words: &[&str]| slowly(&world, &project.directory, &[&["exec"], words].concat());
+    exec(&["web", "sh", "-c", "echo oops >&2; exit 3"]).code(3).says("oops");
+    exec(&["web", "nosuch"]).code(127).says("no such file: `nosuch`");
+    assert_eq!(
+        exec(&["-e", "A=1", "-w", "/tmp", "-u", "app", "web", "sh", "-c", "echo $A; pwd; id -un"]).ok(),
+        "1\n/tmp\napp\n"
+    );
+    project.stead("cp web:/data/seed .").code(2).says("there is no `cp` yet");
+    project.stead("stats --no-stream --format json").ok();
+    // The jail: nobody, without rights, in namespaces of its own.
+    let pid = vmm(&world, "web");
+    let seen =
+        world.sh(Place::Computer, &format!("grep -E '^(CapEff|NoNewPrivs|Seccomp):' /proc/{pid}/status"));
+    assert_eq!(
+        seen.split_whitespace().collect::<Vec<_>>(),
+        ["CapEff:", "0000000000000000", "NoNewPrivs:", "1", "Seccomp:", "2"]
+    );
+    // The VMM is killed: the machine has ended, and what it wrote is there at its next start.
+    // To its guest that is a loss of power, so it writes to disk before.
+    slowly(&world, &project.directory, &["exec", "web", "sync"]).ok();
+    world.sh(Place::Computer, &format!("kill -9 {pid}"));
+    world.until("the machine has ended", || (status(&project, "web")["status"] == "exited").then_some(()));
+    bring_up();
+    let words = ["exec", "web", "cat", "/data/seed"];
+    assert!(slowly(&world, &project.directory, &words).ok().starts_with("from-the-image\n"));
+    // Its keeper is killed: the guest goes with it.
+    let keeper = world.sh(Place::Computer, "pgrep -f '[_]_keeper.* web.shop'");
+    world.sh(Place::Computer, &format!("kill -9 {}", keeper.trim()));
+    world.until("the guest is gone", || vmm(&world, "web").is_empty().then_some(()));
+    assert_eq!(status(&project, "web")["status"], "lost");
+    // One word moves it.
+    project.write(&SHOP.replace("kind: microvm", "kind: container"));
+    bring_up();
+    assert_eq!(status(&project, "web")["kind"], "container");
+    project.stead("exec box ping -c1 -W20 web").ok();
+    project.stead("down").ok();
+}

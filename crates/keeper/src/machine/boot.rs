@@ -1,0 +1,238 @@
+//! The start of a guest: its root, its disk, what its kernel starts with, its nics, and the VMM in its jail.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use stead_host::home::Home;
+use stead_host::linux::guest::kernels;
+use stead_host::machine::{Files, Guest as Plan};
+use stead_image::Store;
+use stead_model::address::digest;
+use stead_model::container::Access;
+use stead_model::name::MachineId;
+use stead_net::anchor;
+use stead_net::kernel::tap;
+use stead_net::process::ProcessId;
+use stead_vmm::{Accelerator, Entry, QEMU, Vm, initramfs, missing_program, program, qemu_args};
+
+/// What stead is called with to become a VMM in a jail.
+const WORD: &str = "__vmm";
+
+/// The kernel's words go to the console; one that gives up ends the guest.
+const KERNEL_ARGS: &str = "console=ttyS0 panic=-1 quiet";
+
+/// The serials of a guest's disks.
+pub(super) const ROOT: &str = "root";
+pub(super) const DATA: &str = "data";
+
+/// A VMM that runs.
+pub(super) struct Booted {
+    pub(super) child: Child,
+    pub(super) pidfd: OwnedFd,
+    pub(super) process: ProcessId,
+    /// The agent's stream.
+    pub(super) agent: UnixStream,
+    /// Where the VMM is told what to do.
+    pub(super) control: UnixStream,
+    /// What the guest's kernel says.
+    pub(super) console: File,
+}
+
+/// Whose guest it is, and what it is to be.
+#[derive(Clone, Debug)]
+pub(super) struct Boot {
+    pub(super) home: Home,
+    pub(super) id: MachineId,
+    pub(super) files: Files,
+    pub(super) plan: Plan,
+}
+
+impl Boot {
+    /// Makes what takes long and is made once: the image's root, the machine's own disk, the choice of what runs its
+    /// instructions.
+    pub(super) fn prepare(&self) -> Result<()> {
+        self.root()?;
+        self.disk()?;
+        self.accelerator().map(drop)
+    }
+
+    /// Starts the VMM. This process has one thread.
+    pub(super) fn start(&self, netns: &OwnedFd) -> Result<Booted> {
+        let kernel = File::open(self.kernel()).context("its kernel is not here any more")?;
+        let initramfs = self.initramfs()?;
+        let (agent, agent_end) = UnixStream::pair().context("cannot make its agent's stream")?;
+        let (control, control_end) = UnixStream::pair().context("cannot make its VMM's stream")?;
+        let (console, console_end) = pipe_with(PipeFlags::CLOEXEC).context("cannot make its console")?;
+        let root = File::open(self.root()?).context("cannot open its root")?;
+        let disk =
+            File::options().read(true).write(true).open(self.disk()?).context("cannot open its disk")?;
+        let taps = self.taps()?;
+        let vm = Vm {
+            name: self.id.to_string(),
+            accelerator: self.accelerator()?,
+            cpus: self.plan.cpus,
+            memory_mib: self.plan.memory_mib,
+            kernel_fd: kernel.as_raw_fd(),
+            initramfs_fd: initramfs.as_raw_fd(),
+            kernel_args: KERNEL_ARGS.to_owned(),
+            console_fd: console_end.as_raw_fd(),
+            agent_fd: agent_end.as_raw_fd(),
+            control_fd: control_end.as_raw_fd(),
+            disks: vec![
+                stead_vmm::Disk { fd: root.as_raw_fd(), serial: ROOT.to_owned(), access: Access::Read },
+                stead_vmm::Disk { fd: disk.as_raw_fd(), serial: DATA.to_owned(), access: Access::Write },
+            ],
+            nics: taps
+                .iter()
+                .zip(&self.plan.nics)
+                .map(|(tap, nic)| stead_vmm::Nic { fd: tap.as_raw_fd(), mac: nic.mac })
+                .collect(),
+        };
+        let mut inherited: Vec<OwnedFd> =
+            vec![kernel.into(), initramfs.into(), root.into(), disk.into(), console_end];
+        inherited.extend([OwnedFd::from(agent_end), OwnedFd::from(control_end)]);
+        inherited.extend(taps);
+        // Nothing else is started before they are closed here.
+        for fd in &inherited {
+            fcntl_setfd(fd, FdFlags::empty()).context("cannot hand over a descriptor")?;
+        }
+        let child = self.spawn(&vm, netns)?;
+        drop(inherited);
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("the VMM has no number")?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).context("cannot look after the VMM")?;
+        let process = ProcessId::observe(child.id())?.context("the VMM ended at once")?;
+        for stream in [&agent, &control] {
+            stream.set_nonblocking(true).context("cannot wait for its streams")?;
+        }
+        rustix::io::ioctl_fionbio(&console, true).context("cannot wait for its console")?;
+        Ok(Booted { child, pidfd, process, agent, control, console: File::from(console) })
+    }
+
+    fn spawn(&self, vm: &Vm, netns: &OwnedFd) -> Result<Child> {
+        let qemu = program(QEMU).with_context(|| missing_program(QEMU))?;
+        let mut words: Vec<OsString> = vec![WORD.into(), self.user().to_string().into()];
+        let kvm = fs::metadata("/dev/kvm").ok().filter(|_| vm.accelerator == Accelerator::Kvm);
+        words.push(kvm.map_or_else(|| "-".to_owned(), |device| device.gid().to_string()).into());
+        words.push(std::process::id().to_string().into());
+        words.push(qemu.into());
+        words.extend(qemu_args(vm));
+        let log = File::options().append(true).create(true).open(self.files.run.join("vmm.log"));
+        let log = log.context("cannot write the VMM's log")?;
+        let out = log.try_clone().context("cannot write the VMM's log")?;
+        // Wherever it is: that of one that is sealed has no path.
+        Command::new("/proc/self/exe")
+            .args(words)
+            .current_dir("/")
+            .stdin(netns.try_clone().context("cannot share its network namespace")?)
+            .stdout(Stdio::from(out))
+            .stderr(Stdio::from(log))
+            .spawn()
+            .context("cannot start the VMM")
+    }
+
+    /// Whom the VMM becomes: nobody that this computer knows, and another one for each machine; in a user namespace
+    /// somebody that it maps, if it maps more than one.
+    fn user(&self) -> u32 {
+        let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        if !map.split_whitespace().eq(["0", "0", "4294967295"]) {
+            return 65533;
+        }
+        let [a, b, c, ..] = digest(&[&self.id.to_string()]);
+        0x7000_0000 | u32::from_be_bytes([0, a, b, c])
+    }
+
+    fn kernel(&self) -> PathBuf {
+        kernels(&self.home).image_path(&self.plan.kernel)
+    }
+
+    fn accelerator(&self) -> Result<Accelerator> {
+        let qemu = program(QEMU).with_context(|| missing_program(QEMU))?;
+        let chosen = stead_vmm::choose(&qemu, &self.kernel(), &self.home.accelerator())?;
+        tracing::info!("{}: {}", chosen.accelerator.name(), chosen.why);
+        Ok(chosen.accelerator)
+    }
+
+    /// The image's root, which is built for the first of its machines.
+    fn root(&self) -> Result<PathBuf> {
+        let store = Store::open(&self.home.images())?;
+        let details = store.inspect(&self.plan.image)?.context("its image is not here any more")?;
+        let mkfs = program("mkfs.erofs").with_context(|| missing_program("mkfs.erofs"))?;
+        store.build_root(&details.image, &mkfs).context("cannot build the root of its image")
+    }
+
+    /// The machine's own disk, made when it is started first.
+    fn disk(&self) -> Result<PathBuf> {
+        let path = self.files.disk();
+        if path.exists() {
+            return Ok(path);
+        }
+        make_disk(&path, self.plan.disk_bytes).context("cannot make its disk")?;
+        Ok(path)
+    }
+
+    fn initramfs(&self) -> Result<File> {
+        let store = kernels(&self.home);
+        let kernel = store.list()?.into_iter().find(|kernel| kernel.name == self.plan.kernel);
+        let kernel = kernel.context("its kernel is not here any more")?;
+        let modules = store.module_paths(&kernel).into_iter().map(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let content = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            Ok((name, content))
+        });
+        let modules: Vec<(String, Vec<u8>)> = modules.collect::<Result<_>>()?;
+        let directories = ["dev", "proc", "sys", "run", "modules"];
+        let mut entries: Vec<Entry<'_>> =
+            directories.iter().map(|path| Entry { path: (*path).to_owned(), content: None }).collect();
+        entries.push(Entry { path: "init".to_owned(), content: Some(stead_agent::PROGRAM) });
+        let modules = modules
+            .iter()
+            .map(|(name, content)| Entry { path: format!("modules/{name}"), content: Some(content) });
+        entries.extend(modules);
+        let mut file = File::from(
+            memfd_create("initramfs", MemfdFlags::CLOEXEC).context("cannot make a file in memory")?,
+        );
+        std::io::Write::write_all(&mut file, &initramfs(&entries)).context("cannot fill a file in memory")?;
+        Ok(file)
+    }
+
+    /// Our ends of its nics.
+    fn taps(&self) -> Result<Vec<OwnedFd>> {
+        if self.plan.nics.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut anchor = anchor::Client::connect(&self.home.run)?.context("the engine is gone")?;
+        let taps = self.plan.nics.iter().map(|nic| {
+            let tun = anchor.tun(None)?;
+            tap::attach(&tun, &nic.tap)?;
+            Ok(tun)
+        });
+        taps.collect()
+    }
+}
+
+/// Makes a file with an empty file system, which takes room as it is written.
+fn make_disk(path: &Path, bytes: u64) -> Result<()> {
+    let mkfs = program("mkfs.ext4").with_context(|| missing_program("mkfs.ext4"))?;
+    let unfinished = path.with_extension("new");
+    let file = File::create(&unfinished).with_context(|| format!("cannot make {}", unfinished.display()))?;
+    file.set_len(bytes).context("cannot make it so large")?;
+    // What could be written later is: the guest does that, and zeroes take no room.
+    let options = "lazy_itable_init=1,lazy_journal_init=1,nodiscard";
+    let output = Command::new(mkfs).args(["-q", "-F", "-m", "0", "-E", options]).arg(&unfinished).output();
+    let output = output.context("cannot run `mkfs.ext4`")?;
+    if !output.status.success() {
+        bail!("`mkfs.ext4` failed: {}", String::from_utf8_lossy(&output.stderr).trim().escape_debug());
+    }
+    fs::rename(&unfinished, path).with_context(|| format!("cannot make {}", path.display()))
+}

@@ -1,0 +1,589 @@
+//! One run of a guest: its VMM, the stream of its agent, and what is asked of that. Nothing here waits.
+//!
+//! ```text
+//! booting ──Started──▶ running ──Exited──▶ ending (written to disk, switched off) ──▶ the VMM ends
+//!    └──Failed, or too late──▶ killed
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result, anyhow};
+
+use stead_agent::message::{
+    self, Disk, Ending, FileSystem, Request, SetUp, Size, Source, Stage, Start, Word,
+};
+use stead_agent::mux::Channel;
+use stead_agent::{Call, Happening, Session};
+use stead_container::Failure;
+use stead_host::log::Stream;
+use stead_host::machine::{Exec, GuestNic};
+use stead_model::container::{Access, Launch, Signal};
+use stead_model::name::Name;
+use stead_net::process::ProcessId;
+
+use super::boot::{Boot, Booted, DATA, ROOT};
+
+/// Translated, on a computer that has much else to do, a guest takes long.
+const BOOT_LIMIT: Duration = Duration::from_secs(240);
+/// What a guest writes to disk when it ends is little.
+const END_LIMIT: Duration = Duration::from_secs(30);
+/// A program that was killed has ended by then, and its guest with it.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+/// What is said before the guest listens is lost.
+const GREETING: Duration = Duration::from_secs(1);
+/// What is read at once; more is read at the next turn.
+const READ_MAX_BYTES: usize = 256 * 1024;
+/// What a program is sent and does not read waits here.
+const TYPED_MAX_BYTES: usize = 64 * 1024;
+/// What a guest's kernel said last, for people.
+const CONSOLE_TAIL_BYTES: usize = 8 * 1024;
+/// What is kept of a console; then it begins anew, and one such file before is kept as well.
+const CONSOLE_MAX_BYTES: u64 = 1 << 20;
+
+/// The container's name in its guest.
+const MAIN: &str = "main";
+
+/// What has happened in a guest.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// The machine's program runs.
+    Started,
+    /// It does not, and the guest ends.
+    Failed(Failure),
+    /// The machine wrote something.
+    Output(Stream, Vec<u8>),
+    /// A program that was started in it wrote something.
+    ExecOutput(Call, Stream, Vec<u8>),
+    /// It ended; or it never ran, for this reason.
+    ExecEnded(Call, u8, Option<String>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Booting,
+    Running,
+    Ending,
+}
+
+/// What is to be read by a program.
+#[derive(Debug, Default)]
+struct Typed {
+    bytes: VecDeque<u8>,
+    ends: bool,
+}
+
+/// A guest while its VMM runs.
+pub(super) struct Guest {
+    pub(super) pidfd: OwnedFd,
+    pub(super) process: ProcessId,
+    child: Child,
+    agent: UnixStream,
+    _control: UnixStream,
+    console: Console,
+    session: Session,
+    state: State,
+    set_up: Call,
+    start: Call,
+    main: Call,
+    execs: BTreeSet<Call>,
+    typed: BTreeMap<Call, Typed>,
+    /// Bytes that came and were passed on, but not yet acknowledged: those who watch are slow.
+    owed: Vec<(Call, usize)>,
+    has_pending: bool,
+    /// Nothing more comes of the agent's stream.
+    is_cut: bool,
+    greet_at: Instant,
+    end_by: Option<Instant>,
+    stages: Vec<Stage>,
+    exited: Option<message::Exited>,
+    /// Why it was killed.
+    why: Option<String>,
+}
+
+impl Guest {
+    /// Starts the VMM, and asks for all that is to happen in the guest.
+    pub(super) fn new(boot: &Boot, launch: &Launch, texts: &Texts, netns: &OwnedFd) -> Result<Self> {
+        let booted = boot.start(netns)?;
+        let Booted { child, pidfd, process, agent, control, console } = booted;
+        let mut session = Session::new().context("cannot begin a session with its agent")?;
+        let main: Name = MAIN.parse().context("a container in a guest has no name")?;
+        session.ask(&Request::Watch)?;
+        let set_up = session.ask(&Request::SetUp(set_up(launch, &boot.plan.nics)?))?;
+        let start = session.ask(&Request::Start(Box::new(Start {
+            container: main.clone(),
+            launch: in_guest(launch),
+            layers: vec![ROOT.parse().context("a disk has no name")?],
+            writable: Some(DATA.parse().context("a disk has no name")?),
+            volumes: BTreeMap::new(),
+            hosts: Some(texts.hosts.clone()),
+            resolv_conf: Some(texts.resolv_conf.clone()),
+            size: Size::default(),
+        })))?;
+        let main = session.ask(&Request::Attach { container: main, stdin: launch.stdin })?;
+        let now = Instant::now();
+        let mut guest = Self {
+            pidfd,
+            process,
+            child,
+            agent,
+            _control: control,
+            console: Console::new(console, &boot.files.console()),
+            session,
+            state: State::Booting,
+            set_up,
+            start,
+            main,
+            execs: BTreeSet::new(),
+            typed: BTreeMap::new(),
+            owed: Vec::new(),
+            has_pending: true,
+            is_cut: false,
+            greet_at: now + GREETING,
+            end_by: Some(now + BOOT_LIMIT),
+            stages: Vec::new(),
+            exited: None,
+            why: None,
+        };
+        guest.send();
+        Ok(guest)
+    }
+
+    /// The agent's stream, unless nothing more comes of it.
+    pub(super) fn stream(&self) -> Option<BorrowedFd<'_>> {
+        (!self.is_cut).then(|| self.agent.as_fd())
+    }
+
+    /// The same, if something is to be sent.
+    pub(super) fn stream_wanted(&self) -> Option<BorrowedFd<'_>> {
+        self.stream().filter(|_| self.has_pending)
+    }
+
+    pub(super) fn console(&self) -> Option<BorrowedFd<'_>> {
+        self.console.pipe.as_ref().map(AsFd::as_fd)
+    }
+
+    pub(super) fn is_booting(&self) -> bool {
+        self.state == State::Booting
+    }
+
+    /// When something is due without anything happening.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        let greet_at = (!self.session.is_met() && !self.is_cut).then_some(self.greet_at);
+        [greet_at, self.end_by].into_iter().flatten().min()
+    }
+
+    /// Does what is due.
+    pub(super) fn look(&mut self, now: Instant) {
+        if !self.session.is_met() && self.greet_at <= now {
+            self.session.greet();
+            self.greet_at = now + GREETING;
+            self.send();
+        }
+        if self.end_by.is_some_and(|at| at <= now) {
+            self.end_by = None;
+            let why = match self.state {
+                State::Booting => format!(
+                    "its guest did not come up within {} s, it got to stage `{}`",
+                    BOOT_LIMIT.as_secs(),
+                    self.stages.last().map_or("kernel", |stage| stage.name.as_str())
+                ),
+                State::Running | State::Ending => {
+                    format!("its guest did not end within {} s", END_LIMIT.as_secs())
+                }
+            };
+            self.kill(why);
+        }
+    }
+
+    /// Ends the VMM, whatever the guest does.
+    pub(super) fn kill(&mut self, why: String) {
+        self.why.get_or_insert(why);
+        if let Err(error) = self.child.kill() {
+            tracing::error!("cannot kill the VMM: {error}");
+        }
+    }
+
+    /// Sends as much as the stream takes.
+    pub(super) fn send(&mut self) {
+        loop {
+            let pending = self.session.pending();
+            if pending.is_empty() || self.is_cut {
+                self.has_pending = false;
+                return;
+            }
+            match self.agent.write(pending) {
+                Ok(0) => self.is_cut = true,
+                Ok(count) => self.session.sent(count),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.has_pending = true;
+                    return;
+                }
+                // The VMM ends.
+                Err(_) => self.is_cut = true,
+            }
+        }
+    }
+
+    /// Reads what the agent says, and tells what that means.
+    pub(super) fn hear(&mut self) -> Vec<Heard> {
+        let mut buffer = [0; 16 * 1024];
+        let mut total = 0;
+        while total < READ_MAX_BYTES && !self.is_cut {
+            match self.agent.read(&mut buffer) {
+                Ok(0) => self.is_cut = true,
+                Ok(count) => {
+                    total += count;
+                    let bytes = buffer.get(..count).unwrap_or_default();
+                    if let Err(violation) = self.session.receive(bytes) {
+                        self.is_cut = true;
+                        self.kill(format!("its agent said what is against the protocol: {violation:?}"));
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => self.is_cut = true,
+            }
+        }
+        let mut events = Vec::new();
+        while let Some(happening) = self.session.next_event() {
+            self.take(happening, &mut events);
+        }
+        self.send();
+        events
+    }
+
+    fn take(&mut self, happening: Happening, events: &mut Vec<Heard>) {
+        match happening {
+            Happening::Hello(hello) => tracing::debug!("the agent of version {} is there", hello.program),
+            Happening::Foreign(hello) => {
+                let text = format!("its agent speaks version {} of the protocol", hello.version);
+                self.fail(Failure { code: 125, text }, events);
+            }
+            Happening::Word(call, word) => self.heed(call, word, events),
+            Happening::Bytes(call, channel, bytes) => {
+                self.owed.push((call, bytes.len()));
+                let stream = match channel {
+                    Channel::Output | Channel::Input | Channel::Word => Stream::Output,
+                    Channel::Error => Stream::Error,
+                };
+                if call == self.main {
+                    events.push(Heard::Output(stream, bytes));
+                } else if self.execs.contains(&call) {
+                    events.push(Heard::ExecOutput(call, stream, bytes));
+                }
+            }
+            Happening::Room(call) => self.type_on(call),
+            Happening::Over(call) => {
+                self.typed.remove(&call);
+                if self.execs.remove(&call) {
+                    events.push(Heard::ExecEnded(call, 255, Some("nobody knows how it ended".to_owned())));
+                }
+            }
+            Happening::Broken(call, why) => {
+                self.typed.remove(&call);
+                if self.execs.remove(&call) {
+                    events.push(Heard::ExecEnded(call, 125, Some(why)));
+                } else if call == self.set_up || call == self.start {
+                    self.fail(Failure { code: 125, text: why }, events);
+                } else if call == self.main && self.state == State::Running {
+                    self.kill(format!("its agent lost it: {why}"));
+                }
+            }
+        }
+    }
+
+    /// Something was said about a call.
+    fn heed(&mut self, call: Call, word: Word, events: &mut Vec<Heard>) {
+        match word {
+            Word::Stage(stage) => self.stages.push(stage),
+            Word::Failed { why, code } if call == self.set_up || call == self.start => {
+                self.fail(Failure { code, text: why }, events);
+            }
+            Word::Started { .. } if call == self.start && self.state == State::Booting => {
+                self.state = State::Running;
+                self.end_by = None;
+                events.push(Heard::Started);
+            }
+            Word::Exited(exited) if call == self.main => {
+                self.exited = Some(exited);
+                self.shut_down();
+            }
+            Word::Exited(exited) if self.execs.remove(&call) => {
+                events.push(Heard::ExecEnded(call, exited.code, None));
+            }
+            Word::Failed { why, code } if self.execs.remove(&call) => {
+                events.push(Heard::ExecEnded(call, code, Some(why)));
+            }
+            Word::Failed { why, .. } => tracing::warn!("the agent could not do what it was asked: {why}"),
+            Word::Done
+            | Word::Started { .. }
+            | Word::Attached { .. }
+            | Word::Exited(_)
+            | Word::Usage(_)
+            | Word::Processes(_)
+            | Word::Ports(_)
+            | Word::InputEnd
+            | Word::Resize(_)
+            | Word::Signal(_) => {}
+        }
+    }
+
+    /// The machine's program cannot run, so the guest ends.
+    fn fail(&mut self, failure: Failure, events: &mut Vec<Heard>) {
+        if self.state == State::Booting {
+            events.push(Heard::Failed(failure));
+            self.shut_down();
+        }
+    }
+
+    /// Has the guest write everything to disk and go.
+    fn shut_down(&mut self) {
+        self.state = State::Ending;
+        self.end_by = Some(Instant::now() + END_LIMIT);
+        if let Err(error) = self.session.ask(&Request::ShutDown { how: Ending::Reboot, grace_ms: Some(0) }) {
+            self.kill(format!("its guest cannot be told to end: {error}"));
+        }
+    }
+
+    /// What was passed on is acknowledged: as much more may come.
+    pub(super) fn acknowledge(&mut self) {
+        for (call, count) in std::mem::take(&mut self.owed) {
+            self.session.taken(call, count);
+        }
+        self.send();
+    }
+
+    /// Sends a signal to the machine's first process.
+    pub(super) fn signal(&mut self, signal: Signal) -> Result<()> {
+        let container = MAIN.parse().context("a container in a guest has no name")?;
+        self.session.ask(&Request::Signal { container, signal })?;
+        self.send();
+        Ok(())
+    }
+
+    /// Starts another program.
+    pub(super) fn exec(&mut self, exec: &Exec) -> Result<Call> {
+        anyhow::ensure!(self.state == State::Running, "it is not up yet");
+        let Exec { args, env, cwd, user, privileged, tty, stdin } = exec.clone();
+        let call = self.session.ask(&Request::Exec(message::Exec {
+            container: MAIN.parse().context("a container in a guest has no name")?,
+            args,
+            env,
+            cwd,
+            user,
+            privileged,
+            tty: tty.then(Size::default),
+            stdin,
+        }))?;
+        self.execs.insert(call);
+        self.send();
+        Ok(call)
+    }
+
+    /// Nobody waits for a program any more.
+    pub(super) fn cancel(&mut self, call: Call) {
+        if self.execs.remove(&call) {
+            self.session.cancel(call);
+            self.send();
+        }
+    }
+
+    /// The call of the machine's own program.
+    pub(super) fn main(&self) -> Call {
+        self.main
+    }
+
+    /// A program's terminal has this size from now on: rows and columns, two bytes each.
+    pub(super) fn resize(&mut self, call: Call, bytes: &[u8]) {
+        let [r1, r2, c1, c2] = *bytes else { return };
+        let size = Size { rows: u16::from_be_bytes([r1, r2]), columns: u16::from_be_bytes([c1, c2]) };
+        self.session.say(call, &Word::Resize(size));
+        self.send();
+    }
+
+    /// Sends a signal to a program that was started in it.
+    pub(super) fn signal_exec(&mut self, call: Call, signal: Signal) {
+        self.session.say(call, &Word::Signal(signal));
+        self.send();
+    }
+
+    /// Its program was killed: if it cannot be, the guest goes as a whole.
+    pub(super) fn is_killed(&mut self, now: Instant) {
+        let end_by = now + KILL_LIMIT;
+        self.end_by = Some(self.end_by.map_or(end_by, |at| at.min(end_by)));
+    }
+
+    /// What was typed for a program.
+    pub(super) fn input(&mut self, call: Call, bytes: &[u8]) {
+        let typed = self.typed.entry(call).or_default();
+        if !typed.ends {
+            typed.bytes.extend(bytes);
+        }
+        self.type_on(call);
+        self.send();
+    }
+
+    /// Nothing more will be typed for it.
+    pub(super) fn end_input(&mut self, call: Call) {
+        self.typed.entry(call).or_default().ends = true;
+        self.type_on(call);
+        self.send();
+    }
+
+    pub(super) fn has_input_backlog(&self) -> bool {
+        self.typed.values().any(|typed| typed.bytes.len() > TYPED_MAX_BYTES)
+    }
+
+    fn type_on(&mut self, call: Call) {
+        let Some(typed) = self.typed.get_mut(&call) else { return };
+        loop {
+            let (first, _) = typed.bytes.as_slices();
+            if first.is_empty() {
+                break;
+            }
+            let count = self.session.input(call, first);
+            if count == 0 {
+                return;
+            }
+            typed.bytes.drain(..count);
+        }
+        if typed.ends {
+            self.typed.remove(&call);
+            self.session.end_input(call);
+        }
+    }
+
+    /// Reads what its kernel says.
+    pub(super) fn read_console(&mut self) {
+        self.console.read();
+    }
+
+    /// How it ended, now that its VMM has: as its program did, or for this reason.
+    pub(super) fn ended(mut self) -> Result<message::Exited, Failure> {
+        self.console.read();
+        let status = self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+        match (self.exited, self.why) {
+            (Some(exited), _) => Ok(exited),
+            (None, Some(text)) => Err(Failure { code: 255, text }),
+            (None, None) => {
+                let tail = self.console.last_line();
+                let text = format!("its guest ended by itself ({status}), its console's last words: {tail}");
+                Err(Failure { code: 255, text })
+            }
+        }
+    }
+}
+
+/// The texts of a machine's files that say who is where.
+#[derive(Clone, Debug)]
+pub(super) struct Texts {
+    pub(super) hosts: String,
+    pub(super) resolv_conf: String,
+}
+
+/// What is launched in the guest: what limits the guest itself limits nothing in it.
+fn in_guest(launch: &Launch) -> Launch {
+    let mut launch = launch.clone();
+    launch.limits.memory_bytes = None;
+    launch.limits.cpus_milli = None;
+    launch
+}
+
+fn set_up(launch: &Launch, nics: &[GuestNic]) -> Result<SetUp> {
+    let disk = |name: &str, access| -> Result<FileSystem> {
+        let source = Source::Disk(Disk::Serial(name.to_owned()));
+        Ok(FileSystem { name: name.parse().map_err(|_| anyhow!("a disk has no name"))?, source, access })
+    };
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let nics = nics.iter().enumerate().map(|(place, nic)| -> Result<message::Nic> {
+        Ok(message::Nic {
+            mac: nic.mac,
+            name: format!("eth{place}").parse().map_err(|_| anyhow!("a nic has no name"))?,
+            addresses: nic.addresses.clone(),
+            gateways: nic.gateways.clone(),
+            mtu: Some(u32::from(nic.mtu)),
+        })
+    });
+    Ok(SetUp {
+        time_ns: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
+        hostname: launch.hostname.clone(),
+        nics: nics.collect::<Result<_>>()?,
+        filesystems: vec![disk(ROOT, Access::Read)?, disk(DATA, Access::Write)?],
+        sysctls: BTreeMap::new(),
+    })
+}
+
+/// What a guest's kernel says: the end of it here, all of it within limits in a file.
+struct Console {
+    pipe: Option<File>,
+    path: PathBuf,
+    file: Option<File>,
+    written_bytes: u64,
+    tail: VecDeque<u8>,
+}
+
+impl Console {
+    fn new(pipe: File, path: &Path) -> Self {
+        let mut console = Self {
+            pipe: Some(pipe),
+            path: path.to_owned(),
+            file: None,
+            written_bytes: 0,
+            tail: VecDeque::new(),
+        };
+        console.begin();
+        console
+    }
+
+    fn begin(&mut self) {
+        let before = self.path.with_extension("log.1");
+        // The first time there is none.
+        let _none = std::fs::rename(&self.path, before);
+        self.file = File::create(&self.path)
+            .inspect_err(|error| tracing::warn!("cannot write {}: {error}", self.path.display()))
+            .ok();
+        self.written_bytes = 0;
+    }
+
+    fn read(&mut self) {
+        let mut buffer = [0; 8 * 1024];
+        while let Some(pipe) = &mut self.pipe {
+            match pipe.read(&mut buffer) {
+                Ok(0) => self.pipe = None,
+                Ok(count) => self.keep(buffer.get(..count).unwrap_or_default()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => self.pipe = None,
+            }
+        }
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        self.tail.extend(bytes);
+        let more = self.tail.len().saturating_sub(CONSOLE_TAIL_BYTES);
+        self.tail.drain(..more);
+        if self.written_bytes >= CONSOLE_MAX_BYTES {
+            self.begin();
+        }
+        self.written_bytes += bytes.len() as u64;
+        // A full disk does not end a machine.
+        if self.file.as_mut().is_some_and(|file| file.write_all(bytes).is_err()) {
+            self.file = None;
+        }
+    }
+
+    fn last_line(&self) -> String {
+        let bytes: Vec<u8> = self.tail.iter().copied().collect();
+        let text = String::from_utf8_lossy(&bytes);
+        let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("none");
+        last.trim().escape_debug().to_string()
+    }
+}

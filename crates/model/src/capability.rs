@@ -1,0 +1,88 @@
+//! What drivers cannot do (yet), of all that may be asked of a container: the one table that a wish is held against
+//! before anything changes.
+
+use crate::container::{Container, Mode, Mount, Seccomp};
+use crate::project::Driver;
+
+/// Something that was asked for and cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lack {
+    /// What it does not do, to go after `a machine which …`.
+    pub what: &'static str,
+    /// What to do.
+    pub hint: &'static str,
+}
+
+/// With less a kernel does not come up.
+pub const GUEST_MEMORY_MIN_BYTES: u64 = 96 << 20;
+
+type Test = fn(&Container) -> bool;
+
+const CONTAINER: &str = "leave it out, or write `kind: container`";
+
+/// What QEMU's machines lack, and how a wish for it is recognised.
+const QEMU: [(Test, Lack); 12] = [
+    (
+        |c| c.limits.memory_bytes.is_some_and(|bytes| bytes < GUEST_MEMORY_MIN_BYTES),
+        Lack { what: "does not come up with so little memory", hint: "give it 96 MiB or more" },
+    ),
+    (|c| c.mode == Mode::System, Lack { what: "cannot have `mode: system` yet", hint: CONTAINER }),
+    (
+        |c| c.mounts.values().any(|mount| matches!(mount, Mount::Bind { .. })),
+        Lack {
+            what: "cannot mount files of this computer yet",
+            hint: "use a file of the image, or write `kind: container`",
+        },
+    ),
+    (
+        |c| c.mounts.values().any(|mount| matches!(mount, Mount::Volume { .. })),
+        Lack {
+            what: "cannot mount volumes of the project yet",
+            hint: "write the place alone (`- /data`) for a directory that goes with the machine, or `kind: container`",
+        },
+    ),
+    (|c| !c.rights.devices.is_empty(), Lack { what: "has no devices of this computer", hint: CONTAINER }),
+    (
+        |c| matches!(c.rights.seccomp, Seccomp::Profile(_)),
+        Lack { what: "cannot have a seccomp profile of a file yet", hint: CONTAINER },
+    ),
+    (
+        |c| c.limits.cpuset.is_some(),
+        Lack { what: "cannot be held to processors by `cpuset` yet", hint: CONTAINER },
+    ),
+    (|c| c.limits.cpu_shares.is_some(), Lack { what: "cannot have `cpu_shares` yet", hint: CONTAINER }),
+    (
+        |c| c.limits.io_weight.is_some(),
+        Lack { what: "cannot have a weight of input and output yet", hint: CONTAINER },
+    ),
+    (|c| c.limits.memory_swap_bytes.is_some(), Lack { what: "has no swap", hint: CONTAINER }),
+    (
+        |c| c.limits.memory_reservation_bytes.is_some(),
+        Lack { what: "has its memory to itself, so nothing of it can be reserved", hint: CONTAINER },
+    ),
+    (|c| c.limits.oom_score.is_some(), Lack { what: "cannot have `oom_score_adj` yet", hint: CONTAINER }),
+];
+
+/// What of a wish a driver cannot do.
+pub fn lacks(driver: Driver, wish: &Container) -> Vec<Lack> {
+    match driver {
+        Driver::External | Driver::Native => Vec::new(),
+        Driver::Qemu => QEMU.iter().filter(|(test, _)| test(wish)).map(|(_, lack)| *lack).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_microvm_lacks_is_told_and_a_container_lacks_nothing() {
+        let mut wish = Container::new("busybox:1".parse().unwrap());
+        assert_eq!(lacks(Driver::Qemu, &wish), []);
+        wish.mode = Mode::System;
+        wish.limits.cpuset = Some("0".to_owned());
+        let what: Vec<_> = lacks(Driver::Qemu, &wish).iter().map(|lack| lack.what).collect();
+        assert_eq!(what, ["cannot have `mode: system` yet", "cannot be held to processors by `cpuset` yet"]);
+        assert_eq!(lacks(Driver::Native, &wish), []);
+    }
+}

@@ -1,0 +1,18 @@
+//! Virtual machine monitors: their command lines as values, the jail they run in, what a guest boots from, and
+//! whether this computer's processor can run guests itself.
+
+mod accel;
+mod initramfs;
+mod jail;
+mod program;
+mod qemu;
+mod sys;
+
+pub use accel::{Accelerator, Chosen, choose};
+pub use initramfs::{Entry, initramfs};
+pub use jail::{Jail, enter};
+pub use program::{missing_program, program};
+pub use qemu::{Disk, Nic, Vm, qemu_args};
+
+/// The program that runs guests of this computer's architecture.
+pub const QEMU: &str = "qemu-system-x86_64";

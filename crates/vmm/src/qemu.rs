@@ -1,0 +1,187 @@
+//! The command line of QEMU. Everything that it works on comes as open descriptors, so its jail needs no files.
+//!
+//! The machine is `q35` with as little on it as can be, and `qboot` as its firmware. QEMU's own `microvm` machine is
+//! leaner, but its tables say that there is no timer of old, and without KVM's clock a stock kernel then finds none at all.
+
+use std::ffi::OsString;
+
+use stead_model::address::Mac;
+use stead_model::container::Access;
+
+use crate::Accelerator;
+
+/// What QEMU runs. Numbers of descriptors are those that its process has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vm {
+    /// What people see in lists of processes.
+    pub name: String,
+    /// What runs the guest's instructions.
+    pub accelerator: Accelerator,
+    /// Processors.
+    pub cpus: u32,
+    /// Memory.
+    pub memory_mib: u64,
+    /// The kernel.
+    pub kernel_fd: i32,
+    /// What the kernel starts with.
+    pub initramfs_fd: i32,
+    /// What the kernel is told.
+    pub kernel_args: String,
+    /// Where the kernel's words go.
+    pub console_fd: i32,
+    /// A socket, whose other end speaks with the agent.
+    pub agent_fd: i32,
+    /// A socket, whose other end tells QEMU what to do.
+    pub control_fd: i32,
+    /// Disks.
+    pub disks: Vec<Disk>,
+    /// Nics.
+    pub nics: Vec<Nic>,
+}
+
+/// A disk of a guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// The file with its bytes.
+    pub fd: i32,
+    /// By which the guest finds it; at most 20 characters.
+    pub serial: String,
+    /// Whether it can be written; the descriptor is open for just that.
+    pub access: Access,
+}
+
+/// A nic of a guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nic {
+    /// The TAP.
+    pub fd: i32,
+    /// Its MAC.
+    pub mac: Mac,
+}
+
+/// The port of the guest by which the agent speaks.
+const AGENT_PORT: &str = "stead.agent";
+
+/// The arguments after `qemu-system-*`. Pure.
+pub fn qemu_args(vm: &Vm) -> Vec<OsString> {
+    let mut args: Vec<String> = Vec::new();
+    let mut put = |words: &[&str]| args.extend(words.iter().map(|word| (*word).to_owned()));
+    put(&["-name", &format!("guest={},process={}", vm.name, process_name(&vm.name))]);
+    put(&["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
+    put(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
+    put(&["-M", "q35,sata=off,smbus=off,usb=off,vmport=off,graphics=off,dump-guest-core=off"]);
+    put(&["-accel", vm.accelerator.name(), "-cpu", vm.accelerator.cpu()]);
+    put(&["-smp", &vm.cpus.to_string(), "-m", &format!("{}M", vm.memory_mib), "-bios", "qboot.rom"]);
+    put(&["-kernel", &opened(vm.kernel_fd), "-initrd", &opened(vm.initramfs_fd)]);
+    put(&["-append", &vm.kernel_args]);
+    put(&["-add-fd", &format!("fd={},set=1", vm.console_fd)]);
+    put(&["-chardev", "file,id=console,path=/dev/fdset/1,append=on", "-serial", "chardev:console"]);
+    put(&["-chardev", &format!("socket,id=control,fd={}", vm.control_fd), "-qmp", "chardev:control"]);
+    put(&["-device", "virtio-rng-pci,romfile=", "-device", "virtio-serial-pci,max_ports=2,romfile="]);
+    put(&["-chardev", &format!("socket,id=agent,fd={}", vm.agent_fd)]);
+    put(&["-device", &format!("virtserialport,chardev=agent,name={AGENT_PORT}")]);
+    for (disk, set) in vm.disks.iter().zip(2..) {
+        let read_only = match disk.access {
+            Access::Read => "on",
+            Access::Write => "off",
+        };
+        let serial = &disk.serial;
+        put(&["-add-fd", &format!("fd={},set={set}", disk.fd)]);
+        // What is deleted in the guest takes no room here.
+        let node = format!(
+            "driver=raw,node-name={serial},read-only={read_only},discard=unmap,detect-zeroes=unmap,file.driver=file,file.filename=/dev/fdset/{set},file.locking=off"
+        );
+        put(&["-blockdev", &node]);
+        put(&["-device", &format!("virtio-blk-pci,drive={serial},serial={serial},romfile=")]);
+    }
+    for (nic, place) in vm.nics.iter().zip(0..) {
+        put(&["-netdev", &format!("tap,id=nic{place},fd={}", nic.fd)]);
+        put(&["-device", &format!("virtio-net-pci,netdev=nic{place},mac={},romfile=", nic.mac)]);
+    }
+    args.into_iter().map(OsString::from).collect()
+}
+
+/// The file that a descriptor is open for, under a name.
+fn opened(fd: i32) -> String {
+    format!("/proc/self/fd/{fd}")
+}
+
+/// What the kernel shows of a process: 15 characters.
+fn process_name(name: &str) -> String {
+    name.chars().take(15).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    #[test]
+    fn a_machine_with_a_disk_of_each_kind_and_a_nic() {
+        let vm = Vm {
+            name: "web.shop".to_owned(),
+            accelerator: Accelerator::Tcg,
+            cpus: 2,
+            memory_mib: 512,
+            kernel_fd: 10,
+            initramfs_fd: 11,
+            kernel_args: "console=ttyS0 panic=-1 quiet".to_owned(),
+            console_fd: 12,
+            agent_fd: 13,
+            control_fd: 14,
+            disks: vec![
+                Disk { fd: 20, serial: "root".to_owned(), access: Access::Read },
+                Disk { fd: 21, serial: "data".to_owned(), access: Access::Write },
+            ],
+            nics: vec![Nic { fd: 30, mac: "02:00:00:00:00:01".parse().unwrap() }],
+        };
+        let words: Vec<_> = qemu_args(&vm).into_iter().map(|word| word.into_string().unwrap()).collect();
+        let mut text = String::new();
+        for word in words {
+            text.push_str(if word.starts_with('-') && !text.is_empty() {
+                "\n"
+            } else if text.is_empty() {
+                ""
+            } else {
+                " "
+            });
+            text.push_str(&word);
+        }
+        expect![[r#"
+            -name guest=web.shop,process=web.shop
+            -nodefaults
+            -no-user-config
+            -no-reboot
+            -display none
+            -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
+            -M q35,sata=off,smbus=off,usb=off,vmport=off,graphics=off,dump-guest-core=off
+            -accel tcg
+            -cpu max
+            -smp 2
+            -m 512M
+            -bios qboot.rom
+            -kernel /proc/self/fd/10
+            -initrd /proc/self/fd/11
+            -append console=ttyS0 panic=-1 quiet
+            -add-fd fd=12,set=1
+            -chardev file,id=console,path=/dev/fdset/1,append=on
+            -serial chardev:console
+            -chardev socket,id=control,fd=14
+            -qmp chardev:control
+            -device virtio-rng-pci,romfile=
+            -device virtio-serial-pci,max_ports=2,romfile=
+            -chardev socket,id=agent,fd=13
+            -device virtserialport,chardev=agent,name=stead.agent
+            -add-fd fd=20,set=2
+            -blockdev driver=raw,node-name=root,read-only=on,discard=unmap,detect-zeroes=unmap,file.driver=file,file.filename=/dev/fdset/2,file.locking=off
+            -device virtio-blk-pci,drive=root,serial=root,romfile=
+            -add-fd fd=21,set=3
+            -blockdev driver=raw,node-name=data,read-only=off,discard=unmap,detect-zeroes=unmap,file.driver=file,file.filename=/dev/fdset/3,file.locking=off
+            -device virtio-blk-pci,drive=data,serial=data,romfile=
+            -netdev tap,id=nic0,fd=30
+            -device virtio-net-pci,netdev=nic0,mac=02:00:00:00:00:01,romfile="#]].assert_eq(&text);
+        let kvm = Vm { accelerator: Accelerator::Kvm, ..vm };
+        assert!(qemu_args(&kvm).windows(4).any(|words| words == ["-accel", "kvm", "-cpu", "host"]));
+    }
+}
