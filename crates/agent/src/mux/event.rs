@@ -34,7 +34,7 @@ pub enum Event {
     Opened(StreamId),
     /// A word was said on a stream.
     Word(StreamId, Vec<u8>),
-    /// Bytes of a stream. Whoever has taken them in says so by [`Mux::taken`].
+    /// Bytes of a stream. Whoever has taken them in says so by [`super::Mux::taken`].
     Data(StreamId, Channel, Vec<u8>),
     /// The peer takes more in on a stream again, and has taken in so much altogether.
     Room(StreamId),

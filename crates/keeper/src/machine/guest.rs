@@ -6,29 +6,27 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 
-use stead_agent::message::{
-    self, Disk, Ending, FileSystem, Request, SetUp, Size, Source, Stage, Start, Word,
-};
+use stead_agent::message::{self, Ending, Request, Size, Stage, Start, Word};
 use stead_agent::mux::Channel;
 use stead_agent::{Call, Happening, Session};
 use stead_container::Failure;
 use stead_host::log::Stream;
-use stead_host::machine::{Exec, GuestNic};
-use stead_model::container::{Access, Launch, Signal};
+use stead_host::machine::Exec;
+use stead_model::container::{Launch, Signal};
 use stead_model::name::Name;
 use stead_net::process::ProcessId;
 
 use super::boot::{Boot, Booted, DATA, ROOT};
+use super::console::Console;
+use super::set_up::{in_guest, set_up};
 
 /// Translated, on a computer that has much else to do, a guest takes long.
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
@@ -42,10 +40,6 @@ const GREETING: Duration = Duration::from_secs(1);
 const READ_MAX_BYTES: usize = 256 * 1024;
 /// What a program is sent and does not read waits here.
 const TYPED_MAX_BYTES: usize = 64 * 1024;
-/// What a guest's kernel said last, for people.
-const CONSOLE_TAIL_BYTES: usize = 8 * 1024;
-/// What is kept of a console; then it begins anew, and one such file before is kept as well.
-const CONSOLE_MAX_BYTES: u64 = 1 << 20;
 
 /// The container's name in its guest.
 const MAIN: &str = "main";
@@ -487,103 +481,4 @@ impl Guest {
 pub(super) struct Texts {
     pub(super) hosts: String,
     pub(super) resolv_conf: String,
-}
-
-/// What is launched in the guest: what limits the guest itself limits nothing in it.
-fn in_guest(launch: &Launch) -> Launch {
-    let mut launch = launch.clone();
-    launch.limits.memory_bytes = None;
-    launch.limits.cpus_milli = None;
-    launch
-}
-
-fn set_up(launch: &Launch, nics: &[GuestNic]) -> Result<SetUp> {
-    let disk = |name: &str, access| -> Result<FileSystem> {
-        let source = Source::Disk(Disk::Serial(name.to_owned()));
-        Ok(FileSystem { name: name.parse().map_err(|_| anyhow!("a disk has no name"))?, source, access })
-    };
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    let nics = nics.iter().enumerate().map(|(place, nic)| -> Result<message::Nic> {
-        Ok(message::Nic {
-            mac: nic.mac,
-            name: format!("eth{place}").parse().map_err(|_| anyhow!("a nic has no name"))?,
-            addresses: nic.addresses.clone(),
-            gateways: nic.gateways.clone(),
-            mtu: Some(u32::from(nic.mtu)),
-        })
-    });
-    Ok(SetUp {
-        time_ns: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
-        hostname: launch.hostname.clone(),
-        nics: nics.collect::<Result<_>>()?,
-        filesystems: vec![disk(ROOT, Access::Read)?, disk(DATA, Access::Write)?],
-        sysctls: BTreeMap::new(),
-    })
-}
-
-/// What a guest's kernel says: the end of it here, all of it within limits in a file.
-struct Console {
-    pipe: Option<File>,
-    path: PathBuf,
-    file: Option<File>,
-    written_bytes: u64,
-    tail: VecDeque<u8>,
-}
-
-impl Console {
-    fn new(pipe: File, path: &Path) -> Self {
-        let mut console = Self {
-            pipe: Some(pipe),
-            path: path.to_owned(),
-            file: None,
-            written_bytes: 0,
-            tail: VecDeque::new(),
-        };
-        console.begin();
-        console
-    }
-
-    fn begin(&mut self) {
-        let before = self.path.with_extension("log.1");
-        // The first time there is none.
-        let _none = std::fs::rename(&self.path, before);
-        self.file = File::create(&self.path)
-            .inspect_err(|error| tracing::warn!("cannot write {}: {error}", self.path.display()))
-            .ok();
-        self.written_bytes = 0;
-    }
-
-    fn read(&mut self) {
-        let mut buffer = [0; 8 * 1024];
-        while let Some(pipe) = &mut self.pipe {
-            match pipe.read(&mut buffer) {
-                Ok(0) => self.pipe = None,
-                Ok(count) => self.keep(buffer.get(..count).unwrap_or_default()),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(_) => self.pipe = None,
-            }
-        }
-    }
-
-    fn keep(&mut self, bytes: &[u8]) {
-        self.tail.extend(bytes);
-        let more = self.tail.len().saturating_sub(CONSOLE_TAIL_BYTES);
-        self.tail.drain(..more);
-        if self.written_bytes >= CONSOLE_MAX_BYTES {
-            self.begin();
-        }
-        self.written_bytes += bytes.len() as u64;
-        // A full disk does not end a machine.
-        if self.file.as_mut().is_some_and(|file| file.write_all(bytes).is_err()) {
-            self.file = None;
-        }
-    }
-
-    fn last_line(&self) -> String {
-        let bytes: Vec<u8> = self.tail.iter().copied().collect();
-        let text = String::from_utf8_lossy(&bytes);
-        let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("none");
-        last.trim().escape_debug().to_string()
-    }
 }

@@ -1,20 +1,20 @@
 //! The machine's life: started, told to end, ended, started again. Nothing here waits: the keeper does, in one place.
 
-use std::io::{Read, Write};
+mod ending;
+mod input;
+
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
-use rustix::io::Errno;
 
-use rustix::process::{WaitId, WaitIdOptions, waitid};
-
-use stead_container::{Failure, Place, WindowSize};
+use stead_container::{Failure, Place};
 use stead_host::home::Home;
 use stead_host::journal::{Action, Event, Journal};
 use stead_host::log::Stream;
 use stead_host::machine::{Assignment, Exit, Files, HealthState, Phase};
-use stead_model::container::{Launch, Mode, Restart, Signal};
+use stead_model::container::{Launch, Signal};
 use stead_model::name::MachineId;
 use stead_model::project::Condition;
 use stead_net::process::ProcessId;
@@ -23,7 +23,7 @@ use super::boot::Boot;
 use super::flat;
 use super::guest::{Guest, Heard, Texts};
 use super::health::Health;
-use super::run::{Body, Run, set_size};
+use super::run::{Body, Run};
 
 /// Before the first start anew; each further wait is twice as long.
 const BACK_OFF_FIRST: Duration = Duration::from_millis(100);
@@ -288,11 +288,6 @@ impl Life {
         run.input.as_ref().map(AsFd::as_fd)
     }
 
-    pub(super) fn has_input_backlog(&self) -> bool {
-        self.run.as_ref().is_some_and(|run| run.typed.len() > INPUT_MAX_BYTES)
-            || self.guest().is_some_and(Guest::has_input_backlog)
-    }
-
     pub(super) fn has_terminal(&self) -> bool {
         self.launch.tty
     }
@@ -321,70 +316,6 @@ impl Life {
                     return 0;
                 }
             }
-        }
-    }
-
-    pub(super) fn take_input(&mut self, bytes: &[u8]) {
-        if let Some(guest) = self.guest_mut() {
-            let main = guest.main();
-            return guest.input(main, bytes);
-        }
-        if let Some(run) = self.run.as_mut().filter(|run| run.input.is_some() && !run.input_ends) {
-            run.typed.extend(bytes);
-        }
-        self.write_input();
-    }
-
-    pub(super) fn end_input(&mut self) {
-        let tty = self.launch.tty;
-        if let Some(guest) = self.guest_mut() {
-            let main = guest.main();
-            if tty {
-                guest.input(main, &[4]);
-            }
-            return guest.end_input(main);
-        }
-        if let Some(run) = &mut self.run {
-            run.input_ends = true;
-            if tty {
-                // What a person would type: a terminal has no other end of input.
-                run.typed.push_back(4);
-            }
-        }
-        self.write_input();
-    }
-
-    /// Writes what was typed, as far as the machine takes it.
-    pub(super) fn write_input(&mut self) {
-        let tty = self.launch.tty;
-        let Some(run) = &mut self.run else { return };
-        while let (Some(input), (first, _)) = (&mut run.input, run.typed.as_slices())
-            && !first.is_empty()
-        {
-            match input.write(first) {
-                Ok(length) => drop(run.typed.drain(..length)),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
-                Err(_) => run.close_input(),
-            }
-        }
-        if run.input_ends && !tty {
-            run.close_input();
-        }
-    }
-
-    /// The terminal has this size from now on: rows and columns, two bytes each.
-    pub(super) fn resize(&mut self, bytes: &[u8]) {
-        let [r1, r2, c1, c2] = *bytes else { return };
-        if let Some(guest) = self.guest_mut() {
-            return guest.resize(guest.main(), bytes);
-        }
-        let size = WindowSize { rows: u16::from_be_bytes([r1, r2]), columns: u16::from_be_bytes([c1, c2]) };
-        let terminal = self.run.as_ref().filter(|_| self.launch.tty).and_then(|run| run.output.as_ref());
-        if let Some(terminal) = terminal
-            && let Err(errno) = set_size(terminal, size)
-        {
-            tracing::debug!("cannot resize the terminal: {errno}");
         }
     }
 
@@ -507,98 +438,6 @@ impl Life {
         }
     }
 
-    /// The machine's first process has ended.
-    pub(super) fn reap(&mut self) -> Result<()> {
-        let Some(run) = &self.run else { return Ok(()) };
-        let recovered = run.started.elapsed() >= RECOVERED_AFTER && self.phase != Phase::Booting;
-        let (code, out_of_memory, why) = match self.guest().is_some() {
-            true => self.reap_guest(),
-            false => match self.reap_container()? {
-                Some((code, out_of_memory)) => (code, out_of_memory, None),
-                None => return Ok(()),
-            },
-        };
-        self.last = Some(self.exit_of(code, out_of_memory, why));
-        if out_of_memory {
-            self.note(Action::Oom, |event| event);
-        }
-        self.note(Action::Die, |event| event.with("exit_code", code));
-        self.run = None;
-        if recovered {
-            self.back_off = BACK_OFF_FIRST;
-        }
-        // All that it left goes with it; what does not is tried again before the next start, which fails without that.
-        if let Err(error) = self.clean() {
-            tracing::error!("{error:#}");
-        }
-        if matches!(self.first_start, Some(Err(_))) {
-            // What never ran is not started again: whoever started it is told why.
-            self.is_over = true;
-        } else {
-            self.decide();
-        }
-        Ok(())
-    }
-
-    /// The VMM has ended, and says how that is to be seen.
-    fn reap_guest(&mut self) -> (u8, bool, Option<String>) {
-        let Some(Run { body: Body::Guest(guest), .. }) = self.run.take() else { return (255, false, None) };
-        let ended = guest.ended();
-        match (self.boot_failure.take(), ended) {
-            (Some(failure), _) => {
-                let (code, why) = (failure.code, failure.text.clone());
-                self.first_start = Some(Err(failure)).filter(|_| self.restarts == 0);
-                (code, false, Some(why))
-            }
-            (None, Ok(exited)) => (exited.code, exited.out_of_memory, None),
-            (None, Err(failure)) => {
-                let (code, why) = (failure.code, failure.text.clone());
-                if self.phase == Phase::Booting && self.restarts == 0 {
-                    self.first_start = Some(Err(Failure { code: 125, text: failure.text }));
-                }
-                // One that was told to end and did not was killed.
-                (if self.asked_to_end { 137 } else { code }, false, Some(why))
-            }
-        }
-    }
-
-    /// How the container's first process has ended, if it has.
-    fn reap_container(&mut self) -> Result<Option<(u8, bool)>> {
-        let Some(Run { body: Body::Container(container), .. }) = &self.run else { return Ok(None) };
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        let status = match waitid(WaitId::PidFd(container.pidfd.as_fd()), options) {
-            Ok(Some(status)) => status,
-            Ok(None) | Err(Errno::INTR) => return Ok(None),
-            Err(errno) => return Err(errno).context("cannot look after the machine's first process"),
-        };
-        let end = End::new(self.launch.mode, status.exit_status(), status.terminating_signal());
-        self.restarts_next |= end.reboots && !self.asked_to_end;
-        let usage = stead_container::usage(&self.place.state, container.pid);
-        let out_of_memory = usage.is_ok_and(|usage| usage.oom_kills.is_some_and(|kills| kills > 0));
-        Ok(Some((end.code, out_of_memory)))
-    }
-
-    fn exit_of(&self, code: u8, out_of_memory: bool, why: Option<String>) -> Exit {
-        let (started_ms, asked) = (self.started_ms, self.asked_to_end);
-        Exit { code, at_ms: now_ms(), started_ms, asked, out_of_memory, why }
-    }
-
-    /// Whether it is started again after it ended, and when.
-    fn decide(&mut self) {
-        if self.restarts_next {
-            self.restart_at = Some(Instant::now());
-            return;
-        }
-        let failed = self.last.as_ref().is_some_and(|exit| exit.code != 0);
-        if self.asked_to_end || !is_restarted(self.launch.restart, failed, self.restarts) {
-            self.is_over = true;
-            return;
-        }
-        self.phase = Phase::Restarting;
-        self.restart_at = Some(Instant::now() + self.back_off);
-        self.back_off = (self.back_off * 2).min(BACK_OFF_MAX);
-    }
-
     pub(super) fn reap_health(&mut self) -> Result<()> {
         match self.run.as_mut().and_then(|run| run.health.as_mut()) {
             Some(health) => health.reap(),
@@ -634,75 +473,5 @@ impl Life {
     /// Takes away what its last run left.
     pub(super) fn clean(&self) -> Result<()> {
         stead_container::remove(&self.place.state).context("cannot clear away what is left of the machine")
-    }
-}
-
-/// How a machine's first process ended.
-#[derive(Debug, PartialEq, Eq)]
-struct End {
-    /// As shells say it: its own, or 128 and the signal that ended it.
-    code: u8,
-    /// Whether it is to come up again, as it says itself.
-    reboots: bool,
-}
-
-impl End {
-    /// A system that switches itself off is ended by the kernel with SIGINT, one that reboots with SIGHUP (reboot(2)).
-    /// Nothing else ends the first process of a container by either.
-    fn new(mode: Mode, code: Option<i32>, signal: Option<i32>) -> Self {
-        const INT: i32 = rustix::process::Signal::INT.as_raw();
-        const HUP: i32 = rustix::process::Signal::HUP.as_raw();
-        match (mode, code, signal) {
-            (Mode::System, None, Some(INT)) => Self { code: 0, reboots: false },
-            (Mode::System, None, Some(HUP)) => Self { code: 0, reboots: true },
-            (_, code, signal) => {
-                let code = code.or(signal.map(|signal| signal.saturating_add(128)));
-                Self { code: code.and_then(|code| u8::try_from(code).ok()).unwrap_or(255), reboots: false }
-            }
-        }
-    }
-}
-
-/// Whether a machine that ended is started again.
-fn is_restarted(policy: Restart, failed: bool, restarts: u32) -> bool {
-    match policy {
-        Restart::No => false,
-        Restart::OnFailure(None) => failed,
-        Restart::OnFailure(Some(times)) => failed && restarts < times,
-        Restart::Always | Restart::UnlessStopped => true,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_system_that_goes_off_by_itself_has_ended_well() {
-        let end = |mode, code, signal| {
-            let End { code, reboots } = End::new(mode, code, signal);
-            (code, reboots)
-        };
-        assert_eq!(end(Mode::System, None, Some(2)), (0, false));
-        assert_eq!(end(Mode::System, None, Some(1)), (0, true));
-        assert_eq!(end(Mode::System, None, Some(9)), (137, false));
-        assert_eq!(end(Mode::Application, None, Some(1)), (129, false));
-        assert_eq!(end(Mode::Application, Some(7), None), (7, false));
-    }
-
-    #[test]
-    fn the_policy_decides_who_is_started_again() {
-        use Restart::{Always, No, OnFailure, UnlessStopped};
-        for (policy, failed, restarts, expected) in [
-            (No, true, 0, false),
-            (OnFailure(None), false, 0, false),
-            (OnFailure(None), true, 1000, true),
-            (OnFailure(Some(2)), true, 1, true),
-            (OnFailure(Some(2)), true, 2, false),
-            (Always, false, 1000, true),
-            (UnlessStopped, true, 0, true),
-        ] {
-            assert_eq!(is_restarted(policy, failed, restarts), expected, "{policy} {failed} {restarts}");
-        }
     }
 }

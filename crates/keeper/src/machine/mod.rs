@@ -11,14 +11,17 @@
 //! Killed itself, it takes nothing along but its ends of the machine's pipes: the next command finds the machine
 //! without a keeper and ends it.
 
+mod answering;
 mod boot;
 mod clients;
+mod console;
 mod flat;
 mod guest;
 mod health;
 mod lifecycle;
 mod log;
 mod run;
+mod set_up;
 
 use std::fs::File;
 use std::io::Write;
@@ -30,18 +33,17 @@ use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use stead_agent::Call;
 use stead_container::{CODE_OURS, Failure};
 use stead_host::home::{Home, remove_if_there, write_run_file};
 use stead_host::log::Stream;
-use stead_host::machine::{Answer, Assignment, Attached, Exit, Files, Frame, Phase, Report, Request, Status};
+use stead_host::machine::{Answer, Assignment, Exit, Files, Frame, Phase, Report};
 use stead_model::name::MachineId;
 use stead_model::project::Condition;
 use stead_net::anchor;
 use stead_net::process::{ProcessId, let_go_of_program};
 
 use self::boot::Boot;
-use self::clients::{CLIENTS_MAX, Client, Role, Said};
+use self::clients::{CLIENTS_MAX, Client, Role};
 use self::guest::{Guest, Heard};
 use self::lifecycle::Life;
 use self::log::Log;
@@ -345,147 +347,12 @@ impl Keeper {
         }
     }
 
-    fn client_of(&mut self, call: Call) -> Option<&mut Client> {
-        self.clients.iter_mut().find(|client| client.role == Role::Exec(call))
-    }
-
     /// Reads what is left in the machine's pipes.
     fn drain(&mut self) {
         for stream in [Stream::Output, Stream::Error] {
             while self.carry(stream) {}
         }
         self.log.flush();
-    }
-
-    fn hear(&mut self, place: usize) {
-        let Some(client) = self.clients.get_mut(place) else { return };
-        client.send();
-        client.receive();
-        while let Some(said) = self.clients.get_mut(place).and_then(Client::next) {
-            match said {
-                Said::Request(request) => self.answer(place, request),
-                Said::Frame(frame, bytes) => self.typed(place, frame, &bytes),
-                Said::Nonsense => {
-                    if let Some(client) = self.clients.get_mut(place) {
-                        client.answer(&Answer::Failed("this is no request".to_owned()));
-                    }
-                    return;
-                }
-            }
-        }
-    }
-
-    fn typed(&mut self, place: usize, frame: Frame, bytes: &[u8]) {
-        if let Some(Role::Exec(call)) = self.clients.get(place).map(|client| client.role) {
-            return self.typed_for(call, frame, bytes);
-        }
-        let may_type =
-            self.clients.get(place).is_some_and(|c| matches!(c.role, Role::Attached { stdin: true }));
-        match frame {
-            Frame::Input if may_type => self.life.take_input(bytes),
-            Frame::InputEnd if may_type => self.life.end_input(),
-            Frame::Size => self.life.resize(bytes),
-            Frame::Input | Frame::InputEnd | Frame::Output | Frame::Error | Frame::Exit | Frame::Signal => {}
-        }
-    }
-
-    /// What a client sends to the program that it started in a guest.
-    fn typed_for(&mut self, call: Call, frame: Frame, bytes: &[u8]) {
-        let Some(guest) = self.life.guest_mut() else { return };
-        match frame {
-            Frame::Input => guest.input(call, bytes),
-            Frame::InputEnd => guest.end_input(call),
-            Frame::Size => guest.resize(call, bytes),
-            Frame::Signal => {
-                let signal = std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok());
-                signal.into_iter().for_each(|signal| guest.signal_exec(call, signal));
-            }
-            Frame::Output | Frame::Error | Frame::Exit => {}
-        }
-    }
-
-    fn answer(&mut self, place: usize, request: Request) {
-        let status = Answer::Status(self.status());
-        if matches!(request, Request::Attach { .. }) {
-            self.log.flush();
-        }
-        let (log_file, log_length) = self.log.position();
-        let Some(client) = self.clients.get_mut(place) else { return };
-        let done = |result: Result<()>| match result {
-            Ok(()) => Answer::Done,
-            Err(error) => Answer::Failed(format!("{error:#}")),
-        };
-        match request {
-            Request::Status => client.answer(&status),
-            Request::Signal(signal) => client.answer(&done(self.life.signal(signal))),
-            Request::Pause => client.answer(&done(self.life.pause())),
-            Request::Unpause => client.answer(&done(self.life.unpause())),
-            Request::Stop { grace_ms } => {
-                client.role = Role::StopWait;
-                if let Err(error) = std::fs::write(self.files.stopping(), "") {
-                    tracing::warn!("cannot leave a mark that it is to end: {error}");
-                }
-                self.life.stop(grace_ms);
-            }
-            Request::Restart { grace_ms } => {
-                (client.role, client.since) = (Role::RestartWait, Instant::now());
-                if let Err(error) = remove_if_there(&self.files.stopping()) {
-                    tracing::warn!("{error:#}");
-                }
-                self.life.restart(grace_ms);
-            }
-            Request::Exec(exec) => {
-                let (tty, guest) = (exec.tty, self.life.guest_mut());
-                match guest
-                    .context("it has no guest, or waits to be started again")
-                    .and_then(|guest| guest.exec(&exec))
-                {
-                    Ok(call) => {
-                        client.tell(&Answer::Attached(Attached { tty, log_file, log_length }));
-                        client.role = Role::Exec(call);
-                    }
-                    Err(error) => client.answer(&Answer::Failed(format!("{error:#}"))),
-                }
-            }
-            Request::Await(condition) => client.role = Role::Awaiting(condition),
-            Request::Attach { stdin } => {
-                let tty = self.life.has_terminal();
-                client.tell(&Answer::Attached(Attached { tty, log_file, log_length }));
-                client.role = Role::Attached { stdin };
-            }
-        }
-    }
-
-    /// Answers those whose time has come.
-    fn answer_waiting(&mut self) {
-        let phase = self.life.phase();
-        let runs_since = self.life.runs_since();
-        for client in &mut self.clients {
-            match client.role {
-                Role::RestartWait
-                    if phase == Phase::Running && runs_since.is_some_and(|at| at >= client.since) =>
-                {
-                    client.answer(&Answer::Done);
-                }
-                Role::Awaiting(condition) => match self.life.has_reached(condition) {
-                    Some(Ok(())) => client.answer(&Answer::Done),
-                    Some(Err(why)) => client.answer(&Answer::Failed(why)),
-                    None => {}
-                },
-                Role::RestartWait | Role::Asking | Role::StopWait | Role::Attached { .. } | Role::Exec(_) => {
-                }
-            }
-        }
-    }
-
-    fn status(&self) -> Status {
-        Status {
-            init: self.life.init_process(),
-            phase: self.life.phase(),
-            started_ms: self.life.started_ms(),
-            restarts: self.life.restarts(),
-            health: self.life.health(),
-        }
     }
 
     /// Writes down how it ended, tells those who wait, and goes.

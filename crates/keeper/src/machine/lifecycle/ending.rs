@@ -1,0 +1,180 @@
+//! How a machine ended, and whether it is started again.
+
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use rustix::io::Errno;
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+use stead_container::Failure;
+use stead_host::journal::Action;
+use stead_host::machine::{Exit, Phase};
+use stead_model::container::{Mode, Restart};
+
+use super::super::run::{Body, Run};
+use super::{BACK_OFF_FIRST, BACK_OFF_MAX, Life, RECOVERED_AFTER, now_ms};
+
+impl Life {
+    /// The machine's first process has ended.
+    pub(in crate::machine) fn reap(&mut self) -> Result<()> {
+        let Some(run) = &self.run else { return Ok(()) };
+        let recovered = run.started.elapsed() >= RECOVERED_AFTER && self.phase != Phase::Booting;
+        let (code, out_of_memory, why) = match self.guest().is_some() {
+            true => self.reap_guest(),
+            false => match self.reap_container()? {
+                Some((code, out_of_memory)) => (code, out_of_memory, None),
+                None => return Ok(()),
+            },
+        };
+        self.last = Some(self.exit_of(code, out_of_memory, why));
+        if out_of_memory {
+            self.note(Action::Oom, |event| event);
+        }
+        self.note(Action::Die, |event| event.with("exit_code", code));
+        self.run = None;
+        if recovered {
+            self.back_off = BACK_OFF_FIRST;
+        }
+        // All that it left goes with it; what does not is tried again before the next start, which fails without that.
+        if let Err(error) = self.clean() {
+            tracing::error!("{error:#}");
+        }
+        if matches!(self.first_start, Some(Err(_))) {
+            // What never ran is not started again: whoever started it is told why.
+            self.is_over = true;
+        } else {
+            self.decide();
+        }
+        Ok(())
+    }
+
+    /// The VMM has ended, and says how that is to be seen.
+    fn reap_guest(&mut self) -> (u8, bool, Option<String>) {
+        let Some(Run { body: Body::Guest(guest), .. }) = self.run.take() else { return (255, false, None) };
+        let ended = guest.ended();
+        match (self.boot_failure.take(), ended) {
+            (Some(failure), _) => {
+                let (code, why) = (failure.code, failure.text.clone());
+                self.first_start = Some(Err(failure)).filter(|_| self.restarts == 0);
+                (code, false, Some(why))
+            }
+            (None, Ok(exited)) => (exited.code, exited.out_of_memory, None),
+            (None, Err(failure)) => {
+                let (code, why) = (failure.code, failure.text.clone());
+                if self.phase == Phase::Booting && self.restarts == 0 {
+                    self.first_start = Some(Err(Failure { code: 125, text: failure.text }));
+                }
+                // One that was told to end and did not was killed.
+                (if self.asked_to_end { 137 } else { code }, false, Some(why))
+            }
+        }
+    }
+
+    /// How the container's first process has ended, if it has.
+    fn reap_container(&mut self) -> Result<Option<(u8, bool)>> {
+        let Some(Run { body: Body::Container(container), .. }) = &self.run else { return Ok(None) };
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let status = match waitid(WaitId::PidFd(container.pidfd.as_fd()), options) {
+            Ok(Some(status)) => status,
+            Ok(None) | Err(Errno::INTR) => return Ok(None),
+            Err(errno) => return Err(errno).context("cannot look after the machine's first process"),
+        };
+        let end = End::new(self.launch.mode, status.exit_status(), status.terminating_signal());
+        self.restarts_next |= end.reboots && !self.asked_to_end;
+        let usage = stead_container::usage(&self.place.state, container.pid);
+        let out_of_memory = usage.is_ok_and(|usage| usage.oom_kills.is_some_and(|kills| kills > 0));
+        Ok(Some((end.code, out_of_memory)))
+    }
+
+    pub(super) fn exit_of(&self, code: u8, out_of_memory: bool, why: Option<String>) -> Exit {
+        let (started_ms, asked) = (self.started_ms, self.asked_to_end);
+        Exit { code, at_ms: now_ms(), started_ms, asked, out_of_memory, why }
+    }
+
+    /// Whether it is started again after it ended, and when.
+    pub(super) fn decide(&mut self) {
+        if self.restarts_next {
+            self.restart_at = Some(Instant::now());
+            return;
+        }
+        let failed = self.last.as_ref().is_some_and(|exit| exit.code != 0);
+        if self.asked_to_end || !is_restarted(self.launch.restart, failed, self.restarts) {
+            self.is_over = true;
+            return;
+        }
+        self.phase = Phase::Restarting;
+        self.restart_at = Some(Instant::now() + self.back_off);
+        self.back_off = (self.back_off * 2).min(BACK_OFF_MAX);
+    }
+}
+
+/// How a machine's first process ended.
+#[derive(Debug, PartialEq, Eq)]
+struct End {
+    /// As shells say it: its own, or 128 and the signal that ended it.
+    code: u8,
+    /// Whether it is to come up again, as it says itself.
+    reboots: bool,
+}
+
+impl End {
+    /// A system that switches itself off is ended by the kernel with SIGINT, one that reboots with SIGHUP (reboot(2)).
+    /// Nothing else ends the first process of a container by either.
+    fn new(mode: Mode, code: Option<i32>, signal: Option<i32>) -> Self {
+        const INT: i32 = rustix::process::Signal::INT.as_raw();
+        const HUP: i32 = rustix::process::Signal::HUP.as_raw();
+        match (mode, code, signal) {
+            (Mode::System, None, Some(INT)) => Self { code: 0, reboots: false },
+            (Mode::System, None, Some(HUP)) => Self { code: 0, reboots: true },
+            (_, code, signal) => {
+                let code = code.or(signal.map(|signal| signal.saturating_add(128)));
+                Self { code: code.and_then(|code| u8::try_from(code).ok()).unwrap_or(255), reboots: false }
+            }
+        }
+    }
+}
+
+/// Whether a machine that ended is started again.
+fn is_restarted(policy: Restart, failed: bool, restarts: u32) -> bool {
+    match policy {
+        Restart::No => false,
+        Restart::OnFailure(None) => failed,
+        Restart::OnFailure(Some(times)) => failed && restarts < times,
+        Restart::Always | Restart::UnlessStopped => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_system_that_goes_off_by_itself_has_ended_well() {
+        let end = |mode, code, signal| {
+            let End { code, reboots } = End::new(mode, code, signal);
+            (code, reboots)
+        };
+        assert_eq!(end(Mode::System, None, Some(2)), (0, false));
+        assert_eq!(end(Mode::System, None, Some(1)), (0, true));
+        assert_eq!(end(Mode::System, None, Some(9)), (137, false));
+        assert_eq!(end(Mode::Application, None, Some(1)), (129, false));
+        assert_eq!(end(Mode::Application, Some(7), None), (7, false));
+    }
+
+    #[test]
+    fn the_policy_decides_who_is_started_again() {
+        use Restart::{Always, No, OnFailure, UnlessStopped};
+        for (policy, failed, restarts, expected) in [
+            (No, true, 0, false),
+            (OnFailure(None), false, 0, false),
+            (OnFailure(None), true, 1000, true),
+            (OnFailure(Some(2)), true, 1, true),
+            (OnFailure(Some(2)), true, 2, false),
+            (Always, false, 1000, true),
+            (UnlessStopped, true, 0, true),
+        ] {
+            assert_eq!(is_restarted(policy, failed, restarts), expected, "{policy} {failed} {restarts}");
+        }
+    }
+}
