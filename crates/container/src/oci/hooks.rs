@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use super::config::Hook;
 use super::state::State;
@@ -50,13 +50,17 @@ fn one(hook: &Hook, state: &State) -> Result<()> {
         .stdin(Stdio::from(stdin))
         .stdout(Stdio::from(said.try_clone()?))
         .stderr(Stdio::from(said.try_clone()?));
+    if hook.timeout.is_some() {
+        // What it starts ends with it when it takes too long.
+        command.process_group(0);
+    }
     let mut child = command.spawn().context("cannot run it")?;
     if let Some(seconds) = hook.timeout {
         let limit = Duration::from_secs(seconds.unsigned_abs());
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("it has no number")?;
         if !ends(pid, limit)? {
             // It may have ended just now.
-            let _ = child.kill();
+            let _ = kill_process_group(pid, Signal::KILL);
             child.wait()?;
             bail!("it took more than {seconds} s");
         }
