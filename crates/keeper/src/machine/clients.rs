@@ -88,8 +88,11 @@ impl Client {
 
     /// The next whole thing that it said.
     pub(super) fn next(&mut self) -> Option<Said> {
-        let attached = matches!(self.role, Role::Attached { .. } | Role::Exec(_));
-        if attached { self.next_frame() } else { self.next_request() }
+        if self.sends_frames() { self.next_frame() } else { self.next_request() }
+    }
+
+    fn sends_frames(&self) -> bool {
+        matches!(self.role, Role::Attached { .. } | Role::Exec(_))
     }
 
     fn next_request(&mut self) -> Option<Said> {
@@ -115,7 +118,8 @@ impl Client {
 
     /// Whether more may be read from it: what it typed and the machine has not taken yet is kept within limits.
     pub(super) fn may_send(&self) -> bool {
-        self.incoming.len() <= FRAME_MAX_BYTES + FRAME_HEAD_BYTES
+        let most = if self.sends_frames() { FRAME_MAX_BYTES + FRAME_HEAD_BYTES } else { REQUEST_MAX_BYTES };
+        self.incoming.len() <= most
     }
 
     /// Says something to it in a line.
@@ -196,8 +200,12 @@ mod tests {
         assert_eq!(client.next(), Some(Said::Request(Request::Status)));
         assert_eq!(client.next(), Some(Said::Request(Request::Pause)));
         assert_eq!(client.next(), Some(Said::Nonsense));
-        theirs.write_all(&[b'x'; REQUEST_MAX_BYTES + 1]).unwrap();
-        client.receive();
+        // A socket does not hold as much.
+        for piece in [b'x'; REQUEST_MAX_BYTES + 1].chunks(8 * 1024) {
+            assert!(client.next().is_none() && client.may_send());
+            theirs.write_all(piece).unwrap();
+            client.receive();
+        }
         assert_eq!(client.next(), Some(Said::Nonsense));
     }
 
