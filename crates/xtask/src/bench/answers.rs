@@ -117,6 +117,9 @@ fn dnsmasq_dns() -> Result<f64> {
     let lab = Lab::up_with(&project(COUNT, "static", ""))?;
     let bridge = bridge_of(&lab)?;
     output(&mut lab.within(None, "ip", &["address", "add", &format!("{BESIDE}/24"), "dev", &bridge]))?;
+    // The rules let machines reach the services of their gateway alone.
+    let gateway = format!("add element inet stead gateways4 {{ \"{bridge}\" . {BESIDE} }}");
+    output(&mut lab.within(None, "nft", &[&gateway]))?;
     let hosts = (0..COUNT).map(|index| format!("--host-record=m{index}.bench,10.9.0.{}", index + 2));
     let listen = format!("--listen-address={BESIDE}");
     let _server = dnsmasq(&lab, hosts.chain([listen]))?;

@@ -166,10 +166,13 @@ pub(crate) fn run(options: &Options) -> Result<Outcome> {
     Ok(if status.success() { Outcome::Good } else { Outcome::Bad })
 }
 
-/// The comparisons, within the namespaces.
+/// The comparisons, within the namespaces. One that fails keeps nobody from the others' figures.
 pub(crate) fn inside(options: &Options) -> Result<Outcome> {
     let mut good = true;
     let mut findings = Vec::new();
+    if !options.json {
+        println!("{:<20} {:<34} {:<34} {:>7}  verdict", "comparison", "median", "median", "ratio");
+    }
     for comparison in COMPARISONS {
         if !options.names.is_empty() && !options.names.iter().any(|name| name == comparison.name) {
             continue;
@@ -177,17 +180,24 @@ pub(crate) fn inside(options: &Options) -> Result<Outcome> {
         eprintln!("{}: {} rounds of both", comparison.name, options.rounds);
         let finding = compare(comparison, options.rounds);
         kept::let_go();
-        let finding = finding.with_context(|| format!("`{}` failed", comparison.name))?;
-        good &= finding.verdict != Some(false);
-        findings.push((comparison, finding));
+        match finding {
+            Ok(finding) => {
+                good &= finding.verdict != Some(false);
+                if options.json {
+                    findings.push(as_json(comparison, &finding));
+                } else {
+                    println!("{}", as_text(comparison, &finding));
+                }
+            }
+            Err(error) => {
+                good = false;
+                eprintln!("error: `{}` failed", comparison.name);
+                error.chain().for_each(|cause| eprintln!("  cause: {cause}"));
+            }
+        }
     }
     if options.json {
-        let list: Vec<_> =
-            findings.iter().map(|(comparison, finding)| as_json(comparison, finding)).collect();
-        println!("{}", serde_json::to_string_pretty(&list)?);
-    } else {
-        println!("{:<20} {:<34} {:<34} {:>7}  verdict", "comparison", "median", "median", "ratio");
-        findings.iter().for_each(|(comparison, finding)| println!("{}", as_text(comparison, finding)));
+        println!("{}", serde_json::to_string_pretty(&findings)?);
     }
     Ok(if good { Outcome::Good } else { Outcome::Bad })
 }
