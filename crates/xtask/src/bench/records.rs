@@ -75,7 +75,7 @@ impl Home {
         let machines: String = (0..count).map(machine).collect();
         let lab = Lab::new(&format!("name: bench\ndefaults: {{ kind: container }}\nmachines:\n{machines}"))?;
         output(lab.stead(&["image", "import"]).arg(tree.archive()).arg(IMAGE))?;
-        lab.up().context("could not make the machines")?;
+        lab.up_alone().context("could not make the machines")?;
         Ok(Self(lab))
     }
 }
