@@ -6,6 +6,7 @@ mod initramfs;
 mod jail;
 mod program;
 mod qemu;
+mod qmp;
 mod sys;
 
 pub use accel::{Accelerator, Chosen, choose};
@@ -13,6 +14,7 @@ pub use initramfs::{Entry, initramfs};
 pub use jail::{Jail, enter};
 pub use program::{missing_program, program};
 pub use qemu::{Disk, Nic, Vm, qemu_args};
+pub use qmp::{Nonsense, Order, Qmp, Reason, Ticket, Told};
 
 /// The program that runs guests of this computer's architecture.
 pub const QEMU: &str = "qemu-system-x86_64";

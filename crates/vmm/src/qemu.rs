@@ -92,7 +92,11 @@ pub fn qemu_args(vm: &Vm) -> Vec<OsString> {
             "driver=raw,node-name={serial},read-only={read_only},discard=unmap,detect-zeroes=unmap,file.driver=file,file.filename=/dev/fdset/{set},file.locking=off"
         );
         put(&["-blockdev", &node]);
-        put(&["-device", &format!("virtio-blk-pci,drive={serial},serial={serial},romfile=")]);
+        // A full disk of ours is an error there; QEMU would by itself hold the guest, which nobody told it to.
+        put(&[
+            "-device",
+            &format!("virtio-blk-pci,drive={serial},serial={serial},werror=report,rerror=report,romfile="),
+        ]);
     }
     for (nic, place) in vm.nics.iter().zip(0..) {
         put(&["-netdev", &format!("tap,id=nic{place},fd={}", nic.fd)]);
@@ -175,10 +179,10 @@ mod tests {
             -device virtserialport,chardev=agent,name=stead.agent
             -add-fd fd=20,set=2
             -blockdev driver=raw,node-name=root,read-only=on,discard=unmap,detect-zeroes=unmap,file.driver=file,file.filename=/dev/fdset/2,file.locking=off
-            -device virtio-blk-pci,drive=root,serial=root,romfile=
+            -device virtio-blk-pci,drive=root,serial=root,werror=report,rerror=report,romfile=
             -add-fd fd=21,set=3
             -blockdev driver=raw,node-name=data,read-only=off,discard=unmap,detect-zeroes=unmap,file.driver=file,file.filename=/dev/fdset/3,file.locking=off
-            -device virtio-blk-pci,drive=data,serial=data,romfile=
+            -device virtio-blk-pci,drive=data,serial=data,werror=report,rerror=report,romfile=
             -netdev tap,id=nic0,fd=30
             -device virtio-net-pci,netdev=nic0,mac=02:00:00:00:00:01,romfile="#]].assert_eq(&text);
         let kvm = Vm { accelerator: Accelerator::Kvm, ..vm };

@@ -109,14 +109,33 @@ fn a_guest_stands_beside_a_container_on_one_network_whoever_is_killed() {
         seen.split_whitespace().collect::<Vec<_>>(),
         ["CapEff:", "0000000000000000", "NoNewPrivs:", "1", "Seccomp:", "2"]
     );
+    // Held, it does nothing; let go on, its clock is that of this computer again.
+    project.stead("pause web").ok();
+    assert_eq!(status(&project, "web")["phase"], "paused");
+    project.stead("pause web").code(1).says("it does not run");
+    slowly(&world, &project.directory, &["exec", "web", "true"]).says("is paused");
+    project.stead("unpause web").ok();
+    assert_eq!(status(&project, "web")["phase"], "running");
+    let now = exec(&["web", "date", "+%s"]).ok().trim().parse::<u64>().unwrap();
+    let here = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    assert!(now.abs_diff(here) < 60, "{now} {here}");
     // The VMM is killed: the machine has ended, and what it wrote is there at its next start.
     // To its guest that is a loss of power, so it writes to disk before.
     slowly(&world, &project.directory, &["exec", "web", "sync"]).ok();
     world.sh(Place::Computer, &format!("kill -9 {pid}"));
     world.until("the machine has ended", || (status(&project, "web")["status"] == "exited").then_some(()));
+    let why = project.stead("inspect web").ok();
+    assert!(why.contains("its VMM ended (signal: 9 (SIGKILL))"), "{why}");
     bring_up();
     let words = ["exec", "web", "cat", "/data/seed"];
     assert!(slowly(&world, &project.directory, &words).ok().starts_with("from-the-image\n"));
+    // Its kernel gives up: that is told, too.
+    let crash = "mount -o remount,rw /proc/sysrq-trigger; echo c > /proc/sysrq-trigger";
+    slowly(&world, &project.directory, &["exec", "--privileged", "web", "sh", "-c", crash]);
+    world.until("the machine has ended", || (status(&project, "web")["status"] == "exited").then_some(()));
+    let why = project.stead("inspect web").ok();
+    assert!(why.contains("its kernel gave up: ") && why.contains("not syncing: sysrq"), "{why}");
+    bring_up();
     // Its keeper is killed: the guest goes with it.
     let keeper = world.sh(Place::Computer, "pgrep -f '[_]_keeper.* web.shop'");
     world.sh(Place::Computer, &format!("kill -9 {}", keeper.trim()));

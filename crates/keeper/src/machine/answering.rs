@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use stead_agent::Call;
 use stead_host::home::remove_if_there;
@@ -77,8 +77,8 @@ impl Keeper {
         match request {
             Request::Status => client.answer(&status),
             Request::Signal(signal) => client.answer(&done(self.life.signal(signal))),
-            Request::Pause => client.answer(&done(self.life.pause())),
-            Request::Unpause => client.answer(&done(self.life.unpause())),
+            Request::Pause => client.await_order(self.life.pause()),
+            Request::Unpause => client.await_order(self.life.unpause()),
             Request::Stop { grace_ms } => {
                 client.role = Role::StopWait;
                 if let Err(error) = std::fs::write(self.files.stopping(), "") {
@@ -94,11 +94,8 @@ impl Keeper {
                 self.life.restart(grace_ms);
             }
             Request::Exec(exec) => {
-                let (tty, guest) = (exec.tty, self.life.guest_mut());
-                match guest
-                    .context("it has no guest, or waits to be started again")
-                    .and_then(|guest| guest.exec(&exec))
-                {
+                let tty = exec.tty;
+                match self.life.in_guest(|guest| guest.exec(&exec)) {
                     Ok(call) => {
                         client.tell(&Answer::Attached(Attached { tty, log_file, log_length }));
                         client.role = Role::Exec(call);
@@ -111,6 +108,16 @@ impl Keeper {
                 let tty = self.life.has_terminal();
                 client.tell(&Answer::Attached(Attached { tty, log_file, log_length }));
                 client.role = Role::Attached { stdin };
+            }
+        }
+    }
+
+    /// Hears what the VMM has to say, and tells those who wait for that.
+    pub(super) fn hear_control(&mut self) {
+        for (ticket, _, result) in self.life.hear_control() {
+            if let Some(client) = self.clients.iter_mut().find(|client| client.role == Role::Ordered(ticket))
+            {
+                client.answer(&result.map_or_else(Answer::Failed, |()| Answer::Done));
             }
         }
     }
@@ -131,8 +138,12 @@ impl Keeper {
                     Some(Err(why)) => client.answer(&Answer::Failed(why)),
                     None => {}
                 },
-                Role::RestartWait | Role::Asking | Role::StopWait | Role::Attached { .. } | Role::Exec(_) => {
-                }
+                Role::RestartWait
+                | Role::Asking
+                | Role::StopWait
+                | Role::Ordered(_)
+                | Role::Attached { .. }
+                | Role::Exec(_) => {}
             }
         }
     }

@@ -11,6 +11,7 @@ use serde::Serialize;
 use stead_agent::Call;
 use stead_host::machine::{Answer, FRAME_HEAD_BYTES, FRAME_MAX_BYTES, Frame, Request};
 use stead_model::project::Condition;
+use stead_vmm::Ticket;
 
 /// A request is a line, short but for a program's arguments and environment.
 const REQUEST_MAX_BYTES: usize = 256 * 1024;
@@ -30,6 +31,8 @@ pub(super) enum Role {
     StopWait,
     /// It waits until the machine runs again.
     RestartWait,
+    /// It waits until the VMM has done this.
+    Ordered(Ticket),
     /// It waits for this.
     Awaiting(Condition),
     /// It watches; and types, if so.
@@ -134,6 +137,15 @@ impl Client {
     pub(super) fn answer(&mut self, answer: &Answer) {
         self.tell(answer);
         self.end();
+    }
+
+    /// Answers now, or when the VMM has done it.
+    pub(super) fn await_order(&mut self, given: Result<Option<Ticket>>) {
+        match given {
+            Ok(Some(ticket)) => self.role = Role::Ordered(ticket),
+            Ok(None) => self.answer(&Answer::Done),
+            Err(error) => self.answer(&Answer::Failed(format!("{error:#}"))),
+        }
     }
 
     /// Sends it a frame.

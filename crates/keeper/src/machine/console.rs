@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 /// What a guest's kernel said last, for people.
 const CONSOLE_TAIL_BYTES: usize = 8 * 1024;
+/// How a kernel that gives up says so.
+const PANIC: &str = "Kernel panic - not syncing";
 /// What is kept of a console; then it begins anew, and one such file before is kept as well.
 const CONSOLE_MAX_BYTES: u64 = 1 << 20;
 
@@ -69,10 +71,21 @@ impl Console {
         }
     }
 
+    /// What was said last, if anything was.
     pub(super) fn last_line(&self) -> String {
+        self.tell(|line| !line.trim().is_empty()).unwrap_or_else(|| "none".to_owned())
+    }
+
+    /// With which words the kernel gave up, if it did.
+    pub(super) fn panic(&self) -> Option<String> {
+        self.tell(|line| line.contains(PANIC) && !line.contains("end Kernel panic"))
+    }
+
+    /// The last line that is such a one.
+    fn tell(&self, is_wanted: impl Fn(&str) -> bool) -> Option<String> {
         let bytes: Vec<u8> = self.tail.iter().copied().collect();
         let text = String::from_utf8_lossy(&bytes);
-        let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("none");
-        last.trim().escape_debug().to_string()
+        let line = text.lines().rev().find(|line| is_wanted(line))?;
+        Some(line.trim().escape_debug().to_string())
     }
 }

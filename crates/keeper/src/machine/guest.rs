@@ -2,10 +2,13 @@
 //!
 //! ```text
 //! booting ──Started──▶ running ──Exited──▶ ending (written to disk, switched off) ──▶ the VMM ends
-//!    └──Failed, or too late──▶ killed
+//!    └──Failed, or too late──▶ told to quit ──too late──▶ killed
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod ending;
+mod typed;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -14,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use stead_agent::message::{self, Ending, Request, Size, Stage, Start, Word};
+use stead_agent::message::{self, Request, Size, Stage, Start, Word};
 use stead_agent::mux::Channel;
 use stead_agent::{Call, Happening, Session};
 use stead_container::Failure;
@@ -23,23 +26,20 @@ use stead_host::machine::Exec;
 use stead_model::container::{Launch, Signal};
 use stead_model::name::Name;
 use stead_net::process::ProcessId;
+use stead_vmm::Order;
 
+use self::typed::Typed;
 use super::boot::{Boot, Booted, DATA, ROOT};
 use super::console::Console;
-use super::set_up::{in_guest, set_up};
+use super::control::{Answered, Control};
+use super::set_up::{in_guest, now_ns, set_up};
 
 /// Translated, on a computer that has much else to do, a guest takes long.
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
-/// What a guest writes to disk when it ends is little.
-const END_LIMIT: Duration = Duration::from_secs(30);
-/// A program that was killed has ended by then, and its guest with it.
-const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// What is said before the guest listens is lost.
 const GREETING: Duration = Duration::from_secs(1);
 /// What is read at once; more is read at the next turn.
 const READ_MAX_BYTES: usize = 256 * 1024;
-/// What a program is sent and does not read waits here.
-const TYPED_MAX_BYTES: usize = 64 * 1024;
 
 /// The container's name in its guest.
 const MAIN: &str = "main";
@@ -66,20 +66,13 @@ enum State {
     Ending,
 }
 
-/// What is to be read by a program.
-#[derive(Debug, Default)]
-struct Typed {
-    bytes: VecDeque<u8>,
-    ends: bool,
-}
-
 /// A guest while its VMM runs.
 pub(super) struct Guest {
     pub(super) pidfd: OwnedFd,
     pub(super) process: ProcessId,
     child: Child,
     agent: UnixStream,
-    _control: UnixStream,
+    pub(super) control: Control,
     console: Console,
     session: Session,
     state: State,
@@ -95,6 +88,8 @@ pub(super) struct Guest {
     is_cut: bool,
     greet_at: Instant,
     end_by: Option<Instant>,
+    /// By when the VMM, which was told to, is to have ended.
+    quit_by: Option<Instant>,
     stages: Vec<Stage>,
     exited: Option<message::Exited>,
     /// Why it was killed.
@@ -127,7 +122,7 @@ impl Guest {
             process,
             child,
             agent,
-            _control: control,
+            control: Control::new(control),
             console: Console::new(console, &boot.files.console()),
             session,
             state: State::Booting,
@@ -141,6 +136,7 @@ impl Guest {
             is_cut: false,
             greet_at: now + GREETING,
             end_by: Some(now + BOOT_LIMIT),
+            quit_by: None,
             stages: Vec::new(),
             exited: None,
             why: None,
@@ -170,7 +166,7 @@ impl Guest {
     /// When something is due without anything happening.
     pub(super) fn next_look(&self) -> Option<Instant> {
         let greet_at = (!self.session.is_met() && !self.is_cut).then_some(self.greet_at);
-        [greet_at, self.end_by].into_iter().flatten().min()
+        [greet_at, self.end_by, self.quit_by, self.control.next_look()].into_iter().flatten().min()
     }
 
     /// Does what is due.
@@ -180,28 +176,7 @@ impl Guest {
             self.greet_at = now + GREETING;
             self.send();
         }
-        if self.end_by.is_some_and(|at| at <= now) {
-            self.end_by = None;
-            let why = match self.state {
-                State::Booting => format!(
-                    "its guest did not come up within {} s, it got to stage `{}`",
-                    BOOT_LIMIT.as_secs(),
-                    self.stages.last().map_or("kernel", |stage| stage.name.as_str())
-                ),
-                State::Running | State::Ending => {
-                    format!("its guest did not end within {} s", END_LIMIT.as_secs())
-                }
-            };
-            self.kill(why);
-        }
-    }
-
-    /// Ends the VMM, whatever the guest does.
-    pub(super) fn kill(&mut self, why: String) {
-        self.why.get_or_insert(why);
-        if let Err(error) = self.child.kill() {
-            tracing::error!("cannot kill the VMM: {error}");
-        }
+        self.look_at_its_end(now);
     }
 
     /// Sends as much as the stream takes.
@@ -238,7 +213,7 @@ impl Guest {
                     let bytes = buffer.get(..count).unwrap_or_default();
                     if let Err(violation) = self.session.receive(bytes) {
                         self.is_cut = true;
-                        self.kill(format!("its agent said what is against the protocol: {violation:?}"));
+                        self.quit(format!("its agent said what is against the protocol: {violation:?}"));
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -288,7 +263,7 @@ impl Guest {
                 } else if call == self.set_up || call == self.start {
                     self.fail(Failure { code: 125, text: why }, events);
                 } else if call == self.main && self.state == State::Running {
-                    self.kill(format!("its agent lost it: {why}"));
+                    self.quit(format!("its agent lost it: {why}"));
                 }
             }
         }
@@ -335,15 +310,6 @@ impl Guest {
         if self.state == State::Booting {
             events.push(Heard::Failed(failure));
             self.shut_down();
-        }
-    }
-
-    /// Has the guest write everything to disk and go.
-    fn shut_down(&mut self) {
-        self.state = State::Ending;
-        self.end_by = Some(Instant::now() + END_LIMIT);
-        if let Err(error) = self.session.ask(&Request::ShutDown { how: Ending::Reboot, grace_ms: Some(0) }) {
-            self.kill(format!("its guest cannot be told to end: {error}"));
         }
     }
 
@@ -395,64 +361,10 @@ impl Guest {
         self.main
     }
 
-    /// A program's terminal has this size from now on: rows and columns, two bytes each.
-    pub(super) fn resize(&mut self, call: Call, bytes: &[u8]) {
-        let [r1, r2, c1, c2] = *bytes else { return };
-        let size = Size { rows: u16::from_be_bytes([r1, r2]), columns: u16::from_be_bytes([c1, c2]) };
-        self.session.say(call, &Word::Resize(size));
-        self.send();
-    }
-
     /// Sends a signal to a program that was started in it.
     pub(super) fn signal_exec(&mut self, call: Call, signal: Signal) {
         self.session.say(call, &Word::Signal(signal));
         self.send();
-    }
-
-    /// Its program was killed: if it cannot be, the guest goes as a whole.
-    pub(super) fn is_killed(&mut self, now: Instant) {
-        let end_by = now + KILL_LIMIT;
-        self.end_by = Some(self.end_by.map_or(end_by, |at| at.min(end_by)));
-    }
-
-    /// What was typed for a program.
-    pub(super) fn input(&mut self, call: Call, bytes: &[u8]) {
-        let typed = self.typed.entry(call).or_default();
-        if !typed.ends {
-            typed.bytes.extend(bytes);
-        }
-        self.type_on(call);
-        self.send();
-    }
-
-    /// Nothing more will be typed for it.
-    pub(super) fn end_input(&mut self, call: Call) {
-        self.typed.entry(call).or_default().ends = true;
-        self.type_on(call);
-        self.send();
-    }
-
-    pub(super) fn has_input_backlog(&self) -> bool {
-        self.typed.values().any(|typed| typed.bytes.len() > TYPED_MAX_BYTES)
-    }
-
-    fn type_on(&mut self, call: Call) {
-        let Some(typed) = self.typed.get_mut(&call) else { return };
-        loop {
-            let (first, _) = typed.bytes.as_slices();
-            if first.is_empty() {
-                break;
-            }
-            let count = self.session.input(call, first);
-            if count == 0 {
-                return;
-            }
-            typed.bytes.drain(..count);
-        }
-        if typed.ends {
-            self.typed.remove(&call);
-            self.session.end_input(call);
-        }
     }
 
     /// Reads what its kernel says.
@@ -460,19 +372,21 @@ impl Guest {
         self.console.read();
     }
 
-    /// How it ended, now that its VMM has: as its program did, or for this reason.
-    pub(super) fn ended(mut self) -> Result<message::Exited, Failure> {
-        self.console.read();
-        let status = self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
-        match (self.exited, self.why) {
-            (Some(exited), _) => Ok(exited),
-            (None, Some(text)) => Err(Failure { code: 255, text }),
-            (None, None) => {
-                let tail = self.console.last_line();
-                let text = format!("its guest ended by itself ({status}), its console's last words: {tail}");
-                Err(Failure { code: 255, text })
-            }
+    /// Reads what its VMM says: which orders it carried out or refused.
+    pub(super) fn hear_control(&mut self, now: Instant) -> Vec<Answered> {
+        let answered = self.control.hear(now);
+        if answered.iter().any(|(_, order, result)| *order == Order::Continue && result.is_ok()) {
+            // Its clock stood still meanwhile.
+            self.set_clock();
         }
+        answered
+    }
+
+    fn set_clock(&mut self) {
+        if let Err(error) = self.session.ask(&Request::SetClock { time_ns: now_ns() }) {
+            tracing::warn!("its clock cannot be set: {error}");
+        }
+        self.send();
     }
 }
 

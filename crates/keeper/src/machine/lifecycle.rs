@@ -1,6 +1,7 @@
 //! The machine's life: started, told to end, ended, started again. Nothing here waits: the keeper does, in one place.
 
 mod ending;
+mod hold;
 mod input;
 
 use std::io::Read;
@@ -189,6 +190,12 @@ impl Life {
         }
     }
 
+    /// Does something with its guest, which there must be.
+    pub(super) fn in_guest<T>(&mut self, done: impl FnOnce(&mut Guest) -> Result<T>) -> Result<T> {
+        anyhow::ensure!(self.phase != Phase::Paused, "it is paused");
+        done(self.guest_mut().context("it has no guest, or waits to be started again")?)
+    }
+
     pub(super) fn agent(&self) -> Option<BorrowedFd<'_>> {
         self.guest()?.stream()
     }
@@ -199,6 +206,14 @@ impl Life {
 
     pub(super) fn console(&self) -> Option<BorrowedFd<'_>> {
         self.guest()?.console()
+    }
+
+    pub(super) fn control(&self) -> Option<BorrowedFd<'_>> {
+        self.guest()?.control.stream()
+    }
+
+    pub(super) fn control_wanted(&self) -> Option<BorrowedFd<'_>> {
+        self.guest()?.control.stream_wanted()
     }
 
     /// What the guest's agent says: what is the machine's own is heeded here, the rest is for those who watch.
@@ -319,35 +334,6 @@ impl Life {
         }
     }
 
-    pub(super) fn signal(&mut self, signal: Signal) -> Result<()> {
-        let run = self.run.as_mut().context("it waits to be started again")?;
-        run.body.signal(signal)?;
-        self.note(Action::Kill, |event| event.with("signal", signal));
-        Ok(())
-    }
-
-    pub(super) fn pause(&mut self) -> Result<()> {
-        anyhow::ensure!(self.phase == Phase::Running, "it does not run");
-        anyhow::ensure!(self.boot.is_none(), "a microVM cannot be held yet");
-        stead_container::pause(&self.place.state)?;
-        self.phase = Phase::Paused;
-        self.paused = Some(Instant::now());
-        self.note(Action::Pause, |event| event);
-        Ok(())
-    }
-
-    pub(super) fn unpause(&mut self) -> Result<()> {
-        anyhow::ensure!(self.phase == Phase::Paused, "it is not paused");
-        stead_container::unpause(&self.place.state)?;
-        self.phase = Phase::Running;
-        let health = self.run.as_mut().and_then(|run| run.health.as_mut());
-        if let (Some(since), Some(health)) = (self.paused.take(), health) {
-            health.put_off(since.elapsed());
-        }
-        self.note(Action::Unpause, |event| event);
-        Ok(())
-    }
-
     /// Ends the machine for good.
     pub(super) fn stop(&mut self, grace_ms: Option<u64>) {
         self.restarts_next = false;
@@ -377,7 +363,7 @@ impl Life {
         };
         match &mut run.body {
             // Nothing of it runs yet that could be asked.
-            Body::Guest(guest) if guest.is_booting() => guest.kill("it was told to end".to_owned()),
+            Body::Guest(guest) if guest.is_booting() => guest.quit("it was told to end".to_owned()),
             body => {
                 if let Err(error) = body.signal(self.launch.stop_signal) {
                     tracing::warn!("cannot ask it to end: {error:#}");

@@ -15,6 +15,7 @@ mod answering;
 mod boot;
 mod clients;
 mod console;
+mod control;
 mod flat;
 mod guest;
 mod health;
@@ -117,6 +118,8 @@ enum Source {
     Agent,
     AgentWanted,
     Console,
+    Control,
+    ControlWanted,
     Client(usize),
 }
 
@@ -202,6 +205,7 @@ impl Keeper {
             }
             self.life.look_at_the_clock();
             self.tell_first_start(report)?;
+            self.hear_control();
             self.answer_waiting();
             let was_asked = !self.clients.is_empty();
             self.forget_clients();
@@ -251,6 +255,8 @@ impl Keeper {
             (Source::Agent, life.agent(), PollFlags::IN),
             (Source::AgentWanted, life.agent_wanted(), PollFlags::OUT),
             (Source::Console, life.console(), PollFlags::IN),
+            (Source::Control, life.control(), PollFlags::IN),
+            (Source::ControlWanted, life.control_wanted(), PollFlags::OUT),
         ];
         let all = all.into_iter().filter_map(|(source, fd, flags)| Some((source, fd?, flags)));
         let mut sources: Vec<(Source, BorrowedFd<'_>, PollFlags)> = all.collect();
@@ -281,6 +287,7 @@ impl Keeper {
             Source::Init => {
                 // What it wrote last comes before the news of its end.
                 self.hear_agent();
+                self.hear_control();
                 self.drain();
                 self.life.reap()?;
             }
@@ -291,6 +298,9 @@ impl Keeper {
             Source::Agent => self.hear_agent(),
             Source::AgentWanted => self.life.guest_mut().into_iter().for_each(Guest::send),
             Source::Console => self.life.guest_mut().into_iter().for_each(Guest::read_console),
+            // Heard before anything is answered, in any case.
+            Source::Control => {}
+            Source::ControlWanted => self.life.guest_mut().into_iter().for_each(|guest| guest.control.send()),
             Source::Client(place) => self.hear(place),
         }
         Ok(())
@@ -379,6 +389,7 @@ impl Keeper {
                     client.answer(&Answer::Failed(format!("it ended with exit code {}", exit.code)));
                 }
                 Role::StopWait => client.answer(&Answer::Done),
+                Role::Ordered(_) => client.answer(&Answer::Failed("it ended".to_owned())),
                 Role::Asking | Role::Exec(_) => client.end(),
             }
         }

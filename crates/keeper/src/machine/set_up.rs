@@ -19,13 +19,18 @@ pub(super) fn in_guest(launch: &Launch) -> Launch {
     launch
 }
 
+/// The time, since 1970.
+pub(super) fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// What the guest is to be, before anything runs in it.
 pub(super) fn set_up(launch: &Launch, nics: &[GuestNic]) -> Result<SetUp> {
     let disk = |name: &str, access| -> Result<FileSystem> {
         let source = Source::Disk(Disk::Serial(name.to_owned()));
         Ok(FileSystem { name: name.parse().map_err(|_| anyhow!("a disk has no name"))?, source, access })
     };
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let nics = nics.iter().enumerate().map(|(place, nic)| -> Result<message::Nic> {
         Ok(message::Nic {
             mac: nic.mac,
@@ -36,7 +41,7 @@ pub(super) fn set_up(launch: &Launch, nics: &[GuestNic]) -> Result<SetUp> {
         })
     });
     Ok(SetUp {
-        time_ns: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
+        time_ns: now_ns(),
         hostname: launch.hostname.clone(),
         nics: nics.collect::<Result<_>>()?,
         filesystems: vec![disk(ROOT, Access::Read)?, disk(DATA, Access::Write)?],

@@ -1,0 +1,107 @@
+//! How a guest is brought to its end, and how that is to be seen.
+//!
+//! ```text
+//! its program ended ─▶ the agent writes everything to disk and switches the guest off ──(END_LIMIT)─┐
+//! told to end before it was up, or nothing is left to talk with ────────────────────────────────────┤
+//!                                     ┌────── the VMM quits, what it holds written ◀────────────────┘
+//!                                     └──(QUIT_LIMIT)──▶ the VMM is killed
+//! ```
+
+use std::time::{Duration, Instant};
+
+use stead_agent::message::{Ending, Exited, Request};
+use stead_container::Failure;
+use stead_vmm::Order;
+
+use super::{BOOT_LIMIT, Guest, State};
+
+/// What a guest writes to disk when it ends is little.
+const END_LIMIT: Duration = Duration::from_secs(30);
+/// A program that was killed has ended by then, and its guest with it.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+/// What a VMM holds is written to disk by then.
+const QUIT_LIMIT: Duration = Duration::from_secs(10);
+
+impl Guest {
+    /// Does what is due of its end.
+    pub(super) fn look_at_its_end(&mut self, now: Instant) {
+        if self.end_by.is_some_and(|at| at <= now) {
+            self.quit(match self.state {
+                State::Booting => format!(
+                    "its guest did not come up within {} s, it got to stage `{}`, its console's last words: {}",
+                    BOOT_LIMIT.as_secs(),
+                    self.stages.last().map_or("vmm", |stage| stage.name.as_str()),
+                    self.console.last_line()
+                ),
+                State::Running | State::Ending => {
+                    format!("its guest did not end within {} s", END_LIMIT.as_secs())
+                }
+            });
+        }
+        if self.quit_by.is_some_and(|at| at <= now) {
+            self.quit_by = None;
+            self.kill();
+        }
+    }
+
+    /// Has the VMM end, whatever the guest does.
+    pub(in crate::machine) fn quit(&mut self, why: String) {
+        self.why.get_or_insert(why);
+        self.end_by = None;
+        if self.quit_by.is_some() {
+            return;
+        }
+        match self.control.give(Order::Quit) {
+            Ok(_) => self.quit_by = Some(Instant::now() + QUIT_LIMIT),
+            Err(error) => {
+                tracing::warn!("the VMM cannot be told to quit: {error:#}");
+                self.kill();
+            }
+        }
+    }
+
+    fn kill(&mut self) {
+        if let Err(error) = self.child.kill() {
+            tracing::error!("cannot kill the VMM: {error}");
+        }
+    }
+
+    /// Has the guest write everything to disk and go.
+    pub(super) fn shut_down(&mut self) {
+        self.state = State::Ending;
+        self.end_by = Some(Instant::now() + END_LIMIT);
+        if let Err(error) = self.session.ask(&Request::ShutDown { how: Ending::Reboot, grace_ms: Some(0) }) {
+            self.quit(format!("its guest cannot be told to end: {error}"));
+        }
+    }
+
+    /// Its program was killed: if it cannot be, the guest goes as a whole.
+    pub(in crate::machine) fn is_killed(&mut self, now: Instant) {
+        let end_by = now + KILL_LIMIT;
+        if self.quit_by.is_none() {
+            self.end_by = Some(self.end_by.map_or(end_by, |at| at.min(end_by)));
+        }
+    }
+
+    /// How it ended, now that its VMM has: as its program did, or for this reason.
+    pub(in crate::machine) fn ended(mut self) -> Result<Exited, Failure> {
+        self.console.read();
+        // It may have said why.
+        let _all_over = self.control.hear(Instant::now());
+        let status = self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+        if let Some(exited) = self.exited {
+            return Ok(exited);
+        }
+        let text = match (self.why, self.console.panic(), self.control.reason) {
+            (Some(why), ..) => why,
+            (None, Some(line), _) => format!("its kernel gave up: {line}"),
+            (None, None, Some(reason)) => {
+                format!("its guest ended: {reason}; its console's last words: {}", self.console.last_line())
+            }
+            (None, None, None) => {
+                format!("its VMM ended ({status}); its console's last words: {}", self.console.last_line())
+            }
+        };
+        Err(Failure { code: 255, text })
+    }
+}

@@ -1,0 +1,77 @@
+//! The machine signalled, held, and let go on. A guest is held by its VMM, which says later that it did.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use stead_host::journal::Action;
+use stead_host::machine::Phase;
+use stead_model::container::Signal;
+use stead_vmm::{Order, Ticket};
+
+use super::super::control::Answered;
+use super::Life;
+
+impl Life {
+    pub(in crate::machine) fn signal(&mut self, signal: Signal) -> Result<()> {
+        if self.phase == Phase::Paused && self.boot.is_some() && signal == Signal::KILL {
+            // Nothing in a guest that is held can be killed.
+            self.unpause()?;
+        }
+        let run = self.run.as_mut().context("it waits to be started again")?;
+        run.body.signal(signal)?;
+        self.note(Action::Kill, |event| event.with("signal", signal));
+        Ok(())
+    }
+
+    /// Holds it; now, or when this order is carried out.
+    pub(in crate::machine) fn pause(&mut self) -> Result<Option<Ticket>> {
+        anyhow::ensure!(self.phase == Phase::Running, "it does not run");
+        if let Some(guest) = self.guest_mut() {
+            return guest.control.give(Order::Stop).map(Some);
+        }
+        stead_container::pause(&self.place.state)?;
+        self.is_held();
+        Ok(None)
+    }
+
+    /// Lets it go on; now, or when this order is carried out.
+    pub(in crate::machine) fn unpause(&mut self) -> Result<Option<Ticket>> {
+        anyhow::ensure!(self.phase == Phase::Paused, "it is not paused");
+        if let Some(guest) = self.guest_mut() {
+            return guest.control.give(Order::Continue).map(Some);
+        }
+        stead_container::unpause(&self.place.state)?;
+        self.goes_on();
+        Ok(None)
+    }
+
+    /// What the VMM has to say: which orders it carried out, or did not.
+    pub(in crate::machine) fn hear_control(&mut self) -> Vec<Answered> {
+        let answered = self.guest_mut().map(|guest| guest.hear_control(Instant::now())).unwrap_or_default();
+        for (_, order, result) in &answered {
+            match (order, result, self.phase) {
+                (Order::Stop, Ok(()), Phase::Running) => self.is_held(),
+                (Order::Continue, Ok(()), Phase::Paused) => self.goes_on(),
+                (Order::Stop | Order::Continue | Order::PressPower | Order::Quit, Ok(()), _) => {}
+                (order, Err(why), _) => tracing::warn!("{order:?}: {why}"),
+            }
+        }
+        answered
+    }
+
+    fn is_held(&mut self) {
+        self.phase = Phase::Paused;
+        self.paused = Some(Instant::now());
+        self.note(Action::Pause, |event| event);
+    }
+
+    fn goes_on(&mut self) {
+        self.phase = Phase::Running;
+        let health = self.run.as_mut().and_then(|run| run.health.as_mut());
+        if let (Some(since), Some(health)) = (self.paused.take(), health) {
+            health.put_off(since.elapsed());
+        }
+        self.note(Action::Unpause, |event| event);
+    }
+}
