@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use anyhow::{Context, Result};
 use rustix::fs::{
     AtFlags, Dir, FileType, FsWord, Gid, Mode, OFlags, PROC_SUPER_MAGIC, Stat, Timespec, Timestamps, Uid,
-    chmodat, chownat, fstat, fstatfs, ioctl_ficlone, lgetxattr, linkat, llistxattr, lsetxattr, mkdirat,
+    chmod, chownat, fstat, fstatfs, ioctl_ficlone, lgetxattr, linkat, llistxattr, lsetxattr, mkdirat,
     mknodat, openat, readlinkat, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
@@ -228,6 +228,18 @@ fn attributes(from: &CStr, to: &CStr, how: How) -> Result<()> {
     Ok(())
 }
 
+/// Sets the mode of an entry that is no link. Those who run in the machine may put a link in its place meanwhile, and
+/// that is not followed.
+pub(crate) fn set_mode(directory: BorrowedFd<'_>, name: &CStr, mode: u32) -> Result<()> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let entry = openat(directory, name, flags, Mode::empty())?;
+    if FileType::from_raw_mode(fstat(&entry)?.st_mode) != FileType::Symlink {
+        let path = format!("/proc/self/fd/{}", entry.as_raw_fd());
+        chmod(path, Mode::from_raw_mode(mode)).context("cannot set its mode")?;
+    }
+    Ok(())
+}
+
 /// Gives it owner, extended attributes, mode and times; in this order, as a change of owner clears parts of the mode
 /// and a file's capabilities. The two names are those of the original and of the copy.
 fn adopt(
@@ -243,9 +255,7 @@ fn adopt(
     chownat(directory, name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::SYMLINK_NOFOLLOW)
         .context("cannot give it its owner")?;
     attributes(&names.0, &names.1, how)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
-        chmodat(directory, name, Mode::from_raw_mode(mode), AtFlags::empty())?;
-    }
+    set_mode(directory, name, mode)?;
     let time = |seconds: i64, nanoseconds: u64| Timespec {
         tv_sec: seconds,
         tv_nsec: i64::try_from(nanoseconds).unwrap_or_default(),
@@ -256,4 +266,27 @@ fn adopt(
     };
     utimensat(directory, name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_mode_is_not_set_through_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        symlink("file", dir.path().join("link")).unwrap();
+        let directory = fs::File::open(dir.path()).unwrap();
+        let mode = || fs::metadata(&file).unwrap().permissions().mode() & 0o7777;
+        set_mode(directory.as_fd(), c"link", 0o777).unwrap();
+        assert_eq!(mode(), 0o600);
+        set_mode(directory.as_fd(), c"file", 0o640).unwrap();
+        assert_eq!(mode(), 0o640);
+    }
 }

@@ -116,7 +116,7 @@ fn make(launch: &Launch, place: &Place, stdio: Stdio<'_>) -> Result<Made> {
     {
         Fork::Parent(child) => Ok(Made { child, channel: own }),
         Fork::Child => {
-            drop(own);
+            drop((own, unified));
             become_init(inside, theirs)
         }
     }

@@ -77,7 +77,8 @@ pub fn exec(request: &ExecRequest<'_>) -> Result<Executed, Failure> {
     let between = match begun.context("cannot make a process")? {
         Fork::Parent(child) => child,
         Fork::Child => {
-            drop(own);
+            // Nothing of this computer's is to be open in a container.
+            drop((own, unified));
             go_between(prepared, theirs)
         }
     };
@@ -188,7 +189,7 @@ fn go_between(prepared: Prepared<'_>, channel: Channel) -> ! {
         }
         Ok(Fork::Child) => match arrive(prepared, &channel) {
             Ok(wanted) => {
-                let failure = become_program(&wanted);
+                let failure = become_program(&wanted, &channel);
                 channel.fail(&failure);
                 sys::exit(i32::from(failure.code))
             }

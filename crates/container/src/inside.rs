@@ -63,7 +63,7 @@ impl Ready<'_> {
     fn run(self, channel: Channel) -> std::convert::Infallible {
         let Self { wanted, has_init } = self;
         let start = |channel: Channel| -> std::convert::Infallible {
-            let failure = become_program(&wanted);
+            let failure = become_program(&wanted, &channel);
             channel.fail(&failure);
             sys::exit(i32::from(failure.code))
         };
@@ -98,7 +98,9 @@ fn set_up<'a>(inside: Inside<'a>, channel: &Channel) -> Result<Option<Ready<'a>>
     furnish(&inside, &root, &made, &bound)?;
     sysctl::set(&launch.rights.sysctls, launch.mode, is_own_network)?;
     guard(root.as_fd(), &guarded(launch))?;
-    leave(&old, &root)?;
+    leave(old, &root)?;
+    // They are of this computer, or could be mounted once more.
+    drop((made, bound));
     if launch.mode == Mode::System {
         share()?;
     }

@@ -18,14 +18,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, chmodat, chownat, fstat,
-    lgetxattr, llistxattr, lsetxattr, mkdirat, mknodat, openat, readlinkat, statat, symlinkat, unlinkat,
-    utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, chownat, fstat, lgetxattr,
+    llistxattr, lsetxattr, mkdirat, mknodat, openat, readlinkat, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 
-use crate::copy::names;
+use crate::copy::{names, set_mode};
 use crate::transfer::{End, Owners, Source, Target};
 
 /// What is in a directory.
@@ -413,9 +412,7 @@ fn dress(directory: BorrowedFd<'_>, name: &CStr, meta: &Meta, owners: Owners) ->
             Err(errno) => return Err(errno).context("cannot set an extended attribute"),
         }
     }
-    if FileType::from_raw_mode(meta.mode) != FileType::Symlink {
-        chmodat(directory, name, Mode::from_raw_mode(mode), AtFlags::empty())?;
-    }
+    set_mode(directory, name, mode)?;
     let (seconds, nanoseconds) = meta.mtime;
     let time = Timespec { tv_sec: seconds, tv_nsec: i64::try_from(nanoseconds).unwrap_or_default() };
     let times = Timestamps { last_access: time, last_modification: time };

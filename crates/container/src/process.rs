@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags, fchown, fstat, open};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::process::set_parent_process_death_signal;
-use rustix::process::{Resource, Rlimit, chdir, ioctl_tiocsctty, setrlimit, setsid};
+use rustix::process::{Resource, Rlimit, fchdir, ioctl_tiocsctty, setrlimit, setsid};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use rustix::thread::{
@@ -22,6 +21,8 @@ use rustix::thread::{
 use stead_model::container::Ulimit;
 
 use crate::capability::{Allowed, Capabilities};
+use crate::channel::Channel;
+use crate::mounts::confined::{self, Make};
 use crate::place::{CODE_NOT_EXECUTABLE, CODE_NOT_FOUND, Failure, Stdio, WindowSize};
 use crate::sys::{self, Instruction};
 use crate::user::{User, resolve};
@@ -172,9 +173,9 @@ pub(crate) struct Wanted<'a> {
     pub(crate) dies_with_maker: bool,
 }
 
-/// Becomes the program; the reason if that failed.
-pub(crate) fn become_program(wanted: &Wanted<'_>) -> Failure {
-    match prepare(wanted).and_then(|()| Execution::new(wanted.args, &wanted.env)) {
+/// Becomes the program; the reason if that failed, to be told over the channel: nothing else is open then.
+pub(crate) fn become_program(wanted: &Wanted<'_>, channel: &Channel) -> Failure {
+    match prepare(wanted, channel).and_then(|()| Execution::new(wanted.args, &wanted.env)) {
         Ok(execution) => execution.run(),
         Err(error) => error.into(),
     }
@@ -189,22 +190,25 @@ pub(crate) fn environment(env: &[String], user: &User) -> Vec<String> {
     env
 }
 
-/// Changes to the directory in which the program starts; it is made if `make`.
+/// Changes to the directory in which the program starts; it is made if `make`. Our root is the container's. No link of
+/// /proc is followed to it: by those of our descriptors a directory of this computer could be had (CVE-2024-21626).
 pub(crate) fn directory(path: &str, make: bool) -> Result<()> {
-    let doing = || format!("cannot start in `{}`", path.escape_debug());
-    match chdir(path) {
-        Err(Errno::NOENT) if make => {
-            fs::create_dir_all(Path::new(path)).with_context(doing)?;
-            chdir(path).with_context(doing)
-        }
-        done => done.with_context(doing),
-    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let go = || -> Result<()> {
+        let root = open("/", flags, Mode::empty())?;
+        let there = match confined::open(root.as_fd(), path, flags) {
+            Err(Errno::NOENT) if make => confined::place(root.as_fd(), path, Make::Directory),
+            found => found,
+        };
+        Ok(fchdir(there?)?)
+    };
+    go().with_context(|| format!("cannot start in `{}`", path.escape_debug()))
 }
 
 /// Gives up what the program is not to have, in the order in which the kernel still lets us.
-fn prepare(wanted: &Wanted<'_>) -> Result<()> {
+fn prepare(wanted: &Wanted<'_>, channel: &Channel) -> Result<()> {
     sys::reset_signals();
-    sys::close_on_exec(3).context("cannot close what is not the program's")?;
+    sys::close_others(3, channel.as_fd()).context("cannot close what is not the program's")?;
     if wanted.no_new_privileges {
         set_no_new_privs(true).context("cannot forbid new privileges")?;
     } else {

@@ -168,19 +168,25 @@ pub(crate) fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> rustix::io::Re
     if done < 0 { Err(last_error()) } else { Ok(()) }
 }
 
-/// Has all descriptors from this one on closed in the program that this process becomes.
-pub(crate) fn close_on_exec(first: u32) -> rustix::io::Result<()> {
-    // SAFETY: takes numbers, and changes flags only.
-    let done =
-        unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    if done < 0 { Err(last_error()) } else { Ok(()) }
+/// Closes all descriptors from this one on but one. Only for a process that then uses none of them, whatever owns
+/// them. That they are closed in the program would not do: until it is there, its path may lead over them.
+pub(crate) fn close_others(first: u32, kept: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    let kept = u32::try_from(kept.as_raw_fd()).unwrap_or_default();
+    if kept > first {
+        close_range(first, kept - 1)?;
+    }
+    close_range(first.max(kept.saturating_add(1)), u32::MAX)
 }
 
 /// Closes all descriptors from 3 on. Only for a process that then uses none of them, whatever owns them.
 pub(crate) fn close_all() -> rustix::io::Result<()> {
-    // SAFETY: takes numbers. The one caller, a container's first process, from here on only waits, and ends by
-    // `_exit`, so no owner of a descriptor is dropped.
-    let done = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+    close_range(3, u32::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> rustix::io::Result<()> {
+    // SAFETY: takes numbers. The callers from here on only wait or become a program, and end by `_exit` otherwise, so
+    // no owner of a descriptor is dropped.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     if done < 0 { Err(last_error()) } else { Ok(()) }
 }
 

@@ -388,6 +388,59 @@ fn a_hostile_image_reaches_nothing_of_this_computer() {
 }
 
 #[test]
+fn nothing_is_mounted_over_the_root_itself() {
+    for role in roles() {
+        let mut world = World::new(role);
+        let link = world.path("top/data").display().to_string();
+        assert!(world.command(&["ln", "-s", "/", &link]).status().unwrap().success());
+        let bind = Mount::Bind {
+            source: world.path("share"),
+            access: Access::Write,
+            propagation: Propagation::Private,
+            create: false,
+        };
+        let tmpfs = Mount::Tmpfs { size_bytes: None, mode: None, access: Access::Write };
+        let volume = Mount::Volume { name: "data".parse().unwrap(), access: Access::Write };
+        assert!(
+            world
+                .command(&["mkdir", "-p", world.path("volumes/data").to_str().unwrap()])
+                .status()
+                .unwrap()
+                .success()
+        );
+        for mount in [bind, tmpfs, volume] {
+            world.launch.mounts = [("/data".to_owned(), mount)].into();
+            world.run().code(125).says("the place is the root itself");
+        }
+    }
+}
+
+#[test]
+fn over_open_descriptors_no_program_starts_outside() {
+    for role in roles() {
+        let mut world = World::new(role);
+        let marker = world.path("share/file").display().to_string();
+        // A number that is free may be that of a descriptor by which we look; then it leads to a place inside.
+        let look = format!("ls ../../../../../../../../../..{marker} && echo outside");
+        for number in 0..24 {
+            world.launch.cwd = format!("/proc/self/fd/{number}");
+            let done = world.sh(&look);
+            assert!(!done.out.contains("outside"), "{number}: {}", done.out);
+        }
+        world.launch.cwd = "/proc/self/fd/0".to_owned();
+        world.sh("true").code(125).says("cannot start in `/proc/self/fd/0`");
+        world.launch.cwd = "/".to_owned();
+        for number in 3..24 {
+            // Whatever it is, it is no directory from which this computer's files could be found.
+            let path = format!("/proc/self/fd/{number}/../../../../../../../../bin/busybox");
+            world.launch.args = vec![path, "true".to_owned()];
+            let code = world.run().code;
+            assert!(matches!(code, 126 | 127), "{number}: {code}");
+        }
+    }
+}
+
+#[test]
 fn nothing_is_mounted_over_what_is_guarded() {
     for role in roles() {
         let mut world = World::new(role);

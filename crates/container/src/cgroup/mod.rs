@@ -276,7 +276,10 @@ impl Cgroup {
                 .iter()
                 .try_for_each(|rule| write(&directory.join("devices.allow"), &device::line(rule)));
         }
-        let Some(unified) = &self.unified else { return Ok(()) };
+        let unified = self.unified.as_ref().context(
+            "there is no cgroup by which its devices could be guarded; hint: mount `/sys/fs/cgroup` writable, or \
+             run it with `--privileged` if it may use all devices",
+        )?;
         let directory = fs::File::open(unified).context("cannot open the cgroup")?;
         crate::sys::attach_device_filter(std::os::fd::AsFd::as_fd(&directory), &device::program(&rules))
             .context("cannot restrict devices")

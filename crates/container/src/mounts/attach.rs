@@ -26,6 +26,9 @@ pub(crate) fn attach(root: BorrowedFd<'_>, planned: &Planned, made: &OwnedFd) ->
         _ => confined::place(root, &planned.target, make).map_err(Into::into),
     };
     let target = target.with_context(doing)?;
+    if confined::is_same(&target, root).with_context(doing)? {
+        bail!("cannot mount {planned}: the place is the root itself");
+    }
     let is_wanted = !matches!(&planned.what, What::Kernel { kind, .. } if *kind != Kind::Tmpfs);
     if is_wanted && fstatfs(&target).with_context(doing)?.f_type == PROC_SUPER_MAGIC {
         bail!("cannot mount {planned}: the place is in /proc");

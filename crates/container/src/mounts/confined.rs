@@ -4,7 +4,10 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, readlinkat, statat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, mkdirat, openat, openat2, readlinkat, statat,
+    statx,
+};
 use rustix::io::Errno;
 
 /// How many links a path may have.
@@ -42,7 +45,7 @@ pub(crate) fn place(root: BorrowedFd<'_>, path: &str, make: Make) -> rustix::io:
             continue;
         }
         let parent = open_directory(root, &done)?;
-        match statat(&parent, &part, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
+        match statat(&parent, &part, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => {
                 left = left.checked_sub(1).ok_or(Errno::LOOP)?;
                 let link = readlinkat(&parent, &part, Vec::new())?;
@@ -64,6 +67,16 @@ pub(crate) fn place(root: BorrowedFd<'_>, path: &str, make: Make) -> rustix::io:
         done.push(part);
     }
     open(root, &done.to_string_lossy(), OFlags::PATH)
+}
+
+/// Whether both are the same place: of the same file system, mounted once.
+pub(crate) fn is_same(one: impl AsFd, other: impl AsFd) -> rustix::io::Result<bool> {
+    let look = |fd| -> rustix::io::Result<_> {
+        let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
+        let found = statx(fd, "", AtFlags::EMPTY_PATH, wanted)?;
+        Ok((found.stx_dev_major, found.stx_dev_minor, found.stx_ino, found.stx_mnt_id))
+    };
+    Ok(look(one.as_fd())? == look(other.as_fd())?)
 }
 
 fn open_directory(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -14,6 +14,7 @@ use rustix::mount::{
 use rustix::process::{fchdir, pivot_root};
 
 use super::attach::onto;
+use super::confined;
 use super::prepare::clone;
 use crate::place::Place;
 
@@ -165,9 +166,15 @@ pub(crate) fn enter_open(new: &OwnedFd) -> Result<Old> {
 }
 
 /// Takes this computer's root out of our sight.
-pub(crate) fn leave(old: &Old, new: impl AsFd) -> Result<()> {
+pub(crate) fn leave(old: Old, new: impl AsFd) -> Result<()> {
     fchdir(&old.0)?;
     unmount(".", UnmountFlags::DETACH).context("cannot let go of the old root")?;
-    fchdir(new)?;
+    fchdir(&new)?;
+    drop(old);
+    // Had something been mounted on the root itself, that would be gone, and the old root on top of the new one.
+    let above = open("/..", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    if !confined::is_same(&above, &new)? {
+        bail!("this computer's root is still in sight");
+    }
     Ok(())
 }

@@ -229,7 +229,7 @@ impl Joining<'_> {
             }
             Ok(Fork::Child) => {
                 let failure = match self.arrive(&channel) {
-                    Ok(true) => become_it(self.program, self.preserve_fds),
+                    Ok(true) => become_it(self.program, self.preserve_fds, &channel),
                     // Whoever made us is gone.
                     Ok(false) => sys::exit(i32::from(CODE_OURS)),
                     Err(error) => error.into(),

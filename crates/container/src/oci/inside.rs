@@ -146,7 +146,7 @@ fn set_up(inside: &Inside<'_>, sources: Sources, channel: &Channel) -> Result<bo
     hooks::run("createContainer", &plan.hooks.create_container, &state).map_err(hook_failure)?;
     if plan.namespaces.has("mount") {
         let old = enter_open(&root)?;
-        leave(&old, &root)?;
+        leave(old, &root)?;
     } else {
         rustix::process::fchdir(&root)?;
         rustix::process::chroot(".").context("cannot change the root")?;
@@ -269,7 +269,7 @@ fn wait_and_start(inside: Inside<'_>) -> ! {
     };
     let state = inside.record.state(Status::Created, std::process::id());
     let failure = match hooks::run("startContainer", &plan.hooks.start_container, &state) {
-        Ok(()) => become_it(program, inside.preserve_fds),
+        Ok(()) => become_it(program, inside.preserve_fds, &channel),
         Err(error) => Failure { code: CODE_HOOK, text: format!("{error:#}") },
     };
     channel.fail(&failure);

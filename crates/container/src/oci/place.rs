@@ -266,6 +266,9 @@ fn place(root: BorrowedFd<'_>, asked: &Asked, made: &OwnedFd) -> Result<OwnedFd>
     {
         bail!("the place is in /proc");
     }
+    if confined::is_same(&target, root)? {
+        bail!("the place is the root itself");
+    }
     Ok(target)
 }
 
@@ -318,6 +321,9 @@ fn attach_long(root: BorrowedFd<'_>, asked: &Asked, kind: &str) -> Result<()> {
     let target = confined::place(root, &asked.target, Make::Directory)?;
     if fstatfs(&target)?.f_type == PROC_SUPER_MAGIC {
         bail!("the place is in /proc");
+    }
+    if confined::is_same(&target, root)? {
+        bail!("the place is the root itself");
     }
     let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&target));
     let words = options.iter().map(|(key, value)| match value {

@@ -1,10 +1,11 @@
 //! The last steps of a bundle's process before it is the program: where it starts, who it is, what it may do.
 
 use std::fs;
+use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, bail};
 use rustix::io::Errno;
-use rustix::process::{DumpableBehavior, chdir, set_dumpable_behavior, umask};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior, umask};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
     configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
@@ -13,21 +14,17 @@ use rustix::thread::{
 
 use super::check::{Labels, Program, Sets};
 use crate::capability::Capabilities;
+use crate::channel::Channel;
 use crate::place::{CODE_NOT_FOUND, Failure};
-use crate::process::{Execution, environment, user};
+use crate::process::{Execution, directory, environment, user};
 use crate::sys;
 
 /// Goes where the program starts, and looks whether there is one; so that what is wrong shows while it is made.
 pub(crate) fn settle(program: &Program) -> Result<()> {
-    let doing = || format!("cannot start in `{}`", program.cwd.escape_debug());
-    match chdir(program.cwd.as_str()) {
+    match directory(&program.cwd, true) {
         // Its user may have the right that root has not.
-        Ok(()) | Err(Errno::ACCESS) => {}
-        Err(Errno::NOENT) => {
-            fs::create_dir_all(&program.cwd).with_context(doing)?;
-            chdir(program.cwd.as_str()).with_context(doing)?;
-        }
-        Err(errno) => return Err(errno).with_context(doing),
+        Err(error) if error.downcast_ref::<Errno>() == Some(&Errno::ACCESS) => {}
+        done => done?,
     }
     within(program)?;
     Execution::new(&program.args, &program.env)?.look().map_err(|failure| said(failure, program))?;
@@ -35,8 +32,8 @@ pub(crate) fn settle(program: &Program) -> Result<()> {
 }
 
 /// Becomes the program; the reason if that failed. This many descriptors from 3 on are its own.
-pub(crate) fn become_it(program: &Program, preserve_fds: u32) -> Failure {
-    let done = prepare(program, preserve_fds).and_then(|env| Execution::new(&program.args, &env));
+pub(crate) fn become_it(program: &Program, preserve_fds: u32, channel: &Channel) -> Failure {
+    let done = prepare(program, preserve_fds, channel).and_then(|env| Execution::new(&program.args, &env));
     match done {
         Ok(execution) => said(execution.run(), program),
         Err(error) => error.into(),
@@ -67,9 +64,10 @@ pub(crate) fn become_root() -> Result<()> {
 }
 
 /// Its environment, once it has nothing more than it is to have.
-fn prepare(program: &Program, preserve_fds: u32) -> Result<Vec<String>> {
+fn prepare(program: &Program, preserve_fds: u32, channel: &Channel) -> Result<Vec<String>> {
     sys::reset_signals();
-    sys::close_on_exec(preserve_fds.saturating_add(3)).context("cannot close what is not the program's")?;
+    sys::close_others(preserve_fds.saturating_add(3), channel.as_fd())
+        .context("cannot close what is not the program's")?;
     // Whatever the image has there, it only tells where the user is at home.
     let account = user(&program.uid.to_string(), &std::collections::BTreeSet::new());
     let env = match &account {
@@ -87,8 +85,7 @@ fn prepare(program: &Program, preserve_fds: u32) -> Result<Vec<String>> {
         filter(program)?;
     }
     rights(program)?;
-    chdir(program.cwd.as_str())
-        .with_context(|| format!("cannot start in `{}`", program.cwd.escape_debug()))?;
+    directory(&program.cwd, false)?;
     within(program)?;
     if program.no_new_privileges {
         filter(program)?;

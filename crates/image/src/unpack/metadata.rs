@@ -4,8 +4,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use anyhow::{Context, Result};
 use rustix::fs::{
-    AtFlags, Gid, Mode, Stat, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod, fchown, fgetxattr,
-    flistxattr, fremovexattr, fsetxattr, futimens, lgetxattr, llistxattr, lsetxattr, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, Stat, Timestamps, Uid, XattrFlags, chmod, chownat, fchmod, fchown,
+    fgetxattr, flistxattr, fremovexattr, fsetxattr, fstat, futimens, lgetxattr, llistxattr, lsetxattr,
+    openat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -218,8 +219,15 @@ fn set_mode(target: Target<'_>, mode: u32) -> Result<()> {
     let mode = Mode::from_raw_mode(mode);
     match target {
         Target::Open(fd) => fchmod(fd, mode),
-        // Not for symlinks; and nobody else is in this directory who could put one there.
-        Target::Named(directory, name) => chmodat(directory, name, mode, AtFlags::empty()),
+        // Not for symlinks. Where a machine runs on the directory, somebody may put one there meanwhile.
+        Target::Named(directory, name) => {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            openat(directory, name, flags, Mode::empty()).and_then(|entry| {
+                let is_link = FileType::from_raw_mode(fstat(&entry)?.st_mode) == FileType::Symlink;
+                let path = format!("/proc/self/fd/{}", entry.as_raw_fd());
+                if is_link { Err(Errno::LOOP) } else { chmod(path, mode) }
+            })
+        }
     }
     .context("could not set its mode")
 }

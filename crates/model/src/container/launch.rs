@@ -77,6 +77,8 @@ pub enum LaunchError {
     NothingToRun,
     /// The image's stop signal is none.
     StopSignal(SignalError),
+    /// The image wants a volume where none can be.
+    Volume(String),
 }
 
 impl fmt::Display for LaunchError {
@@ -84,6 +86,13 @@ impl fmt::Display for LaunchError {
         match self {
             Self::NothingToRun => f.write_str("the image has no command, and none was given"),
             Self::StopSignal(_) => f.write_str("the image's stop signal is none"),
+            Self::Volume(path) => {
+                write!(
+                    f,
+                    "the image has its root as a volume (`{}`), and nothing can be mounted over that",
+                    path.escape_debug()
+                )
+            }
         }
     }
 }
@@ -91,9 +100,26 @@ impl fmt::Display for LaunchError {
 impl std::error::Error for LaunchError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::NothingToRun => None,
+            Self::NothingToRun | Self::Volume(_) => None,
             Self::StopSignal(error) => Some(error),
         }
+    }
+}
+
+/// A volume's place, as an image writes it, without what means nothing there.
+fn place(path: &str) -> Result<String, LaunchError> {
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            name => parts.push(name),
+        }
+    }
+    if parts.is_empty() {
+        Err(LaunchError::Volume(path.to_owned()))
+    } else {
+        Ok(format!("/{}", parts.join("/")))
     }
 }
 
@@ -107,9 +133,10 @@ impl Container {
     /// What is launched of this container, with the wishes of its image.
     pub fn launch(&self, name: &Name, image: &ImageConfig) -> Result<Launch, LaunchError> {
         let hostname = self.hostname.clone().unwrap_or_else(|| name.to_string());
-        let is_covered = |path: &str| self.mounts.contains_key(path.trim_end_matches('/'));
-        let own_volumes = image.volumes.keys().chain(&self.own_volumes);
-        let own_volumes = own_volumes.filter(|path| path.starts_with('/') && !is_covered(path));
+        let own_volumes = image.volumes.keys().filter(|path| path.starts_with('/'));
+        let mut own_volumes = own_volumes.map(|path| place(path)).collect::<Result<BTreeSet<_>, _>>()?;
+        own_volumes.extend(self.own_volumes.iter().cloned());
+        own_volumes.retain(|path| !self.mounts.contains_key(path));
         let image_stop = match image.stop_signal.as_str() {
             "" => None,
             text => Some(text.parse().map_err(LaunchError::StopSignal)?),
@@ -130,7 +157,7 @@ impl Container {
             stdin: self.stdin,
             init: self.init && self.mode == Mode::Application,
             mounts: self.mounts.clone(),
-            own_volumes: own_volumes.map(|path| path.trim_end_matches('/').to_owned()).collect(),
+            own_volumes,
             limits: self.limits.clone(),
             rights: self.rights.clone(),
             stop_signal: self.stop.signal.or(image_stop).unwrap_or(usual_stop),
@@ -314,5 +341,23 @@ mod tests {
         assert_eq!(container.launch(&name, &image).unwrap().health.unwrap().retries, 1);
         container.health = Health::Off;
         assert_eq!(container.launch(&name, &image).unwrap().health, None);
+    }
+
+    #[test]
+    fn volumes_of_an_image_are_places_below_its_root() {
+        let volumes = |path: &str| {
+            let image = ImageConfig {
+                cmd: words("sh"),
+                volumes: [(path.to_owned(), Default::default())].into(),
+                ..ImageConfig::default()
+            };
+            let launch = Container::new("web".parse().unwrap()).launch(&"web".parse().unwrap(), &image);
+            launch.map(|launch| launch.own_volumes.into_iter().collect::<Vec<_>>())
+        };
+        assert_eq!(volumes("/data/").unwrap(), ["/data"]);
+        assert_eq!(volumes("/a/../../b/./c").unwrap(), ["/b/c"]);
+        for root in ["/", "/..", "/a/.."] {
+            assert_eq!(volumes(root), Err(LaunchError::Volume(root.to_owned())));
+        }
     }
 }
