@@ -40,6 +40,10 @@ pub(crate) fn resolve(wanted: &str, more: &BTreeSet<String>, passwd: &str, group
         (_, Some(_)) | (None, None) => BTreeSet::new(),
     };
     let added = more.iter().map(|name| gid_of(name, group)).collect::<Result<BTreeSet<u32>>>()?;
+    // To the kernel it means that nothing is changed: we would stay who we are.
+    if [uid, gid.unwrap_or(own_gid)].iter().chain(&listed).chain(&added).any(|id| *id == u32::MAX) {
+        bail!("{} is no id of a user or a group", u32::MAX);
+    }
     Ok(User {
         uid,
         gid: gid.unwrap_or(own_gid),
@@ -135,5 +139,9 @@ mod tests {
         check("nobody", &[], "`nobody` is no user in the image's `/etc/passwd`");
         check("web:none", &[], "`none` is no group in the image's `/etc/group`");
         check("-1", &[], "`-1` is no user in the image's `/etc/passwd`");
+        let (id, refused) = (u32::MAX.to_string(), "4294967295 is no id of a user or a group");
+        check(&id, &[], refused);
+        check(&format!("web:{id}"), &[], refused);
+        check("web", &[&id], refused);
     }
 }

@@ -16,7 +16,7 @@ mod root;
 mod store;
 pub mod unpack;
 
-pub use archive::Load;
+pub use archive::{Chosen, Load};
 pub use debian::DebianSettings;
 pub use event::{Event, LayerState};
 pub use import::Import;

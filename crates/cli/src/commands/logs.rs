@@ -167,17 +167,49 @@ impl Reader {
     }
 }
 
-/// A moment in the form of the log's times: `2026-11-21T08:00:00Z` or a part of it, or so long ago: `90s`, `10m`.
+/// A moment in the form of the log's times: `2026-11-21T08:00:00Z` or a part of it, so long ago (`90s`, `10m`), or the
+/// seconds since 1970.
 pub(super) fn moment(text: &str, now: SystemTime) -> Result<String, Failure> {
     if let Some(ago) = ago(text) {
         return Ok(timestamp(now.checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH)));
     }
-    let is_date = text.len() >= 4 && text.bytes().all(|b| b.is_ascii_digit() || b"-:.TZ".contains(&b));
-    if is_date {
-        return Ok(text.trim_end_matches('Z').to_owned());
+    if let Some(seconds) = since_1970(text) {
+        return Ok(timestamp(SystemTime::UNIX_EPOCH.checked_add(seconds).unwrap_or(now)));
+    }
+    let utc = ["Z", "+00:00", "-00:00"].iter().find_map(|suffix| text.strip_suffix(suffix)).unwrap_or(text);
+    if is_date(utc) {
+        return Ok(utc.to_owned());
     }
     let what = format!("`{text}` is no moment");
-    Err(Failure::request(&what, "write `10m` (ten minutes ago) or `2026-11-21T08:00:00Z` (UTC)"))
+    Err(Failure::request(&what, "write `10m` (ten minutes ago) or `2026-11-21T08:00:00Z` (in UTC)"))
+}
+
+/// Seconds, of more digits than a year has; also with a fraction, as `date +%s.%N` has it.
+fn since_1970(text: &str) -> Option<Duration> {
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let fits = (5..=12).contains(&seconds.len()) && fraction.len() <= 9;
+    if !fits || !is_number(seconds) || !is_number(fraction) {
+        return None;
+    }
+    Some(Duration::new(seconds.parse().ok()?, format!("{fraction:0<9}").parse().ok()?))
+}
+
+/// Whether this is a date, or the beginning of one: of `2026-11-21T08:00:00.123`.
+fn is_date(text: &str) -> bool {
+    const FIELDS: [(usize, u32, u32); 5] = [(5, 1, 12), (8, 1, 31), (11, 0, 23), (14, 0, 59), (17, 0, 60)];
+    let form = "dddd-dd-ddTdd:dd:dd.ddddddddd".bytes();
+    let is_formed = text.len() <= form.len()
+        && text
+            .bytes()
+            .zip(form)
+            .all(|(byte, form)| if form == b'd' { byte.is_ascii_digit() } else { byte == form });
+    let is_whole = matches!(text.len(), 4 | 7 | 10 | 13 | 16 | 19 | 21..);
+    let is_right = |(at, least, most): &(usize, u32, u32)| {
+        let field = text.get(*at..at + 2).and_then(|field| field.parse().ok());
+        field.is_none_or(|number: u32| (*least..=*most).contains(&number))
+    };
+    is_formed && is_whole && FIELDS.iter().all(is_right)
 }
 
 fn ago(text: &str) -> Option<Duration> {
@@ -204,7 +236,21 @@ mod tests {
         assert_eq!(moment("2d", now).unwrap(), "2026-11-19T08:00:00.000000000Z");
         assert_eq!(moment("2026-11-21T08:00:00Z", now).unwrap(), "2026-11-21T08:00:00");
         assert_eq!(moment("2026-11", now).unwrap(), "2026-11");
-        moment("yesterday", now).unwrap_err();
-        moment("m", now).unwrap_err();
+        assert_eq!(moment("2026-11-21T08:00:00.5+00:00", now).unwrap(), "2026-11-21T08:00:00.5");
+        assert_eq!(moment("1795248000", now).unwrap(), "2026-11-21T08:00:00.000000000Z");
+        assert_eq!(moment("1795248000.25", now).unwrap(), "2026-11-21T08:00:00.250000000Z");
+        let no_moments = [
+            "yesterday",
+            "m",
+            "----",
+            "2026-99-99",
+            "2026-1",
+            "2026-11-21T24",
+            "12:00",
+            "2026-11-21T08:00+02:00",
+        ];
+        for text in no_moments {
+            moment(text, now).unwrap_err();
+        }
     }
 }

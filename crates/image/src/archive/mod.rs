@@ -4,3 +4,4 @@ mod load;
 mod save;
 
 pub use load::Load;
+pub use save::Chosen;

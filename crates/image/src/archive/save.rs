@@ -16,6 +16,9 @@ use crate::unpack::files::{END, file_header, padding};
 
 const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 
+/// An image, and those of its names that are written with it.
+pub type Chosen = (Digest, BTreeSet<Reference>);
+
 /// What is to be written.
 struct Saved {
     index: Value,
@@ -25,7 +28,7 @@ struct Saved {
 
 impl Store {
     /// Writes images as one archive, which we load again, and others: an OCI archive and one of Docker's at once.
-    pub fn save_archive(&self, images: &[Digest], mut writer: impl Write) -> Result<()> {
+    pub fn save_archive(&self, images: &[Chosen], mut writer: impl Write) -> Result<()> {
         let adding = self.adding()?;
         let Saved { index, docker, blobs } = self.saved(&adding, images)?;
         let mut put = |name: &str, bytes: &[u8]| -> std::io::Result<()> {
@@ -59,7 +62,7 @@ impl Store {
     }
 
     /// Writes images as an OCI layout into a directory that is empty, or not there yet.
-    pub fn save_directory(&self, images: &[Digest], directory: &Path) -> Result<()> {
+    pub fn save_directory(&self, images: &[Chosen], directory: &Path) -> Result<()> {
         let adding = self.adding()?;
         let Saved { index, blobs, .. } = self.saved(&adding, images)?;
         let cannot = || format!("cannot write to {}", directory.display());
@@ -76,9 +79,9 @@ impl Store {
         write_whole(&directory.join("index.json"), index.to_string().as_bytes())
     }
 
-    fn saved(&self, _adding: &Adding, images: &[Digest]) -> Result<Saved> {
+    fn saved(&self, _adding: &Adding, images: &[Chosen]) -> Result<Saved> {
         let (mut entries, mut docker, mut blobs) = (Vec::new(), Vec::new(), Vec::new());
-        for digest in images {
+        for (digest, names) in images {
             let Some(details) = self.inspect(digest)? else { bail!("there is no image {}", digest.short()) };
             let Manifest { media_type, config, layers } = &details.manifest;
             let path = self.blob_path(digest);
@@ -90,8 +93,8 @@ impl Store {
                 said.insert("variant".to_owned(), json!(variant));
             }
             let manifest = descriptor(media_type, digest, size_bytes);
-            entries.extend(entry(&manifest, &said, details.image.names.iter()));
-            let tags: Vec<String> = details.image.names.iter().map(Reference::to_string).collect();
+            entries.extend(entry(&manifest, &said, names.iter()));
+            let tags: Vec<String> = names.iter().map(Reference::to_string).collect();
             let place = |blob: &Descriptor| format!("blobs/sha256/{}", blob.digest.hex());
             docker.push(json!({
                 "Config": place(config),

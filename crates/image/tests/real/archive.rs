@@ -48,7 +48,11 @@ fn what_was_saved_is_loaded_by_us_and_by_skopeo() {
     first.tag(&image.digest, &"r.example/web:2".parse().unwrap()).unwrap();
 
     let saved = dir.path().join("saved.tar");
-    first.save_archive(std::slice::from_ref(&image.digest), File::create(&saved).unwrap()).unwrap();
+    // The third name is nobody's whom we give it to.
+    first.tag(&image.digest, &"lab/own:3".parse().unwrap()).unwrap();
+    let wanted = ["lab/web:1", "r.example/web:2"].map(|name| name.parse().unwrap());
+    let chosen = [(image.digest.clone(), wanted.into())];
+    first.save_archive(&chosen, File::create(&saved).unwrap()).unwrap();
     for (at, bytes) in
         [fs::read(&saved).unwrap(), pipe("gzip", &[], &fs::read(&saved).unwrap())].iter().enumerate()
     {
@@ -69,12 +73,12 @@ fn what_was_saved_is_loaded_by_us_and_by_skopeo() {
         run("skopeo", &["copy", "-q", &from, &format!("dir:{}", to.display())]);
     }
     let again = dir.path().join("again");
-    first.save_directory(std::slice::from_ref(&image.digest), &again).unwrap();
-    first.save_directory(std::slice::from_ref(&image.digest), &again).unwrap_err();
+    first.save_directory(&chosen, &again).unwrap();
+    first.save_directory(&chosen, &again).unwrap_err();
     run("skopeo", &["inspect", "--raw", &format!("oci:{}:lab/web:1", again.display())]);
     // What is saved twice is the same.
     let twice = dir.path().join("twice.tar");
-    first.save_archive(&[image.digest], File::create(&twice).unwrap()).unwrap();
+    first.save_archive(&chosen, File::create(&twice).unwrap()).unwrap();
     assert!(fs::read(saved).unwrap() == fs::read(twice).unwrap());
 }
 

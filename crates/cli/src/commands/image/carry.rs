@@ -168,17 +168,22 @@ pub(super) fn load(args: &LoadArgs, output: Output) -> Result<(), Failure> {
 /// Writes images into an archive, or a directory.
 pub(super) fn save(args: &SaveArgs) -> Result<(), Failure> {
     let (_, store) = own_store()?;
-    let mut digests = Vec::new();
+    // Each with the names that it was asked for by: by its id it has none.
+    let mut chosen: Vec<(_, BTreeSet<_>)> = Vec::new();
     for text in &args.images {
-        digests.push(meant(&store, text, args.platform.platform.as_ref())?.image.digest);
+        let found = meant(&store, text, args.platform.platform.as_ref())?;
+        match chosen.iter_mut().find(|(digest, _)| *digest == found.image.digest) {
+            Some((_, names)) => names.extend(found.name),
+            None => chosen.push((found.image.digest, found.name.into_iter().collect())),
+        }
     }
     if let Some(directory) = &args.layout {
-        return store.save_directory(&digests, directory).map_err(Failure::from);
+        return store.save_directory(&chosen, directory).map_err(Failure::from);
     }
     let progress = Progress::of("saving".to_owned());
     let write = |to: Box<dyn Write>| {
         let told = Told { through: to, moved_bytes: 0, progress: &progress };
-        store.save_archive(&digests, BufWriter::with_capacity(BUFFER_BYTES, told))
+        store.save_archive(&chosen, BufWriter::with_capacity(BUFFER_BYTES, told))
     };
     match args.output.as_deref().filter(|path| *path != Path::new("-")) {
         Some(path) => {
