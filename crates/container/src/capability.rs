@@ -3,52 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, bail};
-use stead_model::container::{Mode, Rights};
-
-/// All capabilities, without `CAP_`, in the kernel's order: the place in this list is the number.
-pub(crate) const NAMES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
+use stead_model::container::{CAPABILITIES, Mode, Rights};
 
 /// What a program has where nothing is said: Docker's set.
 const APPLICATION: [&str; 14] = [
@@ -87,13 +42,13 @@ pub(crate) struct Capabilities(pub(crate) u64);
 
 impl Capabilities {
     /// Every one there is.
-    pub(crate) const ALL: Self = Self((1 << NAMES.len()) - 1);
+    pub(crate) const ALL: Self = Self((1 << CAPABILITIES.len()) - 1);
 
     /// One by its name, with or without `CAP_`, in any case.
     pub(crate) fn named(text: &str) -> Option<Self> {
         let upper = text.to_ascii_uppercase();
         let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
-        NAMES.iter().position(|known| *known == name).map(|number| Self(1 << number))
+        CAPABILITIES.iter().position(|known| *known == name).map(|number| Self(1 << number))
     }
 
     /// Whether all of these are in it.

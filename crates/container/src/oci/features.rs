@@ -1,15 +1,15 @@
 //! What this runtime can do, in the specification's form.
 
 use serde_json::{Value, json};
+use stead_model::container::CAPABILITIES;
 
 use super::mounts::KNOWN;
 use super::namespaces;
 use super::state::VERSION;
-use crate::capability::NAMES;
 
 /// What this runtime can do.
 pub fn features() -> Value {
-    let capabilities: Vec<String> = NAMES.iter().map(|name| format!("CAP_{name}")).collect();
+    let capabilities: Vec<String> = CAPABILITIES.iter().map(|name| format!("CAP_{name}")).collect();
     json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": VERSION,

@@ -2,6 +2,7 @@
 //! launched once the wishes of its image are merged in ([`Launch`]).
 
 mod launch;
+mod right;
 mod signal;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,7 @@ use crate::image::{Platform, Reference};
 use crate::name::Name;
 
 pub use launch::{DEFAULT_PATH, HealthCheck, Launch, LaunchError};
+pub use right::CAPABILITIES;
 pub use signal::{Signal, SignalError};
 
 /// What a container is to be. Everything absent is the image's to say, or has the default that is written here.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::network::{V4, V6, any_address};
 use super::{Numbers, TextForm, Wrong};
-use crate::container::{Device, Restart, Signal};
+use crate::container::{CAPABILITIES, Device, Restart, Signal};
 use crate::file::problem::{nearest, quote};
 use crate::image::{Platform, Reference};
 
@@ -239,51 +239,6 @@ pub(crate) fn cpuset(text: &str) -> Result<String, Wrong> {
     }
     Err(Wrong::new(format!("{} is not a set of processors", quote(text))).hint("it is written like `0-2,4`"))
 }
-
-/// All that Linux has, without `CAP_`.
-const CAPABILITIES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
 
 /// A capability in capitals without `CAP_`, or `ALL`.
 pub(crate) fn capability(text: &str) -> Result<String, Wrong> {
