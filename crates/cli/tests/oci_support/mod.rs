@@ -2,17 +2,19 @@
 
 #![allow(dead_code, reason = "each test program uses its own part")]
 
+#[path = "../../../container/tests/support/said.rs"]
+mod said;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-/// What a test waits for happens within this, even on a computer that does other things.
-pub const LIMIT: Duration = Duration::from_secs(30);
+#[allow(unused_imports, reason = "each test program uses its own part")]
+pub use said::{Said, cgroups_named, until};
 
 const ROOT_FILES: &str = r#"
     set -e; umask 022; cd "$1"; mkdir -p rootfs/bin rootfs/etc rootfs/tmp rootfs/data share/inner
@@ -21,43 +23,6 @@ const ROOT_FILES: &str = r#"
     printf 'root:x:0:0::/root:/bin/sh\nweb:x:33:34::/home/web:/bin/sh\n' > rootfs/etc/passwd
     chmod 1777 rootfs/tmp; echo hello > rootfs/data/file; chmod 750 rootfs/data; echo shared > share/file; echo x > share/inner/file
 "#;
-
-/// What a command said, and how it ended.
-#[derive(Debug)]
-pub struct Said {
-    pub code: i32,
-    pub out: String,
-    pub err: String,
-}
-
-impl Said {
-    #[track_caller]
-    pub fn code(self, code: i32) -> Self {
-        assert_eq!(self.code, code, "--- out\n{}\n--- err\n{}", self.out, self.err);
-        self
-    }
-
-    #[track_caller]
-    pub fn ok(self) -> String {
-        self.code(0).out
-    }
-
-    #[track_caller]
-    pub fn says(self, text: &str) -> Self {
-        assert!(self.err.contains(text), "not `{text}` but\n{}", self.err);
-        self
-    }
-}
-
-impl From<Output> for Said {
-    fn from(output: Output) -> Self {
-        Self {
-            code: output.status.code().unwrap_or(-1),
-            out: String::from_utf8_lossy(&output.stdout).into_owned(),
-            err: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
-    }
-}
 
 /// Whether tests run as root of the computer, who can do what root of a user namespace cannot.
 pub fn is_root() -> bool {
@@ -218,28 +183,4 @@ fn hold() -> Child {
     let mut text = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut text).unwrap();
     child
-}
-
-/// Waits until something holds.
-#[track_caller]
-pub fn until(what: &str, holds: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !holds() {
-        assert!(started.elapsed() < LIMIT, "waited too long until {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// All cgroups of this name.
-pub fn cgroups_named(directory: &Path, name: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            if entry.file_name() == name {
-                found.push(entry.path());
-            }
-            found.extend(cgroups_named(&entry.path(), name));
-        }
-    }
-    found
 }

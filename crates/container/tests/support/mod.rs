@@ -3,21 +3,22 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod said;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, Stdio};
 
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::json;
 use stead_model::container::{Container, Launch};
 use stead_model::image::ImageConfig;
 
-/// What a test waits for happens within this.
-pub const LIMIT: Duration = Duration::from_secs(20);
+#[allow(unused_imports, reason = "each test program uses its own part")]
+pub use said::{Said, cgroups_named, until};
 
 /// The ordinary user where we are root.
 const USER: u32 = 1000;
@@ -68,43 +69,6 @@ pub struct World {
     pub launch: Launch,
     /// More keys of the request.
     pub more: serde_json::Value,
-}
-
-/// What a program said, and how it ended.
-#[derive(Debug)]
-pub struct Said {
-    pub code: i32,
-    pub out: String,
-    pub err: String,
-}
-
-impl Said {
-    #[track_caller]
-    pub fn code(self, code: i32) -> Self {
-        assert_eq!(self.code, code, "--- out\n{}\n--- err\n{}", self.out, self.err);
-        self
-    }
-
-    #[track_caller]
-    pub fn ok(self) -> String {
-        self.code(0).out
-    }
-
-    #[track_caller]
-    pub fn says(self, text: &str) -> Self {
-        assert!(self.err.contains(text), "not `{text}` but\n{}", self.err);
-        self
-    }
-}
-
-impl From<Output> for Said {
-    fn from(output: Output) -> Self {
-        Self {
-            code: output.status.code().unwrap_or(-1),
-            out: String::from_utf8_lossy(&output.stdout).into_owned(),
-            err: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
-    }
 }
 
 fn is_root() -> bool {
@@ -236,23 +200,10 @@ impl Drop for World {
         self.holder.kill().unwrap();
         self.holder.wait().unwrap();
         if !std::thread::panicking() {
-            let name = self.directory.path().file_name().unwrap().to_owned();
-            assert_eq!(cgroups_named(Path::new("/sys/fs/cgroup"), &name), Vec::<PathBuf>::new());
+            let name = self.directory.path().file_name().unwrap().to_str().unwrap();
+            assert_eq!(cgroups_named(Path::new("/sys/fs/cgroup"), name), Vec::<PathBuf>::new());
         }
     }
-}
-
-fn cgroups_named(directory: &Path, name: &std::ffi::OsStr) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            if entry.file_name() == name {
-                found.push(entry.path());
-            }
-            found.extend(cgroups_named(&entry.path(), name));
-        }
-    }
-    found
 }
 
 fn ordinary() -> Vec<&'static str> {
@@ -328,15 +279,5 @@ impl Drop for Running {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// Waits until something holds.
-#[track_caller]
-pub fn until(what: &str, holds: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !holds() {
-        assert!(started.elapsed() < LIMIT, "waited too long until {what}");
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
