@@ -59,5 +59,8 @@ fn log(debug: bool) {
             "warn"
         })
     });
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(debug).init();
+    let words =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(debug);
+    // It would tell of a full disk where it cannot, and a keeper or the switchboard ends with that.
+    words.log_internal_errors(false).init();
 }

@@ -69,9 +69,7 @@ impl State {
     /// Opens the records, making them if there are none. `new_id` is the home's mark if it is new.
     pub fn open(path: &Path, new_id: &str) -> Result<Self> {
         let attempt = || {
-            let mut connection = Connection::open(path)?;
-            check_begun(path)?;
-            prepare(&connection)?;
+            let mut connection = connect(path, OpenFlags::default())?;
             if version(&connection)? == 0 {
                 create(&mut connection, new_id)?;
             }
@@ -87,9 +85,7 @@ impl State {
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let opened = patiently(|| {
-            let connection = Connection::open_with_flags(path, flags)?;
-            check_begun(path)?;
-            prepare(&connection)?;
+            let connection = connect(path, flags)?;
             Ok((version(&connection)?, connection))
         });
         match opened {
@@ -213,14 +209,12 @@ const DAMAGED_HINT: &str = "restore the file, or move it away with those beside 
 fn explained(path: &Path, error: rusqlite::Error) -> anyhow::Error {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
     let disk = rustix::fs::statvfs(path.parent().unwrap_or(path));
-    let is_full = disk.as_ref().is_ok_and(|disk| disk.f_bavail == 0);
-    let is_read_only =
-        disk.as_ref().is_ok_and(|disk| disk.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+    let is_read_only = disk.is_ok_and(|disk| disk.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
     // SQLite's own cause says the same in other words.
     let told = anyhow!("{error}");
     match error.sqlite_error_code() {
         Some(DatabaseCorrupt | NotADatabase) => anyhow!("{error}; hint: {DAMAGED_HINT}"),
-        Some(_) if is_full => {
+        Some(_) if is_full(path) => {
             told.context("the disk is full; hint: free some space, then run the command again")
         }
         Some(_) if is_read_only => told.context("the disk is mounted read-only"),
@@ -234,6 +228,33 @@ fn told(path: &Path, error: anyhow::Error) -> anyhow::Error {
         Ok(error) => explained(path, error),
         Err(other) => other,
     }
+}
+
+/// Connects, if need be without what SQLite keeps beside the file while it is open: a disk that is full has no room for
+/// that, and whoever is to make room looks first.
+fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    match connect_as(path, flags, "normal") {
+        Err(error) if !is_busy(&error) && path.exists() && is_full(path) => {
+            connect_as(path, flags, "exclusive")
+        }
+        connected => connected,
+    }
+}
+
+/// `exclusive`: for one connection at a time, which has the index of the log in its own memory.
+fn connect_as(path: &Path, flags: OpenFlags, locking: &str) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, flags)?;
+    check_begun(path)?;
+    // Before anything is read.
+    connection.pragma_update(None, "locking_mode", locking)?;
+    prepare(&connection)?;
+    version(&connection)?;
+    Ok(connection)
+}
+
+/// Whether there is no room left for us beside a file.
+fn is_full(path: &Path) -> bool {
+    rustix::fs::statvfs(path.parent().unwrap_or(path)).is_ok_and(|disk| disk.f_bavail == 0)
 }
 
 /// SQLite takes a file of less than a page for one that is yet to be written, and would write over what was

@@ -43,6 +43,8 @@ pub(crate) enum Version {
 /// A text for a file of a cgroup. The first file that exists is meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Setting {
+    /// What the limit is called by users.
+    pub(crate) word: &'static str,
     pub(crate) controller: Controller,
     pub(crate) files: &'static [&'static str],
     pub(crate) text: String,
@@ -71,7 +73,8 @@ pub(crate) fn asked(limits: &Limits) -> Vec<(&'static str, Controller)> {
 /// What is written where for these limits, in order.
 pub(crate) fn settings(limits: &Limits, version: impl Fn(Controller) -> Version) -> Vec<Setting> {
     let mut settings = Vec::new();
-    let mut set = |controller,
+    let mut set = |word,
+                   controller,
                    legacy: &'static [&'static str],
                    unified: &'static [&'static str],
                    texts: (String, String)| {
@@ -80,41 +83,53 @@ pub(crate) fn settings(limits: &Limits, version: impl Fn(Controller) -> Version)
             Version::Unified => (unified, texts.1),
         };
         if !files.is_empty() {
-            settings.push(Setting { controller, files, text });
+            settings.push(Setting { word, controller, files, text });
         }
     };
     let same = |text: String| (text.clone(), text);
     if let Some(cpuset) = &limits.cpuset {
-        set(Controller::Cpuset, &["cpuset.cpus"], &["cpuset.cpus"], same(cpuset.clone()));
+        set("cpuset", Controller::Cpuset, &["cpuset.cpus"], &["cpuset.cpus"], same(cpuset.clone()));
     }
     if let Some(shares) = limits.cpu_shares {
         let texts = (shares.to_string(), weight(shares).to_string());
-        set(Controller::Cpu, &["cpu.shares"], &["cpu.weight"], texts);
+        set("cpu_shares", Controller::Cpu, &["cpu.shares"], &["cpu.weight"], texts);
     }
     if let Some(milli) = limits.cpus_milli {
         let quota = u64::from(milli) * PERIOD_US / 1000;
-        set(Controller::Cpu, &["cpu.cfs_period_us"], &[], same(PERIOD_US.to_string()));
+        set("cpus", Controller::Cpu, &["cpu.cfs_period_us"], &[], same(PERIOD_US.to_string()));
         let texts = (quota.to_string(), format!("{quota} {PERIOD_US}"));
-        set(Controller::Cpu, &["cpu.cfs_quota_us"], &["cpu.max"], texts);
+        set("cpus", Controller::Cpu, &["cpu.cfs_quota_us"], &["cpu.max"], texts);
     }
     if let Some(bytes) = limits.memory_bytes {
-        set(Controller::Memory, &["memory.limit_in_bytes"], &["memory.max"], same(bytes.to_string()));
+        set(
+            "memory",
+            Controller::Memory,
+            &["memory.limit_in_bytes"],
+            &["memory.max"],
+            same(bytes.to_string()),
+        );
     }
     if let Some(both) = limits.memory_swap_bytes {
         // Version 1 counts memory and swap together, version 2 swap alone.
         let swap = both.saturating_sub(limits.memory_bytes.unwrap_or_default());
         let texts = (both.to_string(), swap.to_string());
-        set(Controller::Memory, &["memory.memsw.limit_in_bytes"], &["memory.swap.max"], texts);
+        set("memory_swap", Controller::Memory, &["memory.memsw.limit_in_bytes"], &["memory.swap.max"], texts);
     }
     if let Some(bytes) = limits.memory_reservation_bytes {
-        set(Controller::Memory, &["memory.soft_limit_in_bytes"], &["memory.low"], same(bytes.to_string()));
+        set(
+            "memory_reservation",
+            Controller::Memory,
+            &["memory.soft_limit_in_bytes"],
+            &["memory.low"],
+            same(bytes.to_string()),
+        );
     }
     if let Some(pids) = limits.pids {
-        set(Controller::Pids, &["pids.max"], &["pids.max"], same(pids.to_string()));
+        set("pids", Controller::Pids, &["pids.max"], &["pids.max"], same(pids.to_string()));
     }
     if let Some(io) = limits.io_weight {
         let (legacy, unified) = (&["blkio.weight", "blkio.bfq.weight"], &["io.bfq.weight", "io.weight"]);
-        set(Controller::Io, legacy, unified, (io.to_string(), io.to_string()));
+        set("io_weight", Controller::Io, legacy, unified, (io.to_string(), io.to_string()));
     }
     settings
 }

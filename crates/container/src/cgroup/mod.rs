@@ -108,6 +108,25 @@ impl Ground {
         listed.split_whitespace().any(|name| name == controller.unified()).then_some(Version::Unified)
     }
 
+    /// Whether cgroups of ours have one of these files. The uppermost one of a computer has fewer than those below it;
+    /// where there is none below, the files show when the limit is set.
+    fn has(&self, controller: Controller, version: Version, files: &[&str]) -> bool {
+        let hierarchy = match version {
+            Version::Legacy => self.layout.legacy(controller.legacy()),
+            Version::Unified => self.layout.unified.as_ref(),
+        };
+        let Some(base) = hierarchy.and_then(|found| self.base(found)) else { return false };
+        let has = |directory: &Path| files.iter().any(|file| directory.join(file).exists());
+        let below: Vec<PathBuf> = fs::read_dir(&base)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+            .map(|entry| entry.path())
+            .collect();
+        has(&base) || below.is_empty() || below.iter().any(|directory| has(directory))
+    }
+
     /// Where a container with these limits is to be.
     fn choose(&self, name: &str, limits: &Limits) -> Cgroup {
         let unified = self.unified().map(|base| base.join(TOP).join(name));
@@ -141,7 +160,9 @@ impl Ground {
 
 /// Which of these limits cannot be honoured here, each with the reason; none if all can.
 pub fn limits_refused(limits: &Limits) -> Result<Vec<String>> {
-    let ground = Ground::observe(crate::mounts::root::is_mapped_here()?)?;
+    // An ordinary user's containers are made in a user namespace, whoever asks.
+    let is_mapped = !rustix::process::geteuid().is_root() || crate::mounts::root::is_mapped_here()?;
+    let ground = Ground::observe(is_mapped)?;
     let is_refused = |(_, controller): &(_, Controller)| ground.version(*controller).is_none();
     let refused = asked(limits).into_iter().filter(is_refused).map(|(word, controller)| {
         let name = controller.legacy();
@@ -151,7 +172,14 @@ pub fn limits_refused(limits: &Limits) -> Result<Vec<String>> {
             format!("`{word}`: this kernel has no controller `{name}` mounted")
         }
     });
-    Ok(refused.collect())
+    let version = |controller| ground.version(controller).unwrap_or(Version::Unified);
+    let lacks = settings(limits, version).into_iter().filter(|setting| {
+        let version = ground.version(setting.controller);
+        version.is_some_and(|version| !ground.has(setting.controller, version, setting.files))
+    });
+    let lacks = lacks
+        .map(|setting| format!("`{}`: this kernel has no `{}`", setting.word, setting.files.join("` or `")));
+    Ok(refused.chain(lacks).collect())
 }
 
 fn is_read_only(path: &Path) -> bool {

@@ -204,8 +204,10 @@ pub(super) fn remove_machines(host: &mut LinuxHost, steps: &[&Step]) -> Result<(
     }
     machines.iter().try_for_each(|id| super::machine::remove(&host.home, id))?;
     let entries: Vec<Entry> = machines.into_iter().map(|id| Entry::NoMachine(id.clone())).collect();
-    host.store(&entries)?;
-    super::going::tidy(&host.home, &host.program)
+    let stored = host.store(&entries);
+    super::going::tidy(&host.home, &host.program)?;
+    // Where the disk was full there is room now.
+    stored.or_else(|_| host.store(&entries))
 }
 
 /// Gives the engine a way out.

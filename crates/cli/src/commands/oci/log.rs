@@ -22,13 +22,15 @@ use crate::failure::Failure;
 pub(crate) fn start(global: &OciGlobal) -> Result<(), Failure> {
     let filter = EnvFilter::new(if global.debug { "stead=debug,stead_container=debug" } else { "warn" });
     let Some(path) = &global.log else {
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        let words = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        words.log_internal_errors(false).init();
         return Ok(());
     };
     let file = OpenOptions::new().create(true).append(true).open(path);
     let file = file.with_context(|| format!("cannot write the log `{}`", path.display()))?;
     let line = Line { is_json: global.log_format == LogFormat::Json };
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(Mutex::new(file)).event_format(line).init();
+    let words = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Mutex::new(file));
+    words.log_internal_errors(false).event_format(line).init();
     Ok(())
 }
 
