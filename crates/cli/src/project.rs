@@ -40,6 +40,8 @@ pub(crate) struct Loaded {
     pub(crate) pull: BTreeMap<Name, Pull>,
     /// How images of machines are built, where the file says it.
     pub(crate) builds: BTreeMap<Name, Build>,
+    /// The files that have to be there before anything is mounted, and what is to be in them.
+    pub(crate) texts: BTreeMap<PathBuf, String>,
     /// The machines that are not there this time, with the profiles that would bring them.
     pub(crate) dormant: BTreeMap<Name, BTreeSet<String>>,
 }
@@ -93,15 +95,16 @@ fn load_with(path: &Path, format: Format, profiles: &BTreeSet<String>) -> Result
     let wrong = |problems: Problems| Failure::Request(render(&problems, format));
     let variables = variables(&directory)?.map_err(wrong)?;
     let file_name = path.file_name().unwrap_or_default().to_string_lossy();
-    let source = Source { profiles, ..Source::new(&file_name, &text, &variables, &directory) };
+    let texts = crate::session::home()?.texts();
+    let source = Source { profiles, texts: &texts, ..Source::new(&file_name, &text, &variables, &directory) };
     let files = file::files(&source, read_other);
     let parsed = file::parse(&Source { files: &files, ..source }).map_err(wrong)?;
     let lock = load_lock(&directory)?;
-    let file::Parsed { project, sources, pull, builds, warnings, dormant } = parsed;
+    let file::Parsed { project, sources, pull, builds, texts, warnings, dormant } = parsed;
     if let Some(warnings) = warnings {
         note(warnings.to_string().trim_end());
     }
-    Ok(Loaded { file: path.to_owned(), directory, project, sources, lock, pull, builds, dormant })
+    Ok(Loaded { file: path.to_owned(), directory, project, sources, lock, pull, builds, texts, dormant })
 }
 
 /// The directory that a project file is in, without links, so that a project is one whichever way it is

@@ -72,6 +72,9 @@ impl Session {
                 unprinted = unprinted.take().or(output.progress(planned, outcome).err());
             }
         });
+        if let Err(error) = self.host.tidy_texts() {
+            note(&Failure::from(error).text().trim_end().replacen("error:", "warning:", 1));
+        }
         if !failures.is_empty() {
             let failures = failures.into_iter().map(|(step, error)| (step.to_string(), error));
             return Err(Failure::Steps(failures.collect()));

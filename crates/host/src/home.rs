@@ -123,6 +123,11 @@ impl Home {
         self.run.join("machines")
     }
 
+    /// Texts of secrets and configs that stand in projects' files.
+    pub fn texts(&self) -> PathBuf {
+        self.state.join("texts")
+    }
+
     /// The store of images.
     pub fn images(&self) -> PathBuf {
         self.state.join("images")

@@ -60,6 +60,19 @@ pub fn lock(home: &Home, me: &str, waiting: &mut dyn FnMut(&str)) -> Result<Home
     Ok(HomeLock { _file: file })
 }
 
+/// Takes the lock if nobody has it, and nothing is to be waited for. A home of which nothing runs has none.
+pub fn lock_if_free(home: &Home) -> Result<Option<HomeLock>> {
+    let path = home.run.join("lock");
+    let Ok(file) = OpenOptions::new().write(true).open(&path) else { return Ok(None) };
+    match file.try_lock() {
+        Ok(()) if is_at(&file, &path) => Ok(Some(HomeLock { _file: file })),
+        Ok(()) | Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
+    }
+}
+
 /// Whether this is the file that is found by this path.
 fn is_at(file: &File, path: &Path) -> bool {
     let same = |a: Metadata, b: Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());

@@ -216,7 +216,13 @@ pub struct Exit {
     pub asked: bool,
     /// Whether it had no memory left.
     pub out_of_memory: bool,
-    /// Why it could not be started, if that was so.
+    /// How often its keeper had started it again.
+    #[serde(default)]
+    pub restarts: u32,
+    /// Whether that is all that is known: its keeper did not live to see the end.
+    #[serde(default)]
+    pub lost: bool,
+    /// Why it could not be started, or ended without a word of its own, if that was so.
     pub why: Option<String>,
 }
 
@@ -392,6 +398,11 @@ impl Files {
     /// Is there while the machine is ended for good: also if whoever asked for that does not live to see it.
     pub fn stopping(&self) -> PathBuf {
         self.run.join("stopping")
+    }
+
+    /// What a keeper holds locked while it lives.
+    pub fn lock(&self) -> PathBuf {
+        self.run.join("keeper.lock")
     }
 
     /// The keeper's own words.

@@ -171,6 +171,9 @@ pub(crate) struct MachineArgs {
     /// Whether it is started again when it ends: `no`, `on-failure[:times]`, `always`, `unless-stopped`
     #[arg(long, value_name = "POLICY")]
     pub(crate) restart: Option<String>,
+    /// How much is kept of what it writes: `max-size=10m`, `max-file=3`
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) log_opt: Vec<String>,
     /// Make a small process of ours its first one, which buries the dead
     #[arg(long)]
     pub(crate) init: bool,

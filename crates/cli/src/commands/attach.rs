@@ -18,6 +18,8 @@ use stead_host::machine::{Answer, Attached, Client, Exec, Exit, Files, Frame, Re
 use stead_model::container::Signal;
 use stead_model::project::Condition;
 
+use crate::session::Session;
+
 /// What a person types to leave a machine that goes on: Ctrl-P, Ctrl-Q.
 const DETACH: [u8; 2] = [0x10, 0x11];
 
@@ -147,6 +149,11 @@ pub(crate) fn outlast(files: &Files) -> Result<Exit> {
     if let Some(keeper) = keeper {
         keeper.wait_gone(KEEPER_LIMIT)?;
     }
+    if let Some(exit) = files.load_exit() {
+        return Ok(exit);
+    }
+    // Its keeper was killed: the next one to change the home writes that down, which may be we.
+    drop(Session::open()?);
     files.load_exit().context("nobody knows how it ended")
 }
 

@@ -41,6 +41,8 @@ pub(crate) enum Condition {
         ended_ms: u64,
         /// Whether it had no memory left.
         out_of_memory: bool,
+        /// How often it had been started again.
+        restarts: u32,
         /// Why it could not be started, if that was so.
         error: Option<String>,
     },
@@ -68,10 +70,12 @@ impl Condition {
         }
         let files = Files::new(home, id);
         match files.load_exit() {
+            Some(exit) if exit.lost => Self::Lost,
             Some(exit) => Self::Exited {
                 exit_code: exit.code,
                 ended_ms: exit.at_ms,
                 out_of_memory: exit.out_of_memory,
+                restarts: exit.restarts,
                 error: exit.why,
             },
             None if files.assignment().exists() => Self::Lost,
@@ -96,6 +100,14 @@ impl Condition {
                 Phase::Restarting => "restarting",
                 Phase::Stopping => "stopping",
             },
+        }
+    }
+
+    /// How often it was started again since a person did.
+    pub(crate) fn restarts(&self) -> u32 {
+        match self {
+            Self::Running { restarts, .. } | Self::Exited { restarts, .. } => *restarts,
+            Self::External | Self::Unheard | Self::Created | Self::Lost => 0,
         }
     }
 
@@ -124,7 +136,7 @@ impl fmt::Display for Condition {
                     None => Ok(()),
                 }
             }
-            Self::Exited { exit_code, ended_ms, out_of_memory, error } => {
+            Self::Exited { exit_code, ended_ms, out_of_memory, error, .. } => {
                 write!(f, "exited ({exit_code}) {} ago", ago(*ended_ms))?;
                 let why = if *out_of_memory { " out of memory" } else { "" };
                 let failed = match (error, exit_code) {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use stead_model::file::{render, render_json};
+use stead_model::file::{Origins, render_json_with, render_with};
 use stead_model::image::Digest;
 use stead_model::name::{MachineId, Name};
 use stead_model::project::Project;
@@ -25,9 +25,13 @@ pub(crate) fn config(global: &Global, args: &ConfigArgs, output: Output) -> Resu
         let text = || names.iter().map(|name| format!("{name}\n")).collect();
         return output.data(&names, text).map_err(Failure::from);
     }
+    let origins = Origins { pull: loaded.pull, builds: loaded.builds };
     match output.format {
-        Format::Text => raw(&render(&loaded.project)).map_err(Failure::from),
-        Format::Json => output.data(&render_json(&loaded.project), String::new).map_err(Failure::from),
+        Format::Text => raw(&render_with(&loaded.project, &origins)).map_err(Failure::from),
+        Format::Json => {
+            let json = render_json_with(&loaded.project, &origins);
+            output.data(&json, String::new).map_err(Failure::from)
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! `events`: what happens to machines, networks and volumes.
 
 use std::io::{ErrorKind, Write};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
 
@@ -18,9 +18,12 @@ use crate::session::look;
 /// Between looks for new events: fast enough to look live, slow enough to cost nothing.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// Between looks for machines whose keepers were killed, which nobody else tells of: each is asked for.
+const NOTICE_EVERY: Duration = Duration::from_secs(1);
+
 /// Prints events as they come.
 pub(crate) fn events(global: &Global, args: &EventsArgs, output: Output) -> Result<(), Failure> {
-    let host = look()?;
+    let mut host = look()?;
     let now = SystemTime::now();
     let since = args.since.as_deref().map(|text| moment(text, now)).transpose()?;
     let until = args.until.as_deref().map(|text| moment(text, now)).transpose()?;
@@ -35,7 +38,14 @@ pub(crate) fn events(global: &Global, args: &EventsArgs, output: Output) -> Resu
             && is_meant(event, &args.machines, here.as_ref())
             && holds(&args.filter, |filter| is_so(filter, event))
     };
+    let mut noticed = Instant::now();
+    // What nobody has written down yet happened before now, too. What cannot be written does not keep from reading.
+    let _unknown = host.note_deaths();
     loop {
+        if noticed.elapsed() >= NOTICE_EVERY {
+            noticed = Instant::now();
+            let _unknown = host.note_deaths();
+        }
         // Asked first: what came until then is read after that.
         let is_over =
             args.no_stream || until.as_deref().is_some_and(|until| *timestamp(SystemTime::now()) > *until);

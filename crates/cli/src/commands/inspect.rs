@@ -136,6 +136,8 @@ fn text(machine: &Inspected) -> String {
     ];
     let pid = row.condition.pid();
     lines.extend(pid.map(|pid| ("process", pid.to_string())));
+    let restarts = Some(row.condition.restarts()).filter(|restarts| *restarts > 0);
+    lines.extend(restarts.map(|restarts| ("restarts", restarts.to_string())));
     for nic in &row.nics {
         let addresses = nic.address.iter().chain(&nic.address6).cloned().collect::<Vec<_>>().join(" ");
         lines.push(("network", format!("{} {addresses} {} by {}", nic.network, nic.mac, nic.link)));

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use stead_host::linux::store_texts;
 use stead_model::file::Sources;
 use stead_model::lock::Lock;
 use stead_model::name::{MachineId, Name};
-use stead_model::observed::Observed;
+use stead_model::observed::{Body, MachineState, Observed};
 use stead_model::plan::{Plan, Planned, Power, UnwantedVolumes, Wanted, plan as make_plan};
 use stead_model::project::Project;
 use stead_model::resolve::{Context, Images, Refusal, resolve};
+use stead_model::step::Step;
 
 use super::build::BuildWhen;
 use crate::args::{Consent, DownArgs, Global, PlanArgs, UpArgs};
@@ -238,6 +240,8 @@ pub(super) fn bring_up(
             None => all,
         };
         let plan = make_plan(&wanted, &seen);
+        refuse_limits(&plan, loaded)?;
+        store_texts(session.host.home(), &loaded.texts)?;
         // First, so that a command that was cut short is taken up with the same choices.
         project::store_lock(loaded, &locked)?;
         attempts.next();
@@ -254,6 +258,25 @@ pub(super) fn bring_up(
         note("this computer has no way out just now: run `stead up` again when it has, for `reach: nat`");
     }
     finished(&plan, output)
+}
+
+/// What to do about a limit that this computer cannot hold a container to.
+const LIMIT_HINT: &str = "leave it out; an ordinary user has limits where the control group was delegated, as \
+    `systemd-run --user --scope -p Delegate=yes` does";
+
+/// Refuses to make containers with limits that nothing here could hold them to.
+fn refuse_limits(plan: &Plan, loaded: &Loaded) -> Result<(), Failure> {
+    let mut refusals = Vec::new();
+    for Planned { step, .. } in &plan.steps {
+        let Step::MachineAdd(id, MachineState { body: Body::Container(made), .. }, _) = step else {
+            continue;
+        };
+        for why in stead_container::limits_refused(&made.wish.limits)? {
+            let refusal = Refusal { key: format!("machines.{}", id.name), why, hint: LIMIT_HINT.to_owned() };
+            refusals.push(placed(refusal, &loaded.sources, loaded));
+        }
+    }
+    if refusals.is_empty() { Ok(()) } else { Err(Failure::Refused(refusals)) }
 }
 
 /// Takes the project away.

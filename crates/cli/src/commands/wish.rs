@@ -13,7 +13,7 @@ use crate::args::{MachineArgs, RunKind};
 use crate::failure::Failure;
 
 /// The options, and the keys of a machine that they are.
-const OPTIONS: [(&str, &str); 47] = [
+const OPTIONS: [(&str, &str); 48] = [
     ("kind", "--kind"),
     ("image", "IMAGE"),
     ("command", "COMMAND"),
@@ -49,6 +49,7 @@ const OPTIONS: [(&str, &str); 47] = [
     ("devices", "--device"),
     ("sysctls", "--sysctl"),
     ("restart", "--restart"),
+    ("logging", "--log-opt"),
     ("init", "--init"),
     ("mode", "--system"),
     ("platform", "--platform"),
@@ -112,6 +113,9 @@ fn machine(args: &MachineArgs) -> Result<(Map<String, Value>, BTreeSet<String>),
     }
     if !args.ulimit.is_empty() {
         put("ulimits", ulimits(&args.ulimit)?);
+    }
+    if !args.log_opt.is_empty() {
+        put("logging", json!({ "options": pairs("--log-opt", &args.log_opt, "max-size=10m")? }));
     }
     put("networks", networks(args)?);
     if let Some(health) = health(args) {
@@ -193,6 +197,17 @@ fn plain_keys(args: &MachineArgs) -> Map<String, Value> {
         put(key, json!(true));
     }
     keys
+}
+
+/// `name=value` each, as a mapping.
+fn pairs(option: &str, texts: &[String], example: &str) -> Result<Map<String, Value>, Failure> {
+    let pair = |text: &String| {
+        let wrong =
+            || Failure::request(&format!("`{option}`: `{text}` has no value"), &format!("write `{example}`"));
+        let (name, value) = text.split_once('=').ok_or_else(wrong)?;
+        Ok((name.to_owned(), json!(value)))
+    };
+    texts.iter().map(pair).collect()
 }
 
 /// `nofile=1024:2048`, as the file has it.

@@ -11,6 +11,7 @@ mod containers;
 mod events;
 mod guard;
 mod half;
+mod hardships;
 mod images;
 mod kills;
 mod looks;

@@ -1,7 +1,7 @@
 //! Projects as files: understood, pulled, and waited for.
 
 use crate::support::registry::{BUSYBOX, registry};
-use crate::support::{Place, World};
+use crate::support::{Place, World, said};
 
 const SHOP: &str = "
 name: shop
@@ -106,4 +106,65 @@ fn the_files_of_an_image_are_exported() {
     assert_eq!(world.stead("run --rm lab/again:1").ok(), "from-the-image\n");
     world.stead("image export nosuch").code(2).says("there is no image `nosuch` here");
     assert!(!world.sh(Place::Person, "ls home/state/images/unpacking").contains("export"));
+}
+
+const PARTS: &str = "
+include: [db/compose.yaml]
+services:
+  web:
+    image: IMAGE
+    command: [sh, -c, 'cat /run/secrets/token /etc/site.conf']
+    secrets: [token]
+    configs: [{ source: site, target: /etc/site.conf }]
+    depends_on: [db]
+secrets: { token: { environment: TOKEN } }
+configs: { site: { content: 'mode = test' } }
+";
+
+const DB: &str = "
+services:
+  db: { image: IMAGE, command: [cat, /here/file], volumes: ['./here:/here:ro'], environment: { V: '${V}' } }
+";
+
+#[test]
+fn a_project_of_several_files_has_texts_that_stand_in_them() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let shop = world.project("shop", "");
+    std::fs::remove_file(shop.directory.join("stead.yaml")).unwrap();
+    std::fs::create_dir_all(shop.directory.join("db/here")).unwrap();
+    let write = |name: &str, text: &str| {
+        std::fs::write(shop.directory.join(name), text.replace("IMAGE", BUSYBOX)).unwrap();
+    };
+    write("compose.yaml", PARTS);
+    write("db/compose.yaml", DB);
+    write("db/.env", "V=beside\n");
+    write("db/here/file", "from here");
+    let with = |token: &str, line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let mut command = world.stead_command("home", &shop.directory, &words);
+        said({
+            command.env("TOKEN", token);
+            command
+        })
+    };
+    shop.stead("up").code(2).says("the variable `TOKEN` is not set");
+    with("s3cret\n", "up").ok();
+    with("", "wait web db").ok();
+    assert_eq!(with("", "logs web").ok(), "s3cret\nmode = test");
+    assert_eq!(with("", "logs db").ok(), "from here");
+    assert!(with("", "inspect db --format json").ok().contains("V=beside"));
+    assert!(
+        !with("x", "config").ok().contains("s3cret")
+            && !with("x", "inspect web --format json").ok().contains("s3cret")
+    );
+    // Another secret is another machine, and the old one's is nowhere any more.
+    let texts = world.path().join("home/state/texts");
+    let count = || std::fs::read_dir(&texts).unwrap().count();
+    assert_eq!(count(), 2);
+    with("other\n", "up").ok();
+    with("", "wait web").ok();
+    assert_eq!((with("", "logs web").ok(), count()), ("other\nmode = test".to_owned(), 2));
+    with("", "down").ok();
+    assert_eq!(count(), 0);
 }

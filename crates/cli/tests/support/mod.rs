@@ -294,8 +294,17 @@ impl World {
 
     /// Has the first home in memory: for large images, which a busy disk takes minutes for.
     pub fn keep_in_memory(&mut self) {
+        self.keep_on_tmpfs("mode=777");
+    }
+
+    /// Has the first home on a disk of its own, of this size.
+    pub fn keep_on_small_disk(&mut self, size: &str) {
+        self.keep_on_tmpfs(&format!("mode=777,size={size}"));
+    }
+
+    fn keep_on_tmpfs(&mut self, options: &str) {
         let home = self.path().join("home").display().to_string();
-        let line = format!("mkdir {home}; busybox mount -t tmpfs -o mode=777 home {home}");
+        let line = format!("mkdir {home}; busybox mount -t tmpfs -o {options} home {home}");
         self.sh(Place::Computer, &line);
         self.settle();
     }

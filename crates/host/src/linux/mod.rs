@@ -3,6 +3,7 @@
 
 mod bridged;
 mod claims;
+mod deaths;
 mod engine;
 mod facts;
 mod going;
@@ -16,6 +17,7 @@ mod nic;
 mod observe;
 mod rename;
 mod served;
+mod texts;
 mod tree;
 mod volume;
 
@@ -33,6 +35,7 @@ use self::inside::Inside;
 use crate::apply::Host;
 use crate::home::Home;
 use crate::journal::{Event, Journal};
+use crate::lock;
 use crate::state::{Entry, Records, State};
 
 pub use self::claims::ClaimLost;
@@ -40,6 +43,7 @@ pub use self::engine::namespace_label;
 pub use self::inhabitants::Namespaces;
 pub use self::machine::{StartError, stop_one};
 pub use self::rename::Renaming;
+pub use self::texts::store_texts;
 pub use self::volume::{VolumeNote, path as volume_path};
 
 /// The engine comes and goes in less; what fails for longer fails for another reason.
@@ -134,7 +138,26 @@ impl LinuxHost {
         if !entries.is_empty() {
             self.store(&entries)?;
         }
+        deaths::note(&self.home, &records)?;
+        texts::tidy(&self.home, &records)?;
         if unfinished.is_empty() { Ok(()) } else { going::tidy(&self.home, &self.program) }
+    }
+
+    /// Deletes the texts of secrets and configs that no machine mounts any more.
+    pub fn tidy_texts(&mut self) -> Result<()> {
+        if !self.home.texts().exists() {
+            return Ok(());
+        }
+        let Records { machines, .. } = self.records()?;
+        texts::tidy(&self.home, &machines)
+    }
+
+    /// Writes down the ends of machines whose keepers were killed, unless somebody changes the home just now: that one
+    /// does it. For those who wait for what happens.
+    pub fn note_deaths(&mut self) -> Result<()> {
+        let Some(_lock) = lock::lock_if_free(&self.home)? else { return Ok(()) };
+        let Records { machines, .. } = self.records()?;
+        deaths::note(&self.home, &machines)
     }
 
     fn existing_state(&mut self) -> Result<Option<&State>> {
@@ -225,6 +248,10 @@ fn batches(steps: &[&Step]) -> Vec<Vec<usize>> {
             }
         }
     }
+    // None of them waits for another. On a disk that is full those that make room have to be the first.
+    let makes_room =
+        |place: &usize| matches!(steps.get(*place), Some(Step::MachineRemove(_) | Step::VolumeRemove(_)));
+    batches.sort_by_key(|batch| !batch.first().is_some_and(makes_room));
     batches
 }
 

@@ -55,6 +55,8 @@ pub(super) struct Life {
     run: Option<Run>,
     phase: Phase,
     restarts: u32,
+    /// Those since it has recovered, which its policy counts.
+    attempts: u32,
     back_off: Duration,
     restart_at: Option<Instant>,
     /// Whether it is to be started again at once when it has ended.
@@ -112,6 +114,7 @@ impl Life {
             run: None,
             phase: Phase::Running,
             restarts: 0,
+            attempts: 0,
             back_off: BACK_OFF_FIRST,
             restart_at: None,
             restarts_next: false,
@@ -418,6 +421,7 @@ impl Life {
         self.asked_to_end = false;
         self.restarts_next = false;
         self.restarts = self.restarts.saturating_add(1);
+        self.attempts = self.attempts.saturating_add(1);
         if let Err(failure) = self.start() {
             self.last = Some(self.exit_of(failure.code, false, Some(failure.text)));
             self.decide();

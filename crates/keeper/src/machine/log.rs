@@ -14,12 +14,7 @@ use std::time::SystemTime;
 use anyhow::{Context, Result};
 
 use stead_host::log::{Stream, file_name, timestamp};
-
-/// A file that has grown beyond this is set aside.
-const FILE_MAX_BYTES: u64 = 10 * 1024 * 1024;
-
-/// So many files are kept, with the one that is written.
-const FILES_MAX: u64 = 3;
+use stead_model::container::{LOG_FILE_BYTES, LOG_FILES, LogLimits};
 
 /// A longer line is written in pieces: a machine that never ends a line gets no memory from us for it.
 const LINE_MAX_BYTES: usize = 16 * 1024;
@@ -28,6 +23,10 @@ const LINE_MAX_BYTES: usize = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct Log {
     directory: PathBuf,
+    /// How large a file may become.
+    file_max_bytes: u64,
+    /// How many are kept, with the one that is written.
+    files_max: u64,
     /// The number of the file that is written: they count upwards.
     number: u64,
     file: File,
@@ -41,19 +40,24 @@ pub(super) struct Log {
 
 impl Log {
     /// Goes on with the log in a directory, or starts one.
-    pub(super) fn open(directory: &Path) -> Result<Self> {
+    pub(super) fn open(directory: &Path, limits: LogLimits) -> Result<Self> {
         let doing = || format!("cannot write the log in {}", directory.display());
         fs::create_dir_all(directory).with_context(doing)?;
         let number = stead_host::log::numbers(directory).with_context(doing)?.last().copied().unwrap_or(0);
         let (file, length) = open(directory, number).with_context(doing)?;
-        Ok(Self {
+        let log = Self {
             directory: directory.to_owned(),
+            file_max_bytes: limits.file_bytes.unwrap_or(LOG_FILE_BYTES),
+            files_max: limits.files.unwrap_or(LOG_FILES).max(1).into(),
             number,
             file,
             length,
             unfinished: [Vec::new(), Vec::new()],
             is_broken: false,
-        })
+        };
+        // There may be more of them than are kept from now on.
+        log.remove_oldest().with_context(doing)?;
+        Ok(log)
     }
 
     /// Takes what came by a stream. A log that cannot be written never holds up the machine.
@@ -104,31 +108,59 @@ impl Log {
         (self.number, self.length)
     }
 
-    fn append(&mut self, text: &[u8]) {
-        if text.is_empty() {
-            return;
+    /// Writes whole lines, those together that fit into one file.
+    fn append(&mut self, mut text: &[u8]) {
+        while !text.is_empty() {
+            let room = usize::try_from(self.file_max_bytes.saturating_sub(self.length)).unwrap_or(usize::MAX);
+            let end_within = |text: &[u8]| text.iter().rposition(|byte| *byte == b'\n').map(|end| end + 1);
+            let fits = text.get(..room).map_or(Some(text.len()), end_within);
+            let end = match fits {
+                Some(end) => end,
+                None if self.length > 0 => {
+                    if let Err(error) = self.rotate() {
+                        tracing::error!(
+                            "cannot set the log in {} aside: {error:#}",
+                            self.directory.display()
+                        );
+                        return;
+                    }
+                    continue;
+                }
+                // A line that is longer than a file has one for itself.
+                None => text.iter().position(|byte| *byte == b'\n').map_or(text.len(), |end| end + 1),
+            };
+            let (lines, rest) = text.split_at(end);
+            self.write(lines);
+            text = rest;
         }
+    }
+
+    fn write(&mut self, text: &[u8]) {
         if let Err(error) = self.file.write_all(text) {
             if !self.is_broken {
                 tracing::error!("cannot write the log in {}: {error}", self.directory.display());
             }
             self.is_broken = true;
+            // What a full disk took of it would be the beginning of the next line.
+            if let Err(error) = self.file.set_len(self.length) {
+                tracing::error!("cannot take back a piece of a line: {error}");
+            }
             return;
         }
         self.is_broken = false;
         self.length += text.len() as u64;
-        if self.length >= FILE_MAX_BYTES
-            && let Err(error) = self.rotate()
-        {
-            tracing::error!("cannot set the log in {} aside: {error:#}", self.directory.display());
-        }
     }
 
     fn rotate(&mut self) -> Result<()> {
         let (file, length) = open(&self.directory, self.number + 1)?;
         (self.file, self.length, self.number) = (file, length, self.number + 1);
-        if let Some(oldest) = self.number.checked_sub(FILES_MAX) {
-            match fs::remove_file(self.directory.join(file_name(oldest))) {
+        self.remove_oldest()
+    }
+
+    fn remove_oldest(&self) -> Result<()> {
+        let Some(oldest) = self.number.checked_sub(self.files_max) else { return Ok(()) };
+        for number in stead_host::log::numbers(&self.directory)?.into_iter().filter(|n| *n <= oldest) {
+            match fs::remove_file(self.directory.join(file_name(number))) {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
                 Ok(()) | Err(_) => {}
             }
@@ -165,13 +197,13 @@ mod tests {
     #[test]
     fn lines_are_whole_and_pieces_are_marked() {
         let directory = tempfile::tempdir().unwrap();
-        let mut log = Log::open(directory.path()).unwrap();
+        let mut log = Log::open(directory.path(), LogLimits::default()).unwrap();
         log.take(Stream::Output, b"one\ntw");
         log.take(Stream::Error, b"oops\n");
         log.take(Stream::Output, b"o\nthree");
         log.flush();
         assert_eq!(read(directory.path()), "stdout F one\nstderr F oops\nstdout F two\nstdout P three\n");
-        let mut again = Log::open(directory.path()).unwrap();
+        let mut again = Log::open(directory.path(), LogLimits::default()).unwrap();
         again.take(Stream::Output, b"\n");
         assert!(read(directory.path()).ends_with("stdout P three\nstdout F \n"));
     }
@@ -179,22 +211,37 @@ mod tests {
     #[test]
     fn a_line_without_end_is_written_in_pieces() {
         let directory = tempfile::tempdir().unwrap();
-        let mut log = Log::open(directory.path()).unwrap();
+        let mut log = Log::open(directory.path(), LogLimits::default()).unwrap();
         log.take(Stream::Output, &vec![b'x'; LINE_MAX_BYTES * 2 + 5]);
         assert_eq!(log.unfinished[0].len(), 5);
         assert_eq!(read(directory.path()).matches("stdout P x").count(), 2);
     }
 
     #[test]
-    fn old_files_go_when_new_ones_come() {
+    fn old_files_go_when_new_ones_come_and_none_is_too_large() {
         let directory = tempfile::tempdir().unwrap();
-        let mut log = Log::open(directory.path()).unwrap();
-        let line = [vec![b'y'; 8190], vec![b'\n']].concat();
-        for _ in 0..(FILE_MAX_BYTES / 8191) * (FILES_MAX + 1) + 10 {
-            log.take(Stream::Output, &line);
+        let sizes = || -> Vec<u64> {
+            let numbers = stead_host::log::numbers(directory.path()).unwrap();
+            numbers.iter().map(|n| directory.path().join(file_name(*n)).metadata().unwrap().len()).collect()
+        };
+        let limits = LogLimits { file_bytes: Some(1000), files: Some(3) };
+        let mut log = Log::open(directory.path(), limits).unwrap();
+        let lines = b"a line\n".repeat(200);
+        for _ in 0..10 {
+            log.take(Stream::Output, &lines);
         }
-        let numbers = stead_host::log::numbers(directory.path()).unwrap();
-        assert_eq!(numbers.len() as u64, FILES_MAX);
-        assert_eq!(numbers.last(), Some(&log.position().0));
+        assert!(sizes().len() == 3 && sizes().iter().all(|size| *size <= 1000), "{:?}", sizes());
+        assert!(read(directory.path()).lines().all(|line| line == "stdout F a line"));
+        // A line that is longer than a file is in one of its own.
+        log.take(Stream::Output, &[&[b'x'; 2000][..], b"\nand more\n"].concat());
+        assert!(read(directory.path()).ends_with("x\nstdout F and more\n"));
+        assert_eq!(sizes().len(), 3);
+        // Fewer are kept from now on.
+        let limits = LogLimits { file_bytes: None, files: Some(1) };
+        let mut log = Log::open(directory.path(), limits).unwrap();
+        assert_eq!(sizes().len(), 1);
+        log.take(Stream::Output, &lines);
+        assert_eq!(sizes().len(), 1);
+        assert_eq!(stead_host::log::numbers(directory.path()).unwrap().last(), Some(&log.position().0));
     }
 }

@@ -63,7 +63,7 @@ pub fn run(home: &Home, id: &MachineId) -> Result<()> {
     let _unnamed = rustix::thread::set_name(c"stead-keeper");
     let mut report = Reporter(Some(std::io::stdout()));
     let files = Files::new(home, id);
-    let lock_path = files.run.join("keeper.lock");
+    let lock_path = files.lock();
     let lock = File::create(&lock_path).with_context(|| format!("cannot open {}", lock_path.display()))?;
     if lock.try_lock().is_err() {
         bail!("another keeper looks after `{id}`");
@@ -172,7 +172,7 @@ impl Keeper {
             let (home, id, files, plan) = (home.clone(), id.clone(), files.clone(), plan.clone());
             Boot { home, id, files, plan }.prepare()?;
         }
-        let log = Log::open(&files.log())?;
+        let log = Log::open(&files.log(), assignment.launch.log)?;
         remove_if_there(&files.socket())?;
         remove_if_there(&files.exit())?;
         let listener = stead_net::unix::listen(&files.socket())?;

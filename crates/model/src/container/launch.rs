@@ -6,8 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Container, Health, HealthCommand, HealthTest, Limits, Mode, Mount, Restart, Rights, STOP_GRACE_MS,
-    Signal, SignalError,
+    Container, Health, HealthCommand, HealthTest, Limits, LogLimits, Mode, Mount, Pace, Restart, Rights,
+    STOP_GRACE_MS, Signal, SignalError,
 };
 use crate::image::ImageConfig;
 use crate::name::Name;
@@ -66,6 +66,12 @@ pub struct Launch {
     pub stop_grace_ms: u64,
     /// Whether it is started again when it ended.
     pub restart: Restart,
+    /// How fast that is.
+    #[serde(default)]
+    pub pace: Pace,
+    /// How much is kept of what it writes.
+    #[serde(default)]
+    pub log: LogLimits,
     /// How to see that it is well, if at all.
     pub health: Option<HealthCheck>,
 }
@@ -163,6 +169,8 @@ impl Container {
             stop_signal: self.stop.signal.or(image_stop).unwrap_or(usual_stop),
             stop_grace_ms: self.stop.grace_ms.unwrap_or(STOP_GRACE_MS),
             restart: self.restart,
+            pace: self.pace,
+            log: self.log,
             health: self.health_check(image),
         })
     }

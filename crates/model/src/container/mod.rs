@@ -1,6 +1,7 @@
 //! A container: what it is to be as the project file or the command line says ([`Container`]), and what is
 //! launched once the wishes of its image are merged in ([`Launch`]).
 
+mod kept;
 mod launch;
 mod right;
 mod signal;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::image::{Platform, Reference};
 use crate::name::Name;
 
+pub use kept::{LOG_FILE_BYTES, LOG_FILES, LogLimits, Pace};
 pub use launch::{DEFAULT_PATH, HealthCheck, Launch, LaunchError};
 pub use right::CAPABILITIES;
 pub use signal::{Signal, SignalError};
@@ -69,6 +71,12 @@ pub struct Container {
     pub stop: Stop,
     /// Whether it is started again when it ended.
     pub restart: Restart,
+    /// How fast that is.
+    #[serde(default)]
+    pub pace: Pace,
+    /// How much is kept of what it writes.
+    #[serde(default)]
+    pub log: LogLimits,
     /// How to see that it is well.
     pub health: Health,
 }
@@ -243,9 +251,10 @@ pub enum Restart {
     No,
     /// When it failed; at most so many times, where that is said.
     OnFailure(Option<u32>),
-    /// Whenever it ended without being told to; and when the computer starts, even if it was stopped before.
+    /// Whenever it ended without being told to. What was told to end stays so, and nothing of stead runs when the computer
+    /// starts: then, and after its keeper was killed, the next `up` or `start` starts it.
     Always,
-    /// The same, but what was stopped stays so.
+    /// The same here; Docker's daemon makes a difference when it starts.
     UnlessStopped,
 }
 
@@ -361,6 +370,8 @@ impl Container {
             rights: Rights::default(),
             stop: Stop::default(),
             restart: Restart::default(),
+            pace: Pace::default(),
+            log: LogLimits::default(),
             health: Health::default(),
         }
     }

@@ -141,7 +141,12 @@ fn file(wanted: &Wanted, reading: &mut Reading<'_>) -> Found {
         }
     };
     let (mut problems, mut warnings) = (Vec::new(), Vec::new());
-    let found = dotenv::read(&text, &mut reading.scope(), Bare::Passed, (&mut problems, &mut warnings));
+    let found = dotenv::read(
+        &text,
+        &mut reading.scope(reading.source.env),
+        Bare::Passed,
+        (&mut problems, &mut warnings),
+    );
     reading.elsewhere(name, (*span, path), problems, warnings);
     let node = |value| Node { span: *span, value: Value::Scalar(value) };
     found.into_iter().map(|(name, value)| (name, node(value))).collect()

@@ -11,7 +11,7 @@ use super::merge::merge;
 use super::problem::{Problem, Span, nearest, quote};
 use super::spec::{Ground, absolute};
 use super::yaml::{Entry, NODES_MAX, Node, Value};
-use super::{Dialect, FileText, Reading, join};
+use super::{Dialect, Reading, join};
 
 /// Machines that extend each other one after the other. Bounds our recursion.
 const DEPTH_MAX: usize = 32;
@@ -126,31 +126,9 @@ impl Walk<'_, '_> {
         Some((File { path: Some(file_path), dir: file_dir }, entries))
     }
 
-    fn read(&mut self, file_path: &Path, name: &str, (span, path): (Span, &str)) -> Option<Machines> {
-        let text = match self.reading.file_at(file_path) {
-            FileText::Text(text) => text,
-            FileText::Missing => {
-                self.reading.problems.push(Problem::new(
-                    span,
-                    path,
-                    name,
-                    format!("there is no file {}", quote(name)),
-                ));
-                return None;
-            }
-            FileText::Unreadable(why) => {
-                let message = format!("{} cannot be read: {why}", quote(name));
-                self.reading.problems.push(Problem::new(span, path, name, message));
-                return None;
-            }
-        };
-        let mut problems = Vec::new();
-        let mut warnings = Vec::new();
-        let tree = self.reading.tree(&text, (&mut problems, &mut warnings));
-        self.reading.elsewhere(name, (span, path), problems, warnings);
-        let mut tree = tree?;
-        // Places of that file mean nothing in this one.
-        put(&mut tree, span);
+    fn read(&mut self, file_path: &Path, name: &str, at: (Span, &str)) -> Option<Machines> {
+        let variables = &self.reading.source.env;
+        let mut tree = self.reading.tree_of(file_path, name, variables, at)?;
         Some(under(&mut tree, &self.machines).to_vec().into())
     }
 }
@@ -187,13 +165,20 @@ fn get<'n>(node: &'n Node, key: &str) -> Option<&'n Node> {
     entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node)
 }
 
+/// A path that starts in `dir`, made whole; nothing for one that starts elsewhere, or is none.
+pub(crate) fn move_path(dir: &Path, text: &str) -> Option<String> {
+    let path = absolute(Ground { dir, home: None }, text).ok().filter(|_| !text.starts_with('~'))?;
+    Some(path.to_string_lossy().into_owned())
+}
+
+pub(crate) fn get_mut<'n>(node: &'n mut Node, key: &str) -> Option<&'n mut Node> {
+    let Value::Mapping(entries) = &mut node.value else { return None };
+    entries.iter_mut().find(|entry| entry.key == key).map(|entry| &mut entry.node)
+}
+
 /// Paths that start in `dir` are made whole, so that they mean the same elsewhere.
-fn move_paths(machine: &mut Node, dir: &Path) {
-    let ground = Ground { dir, home: None };
-    let moved = |text: &str| {
-        let path = absolute(ground, text).ok().filter(|_| !text.starts_with('~'))?;
-        Some(path.to_string_lossy().into_owned())
-    };
+pub(crate) fn move_paths(machine: &mut Node, dir: &Path) {
+    let moved = |text: &str| move_path(dir, text);
     let Value::Mapping(keys) = &mut machine.value else { return };
     for entry in keys {
         match entry.key.as_str() {
@@ -203,6 +188,12 @@ fn move_paths(machine: &mut Node, dir: &Path) {
                 }
             }),
             "volumes" => each(&mut entry.node, |node| move_volume(node, &moved)),
+            "extends" => {
+                let other = get_mut(&mut entry.node, "file");
+                if let Some(Value::Scalar(text)) = other.map(|node| &mut node.value) {
+                    *text = moved(text).unwrap_or_else(|| text.clone());
+                }
+            }
             "build" => {
                 if let Some(text) = text_of(&mut entry.node, "context") {
                     *text = moved(text).unwrap_or_else(|| text.clone());
@@ -284,7 +275,7 @@ fn text_of<'n>(node: &'n mut Node, key: &str) -> Option<&'n mut String> {
 }
 
 /// Gives all of a tree one place.
-fn put(node: &mut Node, span: Span) {
+pub(crate) fn put(node: &mut Node, span: Span) {
     node.span = span;
     match &mut node.value {
         Value::Sequence(items) => items.iter_mut().for_each(|item| put(item, span)),
@@ -299,7 +290,7 @@ fn put(node: &mut Node, span: Span) {
 }
 
 /// How many values a tree has.
-fn size(node: &Node) -> usize {
+pub(crate) fn size(node: &Node) -> usize {
     match &node.value {
         Value::Sequence(items) => 1 + items.iter().map(size).sum::<usize>(),
         Value::Mapping(entries) => 1 + entries.iter().map(|entry| size(&entry.node)).sum::<usize>(),

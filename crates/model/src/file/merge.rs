@@ -123,7 +123,7 @@ fn pairs(node: Node, separators: &[char]) -> Node {
 }
 
 /// A list of names as a mapping with nothing under them.
-fn names(node: Node) -> Node {
+pub(crate) fn names(node: Node) -> Node {
     pairs(node, &[])
 }
 

@@ -15,6 +15,7 @@ mod compose;
 mod dotenv;
 mod environment;
 mod extend;
+mod include;
 mod interpolate;
 mod leaf;
 mod merge;
@@ -26,6 +27,7 @@ mod spec;
 mod structure;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,7 +38,7 @@ pub use dotenv::variables;
 pub use interpolate::Variables;
 pub use problem::{Problem, Problems, Span};
 pub use published::{reference, schema};
-pub use render::{render, render_json};
+pub use render::{Origins, render, render_json, render_json_with, render_with};
 
 use crate::name::Name;
 use crate::project::Project;
@@ -58,6 +60,8 @@ pub struct Source<'a> {
     pub files: &'a Files,
     /// The profiles that were asked for; `*` is all.
     pub profiles: &'a BTreeSet<String>,
+    /// The directory for the texts of secrets and configs that stand in the file itself.
+    pub texts: &'a Path,
 }
 
 /// What Compose calls its files, in the order in which it looks for them.
@@ -71,7 +75,7 @@ static NO_PROFILES: BTreeSet<String> = BTreeSet::new();
 impl<'a> Source<'a> {
     /// A file that names no others, with no profiles asked for.
     pub fn new(file_name: &'a str, text: &'a str, env: &'a Variables, dir: &'a Path) -> Self {
-        Self { file_name, text, env, dir, files: &NO_FILES, profiles: &NO_PROFILES }
+        Self { file_name, text, env, dir, files: &NO_FILES, profiles: &NO_PROFILES, texts: dir }
     }
 }
 
@@ -100,6 +104,8 @@ pub struct Parsed {
     pub pull: BTreeMap<Name, Pull>,
     /// How images of machines are built, where the file says it.
     pub builds: BTreeMap<Name, Build>,
+    /// The files that have to be there before anything is mounted, and what is to be in them.
+    pub texts: BTreeMap<PathBuf, String>,
     /// The machines that are not there this time, with the profiles that would bring them; none of those if they have no
     /// replicas.
     pub dormant: BTreeMap<Name, BTreeSet<String>>,
@@ -202,12 +208,15 @@ struct Reading<'a> {
     warnings: Vec<Problem>,
     /// The files that were asked for and not handed in.
     missing: BTreeSet<PathBuf>,
+    /// The texts that become files.
+    texts: BTreeMap<PathBuf, String>,
 }
 
 impl<'a> Reading<'a> {
     fn new(source: &'a Source<'a>) -> Self {
         let (problems, warnings) = (Vec::new(), Vec::new());
-        Self { source, dialect: Dialect::Stead, problems, warnings, missing: BTreeSet::new() }
+        let (missing, texts) = (BTreeSet::new(), BTreeMap::new());
+        Self { source, dialect: Dialect::Stead, problems, warnings, missing, texts }
     }
 
     /// The file's text without a byte order mark, which is no part of the first line.
@@ -218,7 +227,7 @@ impl<'a> Reading<'a> {
     fn project(&mut self) -> Option<Parsed> {
         self.dialect = self.spoken();
         let (mut problems, mut warnings) = (Vec::new(), Vec::new());
-        let tree = self.tree(self.text(), (&mut problems, &mut warnings));
+        let tree = self.tree(self.text(), self.source.env, (&mut problems, &mut warnings));
         self.problems.append(&mut problems);
         self.warnings.append(&mut warnings);
         let mut tree = tree?;
@@ -226,9 +235,11 @@ impl<'a> Reading<'a> {
             Dialect::Stead => "machines",
             Dialect::Compose => "services",
         };
+        include::resolve(&mut tree, self);
         extend::resolve(&mut tree, machines, self);
         environment::gather(&mut tree, machines, self);
         build::gather(&mut tree, machines, self);
+        texts::gather(&mut tree, self);
         if self.dialect == Dialect::Compose {
             tree = compose::translate(tree, self);
         }
@@ -241,7 +252,8 @@ impl<'a> Reading<'a> {
         places(&tree, "", &mut sources);
         replicas(&project, &mut sources);
         let (pull, builds) = (spec.pulls(), spec.builds());
-        Some(Parsed { project, sources, pull, builds, dormant, warnings: None })
+        let texts = std::mem::take(&mut self.texts);
+        Some(Parsed { project, sources, pull, builds, texts, dormant, warnings: None })
     }
 
     /// Whose words the file is written in: what it has tells it, and where that does not, its name.
@@ -257,7 +269,12 @@ impl<'a> Reading<'a> {
     }
 
     /// The tree of a text of this dialect, with its variables filled in; what does not fit the table is told.
-    fn tree(&self, text: &str, (problems, warnings): (&mut Vec<Problem>, &mut Vec<Problem>)) -> Option<Node> {
+    fn tree(
+        &self,
+        text: &str,
+        variables: &Variables,
+        (problems, warnings): (&mut Vec<Problem>, &mut Vec<Problem>),
+    ) -> Option<Node> {
         let mut tree = match yaml::parse(text, problems) {
             Ok(tree) => tree,
             Err(fatal) => {
@@ -276,7 +293,7 @@ impl<'a> Reading<'a> {
                 compose::ROOT
             }
         };
-        interpolate::tree(&mut tree, "", &mut self.scope(), (problems, warnings));
+        interpolate::tree(&mut tree, "", &mut self.scope(variables), (problems, warnings));
         if self.dialect == Dialect::Compose {
             compose::strip_empty(&mut tree);
         }
@@ -294,12 +311,41 @@ impl<'a> Reading<'a> {
         profiles
     }
 
-    fn scope(&self) -> Scope<'a> {
+    /// The tree of another file, all of which stands where this one names it: places of that file mean nothing here.
+    fn tree_of(
+        &mut self,
+        file: &Path,
+        name: &str,
+        variables: &Variables,
+        (span, path): (Span, &str),
+    ) -> Option<Node> {
+        let text = match self.file_at(file) {
+            FileText::Text(text) => text,
+            FileText::Missing => {
+                let message = format!("there is no file {}", problem::quote(name));
+                self.problems.push(Problem::new(span, path, name, message));
+                return None;
+            }
+            FileText::Unreadable(why) => {
+                let message = format!("{} cannot be read: {why}", problem::quote(name));
+                self.problems.push(Problem::new(span, path, name, message));
+                return None;
+            }
+        };
+        let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+        let tree = self.tree(&text, variables, (&mut problems, &mut warnings));
+        self.elsewhere(name, (span, path), problems, warnings);
+        let mut tree = tree?;
+        extend::put(&mut tree, span);
+        Some(tree)
+    }
+
+    fn scope<'v>(&self, variables: &'v Variables) -> Scope<'v> {
         let unset = match self.dialect {
             Dialect::Stead => Unset::Problem,
             Dialect::Compose => Unset::Empty(Vec::new()),
         };
-        Scope { variables: self.source.env, unset }
+        Scope { variables, unset }
     }
 
     fn ground(&self) -> spec::Ground<'a> {

@@ -7,6 +7,7 @@ use super::*;
 
 mod compose;
 mod containers;
+mod includes;
 mod laws;
 
 fn read(text: &str) -> Result<Parsed, Problems> {

@@ -111,6 +111,7 @@ pub(super) fn build(global: &Global, args: &ProjectBuildArgs, output: Output) ->
     let chosen = up::named(&loaded.project, &args.machines)?;
     let more = pairs(&args.build_arg, "--build-arg", |name| std::env::var(name).ok())?;
     let mut built = Vec::new();
+    stead_host::linux::store_texts(&crate::session::home()?, &loaded.texts)?;
     for (name, platform, build) in orders(&loaded, &chosen) {
         let mut build = build.clone();
         build.args.extend(more.clone());
@@ -160,6 +161,8 @@ pub(super) fn ensure(loaded: &Loaded, chosen: &BTreeSet<MachineId>, when: BuildW
                 return Err(Failure::request(&what, "`stead build`, or leave out `--no-build`"));
             }
         }
+        // Of no machine yet: whoever changes the home next deletes them, unless one mounts them by then.
+        stead_host::linux::store_texts(&crate::session::home()?, &loaded.texts)?;
         carry_out(&Order { build, platform, name: Some(name) }, true)?;
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! How a machine ended, and whether it is started again.
 
 use std::os::fd::AsFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::io::Errno;
@@ -19,7 +19,7 @@ impl Life {
     /// The machine's first process has ended.
     pub(in crate::machine) fn reap(&mut self) -> Result<()> {
         let Some(run) = &self.run else { return Ok(()) };
-        let recovered = run.started.elapsed() >= RECOVERED_AFTER && self.phase != Phase::Booting;
+        let ran = Some(run.started.elapsed()).filter(|_| self.phase != Phase::Booting).unwrap_or_default();
         let (code, out_of_memory, why) = match self.guest().is_some() {
             true => self.reap_guest(),
             false => match self.reap_container()? {
@@ -33,8 +33,11 @@ impl Life {
         }
         self.note(Action::Die, |event| event.with("exit_code", code));
         self.run = None;
-        if recovered {
+        if ran >= RECOVERED_AFTER {
             self.back_off = BACK_OFF_FIRST;
+        }
+        if self.launch.pace.window_ms.is_some_and(|window| ran >= Duration::from_millis(window)) {
+            self.attempts = 0;
         }
         // All that it left goes with it; what does not is tried again before the next start, which fails without that.
         if let Err(error) = self.clean() {
@@ -89,7 +92,8 @@ impl Life {
 
     pub(super) fn exit_of(&self, code: u8, out_of_memory: bool, why: Option<String>) -> Exit {
         let (started_ms, asked) = (self.started_ms, self.asked_to_end);
-        Exit { code, at_ms: now_ms(), started_ms, asked, out_of_memory, why }
+        let (at_ms, restarts) = (now_ms(), self.restarts);
+        Exit { code, at_ms, started_ms, asked, out_of_memory, restarts, lost: false, why }
     }
 
     /// Whether it is started again after it ended, and when.
@@ -99,12 +103,13 @@ impl Life {
             return;
         }
         let failed = self.last.as_ref().is_some_and(|exit| exit.code != 0);
-        if self.asked_to_end || !is_restarted(self.launch.restart, failed, self.restarts) {
+        if self.asked_to_end || !is_restarted(self.launch.restart, failed, self.attempts) {
             self.is_over = true;
             return;
         }
         self.phase = Phase::Restarting;
-        self.restart_at = Some(Instant::now() + self.back_off);
+        let wait = self.launch.pace.delay_ms.map_or(self.back_off, Duration::from_millis);
+        self.restart_at = Some(Instant::now() + wait);
         self.back_off = (self.back_off * 2).min(BACK_OFF_MAX);
     }
 }
@@ -136,11 +141,11 @@ impl End {
 }
 
 /// Whether a machine that ended is started again.
-fn is_restarted(policy: Restart, failed: bool, restarts: u32) -> bool {
+fn is_restarted(policy: Restart, failed: bool, attempts: u32) -> bool {
     match policy {
         Restart::No => false,
         Restart::OnFailure(None) => failed,
-        Restart::OnFailure(Some(times)) => failed && restarts < times,
+        Restart::OnFailure(Some(times)) => failed && attempts < times,
         Restart::Always | Restart::UnlessStopped => true,
     }
 }

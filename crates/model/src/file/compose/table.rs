@@ -5,11 +5,10 @@ use super::value::{LINK, PORT, PUBLISHED, RESOURCE, TARGET_PORT, VOLUME};
 use crate::file::leaf::Leaf;
 use crate::file::leaf::container::{ANY, PROFILE, SECRET};
 use crate::file::leaf::network::{ADDRESS, ADDRESS6, ANY_ADDRESS, MAC};
-use crate::file::shape::container::{
-    BLKIO, BUILD, DEPLOY, ENV_FILE, FILE_USE, RESERVATIONS, RESOURCE_LIMITS, SHARED, VOLUME_KEYS, leaf,
-};
+use crate::file::shape::container::{BLKIO, BUILD, ENV_FILE, FILE_USE, SHARED, VOLUME_KEYS, leaf};
+use crate::file::shape::kept::{DEPLOY, LOG_OPTIONS, LOGGING, RESERVATIONS, RESOURCE_LIMITS};
 use crate::file::shape::machine::{DEPENDENCY, PROTOCOL, REPLICAS};
-use crate::file::shape::{FILE_SOURCE, FLAG, Form, Key, LINE, NAME, NAMES, Shape, plain};
+use crate::file::shape::{FILE_SOURCE, FLAG, Form, INCLUDE, Key, LINE, NAME, NAMES, Shape, plain};
 
 /// A file of Compose as a shape.
 pub(crate) const ROOT: Shape = &[Form::Keys(&[FILE])];
@@ -22,7 +21,7 @@ const FILE: &[Key] = &[
     plain("volumes", &[Form::Map(Leaf::Form(RESOURCE), &[Form::Keys(&[VOLUME_TOP])])]),
     plain("secrets", FILES),
     plain("configs", FILES),
-    refused("include", INCLUDE),
+    plain("include", INCLUDE),
     refused("models", MODELS),
 ];
 
@@ -31,10 +30,6 @@ const fn refused(name: &'static str, why: Shape) -> Key {
     plain(name, why)
 }
 
-const INCLUDE: Shape = &[Form::Refused(
-    "a project is one file here",
-    "put the services into this file, or let them `extends` the other's",
-)];
 const MODELS: Shape = &[Form::Refused("language models are not run here", "run one in a service")];
 const EXTERNAL: Shape = &[Form::Leaf(Leaf::Only {
     word: "false",
@@ -52,16 +47,12 @@ const FILES: Shape = &[Form::Map(
             plain("external", EXTERNAL),
             refused("name", NAMED),
             refused("labels", UNLABELLED),
-            refused("content", IN_FILE),
-            refused("environment", IN_FILE),
             refused("driver", DRIVER_OPTIONS),
             refused("driver_opts", DRIVER_OPTIONS),
             refused("template_driver", DRIVER_OPTIONS),
         ],
     ])],
 )];
-const IN_FILE: Shape =
-    &[Form::Refused("only what is in a file can be mounted", "write it into one, and `file:` here")];
 
 const SERVICE: &[Key] = &[
     plain(
@@ -104,6 +95,7 @@ const SERVICE: &[Key] = &[
     ),
     plain("secrets", USES),
     plain("configs", USES),
+    plain("logging", &[Form::Keys(&[LOGGED, LOGGING])]),
     plain("blkio_config", &[Form::Keys(&[BLKIO, BLKIO_REFUSED])]),
     plain("deploy", &[Form::Keys(&[DEPLOYED, DEPLOY])]),
     plain(
@@ -156,18 +148,28 @@ const BLKIO_REFUSED: &[Key] = &[
     refused("device_write_iops", BYTES_PER_SECOND),
 ];
 
+/// Before our own key of that name.
+const LOGGED: &[Key] = &[plain("options", &[Form::Keys(&[LOG_OPTIONS, LOG_REFUSED])])];
+const LOG_REFUSED: &[Key] = &[
+    refused("compress", &[Form::Refused("logs are not compressed", "leave it out")]),
+    refused("mode", LOG_BLOCKS),
+    refused("max-buffer-size", LOG_BLOCKS),
+    refused("labels", LOG_BARE),
+    refused("labels-regex", LOG_BARE),
+    refused("env", LOG_BARE),
+    refused("env-regex", LOG_BARE),
+    refused("tag", LOG_BARE),
+];
+const LOG_BLOCKS: Shape =
+    &[Form::Refused("a line is in the log before the next one is read", "leave it out")];
+const LOG_BARE: Shape =
+    &[Form::Refused("a log has what the machine wrote, and nothing beside", "leave it out")];
+
 const SWARM: Shape = &[Form::Refused("it is for clusters", "leave it out")];
 /// Before our own keys of these names.
 const DEPLOYED: &[Key] = &[
     plain("mode", &[Form::Leaf(Leaf::Only { word: "replicated", hint: "write `replicas`" })]),
     plain("resources", &[Form::Keys(&[RESOURCES])]),
-    refused(
-        "restart_policy",
-        &[Form::Refused(
-            "it says when a cluster starts it again",
-            "write `restart: on-failure:3` or its like",
-        )],
-    ),
     refused("labels", UNLABELLED),
     refused("endpoint_mode", SWARM),
     refused("placement", SWARM),
@@ -289,7 +291,6 @@ const UNBUILT: &[Key] = &[
 /// Keys of services that cannot be honoured.
 const UNSHARED: &[Key] = &[
     refused("develop", &[Form::Refused("files are not watched", "leave it out")]),
-    refused("logging", &[Form::Refused("stead keeps the logs itself, and rotates them", "leave it out")]),
     refused(
         "external_links",
         &[Form::Refused("machines of other projects are not linked", "put both into one project")],

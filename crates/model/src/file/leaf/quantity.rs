@@ -15,6 +15,12 @@ pub(crate) const BYTES_OR_ALL: &TextForm = &TextForm {
     pattern: &["-1|", SIZE],
     numbers: Numbers::Whole(-1, i64::MAX),
 };
+/// A size that a file of a log can have.
+pub(crate) const LOG_BYTES: &TextForm = &TextForm {
+    check: |text| log_bytes(text).map(drop),
+    pattern: &[SIZE],
+    numbers: Numbers::Whole(LOG_BYTES_MIN.cast_signed(), i64::MAX),
+};
 /// `1m30s`, `500ms`.
 pub(crate) const TIME: &TextForm = &TextForm {
     check: |text| time_ms(text).map(drop),
@@ -94,6 +100,16 @@ pub(crate) fn count_or_all(text: &str) -> Result<Option<u64>, Wrong> {
 /// A limit of a process, `-1` for none.
 pub(crate) fn ulimit(text: &str) -> Result<u64, Wrong> {
     if matches!(text, "-1" | "unlimited") { Ok(u64::MAX) } else { integer(text, 0, u64::MAX) }
+}
+
+/// Less does not hold a line.
+const LOG_BYTES_MIN: u64 = 1024;
+
+pub(crate) fn log_bytes(text: &str) -> Result<u64, Wrong> {
+    match bytes(text)? {
+        bytes if bytes >= LOG_BYTES_MIN => Ok(bytes),
+        _ => Err(Wrong::new(format!("{} does not hold a line", quote(text))).hint("write `1k` or more")),
+    }
 }
 
 /// The units of sizes, each 1024 of the one before.

@@ -5,8 +5,8 @@ use std::fmt::{Display, Write as _};
 
 use super::quoted;
 use crate::container::{
-    Access, Container, Health, HealthCommand, HealthTest, Limits, Mode, Mount, Propagation, Restart, Rights,
-    Seccomp,
+    Access, Container, Health, HealthCommand, HealthTest, Limits, LogLimits, Mode, Mount, Pace, Propagation,
+    Restart, Rights, Seccomp,
 };
 
 pub(super) fn render(text: &mut String, container: &Container) {
@@ -42,10 +42,8 @@ pub(super) fn render(text: &mut String, container: &Container) {
     render_rights(&mut keys, &container.rights);
     keys.maybe("stop_signal", container.stop.signal);
     keys.maybe("stop_grace_period", container.stop.grace_ms.map(|ms| format!("{ms}ms")));
-    keys.maybe(
-        "restart",
-        Some(container.restart).filter(|restart| *restart != Restart::No).map(|r| quoted(&r.to_string())),
-    );
+    render_restart(&mut keys, container.restart, container.pace);
+    render_log(&mut keys, container.log);
     match &container.health {
         Health::Image => {}
         Health::Off => keys.value("healthcheck", "{ disable: true }"),
@@ -171,6 +169,37 @@ fn render_rights(keys: &mut Keys<'_>, rights: &Rights) {
         );
     }
     keys.pairs("sysctls", &rights.sysctls);
+}
+
+fn render_restart(keys: &mut Keys<'_>, restart: Restart, pace: Pace) {
+    if pace == Pace::default() {
+        let restart = Some(restart).filter(|restart| *restart != Restart::No);
+        keys.maybe("restart", restart.map(|restart| quoted(&restart.to_string())));
+        return;
+    }
+    let (condition, attempts) = match restart {
+        Restart::No => ("none", None),
+        Restart::OnFailure(times) => ("on-failure", times),
+        Restart::Always | Restart::UnlessStopped => ("any", None),
+    };
+    let policy = [
+        Some(format!("condition: {condition}")),
+        attempts.map(|times| format!("max_attempts: {times}")),
+        pace.delay_ms.map(|ms| format!("delay: {ms}ms")),
+        pace.window_ms.map(|ms| format!("window: {ms}ms")),
+    ];
+    let policy: Vec<String> = policy.into_iter().flatten().collect();
+    keys.value("deploy", format!("{{ restart_policy: {{ {} }} }}", policy.join(", ")));
+}
+
+fn render_log(keys: &mut Keys<'_>, log: LogLimits) {
+    let options = [
+        log.file_bytes.map(|bytes| format!("max-size: {bytes}")),
+        log.files.map(|files| format!("max-file: {files}")),
+    ];
+    let options: Vec<String> = options.into_iter().flatten().collect();
+    let text = format!("{{ options: {{ {} }} }}", options.join(", "));
+    keys.maybe("logging", Some(text).filter(|_| !options.is_empty()));
 }
 
 fn render_health(test: &HealthTest) -> String {

@@ -3,12 +3,17 @@
 use saphyr_parser::{Event, Parser, ScalarStyle, StrInput};
 use serde_json::{Map, Value};
 
-use super::render;
+use super::{Origins, render_with};
 use crate::project::Project;
 
 /// A project as JSON, with the keys of a `stead.yaml`. Texts are what they mean: nothing stands for a variable any more.
 pub fn render_json(project: &Project) -> Value {
-    let text = render(project);
+    render_json_with(project, &Origins::default())
+}
+
+/// The same with what the file says of the images of its machines.
+pub fn render_json_with(project: &Project, origins: &Origins) -> Value {
+    let text = render_with(project, origins);
     let mut parser = Parser::new_from_str(&text);
     while let Some(Ok((event, _))) = parser.next_event() {
         if matches!(event, Event::MappingStart(..)) {

@@ -1,20 +1,36 @@
 //! A project to the text of a file that reads back as the same project.
 
+mod build;
 mod container;
 mod json;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-pub use json::render_json;
+pub use json::{render_json, render_json_with};
 
+use super::{Build, Pull};
 use crate::name::Name;
 use crate::project::{
     Addressing, Condition, Dhcp, Guard, Machine, Network, Nic, Pool, Project, Runs, Subnet,
 };
 
+/// Where the images of machines come from, as far as the file says it: what is no part of the project itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origins {
+    /// When they are pulled.
+    pub pull: BTreeMap<Name, Pull>,
+    /// How they are built.
+    pub builds: BTreeMap<Name, Build>,
+}
+
 /// The text of a `stead.yaml`, with everything said and nothing left to defaults.
 pub fn render(project: &Project) -> String {
+    render_with(project, &Origins::default())
+}
+
+/// The same with what the file says of the images of its machines.
+pub fn render_with(project: &Project, origins: &Origins) -> String {
     let mut text = format!("name: {}\n", name(&project.name));
     if !project.networks.is_empty() {
         text.push_str("networks:\n");
@@ -29,10 +45,12 @@ pub fn render(project: &Project) -> String {
     for (of, machine) in &project.machines {
         let _ = writeln!(text, "  {}:", name(of));
         render_machine(&mut text, machine);
+        build::render(&mut text, origins.pull.get(of), origins.builds.get(of));
     }
     if !project.volumes.is_empty() {
         let _ = writeln!(text, "volumes: {}", list(&project.volumes));
     }
+    build::render_secrets(&mut text, origins.builds.values());
     text
 }
 

@@ -1,6 +1,6 @@
 //! The keys of containers that stead runs. Their names and meanings are Compose's where Compose has one.
 
-use super::machine::REPLICAS;
+use super::kept::{DEPLOY, LOGGING};
 use super::{FLAG, Form, Key, LINE, Shape, key, required};
 use crate::file::leaf::Leaf;
 use crate::file::leaf::container::{
@@ -195,7 +195,15 @@ pub(crate) const SHARED: &[Key] = &[
         &[leaf(RESTART)],
         "no",
         "on-failure:3",
-        "Whether it is started again when it ended: `no`, `on-failure[:<times>]`, `always`, `unless-stopped`.",
+        "Whether it is started again when it ended without being told to: `no`, `on-failure[:<times>]`, `always`, or \
+         `unless-stopped`, which is the same here: when the computer starts, `stead up` starts it.",
+    ),
+    key(
+        "logging",
+        &[Form::Keys(&[LOGGING])],
+        "",
+        "{ options: { max-size: 1m, max-file: 5 } }",
+        "How much is kept of what it writes.",
     ),
     key(
         "healthcheck",
@@ -406,31 +414,6 @@ const ULIMITS: &[Key] = &[
     ulimit("sigpending", "Queued signals."),
     ulimit("stack", "Stack, in bytes."),
 ];
-
-pub(crate) const DEPLOY: &[Key] = &[
-    key("replicas", REPLICAS, "1", "3", "As `replicas`."),
-    key("resources", &[Form::Keys(&[RESOURCES])], "", "{ limits: { cpus: 0.5 } }", "Limits."),
-];
-
-pub(crate) const RESOURCES: &[Key] = &[
-    key("limits", &[Form::Keys(&[RESOURCE_LIMITS])], "", "{ memory: 512m }", "What it may use at most."),
-    key(
-        "reservations",
-        &[Form::Keys(&[RESERVATIONS])],
-        "",
-        "{ memory: 256m }",
-        "What it should get by with.",
-    ),
-];
-
-pub(crate) const RESOURCE_LIMITS: &[Key] = &[
-    key("cpus", &[leaf(CPUS)], "", "0.5", "As `cpus`."),
-    key("memory", &[leaf(BYTES_OR_ALL)], "", "512m", "As `mem_limit`."),
-    key("pids", &[leaf(COUNT_OR_ALL)], "", "100", "As `pids_limit`."),
-];
-
-pub(crate) const RESERVATIONS: &[Key] =
-    &[key("memory", &[leaf(BYTES_OR_ALL)], "", "256m", "As `mem_reservation`.")];
 
 const DEVICE_KEYS: &[Key] = &[
     required("source", &[leaf(DEVICE_PATH)], "/dev/fuse", "The device."),

@@ -2,11 +2,12 @@
 //! reference page all come from it, so they cannot disagree.
 
 pub(crate) mod container;
+pub(crate) mod kept;
 pub(crate) mod machine;
 mod network;
 
 use super::leaf::Leaf;
-use super::leaf::container::{RESTART, SECRET, USER};
+use super::leaf::container::{ANY, PAIR_NAME, RESTART, SECRET, USER};
 use super::leaf::network::ANY_ADDRESS;
 use super::leaf::quantity::TIME;
 
@@ -73,6 +74,14 @@ pub(crate) const fn plain(name: &'static str, shape: Shape) -> Key {
 pub(crate) const FILE: &[Key] = &[
     key("name", NAME, "", "shop", "The project's name. Left out: the name of the directory, made lawful."),
     key(
+        "include",
+        INCLUDE,
+        "",
+        "[db/stead.yaml]",
+        "Other files whose machines, networks, volumes, secrets and configs are this project's, too. Their paths start in \
+         their own directories, and variables that are not set here come from the `.env` there.",
+    ),
+    key(
         "defaults",
         &[Form::Keys(&[DEFAULTS])],
         "",
@@ -105,7 +114,7 @@ pub(crate) const FILE: &[Key] = &[
         SECRETS,
         "",
         "{ password: { file: ./password.txt } }",
-        "Files that machines may be given to read.",
+        "What machines may be given to read: a file, a text that stands here, or a variable's.",
     ),
     key(
         "configs",
@@ -114,6 +123,22 @@ pub(crate) const FILE: &[Key] = &[
         "{ site: { file: ./site.conf } }",
         "The same. A machine finds a secret in `/run/secrets`, a config in `/`, unless it says otherwise.",
     ),
+];
+
+/// What a project takes from other files.
+pub(crate) const INCLUDE: Shape = &[Form::List(&[Form::Leaf(Leaf::Text), Form::Keys(&[INCLUDED])])];
+
+const LINES: Shape = &[Form::Leaf(Leaf::Text), Form::List(LINE)];
+
+const INCLUDED: &[Key] = &[
+    required(
+        "path",
+        LINES,
+        "db/stead.yaml",
+        "The file; relative to this one. Of several each goes over those before it.",
+    ),
+    key("project_directory", LINE, "", "./db", "Where its paths start. Left out: the file's own directory."),
+    key("env_file", LINES, "", "db.env", "What has its variables, instead of the `.env` there."),
 ];
 
 /// The file as a shape.
@@ -144,8 +169,17 @@ const GUARD: Shape = &[Form::Leaf(Leaf::Choice(&[
 const MTU: Shape = &[Form::Leaf(Leaf::Whole { min: 576, max: 9216 })];
 const SECRETS: Shape = &[Form::Map(Leaf::Form(SECRET), &[Form::Keys(&[FILE_SOURCE])])];
 
-pub(crate) const FILE_SOURCE: &[Key] =
-    &[required("file", LINE, "./password.txt", "The file on this computer; relative to the project file.")];
+pub(crate) const FILE_SOURCE: &[Key] = &[
+    key("file", LINE, "", "./password.txt", "The file on this computer; relative to the project file."),
+    key("content", &[Form::Leaf(Leaf::Form(ANY))], "", "\"mode = test\"", "Instead of that its text."),
+    key(
+        "environment",
+        &[Form::Leaf(Leaf::Form(PAIR_NAME))],
+        "",
+        "PASSWORD",
+        "Instead of that the variable with its text, of stead's own environment or `.env`.",
+    ),
+];
 
 const DEFAULTS: &[Key] = &[
     key("kind", KIND, "", "container", "The kind of machines that name none."),

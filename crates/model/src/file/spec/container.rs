@@ -7,7 +7,8 @@ use super::mounts::absolute;
 use super::view::{At, Given, View, word};
 use super::{Around, Ground};
 use crate::container::{
-    Container, Device, Health, HealthCommand, HealthTest, Limits, Mode, Rights, Seccomp, Stop, Ulimit,
+    Container, Device, Health, HealthCommand, HealthTest, Limits, LogLimits, Mode, Pace, Restart, Rights,
+    Seccomp, Stop, Ulimit,
 };
 use crate::file::leaf::container as value;
 use crate::file::leaf::container::Security;
@@ -27,6 +28,7 @@ pub(crate) fn read(
     let limits = limits(view, problems);
     let rights = rights(view, around.ground, problems);
     let health = health(&view.get("healthcheck"), problems);
+    let (restart, pace) = restart(view, &around.defaults, problems);
     let At { value: image, place } = match view.get("image").read(value::image) {
         Given::Absent => return Given::Absent,
         Given::Wrong => return Given::Wrong,
@@ -34,7 +36,6 @@ pub(crate) fn read(
     };
     let defaults = &around.defaults;
     let grace = |view: &View<'_>| view.get("stop_grace_period").read(quantity::time_ms);
-    let restart = |view: &View<'_>| view.get("restart").read(value::restart);
     let user = |view: &View<'_>| view.get("user").read(value::user);
     let container = Container {
         platform: view.get("platform").read(value::platform).value(),
@@ -59,7 +60,9 @@ pub(crate) fn read(
             signal: view.get("stop_signal").read(value::signal).value(),
             grace_ms: grace(view).or(&grace(defaults)).value(),
         },
-        restart: restart(view).or(&restart(defaults)).value().unwrap_or_default(),
+        restart,
+        pace,
+        log: log(&view.get("logging").get("options")),
         health,
         ..Container::new(image)
     };
@@ -141,6 +144,45 @@ fn limits(view: &View<'_>, problems: &mut Vec<Problem>) -> Limits {
         shm_bytes: view.get("shm_size").read(quantity::bytes).value().filter(|bytes| *bytes > 0),
         ulimits: ulimits(&view.get("ulimits"), problems),
         oom_score: view.get("oom_score_adj").read(quantity::oom_score).value(),
+    }
+}
+
+const CONDITIONS: &[(&str, Restart)] =
+    &[("any", Restart::Always), ("on-failure", Restart::OnFailure(None)), ("none", Restart::No)];
+
+/// Whether and how fast it is started again, said in a line or at length.
+fn restart(view: &View<'_>, defaults: &View<'_>, problems: &mut Vec<Problem>) -> (Restart, Pace) {
+    let line = |view: &View<'_>| view.get("restart").read(value::restart);
+    let deploy = view.get("deploy");
+    let policy = deploy.get("restart_policy");
+    let long = match deploy.key_place("restart_policy").filter(|_| policy.entries().next().is_some()) {
+        None => Given::Absent,
+        Some(place) => {
+            let attempts = policy.get("max_attempts").read(|text| leaf::whole(text, 0, u16::MAX));
+            let attempts = attempts.is().filter(|attempts| attempts.value > 0);
+            let condition = policy.get("condition").read(word(CONDITIONS)).value().unwrap_or(Restart::Always);
+            let value = match (condition, attempts) {
+                (Restart::OnFailure(_), Some(attempts)) => Restart::OnFailure(Some(attempts.value.into())),
+                (Restart::Always | Restart::UnlessStopped, Some(attempts)) => {
+                    let problem = attempts.place.problem("`condition: any` has no number of attempts");
+                    problems.push(problem.hint("write `condition: on-failure`, or leave it out"));
+                    condition
+                }
+                (condition, _) => condition,
+            };
+            Given::Is(At { value, place })
+        }
+    };
+    let restart = either((line(view), "restart"), long, problems).or(&line(defaults));
+    let time = |key: &str| policy.get(key).read(quantity::time_ms).value().filter(|ms| *ms > 0);
+    let pace = Pace { delay_ms: time("delay"), window_ms: time("window") };
+    (restart.value().unwrap_or_default(), pace)
+}
+
+fn log(options: &View<'_>) -> LogLimits {
+    LogLimits {
+        file_bytes: options.get("max-size").read(quantity::log_bytes).value(),
+        files: options.get("max-file").read(|text| leaf::whole(text, 1, 1000)).value().map(u32::from),
     }
 }
 

@@ -379,14 +379,14 @@ fn services_extend_each_other_and_profiles_come_by_variable() {
 #[expect(clippy::too_many_lines, reason = "it is every key")]
 fn what_cannot_be_honoured_is_refused_by_name() {
     check(
-        r#"include: [other.yaml]
+        r#"models: {m: {model: x}}
 services:
   my_app:
     image: x
   a:
     build: .
     image: x
-    logging: {driver: json-file}
+    logging: {driver: json-file, options: {compress: "true", tag: x, max-size: 10}}
     network_mode: host
     ports: ["3000", "127.0.0.1::80", {target: 80}, "8000-8002:80", "80:80/sctp"]
     links: ["db:database"]
@@ -413,7 +413,7 @@ services:
     volumes: [nosuch:/x, "data:/y:z", {type: bind, source: ./a, target: /a, bind: {selinux: z}, consistency: cached}]
     env_file: [{path: web.env, format: raw}]
     depends_on: {b: {condition: service_started, restart: true}}
-    deploy: {mode: global, endpoint_mode: vip, placement: {}, restart_policy: {condition: any}, resources: {reservations: {cpus: "1", devices: []}}}
+    deploy: {mode: global, endpoint_mode: vip, placement: {}, restart_policy: {condition: any, max_attempts: 3}, resources: {reservations: {cpus: "1", devices: []}}}
     blkio_config: {device_read_bps: []}
     networks: {default: {priority: 5, link_local_ips: [], driver_opts: {}}, n: {}}
     secrets: [{source: s, uid: "1", mode: 0400}]
@@ -431,20 +431,30 @@ configs:
   c: {content: hello}
 "#,
         expect![[r#"
-            compose.yaml:1:1: `include` cannot be honoured: a project is one file here
-              1 | include: [other.yaml]
-                | ^^^^^^^
-              hint: put the services into this file, or let them `extends` the other's
+            compose.yaml:1:1: `models` cannot be honoured: language models are not run here
+              1 | models: {m: {model: x}}
+                | ^^^^^^
+              hint: run one in a service
 
             compose.yaml:3:3: `my_app` is not a name: a name holds only `a-z`, `0-9` and `-`, not `_`
               3 |   my_app:
                 |   ^^^^^^
               hint: write `my-app`
 
-            compose.yaml:8:5: `logging` cannot be honoured: stead keeps the logs itself, and rotates them
-              8 |     logging: {driver: json-file}
-                |     ^^^^^^^
+            compose.yaml:8:44: `compress` cannot be honoured: logs are not compressed
+              8 |     logging: {driver: json-file, options: {compress: "true", tag: x, max-size: 10}}
+                |                                            ^^^^^^^^
               hint: leave it out
+
+            compose.yaml:8:62: `tag` cannot be honoured: a log has what the machine wrote, and nothing beside
+              8 |     logging: {driver: json-file, options: {compress: "true", tag: x, max-size: 10}}
+                |                                                              ^^^
+              hint: leave it out
+
+            compose.yaml:8:80: `10` does not hold a line
+              8 |     logging: {driver: json-file, options: {compress: "true", tag: x, max-size: 10}}
+                |                                                                                ^^
+              hint: write `1k` or more
 
             compose.yaml:9:19: `host` cannot be honoured
               9 |     network_mode: host
@@ -616,31 +626,31 @@ configs:
               hint: a machine is not restarted with another: leave it out
 
             compose.yaml:35:20: `global` cannot be honoured
-             35 |     deploy: {mode: global, endpoint_mode: vip, placement: {}, restart_policy: {condition: any}, reso…
+             35 |     deploy: {mode: global, endpoint_mode: vip, placement: {}, restart_policy: {condition: any, max_a…
                 |                    ^^^^^^
               hint: write `replicas`
 
             compose.yaml:35:28: `endpoint_mode` cannot be honoured: it is for clusters
-             35 |     deploy: {mode: global, endpoint_mode: vip, placement: {}, restart_policy: {condition: any}, reso…
+             35 |     deploy: {mode: global, endpoint_mode: vip, placement: {}, restart_policy: {condition: any, max_a…
                 |                            ^^^^^^^^^^^^^
               hint: leave it out
 
             compose.yaml:35:48: `placement` cannot be honoured: it is for clusters
-             35 | …loy: {mode: global, endpoint_mode: vip, placement: {}, restart_policy: {condition: any}, resources: …
+             35 | …loy: {mode: global, endpoint_mode: vip, placement: {}, restart_policy: {condition: any, max_attempts…
                 |                                          ^^^^^^^^^
               hint: leave it out
 
-            compose.yaml:35:63: `restart_policy` cannot be honoured: it says when a cluster starts it again
-             35 | …bal, endpoint_mode: vip, placement: {}, restart_policy: {condition: any}, resources: {reservations: …
-                |                                          ^^^^^^^^^^^^^^
-              hint: write `restart: on-failure:3` or its like
+            compose.yaml:35:110: `condition: any` has no number of attempts
+             35 | …_policy: {condition: any, max_attempts: 3}, resources: {reservations: {cpus: "1", devices: []}}}
+                |                                          ^
+              hint: write `condition: on-failure`, or leave it out
 
-            compose.yaml:35:124: `cpus` cannot be honoured: processors are not set aside
-             35 | …ition: any}, resources: {reservations: {cpus: "1", devices: []}}}
+            compose.yaml:35:141: `cpus` cannot be honoured: processors are not set aside
+             35 | …ttempts: 3}, resources: {reservations: {cpus: "1", devices: []}}}
                 |                                          ^^^^
               hint: write `cpu_shares`
 
-            compose.yaml:35:135: `devices` cannot be honoured: devices are not chosen by what they can do
+            compose.yaml:35:152: `devices` cannot be honoured: devices are not chosen by what they can do
              35 | …, resources: {reservations: {cpus: "1", devices: []}}}
                 |                                          ^^^^^^^
               hint: name them under `devices`
@@ -767,26 +777,6 @@ configs:
              46 |   Data: {external: true}
                 |                    ^^^^
               hint: projects share nothing here: leave it out, and the project has its own
-
-            compose.yaml:48:6: the key `file` is missing
-             48 |   s: {environment: TOKEN}
-                |      ^
-              hint: write `file: ./password.txt`
-
-            compose.yaml:48:7: `environment` cannot be honoured: only what is in a file can be mounted
-             48 |   s: {environment: TOKEN}
-                |       ^^^^^^^^^^^
-              hint: write it into one, and `file:` here
-
-            compose.yaml:50:6: the key `file` is missing
-             50 |   c: {content: hello}
-                |      ^
-              hint: write `file: ./password.txt`
-
-            compose.yaml:50:7: `content` cannot be honoured: only what is in a file can be mounted
-             50 |   c: {content: hello}
-                |       ^^^^^^^
-              hint: write it into one, and `file:` here
         "#]],
     );
 }
@@ -924,5 +914,27 @@ fn what_of_a_build_cannot_be_honoured_is_named() {
     let said = shown("compose.yaml", text, &[], &[]);
     for key in ["platforms", "cache_from", "ssh", "network"] {
         assert!(said.contains(&format!("`{key}` cannot be honoured")), "{key} is not in\n{said}");
+    }
+}
+
+#[test]
+fn logs_and_restarts_are_said_as_compose_has_them() {
+    let text = r#"services:
+  a:
+    image: x
+    logging: { driver: local, options: { max-size: 500k, max-file: "5" } }
+    deploy: { restart_policy: { condition: on-failure, max_attempts: 3, delay: 5s, window: 120s } }
+  b: { image: x, restart: always, deploy: { restart_policy: { condition: any } } }
+  c: { image: x, restart: always, deploy: { restart_policy: { condition: none } } }
+"#;
+    let said = shown("compose.yaml", text, &[], &[]);
+    assert!(said.contains("compose.yaml:7:45: `restart` says something else"), "{said}");
+    let said = shown("compose.yaml", text.split("  c:").next().unwrap(), &[], &[]);
+    for line in [
+        "    logging: { options: { max-size: 512000, max-file: 5 } }\n",
+        "    deploy: { restart_policy: { condition: on-failure, max_attempts: 3, delay: 5000ms, window: 120000ms } }\n",
+        "    restart: \"always\"\n",
+    ] {
+        assert!(said.contains(line), "{line} is not in\n{said}");
     }
 }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::{check, read};
 use crate::container::*;
-use crate::file::{FileText, Pull, Source, Variables, files, parse};
+use crate::file::{FileText, Origins, Pull, Source, Variables, files, parse, render_json_with, render_with};
 
 /// A file whose project is `shop` in `/srv/shop`, with other files beside it.
 #[track_caller]
@@ -1019,6 +1019,34 @@ secrets: { word: { file: word.txt } }
     let job = &parsed.builds[&"job".parse().unwrap()];
     assert_eq!(job.context, PathBuf::from("/srv/shop"));
     assert_eq!(parsed.pull[&"job".parse().unwrap()], Pull::Build);
+}
+
+#[test]
+fn what_is_built_and_pulled_is_rendered_and_reads_back() {
+    let text = "secrets: { word: { file: ./word } }
+machines:
+  a:
+    pull_policy: never
+    build:
+      context: ./web
+      dockerfile: other
+      args: { A: '1', B: '$$x' }
+      target: last
+      labels: { team: shop }
+      tags: ['shop/web:dev']
+      secrets: [word]
+      no_cache: true
+      pull: true
+  b: { image: 'shop/b:1', build: { dockerfile_inline: \"FROM x\\nRUN y\" } }
+";
+    let parsed = read(text).unwrap();
+    let origins = Origins { pull: parsed.pull.clone(), builds: parsed.builds.clone() };
+    let again = read(&render_with(&parsed.project, &origins)).unwrap();
+    assert_eq!((&again.project, &again.pull, &again.builds), (&parsed.project, &parsed.pull, &parsed.builds));
+    assert_eq!(
+        render_json_with(&parsed.project, &origins)["machines"]["b"]["build"]["dockerfile_inline"],
+        "FROM x\nRUN y"
+    );
 }
 
 #[test]
