@@ -11,7 +11,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
@@ -104,15 +104,25 @@ impl Channel {
 
     /// What the child says next.
     pub(crate) fn hear(&self) -> Result<Said> {
-        let timeout = Timespec::try_from(READY_LIMIT)?;
+        let said = self.hear_within(READY_LIMIT)?;
+        said.with_context(|| format!("waited {} s for the container to be made", READY_LIMIT.as_secs()))
+    }
+
+    /// What the child says next; `None` if it says nothing within this time.
+    pub(crate) fn hear_within(&self, limit: Duration) -> Result<Option<Said>> {
+        let timeout = Timespec::try_from(limit)?;
         loop {
             match poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&timeout)) {
-                Ok(0) => bail!("waited {} s for the container to be made", READY_LIMIT.as_secs()),
-                Ok(_) => break,
+                Ok(0) => return Ok(None),
+                Ok(_) => return self.take().map(Some),
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno).context("cannot wait for the container"),
             }
         }
+    }
+
+    /// What the child said, or says next.
+    fn take(&self) -> Result<Said> {
         let mut bytes = vec![0; MESSAGE_MAX_BYTES];
         let (length, terminal) = match self.receive(&mut bytes) {
             // It died with something unread.
@@ -128,6 +138,11 @@ impl Channel {
             }
             _ => Ok(Said::Closed),
         }
+    }
+
+    /// Is ready when the child has said something.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 
     fn receive(&self, bytes: &mut [u8]) -> rustix::io::Result<(usize, Option<OwnedFd>)> {

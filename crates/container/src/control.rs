@@ -1,7 +1,6 @@
 //! What is done with a container that runs or ran.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
@@ -11,7 +10,9 @@ use stead_model::container::Signal;
 
 use crate::cgroup::Cgroup;
 use crate::cgroup::watch::Usage;
+use crate::stamp;
 use crate::sys;
+use crate::tree::Contents;
 
 /// Sends a signal to a process; false if it is gone.
 pub fn kill(pidfd: BorrowedFd<'_>, signal: Signal) -> Result<bool> {
@@ -81,18 +82,15 @@ pub fn remove(state: &Path) -> Result<()> {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
     }
+    // Where there is no cgroup, or it is in none of them any more.
+    stamp::end(state)?;
     cgroup.remove()?;
     Cgroup::forget(state)
 }
 
 /// Deletes a tree of files, whoever of our user namespace owns them; what is not there is no error.
 pub fn delete(tree: &Path) -> Result<()> {
-    match fs::remove_dir_all(tree) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot delete `{}`", tree.display()))
-        }
-        _ => Ok(()),
-    }
+    crate::tree::remove(tree, Contents::Files).with_context(|| format!("cannot delete `{}`", tree.display()))
 }
 
 /// What a process uses, as `/proc` says.

@@ -18,6 +18,7 @@ use crate::mounts::{device, root};
 use crate::place::{Failure, Place, Stdio};
 use crate::process::streams;
 use crate::seccomp;
+use crate::stamp;
 use crate::sys::{self, Child, Fork, Namespaces, Parent};
 use crate::systemd;
 
@@ -114,7 +115,10 @@ fn make(launch: &Launch, place: &Place, stdio: Stdio<'_>) -> Result<Made> {
     match sys::fork(Namespaces::CONTAINER, unified.as_ref().map(AsFd::as_fd), Parent::Maker)
         .context("cannot make namespaces")?
     {
-        Fork::Parent(child) => Ok(Made { child, channel: own }),
+        Fork::Parent(child) => match stamp::store(&place.state, child.pid) {
+            Ok(()) => Ok(Made { child, channel: own }),
+            Err(error) => Err(bury(&child, error.into()).into()),
+        },
         Fork::Child => {
             drop((own, unified));
             become_init(inside, theirs)

@@ -8,11 +8,13 @@
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use rustix::fs::OFlags;
 use rustix::process::{
-    DumpableBehavior, Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, set_dumpable_behavior, waitid,
+    DumpableBehavior, Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, pidfd_open,
+    set_dumpable_behavior, waitid,
 };
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use stead_model::container::Launch;
@@ -25,7 +27,7 @@ use crate::process::{
     self, Streams, Wanted, become_program, connect, connect_terminal, environment, streams, terminal,
 };
 use crate::seccomp;
-use crate::sys::{self, Fork, Namespaces, Parent};
+use crate::sys::{self, Child, Fork, Namespaces, Parent};
 
 /// A process for a running container.
 #[derive(Debug)]
@@ -64,8 +66,20 @@ pub struct Executed {
 }
 
 /// Starts a process in a running container. Must be called in a process with one thread, as the user who made the
-/// container or as root of the user namespace that it is in.
+/// container or as root of the user namespace that it is in. Waits as long as the container takes.
 pub fn exec(request: &ExecRequest<'_>) -> Result<Executed, Failure> {
+    let mut executing = begin_exec(request)?;
+    loop {
+        let said = executing.channel.hear()?;
+        match executing.take(said)? {
+            Progress::Going(more) => executing = more,
+            Progress::Done(executed) => return Ok(executed),
+        }
+    }
+}
+
+/// The same for who cannot wait: what is in the container may hold still whoever joins it.
+pub fn begin_exec(request: &ExecRequest<'_>) -> Result<Executing, Failure> {
     let prepared = Prepared::new(request)?;
     let (own, theirs) = channel::pair().context("cannot make a channel")?;
     let unified = prepared.cgroup.unified.as_ref().and_then(|path| {
@@ -74,51 +88,108 @@ pub fn exec(request: &ExecRequest<'_>) -> Result<Executed, Failure> {
     // Begun in the cgroup, it need not be moved there, which takes the kernel longer.
     let begin = |cgroup| sys::fork(Namespaces::NONE, cgroup, Parent::Maker);
     let begun = begin(unified.as_ref().map(AsFd::as_fd)).or_else(|_| begin(None));
-    let between = match begun.context("cannot make a process")? {
-        Fork::Parent(child) => child,
+    match begun.context("cannot make a process")? {
+        Fork::Parent(between) => {
+            Ok(Executing { channel: own, between: Some(between), pid: None, terminal: None, failure: None })
+        }
         Fork::Child => {
             // Nothing of this computer's is to be open in a container.
             drop((own, unified));
             go_between(prepared, theirs)
         }
-    };
-    drop(theirs);
-    let heard = hear(&own);
-    // It ends as soon as it made the process, and has nothing to say by its code.
-    let _ = waitid(WaitId::PidFd(between.pidfd.as_fd()), WaitIdOptions::EXITED);
-    let Heard { pid, terminal, failure } = heard?;
-    let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    match (number, failure) {
-        (Some(number), None) => {
-            // It is our child, so its number stays its own until we wait for it.
-            let pidfd = pidfd_open(number, PidfdFlags::empty()).context("cannot open the process")?;
-            Ok(Executed { pid, pidfd, terminal })
-        }
-        (number, failure) => {
-            if let Some(number) = number {
-                let _ = waitid(WaitId::Pid(number), WaitIdOptions::EXITED);
-            }
-            Err(failure.unwrap_or_else(|| anyhow!("the container ended meanwhile").into()))
-        }
     }
 }
 
-#[derive(Default)]
-struct Heard {
-    pid: u32,
+/// A process on its way into a container. Dropped, it is killed.
+#[derive(Debug)]
+pub struct Executing {
+    channel: Channel,
+    between: Option<Child>,
+    /// The process itself: it is our child, so its number stays its own until we wait for it.
+    pid: Option<Pid>,
     terminal: Option<OwnedFd>,
     failure: Option<Failure>,
 }
 
-/// Listens until the channel is closed: by the program's start, or by the death of all who had it.
-fn hear(channel: &Channel) -> Result<Heard> {
-    let mut heard = Heard::default();
-    loop {
-        match channel.hear()? {
-            Said::Ready { terminal: Some(fd), .. } => heard.terminal = Some(fd),
-            Said::Ready { terminal: None, pid } => heard.pid = pid,
-            Said::Failed(failure) => heard.failure = Some(failure),
-            Said::Closed => return Ok(heard),
+/// How far a process has come.
+#[derive(Debug)]
+pub enum Progress {
+    /// It is on its way yet.
+    Going(Executing),
+    /// It is the program.
+    Done(Executed),
+}
+
+impl Executing {
+    /// Is ready when [`Executing::go_on`] has something to do.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.channel.fd()
+    }
+
+    /// Goes on as far as can be without waiting.
+    pub fn go_on(mut self) -> Result<Progress, Failure> {
+        while let Some(said) = self.channel.hear_within(Duration::ZERO)? {
+            match self.take(said)? {
+                Progress::Going(more) => self = more,
+                done @ Progress::Done(_) => return Ok(done),
+            }
+        }
+        Ok(Progress::Going(self))
+    }
+
+    /// Ends it, wherever it is.
+    pub fn kill(&self) {
+        if let Some(between) = &self.between {
+            // Both may have ended by themselves.
+            let _ = sys::pidfd_signal(between.pidfd.as_fd(), libc::SIGKILL);
+        }
+        if let Some(pid) = self.pid {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+
+    /// Heeds what was said. The channel is closed by the program's start, or by the death of all who had it.
+    fn take(mut self, said: Said) -> Result<Progress, Failure> {
+        match said {
+            Said::Ready { terminal: Some(fd), .. } => self.terminal = Some(fd),
+            Said::Ready { terminal: None, pid } => self.pid = i32::try_from(pid).ok().and_then(Pid::from_raw),
+            Said::Failed(failure) => self.failure = Some(failure),
+            Said::Closed => return self.arrived().map(Progress::Done),
+        }
+        Ok(Progress::Going(self))
+    }
+
+    fn arrived(mut self) -> Result<Executed, Failure> {
+        // It ends as soon as it made the process, and has nothing to say by its code.
+        if let Some(between) = self.between.take() {
+            let _ = waitid(WaitId::PidFd(between.pidfd.as_fd()), WaitIdOptions::EXITED);
+        }
+        match (self.pid.take(), self.failure.take()) {
+            (Some(number), None) => {
+                let pidfd = pidfd_open(number, PidfdFlags::empty()).context("cannot open the process")?;
+                let pid = number.as_raw_nonzero().get().unsigned_abs();
+                Ok(Executed { pid, pidfd, terminal: self.terminal.take() })
+            }
+            (number, failure) => {
+                if let Some(number) = number {
+                    let _ = waitid(WaitId::Pid(number), WaitIdOptions::EXITED);
+                }
+                Err(failure.unwrap_or_else(|| anyhow!("the container ended meanwhile").into()))
+            }
+        }
+    }
+}
+
+impl Drop for Executing {
+    fn drop(&mut self) {
+        self.kill();
+        // Those that are dead by now are buried; the others, as children of a process that goes on, when that ends.
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        if let Some(between) = &self.between {
+            let _ = waitid(WaitId::PidFd(between.pidfd.as_fd()), options);
+        }
+        if let Some(pid) = self.pid {
+            let _ = waitid(WaitId::Pid(pid), options);
         }
     }
 }

@@ -468,3 +468,22 @@ fn a_system_has_what_its_init_needs() {
         }
     }
 }
+
+#[test]
+fn one_that_no_cgroup_holds_is_ended_by_whom_is_on_record() {
+    for role in roles() {
+        let mut world = World::new(role);
+        world.launch.args = ["sh", "-c", "echo ready; exec sleep 1000"].map(str::to_owned).into();
+        let mut running = world.start();
+        // As where no cgroup is delegated. It is in some yet, which go when it has ended.
+        let record = world.path("state/cgroup.json");
+        let kept = std::fs::read(&record).unwrap();
+        std::fs::remove_file(&record).unwrap();
+        world.verb("remove", None).ok();
+        assert_eq!(running.wait(), 137, "{role:?}");
+        std::fs::write(&record, kept).unwrap();
+        world.verb("remove", None).ok();
+        // It is nobody's number any more.
+        world.verb("remove", None).ok();
+    }
+}

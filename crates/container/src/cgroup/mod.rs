@@ -23,6 +23,7 @@ use stead_model::container::{Limits, Mode};
 
 use crate::mounts::device::Node;
 use crate::mounts::plan::Cgroups;
+use crate::tree::{self, Contents};
 use layout::{Hierarchy, Layout};
 use limits::{Controller, Setting, Version, asked, settings};
 
@@ -205,6 +206,7 @@ impl Cgroup {
         }
         if let Some(directory) = &cgroup.unified {
             make(directory, |_| Ok(()))?;
+            bound(directory);
             let wanted = asked(limits).into_iter().map(|(_, controller)| controller).chain(WATCHED);
             let wanted = wanted.chain([Controller::Cpu, Controller::Io]);
             enable(directory, name, &wanted.collect());
@@ -384,6 +386,22 @@ pub(crate) fn adopt_cpuset(directory: &Path) -> Result<()> {
     Ok(())
 }
 
+/// More cgroups than any system with containers of its own has, and few enough to be walked.
+const BOUNDS: [(&str, &str); 2] = [("cgroup.max.depth", "64"), ("cgroup.max.descendants", "20000")];
+
+/// Has the kernel refuse a container cgroups without end. Version 1 cannot: there they are only taken away.
+fn bound(directory: &Path) {
+    for (file, most) in BOUNDS {
+        let path = directory.join(file);
+        // Since 4.14. It is no more than a fence: what is beyond is taken away all the same.
+        if path.exists()
+            && let Err(error) = write(&path, most)
+        {
+            tracing::debug!("{error:#}");
+        }
+    }
+}
+
 /// Has the controllers reach a cgroup of version 2. What cannot be had shows when a limit is set.
 fn enable(directory: &Path, name: &str, controllers: &BTreeSet<Controller>) {
     let above: Vec<&Path> = directory.ancestors().skip(1).take(name.split('/').count() + 1).collect();
@@ -414,33 +432,13 @@ const LEAVE_LOOK_EVERY: Duration = Duration::from_millis(2);
 fn remove_tree(directory: &Path) -> Result<()> {
     let deadline = Instant::now() + LEAVE_LIMIT;
     loop {
-        match remove_once(directory) {
-            Ok(()) => return Ok(()),
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::BUSY) && Instant::now() < deadline => {
+        match tree::remove(directory, Contents::Cgroups) {
+            // Processes that were killed are in it yet; or some were quicker than we, and made one more.
+            Err(Errno::BUSY | Errno::NOTEMPTY) if Instant::now() < deadline => {
                 std::thread::sleep(LEAVE_LOOK_EVERY);
             }
-            Err(error) => return Err(error.into()),
+            done => return Ok(done?),
         }
-    }
-}
-
-fn remove_once(directory: &Path) -> std::io::Result<()> {
-    match fs::remove_dir(directory) {
-        Ok(()) => return Ok(()),
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        // It has others in it, or processes.
-        Err(error) if Errno::from_io_error(&error) == Some(Errno::BUSY) => {}
-        Err(error) => return Err(error),
-    }
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove_once(&entry.path())?;
-        }
-    }
-    match fs::remove_dir(directory) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        done => done,
     }
 }
 
@@ -469,6 +467,23 @@ mod tests {
                 });
             }
         });
+        assert_eq!(fs::read_dir(computer.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn cgroups_go_whose_path_is_longer_than_one_may_be() {
+        let computer = tempfile::tempdir().unwrap();
+        let top = computer.path().join(TOP).join("home").join("machine");
+        fs::create_dir_all(&top).unwrap();
+        let mut here = fs::File::open(&top).unwrap();
+        for _ in 0..30 {
+            let name = "n".repeat(200);
+            rustix::fs::mkdirat(&here, name.as_str(), rustix::fs::Mode::RWXU).unwrap();
+            let flags = rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+            let below = rustix::fs::openat(&here, name.as_str(), flags, rustix::fs::Mode::empty()).unwrap();
+            here = fs::File::from(below);
+        }
+        Cgroup { unified: Some(top), legacy: Vec::new() }.remove().unwrap();
         assert_eq!(fs::read_dir(computer.path()).unwrap().count(), 0);
     }
 }

@@ -1,12 +1,19 @@
 //! What a container uses, its processes, and holding them still.
 
 use std::fs;
+use std::io::Read;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, bail};
+use rustix::fs::{Mode, OFlags, openat};
+use rustix::io::Errno;
 
 use super::{Cgroup, write};
+use crate::tree;
+
+type Result<T, E = anyhow::Error> = std::result::Result<T, E>;
 
 /// What a container uses. Absent is what cannot be known here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,7 +95,8 @@ impl Cgroup {
     pub(crate) fn processes(&self) -> Result<Option<Vec<u32>>> {
         let Some(directory) = self.directories().next() else { return Ok(None) };
         let mut pids = Vec::new();
-        collect(directory, &mut pids).with_context(|| format!("cannot read `{}`", directory.display()))?;
+        let walked = tree::visit(directory, |cgroup| collect(cgroup, &mut pids));
+        walked.with_context(|| format!("cannot read `{}`", directory.display()))?;
         Ok(Some(pids))
     }
 
@@ -144,24 +152,20 @@ fn until(what: &str, done: impl Fn() -> Result<bool>) -> Result<()> {
     Ok(())
 }
 
-fn collect(directory: &Path, pids: &mut Vec<u32>) -> std::io::Result<()> {
-    let text = match fs::read_to_string(directory.join("cgroup.procs")) {
-        Ok(text) => text,
+/// Adds the processes of one cgroup.
+fn collect(cgroup: BorrowedFd<'_>, pids: &mut Vec<u32>) -> Result<(), Errno> {
+    let mut text = String::new();
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let read = openat(cgroup, "cgroup.procs", flags, Mode::empty()).and_then(|file| {
+        let read = fs::File::from(file).read_to_string(&mut text);
+        read.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    });
+    match read {
         // Removed while we look, or a threaded one, whose processes the one above lists.
-        Err(error)
-            if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EOPNOTSUPP | libc::ENODEV)) =>
-        {
-            return Ok(());
-        }
-        Err(error) => return Err(error),
+        Err(Errno::NOENT | Errno::OPNOTSUPP | Errno::NODEV) => return Ok(()),
+        read => read?,
     };
     pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            collect(&entry.path(), pids)?;
-        }
-    }
     Ok(())
 }
 

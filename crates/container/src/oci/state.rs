@@ -22,59 +22,14 @@ use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use super::check::Refused;
 use crate::cgroup::Cgroup;
+pub(crate) use crate::stamp::Stamp;
 
 /// The specification's version that states are in.
 pub(crate) const VERSION: &str = "1.2.0";
-
-/// A process: its number counts only together with when it started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Stamp {
-    pub(crate) pid: u32,
-    started: u64,
-}
-
-impl Stamp {
-    /// Of a process that lives.
-    pub(crate) fn of(pid: u32) -> Option<Self> {
-        let (is_alive, started) = look(pid)?;
-        is_alive.then_some(Self { pid, started })
-    }
-
-    /// A name that no other process has until the next boot.
-    pub(crate) fn name(self) -> String {
-        format!("{}-{}", self.pid, self.started)
-    }
-
-    /// Whether it lives still.
-    pub(crate) fn is_alive(self) -> bool {
-        Self::of(self.pid) == Some(self)
-    }
-
-    /// A descriptor of it, if it lives.
-    pub(crate) fn open(self) -> Option<OwnedFd> {
-        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw)?;
-        let fd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-        // Now that its number cannot change hands any more.
-        self.is_alive().then_some(fd)
-    }
-}
-
-/// Whether a process is more than a body to be buried, and when it started.
-fn look(pid: u32) -> Option<(bool, u64)> {
-    // Its name comes first, in parentheses, and may hold anything.
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, rest) = stat.rsplit_once(") ")?;
-    let mut fields = rest.split(' ');
-    let state = fields.next()?;
-    // Field 22 of proc(5); the first of these is field 3.
-    let started = fields.nth(18)?.parse().ok()?;
-    Some((!matches!(state, "Z" | "X"), started))
-}
 
 /// How far the making of a container got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,6 +2,7 @@
 //! taken for the whole.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -25,7 +26,49 @@ pub(super) fn send(home: &Home, directory: &Path, name: &str) -> Result<()> {
     fs::rename(directory, free).with_context(doing)
 }
 
-/// Deletes what is out of sight.
+/// Deletes what is out of sight. What cannot be deleted stays there, and keeps neither the rest of it nor what the
+/// command is for from being done: the next command tries again, and `purge` says it.
 pub(super) fn tidy(home: &Home, program: &Path) -> Result<()> {
-    tree::delete(program, &place(home))
+    let going = place(home);
+    let entries = match fs::read_dir(&going) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", going.display())),
+    };
+    for entry in entries.flatten() {
+        if let Err(error) = tree::delete(program, &entry.path()) {
+            tracing::warn!("what was deleted is not all gone yet: {error:#}");
+        }
+    }
+    // Unless something stays in it.
+    let _not_empty = fs::remove_dir(&going);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_deleted_keeps_nothing_else_from_going() {
+        let temporary = tempfile::tempdir().unwrap();
+        let home = Home { state: temporary.path().join("state"), run: temporary.path().join("run") };
+        for name in ["a", "b", "c"] {
+            fs::create_dir_all(place(&home).join(name).join("inner")).unwrap();
+        }
+        // Who is not root cannot delete what is in a directory without the right to write.
+        let stuck = place(&home).join("b");
+        let set = |mode| {
+            fs::set_permissions(&stuck, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        };
+        set(0o500);
+        tidy(&home, "/nonexistent".as_ref()).unwrap();
+        assert!(!place(&home).join("a").exists() && !place(&home).join("c").exists());
+        assert_eq!(place(&home).exists(), !rustix::process::geteuid().is_root());
+        if stuck.exists() {
+            set(0o700);
+        }
+        tidy(&home, "/nonexistent".as_ref()).unwrap();
+        assert!(!place(&home).exists());
+    }
 }

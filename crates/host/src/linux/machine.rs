@@ -23,7 +23,7 @@ use stead_model::step::Step;
 use stead_net::process;
 
 use super::engine::namespace_label;
-use super::{LinuxHost, going};
+use super::{LinuxHost, all, going};
 use crate::home::{Home, write_run_file};
 use crate::machine::{Answer, Assignment, Client, Files, Report, Request};
 use crate::switchboard::load_served;
@@ -391,19 +391,22 @@ pub(super) fn unfinished(home: &Home, recorded: &BTreeMap<MachineId, MachineStat
     .collect()
 }
 
-/// Ends all keepers of a home, whatever is on record, and takes away what their machines leave.
+/// Ends all keepers of a home, whatever is on record, and takes away what their machines leave. What cannot be done
+/// for one machine is done for all others.
 pub(super) fn raze(home: &Home) -> Result<()> {
     let (state, run) = (home.state.as_os_str().as_bytes(), home.run.as_os_str().as_bytes());
     let keepers = process::find(|words| words.get(1..4) == Some(&[WORD.as_bytes(), state, run]))?;
-    for keeper in keepers.into_iter().filter(|process| process::sees(*process, &home.run)) {
+    let keepers = keepers.into_iter().filter(|process| process::sees(*process, &home.run));
+    all(keepers.map(|keeper| {
         keeper.kill(rustix::process::Signal::KILL)?;
         if !keeper.wait_gone(KILL_LIMIT)? {
             bail!("the keeper (process {}) cannot be ended", keeper.pid);
         }
-    }
+        Ok(())
+    }))?;
     let entries = fs::read_dir(home.machines()).into_iter().flatten().flatten();
     let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<MachineId>().ok());
-    ids.map(|id| Files::new(home, &id)).try_for_each(|files| forget(&files))
+    all(ids.map(|id| forget(&Files::new(home, &id)).with_context(|| format!("machine `{id}`"))))
 }
 
 fn remove_all(path: &Path) -> Result<()> {

@@ -100,15 +100,17 @@ impl LinuxHost {
         ids.extend(observe::uplink_marks(&self.home)?);
         ids.sort();
         ids.dedup();
-        machine::raze(&self.home)?;
-        engine::raze(self, &ids)
+        let machines = machine::raze(&self.home);
+        all([machines, engine::raze(self, &ids)].into_iter())
     }
 
-    /// Deletes all data of the home: what machines wrote, images, volumes.
+    /// Deletes all data of the home: what machines wrote, images, volumes. One that cannot be deleted keeps no other
+    /// from going.
     pub fn delete_data(&self) -> Result<()> {
         let home = &self.home;
         let trees = [home.machines(), home.images(), home.volumes(), home.build(), home.kernels()];
-        trees.iter().try_for_each(|tree| tree::delete(&self.program, tree))
+        let trees = trees.into_iter().chain([going::place(home)]);
+        all(trees.map(|tree| tree::delete(&self.program, &tree)))
     }
 
     /// Whether anything of this home lives, its directories aside.
@@ -310,6 +312,12 @@ impl LinuxHost {
         let entries: Vec<Entry> = entries.collect();
         self.store(&entries)
     }
+}
+
+/// Whether all of this was done. It is done to its end, whatever fails, and every failure is told.
+fn all(results: impl Iterator<Item = Result<()>>) -> Result<()> {
+    let failed = results.filter_map(Result::err).reduce(|first, more| first.context(format!("{more:#}")));
+    failed.map_or(Ok(()), Err)
 }
 
 /// The one result of steps that succeed or fail together.

@@ -1,0 +1,124 @@
+//! Processes that are found again later: by their number and when they started. And which one is a container's first,
+//! on record from before it does anything: where no cgroup holds a container, and it let go of the kernel's promise to
+//! kill it with its keeper, nothing else tells whom to end.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::{Deserialize, Serialize};
+
+use crate::sys;
+
+/// A process: its number counts only together with when it started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stamp {
+    pub(crate) pid: u32,
+    started: u64,
+}
+
+impl Stamp {
+    /// Of a process that lives.
+    pub(crate) fn of(pid: u32) -> Option<Self> {
+        let (is_alive, started) = look(pid)?;
+        is_alive.then_some(Self { pid, started })
+    }
+
+    /// A name that no other process has until the next boot.
+    pub(crate) fn name(self) -> String {
+        format!("{}-{}", self.pid, self.started)
+    }
+
+    /// Whether it lives still.
+    pub(crate) fn is_alive(self) -> bool {
+        Self::of(self.pid) == Some(self)
+    }
+
+    /// A descriptor of it, if it lives.
+    pub(crate) fn open(self) -> Option<OwnedFd> {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw)?;
+        let fd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        // Now that its number cannot change hands any more.
+        self.is_alive().then_some(fd)
+    }
+}
+
+/// Whether a process is more than a body to be buried, and when it started.
+fn look(pid: u32) -> Option<(bool, u64)> {
+    // Its name comes first, in parentheses, and may hold anything.
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let mut fields = rest.split(' ');
+    let state = fields.next()?;
+    // Field 22 of proc(5); the first of these is field 3.
+    let started = fields.nth(18)?.parse().ok()?;
+    Some((!matches!(state, "Z" | "X"), started))
+}
+
+/// The file in which a container's first process is on record.
+const RECORD: &str = "init.json";
+
+/// A killed process is gone when the kernel gets round to it.
+const GONE_LIMIT: Duration = Duration::from_secs(10);
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    init: Stamp,
+    /// The computer's run in which that is so: the next one may have the same number at the same time.
+    boot: String,
+}
+
+fn boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// Puts a container's first process on record.
+pub(crate) fn store(state: &Path, pid: u32) -> Result<()> {
+    // One that has ended already need not be found.
+    let Some(init) = Stamp::of(pid) else { return Ok(()) };
+    let path = state.join(RECORD);
+    fs::write(&path, serde_json::to_vec(&Record { init, boot: boot() })?)
+        .with_context(|| format!("cannot write `{}`", path.display()))
+}
+
+/// Ends the process that is on record, and with it all others of its container; then it is on record no more. No
+/// error if there is none.
+pub(crate) fn end(state: &Path) -> Result<()> {
+    let path = state.join(RECORD);
+    let text = match fs::read(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        text => text.with_context(|| format!("cannot read `{}`", path.display()))?,
+    };
+    // A record that was cut off is of one whose maker died before it could do anything, and who died with it.
+    let record = serde_json::from_slice(&text).ok().filter(|record: &Record| record.boot == boot());
+    if let Some(Record { init, .. }) = record
+        && let Some(pidfd) = init.open()
+    {
+        match sys::pidfd_signal(pidfd.as_fd(), libc::SIGKILL) {
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(errno) => return Err(errno).context("cannot end the container's first process"),
+        }
+        if !is_gone(&pidfd)? {
+            bail!("the container's first process (process {}) cannot be ended", init.pid);
+        }
+    }
+    fs::remove_file(&path).with_context(|| format!("cannot remove `{}`", path.display()))
+}
+
+/// Waits until a process is gone.
+fn is_gone(pidfd: &OwnedFd) -> Result<bool> {
+    let timeout = Timespec::try_from(GONE_LIMIT)?;
+    loop {
+        match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&timeout)) {
+            Ok(count) => return Ok(count > 0),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno).context("cannot wait for the container's end"),
+        }
+    }
+}
