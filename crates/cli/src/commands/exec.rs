@@ -1,14 +1,18 @@
 //! `exec`: another program in a machine. It has our own standard streams, or a terminal in the machine whose other
-//! end is here.
+//! end is here. A stream of ours that is a terminal it never has: whatever it leaves behind could read what is typed
+//! when it is long over. It has a pipe instead, and the bytes are carried.
 
 use std::fs::File;
 use std::io::{ErrorKind, IsTerminal, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::{Errno, ioctl_fionbio};
+use rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 use rustix::termios::{tcgetwinsize, tcsetwinsize};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
@@ -46,7 +50,8 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<ExitCode, Failure
         tracing::warn!("our program is not sealed: {error:#}");
     }
     let executed = start(&host, &id, args)?;
-    let code = if args.tty { at_terminal(&executed, args.interactive) } else { beside(&executed) };
+    let (executed, carried) = executed;
+    let code = if args.tty { at_terminal(&executed, args.interactive) } else { beside(&executed, carried) };
     Ok(ExitCode::from(code.map_err(|error| Failure::from(error).before_program())?))
 }
 
@@ -74,7 +79,7 @@ fn in_guest(files: &Files, id: &MachineId, args: &ExecArgs) -> Result<ExitCode, 
     }
 }
 
-fn start(host: &LinuxHost, id: &MachineId, args: &ExecArgs) -> Result<Executed, Failure> {
+fn start(host: &LinuxHost, id: &MachineId, args: &ExecArgs) -> Result<(Executed, Carried), Failure> {
     let early = |error: anyhow::Error| Failure::from(error).before_program();
     let files = Files::new(host.home(), id);
     let stopped = || {
@@ -105,13 +110,9 @@ fn start(host: &LinuxHost, id: &MachineId, args: &ExecArgs) -> Result<Executed, 
         Ok((pidfd, serde_json::from_slice(&text).context("cannot read what it runs")?))
     };
     let (pidfd, assignment) = request().map_err(early)?;
-    let null = File::open("/dev/null").context("cannot open /dev/null").map_err(early)?;
-    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let streams = Stdio::Streams {
-        stdin: if args.interactive { stdin.as_fd() } else { null.as_fd() },
-        stdout: stdout.as_fd(),
-        stderr: stderr.as_fd(),
-    };
+    let (given, carried) = streams(args.interactive).map_err(early)?;
+    let [stdin, stdout, stderr] = &given;
+    let streams = Stdio::Streams { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd() };
     let env: Vec<String> = args.env.iter().filter_map(|text| variable(text)).collect();
     let request = ExecRequest {
         pid: init.pid,
@@ -131,7 +132,41 @@ fn start(host: &LinuxHost, id: &MachineId, args: &ExecArgs) -> Result<Executed, 
     })?;
     let program = args.command.first().map_or("", String::as_str);
     Journal::new(host.home()).note(&Event::of_machine(id, Action::Exec).with("program", program));
-    Ok(executed)
+    Ok((executed, carried))
+}
+
+/// Our ends of the pipes that stand for streams that are terminals.
+#[derive(Default)]
+struct Carried {
+    input: Option<OwnedFd>,
+    /// With where it goes.
+    outputs: Vec<(OwnedFd, OwnedFd)>,
+}
+
+/// What a program without a terminal of its own is given for standard input, output and error.
+fn streams(interactive: bool) -> Result<([OwnedFd; 3], Carried)> {
+    let doing = || "cannot prepare its streams";
+    let mut carried = Carried::default();
+    let stdin = match std::io::stdin() {
+        _ if !interactive => File::open("/dev/null").context("cannot open /dev/null")?.into(),
+        stdin if stdin.is_terminal() => {
+            let (read, write) = pipe_with(PipeFlags::CLOEXEC).with_context(doing)?;
+            carried.input = Some(write);
+            read
+        }
+        stdin => stdin.as_fd().try_clone_to_owned().with_context(doing)?,
+    };
+    let mut output = |own: BorrowedFd<'_>| -> Result<OwnedFd> {
+        let own = own.try_clone_to_owned().with_context(doing)?;
+        if !own.is_terminal() {
+            return Ok(own);
+        }
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC).with_context(doing)?;
+        carried.outputs.push((read, own));
+        Ok(write)
+    };
+    let outputs = (output(std::io::stdout().as_fd())?, output(std::io::stderr().as_fd())?);
+    Ok(([stdin, outputs.0, outputs.1], carried))
 }
 
 /// `NAME=value`; or `NAME`, as it is here.
@@ -147,8 +182,17 @@ fn size() -> WindowSize {
     size.map_or_else(WindowSize::default, |size| WindowSize { columns: size.ws_col, rows: size.ws_row })
 }
 
-/// Waits for a program that has our own streams. What tells us to end is told to it.
-fn beside(executed: &Executed) -> Result<u8> {
+/// Waits for a program that has our own streams, or pipes that stand for them. What tells us to end is told to it.
+fn beside(executed: &Executed, carried: Carried) -> Result<u8> {
+    if let Some(input) = carried.input {
+        std::thread::spawn(move || carry(std::io::stdin(), File::from(input)));
+    }
+    let mut outputs = Vec::new();
+    for (from, to) in carried.outputs {
+        let program = executed.pidfd.try_clone().context("cannot share a descriptor")?;
+        let (from, to) = (File::from(from), File::from(to));
+        outputs.push(std::thread::spawn(move || carry_until_end(from, to, &program)));
+    }
     let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])
         .context("cannot listen for signals")?;
     let pidfd = executed.pidfd.try_clone().context("cannot share a descriptor")?;
@@ -160,7 +204,55 @@ fn beside(executed: &Executed) -> Result<u8> {
             }
         }
     });
-    outlast(executed)
+    let code = outlast(executed)?;
+    // Nobody reads the terminal any more, if they panicked: which is told already.
+    outputs.into_iter().for_each(|output| drop(output.join()));
+    Ok(code)
+}
+
+/// Carries what a program writes until nobody writes any more; or until the program has ended, and all that it wrote
+/// has come. Others that it started may live on, and are not waited for.
+fn carry_until_end(mut from: File, mut to: File, program: &OwnedFd) {
+    loop {
+        let mut both = [PollFd::new(&from, PollFlags::IN), PollFd::new(program, PollFlags::IN)];
+        match poll(&mut both, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return,
+        }
+        let [output, end] = &both;
+        if !end.revents().is_empty() {
+            break;
+        }
+        if !output.revents().is_empty() && carry_once(&mut from, &mut to).is_none_or(|length| length == 0) {
+            return;
+        }
+    }
+    let mut left = fcntl_getpipe_size(&from).unwrap_or(PIPE_BYTES);
+    if ioctl_fionbio(&from, true).is_err() {
+        return;
+    }
+    while left > 0 {
+        match carry_once(&mut from, &mut to) {
+            None | Some(0) => return,
+            Some(length) => left = left.saturating_sub(length),
+        }
+    }
+}
+
+/// What a pipe holds, where the kernel does not say.
+const PIPE_BYTES: usize = 64 * 1024;
+
+/// Carries what is there: how much it was; `None` if that is over.
+fn carry_once(from: &mut File, to: &mut File) -> Option<usize> {
+    let mut buffer = [0; 16 * 1024];
+    let length = loop {
+        match from.read(&mut buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            read => break read.ok()?,
+        }
+    };
+    to.write_all(buffer.get(..length).unwrap_or_default()).ok()?;
+    Some(length)
 }
 
 fn outlast(executed: &Executed) -> Result<u8> {

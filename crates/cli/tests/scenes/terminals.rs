@@ -117,6 +117,29 @@ fn a_terminal_has_the_size_of_the_persons_and_follows_it() {
 }
 
 #[test]
+fn a_program_without_a_terminal_of_its_own_never_has_the_persons() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    world.stead(&format!("run -d --name box {BUSYBOX} sleep 1000")).ok();
+    // What stays behind holds no terminal, and is not waited for.
+    let line = "readlink /proc/self/fd/1; readlink /proc/self/fd/2 >&2; sleep 1000 & echo [ended]";
+    let mut exec = Terminal::new(&world, &format!("exec box sh -c '{line}'"));
+    for _ in 0..2 {
+        exec.see("pipe:[");
+    }
+    exec.see("[ended]");
+    exec.see("code=0");
+    let mut exec = Terminal::new(&world, "exec -i box sh -c 'readlink /proc/self/fd/0; exec cat'");
+    exec.see("pipe:[");
+    exec.type_in("hello\n");
+    // Once as it was typed, once as it came back.
+    exec.see("hello\r\n");
+    exec.see("hello\r\n");
+    exec.type_in("\u{4}");
+    exec.see("code=0");
+}
+
+#[test]
 fn keys_go_to_the_program_and_two_of_them_leave_it() {
     let world = World::offline();
     let _registry = registry(&world);
