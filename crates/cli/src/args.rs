@@ -258,7 +258,7 @@ The name and password are tried at once. A credential helper of Docker keeps the
     #[command(name = "__delete", hide = true)]
     Delete { tree: PathBuf },
     #[command(name = "__copy", hide = true)]
-    Copy { order: String },
+    Copy,
     #[command(name = "__detached", hide = true)]
     Detached {
         program: PathBuf,

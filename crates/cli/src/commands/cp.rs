@@ -15,7 +15,7 @@ use stead_host::apply::Host;
 use stead_host::home::Home;
 use stead_host::machine::{Files, Phase, status};
 use stead_image::Store;
-use stead_image::unpack::{Form, UnpackOptions, pack_named, unpack_layer};
+use stead_image::unpack::{Form, Marks, UnpackOptions, pack_named, unpack_layer};
 use stead_model::container::{Launch, Mount};
 use stead_model::name::{MachineId, Name};
 use stead_model::observed::MadeContainer;
@@ -154,8 +154,9 @@ fn parts(home: &Home, id: &MachineId, made: &MadeContainer) -> Result<Parts> {
 
 fn run(order: &Order) -> Result<(), Failure> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let text = serde_json::to_string(order).context("cannot write an order as JSON")?;
-    let args: [OsString; 2] = [WORD.into(), text.into()];
+    // Not on its command line: what a machine is launched with holds secrets.
+    let text = serde_json::to_vec(order).context("cannot write an order as JSON")?;
+    let args: [OsString; 1] = [WORD.into()];
     let archive: Option<OwnedFd> = match (&order.from, &order.to) {
         (Side::Archive, _) => {
             Some(std::io::stdin().as_fd().try_clone_to_owned().context("no standard input")?)
@@ -165,16 +166,12 @@ fn run(order: &Order) -> Result<(), Failure> {
         }
         _ => None,
     };
-    let done = match archive {
-        Some(archive) => stead_net::anchor::run_as_root_at(&program, &args, archive),
-        None => stead_net::anchor::run_as_root(&program, &args).map(drop),
-    };
-    done.map_err(Failure::from)
+    stead_net::anchor::order_as_root(&program, &args, archive, &text).map(drop).map_err(Failure::from)
 }
 
 /// Copies, in a process of its own. An archive is its standard output, whichever way that goes.
-pub(crate) fn copy_here(order: &str) -> Result<(), Failure> {
-    let order: Order = serde_json::from_str(order).context("this is no order")?;
+pub(crate) fn copy_here() -> Result<(), Failure> {
+    let order: Order = serde_json::from_slice(&stead_net::anchor::order()?).context("this is no order")?;
     // A running machine's files are opened as who we are: whom the kernel lets look into it.
     let root = match &order.machine {
         Machine::Running(pid) => Some(running_root(*pid)?),
@@ -234,7 +231,7 @@ fn path_of(directory: &OwnedFd) -> PathBuf {
 
 fn unpack(to: &End<'_>) -> Result<()> {
     let directory = to.directory()?;
-    let options = UnpackOptions { form: Form::Flat, ..UnpackOptions::rootless() };
+    let options = UnpackOptions { form: Form::Flat, marks: Marks::None, ..UnpackOptions::rootless() };
     unpack_layer(archive()?, &path_of(&directory), &options).context("cannot unpack the archive").map(drop)
 }
 

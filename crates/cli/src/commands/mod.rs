@@ -79,7 +79,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Diff(args) => diff::diff(&global, &args, output).map(done),
         Command::DiffHere { order } => diff::diff_here(&order).map(done),
         Command::Cp(args) => cp::cp(&global, &args).map(done),
-        Command::Copy { order } => cp::copy_here(&order).map(done),
+        Command::Copy => cp::copy_here().map(done),
         Command::Ls => ps::ls(output).map(done),
         Command::Kernel(command) => kernel::run(command, output).map(done),
         Command::Image(command) => image::run(command, output).map(done),

@@ -41,6 +41,8 @@ pub use pack::{Packed, pack_diff, pack_named, pack_tree};
 pub struct UnpackOptions {
     /// What becomes of whiteouts.
     pub form: Form,
+    /// Which names are whiteouts.
+    pub marks: Marks,
     /// What becomes of owners that do not exist here.
     pub owners: Owners,
     /// What becomes of device nodes.
@@ -64,6 +66,16 @@ pub enum Form {
     },
     /// To be used as it is: what a layer takes away is taken away at once. Layers are unpacked into it one after the other.
     Flat,
+}
+
+/// Which names are marks that something is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Marks {
+    /// Those that layers have: `.wh.…`.
+    #[default]
+    Whiteouts,
+    /// None: this is an archive of files, in which every name is one.
+    None,
 }
 
 /// Where overlayfs keeps its own attributes.

@@ -73,6 +73,12 @@ pub(super) fn classify(name: &[u8]) -> Result<(&[u8], Leaf<'_>), BadLayer> {
     Ok((directory, leaf))
 }
 
+/// The same for an archive in which no name stands for anything else.
+pub(super) fn literal(name: &[u8]) -> (&[u8], Leaf<'_>) {
+    let (directory, last) = split(name);
+    (directory, if last.is_empty() { Leaf::Root } else { Leaf::Entry(last) })
+}
+
 /// A name for people: without control characters, and not without end.
 pub(super) fn show(name: &[u8]) -> String {
     const CHARS_MAX: usize = 200;

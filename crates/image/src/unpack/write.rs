@@ -14,10 +14,10 @@ use super::archive::{Archive, Contents, Entry, Kind};
 use super::copy::{CREATE, Node, copy};
 use super::maker::{Maker, Pending, make_whiteout};
 use super::metadata::{Metadata, Target};
-use super::name::{Leaf, classify, clean, join, show, split};
+use super::name::{Leaf, classify, clean, join, literal, show, split};
 use super::time::Time;
 use super::tree::{Place, Step, Tree, file_type, names, open_directory, remove, stat};
-use super::{BadLayer, Devices, Form, Skips, UnpackOptions};
+use super::{BadLayer, Devices, Form, Marks, Skips, UnpackOptions};
 
 /// Reads the archive to its end and makes what it says.
 pub(super) fn unpack(source: impl BufRead, into: &Path, options: &UnpackOptions) -> Result<Written> {
@@ -64,7 +64,10 @@ impl<'a> Unpacker<'a> {
         if path.iter().filter(|byte| **byte == b'/').count() > limits.depth {
             return Err(limits.broken("directories around one entry", limits.depth as u64));
         }
-        let (directory, leaf) = classify(&path)?;
+        let (directory, leaf) = match self.maker.options.marks {
+            Marks::Whiteouts => classify(&path)?,
+            Marks::None => literal(&path),
+        };
         match leaf {
             Leaf::Note => Ok(()),
             Leaf::Root if entry.kind == Kind::Directory => {

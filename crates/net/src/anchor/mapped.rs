@@ -2,12 +2,14 @@
 //! is done by a process of ours in a user namespace with the engine's id map, which needs no engine.
 
 use std::ffi::OsString;
-use std::io::Read;
+use std::fs::File;
+use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::geteuid;
@@ -22,16 +24,53 @@ use super::{isolate, sys};
 /// Runs `program args…`, which has to call [`become_root`] first thing, and gives what it wrote to its standard
 /// output. It may take as long as its work does.
 pub fn run_as_root(program: &Path, args: &[OsString]) -> Result<String> {
-    run(program, args, Stdio::piped())
+    run(program, args, Stdio::piped(), None)
 }
 
 /// The same for a program that reads or writes what it has as its standard output.
 pub fn run_as_root_at(program: &Path, args: &[OsString], stdout: OwnedFd) -> Result<()> {
-    run(program, args, Stdio::from(stdout)).map(drop)
+    run(program, args, Stdio::from(stdout), None).map(drop)
 }
 
-fn run(program: &Path, args: &[OsString], stdout: Stdio) -> Result<String> {
+/// The same for a program that is told what to do beside its command line, which everybody on this computer can read. It
+/// hears it by [`order`].
+pub fn order_as_root(
+    program: &Path,
+    args: &[OsString],
+    stdout: Option<OwnedFd>,
+    order: &[u8],
+) -> Result<String> {
+    run(program, args, stdout.map_or_else(Stdio::piped, Stdio::from), Some(order))
+}
+
+/// What we were told by [`order_as_root`]. To be called before [`become_root`].
+pub fn order() -> Result<Vec<u8>> {
+    let spawner = spawner()?.context("nobody tells us what to do")?;
+    let packet = wire::receive(&spawner, 16 * 1024).context("cannot hear what to do")?;
+    let Packet::Text(_, fds) = packet else { bail!("nobody tells us what to do") };
+    let mut file = File::from(fds.into_iter().next().context("it came without a text")?);
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).context("cannot read what to do")?;
+    Ok(text)
+}
+
+/// Files in memory have names for whoever looks at descriptors.
+const ORDER_NAME: &str = "stead-order";
+
+/// A text for another process to read.
+fn in_memory(text: &[u8]) -> Result<OwnedFd> {
+    let file = memfd_create(ORDER_NAME, MemfdFlags::CLOEXEC).context("cannot make a file in memory")?;
+    let mut file = File::from(file);
+    file.write_all(text).and_then(|()| file.rewind()).context("cannot write a file in memory")?;
+    Ok(file.into())
+}
+
+fn run(program: &Path, args: &[OsString], stdout: Stdio, order: Option<&[u8]>) -> Result<String> {
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    if let Some(order) = order {
+        // It waits in the socket until it is heard.
+        wire::send(&ours, &ORDER_NAME, &[in_memory(order)?.as_fd()]).context("cannot say what to do")?;
+    }
     let mut child = Command::new(program)
         .args(args)
         .stdin(Stdio::from(theirs))

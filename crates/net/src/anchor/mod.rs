@@ -23,6 +23,6 @@ mod wire;
 
 pub use client::{Client, spawn};
 pub use enter::{Entrance, Resolver, enter, join_users};
-pub use mapped::{become_root, own_mounts, run_as_root, run_as_root_at};
+pub use mapped::{become_root, order, order_as_root, own_mounts, run_as_root, run_as_root_at};
 pub use protocol::{Domain, Kind, Label, LabelError, MAX_SOCKETS, SocketKind, SysctlError, SysctlPath};
 pub use serve::serve;
