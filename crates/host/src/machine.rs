@@ -123,6 +123,10 @@ pub enum Request {
     Attach {
         /// Whether what the client sends is its standard input.
         stdin: bool,
+        /// Whether the machine waits for the client to read, however long that takes: it was started for that.
+        /// For others it waits for a while.
+        #[serde(default)]
+        is_waited_for: bool,
     },
 }
 

@@ -5,6 +5,7 @@ use std::io::{ErrorKind, IsTerminal, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub(crate) struct Watch {
     pub(crate) replay: bool,
     /// Whether signals that this command gets are sent on to the machine.
     pub(crate) signals: bool,
+    /// Whether the machine was started for us, and waits as long as we take to read.
+    pub(crate) is_waited_for: bool,
 }
 
 /// How watching ended.
@@ -51,7 +54,8 @@ pub(crate) fn watch(files: &Files, how: Watch) -> Result<Watched> {
     // Before anything is seen of the machine: what a person sends because of that is for the machine, not for us.
     let signals = listen(how.signals)?;
     let Some(mut client) = Client::connect(files)? else { return ended_before(files, how) };
-    let attached = match client.ask(&Request::Attach { stdin: how.stdin }, Some(Duration::ZERO)) {
+    let request = Request::Attach { stdin: how.stdin, is_waited_for: how.is_waited_for };
+    let attached = match client.ask(&request, Some(Duration::ZERO)) {
         Ok(Answer::Attached(attached)) => attached,
         Ok(Answer::Failed(why)) => bail!("{why}"),
         Ok(other) => bail!("the keeper answered {other:?}"),
@@ -68,9 +72,15 @@ pub(crate) fn watch(files: &Files, how: Watch) -> Result<Watched> {
     if attached.tty {
         send_size(&writer);
     }
+    let has_left = Arc::new(AtomicBool::new(false));
     if how.stdin {
-        let (writer, tty) = (Arc::clone(&writer), attached.tty);
-        std::thread::spawn(move || carry_input(&writer, tty));
+        let (writer, tty, has_left) = (Arc::clone(&writer), attached.tty, Arc::clone(&has_left));
+        std::thread::spawn(move || {
+            if carry_input(&writer, tty) == Typed::Left {
+                has_left.store(true, Ordering::Release);
+                let _gone = writer.lock().unwrap_or_else(PoisonError::into_inner).shutdown(Shutdown::Both);
+            }
+        });
     }
     carry_signals(signals, &writer, files.clone(), attached.tty);
     loop {
@@ -84,14 +94,25 @@ pub(crate) fn watch(files: &Files, how: Watch) -> Result<Watched> {
             Ok(Some((Frame::Input | Frame::InputEnd | Frame::Size | Frame::Signal, _))) => {
                 bail!("the keeper sent what is ours to send")
             }
-            // We closed it ourselves, or the keeper died.
-            Ok(None) if files.keeper()?.is_some() => return Ok(Watched::Left),
-            Ok(None) => {
-                bail!("the machine's keeper was killed; hint: `stead ps` tells what became of the machine")
-            }
+            Ok(None) => return gone(files, &has_left),
+            // In the middle of a frame.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return gone(files, &has_left),
             Err(error) => return Err(error).context("cannot hear the keeper"),
         }
     }
+}
+
+/// Nothing more comes: we closed it ourselves, the keeper let us go, or it died.
+fn gone(files: &Files, has_left: &AtomicBool) -> Result<Watched> {
+    if has_left.load(Ordering::Acquire) {
+        return Ok(Watched::Left);
+    }
+    if files.keeper()?.is_some() {
+        bail!(
+            "the machine wrote more than was read here, and waits no longer; hint: `stead logs` has what is missing"
+        );
+    }
+    bail!("the machine's keeper was killed; hint: `stead ps` tells what became of the machine")
 }
 
 /// Has a keeper start another program in its machine, and stays until that ends.
@@ -211,8 +232,17 @@ fn send(writer: &Writer, frame: Frame, bytes: &[u8]) -> std::io::Result<()> {
     frame.write(&mut *writer.lock().unwrap_or_else(PoisonError::into_inner), bytes)
 }
 
-/// Carries what is typed. Ends when nothing more comes, or the person leaves.
-fn carry_input(writer: &Writer, tty: bool) {
+/// How what is typed came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Typed {
+    /// Nothing more comes.
+    Ended,
+    /// The person leaves.
+    Left,
+}
+
+/// Carries what is typed.
+fn carry_input(writer: &Writer, tty: bool) -> Typed {
     let mut buffer = [0; 16 * 1024];
     let mut held = Vec::new();
     loop {
@@ -224,15 +254,14 @@ fn carry_input(writer: &Writer, tty: bool) {
         let typed = buffer.get(..length).unwrap_or_default();
         if typed.is_empty() {
             let _gone = send(writer, Frame::InputEnd, &[]);
-            return;
+            return Typed::Ended;
         }
         let (bytes, leaves) = if tty { without_detach(&mut held, typed) } else { (typed.to_vec(), false) };
         if !bytes.is_empty() && send(writer, Frame::Input, &bytes).is_err() {
-            return;
+            return Typed::Ended;
         }
         if leaves {
-            let _gone = writer.lock().unwrap_or_else(PoisonError::into_inner).shutdown(Shutdown::Both);
-            return;
+            return Typed::Left;
         }
     }
 }

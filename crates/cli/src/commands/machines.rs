@@ -269,7 +269,7 @@ pub(crate) fn attach(global: &Global, args: &AttachArgs) -> Result<ExitCode, Fai
         let what = format!("machine `{id}` does not run");
         return Err(Failure::request(&what, "`stead start` it; `stead logs` has what it wrote"));
     }
-    let how = Watch { stdin: !args.no_stdin, replay: false, signals: !args.no_signals };
+    let how = Watch { stdin: !args.no_stdin, replay: false, signals: !args.no_signals, is_waited_for: false };
     Ok(code(&watch(&files, how)?))
 }
 

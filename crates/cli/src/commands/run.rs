@@ -51,7 +51,12 @@ pub(crate) fn run(args: &RunArgs, output: Output) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     drop(session);
-    let how = Watch { stdin: args.machine.interactive, replay: true, signals: !args.machine.tty };
+    let how = Watch {
+        stdin: args.machine.interactive,
+        replay: true,
+        signals: !args.machine.tty,
+        is_waited_for: true,
+    };
     let watched = watch(&files, how).map_err(|error| Failure::from(error).before_program())?;
     if args.rm && watched != Watched::Left {
         session = Session::open()?;

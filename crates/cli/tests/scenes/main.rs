@@ -12,6 +12,7 @@ mod events;
 mod guard;
 mod half;
 mod hardships;
+mod hostile;
 mod images;
 mod kills;
 mod looks;

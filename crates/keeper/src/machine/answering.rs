@@ -39,7 +39,7 @@ impl Keeper {
             return self.typed_for(call, frame, bytes);
         }
         let may_type =
-            self.clients.get(place).is_some_and(|c| matches!(c.role, Role::Attached { stdin: true }));
+            self.clients.get(place).is_some_and(|c| matches!(c.role, Role::Attached { stdin: true, .. }));
         match frame {
             Frame::Input if may_type => self.life.take_input(bytes),
             Frame::InputEnd if may_type => self.life.end_input(),
@@ -104,10 +104,10 @@ impl Keeper {
                 }
             }
             Request::Await(condition) => client.role = Role::Awaiting(condition),
-            Request::Attach { stdin } => {
+            Request::Attach { stdin, is_waited_for } => {
                 let tty = self.life.has_terminal();
                 client.tell(&Answer::Attached(Attached { tty, log_file, log_length }));
-                client.role = Role::Attached { stdin };
+                client.role = Role::Attached { stdin, is_waited_for };
             }
         }
     }

@@ -1,9 +1,10 @@
 //! The connections of those who ask and those who watch. None of them can hold up the keeper: what one sends is
-//! read as it comes, what it does not read is kept for it up to a limit, and beyond that the machine's output waits.
+//! read as it comes, what it does not read is kept for it up to a limit, and beyond that the machine's output waits:
+//! for whom the machine was started, as a program waits for its pipe; for all others a while, then they are let go.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde::Serialize;
@@ -18,6 +19,9 @@ const REQUEST_MAX_BYTES: usize = 256 * 1024;
 
 /// What is kept for a client that does not read, before the machine's output waits for it.
 const BACKLOG_MAX_BYTES: usize = 256 * 1024;
+
+/// One who reads nothing for so long, while the machine waits, is stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(10);
 
 /// More who watch or wait at the same time are turned away.
 pub(super) const CLIENTS_MAX: usize = 256;
@@ -35,8 +39,8 @@ pub(super) enum Role {
     Ordered(Ticket),
     /// It waits for this.
     Awaiting(Condition),
-    /// It watches; and types, if so.
-    Attached { stdin: bool },
+    /// It watches; and types, if so. The machine waits for it as long as it takes, if so.
+    Attached { stdin: bool, is_waited_for: bool },
     /// It has had this program started in the machine's guest.
     Exec(Call),
 }
@@ -49,6 +53,8 @@ pub(super) struct Client {
     pub(super) since: Instant,
     incoming: Vec<u8>,
     outgoing: Vec<u8>,
+    /// When it last read something, or had nothing to read.
+    read_at: Instant,
     /// Whether it is to be forgotten once it has read everything.
     ends: bool,
     is_gone: bool,
@@ -73,6 +79,7 @@ impl Client {
             since,
             incoming: Vec::new(),
             outgoing: Vec::new(),
+            read_at: since,
             ends: false,
             is_gone: false,
         })
@@ -150,6 +157,9 @@ impl Client {
 
     /// Sends it a frame.
     pub(super) fn frame(&mut self, frame: Frame, bytes: &[u8]) {
+        if self.outgoing.is_empty() {
+            self.read_at = Instant::now();
+        }
         for piece in bytes.chunks(FRAME_MAX_BYTES) {
             self.outgoing.extend(frame.head(piece.len()));
             self.outgoing.extend_from_slice(piece);
@@ -167,7 +177,10 @@ impl Client {
         while !self.outgoing.is_empty() && !self.is_gone {
             match self.stream.write(&self.outgoing) {
                 Ok(0) => self.is_gone = true,
-                Ok(length) => drop(self.outgoing.drain(..length)),
+                Ok(length) => {
+                    self.read_at = Instant::now();
+                    drop(self.outgoing.drain(..length));
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => self.is_gone = true,
@@ -183,6 +196,19 @@ impl Client {
     /// Whether the machine's output has to wait for it.
     pub(super) fn is_slow(&self) -> bool {
         self.outgoing.len() > BACKLOG_MAX_BYTES
+    }
+
+    /// When it is taken to be stuck, if it reads nothing until then.
+    pub(super) fn stuck_at(&self) -> Option<Instant> {
+        let is_let_go = matches!(self.role, Role::Attached { is_waited_for: false, .. });
+        (is_let_go && self.is_slow()).then(|| self.read_at + STUCK_AFTER)
+    }
+
+    /// Lets it go if it is stuck. What it did not read is in the log.
+    pub(super) fn let_go_if_stuck(&mut self, now: Instant) {
+        if self.stuck_at().is_some_and(|at| at <= now) {
+            self.is_gone = true;
+        }
     }
 
     /// Whether it can be forgotten.
@@ -224,7 +250,7 @@ mod tests {
     #[test]
     fn frames_come_whole() {
         let (mut client, mut theirs) = pair();
-        client.role = Role::Attached { stdin: true };
+        client.role = Role::Attached { stdin: true, is_waited_for: true };
         Frame::Input.write(&mut theirs, b"abc").unwrap();
         theirs.write_all(&Frame::Size.head(4)).unwrap();
         client.receive();
@@ -233,6 +259,26 @@ mod tests {
         theirs.write_all(&[0, 24, 0, 80]).unwrap();
         client.receive();
         assert_eq!(client.next(), Some(Said::Frame(Frame::Size, vec![0, 24, 0, 80])));
+    }
+
+    #[test]
+    fn one_who_reads_nothing_is_let_go_after_a_while_unless_the_machine_was_started_for_it() {
+        for (is_waited_for, read) in [(false, false), (false, true), (true, false)] {
+            let (mut client, mut theirs) = pair();
+            client.role = Role::Attached { stdin: false, is_waited_for };
+            while !client.is_slow() {
+                client.frame(Frame::Output, &[b'x'; 8192]);
+            }
+            let later = client.read_at + STUCK_AFTER;
+            if read {
+                theirs.read_exact(&mut [0; 100_000]).unwrap();
+                client.send();
+            }
+            client.let_go_if_stuck(later - Duration::from_millis(1));
+            assert!(!client.is_done());
+            client.let_go_if_stuck(later);
+            assert_eq!(client.is_done(), !is_waited_for && !read);
+        }
     }
 
     #[test]

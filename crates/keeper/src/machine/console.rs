@@ -12,6 +12,9 @@ const PANIC: &str = "Kernel panic - not syncing";
 /// What is kept of a console; then it begins anew, and one such file before is kept as well.
 const CONSOLE_MAX_BYTES: u64 = 1 << 20;
 
+/// What is read at once, as a guest may write without end; more is read at the next turn.
+const READ_MAX_BYTES: usize = 64 * 1024;
+
 /// What a guest's kernel says: the end of it here, all of it within limits in a file.
 pub(super) struct Console {
     pub(super) pipe: Option<File>,
@@ -46,10 +49,14 @@ impl Console {
 
     pub(super) fn read(&mut self) {
         let mut buffer = [0; 8 * 1024];
-        while let Some(pipe) = &mut self.pipe {
+        let mut left = READ_MAX_BYTES;
+        while let Some(pipe) = self.pipe.as_mut().filter(|_| left > 0) {
             match pipe.read(&mut buffer) {
                 Ok(0) => self.pipe = None,
-                Ok(count) => self.keep(buffer.get(..count).unwrap_or_default()),
+                Ok(count) => {
+                    left = left.saturating_sub(count);
+                    self.keep(buffer.get(..count).unwrap_or_default());
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(_) => self.pipe = None,

@@ -41,6 +41,9 @@ const GREETING: Duration = Duration::from_secs(1);
 /// What is read at once; more is read at the next turn.
 const READ_MAX_BYTES: usize = 256 * 1024;
 
+/// What its agent could not do is told so often.
+const REFUSALS_MAX: u32 = 20;
+
 /// The container's name in its guest.
 const MAIN: &str = "main";
 
@@ -90,7 +93,10 @@ pub(super) struct Guest {
     end_by: Option<Instant>,
     /// By when the VMM, which was told to, is to have ended.
     quit_by: Option<Instant>,
-    stages: Vec<Stage>,
+    /// How far it came up.
+    stage: Option<Stage>,
+    /// How often its agent could not do what it was asked.
+    refusals: u32,
     exited: Option<message::Exited>,
     /// Why it was killed.
     why: Option<String>,
@@ -137,7 +143,8 @@ impl Guest {
             greet_at: now + GREETING,
             end_by: Some(now + BOOT_LIMIT),
             quit_by: None,
-            stages: Vec::new(),
+            stage: None,
+            refusals: 0,
             exited: None,
             why: None,
         };
@@ -272,7 +279,7 @@ impl Guest {
     /// Something was said about a call.
     fn heed(&mut self, call: Call, word: Word, events: &mut Vec<Heard>) {
         match word {
-            Word::Stage(stage) => self.stages.push(stage),
+            Word::Stage(stage) => self.stage = Some(stage),
             Word::Failed { why, code } if call == self.set_up || call == self.start => {
                 self.fail(Failure { code, text: why }, events);
             }
@@ -291,7 +298,7 @@ impl Guest {
             Word::Failed { why, code } if self.execs.remove(&call) => {
                 events.push(Heard::ExecEnded(call, code, Some(why)));
             }
-            Word::Failed { why, .. } => tracing::warn!("the agent could not do what it was asked: {why}"),
+            Word::Failed { why, .. } => self.note_refusal(&why),
             Word::Done
             | Word::Started { .. }
             | Word::Attached { .. }
@@ -305,6 +312,14 @@ impl Guest {
         }
     }
 
+    /// Writes down what the agent says that it cannot do; not without end, as a guest may say what it likes.
+    fn note_refusal(&mut self, why: &str) {
+        self.refusals = self.refusals.saturating_add(1);
+        if self.refusals <= REFUSALS_MAX {
+            tracing::warn!("the agent could not do what it was asked: {}", why.escape_debug());
+        }
+    }
+
     /// The machine's program cannot run, so the guest ends.
     fn fail(&mut self, failure: Failure, events: &mut Vec<Heard>) {
         if self.state == State::Booting {
@@ -313,11 +328,10 @@ impl Guest {
         }
     }
 
-    /// What was passed on is acknowledged: as much more may come.
-    pub(super) fn acknowledge(&mut self) {
-        for (call, count) in std::mem::take(&mut self.owed) {
-            self.session.taken(call, count);
-        }
+    /// What was passed on is acknowledged: as much more may come. Not of calls for which somebody has to read first.
+    pub(super) fn acknowledge(&mut self, waits: impl Fn(Call) -> bool) {
+        let done = self.owed.extract_if(.., |(call, _)| !waits(*call));
+        done.for_each(|(call, count)| self.session.taken(call, count));
         self.send();
     }
 

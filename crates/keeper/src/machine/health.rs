@@ -1,9 +1,11 @@
 //! How well a machine is: a program that is run in it from time to time.
 //!
 //! ```text
-//! waiting ──(interval)──▶ testing ──ended──▶ waiting       a failure within the start period does not count
-//!                            └──(timeout)──▶ killed: a failure
+//! waiting ──(interval)──▶ entering ──▶ testing ──ended──▶ waiting  a failure within the start period does not count
+//!                            └──(timeout)──┴──▶ killed: a failure; the next test waits until it is dead
 //! ```
+//!
+//! Nothing here waits: what is in a container can hold still whoever comes in.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -18,14 +20,17 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use stead_agent::Call;
-use stead_container::{ExecRequest, Executed, Started, Stdio};
+use stead_container::{ExecRequest, Executed, Executing, Progress, Started, Stdio, begin_exec};
 use stead_host::machine::{Exec, HealthState};
 use stead_model::container::{HealthCheck, Launch, Signal};
 
-use super::run::Body;
+use super::run::{Body, held};
 
 /// What a test wrote last, for people.
 const WORDS_MAX_BYTES: usize = 4096;
+
+/// One that was killed is dead when the kernel gets round to it; until then it is killed once more from time to time.
+const KILL_AGAIN: Duration = Duration::from_secs(1);
 
 /// How well a machine is.
 #[derive(Debug)]
@@ -45,11 +50,15 @@ struct Test {
     process: Process,
     begun: Instant,
     deadline: Instant,
+    /// Whether it took too long, and is being killed.
+    is_late: bool,
 }
 
 /// Its process.
 #[derive(Debug)]
 enum Process {
+    /// On its way into the container.
+    Entering(Executing, File),
     /// On this computer.
     Here(Executed, File),
     /// In a guest, and what it wrote.
@@ -94,6 +103,7 @@ impl Health {
     /// The test that runs, which is ready when it has ended.
     pub(super) fn process(&self) -> Option<BorrowedFd<'_>> {
         match &self.test.as_ref()?.process {
+            Process::Entering(executing, _) => Some(executing.fd()),
             Process::Here(process, _) => Some(process.pidfd.as_fd()),
             Process::There(..) => None,
         }
@@ -124,24 +134,11 @@ impl Health {
     /// Does what is due: begins a test, or ends one that takes too long.
     pub(super) fn look(&mut self, now: Instant, body: &mut Body, launch: &Launch, state: &Path) {
         match (&self.test, body) {
-            (Some(test), body) if test.deadline <= now => {
-                self.words = format!("it took longer than {} ms", self.check.timeout_ms);
-                match (&test.process, body) {
-                    // Its end is then seen as that of any other.
-                    (Process::Here(process, _), _) => {
-                        if let Err(error) = kill(process) {
-                            tracing::warn!("cannot end a health test: {error:#}");
-                        }
-                    }
-                    (Process::There(call, _), Body::Guest(guest)) => {
-                        guest.cancel(*call);
-                        self.test = None;
-                        self.judge(now, false);
-                    }
-                    (Process::There(..), Body::Container(_)) => self.test = None,
+            (Some(test), body) => {
+                if test.deadline <= now {
+                    self.end_late(now, body);
                 }
             }
-            (Some(_), _) => {}
             (None, Body::Guest(guest)) if guest.is_booting() => {}
             (None, body) if self.next <= now => {
                 if let Err(error) = self.begin(now, body, launch, state) {
@@ -150,6 +147,37 @@ impl Health {
                 }
             }
             (None, _) => {}
+        }
+    }
+
+    /// Ends a test that takes too long: a failure, once. Its end is then seen as that of any other.
+    fn end_late(&mut self, now: Instant, body: &mut Body) {
+        let Some(test) = &mut self.test else { return };
+        let was_late = std::mem::replace(&mut test.is_late, true);
+        test.deadline = now + KILL_AGAIN;
+        let is_over = match (&test.process, body) {
+            (Process::Entering(executing, _), _) => {
+                executing.kill();
+                false
+            }
+            (Process::Here(process, _), _) => {
+                if let Err(error) = kill(process) {
+                    tracing::warn!("cannot end a health test: {error:#}");
+                }
+                false
+            }
+            (Process::There(call, _), Body::Guest(guest)) => {
+                guest.cancel(*call);
+                true
+            }
+            (Process::There(..), Body::Container(_)) => true,
+        };
+        if is_over {
+            self.test = None;
+        }
+        if !was_late {
+            self.words = format!("it took longer than {} ms", self.check.timeout_ms);
+            self.judge(now, false);
         }
     }
 
@@ -163,7 +191,7 @@ impl Health {
             }
         };
         self.words.clear();
-        self.test = Some(Test { process, begun: now, deadline });
+        self.test = Some(Test { process, begun: now, deadline, is_late: false });
         Ok(())
     }
 
@@ -183,7 +211,7 @@ impl Health {
             privileged: false,
             stdio: Stdio::Streams { stdin: null.as_fd(), stdout: write.as_fd(), stderr: write.as_fd() },
         };
-        Ok(Process::Here(stead_container::exec(&request)?, File::from(read)))
+        Ok(Process::Entering(begin_exec(&request)?, File::from(read)))
     }
 
     /// A program in a guest wrote something; false if it was none of ours.
@@ -209,22 +237,36 @@ impl Health {
         true
     }
 
-    /// The test has ended.
-    pub(super) fn reap(&mut self) -> Result<()> {
-        let Some(test) = &mut self.test else { return Ok(()) };
-        let Process::Here(process, output) = &mut test.process else { return Ok(()) };
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        let status = waitid(WaitId::PidFd(process.pidfd.as_fd()), options);
-        let Some(status) = status.context("cannot look after a health test")? else { return Ok(()) };
-        let now = Instant::now();
-        let too_late = now >= test.deadline;
-        let words = last_words(output);
-        tracing::debug!("a health test took {:?}", test.begun.elapsed());
-        self.test = None;
-        if !too_late {
-            self.words = words;
+    /// The test has come further, or has ended.
+    pub(super) fn attend(&mut self) -> Result<()> {
+        let Some(mut test) = self.test.take() else { return Ok(()) };
+        match test.process {
+            Process::Entering(executing, output) => match executing.go_on() {
+                Ok(Progress::Going(executing)) => test.process = Process::Entering(executing, output),
+                Ok(Progress::Done(executed)) => test.process = Process::Here(executed, output),
+                Err(_) if test.is_late => return Ok(()),
+                Err(failure) => {
+                    self.words = failure.to_string();
+                    self.judge(Instant::now(), false);
+                    return Ok(());
+                }
+            },
+            Process::Here(process, mut output) => {
+                let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+                let status = waitid(WaitId::PidFd(process.pidfd.as_fd()), options);
+                if let Some(status) = status.context("cannot look after a health test")? {
+                    tracing::debug!("a health test took {:?}", test.begun.elapsed());
+                    if !test.is_late {
+                        self.words = last_words(&mut output);
+                        self.judge(Instant::now(), status.exit_status() == Some(0));
+                    }
+                    return Ok(());
+                }
+                test.process = Process::Here(process, output);
+            }
+            there @ Process::There(..) => test.process = there,
         }
-        self.judge(now, status.exit_status() == Some(0) && !too_late);
+        self.test = Some(test);
         Ok(())
     }
 
@@ -248,14 +290,16 @@ fn keep_last(words: &mut VecDeque<u8>, bytes: &[u8]) {
     drop(words.drain(..more));
 }
 
-/// The end of what was written to a pipe.
+/// The end of what was written to a pipe, up to now: what the test left behind may write without end.
 fn last_words(output: &mut File) -> String {
     let mut words = VecDeque::new();
     let mut buffer = [0; 4096];
-    loop {
+    let mut left = held(output.as_fd());
+    while left > 0 {
         match output.read(&mut buffer) {
             Ok(0) => break,
             Ok(length) => {
+                left = left.saturating_sub(length);
                 keep_last(&mut words, buffer.get(..length).unwrap_or_default());
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -319,6 +363,23 @@ mod tests {
         assert_eq!(health.state(), HealthState::Healthy);
         health.judge(at(start, 2100), false);
         assert_eq!(health.state(), HealthState::Unhealthy);
+    }
+
+    #[test]
+    fn one_who_never_stops_talking_is_heard_up_to_now() {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
+        let more = std::thread::spawn(move || {
+            loop {
+                match rustix::io::write(&write, &[b'x'; 4096]) {
+                    Ok(_) | Err(Errno::AGAIN) => {}
+                    Err(_) => return,
+                }
+            }
+        });
+        let mut output = File::from(read);
+        assert!(last_words(&mut output).len() <= WORDS_MAX_BYTES);
+        drop(output);
+        more.join().unwrap();
     }
 
     #[test]

@@ -428,9 +428,9 @@ impl Life {
         }
     }
 
-    pub(super) fn reap_health(&mut self) -> Result<()> {
+    pub(super) fn attend_health(&mut self) -> Result<()> {
         match self.run.as_mut().and_then(|run| run.health.as_mut()) {
-            Some(health) => health.reap(),
+            Some(health) => health.attend(),
             None => Ok(()),
         }
     }

@@ -228,22 +228,31 @@ impl Keeper {
     /// Forgets those that are done; the programs of those that went are hung up on. What those who watch have read
     /// makes room for more.
     fn forget_clients(&mut self) {
+        let now = Instant::now();
+        self.clients.iter_mut().for_each(|client| client.let_go_if_stuck(now));
+        let is_held = self.is_held();
         if let Some(guest) = self.life.guest_mut() {
             for client in self.clients.iter().filter(|client| client.is_done()) {
                 if let Role::Exec(call) = client.role {
                     guest.cancel(call);
                 }
             }
-            if !self.clients.iter().any(Client::is_slow) {
-                guest.acknowledge();
-            }
+            let main = guest.main();
+            let is_slow =
+                |call| self.clients.iter().any(|client| client.role == Role::Exec(call) && client.is_slow());
+            guest.acknowledge(|call| if call == main { is_held } else { is_slow(call) });
         }
         self.clients.retain(|client| !client.is_done());
     }
 
+    /// Whether the machine's output has to wait for those who watch.
+    fn is_held(&self) -> bool {
+        self.clients.iter().any(|client| matches!(client.role, Role::Attached { .. }) && client.is_slow())
+    }
+
     /// Waits until something is to be done, and says what.
     fn wait(&self) -> Result<Vec<Source>> {
-        let is_read = !self.clients.iter().any(Client::is_slow);
+        let is_read = !self.is_held();
         let life = &self.life;
         let all = [
             (Source::Listener, Some(self.listener.as_fd()), PollFlags::IN),
@@ -261,14 +270,16 @@ impl Keeper {
         let all = all.into_iter().filter_map(|(source, fd, flags)| Some((source, fd?, flags)));
         let mut sources: Vec<(Source, BorrowedFd<'_>, PollFlags)> = all.collect();
         for (place, client) in self.clients.iter().enumerate() {
-            let is_typing = matches!(client.role, Role::Attached { stdin: true });
+            let is_typing = matches!(client.role, Role::Attached { stdin: true, .. });
             let reads = client.may_send() && !(is_typing && self.life.has_input_backlog());
             let mut flags = PollFlags::empty();
             flags.set(PollFlags::IN, reads);
             flags.set(PollFlags::OUT, client.has_backlog());
             sources.push((Source::Client(place), client.stream.as_fd(), flags));
         }
-        let timeout = self.life.next_look().map(|at| at.saturating_duration_since(Instant::now()));
+        let stuck_at = self.clients.iter().filter_map(Client::stuck_at);
+        let next_look = self.life.next_look().into_iter().chain(stuck_at).min();
+        let timeout = next_look.map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = timeout.map(Timespec::try_from).transpose().context("a time limit is too long")?;
         let mut fds: Vec<PollFd<'_>> =
             sources.iter().map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
@@ -291,10 +302,14 @@ impl Keeper {
                 self.drain();
                 self.life.reap()?;
             }
-            Source::Output => drop(self.carry(Stream::Output)),
-            Source::Error => drop(self.carry(Stream::Error)),
+            Source::Output => {
+                self.carry(Stream::Output);
+            }
+            Source::Error => {
+                self.carry(Stream::Error);
+            }
             Source::Input => self.life.write_input(),
-            Source::Health => self.life.reap_health()?,
+            Source::Health => self.life.attend_health()?,
             Source::Agent => self.hear_agent(),
             Source::AgentWanted => self.life.guest_mut().into_iter().for_each(Guest::send),
             Source::Console => self.life.guest_mut().into_iter().for_each(Guest::read_console),
@@ -317,13 +332,14 @@ impl Keeper {
         }
     }
 
-    /// Carries what the machine wrote to the log and to those who watch; false if it was nothing.
-    fn carry(&mut self, stream: Stream) -> bool {
+    /// Carries what the machine wrote to the log and to those who watch: how much it was.
+    fn carry(&mut self, stream: Stream) -> usize {
         let mut buffer = [0; READ_BYTES];
         let length = self.life.read(stream, &mut buffer);
-        let Some(bytes) = buffer.get(..length).filter(|bytes| !bytes.is_empty()) else { return false };
-        self.pass_on(stream, bytes);
-        true
+        if let Some(bytes) = buffer.get(..length).filter(|bytes| !bytes.is_empty()) {
+            self.pass_on(stream, bytes);
+        }
+        length
     }
 
     fn pass_on(&mut self, stream: Stream, bytes: &[u8]) {
@@ -357,10 +373,20 @@ impl Keeper {
         }
     }
 
-    /// Reads what is left in the machine's pipes.
+    /// Reads what is left in the machine's pipes: what it handed on to others may be written to without end.
     fn drain(&mut self) {
         for stream in [Stream::Output, Stream::Error] {
-            while self.carry(stream) {}
+            let end = match stream {
+                Stream::Output => self.life.output(),
+                Stream::Error => self.life.error(),
+            };
+            let mut left = end.map_or(0, run::held);
+            while left > 0 {
+                match self.carry(stream) {
+                    0 => break,
+                    length => left = left.saturating_sub(length),
+                }
+            }
         }
         self.log.flush();
     }

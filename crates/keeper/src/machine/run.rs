@@ -78,6 +78,12 @@ pub(super) fn set_size(terminal: &File, size: WindowSize) -> rustix::io::Result<
     rustix::termios::tcsetwinsize(terminal, size)
 }
 
+/// What a pipe holds at most, or would if this were one: more than that was not there when one began to read.
+pub(super) fn held(fd: BorrowedFd<'_>) -> usize {
+    const USUAL_BYTES: usize = 64 * 1024;
+    rustix::pipe::fcntl_getpipe_size(fd).unwrap_or(USUAL_BYTES)
+}
+
 impl Run {
     pub(super) fn new(launch: &Launch, place: &Place) -> Result<Self, Failure> {
         let started = Instant::now();

@@ -30,7 +30,7 @@ impl Guest {
                 State::Booting => format!(
                     "its guest did not come up within {} s, it got to stage `{}`, its console's last words: {}",
                     BOOT_LIMIT.as_secs(),
-                    self.stages.last().map_or("vmm", |stage| stage.name.as_str()),
+                    self.stage.as_ref().map_or("vmm", |stage| stage.name.as_str()),
                     self.console.last_line()
                 ),
                 State::Running | State::Ending => {
