@@ -46,6 +46,24 @@ pub(crate) struct Loaded {
     pub(crate) dormant: BTreeMap<Name, BTreeSet<String>>,
 }
 
+impl Loaded {
+    /// The machines that other profiles would bring: what is there of them is left alone.
+    pub(crate) fn resting(&self) -> BTreeSet<Name> {
+        let by_profile = self.dormant.iter().filter(|(_, profiles)| !profiles.is_empty());
+        by_profile.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Refuses a file without anything in it: a slip, where it would take all of a project away.
+    pub(crate) fn is_something(self) -> Result<Self, Failure> {
+        let Project { networks, machines, volumes, .. } = &self.project;
+        if networks.is_empty() && machines.is_empty() && volumes.is_empty() && self.dormant.is_empty() {
+            let what = format!("{} names no machine, no network and no volume", self.file.display());
+            return Err(Failure::request(&what, "to take the project away say `stead down`"));
+        }
+        Ok(self)
+    }
+}
+
 /// The project file: the one named, or the nearest one upwards from here.
 pub(crate) fn find(global: &Global) -> Result<PathBuf, Failure> {
     if let Some(file) = &global.file {

@@ -136,6 +136,7 @@ machines:
             seen: &host.seen,
             user: 0,
             images: &Images::new(),
+            resting: &[].into(),
         };
         let wanted = resolve(&project, context).unwrap();
         let plan = plan(&wanted, &host.seen);

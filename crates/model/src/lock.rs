@@ -1,7 +1,7 @@
 //! `stead.lock`: what was resolved once, so that a teammate gets the same lab. It is written beside the
 //! project file and meant to be committed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -75,6 +75,15 @@ impl Lock {
             machines.entry(id.machine.clone()).or_default().insert(id.network.clone(), locked);
         }
         Self { version: Version::One, networks: networks.collect(), machines }
+    }
+
+    /// The same, and what was pinned of these machines, which the choices were not about.
+    #[must_use]
+    pub fn keeping(mut self, earlier: &Self, resting: &BTreeSet<Name>) -> Self {
+        for (name, nics) in earlier.machines.iter().filter(|(name, _)| resting.contains(*name)) {
+            self.machines.entry(name.clone()).or_insert_with(|| nics.clone());
+        }
+        self
     }
 
     /// Reads a lock file.

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::address::overlap;
-use crate::name::{MachineId, Name, NetworkId};
-use crate::observed::{Engine, NetworkState, Observed};
+use crate::name::{MachineId, Name, NetworkId, NicId};
+use crate::observed::{Engine, NetworkState, NicState, Observed};
 use crate::plan::{Power, UnwantedVolumes, Wanted, WantedMachine};
 use crate::project::Reach;
 use crate::resolve::Refusal;
@@ -44,42 +44,76 @@ impl Wanted {
         self
     }
 
+    /// The networks, and who has nics on them, as wanted; machines that we run as they are: those that are not there
+    /// stay away, those that do not run stay off.
+    #[must_use]
+    pub fn with_ours_as_they_are(mut self, seen: &Observed) -> Self {
+        let as_it_is = Self::as_it_is(&self.project, seen);
+        let is_ours = |machine: &WantedMachine| machine.state.container().is_some();
+        self.machines.retain(|_, machine| !is_ours(machine));
+        self.machines.extend(as_it_is.machines.into_iter().filter(|(_, machine)| is_ours(machine)));
+        let machines = &self.machines;
+        self.nics.retain(|id, _| machines.contains_key(&id.machine()));
+        self.ports.retain(|_, target| machines.contains_key(&target.machine));
+        self
+    }
+
     /// What these machines are to be, and the others as they are: those that are not there stay away, those that
     /// do not run stay off, and those that the file names no more stay.
     /// A network on which others are stays as it is as well; where that is in the way, it is said.
-    pub fn only(mut self, chosen: &BTreeSet<MachineId>, seen: &Observed) -> Result<Self, Vec<Refusal>> {
+    pub fn only(self, chosen: &BTreeSet<MachineId>, seen: &Observed) -> Result<Self, Vec<Refusal>> {
+        let standing = seen.machines.keys().filter(|id| id.project == self.project);
+        let others = standing.chain(self.machines.keys()).filter(|id| !chosen.contains(*id));
+        let others = others.cloned().collect();
+        self.leaving(&others, seen, |on, id| on.chosen(id) || (on.lost_nics && on.others(id)))
+    }
+
+    /// The same, where these machines are left as they are.
+    pub fn beside(self, resting: &BTreeSet<MachineId>, seen: &Observed) -> Result<Self, Vec<Refusal>> {
+        self.leaving(resting, seen, |_, _| true)
+    }
+
+    /// Leaves others as they are. Of the networks that they are not on, those are made that `is_needed`, or that are there
+    /// anyway.
+    fn leaving(
+        mut self,
+        others: &BTreeSet<MachineId>,
+        seen: &Observed,
+        is_needed: impl Fn(&Ons<'_>, &NetworkId) -> bool,
+    ) -> Result<Self, Vec<Refusal>> {
         let as_it_is = Self::as_it_is(&self.project, seen);
-        let is_other = |id: &MachineId| !chosen.contains(id);
+        let is_other = |id: &MachineId| others.contains(id);
         // Those whose nics went with the engine have them again as soon as there is one.
         let lost_nics = seen.engine != Engine::Present;
-        self.machines.retain(|id, _| chosen.contains(id));
+        let named: BTreeSet<MachineId> = self.machines.keys().cloned().collect();
+        self.machines.retain(|id, _| !is_other(id));
         self.machines.extend(as_it_is.machines.into_iter().filter(|(id, _)| is_other(id)));
+        if lost_nics {
+            // Of the rest nothing says what nics they had.
+            let nicless = seen.leases.keys().map(NicId::machine).filter(|id| !named.contains(id));
+            let nicless: BTreeSet<MachineId> = nicless.filter(is_other).collect();
+            self = self.with_power(&nicless, Power::Off);
+        }
         let machines = &self.machines;
         self.nics.retain(|id, _| {
             let machine = id.machine();
-            chosen.contains(&machine) || (lost_nics && machines.contains_key(&machine))
+            !is_other(&machine) || (lost_nics && machines.contains_key(&machine))
         });
         self.nics.extend(as_it_is.nics.into_iter().filter(|(id, _)| is_other(&id.machine())));
         self.ports.retain(|_, target| {
             let machine = &target.machine;
-            chosen.contains(machine) || (lost_nics && machines.contains_key(machine))
+            !is_other(machine) || (lost_nics && machines.contains_key(machine))
         });
         self.ports.extend(as_it_is.ports.into_iter().filter(|(_, target)| is_other(&target.machine)));
-        let (nics, machines) = (&self.nics, &self.machines);
-        let is_on = |id: &NetworkId, others: bool| {
-            let mut on =
-                nics.keys().filter(|nic| nic.network() == *id && machines.contains_key(&nic.machine()));
-            on.any(|nic| is_other(&nic.machine()) == others)
-        };
-        let stays: BTreeMap<_, _> = as_it_is.networks.into_iter().filter(|(id, _)| is_on(id, true)).collect();
-        // Of the others only those are made that the chosen ones are on, or that are there anyway.
-        self.networks.retain(|id, _| {
-            is_on(id, false)
-                || (lost_nics && is_on(id, true))
-                || (seen.networks.contains_key(id) && !stays.contains_key(id))
-        });
+        let on = Ons { wanted: &self, others, lost_nics };
+        let stays: BTreeMap<_, _> = as_it_is.networks.into_iter().filter(|(id, _)| on.others(id)).collect();
+        let is_there = |id: &NetworkId| seen.networks.contains_key(id) && !stays.contains_key(id);
+        let needed = self.networks.keys().filter(|id| is_needed(&on, id) || is_there(id));
+        let needed: BTreeSet<NetworkId> = needed.cloned().collect();
+        self.networks.retain(|id, _| needed.contains(id));
         let refusals: Vec<Refusal> =
             self.networks.iter().filter_map(|(id, to)| in_the_way(id, to, &stays)).collect();
+        let refusals: Vec<Refusal> = refusals.into_iter().chain(self.taken_addresses(others)).collect();
         if !refusals.is_empty() {
             return Err(refusals);
         }
@@ -88,6 +122,26 @@ impl Wanted {
             self.uplink = Self::nothing(&self.project, seen, UnwantedVolumes::Keep).uplink;
         }
         Ok(self)
+    }
+
+    /// The fixed addresses that machines have which are left as they are.
+    fn taken_addresses(&self, others: &BTreeSet<MachineId>) -> Vec<Refusal> {
+        let (theirs, ours): (Vec<_>, Vec<_>) =
+            self.nics.iter().partition(|(id, _)| others.contains(&id.machine()));
+        let clash = |(id, nic): &(&NicId, &NicState)| {
+            let addresses = nic.lease.addresses();
+            let has_one = |other: &&(&NicId, &NicState)| {
+                other.0.network() == id.network()
+                    && other.1.lease.addresses().iter().any(|address| addresses.contains(address))
+            };
+            let (holder, _) = theirs.iter().find(has_one)?;
+            Some(Refusal {
+                key: format!("machines.{}.networks.{}", id.machine, id.network),
+                why: format!("machine `{}`, which stays as it is, has its address", holder.machine),
+                hint: format!("`stead rm {}` first, or give one of them another address", holder.machine()),
+            })
+        };
+        ours.iter().filter_map(clash).collect()
     }
 
     /// The same with these machines made as they are on record, whatever the file says by now.
@@ -99,6 +153,30 @@ impl Wanted {
             }
         }
         self
+    }
+}
+
+/// Who is on which network.
+struct Ons<'a> {
+    wanted: &'a Wanted,
+    others: &'a BTreeSet<MachineId>,
+    lost_nics: bool,
+}
+
+impl Ons<'_> {
+    fn machines<'b>(&'b self, id: &'b NetworkId) -> impl Iterator<Item = MachineId> + 'b {
+        let on = self.wanted.nics.keys().filter(move |nic| nic.network() == *id).map(NicId::machine);
+        on.filter(|machine| self.wanted.machines.contains_key(machine))
+    }
+
+    /// Whether machines that are left as they are are on it.
+    fn others(&self, id: &NetworkId) -> bool {
+        self.machines(id).any(|machine| self.others.contains(&machine))
+    }
+
+    /// Whether others are.
+    fn chosen(&self, id: &NetworkId) -> bool {
+        self.machines(id).any(|machine| !self.others.contains(&machine))
     }
 }
 
@@ -123,7 +201,8 @@ fn in_the_way(
             )
         }
     };
-    let hint = "run `stead up` without names: then all machines follow the file".to_owned();
+    let hint =
+        "run `stead up` without names, or with `--profile '*'`: then all machines follow the file".to_owned();
     Some(Refusal { key: format!("networks.{}", id.name), why, hint })
 }
 

@@ -2,11 +2,12 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::engine::ArgValueCompleter;
 
 use stead_model::address::Mac;
 use stead_model::name::Name;
+use stead_model::project::Kind;
 
 use crate::complete;
 
@@ -33,7 +34,7 @@ pub(crate) enum NetworkCommand {
     },
     /// Give a machine a nic on a network that `create` made
     Connect(ConnectArgs),
-    /// Take a machine's nic off a network that `create` made; the last nic takes the machine along
+    /// Take a machine's nic off a network that `create` made; a machine that somebody else runs goes with its last one
     Disconnect {
         /// The network's name
         #[arg(add = ArgValueCompleter::new(complete::loose_networks))]
@@ -81,11 +82,12 @@ pub(crate) struct ConnectArgs {
     /// The network's name
     #[arg(add = ArgValueCompleter::new(complete::loose_networks))]
     pub(crate) network: Name,
-    /// The machine's name; it is made if there is none
+    /// The machine's name
+    #[arg(add = ArgValueCompleter::new(complete::machines))]
     pub(crate) machine: Name,
-    /// The kind of a machine that is made: a container has a network namespace, the others have TAPs
-    #[arg(long, default_value = "container", value_name = "KIND", value_parser = ["container", "microvm", "vm"])]
-    pub(crate) kind: String,
+    /// There is no such machine here, somebody else runs it: a container gets a network namespace, the others TAPs
+    #[arg(long, value_name = "KIND")]
+    pub(crate) kind: Option<ForeignKind>,
     /// Its IPv4 address [default: the next free one]
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) address: Option<Ipv4Addr>,
@@ -98,6 +100,24 @@ pub(crate) struct ConnectArgs {
     /// One more name for it on this network; may be said several times
     #[arg(long, value_name = "NAME")]
     pub(crate) alias: Vec<Name>,
+}
+
+/// The kind of a machine that somebody else runs.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ForeignKind {
+    Container,
+    Microvm,
+    Vm,
+}
+
+impl From<ForeignKind> for Kind {
+    fn from(kind: ForeignKind) -> Self {
+        match kind {
+            ForeignKind::Container => Self::Container,
+            ForeignKind::Microvm => Self::Microvm,
+            ForeignKind::Vm => Self::Vm,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -2,7 +2,7 @@
 //! `attach`.
 
 use std::collections::BTreeSet;
-use std::process::{ExitCode, Stdio};
+use std::process::{Child, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -282,13 +282,12 @@ pub(crate) fn code(watched: &Watched) -> ExitCode {
 }
 
 /// Leaves a process that removes a machine when it has ended.
-pub(crate) fn remove_when_ended(id: &MachineId) -> Result<(), Failure> {
+pub(crate) fn remove_when_ended(id: &MachineId) -> Result<Child, Failure> {
     let program = std::env::current_exe().context("cannot find this program")?;
     let mut command = std::process::Command::new(program);
     let command = command.arg("__reap").arg(id.to_string()).current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().context("cannot start the process that is to remove it")?;
-    Ok(())
+    command.spawn().context("cannot start the process that is to remove it").map_err(Failure::from)
 }
 
 /// Removes a machine when it has ended.

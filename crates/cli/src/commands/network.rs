@@ -2,6 +2,7 @@
 //! in the home: `create` and the like edit that file and bring the project up, as a person would.
 
 use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::net::IpAddr;
 use std::process::ExitCode;
@@ -12,8 +13,9 @@ use serde::Serialize;
 use stead_host::apply::Host;
 use stead_host::home::write_whole;
 use stead_host::switchboard::{self, PortReport, Request, Stranger};
+use stead_model::container::Mount;
 use stead_model::file::render;
-use stead_model::name::{MachineId, Name, NetworkId};
+use stead_model::name::{MachineId, Name, NetworkId, VolumeId};
 use stead_model::observed::{NetworkState, Observed};
 use stead_model::plan::Power;
 use stead_model::project::{
@@ -21,7 +23,7 @@ use stead_model::project::{
 };
 
 use super::LOOSE_PROJECT;
-use super::up::Bring;
+use super::up::{Bring, Whose};
 use crate::args::{ConnectArgs, CreateArgs, Format, Global, NetworkCommand};
 use crate::failure::Failure;
 use crate::output::{Output, table};
@@ -222,22 +224,64 @@ pub(super) fn loose(session: &Session) -> Result<Project, Failure> {
     Ok(Project { name, networks: empty, machines: [].into(), volumes: [].into() })
 }
 
-/// The same without choosing machines: those of ours stay as they are.
+/// Brings it up as far as networks and nics go: what runs goes on.
 fn apply(session: &mut Session, project: &Project, output: Output) -> Result<(), Failure> {
     let images = super::image::those_here(session.host.home(), project)?;
-    let ours = |machine: &Machine| machine.runs.container().is_some();
-    let has_ours = project.machines.values().any(ours);
-    let foreign = project.machines.iter().filter(|(_, machine)| !ours(machine));
-    let chosen = foreign.map(|(name, _)| MachineId::new(&project.name, name)).collect();
-    let how = Bring { chosen: has_ours.then_some(chosen), relock: false, images, power: Power::On };
+    let how = Bring { whose: Whose::Nics, relock: false, images, power: Power::On };
     apply_some(session, project, &how, output)
+}
+
+/// Refuses to change the nics of a guest that runs: it has those that it was started with.
+fn guest_is_off(session: &mut Session, name: &Name, machine: &Machine) -> Result<(), Failure> {
+    let id = MachineId::new(&LOOSE_PROJECT.parse().context("no lawful name")?, name);
+    if matches!(machine.runs, Runs::Microvm(_)) && session.observe()?.running.contains_key(&id) {
+        let what = format!("machine `{name}` runs, and a microVM has the nics that it was started with");
+        return Err(Failure::request(&what, &format!("`stead stop {id}` first, and `stead start` it then")));
+    }
+    Ok(())
+}
+
+/// Takes nics off a network; what somebody else runs is gone with its last one.
+fn take_off(machine: &mut Machine, network: &Name) {
+    machine.nics.retain(|nic| nic.network != *network);
+}
+
+/// Whether there is anything left to know of a machine: what we run is more than its nics.
+fn is_kept(machine: &Machine) -> bool {
+    !machine.nics.is_empty() || machine.runs != Runs::External
 }
 
 /// Takes machines out of the file, which are gone already.
 pub(super) fn forget_machines(session: &Session, machines: &BTreeSet<MachineId>) -> Result<(), Failure> {
-    let mut project = loose(session)?;
-    project.machines.retain(|name, _| !machines.contains(&MachineId::new(&project.name, name)));
+    edit(session, |project| {
+        project.machines.retain(|name, _| !machines.contains(&MachineId::new(&project.name, name)));
+    })
+}
+
+/// Takes volumes out of the file, which are gone already, or the next command would make them anew.
+pub(super) fn forget_volumes(session: &Session, volumes: &BTreeSet<VolumeId>) -> Result<(), Failure> {
+    edit(session, |project| {
+        let uses = |machine: &Machine, volume: &Name| {
+            let container = machine.runs.container();
+            let mut mounts = container.into_iter().flat_map(|container| container.mounts.values());
+            mounts.any(|mount| matches!(mount, Mount::Volume { name, .. } if name == volume))
+        };
+        let machines = &project.machines;
+        project.volumes.retain(|name| {
+            !volumes.contains(&VolumeId::new(&project.name, name))
+                || machines.values().any(|machine| uses(machine, name))
+        });
+    })
+}
+
+/// Changes the file, and nothing that it describes.
+fn edit(session: &Session, change: impl FnOnce(&mut Project)) -> Result<(), Failure> {
     let path = session.host.home().loose_project().join("stead.yaml");
+    if !path.exists() {
+        return Ok(());
+    }
+    let mut project = loose(session)?;
+    change(&mut project);
     write_whole(&path, render(&project).as_bytes()).map_err(Failure::from)
 }
 
@@ -333,10 +377,13 @@ fn remove(network: &Name, force: bool, output: Output) -> Result<(), Failure> {
         let what = format!("machines have nics on network `{network}`: {}", users.join(", "));
         return Err(Failure::request(&what, "`stead network disconnect` them first, or say `--force`"));
     }
-    for machine in project.machines.values_mut() {
-        machine.nics.retain(|nic| nic.network != *network);
+    for (name, machine) in &mut project.machines {
+        if machine.nics.iter().any(|nic| nic.network == *network) {
+            guest_is_off(&mut session, name, machine)?;
+            take_off(machine, network);
+        }
     }
-    project.machines.retain(|_, machine| !machine.nics.is_empty());
+    project.machines.retain(|_, machine| is_kept(machine));
     settle(&mut session, &project, output)
 }
 
@@ -364,19 +411,15 @@ fn connect(args: &ConnectArgs, output: Output) -> Result<(), Failure> {
             "make one with `stead network create`, or edit the project's file",
         ));
     }
-    let kind = match args.kind.as_str() {
-        "container" => Kind::Container,
-        "microvm" => Kind::Microvm,
-        "vm" => Kind::Vm,
-        other => return Err(Failure::request(&format!("`{other}` is no kind"), "container, microvm or vm")),
+    let machine = match project.machines.entry(args.machine.clone()) {
+        Entry::Occupied(there) => there.into_mut(),
+        Entry::Vacant(place) => place.insert(somebody_elses(args)?),
     };
-    let machine = project.machines.entry(args.machine.clone()).or_insert_with(|| Machine {
-        kind,
-        runs: Runs::External,
-        nics: Vec::new(),
-        ports: Vec::new(),
-        depends_on: [].into(),
-    });
+    if let Some(kind) = args.kind.map(Kind::from).filter(|kind| *kind != machine.kind) {
+        let what = format!("machine `{}` is of kind `{}`, not `{kind}`", args.machine, machine.kind);
+        return Err(Failure::request(&what, "leave out `--kind`"));
+    }
+    guest_is_off(&mut session, &args.machine, machine)?;
     if machine.nics.iter().any(|nic| nic.network == args.network) {
         let what = format!("machine `{}` has a nic on network `{}` already", args.machine, args.network);
         return Err(Failure::request(&what, "`stead network disconnect` it first to change the nic"));
@@ -390,6 +433,17 @@ fn connect(args: &ConnectArgs, output: Output) -> Result<(), Failure> {
         guard: Guard::On,
     });
     apply(&mut session, &project, output)
+}
+
+/// A machine that somebody else runs: a name without `--kind` is one that exists, or a slip.
+fn somebody_elses(args: &ConnectArgs) -> Result<Machine, Failure> {
+    let Some(kind) = args.kind else {
+        let what = format!("no command made a machine `{}`", args.machine);
+        let hint = "`stead ps --all` lists them; for one that somebody else runs say its `--kind`";
+        return Err(Failure::request(&what, hint));
+    };
+    let (nics, ports, depends_on) = (Vec::new(), Vec::new(), [].into());
+    Ok(Machine { kind: kind.into(), runs: Runs::External, nics, ports, depends_on })
 }
 
 /// A fixed address is one of a fixed subnet: an automatic one becomes the one that was chosen.
@@ -410,18 +464,16 @@ fn pin_subnets(session: &mut Session, project: &mut Project, args: &ConnectArgs)
 fn disconnect(network: &Name, machine: &Name, output: Output) -> Result<(), Failure> {
     let mut session = Session::open()?;
     let mut project = loose(&session)?;
-    let nics = project.machines.get_mut(machine).map(|found| &mut found.nics);
-    let before = nics.as_ref().map_or(0, |nics| nics.len());
-    if let Some(nics) = nics {
-        nics.retain(|nic| nic.network != *network);
-        if nics.len() == before {
-            let what = format!("machine `{machine}` has no nic on network `{network}`");
-            return Err(Failure::request(&what, "`stead ps default` lists machines and their networks"));
-        }
-    } else {
+    let Some(found) = project.machines.get_mut(machine) else {
         let what = format!("no command made a machine `{machine}`");
         return Err(Failure::request(&what, "machines of a project file are changed in the file"));
+    };
+    if !found.nics.iter().any(|nic| nic.network == *network) {
+        let what = format!("machine `{machine}` has no nic on network `{network}`");
+        return Err(Failure::request(&what, "`stead ps default` lists machines and their networks"));
     }
-    project.machines.retain(|_, machine| !machine.nics.is_empty());
+    guest_is_off(&mut session, machine, found)?;
+    take_off(found, network);
+    project.machines.retain(|_, machine| is_kept(machine));
     settle(&mut session, &project, output)
 }

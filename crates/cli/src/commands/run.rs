@@ -1,9 +1,10 @@
 //! `run` and `create`: a machine made by command. It is one of the project of what is made by command, whose file
 //! it is written to.
 
-use std::collections::BTreeSet;
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal};
 use std::process::ExitCode;
+
+use anyhow::Context;
 
 use stead_host::linux::StartError;
 use stead_host::machine::Files;
@@ -12,15 +13,18 @@ use stead_model::plan::Power;
 use stead_model::project::{Addressing, Dhcp, Network, Pool, Project, Reach, Subnet};
 
 use super::attach::{Watch, Watched, watch};
-use super::up::Bring;
+use super::up::{Bring, Whose};
 use super::{image, machines, network, wish};
-use crate::args::{MachineArgs, MakeArgs, RunArgs, RunKind};
+use crate::args::{Global, MachineArgs, MakeArgs, RunArgs, RunKind};
 use crate::failure::Failure;
 use crate::output::{Output, raw};
 use crate::session::Session;
 
+/// The exit code of a program that wrote where nobody read, as shells have it: 128 and SIGPIPE.
+const NOBODY_READS: u8 = 141;
+
 /// Makes a machine and runs it.
-pub(crate) fn run(args: &RunArgs, output: Output) -> Result<ExitCode, Failure> {
+pub(crate) fn run(global: &Global, args: &RunArgs, output: Output) -> Result<ExitCode, Failure> {
     if args.machine.tty && args.machine.interactive && !args.detach && !std::io::stdin().is_terminal() {
         let what = "standard input is no terminal";
         return Err(Failure::request(what, "leave out `--tty`").before_program());
@@ -32,24 +36,22 @@ pub(crate) fn run(args: &RunArgs, output: Output) -> Result<ExitCode, Failure> {
     let (id, mut session) = match made {
         Ok(made) => made,
         Err((id, failure)) => {
-            if let (true, Some(id)) = (args.rm, id) {
+            if let Some(id) = id {
                 // The failure is what matters.
-                let _left = Session::open()
-                    .map_err(Failure::from)
-                    .and_then(|mut s| machines::remove_these(&mut s, &[id], quiet));
+                let _left = take_away_again(&id, stay, quiet);
             }
             return Err(not_started(failure));
         }
     };
-    let files = Files::new(session.host.home(), &id);
     if args.detach {
-        raw(&format!("{}\n", id.name))?;
+        tell(global, &id, &mut session)?;
         if args.rm {
             drop(session);
             machines::remove_when_ended(&id)?;
         }
         return Ok(ExitCode::SUCCESS);
     }
+    let files = Files::new(session.host.home(), &id);
     drop(session);
     let how = Watch {
         stdin: args.machine.interactive,
@@ -57,20 +59,60 @@ pub(crate) fn run(args: &RunArgs, output: Output) -> Result<ExitCode, Failure> {
         signals: !args.machine.tty,
         is_waited_for: true,
     };
-    let watched = watch(&files, how).map_err(|error| Failure::from(error).before_program())?;
-    if args.rm && watched != Watched::Left {
-        session = Session::open()?;
-        session.host.make_fleeting();
-        machines::remove_these(&mut session, &[id], quiet)?;
+    if !args.rm {
+        return watch(&files, how).map(|watched| machines::code(&watched)).or_else(unwatched);
     }
-    Ok(machines::code(&watched))
+    // However we end, it goes when it has ended.
+    let mut reaper = machines::remove_when_ended(&id)?;
+    let watched = watch(&files, how);
+    if matches!(watched, Ok(Watched::Left)) {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut session = Session::open()?;
+    session.host.make_fleeting();
+    // Nobody would ever know of one that still runs: it is ended first.
+    machines::remove_these(&mut session, &[id], quiet)?;
+    // It has nothing to do any more, and the name may be another machine's as soon as we let go.
+    reaper.kill().and_then(|()| reaper.wait()).context("cannot end the process that was to remove it")?;
+    drop(session);
+    watched.map(|watched| machines::code(&watched)).or_else(unwatched)
+}
+
+/// A machine whose output could not be written any more. Its program has run: the code is not that of one that has not.
+fn unwatched(error: anyhow::Error) -> Result<ExitCode, Failure> {
+    let is_pipe = |error: &std::io::Error| error.kind() == ErrorKind::BrokenPipe;
+    if error.downcast_ref().is_some_and(is_pipe) {
+        return Ok(ExitCode::from(NOBODY_READS));
+    }
+    Err(error.into())
+}
+
+/// Removes a machine that was not made as it was asked for: always if it was to go anyway, else only if it runs, so that
+/// nothing runs that the command said had failed.
+fn take_away_again(id: &MachineId, stay: Stay, output: Output) -> Result<(), Failure> {
+    let mut session = Session::open()?;
+    if stay == Stay::UntilItEnds || session.observe()?.running.contains_key(id) {
+        machines::remove_these(&mut session, std::slice::from_ref(id), output)?;
+    }
+    Ok(())
 }
 
 /// Makes a machine.
-pub(crate) fn create(args: &MakeArgs, output: Output) -> Result<(), Failure> {
-    let (id, _session) =
+pub(crate) fn create(global: &Global, args: &MakeArgs, output: Output) -> Result<(), Failure> {
+    let (id, mut session) =
         make(&args.machine, Power::Off, Stay::Kept, output.quiet()).map_err(|(_, failure)| failure)?;
-    raw(&format!("{}\n", id.name)).map_err(Failure::from)
+    tell(global, &id, &mut session)
+}
+
+/// Prints a machine's name: with its project, where the bare one means a machine of the project here.
+fn tell(global: &Global, id: &MachineId, session: &mut Session) -> Result<(), Failure> {
+    let bare = id.name.to_string();
+    let is_meant = crate::project::find(global).is_err() || {
+        let seen = session.observe()?;
+        machines::one(global, &bare, &seen).is_ok_and(|meant| meant == *id)
+    };
+    let name = if is_meant { bare } else { id.to_string() };
+    raw(&format!("{name}\n")).map_err(Failure::from)
 }
 
 type Made = Result<(MachineId, Session), (Option<MachineId>, Failure)>;
@@ -105,7 +147,7 @@ fn make(args: &MachineArgs, power: Power, stay: Stay, output: Output) -> Made {
     }
     let (id, project) = add(&session, args).map_err(early)?;
     let images = [((reference, platform), found.digest)].into();
-    let how = Bring { chosen: Some(BTreeSet::from([id.clone()])), relock: false, images, power };
+    let how = Bring { whose: Whose::Only([id.clone()].into()), relock: false, images, power };
     match network::apply_some(&mut session, &project, &how, output) {
         Ok(()) => Ok((id, session)),
         Err(failure @ Failure::Steps(_)) => Err((Some(id), failure)),

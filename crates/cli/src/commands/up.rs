@@ -40,7 +40,7 @@ pub(crate) fn plan(global: &Global, args: &PlanArgs, output: Output) -> Result<(
         let name = project_of(global, None, &seen)?;
         (make_plan(&Wanted::nothing(&name, &seen, UnwantedVolumes::Keep), &seen), None)
     } else {
-        let loaded = project::load(global)?;
+        let loaded = project::load(global)?.is_something()?;
         let images = super::image::those_here(host.home(), &loaded.project)?;
         let wanted = resolved(&loaded, &seen, args.relock, &images)?;
         (make_plan(&wanted, &seen), Some(loaded))
@@ -89,13 +89,16 @@ fn file_name(loaded: &Loaded) -> String {
     loaded.file.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The project with every choice made.
+/// The project with every choice made. Machines of profiles that were not asked for stay as they are.
 fn resolved(loaded: &Loaded, seen: &Observed, relock: bool, images: &Images) -> Result<Wanted, Failure> {
     let none = Lock::default();
     let lock = if relock { &none } else { &loaded.lock };
     let user = rustix::process::getuid().as_raw();
-    let context = Context { directory: &loaded.directory, lock, seen, user, images };
-    resolve(&loaded.project, context).map_err(|refusals| refused(refusals, loaded))
+    let resting = loaded.resting();
+    let context = Context { directory: &loaded.directory, lock, seen, user, images, resting: &resting };
+    let ids = resting.iter().map(|name| MachineId::new(&loaded.project.name, name)).collect();
+    let wanted = resolve(&loaded.project, context).and_then(|wanted| wanted.beside(&ids, seen));
+    wanted.map_err(|refusals| refused(refusals, loaded))
 }
 
 /// Refusals, with the places of their keys.
@@ -136,7 +139,7 @@ fn placed(refusal: Refusal, sources: &Sources, loaded: &Loaded) -> Refusal {
 
 /// Makes the project what its file says.
 pub(crate) fn up(global: &Global, args: &UpArgs, output: Output) -> Result<(), Failure> {
-    let loaded = project::load(global)?;
+    let loaded = project::load(global)?.is_something()?;
     let chosen = with_dependencies(&loaded.project, &args.machines)?;
     let when = match (args.build, args.no_build) {
         (true, _) => BuildWhen::Always,
@@ -147,7 +150,7 @@ pub(crate) fn up(global: &Global, args: &UpArgs, output: Output) -> Result<(), F
     let images = super::image::needed(&loaded, &chosen, args.pull)?;
     let mut session = Session::open()?;
     let how = Bring {
-        chosen: (!args.machines.is_empty()).then_some(chosen.clone()),
+        whose: if args.machines.is_empty() { Whose::All } else { Whose::Only(chosen.clone()) },
         relock: args.relock,
         images,
         power: Power::On,
@@ -201,14 +204,24 @@ pub(super) fn with_dependencies(
 
 /// How a project is brought up.
 pub(super) struct Bring {
-    /// Only these machines; all where absent.
-    pub(super) chosen: Option<BTreeSet<MachineId>>,
+    /// Which machines become what the file says.
+    pub(super) whose: Whose,
     /// Whether addresses are chosen anew where the lock has them.
     pub(super) relock: bool,
     /// The images of its machines.
     pub(super) images: Images,
     /// Whether the chosen ones are to run.
     pub(super) power: Power,
+}
+
+/// Which machines of a project become what its file says; the others stay as they are.
+pub(super) enum Whose {
+    /// All of them.
+    All,
+    /// These.
+    Only(BTreeSet<MachineId>),
+    /// Those that we do not run. Of the others only their nics are as the file says.
+    Nics,
 }
 
 /// Homes that start together choose alike; after each attempt one more of them has what it wants.
@@ -231,13 +244,14 @@ pub(super) fn bring_up(
     let (wanted, plan) = loop {
         let seen = session.observe()?;
         let all = resolved(loaded, &seen, how.relock, &how.images)?;
-        let locked = Lock::new(&all);
-        let wanted = match &how.chosen {
-            Some(chosen) => {
+        let locked = Lock::new(&all).keeping(&loaded.lock, &loaded.resting());
+        let wanted = match &how.whose {
+            Whose::Only(chosen) => {
                 let chosen_ones = all.with_power(chosen, how.power).only(chosen, &seen);
                 chosen_ones.map_err(|refusals| refused(refusals, loaded))?
             }
-            None => all,
+            Whose::Nics => all.with_ours_as_they_are(&seen),
+            Whose::All => all,
         };
         let plan = make_plan(&wanted, &seen);
         refuse_limits(&plan, loaded)?;

@@ -297,6 +297,9 @@ fn delete(
         wanted.volumes.retain(|id| !ids.contains(id));
         wanted.unwanted_volumes = UnwantedVolumes::Delete;
         session.apply(&plan(&wanted, &seen), Consent { yes: true }, output)?;
+        if project.as_str() == LOOSE_PROJECT {
+            super::network::forget_volumes(session, ids)?;
+        }
     }
     if crate::args::Format::Json == output.format {
         output.data(ids, String::new)?;

@@ -92,7 +92,11 @@ pub(crate) fn read(name: &Name, args: &MachineArgs, project: &Project) -> Result
     let parsed = parse(&Source { files: &others, ..source }).map_err(|problems| told(&problems, name))?;
     let mut parsed = parsed.project;
     match parsed.machines.remove(name) {
-        Some(machine) => Ok(Wish { machine, volumes: parsed.volumes }),
+        Some(mut machine) => {
+            // A mapping in JSON has the order of its keys: that of the arguments is the one that counts.
+            machine.nics.sort_by_key(|nic| args.network.iter().position(|name| name == nic.network.as_str()));
+            Ok(Wish { machine, volumes: parsed.volumes })
+        }
         None => Err(Failure::request("the arguments describe no machine", "see `stead run --help`")),
     }
 }

@@ -28,9 +28,11 @@ fn networks_are_made_joined_and_removed_by_command() {
     )
     .ok();
     stead("network create lan").code(2).says("there is a network `lan` already");
-    stead("network connect lan web --alias www --address 10.1.2.9").ok();
-    stead("network connect lan db").ok();
+    stead("network connect lan wbe").code(2).says("no command made a machine `wbe`").says("`--kind`");
+    stead("network connect lan web --kind container --alias www --address 10.1.2.9").ok();
+    stead("network connect lan db --kind container").ok();
     stead("network connect lan db").code(2).says("already");
+    stead("network connect lan db --kind vm").code(2).says("of kind `container`");
     stead("network connect nowhere db").code(2).says("nowhere");
     expect![[r#"
         NETWORK      SUBNET       SUBNET6      REACH     NICS  BRIDGE

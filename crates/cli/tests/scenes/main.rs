@@ -16,6 +16,7 @@ mod hostile;
 mod images;
 mod kills;
 mod looks;
+mod loose;
 mod microvms;
 mod names;
 mod ports;

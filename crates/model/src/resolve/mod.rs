@@ -58,6 +58,8 @@ pub struct Context<'a> {
     pub user: u32,
     /// The images that are here, by their names and the platforms asked for.
     pub images: &'a Images,
+    /// The machines of its file that this is not about: their addresses are theirs all the same.
+    pub resting: &'a BTreeSet<Name>,
 }
 
 /// What images are at the moment, by their names and the platforms asked for.

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::addresses::{free_address, free_address6, free_mac, is_host, is_host6, is_usable};
-use super::{Choice, nic_id};
+use super::{Choice, Context, nic_id};
 use crate::address::Mac;
 use crate::lock::LockedNic;
-use crate::name::{LinkName, MachineId, NetworkId, NicId};
+use crate::name::{LinkName, MachineId, Name, NetworkId, NicId};
 use crate::observed::{GuardState, Lease, NetworkState, NicEnd, NicState};
 use crate::project::{Kind, Machine, Nic, Project, Runs};
 
@@ -67,6 +67,11 @@ impl Choice<'_> {
             used.add(id, &fixed);
             kept.insert(id.clone(), fixed);
         }
+        for (id, theirs) in self.of_the_resting() {
+            if networks.contains_key(&id.network()) {
+                used.add(&id, &theirs);
+            }
+        }
         let (record, lock) = (&self.context.seen.leases, &self.context.lock.machines);
         let recorded = nics.iter().map(|(id, ..)| (id, record.get(id)));
         let recorded = recorded.map(|(id, lease)| (id, lease.map(Kept::from_lease)));
@@ -89,6 +94,23 @@ impl Choice<'_> {
             }
         }
         leases
+    }
+
+    /// What machines have that this is not about: on record, and in the lock for when they come.
+    fn of_the_resting(&self) -> Vec<(NicId, Kept)> {
+        let Context { seen, lock, resting, .. } = self.context;
+        let project = &self.project.name;
+        let recorded = seen.leases.iter().filter(|(id, _)| id.project == *project);
+        let recorded = recorded.map(|(id, lease)| (id.clone(), Kept::from_lease(lease)));
+        let locked = lock.machines.iter().flat_map(|(machine, nics)| {
+            let id = |network: &Name| NicId {
+                project: project.clone(),
+                machine: machine.clone(),
+                network: network.clone(),
+            };
+            nics.iter().map(move |(network, nic)| (id(network), Kept::from_lock(nic)))
+        });
+        recorded.chain(locked).filter(|(id, _)| resting.contains(&id.machine)).collect()
     }
 
     /// The lease of a nic: what is kept, and the first that is free for the rest.

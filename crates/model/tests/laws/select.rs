@@ -7,7 +7,7 @@ use stead_model::name::MachineId;
 use stead_model::plan::{Power, Wanted, plan};
 
 use crate::small_projects;
-use crate::worlds::{applied, computer, must_want, name, text, up};
+use crate::worlds::{applied, computer, must_want, name, text, up, wanted_beside};
 
 fn machines(wanted: &Wanted) -> BTreeSet<MachineId> {
     wanted.machines.keys().cloned().collect()
@@ -75,5 +75,36 @@ fn a_machine_that_was_changed_in_the_file_stays_as_it_is_unless_it_is_chosen() {
             assert_eq!(after.running, seen.running);
             assert_eq!(name("shop"), new.name);
         }
+    }
+}
+
+/// Machines that come one profile at a time have addresses of their own, and stay when another profile comes.
+#[test]
+fn machines_that_rest_stay_with_their_addresses() {
+    for project in small_projects("shop", 8080) {
+        let names: BTreeSet<_> = project.machines.keys().cloned().collect();
+        // Of each profile one machine: what depends on another of them cannot come alone.
+        let alone = |name| {
+            let mut part = project.clone();
+            part.machines.retain(|other, _| other == name);
+            part.machines.values_mut().for_each(|machine| machine.depends_on.clear());
+            part
+        };
+        let (mut seen, mut lock) = (computer(), Lock::default());
+        for name in &names {
+            let mut resting = names.clone();
+            resting.remove(name);
+            let wanted = wanted_beside(&alone(name), &resting, &lock, &seen).unwrap();
+            let before = seen.clone();
+            // Its laws say that no two leases of a network share an address.
+            seen = applied(&plan(&wanted, &seen), &seen);
+            lock = Lock::new(&wanted).keeping(&lock, &resting);
+            for (id, lease) in &before.leases {
+                assert_eq!(seen.leases.get(id), Some(lease), "{project:#?}");
+            }
+            assert!(before.running.keys().all(|id| seen.running.contains_key(id)), "{project:#?}");
+        }
+        assert_eq!(lock.machines.len(), project.machines.values().filter(|m| !m.nics.is_empty()).count());
+        assert_eq!(seen.machines.len(), names.len(), "{project:#?}");
     }
 }

@@ -153,8 +153,21 @@ fn images() -> Images {
 
 /// What `project` is to be on the computer `seen`.
 pub(crate) fn wanted(project: &Project, lock: &Lock, seen: &Observed) -> Result<Wanted, Vec<Refusal>> {
+    wanted_beside(project, &BTreeSet::new(), lock, seen)
+}
+
+/// The same while these machines of its file rest.
+pub(crate) fn wanted_beside(
+    project: &Project,
+    resting: &BTreeSet<Name>,
+    lock: &Lock,
+    seen: &Observed,
+) -> Result<Wanted, Vec<Refusal>> {
     let directory = format!("/home/ann/{}", project.name);
-    resolve(project, Context { directory: Path::new(&directory), lock, seen, user: 1000, images: &images() })
+    let (directory, images) = (Path::new(&directory), images());
+    let ids = resting.iter().map(|name| MachineId::new(&project.name, name)).collect();
+    resolve(project, Context { directory, lock, seen, user: 1000, images: &images, resting })?
+        .beside(&ids, seen)
 }
 
 #[track_caller]

@@ -1,0 +1,182 @@
+//! What is made by command, and the projects beside it: nothing is touched that nobody named, and what was said is done.
+
+use std::fs::OpenOptions;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::support::registry::{BUSYBOX, registry};
+use crate::support::{Place, Said, World, said};
+
+/// Runs `stead` with these words, of which some have spaces.
+#[track_caller]
+fn stead(world: &World, words: &[&str]) -> Said {
+    said(world.stead_command("home", world.path(), words))
+}
+
+/// A machine that stays, with these options.
+#[track_caller]
+fn sleeper(world: &World, options: &str) -> Said {
+    world.stead(&format!("run -d --init {options} {BUSYBOX} sleep 1000"))
+}
+
+/// All machines.
+#[track_caller]
+fn machines(world: &World) -> Value {
+    world.stead("ps --all --format json").json()
+}
+
+/// The processes of all machines.
+#[track_caller]
+fn pids(world: &World) -> Vec<Value> {
+    machines(world).as_array().unwrap().iter().map(|row| row["pid"].clone()).collect()
+}
+
+/// The nics that a machine has inside.
+#[track_caller]
+fn nics(world: &World, machine: &str) -> String {
+    stead(world, &["exec", machine, "sh", "-c", "ip -o -4 addr | awk '$2 != \"lo\" { print $2, $4 }'"]).ok()
+}
+
+#[test]
+fn networks_come_and_go_under_machines_that_run() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    sleeper(&world, "--name alone --network none").ok();
+    sleeper(&world, "--name web").ok();
+    let before = pids(&world);
+    let lan = "network create lan --subnet 10.1.2.0/24 --subnet6 off --reach isolated";
+    assert!(world.stead(lan).ok().contains("+ network lan.default"));
+    assert!(world.stead("network connect lan web").ok().contains("+ nic web/lan.default"));
+    assert!(nics(&world, "web").contains("eth1 10.1.2.2/24"), "{}", nics(&world, "web"));
+    assert!(world.stead("network connect lan alone").ok().contains("+ nic alone/lan.default"));
+    assert_eq!(nics(&world, "alone"), "eth0 10.1.2.3/24\n");
+    world.stead("network disconnect default web").ok();
+    assert_eq!(nics(&world, "web"), "eth0 10.1.2.2/24\n");
+    world.stead("network disconnect default web").code(2).says("has no nic on network `default`");
+    world.stead("network rm lan").code(2).says("alone, web");
+    assert!(world.stead("network rm lan --force").ok().contains("- network lan.default"));
+    assert_eq!((nics(&world, "alone"), nics(&world, "web")), (String::new(), String::new()));
+    assert_eq!(pids(&world), before, "they are the same all along");
+    // The first one that is named is the first one inside.
+    world.stead("network create zz --subnet 10.1.9.0/24 --subnet6 off --reach isolated").ok();
+    sleeper(&world, "--name both --network zz --network default").ok();
+    assert!(nics(&world, "both").starts_with("eth0 10.1.9."), "{}", nics(&world, "both"));
+    // A published port needs an address.
+    sleeper(&world, "--name served --publish 127.0.0.1:8080:80").ok();
+    world.stead("network disconnect default served").code(2).says("machine `served` is on no network");
+    assert!(nics(&world, "served").starts_with("eth0 "));
+    world.stead("rm --force alone both served web").ok();
+}
+
+const TWO: &str = "
+networks: { lan: { subnet: 10.0.5.0/24, subnet6: 'fd00:5::/64', reach: isolated } }
+machines:
+  a: { kind: container, driver: external, networks: [lan], profiles: [x] }
+  b: { kind: container, driver: external, networks: [lan], profiles: [y] }
+  c: { kind: container, driver: external, networks: [lan] }
+";
+
+#[test]
+fn machines_of_other_profiles_stay_with_their_addresses() {
+    let world = World::offline();
+    let shop = world.project("shop", TWO);
+    let addresses = || {
+        let rows = machines(&world);
+        let of = |row: &Value| (row["name"].clone(), row["nics"][0]["address"].clone());
+        rows.as_array().unwrap().iter().map(of).collect::<Vec<_>>()
+    };
+    shop.stead("--profile x up a").ok();
+    shop.stead("--profile y up b").ok();
+    shop.stead("up").ok();
+    let all = [("a", "10.0.5.2"), ("b", "10.0.5.4"), ("c", "10.0.5.3")];
+    let all = all.map(|(name, address)| (json!(name), json!(address)));
+    assert_eq!(addresses(), all);
+    assert_eq!(shop.stead("plan").ok(), "nothing to do\n");
+    // Whichever comes first the next time.
+    shop.stead("down").ok();
+    shop.stead("--profile y up").ok();
+    assert_eq!(addresses(), all[1..]);
+    shop.stead("--profile * up").ok();
+    assert_eq!(addresses(), all);
+    // A file that was cut off is no wish to have nothing.
+    for text in ["", "name: shop\n", "machines:\n"] {
+        shop.write(text);
+        shop.stead("plan").code(2);
+        shop.stead("up").code(2);
+    }
+    shop.stead("up").code(2).says("names no machine, no network and no volume").says("`stead down`");
+    assert_eq!(addresses(), all);
+    shop.stead("down").ok();
+    assert_eq!(machines(&world), json!([]));
+}
+
+#[test]
+fn what_a_command_took_back_stays_away() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let volumes = || world.stead("volume ls -q").ok();
+    for removal in ["volume rm gone --yes", "volume prune --yes --label none", "volume prune --yes"] {
+        world.stead(&format!("run --rm -v gone:/d {BUSYBOX} true")).ok();
+        assert_eq!(volumes(), "gone.default\n");
+        world.stead(removal).ok();
+        world.stead(&format!("run --rm {BUSYBOX} true")).ok();
+        let is_kept = removal.ends_with("none");
+        assert_eq!(volumes().is_empty(), !is_kept, "{removal}");
+    }
+    // A machine that did not become what was asked for does not run on unseen.
+    let holder = world.spawn(Place::Person, &["socat", "TCP-LISTEN:8080,bind=127.0.0.1,fork", "EXEC:cat"]);
+    world.until("the port is taken", || {
+        (world.sh_said(Place::Computer, "ss -Hltn sport = 8080 | grep -q 8080").code == 0).then_some(())
+    });
+    sleeper(&world, "-p 127.0.0.1:8080:80").code(125).says("8080");
+    assert_eq!(machines(&world), json!([]));
+    holder.end();
+    // What is printed means the machine that was made, wherever it is said.
+    let shop = world.project("shop", "machines: { web: { kind: container, driver: external } }\n");
+    shop.stead("up").ok();
+    let made = shop.stead(&format!("run -d --init --name web {BUSYBOX} sleep 1000")).ok();
+    assert_eq!(made, "web.default\n");
+    assert_eq!(shop.stead(&format!("create --name job {BUSYBOX} true")).ok(), "job\n");
+    shop.stead("rm --force web.default job").ok();
+    assert_eq!(machines(&world)[0]["project"], "shop");
+    shop.stead("down").ok();
+}
+
+/// `run --rm` of a machine that writes without end.
+fn chatter(world: &World) -> Command {
+    let line = "while echo line; do :; done";
+    world.stead_command("home", world.path(), &["run", "--rm", "--init", BUSYBOX, "sh", "-c", line])
+}
+
+#[test]
+fn what_was_to_go_goes_however_its_command_ends() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    // Whoever reads goes.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let status = chatter(&world).stdin(Stdio::null()).stdout(writer).status().unwrap();
+    assert_eq!(status.code(), Some(141));
+    assert_eq!(machines(&world), json!([]));
+    // There is no room.
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = chatter(&world);
+    let child = command.stdin(Stdio::null()).stdout(full).stderr(Stdio::piped()).spawn();
+    let output = child.unwrap().wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("cannot write to standard output"), "{text}");
+    assert_eq!(machines(&world), json!([]));
+    // The command is killed: its machine goes on, and goes when it ends.
+    let words = ["run", "--rm", "--init", "--name", "gone", BUSYBOX, "sleep", "1000"];
+    let mut command = world.stead_command("home", world.path(), &words);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    world.until("somebody looks after it", || {
+        (world.sh_said(Place::Computer, "pgrep -f '[_]_reap gone.default'").code == 0).then_some(())
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    world.stead("kill gone").ok();
+    world.until("it has gone", || (machines(&world) == json!([])).then_some(()));
+}
