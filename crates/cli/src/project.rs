@@ -54,7 +54,7 @@ impl Loaded {
     }
 
     /// Refuses a file without anything in it: a slip, where it would take all of a project away.
-    pub(crate) fn is_something(self) -> Result<Self, Failure> {
+    pub(crate) fn with_something(self) -> Result<Self, Failure> {
         let Project { networks, machines, volumes, .. } = &self.project;
         if networks.is_empty() && machines.is_empty() && volumes.is_empty() && self.dormant.is_empty() {
             let what = format!("{} names no machine, no network and no volume", self.file.display());

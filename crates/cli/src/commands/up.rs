@@ -40,7 +40,7 @@ pub(crate) fn plan(global: &Global, args: &PlanArgs, output: Output) -> Result<(
         let name = project_of(global, None, &seen)?;
         (make_plan(&Wanted::nothing(&name, &seen, UnwantedVolumes::Keep), &seen), None)
     } else {
-        let loaded = project::load(global)?.is_something()?;
+        let loaded = project::load(global)?.with_something()?;
         let images = super::image::those_here(host.home(), &loaded.project)?;
         let wanted = resolved(&loaded, &seen, args.relock, &images)?;
         (make_plan(&wanted, &seen), Some(loaded))
@@ -139,7 +139,7 @@ fn placed(refusal: Refusal, sources: &Sources, loaded: &Loaded) -> Refusal {
 
 /// Makes the project what its file says.
 pub(crate) fn up(global: &Global, args: &UpArgs, output: Output) -> Result<(), Failure> {
-    let loaded = project::load(global)?.is_something()?;
+    let loaded = project::load(global)?.with_something()?;
     let chosen = with_dependencies(&loaded.project, &args.machines)?;
     let when = match (args.build, args.no_build) {
         (true, _) => BuildWhen::Always,
