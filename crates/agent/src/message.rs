@@ -71,8 +71,10 @@ pub enum Request {
     Unpause(Name),
     /// What a container uses. Answered by [`Word::Usage`].
     Usage(Name),
-    /// The processes in a container. Answered by [`Word::Processes`].
+    /// The processes in a container. Answered by [`Word::Processes`], and [`Word::Done`] after the last.
     Processes(Name),
+    /// What a container changed of its image. Answered by [`Word::Changes`], and [`Word::Done`] after the last.
+    Changes(Name),
     /// Who listens in a container. Answered by [`Word::Ports`].
     Ports(Name),
     /// Take files out of a container, as a parcel (`stead_container::pack`) that comes as output. Answered by
@@ -199,8 +201,8 @@ pub struct Start {
     pub layers: Vec<Name>,
     /// The file system that takes what it changes, and its own volumes; in memory where absent.
     pub writable: Option<Name>,
-    /// The file systems of the volumes that it mounts.
-    pub volumes: BTreeMap<Name, Name>,
+    /// Where the volumes that it mounts are: paths of the guest, below [`crate::MOUNTS`].
+    pub volumes: BTreeMap<Name, PathBuf>,
     /// Its `/etc/hosts`; as the image has it where absent.
     pub hosts: Option<String>,
     /// Its `/etc/resolv.conf`; as the image has it where absent.
@@ -276,6 +278,8 @@ pub enum Word {
     Usage(Usage),
     /// Of the guest: processes; more may come in another word.
     Processes(Vec<Process>),
+    /// Of the guest: changed files; more may come in another word.
+    Changes(Vec<Changed>),
     /// Of the guest: who listens.
     Ports(Vec<Listener>),
     /// Of the host: nothing more is to be read by the process, or comes of a file.
@@ -325,6 +329,10 @@ pub struct Usage {
     pub written_bytes: Option<u64>,
     /// How often the kernel ended a process in it for want of memory.
     pub oom_kills: Option<u64>,
+    /// Received on all nics but the one that leads nowhere.
+    pub received_bytes: u64,
+    /// Sent on them.
+    pub sent_bytes: u64,
     /// All memory of the guest.
     pub guest_memory_bytes: u64,
     /// What of it is in use by anybody.
@@ -336,16 +344,41 @@ pub struct Usage {
 pub struct Process {
     /// Its number, as the guest's kernel counts.
     pub pid: u32,
-    /// Its user's.
-    pub uid: u32,
-    /// When it was started, since the guest's kernel was.
-    pub started_ms: u64,
+    /// Its number in the container.
+    pub inner_pid: u32,
+    /// The number of the process that started it.
+    pub parent: u32,
+    /// Its user: a name if the container has one for it.
+    pub user: String,
+    /// How long ago it was started.
+    pub age_ms: u64,
     /// Processor time.
     pub cpu_ms: u64,
     /// Memory that it holds.
     pub memory_bytes: u64,
     /// Its command line, or its name in brackets.
     pub command: String,
+}
+
+/// A file that is not as in the image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// Its path, in the container.
+    pub path: String,
+    /// What became of it.
+    pub change: Change,
+}
+
+/// What became of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// It is new.
+    Added,
+    /// It is another one, or has other rights.
+    Changed,
+    /// It has gone.
+    Deleted,
 }
 
 /// Somebody who listens.

@@ -25,7 +25,7 @@ pub(crate) use image::{
 };
 pub(crate) use looks::{CopyArgs, DiffArgs, EventsArgs, InspectArgs, PortArgs, PsArgs, StatsArgs, TopArgs};
 pub(crate) use machines::{
-    AttachArgs, ExecArgs, KillArgs, LogsArgs, MachinesArgs, RemoveArgs, RenameArgs, StopArgs,
+    AttachArgs, ConsoleArgs, ExecArgs, KillArgs, LogsArgs, MachinesArgs, RemoveArgs, RenameArgs, StopArgs,
 };
 pub(crate) use network::{ConnectArgs, CreateArgs, EnterArgs, NetworkCommand};
 pub(crate) use project::{
@@ -141,6 +141,11 @@ Exit codes: those of its program; 127 if there is no such program in the image, 
         after_help = "Ctrl-P Ctrl-Q leaves a machine with a terminal; it goes on.\n\nExit code: the machine's own."
     )]
     Attach(AttachArgs),
+    /// Sit down at the serial console of a machine with a kernel of its own
+    #[command(
+        after_help = "Ctrl-P Ctrl-Q leaves. What was said there last comes first. At the end of what is typed by a script it leaves, too."
+    )]
+    Console(ConsoleArgs),
     /// Run a program in a machine
     #[command(after_help = "\
   stead exec -it web sh
@@ -312,7 +317,9 @@ impl Command {
             | Self::Events(_)
             | Self::Volume(_)
             | Self::Stats(_) => takes(true, true),
-            Self::Attach(_) | Self::Exec(_) | Self::Logs(_) | Self::Cp(_) => takes(true, false),
+            Self::Attach(_) | Self::Console(_) | Self::Exec(_) | Self::Logs(_) | Self::Cp(_) => {
+                takes(true, false)
+            }
             Self::Network(network) => match network {
                 NetworkCommand::Inspect { .. } => takes(true, true),
                 NetworkCommand::Enter(_) => takes(true, false),

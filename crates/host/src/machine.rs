@@ -1,8 +1,8 @@
 //! How commands talk with the keeper of a machine: where its files are, what it is given, what may be asked of
-//! it on its socket, and how what it answers is framed.
+//! it on its socket, and what it answers.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -115,8 +115,25 @@ pub enum Request {
     Pause,
     /// Let it go on.
     Unpause,
+    /// Carry its console, if it has a guest: what was said there last, and then both ways. The answer is [`Attached`], frames
+    /// follow.
+    Console,
     /// Answer when it is so far, or cannot be any more.
     Await(Condition),
+    /// What can be seen in the machine, if it has a guest. Answered by [`Answer::Seen`].
+    Look(Look),
+    /// Take files out of it, if it has a guest: their parcel comes as output. The answer is [`Attached`], frames follow.
+    Read {
+        /// The path in the machine.
+        path: String,
+    },
+    /// Put files into it, if it has a guest: their parcel is input. The answer is [`Attached`], frames follow.
+    Write {
+        /// The path in the machine.
+        path: String,
+        /// Whether owners and rights stay.
+        keep_owners: bool,
+    },
     /// Start another program in the machine, if it has a guest. The answer is [`Attached`], frames follow.
     Exec(Box<Exec>),
     /// Carry its output from now on, its exit, and what is typed. The answer is [`Attached`], frames follow.
@@ -128,6 +145,18 @@ pub enum Request {
         #[serde(default)]
         is_waited_for: bool,
     },
+}
+
+/// What can be seen in a machine with a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Look {
+    /// What it uses.
+    Usage,
+    /// Its processes.
+    Processes,
+    /// What it changed of its image.
+    Changes,
 }
 
 /// Another program for a machine.
@@ -143,8 +172,8 @@ pub struct Exec {
     pub user: Option<String>,
     /// Whether it may do everything.
     pub privileged: bool,
-    /// Whether it has a terminal.
-    pub tty: bool,
+    /// The rows and columns of its terminal, if it has one.
+    pub tty: Option<(u16, u16)>,
     /// Whether what the client sends is its standard input.
     pub stdin: bool,
 }
@@ -159,6 +188,8 @@ pub enum Answer {
     Status(Status),
     /// Frames follow.
     Attached(Attached),
+    /// What was asked for, a list in the words of the guest's agent.
+    Seen(serde_json::Value),
     /// It could not be done.
     Failed(String),
 }
@@ -177,6 +208,19 @@ pub struct Status {
     pub restarts: u32,
     /// How well it is; nothing if nobody looks.
     pub health: Option<HealthState>,
+    /// How far its present run has got.
+    #[serde(default)]
+    pub stages: Vec<Stage>,
+}
+
+/// How far a machine has got: one with a guest by `prepared`, `vmm`, `kernel`, `modules`, `agent`, `hello`, `disks`,
+/// `network` and `started`, a container by `created` and `started`; and `healthy` where somebody looks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stage {
+    /// Its name.
+    pub name: String,
+    /// When, since the run was begun.
+    pub at_ms: u64,
 }
 
 /// What a machine that has a keeper does.
@@ -239,69 +283,6 @@ pub struct Attached {
     pub log_file: u64,
     /// How much of that file came before.
     pub log_length: u64,
-}
-
-/// A piece of what goes over an attached connection: a byte that says what it is, its length in four bytes, the
-/// highest first, and so many bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Frame {
-    /// To the machine: typed.
-    Input = 0,
-    /// From the machine: its standard output.
-    Output = 1,
-    /// From the machine: its standard error.
-    Error = 2,
-    /// From the machine, the last: how it ended, an [`Exit`] as JSON.
-    Exit = 3,
-    /// To the machine: nothing more will be typed.
-    InputEnd = 4,
-    /// To the machine: the terminal has so many rows and columns, two bytes each.
-    Size = 5,
-    /// To a program that an [`Exec`] started: the name of a signal.
-    Signal = 6,
-}
-
-/// The most that a frame carries.
-pub const FRAME_MAX_BYTES: usize = 64 * 1024;
-
-/// What comes before a frame's bytes.
-pub const FRAME_HEAD_BYTES: usize = 5;
-
-impl Frame {
-    /// What comes before so many bytes of this kind.
-    pub fn head(self, length: usize) -> [u8; FRAME_HEAD_BYTES] {
-        let [a, b, c, d] = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
-        [self as u8, a, b, c, d]
-    }
-
-    /// Reads what comes before a frame's bytes; nothing if it is no frame of ours.
-    pub fn parse_head(head: [u8; FRAME_HEAD_BYTES]) -> Option<(Self, usize)> {
-        let [kind, a, b, c, d] = head;
-        let all =
-            [Self::Input, Self::Output, Self::Error, Self::Exit, Self::InputEnd, Self::Size, Self::Signal];
-        let kind = all.into_iter().find(|frame| *frame as u8 == kind)?;
-        let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).ok()?;
-        (length <= FRAME_MAX_BYTES).then_some((kind, length))
-    }
-
-    /// Writes a frame.
-    pub fn write(self, to: &mut impl Write, bytes: &[u8]) -> std::io::Result<()> {
-        to.write_all(&self.head(bytes.len()))?;
-        to.write_all(bytes)
-    }
-
-    /// Reads a frame; nothing at the end.
-    pub fn read(from: &mut impl Read) -> std::io::Result<Option<(Self, Vec<u8>)>> {
-        let mut head = [0; FRAME_HEAD_BYTES];
-        match from.read_exact(&mut head) {
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
-            result => result?,
-        }
-        let (frame, length) = Self::parse_head(head).ok_or(ErrorKind::InvalidData)?;
-        let mut bytes = vec![0; length];
-        from.read_exact(&mut bytes)?;
-        Ok(Some((frame, bytes)))
-    }
 }
 
 /// The files of a machine that we run.
@@ -414,6 +395,16 @@ impl Files {
         self.run.join("keeper.log")
     }
 
+    /// The words of its guest's VMM.
+    pub fn vmm_log(&self) -> PathBuf {
+        self.run.join("vmm.log")
+    }
+
+    /// The words of what serves files to its guest.
+    pub fn share_log(&self) -> PathBuf {
+        self.run.join("share.log")
+    }
+
     /// The keeper, if it lives.
     pub fn keeper(&self) -> Result<Option<ProcessId>> {
         match ProcessId::load(&self.pid())? {
@@ -481,23 +472,5 @@ pub fn status(home: &Home, id: &MachineId) -> Result<Option<Status>> {
     match client.ask(&Request::Status, Some(Duration::ZERO))? {
         Answer::Status(status) => Ok(Some(status)),
         other => bail!("the keeper answered {other:?}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn frames_read_back_and_others_are_refused() {
-        let mut bytes = Vec::new();
-        Frame::Output.write(&mut bytes, b"hello").unwrap();
-        Frame::InputEnd.write(&mut bytes, b"").unwrap();
-        let mut reader = bytes.as_slice();
-        assert_eq!(Frame::read(&mut reader).unwrap(), Some((Frame::Output, b"hello".to_vec())));
-        assert_eq!(Frame::read(&mut reader).unwrap(), Some((Frame::InputEnd, Vec::new())));
-        assert_eq!(Frame::read(&mut reader).unwrap(), None);
-        assert!(Frame::read(&mut [9u8, 0, 0, 0, 0].as_slice()).is_err());
-        assert!(Frame::read(&mut [1u8, 255, 0, 0, 0].as_slice()).is_err());
     }
 }

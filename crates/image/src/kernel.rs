@@ -43,7 +43,7 @@ pub enum Pulled {
 const PACKAGE: &str = "linux-image-cloud-amd64";
 
 /// What guests need beyond what is built in.
-const MODULES: [&str; 8] = [
+const MODULES: [&str; 9] = [
     "virtio_pci",
     "virtio_blk",
     "virtio_net",
@@ -52,7 +52,11 @@ const MODULES: [&str; 8] = [
     "virtio_balloon",
     "erofs",
     "overlay",
+    SHARING_MODULE,
 ];
+
+/// By which guests have files of their host.
+pub const SHARING_MODULE: &str = "virtiofs";
 
 /// Mirrors may be slow, and the package has some thirty megabytes.
 const DOWNLOAD_LIMIT: Duration = Duration::from_secs(600);

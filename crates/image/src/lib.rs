@@ -20,7 +20,7 @@ pub use archive::{Chosen, Load};
 pub use debian::DebianSettings;
 pub use event::{Event, LayerState};
 pub use import::Import;
-pub use kernel::{Kernel, KernelStore, Pulled};
+pub use kernel::{Kernel, KernelStore, Pulled, SHARING_MODULE};
 pub use obtain::{Fetch, Origins, Wanted};
 pub use registry::Client;
 pub use store::{Details, HistoryEntry, Pruned, Removal, Sizes, Store, Which, digest_of};

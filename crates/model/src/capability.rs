@@ -1,7 +1,7 @@
 //! What drivers cannot do (yet), of all that may be asked of a container: the one table that a wish is held against
 //! before anything changes.
 
-use crate::container::{Container, Mode, Mount, Seccomp};
+use crate::container::{Container, Mode, Mount, Propagation, Seccomp};
 use crate::project::Driver;
 
 /// Something that was asked for and cannot be had.
@@ -21,24 +21,20 @@ type Test = fn(&Container) -> bool;
 const CONTAINER: &str = "leave it out, or write `kind: container`";
 
 /// What QEMU's machines lack, and how a wish for it is recognised.
-const QEMU: [(Test, Lack); 12] = [
+const QEMU: [(Test, Lack); 11] = [
     (
         |c| c.limits.memory_bytes.is_some_and(|bytes| bytes < GUEST_MEMORY_MIN_BYTES),
         Lack { what: "does not come up with so little memory", hint: "give it 96 MiB or more" },
     ),
     (|c| c.mode == Mode::System, Lack { what: "cannot have `mode: system` yet", hint: CONTAINER }),
     (
-        |c| c.mounts.values().any(|mount| matches!(mount, Mount::Bind { .. })),
-        Lack {
-            what: "cannot mount files of this computer yet",
-            hint: "use a file of the image, or write `kind: container`",
+        |c| {
+            let travels = |mount: &Mount| matches!(mount, Mount::Bind { propagation, .. } if *propagation != Propagation::Private);
+            c.mounts.values().any(travels)
         },
-    ),
-    (
-        |c| c.mounts.values().any(|mount| matches!(mount, Mount::Volume { .. })),
         Lack {
-            what: "cannot mount volumes of the project yet",
-            hint: "write the place alone (`- /data`) for a directory that goes with the machine, or `kind: container`",
+            what: "has mounts of its own, which do not travel",
+            hint: "leave the propagation out, or write `kind: container`",
         },
     ),
     (|c| !c.rights.devices.is_empty(), Lack { what: "has no devices of this computer", hint: CONTAINER }),

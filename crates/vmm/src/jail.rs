@@ -29,14 +29,19 @@ pub struct Jail<'fd> {
 /// Becomes a program in a jail. Returns only if that failed. For a process with one thread, whose parent is `parent`:
 /// it ends with that.
 pub fn enter(jail: &Jail<'_>, parent: u32, command: &[OsString]) -> Result<std::convert::Infallible> {
-    let (program, args) = command.split_first().context("no program to run")?;
     move_into_link_name_space(jail.network, Some(LinkNameSpaceType::Network))
         .context("cannot enter its network namespace")?;
     sys::unshare(UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS)
         .context("cannot make its namespaces")?;
     become_nobody(jail)?;
     rustix::thread::set_no_new_privs(true).context("cannot give up new rights")?;
-    // A change of user forgets this, so it comes after.
+    // A change of user forgets whom it ends with, so that comes after.
+    become_program(command, parent)
+}
+
+/// Becomes a program that ends with `parent`, and inherits nothing but descriptors.
+pub(crate) fn become_program(command: &[OsString], parent: u32) -> Result<std::convert::Infallible> {
+    let (program, args) = command.split_first().context("no program to run")?;
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .context("cannot end with the keeper")?;
     let is_orphan =

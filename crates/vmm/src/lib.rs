@@ -7,14 +7,16 @@ mod jail;
 mod program;
 mod qemu;
 mod qmp;
+mod share;
 mod sys;
 
 pub use accel::{Accelerator, Chosen, choose};
 pub use initramfs::{Entry, initramfs};
 pub use jail::{Jail, enter};
 pub use program::{missing_program, program};
-pub use qemu::{Disk, Nic, Vm, qemu_args};
+pub use qemu::{Disk, Nic, SHARE_TAG, Vm, qemu_args};
 pub use qmp::{Nonsense, Order, Qmp, Reason, Ticket, Told};
+pub use share::{VIRTIOFSD, leave_mounts, serve, virtiofsd};
 
 /// The program that runs guests of this computer's architecture.
 pub const QEMU: &str = "qemu-system-x86_64";

@@ -16,6 +16,8 @@ pub fn missing_program(name: &str) -> String {
         "mkfs.erofs" => "erofs-utils",
         "dpkg-deb" => "dpkg",
         "apt-get" => "apt",
+        // In Debian 12 it is one of QEMU's own.
+        "virtiofsd" => "virtiofsd` or `qemu-system-common",
         _ => "qemu-system-x86",
     };
     format!("`{name}` is not installed; hint: install the package `{package}`")

@@ -27,7 +27,7 @@ pub struct Vm {
     pub initramfs_fd: i32,
     /// What the kernel is told.
     pub kernel_args: String,
-    /// Where the kernel's words go.
+    /// A socket: the guest's serial line.
     pub console_fd: i32,
     /// A socket, whose other end speaks with the agent.
     pub agent_fd: i32,
@@ -37,6 +37,8 @@ pub struct Vm {
     pub disks: Vec<Disk>,
     /// Nics.
     pub nics: Vec<Nic>,
+    /// A socket, whose other end serves files of this computer, if the guest is given any.
+    pub share_fd: Option<i32>,
 }
 
 /// A disk of a guest.
@@ -62,6 +64,9 @@ pub struct Nic {
 /// The port of the guest by which the agent speaks.
 const AGENT_PORT: &str = "stead.agent";
 
+/// By which the guest finds the files that it is given.
+pub const SHARE_TAG: &str = "stead.share";
+
 /// The arguments after `qemu-system-*`. Pure.
 pub fn qemu_args(vm: &Vm) -> Vec<OsString> {
     let mut args: Vec<String> = Vec::new();
@@ -69,18 +74,28 @@ pub fn qemu_args(vm: &Vm) -> Vec<OsString> {
     put(&["-name", &format!("guest={},process={}", vm.name, process_name(&vm.name))]);
     put(&["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
     put(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
-    put(&["-M", "q35,sata=off,smbus=off,usb=off,vmport=off,graphics=off,dump-guest-core=off"]);
+    let machine = "q35,sata=off,smbus=off,usb=off,vmport=off,graphics=off,dump-guest-core=off";
+    match vm.share_fd {
+        None => put(&["-M", machine]),
+        // What serves its files works on the guest's memory.
+        Some(_) => {
+            put(&["-M", &format!("{machine},memory-backend=memory")]);
+            let memory = format!("memory-backend-memfd,id=memory,size={}M,share=on", vm.memory_mib);
+            put(&["-object", &memory]);
+        }
+    }
     put(&["-accel", vm.accelerator.name(), "-cpu", vm.accelerator.cpu()]);
     put(&["-smp", &vm.cpus.to_string(), "-m", &format!("{}M", vm.memory_mib), "-bios", "qboot.rom"]);
     put(&["-kernel", &opened(vm.kernel_fd), "-initrd", &opened(vm.initramfs_fd)]);
     put(&["-append", &vm.kernel_args]);
-    put(&["-add-fd", &format!("fd={},set=1", vm.console_fd)]);
-    put(&["-chardev", "file,id=console,path=/dev/fdset/1,append=on", "-serial", "chardev:console"]);
+    put(&["-chardev", &format!("socket,id=console,fd={}", vm.console_fd), "-serial", "chardev:console"]);
     put(&["-chardev", &format!("socket,id=control,fd={}", vm.control_fd), "-qmp", "chardev:control"]);
+    // What the guest does not use goes back to this computer.
+    put(&["-device", "virtio-balloon-pci,free-page-reporting=on,romfile="]);
     put(&["-device", "virtio-rng-pci,romfile=", "-device", "virtio-serial-pci,max_ports=2,romfile="]);
     put(&["-chardev", &format!("socket,id=agent,fd={}", vm.agent_fd)]);
     put(&["-device", &format!("virtserialport,chardev=agent,name={AGENT_PORT}")]);
-    for (disk, set) in vm.disks.iter().zip(2..) {
+    for (disk, set) in vm.disks.iter().zip(1..) {
         let read_only = match disk.access {
             Access::Read => "on",
             Access::Write => "off",
@@ -97,6 +112,10 @@ pub fn qemu_args(vm: &Vm) -> Vec<OsString> {
             "-device",
             &format!("virtio-blk-pci,drive={serial},serial={serial},werror=report,rerror=report,romfile="),
         ]);
+    }
+    if let Some(fd) = vm.share_fd {
+        put(&["-chardev", &format!("socket,id=share,fd={fd}")]);
+        put(&["-device", &format!("vhost-user-fs-pci,chardev=share,tag={SHARE_TAG},romfile=")]);
     }
     for (nic, place) in vm.nics.iter().zip(0..) {
         put(&["-netdev", &format!("tap,id=nic{place},fd={}", nic.fd)]);
@@ -121,9 +140,8 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_machine_with_a_disk_of_each_kind_and_a_nic() {
-        let vm = Vm {
+    fn vm() -> Vm {
+        Vm {
             name: "web.shop".to_owned(),
             accelerator: Accelerator::Tcg,
             cpus: 2,
@@ -139,7 +157,13 @@ mod tests {
                 Disk { fd: 21, serial: "data".to_owned(), access: Access::Write },
             ],
             nics: vec![Nic { fd: 30, mac: "02:00:00:00:00:01".parse().unwrap() }],
-        };
+            share_fd: None,
+        }
+    }
+
+    #[test]
+    fn a_machine_with_a_disk_of_each_kind_and_a_nic() {
+        let vm = vm();
         let words: Vec<_> = qemu_args(&vm).into_iter().map(|word| word.into_string().unwrap()).collect();
         let mut text = String::new();
         for word in words {
@@ -168,23 +192,34 @@ mod tests {
             -kernel /proc/self/fd/10
             -initrd /proc/self/fd/11
             -append console=ttyS0 panic=-1 quiet
-            -add-fd fd=12,set=1
-            -chardev file,id=console,path=/dev/fdset/1,append=on
+            -chardev socket,id=console,fd=12
             -serial chardev:console
             -chardev socket,id=control,fd=14
             -qmp chardev:control
+            -device virtio-balloon-pci,free-page-reporting=on,romfile=
             -device virtio-rng-pci,romfile=
             -device virtio-serial-pci,max_ports=2,romfile=
             -chardev socket,id=agent,fd=13
             -device virtserialport,chardev=agent,name=stead.agent
-            -add-fd fd=20,set=2
-            -blockdev driver=raw,node-name=root,read-only=on,discard=unmap,detect-zeroes=unmap,file.driver=file,file.filename=/dev/fdset/2,file.locking=off
+            -add-fd fd=20,set=1
+            -blockdev driver=raw,node-name=root,read-only=on,discard=unmap,detect-zeroes=unmap,file.driver=file,file.filename=/dev/fdset/1,file.locking=off
             -device virtio-blk-pci,drive=root,serial=root,werror=report,rerror=report,romfile=
-            -add-fd fd=21,set=3
-            -blockdev driver=raw,node-name=data,read-only=off,discard=unmap,detect-zeroes=unmap,file.driver=file,file.filename=/dev/fdset/3,file.locking=off
+            -add-fd fd=21,set=2
+            -blockdev driver=raw,node-name=data,read-only=off,discard=unmap,detect-zeroes=unmap,file.driver=file,file.filename=/dev/fdset/2,file.locking=off
             -device virtio-blk-pci,drive=data,serial=data,werror=report,rerror=report,romfile=
             -netdev tap,id=nic0,fd=30
             -device virtio-net-pci,netdev=nic0,mac=02:00:00:00:00:01,romfile="#]].assert_eq(&text);
+    }
+
+    #[test]
+    fn files_of_this_computer_need_memory_that_is_shared_and_kvm_the_processor_itself() {
+        let vm = vm();
+        let sharing = qemu_args(&Vm { share_fd: Some(40), ..vm.clone() });
+        let has = |word: &str| sharing.iter().any(|arg| arg == word);
+        assert!(has("memory-backend-memfd,id=memory,size=512M,share=on"));
+        assert!(
+            has("socket,id=share,fd=40") && has("vhost-user-fs-pci,chardev=share,tag=stead.share,romfile=")
+        );
         let kvm = Vm { accelerator: Accelerator::Kvm, ..vm };
         assert!(qemu_args(&kvm).windows(4).any(|words| words == ["-accel", "kvm", "-cpu", "host"]));
     }

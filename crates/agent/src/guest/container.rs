@@ -1,6 +1,5 @@
 //! A container of the guest: made by the same runtime as those of the host, with file systems of the guest.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -8,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use stead_agent::MOUNTS;
-use stead_agent::message::{Exec, Exited, Start};
+use stead_agent::message::{Changed, Exec, Exited, Start};
 use stead_agent::mux::{Channel, StreamId};
 use stead_container::{ExecRequest, Failure, Place};
 use stead_model::container::{Launch, Signal};
@@ -34,6 +33,9 @@ pub(crate) struct Container {
     /// Who watches, and whether what that one sends is the container's input.
     pub(crate) attached: Option<(StreamId, bool)>,
     state: PathBuf,
+    /// What it changed, and of what.
+    upper: PathBuf,
+    layers: Vec<PathBuf>,
 }
 
 impl Container {
@@ -43,7 +45,7 @@ impl Container {
         // The guest's network is its own: these were set with those of the guest.
         crate::setup::sysctls(&std::mem::take(&mut launch.rights.sysctls))?;
         let place = Place { cgroup: format!("{cgroups}{}", start.container), ..place(start)? };
-        let state = place.state.clone();
+        let (state, upper, layers) = (place.state.clone(), place.upper.clone(), place.layers.clone());
         let wish = if launch.tty { Wish::Terminal(start.size) } else { Wish::Pipes { stdin: launch.stdin } };
         let process = Process::start(wish, |stdio| {
             let created = stead_container::create(&launch, &place, stdio)?;
@@ -63,7 +65,16 @@ impl Container {
                 eprintln!("stead-agent: {error:#}");
             }
         })?;
-        Ok(Self { launch, process, backlog: Backlog::default(), exited: None, attached: None, state })
+        Ok(Self {
+            launch,
+            process,
+            backlog: Backlog::default(),
+            exited: None,
+            attached: None,
+            state,
+            upper,
+            layers,
+        })
     }
 
     /// Starts another process in it.
@@ -126,6 +137,12 @@ impl Container {
         stead_container::kill(self.process.pidfd.as_fd(), signal).map(drop)
     }
 
+    /// What it changed of its image.
+    pub(crate) fn changes(&self) -> Result<Vec<Changed>> {
+        let [layer] = &self.layers[..] else { bail!("its image has more layers than one") };
+        crate::changes::changes(&self.upper, layer)
+    }
+
     /// The directory of its present run.
     pub(crate) fn state(&self) -> &Path {
         &self.state
@@ -146,15 +163,13 @@ fn place(start: &Start) -> Result<Place> {
         std::fs::create_dir_all(directory)
             .with_context(|| format!("cannot make `{}`", directory.display()))?;
     }
-    let volumes: BTreeMap<Name, PathBuf> =
-        start.volumes.iter().map(|(volume, filesystem)| (volume.clone(), mounts(filesystem))).collect();
     Ok(Place {
         layers: start.layers.iter().map(mounts).collect(),
         upper,
         is_passing: false,
         work,
         root,
-        volumes,
+        volumes: start.volumes.clone(),
         own_volumes,
         hosts: start.hosts.clone(),
         resolv_conf: start.resolv_conf.clone(),

@@ -2,19 +2,27 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Result;
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use stead_agent::message::{Listener, Process, Protocol, Usage};
 
 use crate::boot::text;
+
+/// A file of users is no longer than this.
+const PASSWD_MAX_BYTES: u64 = 1 << 20;
 
 /// What a container uses, whose first process this is.
 pub(crate) fn usage(state: &Path, pid: u32) -> Result<Usage> {
     let used = stead_container::usage(state, pid)?;
     let memory = text("/proc/meminfo")?;
+    let (received_bytes, sent_bytes) =
+        traffic(&fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default());
     let (all, free) = (kib(&memory, "MemTotal"), kib(&memory, "MemAvailable"));
     Ok(Usage {
         cpu_ns: used.cpu_ns,
@@ -25,6 +33,8 @@ pub(crate) fn usage(state: &Path, pid: u32) -> Result<Usage> {
         read_bytes: used.read_bytes,
         written_bytes: used.written_bytes,
         oom_kills: used.oom_kills,
+        received_bytes,
+        sent_bytes,
         guest_memory_bytes: all,
         guest_used_bytes: all.saturating_sub(free),
     })
@@ -36,29 +46,70 @@ fn kib(text: &str, name: &str) -> u64 {
     text.lines().find_map(value).map_or(0, |kib: u64| kib * 1024)
 }
 
+/// Received and sent on all nics but the one that leads nowhere.
+fn traffic(text: &str) -> (u64, u64) {
+    let nics = text.lines().filter_map(|line| line.split_once(':')).filter(|(name, _)| name.trim() != "lo");
+    nics.fold((0, 0), |(received, sent), (_, numbers)| {
+        let mut numbers = numbers.split_whitespace().map(|text| text.parse::<u64>().unwrap_or(0));
+        (received + numbers.next().unwrap_or(0), sent + numbers.nth(7).unwrap_or(0))
+    })
+}
+
 /// The processes of a container, whose first one this is.
 pub(crate) fn processes(state: &Path, pid: u32) -> Result<Vec<Process>> {
-    Ok(stead_container::processes(state, pid)?.into_iter().filter_map(process).collect())
+    let users = passwd(pid).unwrap_or_default();
+    let uptime = text("/proc/uptime")?;
+    let uptime = uptime.split(' ').next().and_then(|text| text.parse().ok());
+    let now = Duration::try_from_secs_f64(uptime.unwrap_or_default()).unwrap_or_default();
+    let all = stead_container::processes(state, pid)?;
+    Ok(all.into_iter().filter_map(|pid| process(pid, &users, now)).collect())
+}
+
+/// The container's file of users. Its links lead nowhere but into the container.
+fn passwd(pid: u32) -> Result<String> {
+    let root = stead_container::running_root(pid)?;
+    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = openat2(&root, "etc/passwd", flags, Mode::empty(), how)?;
+    let mut text = Vec::new();
+    fs::File::from(file).take(PASSWD_MAX_BYTES).read_to_end(&mut text)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+fn user(users: &str, uid: u32) -> String {
+    let number = uid.to_string();
+    let named = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == number).then(|| name.to_owned())
+    });
+    named.unwrap_or(number)
 }
 
 /// A process; nothing if it has ended meanwhile.
-fn process(pid: u32) -> Option<Process> {
+fn process(pid: u32, users: &str, now: Duration) -> Option<Process> {
     let uid = fs::metadata(format!("/proc/{pid}")).ok()?.uid();
     // Its name comes first, in parentheses, and may hold anything.
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (before, rest) = stat.rsplit_once(')')?;
     let name = before.split_once('(')?.1;
     let fields: Vec<u64> = rest.split_whitespace().map(|field| field.parse().unwrap_or_default()).collect();
-    // Fields 14, 15, 22 and 24 of proc(5); the first of these is field 3.
+    // Fields 4, 14, 15, 22 and 24 of proc(5); the first of these is field 3.
     let field = |number: usize| fields.get(number - 3).copied().unwrap_or_default();
     let tick_ms = 1000 / rustix::param::clock_ticks_per_second();
     let page_bytes = u64::try_from(rustix::param::page_size()).ok()?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let inner = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    let inner_pid = inner.and_then(|line| line.split_whitespace().next_back()?.parse().ok());
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words = String::from_utf8_lossy(&line).trim_end_matches('\0').replace('\0', " ");
+    let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
     Some(Process {
         pid,
-        uid,
-        started_ms: field(22) * tick_ms,
+        inner_pid: inner_pid.unwrap_or(pid),
+        parent: u32::try_from(field(4)).unwrap_or_default(),
+        user: user(users, uid),
+        age_ms: now_ms.saturating_sub(field(22) * tick_ms),
         cpu_ms: (field(14) + field(15)) * tick_ms,
         memory_bytes: field(24) * page_bytes,
         command: if words.is_empty() { format!("[{name}]") } else { words },

@@ -11,6 +11,7 @@
 mod agent;
 mod backlog;
 mod boot;
+mod changes;
 mod container;
 mod ending;
 mod look;

@@ -61,6 +61,13 @@ pub(crate) struct RenameArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ConsoleArgs {
+    /// The machine: `web`, or `web.shop` (with its project)
+    #[arg(add = ArgValueCompleter::new(complete::machines))]
+    pub(crate) machine: String,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct AttachArgs {
     /// The machine: `web`, or `web.shop` (with its project)
     #[arg(add = ArgValueCompleter::new(complete::machines))]

@@ -38,6 +38,9 @@ pub(crate) struct UpArgs {
     /// healthy, or started where nobody looks how well they are
     #[arg(long, value_name = "STAGE", num_args = 0..=1, require_equals = true, default_missing_value = "ready")]
     pub(crate) wait: Option<Stage>,
+    /// Then tell how long the machines took to which stage
+    #[arg(long)]
+    pub(crate) timings: bool,
     /// How many seconds that may take [default: as long as it takes]
     #[arg(long, value_name = "SECONDS", requires = "wait")]
     pub(crate) wait_timeout: Option<u64>,

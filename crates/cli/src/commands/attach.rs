@@ -14,8 +14,9 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetat
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 use signal_hook::iterator::Signals;
 
+use stead_host::frame::Frame;
 use stead_host::log::{Stream, numbers, parse_line};
-use stead_host::machine::{Answer, Attached, Client, Exec, Exit, Files, Frame, Request};
+use stead_host::machine::{Answer, Attached, Client, Exec, Exit, Files, Request};
 use stead_model::container::Signal;
 use stead_model::project::Condition;
 
@@ -118,7 +119,7 @@ fn gone(files: &Files, has_left: &AtomicBool) -> Result<Watched> {
 /// Has a keeper start another program in its machine, and stays until that ends.
 pub(crate) fn execute(mut client: Client, order: Exec) -> Result<Exit> {
     let stdin = order.stdin;
-    let tty = order.tty;
+    let tty = order.tty.is_some();
     match client.ask(&Request::Exec(Box::new(order)), Some(Duration::ZERO))? {
         Answer::Attached(_) => {}
         Answer::Failed(why) => bail!("{why}"),
@@ -216,7 +217,7 @@ fn replay(files: &Files, until: Option<&Attached>) -> Result<()> {
     Ok(())
 }
 
-fn write_to(stream: Stream, bytes: &[u8]) -> Result<()> {
+pub(super) fn write_to(stream: Stream, bytes: &[u8]) -> Result<()> {
     match stream {
         Stream::Output => {
             let mut stdout = std::io::stdout().lock();
@@ -234,7 +235,7 @@ fn send(writer: &Writer, frame: Frame, bytes: &[u8]) -> std::io::Result<()> {
 
 /// How what is typed came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Typed {
+pub(super) enum Typed {
     /// Nothing more comes.
     Ended,
     /// The person leaves.
@@ -242,7 +243,7 @@ enum Typed {
 }
 
 /// Carries what is typed.
-fn carry_input(writer: &Writer, tty: bool) -> Typed {
+pub(super) fn carry_input(writer: &Writer, tty: bool) -> Typed {
     let mut buffer = [0; 16 * 1024];
     let mut held = Vec::new();
     loop {

@@ -55,6 +55,8 @@ enum Machine {
     Running(u32),
     /// In its directories.
     Stopped(Box<Parts>),
+    /// In its guest, whose keeper has this directory and that one.
+    Guest(PathBuf, PathBuf),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -76,8 +78,22 @@ pub(crate) fn cp(global: &Global, args: &CopyArgs) -> Result<(), Failure> {
     let seen = host.observe()?;
     let id = super::machines::chosen_one(global, &pattern, &seen)?;
     let gone = || Failure::request(&format!("there is no machine `{id}`"), "`stead ps --all` lists them all");
-    super::guest::refuse(&id, &seen, "cp", &format!("`stead exec {id} tar c /path | tar x`"))?;
     let order = |machine| Order { from: from.clone(), to: to.clone(), keep_owners: args.archive, machine };
+    if super::guest::is_guest(&id, &seen) {
+        let Files { state, run: keeper } = Files::new(host.home(), &id);
+        if from == Side::Archive || to == Side::Archive {
+            let what = format!("`{id}` is a microVM, whose files do not come as an archive");
+            return Err(Failure::request(
+                &what,
+                &format!("`stead exec {id} tar c /path`, or name a directory"),
+            ));
+        }
+        if status(host.home(), &id)?.is_none() {
+            let what = format!("machine `{id}` does not run, and a microVM's files are on a disk of its own");
+            return Err(Failure::request(&what, &format!("`stead start {id}`")));
+        }
+        return run(&order(Machine::Guest(state, keeper)));
+    }
     if let Some(status) = status(host.home(), &id)? {
         return match (status.init, status.phase) {
             (Some(init), _) => run(&order(Machine::Running(init.pid))),
@@ -175,10 +191,20 @@ pub(crate) fn copy_here() -> Result<(), Failure> {
     // A running machine's files are opened as who we are: whom the kernel lets look into it.
     let root = match &order.machine {
         Machine::Running(pid) => Some(running_root(*pid)?),
-        Machine::Stopped(_) => None,
+        Machine::Stopped(_) | Machine::Guest(..) => None,
     };
     stead_net::anchor::become_root()?;
+    let owners = if order.keep_owners { Owners::Keep } else { Owners::Ours };
     let root = match (root, order.machine) {
+        (_, Machine::Guest(state, run)) => {
+            let files = Files { state, run };
+            return match (&order.from, &order.to) {
+                (Side::Machine(from), Side::Here(to)) => super::guest::files::take(&files, from, to, owners),
+                (Side::Here(from), Side::Machine(to)) => super::guest::files::give(&files, from, to, owners),
+                _ => Err(anyhow::anyhow!("one side is a path here, the other one a machine's")),
+            }
+            .map_err(Failure::from);
+        }
         (Some(root), _) => root,
         (None, Machine::Stopped(parts)) => stopped(*parts)?,
         (None, Machine::Running(_)) => return Err(anyhow::anyhow!("its root is not open").into()),
@@ -189,7 +215,6 @@ pub(crate) fn copy_here() -> Result<(), Failure> {
         Side::Machine(path) => Some((&machine, path.clone())),
         Side::Archive => None,
     };
-    let owners = if order.keep_owners { Owners::Keep } else { Owners::Ours };
     match (end(&order.from), end(&order.to)) {
         (Some((from_root, from)), Some((to_root, to))) => {
             let (from, to) = (End { root: from_root, path: &from }, End { root: to_root, path: &to });

@@ -7,10 +7,12 @@ use std::path::PathBuf;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
+use stead_agent::message::{self, Changed};
 use stead_host::apply::Host;
 use stead_host::machine::Files;
 use stead_image::Store;
 use stead_image::unpack::{Change, XattrSpace, changes};
+use stead_model::name::MachineId;
 
 use crate::args::{DiffArgs, Format, Global};
 use crate::failure::Failure;
@@ -45,11 +47,11 @@ pub(crate) fn diff(global: &Global, args: &DiffArgs, output: Output) -> Result<(
     let mut host = look()?;
     let seen = host.observe()?;
     let id = super::machines::chosen_one(global, &args.machine, &seen)?;
-    super::guest::refuse(&id, &seen, "diff", "look into it by `stead exec`")?;
+    let is_guest = super::guest::is_guest(&id, &seen);
     let made = seen.machines.get(&id).and_then(|state| state.container());
     let made = made.context("it is no container")?;
     let files = Files::new(host.home(), &id);
-    if files.is_flat() {
+    if !is_guest && files.is_flat() {
         let what =
             format!("what `{id}` changed is not known: its image was copied, as overlayfs cannot be used");
         return Err(Failure::request(&what, "have the home on another file system"));
@@ -64,17 +66,36 @@ pub(crate) fn diff(global: &Global, args: &DiffArgs, output: Output) -> Result<(
     layers.reverse();
     let launch = made.wish.launch(&id.name, &image.config).map_err(anyhow::Error::from)?;
     let mounts = launch.mounts.keys().chain(&launch.own_volumes).cloned();
-    let order = Order {
-        upper: files.upper(),
-        layers,
-        mounts: mounts.chain(OURS.map(str::to_owned)).collect(),
-        is_json: output.format == Format::Json,
-    };
+    let mounts: Vec<String> = mounts.chain(OURS.map(str::to_owned)).collect();
+    if is_guest {
+        return in_guest(&files, &id, &mounts, output);
+    }
+    let order = Order { upper: files.upper(), layers, mounts, is_json: output.format == Format::Json };
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let text = serde_json::to_string(&order).context("cannot write an order as JSON")?;
     let args: [OsString; 2] = [WORD.into(), text.into()];
     let stdout = std::io::stdout().as_fd().try_clone_to_owned().context("no standard output")?;
     stead_net::anchor::run_as_root_at(&program, &args, stdout).map_err(Failure::from)
+}
+
+/// What a guest says that it is.
+fn in_guest(files: &Files, id: &MachineId, mounts: &[String], output: Output) -> Result<(), Failure> {
+    if files.keeper()?.is_none() {
+        let what = format!("machine `{id}` does not run, and a microVM's files are on a disk of its own");
+        return Err(Failure::request(&what, &format!("`stead start {id}`")));
+    }
+    let found = super::guest::looks::changes(files).with_context(|| format!("machine `{id}`"))?;
+    let rows = found.into_iter().map(|Changed { path, change }| ChangeRow {
+        change: match change {
+            message::Change::Added => "added",
+            message::Change::Changed => "changed",
+            message::Change::Deleted => "deleted",
+        },
+        path,
+    });
+    let mut rows: Vec<ChangeRow> = rows.filter(|row| !mounts.contains(&row.path)).collect();
+    rows.sort_by(|a, b| a.path.cmp(&b.path));
+    print(&rows, output)
 }
 
 /// Finds and prints it, in a process of its own.
@@ -93,7 +114,10 @@ pub(crate) fn diff_here(order: &str) -> Result<(), Failure> {
         path: format!("/{}", String::from_utf8_lossy(&path)),
     });
     let rows: Vec<ChangeRow> = rows.filter(|row| !order.mounts.contains(&row.path)).collect();
-    let output = Output::new(if order.is_json { Format::Json } else { Format::Text });
+    print(&rows, Output::new(if order.is_json { Format::Json } else { Format::Text }))
+}
+
+fn print(rows: &[ChangeRow], output: Output) -> Result<(), Failure> {
     let line = |row: &ChangeRow| {
         let letter = match row.change {
             "added" => 'A',

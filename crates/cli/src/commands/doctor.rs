@@ -181,13 +181,13 @@ fn kvm(facts: &Facts) -> Check {
 
 /// Whether there are the programs that run microVMs.
 fn microvms() -> Check {
-    let missing = stead_host::linux::guest::missing_programs();
+    let missing = stead_host::linux::guest::missing_programs(true);
     let (verdict, found) = match missing.as_slice() {
         [] => (Verdict::Ok, "all there".to_owned()),
         missing => (Verdict::Limited, format!("{} missing", missing.len())),
     };
-    let fix = "apt-get install qemu-system-x86 erofs-utils e2fsprogs";
-    check("qemu and mkfs", verdict, &found, "microvms", (verdict != Verdict::Ok).then_some(fix))
+    let fix = "apt-get install qemu-system-x86 qemu-system-common erofs-utils e2fsprogs";
+    check("qemu, mkfs and virtiofsd", verdict, &found, "microvms", (verdict != Verdict::Ok).then_some(fix))
 }
 
 fn cgroups(facts: &Facts) -> Check {

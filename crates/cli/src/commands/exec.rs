@@ -69,7 +69,7 @@ fn in_guest(files: &Files, id: &MachineId, args: &ExecArgs) -> Result<ExitCode, 
         cwd: args.workdir.clone(),
         user: args.user.clone(),
         privileged: args.privileged,
-        tty: args.tty,
+        tty: args.tty.then(|| (size().rows, size().columns)),
         stdin: args.interactive,
     };
     let exit = execute(client, order).map_err(early)?;

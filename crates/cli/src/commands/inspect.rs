@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use stead_host::apply::Host;
 use stead_host::home::Home;
-use stead_host::machine::{Assignment, Exit, Files, Guest};
+use stead_host::machine::{Assignment, Exit, Files, Guest, Stage, status};
 use stead_model::container::{Access, Container, Launch, Limits, Mount};
 use stead_model::image::Digest;
 use stead_model::name::MachineId;
@@ -43,6 +43,8 @@ struct Ours {
     /// The guest that it was started in last, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     guest: Option<GuestRow>,
+    /// How far its present run has got, and when since that was begun.
+    stages: Vec<Stage>,
     /// How it ended last.
     exit: Option<Exit>,
     /// Where its log is; `stead logs` reads it.
@@ -84,10 +86,12 @@ pub(crate) fn inspect(global: &Global, args: &InspectArgs, output: Output) -> Re
 fn inspected(id: &MachineId, seen: &Observed, ends: &Ends<'_>, home: &Home) -> Option<Inspected> {
     let row = machine_row(id, seen, ends, home)?;
     let made = seen.machines.get(id)?.container();
-    Some(Inspected { row, ours: made.map(|made| ours(made, &Files::new(home, id), home)) })
+    Some(Inspected { row, ours: made.map(|made| ours(made, id, home)) })
 }
 
-fn ours(made: &MadeContainer, files: &Files, home: &Home) -> Ours {
+fn ours(made: &MadeContainer, id: &MachineId, home: &Home) -> Ours {
+    let files = Files::new(home, id);
+    let status = status(home, id).ok().flatten();
     // A machine that never ran has none.
     let assignment = std::fs::read(files.assignment()).ok();
     let launch = assignment.and_then(|text| serde_json::from_slice::<Assignment>(&text).ok());
@@ -111,6 +115,7 @@ fn ours(made: &MadeContainer, files: &Files, home: &Home) -> Ours {
         mounts: mounts.chain(own).collect(),
         launch,
         guest,
+        stages: status.map(|status| status.stages).unwrap_or_default(),
         exit: files.load_exit(),
         log: files.log(),
         directory: files.state.clone(),
@@ -179,6 +184,10 @@ fn text_of_ours(ours: &Ours) -> Vec<(&'static str, String)> {
                 .map(|chosen| ("accelerator", format!("{}: {}", chosen.accelerator.name(), chosen.why))),
         );
         lines.push(("console", console.display().to_string()));
+    }
+    if !ours.stages.is_empty() {
+        let at = |stage: &Stage| format!("{} {}", stage.name, super::timings::seconds(stage.at_ms));
+        lines.push(("stages", ours.stages.iter().map(at).collect::<Vec<_>>().join(", ")));
     }
     if let Some(why) = ours.exit.as_ref().and_then(|exit| exit.why.clone()) {
         lines.push(("why", why));

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 
+use stead_container::Share;
 use stead_host::home::Home;
 use stead_model::name::MachineId;
 use stead_net::anchor;
@@ -24,8 +25,25 @@ pub(crate) fn long_lived() -> Option<Result<(), Failure>> {
         ("__switchboard", 3) => Some(switchboard(path(1)?, path(2)?)),
         ("__keeper", 4) => Some(keeper(path(1)?, path(2)?, &words.get(3)?.to_str()?.parse().ok()?)),
         ("__vmm", 6..) => Some(vmm(&words)),
+        ("__share", 6) => Some(share(&words)),
         _ => None,
     }
+}
+
+/// Becomes what serves files of this computer to a guest. Its network namespace is our standard input.
+fn share(words: &[OsString]) -> Result<(), Failure> {
+    let word = |place: usize| words.get(place).context("an argument is missing");
+    let text = |place: usize| word(place)?.to_str().context("an argument is no text");
+    let (parent, listener) =
+        (text(1)?.parse().context("no process")?, text(3)?.parse().context("no socket")?);
+    let (program, directory) = (Path::new(word(2)?), Path::new(word(4)?));
+    let shares: Vec<Share> = serde_json::from_str(text(5)?).context("this is not what is shared")?;
+    let network = std::io::stdin().as_fd().try_clone_to_owned().context("it has no network namespace")?;
+    let null = std::fs::File::open("/dev/null").context("cannot open /dev/null")?;
+    rustix::stdio::dup2_stdin(&null).context("cannot close standard input")?;
+    stead_vmm::leave_mounts(network.as_fd())?;
+    stead_container::assemble(&shares, directory)?;
+    match stead_vmm::serve(program, listener, directory, parent)? {}
 }
 
 /// Becomes the VMM of a guest, in a jail. Its network namespace is our standard input.

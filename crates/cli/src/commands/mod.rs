@@ -4,6 +4,7 @@ mod attach;
 mod build;
 mod condition;
 mod config;
+mod console;
 mod cp;
 mod diff;
 mod doctor;
@@ -25,6 +26,7 @@ mod purge;
 mod rename;
 mod run;
 mod stats;
+mod timings;
 mod unpacking;
 mod up;
 mod volume;
@@ -68,6 +70,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Rename(args) => rename::rename(&global, &args, output).map(done),
         Command::Wait(args) => machines::wait(&global, &args, output).map(done),
         Command::Attach(args) => machines::attach(&global, &args),
+        Command::Console(args) => console::console(&global, &args).map(done),
         Command::Events(args) => events::events(&global, &args, output).map(done),
         Command::Exec(args) => exec::exec(&global, &args),
         Command::Logs(args) => logs::logs(&global, &args).map(done),

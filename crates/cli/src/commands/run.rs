@@ -138,7 +138,8 @@ fn make(args: &MachineArgs, power: Power, stay: Stay, output: Output) -> Made {
     // Before we are alone in the home: others need not wait for a registry.
     let home = crate::session::home().map_err(|error| early(error.into()))?;
     if args.kind == RunKind::Microvm {
-        super::guest::ensure_ready(&home).map_err(early)?;
+        let needs_files = !args.volume.is_empty() || !args.mount.is_empty();
+        super::guest::ensure_ready(&home, needs_files).map_err(early)?;
     }
     let found = image::ensure(&home, &reference, platform.as_ref(), args.pull).map_err(early)?;
     let mut session = Session::open().map_err(|error| early(error.into()))?;

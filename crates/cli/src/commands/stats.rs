@@ -10,6 +10,7 @@ use anyhow::Context;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use serde::Serialize;
 
+use stead_agent::message;
 use stead_container::Usage;
 use stead_host::apply::Host;
 use stead_host::linux::LinuxHost;
@@ -31,7 +32,7 @@ const PASSWD_MAX_BYTES: u64 = 1 << 20;
 /// A process of a machine.
 #[derive(Debug, PartialEq, Serialize)]
 struct ProcessRow {
-    /// Its number on this computer.
+    /// Its number on this computer, or for the kernel of its guest.
     pid: u32,
     /// Its number in the machine.
     inner_pid: u32,
@@ -45,23 +46,40 @@ struct ProcessRow {
     command: String,
 }
 
+impl ProcessRow {
+    /// One of a guest, whose kernel counts for itself.
+    fn of_guest(process: message::Process) -> Self {
+        let message::Process { pid, inner_pid, parent, user, age_ms, cpu_ms, memory_bytes, command } =
+            process;
+        let cpu_percent = percent(u128::from(cpu_ms), u128::from(age_ms));
+        Self { pid, inner_pid, parent, user, cpu_percent, cpu_ms, memory_bytes, command }
+    }
+}
+
 /// `top`.
 pub(crate) fn top(global: &Global, args: &TopArgs, output: Output) -> Result<(), Failure> {
     let mut host = look()?;
     let seen = host.observe()?;
     let id = super::machines::chosen_one(global, &args.machine, &seen)?;
-    super::guest::refuse(&id, &seen, "top", &format!("`stead exec {id} ps`"))?;
     let Some(pid) = init(&host, &id)? else {
         let what = format!("machine `{id}` does not run");
         return Err(Failure::request(&what, &format!("`stead start {id}`")));
     };
     let files = Files::new(host.home(), &id);
+    if super::guest::is_guest(&id, &seen) {
+        let found = super::guest::looks::processes(&files).with_context(|| format!("machine `{id}`"))?;
+        return print_top(&found.into_iter().map(ProcessRow::of_guest).collect::<Vec<_>>(), output);
+    }
     let pids = stead_container::processes(&files.present(), pid)?;
     let users = Users::observe(pid);
     let uptime = fs::read_to_string("/proc/uptime").context("cannot read `/proc/uptime`")?;
     let uptime: f64 = uptime.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or_default();
     // Those that ended meanwhile are none.
     let rows: Vec<ProcessRow> = pids.iter().filter_map(|pid| process(*pid, &users, uptime)).collect();
+    print_top(&rows, output)
+}
+
+fn print_top(rows: &[ProcessRow], output: Output) -> Result<(), Failure> {
     let text = || {
         let cells = |row: &ProcessRow| {
             vec![
@@ -320,8 +338,7 @@ fn looks(host: &LinuxHost, seen: &Observed, ids: &[MachineId]) -> BTreeMap<Machi
     let look = |id: &MachineId| {
         let pid = init(host, id).ok().flatten()?;
         if super::guest::is_guest(id, seen) {
-            let look = Look { at: Instant::now(), usage: usage_of_vmm(pid)?, traffic: None };
-            return Some((id.clone(), look));
+            return Some((id.clone(), look_at_guest(&Files::new(host.home(), id), pid)?));
         }
         let usage = stead_container::usage(&Files::new(host.home(), id).present(), pid).ok()?;
         let text = fs::read_to_string(format!("/proc/{pid}/net/dev")).ok();
@@ -329,6 +346,23 @@ fn looks(host: &LinuxHost, seen: &Observed, ids: &[MachineId]) -> BTreeMap<Machi
         Some((id.clone(), Look { at: Instant::now(), usage, traffic }))
     };
     ids.iter().filter_map(look).collect()
+}
+
+/// What a guest takes of this computer, and what of that its machine uses, as the guest counts; a guest that comes up or
+/// is held does not say.
+fn look_at_guest(files: &Files, pid: u32) -> Option<Look> {
+    let of_vmm = usage_of_vmm(pid)?;
+    let inside = super::guest::looks::usage(files).ok();
+    let traffic = inside.map(|inside| (inside.received_bytes, inside.sent_bytes));
+    let usage = inside.map_or(of_vmm, |inside| Usage {
+        memory_limit_bytes: Some(inside.guest_memory_bytes),
+        pids: inside.pids,
+        pids_limit: inside.pids_limit,
+        read_bytes: inside.read_bytes,
+        written_bytes: inside.written_bytes,
+        ..of_vmm
+    });
+    Some(Look { at: Instant::now(), usage, traffic })
 }
 
 /// What the VMM of a guest takes of this computer, the guest's memory within.

@@ -156,7 +156,9 @@ pub(crate) fn up(global: &Global, args: &UpArgs, output: Output) -> Result<(), F
         power: Power::On,
     };
     bring_up(&mut session, &loaded, &how, output)?;
-    let Some(stage) = args.wait else { return Ok(()) };
+    if args.wait.is_none() && !args.timings {
+        return Ok(());
+    }
     let home = session.host.home().clone();
     // Others need not wait for that.
     drop(session);
@@ -165,7 +167,10 @@ pub(crate) fn up(global: &Global, args: &UpArgs, output: Output) -> Result<(), F
         machine.is_some_and(|machine| machine.runs.container().is_some())
     };
     let ids: Vec<MachineId> = chosen.into_iter().filter(is_ours).collect();
-    super::wait::wait(&home, &ids, stage, args.wait_timeout.map(Duration::from_secs))
+    if let Some(stage) = args.wait {
+        super::wait::wait(&home, &ids, stage, args.wait_timeout.map(Duration::from_secs))?;
+    }
+    if args.timings { super::timings::tell(&home, &ids, output) } else { Ok(()) }
 }
 
 /// The machines of a project that these patterns name; all if there are no patterns.

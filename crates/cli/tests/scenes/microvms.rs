@@ -29,6 +29,11 @@ fn status(project: &Project<'_>, machine: &str) -> serde_json::Value {
     project.stead(&format!("ps --all {machine} --format json")).json()[0].clone()
 }
 
+#[track_caller]
+fn read(project: &Project<'_>, name: &str) -> String {
+    std::fs::read_to_string(project.directory.join(name)).unwrap()
+}
+
 /// The VMM of a machine, by its command line.
 fn vmm(world: &World, machine: &str) -> String {
     let pattern = format!("guest={machine}.shop,");
@@ -48,10 +53,10 @@ fn a_program_runs_in_a_guest_and_ends_with_its_own_code() {
     assert_eq!(said.out, format!("hello\nfrom-the-image\n{kernel}\nimage\n"));
     assert_eq!(world.stead("ps --all --format json").json(), serde_json::json!([]));
     // What it cannot do is refused before anything is made.
-    let words = ["run", "--kind", "microvm", "-v", "/tmp:/x", BUSYBOX, "true"];
+    let words = ["run", "--kind", "microvm", "-v", "/tmp:/x:rshared", BUSYBOX, "true"];
     slowly(&world, world.path(), &words)
         .code(125)
-        .says("cannot mount files of this computer yet")
+        .says("has mounts of its own, which do not travel")
         .says("hint: ");
     let words = ["run", "--kind", "microvm", "--system", BUSYBOX];
     slowly(&world, world.path(), &words).code(125).says("cannot have `mode: system` yet");
@@ -65,12 +70,74 @@ machines:
     kind: microvm
     command: [sh, -c, 'trap exit TERM; echo served >> /data/seed; httpd -p 80 -h /data; while :; do sleep 1; done']
     ports: [\"18080:80\"]
+    volumes: [\"pool:/pool\", \"./site:/site:ro\", \"./drop:/drop\", \"./motd:/etc/motd\"]
     healthcheck: { test: [CMD, wget, -qO-, 'http://127.0.0.1/seed'], interval: 1s, timeout: 60s }
   box:
     image: 127.0.0.1:5000/lab/busybox
     command: [sh, -c, 'trap exit TERM; while :; do sleep 1; done']
+    volumes: [\"pool:/pool\"]
     depends_on: { web: { condition: service_healthy } }
+volumes: { pool: {} }
 ";
+
+/// What can be seen of a guest, and carried into it and out of it.
+#[track_caller]
+fn looks_into_it(world: &World, project: &Project<'_>) {
+    let say = |words: &[&str]| slowly(world, &project.directory, words);
+    // Files, both ways; nothing outside of the machine is meant by a link in it.
+    say(&["cp", "web:/data/seed", "seed"]).ok();
+    assert!(read(project, "seed").starts_with("from-the-image\n"));
+    say(&["cp", "site", "web:/tmp/"]).ok();
+    assert_eq!(say(&["exec", "web", "cat", "/tmp/site/page"]).ok(), "a page\n");
+    say(&["exec", "web", "ln", "-s", "/etc/hostname", "/tmp/link"]).ok();
+    say(&["cp", "web:/nosuch", "x"]).code(1).says("nosuch");
+    say(&["cp", "nosuch", "web:/tmp/"]).code(1).says("nosuch");
+    let changes = say(&["diff", "web"]).ok();
+    assert!(changes.contains("A /tmp/link\n") && changes.contains("C /tmp\n"), "{changes}");
+    let top = say(&["top", "web", "--format", "json"]).json();
+    let commands: Vec<&str> =
+        top.as_array().unwrap().iter().filter_map(|row| row["command"].as_str()).collect();
+    assert!(commands.iter().any(|command| command.starts_with("httpd")), "{top}");
+    let stats = say(&["stats", "--no-stream", "--format", "json", "web"]).json();
+    assert!(
+        stats[0]["pids"].as_u64().unwrap() >= 2 && stats[0]["received_bytes"].as_u64().unwrap() > 0,
+        "{stats}"
+    );
+    let inspected = say(&["inspect", "web", "--format", "json"]).json();
+    let stages: Vec<&str> = inspected[0]["stages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|stage| stage["name"].as_str())
+        .collect();
+    for name in ["prepared", "vmm", "kernel", "network", "started", "healthy"] {
+        assert!(stages.contains(&name), "{stages:?}");
+    }
+    // The console: what was said there before, and what is said now.
+    let crash = "mount -o remount,rw /proc/sysrq-trigger; echo h > /proc/sysrq-trigger";
+    say(&["exec", "--privileged", "web", "sh", "-c", crash]).ok();
+    assert!(say(&["console", "web"]).ok().contains("sysrq: HELP"));
+}
+
+/// The files of this computer and of the project that a guest is given.
+#[track_caller]
+fn shares_files(world: &World, project: &Project<'_>) {
+    let exec =
+        |machine: &str, line: &str| slowly(world, &project.directory, &["exec", machine, "sh", "-c", line]);
+    assert_eq!(exec("web", "cat /site/page /etc/motd").ok(), "a page\nhello\n");
+    // That it is only read is seen to on this side: what may do all in its guest cannot change that.
+    exec("web", "echo x > /site/page").code(1).says("Read-only file system");
+    let force = "mount -o remount,rw /site; echo x > /site/page";
+    let words = ["exec", "--privileged", "web", "sh", "-c", force];
+    slowly(world, &project.directory, &words).code(1).says("Read-only file system");
+    // What it writes is here, and belongs to whom a container's would.
+    exec("web", "echo from-web > /drop/a; echo changed > /etc/motd; mkdir -p /pool/b; echo b > /pool/b/c")
+        .ok();
+    assert_eq!(read(project, "drop/a"), "from-web\n");
+    assert_eq!(read(project, "motd"), "changed\n");
+    exec("box", "cat /pool/b/c; echo from-box > /pool/d").ok();
+    assert_eq!(exec("web", "cat /pool/d; stat -c %u /pool/d").ok(), "from-box\n0\n");
+}
 
 #[test]
 fn a_guest_stands_beside_a_container_on_one_network_whoever_is_killed() {
@@ -78,6 +145,11 @@ fn a_guest_stands_beside_a_container_on_one_network_whoever_is_killed() {
     let _registry = registry(&world);
     get_kernel(&world);
     let project = world.project("shop", SHOP);
+    for (path, text) in [("site/page", "a page\n"), ("drop/keep", ""), ("motd", "hello\n")] {
+        let path = project.directory.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
     let bring_up = || slowly(&world, &project.directory, &["up"]).ok();
     bring_up();
     assert_eq!(project.stead("plan").ok(), "nothing to do\n");
@@ -99,8 +171,8 @@ fn a_guest_stands_beside_a_container_on_one_network_whoever_is_killed() {
         exec(&["-e", "A=1", "-w", "/tmp", "-u", "app", "web", "sh", "-c", "echo $A; pwd; id -un"]).ok(),
         "1\n/tmp\napp\n"
     );
-    project.stead("cp web:/data/seed .").code(2).says("there is no `cp` yet");
-    project.stead("stats --no-stream --format json").ok();
+    looks_into_it(&world, &project);
+    shares_files(&world, &project);
     // The jail: nobody, without rights, in namespaces of its own.
     let pid = vmm(&world, "web");
     let seen =

@@ -10,7 +10,7 @@ use stead_model::container::Launch;
 use stead_model::image::Digest;
 use stead_model::name::MachineId;
 use stead_model::served::ServedNetwork;
-use stead_vmm::{QEMU, missing_program, program};
+use stead_vmm::{QEMU, VIRTIOFSD, missing_program, program, virtiofsd};
 
 use super::LinuxHost;
 use super::mark::{Mark, NicMark};
@@ -26,10 +26,11 @@ const DISK_BYTES: u64 = 8 << 30;
 /// The programs that guests need.
 pub const PROGRAMS: [&str; 3] = [QEMU, "mkfs.erofs", "mkfs.ext4"];
 
-/// What is missing on this computer for guests, beside a kernel.
-pub fn missing_programs() -> Vec<String> {
+/// What is missing on this computer for guests, beside a kernel; and for those with files of this computer, if so.
+pub fn missing_programs(needs_files: bool) -> Vec<String> {
     let absent = PROGRAMS.into_iter().filter(|name| program(name).is_none());
-    absent.map(missing_program).collect()
+    let server = (needs_files && virtiofsd().is_none()).then_some(VIRTIOFSD);
+    absent.chain(server).map(missing_program).collect()
 }
 
 /// The kernels of a home.

@@ -5,15 +5,17 @@ use std::time::Instant;
 use anyhow::Result;
 
 use stead_agent::Call;
+use stead_host::frame::Frame;
 use stead_host::home::remove_if_there;
-use stead_host::machine::{Answer, Attached, Frame, Phase, Request, Status};
+use stead_host::machine::{Answer, Attached, Phase, Request, Status};
 
 use super::Keeper;
 use super::clients::{Client, Role, Said};
+use super::guest::Guest;
 
 impl Keeper {
     pub(super) fn client_of(&mut self, call: Call) -> Option<&mut Client> {
-        self.clients.iter_mut().find(|client| client.role == Role::Exec(call))
+        self.clients.iter_mut().find(|client| [Role::Exec(call), Role::Looking(call)].contains(&client.role))
     }
 
     pub(super) fn hear(&mut self, place: usize) {
@@ -38,6 +40,9 @@ impl Keeper {
         if let Some(Role::Exec(call)) = self.clients.get(place).map(|client| client.role) {
             return self.typed_for(call, frame, bytes);
         }
+        if self.clients.get(place).is_some_and(|client| client.role == Role::Console) {
+            return self.typed_at_console(place, frame, bytes);
+        }
         let may_type =
             self.clients.get(place).is_some_and(|c| matches!(c.role, Role::Attached { stdin: true, .. }));
         match frame {
@@ -60,6 +65,14 @@ impl Keeper {
                 signal.into_iter().for_each(|signal| guest.signal_exec(call, signal));
             }
             Frame::Output | Frame::Error | Frame::Exit => {}
+        }
+    }
+
+    fn typed_at_console(&mut self, place: usize, frame: Frame, bytes: &[u8]) {
+        match (frame, self.life.guest_mut(), self.clients.get_mut(place)) {
+            (Frame::Input, Some(guest), _) => guest.console.take(bytes),
+            (Frame::InputEnd, _, Some(client)) => client.end(),
+            _ => {}
         }
     }
 
@@ -94,20 +107,77 @@ impl Keeper {
                 self.life.restart(grace_ms);
             }
             Request::Exec(exec) => {
-                let tty = exec.tty;
-                match self.life.in_guest(|guest| guest.exec(&exec)) {
-                    Ok(call) => {
-                        client.tell(&Answer::Attached(Attached { tty, log_file, log_length }));
-                        client.role = Role::Exec(call);
-                    }
-                    Err(error) => client.answer(&Answer::Failed(format!("{error:#}"))),
-                }
+                let tty = exec.tty.is_some();
+                self.begin_call(place, Attached { tty, log_file, log_length }, |guest| guest.exec(&exec));
+            }
+            Request::Read { path } => {
+                self.begin_call(place, Attached { tty: false, log_file, log_length }, |guest| {
+                    guest.read(path)
+                });
+            }
+            Request::Write { path, keep_owners } => {
+                let attached = Attached { tty: false, log_file, log_length };
+                self.begin_call(place, attached, |guest| guest.write(path, keep_owners));
+            }
+            Request::Look(what) => match self.life.in_guest(|guest| guest.look_into(what)) {
+                Ok(call) => client.role = Role::Looking(call),
+                Err(error) => client.answer(&Answer::Failed(format!("{error:#}"))),
+            },
+            Request::Console => {
+                let history = self.life.guest_mut().map(|guest| guest.console.history());
+                let Some(history) = history else {
+                    client.answer(&Answer::Failed(
+                        "it has no console: it is a container, or waits to be started again".to_owned(),
+                    ));
+                    return;
+                };
+                client.tell(&Answer::Attached(Attached { tty: true, log_file, log_length }));
+                client.role = Role::Console;
+                client.frame(Frame::Output, &history);
             }
             Request::Await(condition) => client.role = Role::Awaiting(condition),
             Request::Attach { stdin, is_waited_for } => {
                 let tty = self.life.has_terminal();
                 client.tell(&Answer::Attached(Attached { tty, log_file, log_length }));
                 client.role = Role::Attached { stdin, is_waited_for };
+            }
+        }
+    }
+
+    /// Begins what goes on in the guest while its client carries bytes.
+    fn begin_call(
+        &mut self,
+        place: usize,
+        attached: Attached,
+        begin: impl FnOnce(&mut Guest) -> Result<Call>,
+    ) {
+        let begun = self.life.in_guest(begin);
+        let Some(client) = self.clients.get_mut(place) else { return };
+        match begun {
+            Ok(call) => {
+                client.tell(&Answer::Attached(attached));
+                client.role = Role::Exec(call);
+            }
+            Err(error) => client.answer(&Answer::Failed(format!("{error:#}"))),
+        }
+    }
+
+    /// Its guest has ended: nothing more comes of what went on there.
+    pub(super) fn forget_calls(&mut self) {
+        if self.life.guest_mut().is_some() {
+            return;
+        }
+        for client in &mut self.clients {
+            match client.role {
+                Role::Looking(_) => client.answer(&Answer::Failed("it ended".to_owned())),
+                Role::Exec(_) => client.end(),
+                Role::Asking
+                | Role::StopWait
+                | Role::RestartWait
+                | Role::Ordered(_)
+                | Role::Awaiting(_)
+                | Role::Console
+                | Role::Attached { .. } => {}
             }
         }
     }
@@ -142,6 +212,8 @@ impl Keeper {
                 | Role::Asking
                 | Role::StopWait
                 | Role::Ordered(_)
+                | Role::Looking(_)
+                | Role::Console
                 | Role::Attached { .. }
                 | Role::Exec(_) => {}
             }
@@ -155,6 +227,7 @@ impl Keeper {
             started_ms: self.life.started_ms(),
             restarts: self.life.restarts(),
             health: self.life.health(),
+            stages: self.life.stages(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The start of a guest: its root, its disk, what its kernel starts with, its nics, and the VMM in its jail.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -11,20 +12,21 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{FdFlags, fcntl_setfd};
-use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use stead_host::home::Home;
 use stead_host::linux::guest::kernels;
 use stead_host::machine::{Files, Guest as Plan};
-use stead_image::Store;
+use stead_image::{SHARING_MODULE, Store};
 use stead_model::address::digest;
 use stead_model::container::Access;
-use stead_model::name::MachineId;
+use stead_model::name::{MachineId, Name};
 use stead_net::anchor;
 use stead_net::kernel::tap;
 use stead_net::process::ProcessId;
 use stead_vmm::{Accelerator, Entry, QEMU, Vm, initramfs, missing_program, program, qemu_args};
+
+use super::shares::{Given, Server};
 
 /// What stead is called with to become a VMM in a jail.
 const WORD: &str = "__vmm";
@@ -45,8 +47,10 @@ pub(super) struct Booted {
     pub(super) agent: UnixStream,
     /// Where the VMM is told what to do.
     pub(super) control: UnixStream,
-    /// What the guest's kernel says.
-    pub(super) console: File,
+    /// The guest's serial line.
+    pub(super) console: UnixStream,
+    /// What serves the files of this computer that it is given.
+    pub(super) shares: Option<Server>,
 }
 
 /// Whose guest it is, and what it is to be.
@@ -56,6 +60,8 @@ pub(super) struct Boot {
     pub(super) id: MachineId,
     pub(super) files: Files,
     pub(super) plan: Plan,
+    /// Where the project's volumes are.
+    pub(super) volumes: BTreeMap<Name, PathBuf>,
 }
 
 impl Boot {
@@ -68,16 +74,19 @@ impl Boot {
     }
 
     /// Starts the VMM. This process has one thread.
-    pub(super) fn start(&self, netns: &OwnedFd) -> Result<Booted> {
+    pub(super) fn start(&self, netns: &OwnedFd, given: &Given) -> Result<Booted> {
         let kernel = File::open(self.kernel()).context("its kernel is not here any more")?;
-        let initramfs = self.initramfs()?;
+        let initramfs = self.initramfs(given)?;
         let (agent, agent_end) = UnixStream::pair().context("cannot make its agent's stream")?;
         let (control, control_end) = UnixStream::pair().context("cannot make its VMM's stream")?;
-        let (console, console_end) = pipe_with(PipeFlags::CLOEXEC).context("cannot make its console")?;
+        let (console, console_end) = UnixStream::pair().context("cannot make its console")?;
         let root = File::open(self.root()?).context("cannot open its root")?;
         let disk =
             File::options().read(true).write(true).open(self.disk()?).context("cannot open its disk")?;
         let taps = self.taps()?;
+        let is_given = !given.shares.is_empty();
+        let shares = is_given.then(|| Server::start(given, &self.files, netns)).transpose()?;
+        let (shares, share) = shares.unzip();
         let vm = Vm {
             name: self.id.to_string(),
             accelerator: self.accelerator()?,
@@ -98,11 +107,12 @@ impl Boot {
                 .zip(&self.plan.nics)
                 .map(|(tap, nic)| stead_vmm::Nic { fd: tap.as_raw_fd(), mac: nic.mac })
                 .collect(),
+            share_fd: share.as_ref().map(AsRawFd::as_raw_fd),
         };
-        let mut inherited: Vec<OwnedFd> =
-            vec![kernel.into(), initramfs.into(), root.into(), disk.into(), console_end];
-        inherited.extend([OwnedFd::from(agent_end), OwnedFd::from(control_end)]);
+        let mut inherited: Vec<OwnedFd> = vec![kernel.into(), initramfs.into(), root.into(), disk.into()];
+        inherited.extend([agent_end, control_end, console_end].map(OwnedFd::from));
         inherited.extend(taps);
+        inherited.extend(share.map(OwnedFd::from));
         // Nothing else is started before they are closed here.
         for fd in &inherited {
             fcntl_setfd(fd, FdFlags::empty()).context("cannot hand over a descriptor")?;
@@ -112,11 +122,10 @@ impl Boot {
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("the VMM has no number")?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).context("cannot look after the VMM")?;
         let process = ProcessId::observe(child.id())?.context("the VMM ended at once")?;
-        for stream in [&agent, &control] {
+        for stream in [&agent, &control, &console] {
             stream.set_nonblocking(true).context("cannot wait for its streams")?;
         }
-        rustix::io::ioctl_fionbio(&console, true).context("cannot wait for its console")?;
-        Ok(Booted { child, pidfd, process, agent, control, console: File::from(console) })
+        Ok(Booted { child, pidfd, process, agent, control, console, shares })
     }
 
     fn spawn(&self, vm: &Vm, netns: &OwnedFd) -> Result<Child> {
@@ -127,7 +136,7 @@ impl Boot {
         words.push(std::process::id().to_string().into());
         words.push(qemu.into());
         words.extend(qemu_args(vm));
-        let log = File::options().append(true).create(true).open(self.files.run.join("vmm.log"));
+        let log = File::options().append(true).create(true).open(self.files.vmm_log());
         let log = log.context("cannot write the VMM's log")?;
         let out = log.try_clone().context("cannot write the VMM's log")?;
         // Wherever it is: that of one that is sealed has no path.
@@ -181,11 +190,25 @@ impl Boot {
         Ok(path)
     }
 
-    fn initramfs(&self) -> Result<File> {
+    fn initramfs(&self, given: &Given) -> Result<File> {
         let store = kernels(&self.home);
         let kernel = store.list()?.into_iter().find(|kernel| kernel.name == self.plan.kernel);
         let kernel = kernel.context("its kernel is not here any more")?;
-        let modules = store.module_paths(&kernel).into_iter().map(|path| {
+        let paths = store.module_paths(&kernel);
+        let is_for_sharing = |path: &PathBuf| {
+            let name = path.to_string_lossy();
+            name.ends_with(&format!("-{SHARING_MODULE}.ko")) || name.ends_with("-fuse.ko")
+        };
+        let has_module = paths.iter().any(is_for_sharing);
+        if !has_module && !given.shares.is_empty() {
+            bail!(
+                "the kernel {name} was got without what mounts of this computer need; hint: `stead kernel rm {name}`, then `stead kernel pull`",
+                name = kernel.name
+            );
+        }
+        // Each costs time of the boot.
+        let needed = paths.into_iter().filter(|path| !given.shares.is_empty() || !is_for_sharing(path));
+        let modules = needed.map(|path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let content = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
             Ok((name, content))

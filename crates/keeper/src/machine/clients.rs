@@ -10,7 +10,8 @@ use anyhow::Result;
 use serde::Serialize;
 
 use stead_agent::Call;
-use stead_host::machine::{Answer, FRAME_HEAD_BYTES, FRAME_MAX_BYTES, Frame, Request};
+use stead_host::frame::{FRAME_HEAD_BYTES, FRAME_MAX_BYTES, Frame};
+use stead_host::machine::{Answer, Request};
 use stead_model::project::Condition;
 use stead_vmm::Ticket;
 
@@ -41,8 +42,12 @@ pub(super) enum Role {
     Awaiting(Condition),
     /// It watches; and types, if so. The machine waits for it as long as it takes, if so.
     Attached { stdin: bool, is_waited_for: bool },
-    /// It has had this program started in the machine's guest.
+    /// It sits at its guest's console.
+    Console,
+    /// It has had this program started in the machine's guest, or files carried.
     Exec(Call),
+    /// It waits for what this call tells.
+    Looking(Call),
 }
 
 /// A connection.
@@ -102,7 +107,7 @@ impl Client {
     }
 
     fn sends_frames(&self) -> bool {
-        matches!(self.role, Role::Attached { .. } | Role::Exec(_))
+        matches!(self.role, Role::Attached { .. } | Role::Console | Role::Exec(_))
     }
 
     fn next_request(&mut self) -> Option<Said> {

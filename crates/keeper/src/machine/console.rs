@@ -1,40 +1,76 @@
-//! The console of a guest: what its kernel says, kept in a file of bounded size.
+//! The console of a guest: what its kernel says, kept in a file of bounded size, and what is typed there.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 /// What a guest's kernel said last, for people.
-const CONSOLE_TAIL_BYTES: usize = 8 * 1024;
+const CONSOLE_TAIL_BYTES: usize = 16 * 1024;
+/// What is typed faster than the guest reads.
+const TYPED_MAX_BYTES: usize = 4 * 1024;
+/// What is read at once; more is read at the next turn.
+const READ_MAX_BYTES: usize = 64 * 1024;
 /// How a kernel that gives up says so.
 const PANIC: &str = "Kernel panic - not syncing";
 /// What is kept of a console; then it begins anew, and one such file before is kept as well.
 const CONSOLE_MAX_BYTES: u64 = 1 << 20;
 
-/// What is read at once, as a guest may write without end; more is read at the next turn.
-const READ_MAX_BYTES: usize = 64 * 1024;
-
-/// What a guest's kernel says: the end of it here, all of it within limits in a file.
+/// A guest's serial line, on which its kernel talks: the end of that here, all of it within limits in a file. Who sits
+/// at it can type.
 pub(super) struct Console {
-    pub(super) pipe: Option<File>,
+    pub(super) line: Option<UnixStream>,
     path: PathBuf,
     file: Option<File>,
     written_bytes: u64,
     tail: VecDeque<u8>,
+    typed: VecDeque<u8>,
 }
 
 impl Console {
-    pub(super) fn new(pipe: File, path: &Path) -> Self {
+    pub(super) fn new(line: UnixStream, path: &Path) -> Self {
         let mut console = Self {
-            pipe: Some(pipe),
+            line: Some(line),
             path: path.to_owned(),
             file: None,
             written_bytes: 0,
             tail: VecDeque::new(),
+            typed: VecDeque::new(),
         };
         console.begin();
         console
+    }
+
+    /// What it said last.
+    pub(super) fn history(&self) -> Vec<u8> {
+        self.tail.iter().copied().collect()
+    }
+
+    /// What a person typed. A line that takes nothing has a limit of what is kept for it.
+    pub(super) fn take(&mut self, bytes: &[u8]) {
+        let room = TYPED_MAX_BYTES.saturating_sub(self.typed.len());
+        self.typed.extend(bytes.iter().take(room));
+        self.send();
+    }
+
+    pub(super) fn is_typed(&self) -> bool {
+        !self.typed.is_empty()
+    }
+
+    /// Sends as much as the line takes.
+    pub(super) fn send(&mut self) {
+        while let (Some(line), (first, _)) = (&mut self.line, self.typed.as_slices())
+            && !first.is_empty()
+        {
+            match line.write(first) {
+                Ok(count) if count > 0 => drop(self.typed.drain(..count)),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                // The VMM ends, which is seen when it is read.
+                Ok(_) | Err(_) => self.typed.clear(),
+            }
+        }
     }
 
     fn begin(&mut self) {
@@ -47,21 +83,26 @@ impl Console {
         self.written_bytes = 0;
     }
 
-    pub(super) fn read(&mut self) {
+    /// Reads what came, and keeps it.
+    pub(super) fn read(&mut self) -> Vec<u8> {
         let mut buffer = [0; 8 * 1024];
-        let mut left = READ_MAX_BYTES;
-        while let Some(pipe) = self.pipe.as_mut().filter(|_| left > 0) {
-            match pipe.read(&mut buffer) {
-                Ok(0) => self.pipe = None,
+        let mut all = Vec::new();
+        while let Some(line) = &mut self.line
+            && all.len() < READ_MAX_BYTES
+        {
+            match line.read(&mut buffer) {
+                Ok(0) => self.line = None,
                 Ok(count) => {
-                    left = left.saturating_sub(count);
-                    self.keep(buffer.get(..count).unwrap_or_default());
+                    let bytes = buffer.get(..count).unwrap_or_default();
+                    self.keep(bytes);
+                    all.extend_from_slice(bytes);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(_) => self.pipe = None,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => self.line = None,
             }
         }
+        all
     }
 
     fn keep(&mut self, bytes: &[u8]) {
@@ -94,5 +135,36 @@ impl Console {
         let text = String::from_utf8_lossy(&bytes);
         let line = text.lines().rev().find(|line| is_wanted(line))?;
         Some(line.trim().escape_debug().to_string())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_said_last_is_kept_and_what_is_typed_is_sent() {
+        let directory = tempfile::tempdir().unwrap();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut console = Console::new(ours, &directory.path().join("console.log"));
+        theirs.write_all(b"[1.0] a\r\n[2.0] Kernel panic - not syncing: b\r\n---[ end Kernel panic - not syncing: b ]---\r\n").unwrap();
+        assert!(console.read().ends_with(b" ]---\r\n"));
+        assert_eq!(console.panic().unwrap(), "[2.0] Kernel panic - not syncing: b");
+        assert!(console.last_line().starts_with("---[ end"));
+        for _ in 0..1000 {
+            theirs.write_all(&[b'x'; 100]).unwrap();
+            console.read();
+        }
+        assert_eq!(console.history().len(), CONSOLE_TAIL_BYTES);
+        console.take(b"ls\n");
+        let mut typed = [0; 3];
+        theirs.read_exact(&mut typed).unwrap();
+        assert_eq!(&typed, b"ls\n");
+        drop(theirs);
+        console.take(b"gone");
+        console.read();
+        assert!(console.line.is_none() && !console.is_typed());
     }
 }

@@ -6,16 +6,19 @@
 //! ```
 
 mod ending;
+mod look;
 mod typed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 
 use stead_agent::message::{self, Request, Size, Stage, Start, Word};
 use stead_agent::mux::Channel;
@@ -28,11 +31,13 @@ use stead_model::name::Name;
 use stead_net::process::ProcessId;
 use stead_vmm::Order;
 
+use self::look::Seen;
 use self::typed::Typed;
 use super::boot::{Boot, Booted, DATA, ROOT};
 use super::console::Console;
 use super::control::{Answered, Control};
 use super::set_up::{in_guest, now_ns, set_up};
+use super::shares::{Server, given};
 
 /// Translated, on a computer that has much else to do, a guest takes long.
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
@@ -43,6 +48,8 @@ const READ_MAX_BYTES: usize = 256 * 1024;
 
 /// What its agent could not do is told so often.
 const REFUSALS_MAX: u32 = 20;
+/// A name of a stage is a word.
+const STAGE_MAX_CHARS: usize = 32;
 
 /// The container's name in its guest.
 const MAIN: &str = "main";
@@ -54,12 +61,16 @@ pub(super) enum Heard {
     Started,
     /// It does not, and the guest ends.
     Failed(Failure),
+    /// The guest has got so far.
+    Stage(Stage),
     /// The machine wrote something.
     Output(Stream, Vec<u8>),
     /// A program that was started in it wrote something.
     ExecOutput(Call, Stream, Vec<u8>),
     /// It ended; or it never ran, for this reason.
     ExecEnded(Call, u8, Option<String>),
+    /// What was asked for; or why it cannot be told.
+    Seen(Call, Result<Value, String>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,13 +87,16 @@ pub(super) struct Guest {
     child: Child,
     agent: UnixStream,
     pub(super) control: Control,
-    console: Console,
+    pub(super) console: Console,
+    /// What serves the files of this computer that it is given.
+    shares: Option<Server>,
     session: Session,
     state: State,
     set_up: Call,
     start: Call,
     main: Call,
     execs: BTreeSet<Call>,
+    looks: BTreeMap<Call, Seen>,
     typed: BTreeMap<Call, Typed>,
     /// Bytes that came and were passed on, but not yet acknowledged: those who watch are slow.
     owed: Vec<(Call, usize)>,
@@ -93,10 +107,14 @@ pub(super) struct Guest {
     end_by: Option<Instant>,
     /// By when the VMM, which was told to, is to have ended.
     quit_by: Option<Instant>,
-    /// How far it came up.
-    stage: Option<Stage>,
     /// How often its agent could not do what it was asked.
     refusals: u32,
+    /// By when the VMM has ended with what served its files, or is told to.
+    unserved_by: Option<Instant>,
+    /// How far it says that it got.
+    stage: String,
+    vmm_log: PathBuf,
+    share_log: PathBuf,
     exited: Option<message::Exited>,
     /// Why it was killed.
     why: Option<String>,
@@ -105,18 +123,19 @@ pub(super) struct Guest {
 impl Guest {
     /// Starts the VMM, and asks for all that is to happen in the guest.
     pub(super) fn new(boot: &Boot, launch: &Launch, texts: &Texts, netns: &OwnedFd) -> Result<Self> {
-        let booted = boot.start(netns)?;
-        let Booted { child, pidfd, process, agent, control, console } = booted;
+        let given = given(&in_guest(launch), &boot.volumes)?;
+        let booted = boot.start(netns, &given)?;
+        let Booted { child, pidfd, process, agent, control, console, shares } = booted;
         let mut session = Session::new().context("cannot begin a session with its agent")?;
         let main: Name = MAIN.parse().context("a container in a guest has no name")?;
         session.ask(&Request::Watch)?;
-        let set_up = session.ask(&Request::SetUp(set_up(launch, &boot.plan.nics)?))?;
+        let set_up = session.ask(&Request::SetUp(set_up(launch, &boot.plan.nics, shares.is_some())?))?;
         let start = session.ask(&Request::Start(Box::new(Start {
             container: main.clone(),
-            launch: in_guest(launch),
+            launch: given.launch,
             layers: vec![ROOT.parse().context("a disk has no name")?],
             writable: Some(DATA.parse().context("a disk has no name")?),
-            volumes: BTreeMap::new(),
+            volumes: given.volumes,
             hosts: Some(texts.hosts.clone()),
             resolv_conf: Some(texts.resolv_conf.clone()),
             size: Size::default(),
@@ -130,12 +149,14 @@ impl Guest {
             agent,
             control: Control::new(control),
             console: Console::new(console, &boot.files.console()),
+            shares,
             session,
             state: State::Booting,
             set_up,
             start,
             main,
             execs: BTreeSet::new(),
+            looks: BTreeMap::new(),
             typed: BTreeMap::new(),
             owed: Vec::new(),
             has_pending: true,
@@ -143,8 +164,11 @@ impl Guest {
             greet_at: now + GREETING,
             end_by: Some(now + BOOT_LIMIT),
             quit_by: None,
-            stage: None,
             refusals: 0,
+            unserved_by: None,
+            stage: "vmm".to_owned(),
+            vmm_log: boot.files.vmm_log(),
+            share_log: boot.files.share_log(),
             exited: None,
             why: None,
         };
@@ -163,7 +187,16 @@ impl Guest {
     }
 
     pub(super) fn console(&self) -> Option<BorrowedFd<'_>> {
-        self.console.pipe.as_ref().map(AsFd::as_fd)
+        self.console.line.as_ref().map(AsFd::as_fd)
+    }
+
+    /// The same, if something was typed.
+    pub(super) fn console_wanted(&self) -> Option<BorrowedFd<'_>> {
+        self.console().filter(|_| self.console.is_typed())
+    }
+
+    pub(super) fn shares(&self) -> Option<BorrowedFd<'_>> {
+        self.shares.as_ref().map(|server| server.pidfd.as_fd())
     }
 
     pub(super) fn is_booting(&self) -> bool {
@@ -173,7 +206,10 @@ impl Guest {
     /// When something is due without anything happening.
     pub(super) fn next_look(&self) -> Option<Instant> {
         let greet_at = (!self.session.is_met() && !self.is_cut).then_some(self.greet_at);
-        [greet_at, self.end_by, self.quit_by, self.control.next_look()].into_iter().flatten().min()
+        [greet_at, self.end_by, self.quit_by, self.unserved_by, self.control.next_look()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Does what is due.
@@ -243,6 +279,7 @@ impl Guest {
                 let text = format!("its agent speaks version {} of the protocol", hello.version);
                 self.fail(Failure { code: 125, text }, events);
             }
+            Happening::Word(call, word) if self.see(call, &word, events) => {}
             Happening::Word(call, word) => self.heed(call, word, events),
             Happening::Bytes(call, channel, bytes) => {
                 self.owed.push((call, bytes.len()));
@@ -259,12 +296,14 @@ impl Guest {
             Happening::Room(call) => self.type_on(call),
             Happening::Over(call) => {
                 self.typed.remove(&call);
+                self.has_seen(call, None, events);
                 if self.execs.remove(&call) {
                     events.push(Heard::ExecEnded(call, 255, Some("nobody knows how it ended".to_owned())));
                 }
             }
             Happening::Broken(call, why) => {
                 self.typed.remove(&call);
+                self.has_seen(call, Some(&why), events);
                 if self.execs.remove(&call) {
                     events.push(Heard::ExecEnded(call, 125, Some(why)));
                 } else if call == self.set_up || call == self.start {
@@ -279,7 +318,10 @@ impl Guest {
     /// Something was said about a call.
     fn heed(&mut self, call: Call, word: Word, events: &mut Vec<Heard>) {
         match word {
-            Word::Stage(stage) => self.stage = Some(stage),
+            Word::Stage(stage) => {
+                self.stage = stage.name.chars().take(STAGE_MAX_CHARS).collect();
+                events.push(Heard::Stage(stage));
+            }
             Word::Failed { why, code } if call == self.set_up || call == self.start => {
                 self.fail(Failure { code, text: why }, events);
             }
@@ -295,6 +337,8 @@ impl Guest {
             Word::Exited(exited) if self.execs.remove(&call) => {
                 events.push(Heard::ExecEnded(call, exited.code, None));
             }
+            // Files were carried.
+            Word::Done if self.execs.remove(&call) => events.push(Heard::ExecEnded(call, 0, None)),
             Word::Failed { why, code } if self.execs.remove(&call) => {
                 events.push(Heard::ExecEnded(call, code, Some(why)));
             }
@@ -305,6 +349,7 @@ impl Guest {
             | Word::Exited(_)
             | Word::Usage(_)
             | Word::Processes(_)
+            | Word::Changes(_)
             | Word::Ports(_)
             | Word::InputEnd
             | Word::Resize(_)
@@ -354,7 +399,7 @@ impl Guest {
             cwd,
             user,
             privileged,
-            tty: tty.then(Size::default),
+            tty: tty.map(|(rows, columns)| Size { rows, columns }),
             stdin,
         }))?;
         self.execs.insert(call);
@@ -364,7 +409,7 @@ impl Guest {
 
     /// Nobody waits for a program any more.
     pub(super) fn cancel(&mut self, call: Call) {
-        if self.execs.remove(&call) {
+        if self.execs.remove(&call) || self.looks.remove(&call).is_some() {
             self.session.cancel(call);
             self.send();
         }
@@ -379,11 +424,6 @@ impl Guest {
     pub(super) fn signal_exec(&mut self, call: Call, signal: Signal) {
         self.session.say(call, &Word::Signal(signal));
         self.send();
-    }
-
-    /// Reads what its kernel says.
-    pub(super) fn read_console(&mut self) {
-        self.console.read();
     }
 
     /// Reads what its VMM says: which orders it carried out or refused.

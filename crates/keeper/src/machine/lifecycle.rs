@@ -14,7 +14,7 @@ use stead_container::{Failure, Place};
 use stead_host::home::Home;
 use stead_host::journal::{Action, Event, Journal};
 use stead_host::log::Stream;
-use stead_host::machine::{Assignment, Exit, Files, HealthState, Phase};
+use stead_host::machine::{Assignment, Exit, Files, HealthState, Phase, Stage};
 use stead_model::container::{Launch, Signal};
 use stead_model::name::MachineId;
 use stead_model::project::Condition;
@@ -25,6 +25,7 @@ use super::flat;
 use super::guest::{Guest, Heard, Texts};
 use super::health::Health;
 use super::run::{Body, Run};
+use super::stages::Stages;
 
 /// Before the first start anew; each further wait is twice as long.
 const BACK_OFF_FIRST: Duration = Duration::from_millis(100);
@@ -40,6 +41,8 @@ const INPUT_MAX_BYTES: usize = 64 * 1024;
 pub(super) struct Life {
     id: MachineId,
     journal: Journal,
+    /// When its first run was begun, which is with its keeper.
+    begun: Option<Instant>,
     /// Since when it is held.
     paused: Option<Instant>,
     /// How well it was when that was written down last.
@@ -77,7 +80,7 @@ impl Life {
         (home, id): (&Home, &MachineId),
         files: &Files,
         assignment: &Assignment,
-        netns: OwnedFd,
+        (netns, begun): (OwnedFd, Instant),
     ) -> Result<Self> {
         let place = Place {
             layers: if files.is_flat() { Vec::new() } else { assignment.layers.clone() },
@@ -99,11 +102,13 @@ impl Life {
         let boot = assignment.guest.clone().map(|plan| {
             let texts =
                 Texts { hosts: assignment.hosts.clone(), resolv_conf: assignment.resolv_conf.clone() };
-            (Boot { home: home.clone(), id: id.clone(), files: files.clone(), plan }, texts)
+            let volumes = assignment.volumes.clone();
+            (Boot { home: home.clone(), id: id.clone(), files: files.clone(), plan, volumes }, texts)
         });
         Ok(Self {
             id: id.clone(),
             journal: Journal::new(home),
+            begun: Some(begun),
             paused: None,
             told_health: None,
             launch: assignment.launch.clone(),
@@ -127,11 +132,13 @@ impl Life {
 
     /// Starts the machine.
     pub(super) fn start(&mut self) -> Result<(), Failure> {
+        let mut stages = Stages::new(self.begun.take().unwrap_or_else(Instant::now));
         let run = match &self.boot {
-            None => Run::new(&self.launch, &self.place)?,
+            None => Run::new(&self.launch, &self.place, stages)?,
             Some((boot, texts)) => {
+                stages.reach("prepared");
                 let guest = Guest::new(boot, &self.launch, texts, &self.place.netns)?;
-                Run::in_guest(guest, &self.launch)
+                Run::in_guest(guest, &self.launch, stages)
             }
         };
         self.started_ms = now_ms();
@@ -158,7 +165,10 @@ impl Life {
         }
         self.told_health = health;
         let word = match health {
-            Some(HealthState::Healthy) => "healthy",
+            Some(HealthState::Healthy) => {
+                self.run.iter_mut().for_each(|run| run.stages.reach_first("healthy"));
+                "healthy"
+            }
             Some(HealthState::Unhealthy) => "unhealthy",
             Some(HealthState::Starting) | None => return,
         };
@@ -211,8 +221,17 @@ impl Life {
         self.guest()?.console()
     }
 
+    pub(super) fn console_wanted(&self) -> Option<BorrowedFd<'_>> {
+        self.guest()?.console_wanted()
+    }
+
     pub(super) fn control(&self) -> Option<BorrowedFd<'_>> {
         self.guest()?.control.stream()
+    }
+
+    /// What serves the guest's files is ready when it has ended.
+    pub(super) fn shares(&self) -> Option<BorrowedFd<'_>> {
+        self.guest()?.shares()
     }
 
     pub(super) fn control_wanted(&self) -> Option<BorrowedFd<'_>> {
@@ -237,6 +256,9 @@ impl Life {
                         run.health = self.launch.health.clone().map(|check| Health::new(check, run.started));
                     }
                 }
+                Heard::Stage(stage) => {
+                    self.run.iter_mut().for_each(|run| run.stages.hear(stage.clone()));
+                }
                 Heard::Failed(failure) => self.boot_failure = Some(failure.clone()),
                 Heard::ExecOutput(call, _, bytes) => {
                     if let Some(health) = self.run.as_mut().and_then(|run| run.health.as_mut()) {
@@ -248,7 +270,7 @@ impl Life {
                         health.ended(*call, *code, why.as_deref());
                     }
                 }
-                Heard::Output(..) => {}
+                Heard::Output(..) | Heard::Seen(..) => {}
             }
         }
         events
@@ -276,6 +298,11 @@ impl Life {
 
     pub(super) fn init_process(&self) -> Option<ProcessId> {
         self.run.as_ref().and_then(|run| run.process)
+    }
+
+    /// How far its present run has got.
+    pub(super) fn stages(&self) -> Vec<Stage> {
+        self.run.as_ref().map(|run| run.stages.all()).unwrap_or_default()
     }
 
     pub(super) fn health(&self) -> Option<HealthState> {

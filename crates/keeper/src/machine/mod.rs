@@ -23,7 +23,10 @@ mod lifecycle;
 mod log;
 mod run;
 mod set_up;
+mod shares;
+mod stages;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -35,9 +38,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use stead_container::{CODE_OURS, Failure};
+use stead_host::frame::Frame;
 use stead_host::home::{Home, remove_if_there, write_run_file};
 use stead_host::log::Stream;
-use stead_host::machine::{Answer, Assignment, Exit, Files, Frame, Phase, Report};
+use stead_host::machine::{Answer, Assignment, Exit, Files, Phase, Report};
 use stead_model::name::MachineId;
 use stead_model::project::Condition;
 use stead_net::anchor;
@@ -118,8 +122,10 @@ enum Source {
     Agent,
     AgentWanted,
     Console,
+    ConsoleWanted,
     Control,
     ControlWanted,
+    Shares,
     Client(usize),
 }
 
@@ -160,6 +166,7 @@ impl Keeper {
 
     /// Everything but the machine itself.
     fn prepare(home: &Home, id: &MachineId, files: Files) -> Result<Self> {
+        let begun = Instant::now();
         let client = anchor::Client::connect(&home.run)?;
         let mut client = client.context("the engine is gone")?;
         let namespace = client.namespace(&id.to_string().parse().context("its name is no label")?)?;
@@ -170,7 +177,7 @@ impl Keeper {
         let assignment: Assignment = serde_json::from_slice(&text).context("cannot read what to run")?;
         if let Some(plan) = &assignment.guest {
             let (home, id, files, plan) = (home.clone(), id.clone(), files.clone(), plan.clone());
-            Boot { home, id, files, plan }.prepare()?;
+            Boot { home, id, files, plan, volumes: BTreeMap::new() }.prepare()?;
         }
         let log = Log::open(&files.log(), assignment.launch.log)?;
         remove_if_there(&files.socket())?;
@@ -178,7 +185,7 @@ impl Keeper {
         let listener = stead_net::unix::listen(&files.socket())?;
         listener.set_nonblocking(true).context("cannot listen")?;
         ProcessId::own()?.store(&files.pid())?;
-        let life = Life::new((home, id), &files, &assignment, namespace)?;
+        let life = Life::new((home, id), &files, &assignment, (namespace, begun))?;
         Ok(Self { files, listener, log, life, clients: Vec::new() })
     }
 
@@ -233,7 +240,7 @@ impl Keeper {
         let is_held = self.is_held();
         if let Some(guest) = self.life.guest_mut() {
             for client in self.clients.iter().filter(|client| client.is_done()) {
-                if let Role::Exec(call) = client.role {
+                if let Role::Exec(call) | Role::Looking(call) = client.role {
                     guest.cancel(call);
                 }
             }
@@ -263,14 +270,16 @@ impl Keeper {
             (Source::Health, life.health_process(), PollFlags::IN),
             (Source::Agent, life.agent(), PollFlags::IN),
             (Source::AgentWanted, life.agent_wanted(), PollFlags::OUT),
-            (Source::Console, life.console(), PollFlags::IN),
+            (Source::Console, life.console().filter(|_| is_read), PollFlags::IN),
+            (Source::ConsoleWanted, life.console_wanted(), PollFlags::OUT),
             (Source::Control, life.control(), PollFlags::IN),
             (Source::ControlWanted, life.control_wanted(), PollFlags::OUT),
+            (Source::Shares, life.shares(), PollFlags::IN),
         ];
         let all = all.into_iter().filter_map(|(source, fd, flags)| Some((source, fd?, flags)));
         let mut sources: Vec<(Source, BorrowedFd<'_>, PollFlags)> = all.collect();
         for (place, client) in self.clients.iter().enumerate() {
-            let is_typing = matches!(client.role, Role::Attached { stdin: true, .. });
+            let is_typing = matches!(client.role, Role::Attached { stdin: true, .. } | Role::Exec(_));
             let reads = client.may_send() && !(is_typing && self.life.has_input_backlog());
             let mut flags = PollFlags::empty();
             flags.set(PollFlags::IN, reads);
@@ -299,8 +308,10 @@ impl Keeper {
                 // What it wrote last comes before the news of its end.
                 self.hear_agent();
                 self.hear_control();
+                self.hear_console();
                 self.drain();
                 self.life.reap()?;
+                self.forget_calls();
             }
             Source::Output => {
                 self.carry(Stream::Output);
@@ -312,10 +323,12 @@ impl Keeper {
             Source::Health => self.life.attend_health()?,
             Source::Agent => self.hear_agent(),
             Source::AgentWanted => self.life.guest_mut().into_iter().for_each(Guest::send),
-            Source::Console => self.life.guest_mut().into_iter().for_each(Guest::read_console),
+            Source::Console => self.hear_console(),
+            Source::ConsoleWanted => self.life.guest_mut().into_iter().for_each(|guest| guest.console.send()),
             // Heard before anything is answered, in any case.
             Source::Control => {}
             Source::ControlWanted => self.life.guest_mut().into_iter().for_each(|guest| guest.control.send()),
+            Source::Shares => self.life.guest_mut().into_iter().for_each(Guest::shares_ended),
             Source::Client(place) => self.hear(place),
         }
         Ok(())
@@ -350,6 +363,15 @@ impl Keeper {
         }
     }
 
+    /// Carries what a guest's kernel says to those who sit at its console.
+    fn hear_console(&mut self) {
+        let Some(guest) = self.life.guest_mut() else { return };
+        let said = guest.console.read();
+        for client in self.clients.iter_mut().filter(|client| client.role == Role::Console) {
+            client.frame(Frame::Output, &said);
+        }
+    }
+
     /// Carries what comes from a guest.
     fn hear_agent(&mut self) {
         for event in self.life.hear_agent() {
@@ -368,7 +390,12 @@ impl Keeper {
                         client.end();
                     }
                 }
-                Heard::Started | Heard::Failed(_) => {}
+                Heard::Seen(call, told) => {
+                    if let Some(client) = self.client_of(call) {
+                        client.answer(&told.map_or_else(Answer::Failed, Answer::Seen));
+                    }
+                }
+                Heard::Started | Heard::Failed(_) | Heard::Stage(_) => {}
             }
         }
     }
@@ -416,7 +443,7 @@ impl Keeper {
                 }
                 Role::StopWait => client.answer(&Answer::Done),
                 Role::Ordered(_) => client.answer(&Answer::Failed("it ended".to_owned())),
-                Role::Asking | Role::Exec(_) => client.end(),
+                Role::Asking | Role::Console | Role::Exec(_) | Role::Looking(_) => client.end(),
             }
         }
         self.say_farewell();

@@ -16,6 +16,7 @@ use stead_net::process::ProcessId;
 
 use super::guest::Guest;
 use super::health::Health;
+use super::stages::Stages;
 
 /// The machine while it runs.
 pub(super) struct Run {
@@ -33,6 +34,7 @@ pub(super) struct Run {
     pub(super) started: Instant,
     pub(super) kill_at: Option<Instant>,
     pub(super) health: Option<Health>,
+    pub(super) stages: Stages,
 }
 
 /// What there is of the machine while it runs.
@@ -62,14 +64,17 @@ impl Body {
 }
 
 /// Makes the container and starts its program.
-fn start(launch: &Launch, place: &Place, stdio: Stdio<'_>) -> Result<Started, Failure> {
+fn start(launch: &Launch, place: &Place, stdio: Stdio<'_>, stages: &mut Stages) -> Result<Started, Failure> {
     let created = stead_container::create(launch, place, stdio)?;
+    stages.reach("created");
     let pidfd = created.pidfd.try_clone().context("cannot share a descriptor")?;
-    created.start().inspect_err(|_| {
+    let started = created.start().inspect_err(|_| {
         // Its process has ended, or does now.
         let _gone = stead_container::kill(pidfd.as_fd(), Signal::KILL);
         let _buried = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
-    })
+    })?;
+    stages.reach("started");
+    Ok(started)
 }
 
 pub(super) fn set_size(terminal: &File, size: WindowSize) -> rustix::io::Result<()> {
@@ -85,19 +90,19 @@ pub(super) fn held(fd: BorrowedFd<'_>) -> usize {
 }
 
 impl Run {
-    pub(super) fn new(launch: &Launch, place: &Place) -> Result<Self, Failure> {
+    pub(super) fn new(launch: &Launch, place: &Place, mut stages: Stages) -> Result<Self, Failure> {
         let started = Instant::now();
         let doing = || "cannot make its pipes";
         let health = launch.health.as_ref().map(|check| Health::new(check.clone(), started));
         if launch.tty {
-            let mut container = start(launch, place, Stdio::Terminal(WindowSize::default()))?;
+            let mut container = start(launch, place, Stdio::Terminal(WindowSize::default()), &mut stages)?;
             let terminal = container.terminal.take().context("it has no terminal")?;
             let input = terminal.try_clone().context("cannot share its terminal")?;
             rustix::io::ioctl_fionbio(&terminal, true).context("cannot wait for its terminal")?;
             let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
             let console = ioctl_tiocgptpeer(&terminal, flags).context("cannot hold its terminal")?;
             let (input, output) = (Some(File::from(input)), Some(File::from(terminal)));
-            let run = Self::of(container, started, health)?;
+            let run = Self::of(container, stages, started, health)?;
             return Ok(Self { input, output, _console: Some(console), ..run });
         }
         let (out_read, out_write) = pipe_with(PipeFlags::CLOEXEC).context(doing())?;
@@ -114,25 +119,26 @@ impl Run {
         }
         let stdio =
             Stdio::Streams { stdin: in_read.as_fd(), stdout: out_write.as_fd(), stderr: err_write.as_fd() };
-        let container = start(launch, place, stdio)?;
+        let container = start(launch, place, stdio, &mut stages)?;
         let (output, error) = (Some(File::from(out_read)), Some(File::from(err_read)));
-        Ok(Self { output, error, input: in_write, ..Self::of(container, started, health)? })
+        Ok(Self { output, error, input: in_write, ..Self::of(container, stages, started, health)? })
     }
 
     /// A run in a guest, which comes up.
-    pub(super) fn in_guest(guest: Guest, launch: &Launch) -> Self {
+    pub(super) fn in_guest(guest: Guest, launch: &Launch, mut stages: Stages) -> Self {
+        stages.reach("vmm");
         let started = Instant::now();
         let health = launch.health.as_ref().map(|check| Health::new(check.clone(), started));
         let process = Some(guest.process);
-        Self::with(Body::Guest(Box::new(guest)), process, started, health)
+        Self { health, ..Self::with(Body::Guest(Box::new(guest)), process, stages, started) }
     }
 
-    fn of(container: Started, started: Instant, health: Option<Health>) -> Result<Self> {
+    fn of(container: Started, stages: Stages, started: Instant, health: Option<Health>) -> Result<Self> {
         let process = ProcessId::observe(container.pid)?;
-        Ok(Self::with(Body::Container(container), process, started, health))
+        Ok(Self { health, ..Self::with(Body::Container(container), process, stages, started) })
     }
 
-    fn with(body: Body, process: Option<ProcessId>, started: Instant, health: Option<Health>) -> Self {
+    fn with(body: Body, process: Option<ProcessId>, stages: Stages, started: Instant) -> Self {
         Self {
             body,
             process,
@@ -144,7 +150,8 @@ impl Run {
             input_ends: false,
             started,
             kill_at: None,
-            health,
+            health: None,
+            stages,
         }
     }
 

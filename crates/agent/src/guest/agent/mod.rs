@@ -351,6 +351,7 @@ impl Agent {
             | Word::Stage(_)
             | Word::Usage(_)
             | Word::Processes(_)
+            | Word::Changes(_)
             | Word::Ports(_) => self.break_off(id, "this is for a guest to say"),
         }
     }

@@ -34,6 +34,7 @@ impl Agent {
                     .files(id, &container, |pid| parcel::start(&[parcel::UNPACK, pid, &path, owners]));
             }
             Request::Processes(name) => return self.processes(id, &name),
+            Request::Changes(name) => return self.changes(id, &name),
             Request::Usage(name) => self.running(&name).and_then(|container| {
                 Ok(Word::Usage(look::usage(container.state(), container.process.pid)?))
             }),
@@ -147,6 +148,18 @@ impl Agent {
         match pid.map_err(Failure::from).and_then(|pid| start(&pid)) {
             Ok(process) => drop(self.calls.insert(id, Call::Files { process, error: Vec::new() })),
             Err(failure) => self.fail(id, &failure),
+        }
+    }
+
+    fn changes(&mut self, id: StreamId, name: &Name) {
+        match self.running(name).and_then(Container::changes) {
+            Ok(found) => {
+                for part in found.chunks(LIST_PART) {
+                    self.say(id, &Word::Changes(part.to_vec()));
+                }
+                self.finish(id, &Word::Done);
+            }
+            Err(error) => self.fail(id, &error.into()),
         }
     }
 

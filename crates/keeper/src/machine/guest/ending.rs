@@ -7,6 +7,7 @@
 //!                                     └──(QUIT_LIMIT)──▶ the VMM is killed
 //! ```
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use stead_agent::message::{Ending, Exited, Request};
@@ -22,6 +23,16 @@ const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// What a VMM holds is written to disk by then.
 const QUIT_LIMIT: Duration = Duration::from_secs(10);
 
+/// Both end together when the guest does, and which is seen first is left to chance.
+const UNSERVED_LIMIT: Duration = Duration::from_secs(5);
+
+/// What a program said last, to go after what is said of it.
+fn last_words(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let last = text.lines().rev().find(|line| !line.trim().is_empty());
+    last.map_or_else(String::new, |line| format!(": {}", line.trim().escape_debug()))
+}
+
 impl Guest {
     /// Does what is due of its end.
     pub(super) fn look_at_its_end(&mut self, now: Instant) {
@@ -30,13 +41,17 @@ impl Guest {
                 State::Booting => format!(
                     "its guest did not come up within {} s, it got to stage `{}`, its console's last words: {}",
                     BOOT_LIMIT.as_secs(),
-                    self.stage.as_ref().map_or("vmm", |stage| stage.name.as_str()),
+                    self.stage.escape_debug(),
                     self.console.last_line()
                 ),
                 State::Running | State::Ending => {
                     format!("its guest did not end within {} s", END_LIMIT.as_secs())
                 }
             });
+        }
+        if self.unserved_by.is_some_and(|at| at <= now) {
+            self.unserved_by = None;
+            self.quit(format!("what served its files ended{}", last_words(&self.share_log)));
         }
         if self.quit_by.is_some_and(|at| at <= now) {
             self.quit_by = None;
@@ -58,6 +73,13 @@ impl Guest {
                 self.kill();
             }
         }
+    }
+
+    /// What serves its files has ended: with the VMM, as is seen in a moment, or it cannot go on.
+    pub(in crate::machine) fn shares_ended(&mut self) {
+        let Some(server) = self.shares.take() else { return };
+        server.end();
+        self.unserved_by = Some(Instant::now() + UNSERVED_LIMIT);
     }
 
     fn kill(&mut self) {
@@ -88,6 +110,9 @@ impl Guest {
         self.console.read();
         // It may have said why.
         let _all_over = self.control.hear(Instant::now());
+        if let Some(server) = self.shares.take() {
+            server.end();
+        }
         let status = self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
         if let Some(exited) = self.exited {
             return Ok(exited);
@@ -99,7 +124,7 @@ impl Guest {
                 format!("its guest ended: {reason}; its console's last words: {}", self.console.last_line())
             }
             (None, None, None) => {
-                format!("its VMM ended ({status}); its console's last words: {}", self.console.last_line())
+                format!("its VMM ended ({status}){}", last_words(&self.vmm_log))
             }
         };
         Err(Failure { code: 255, text })
