@@ -108,7 +108,11 @@ pub(crate) fn end(state: &Path) -> Result<()> {
             bail!("the container's first process (process {}) cannot be ended", init.pid);
         }
     }
-    fs::remove_file(&path).with_context(|| format!("cannot remove `{}`", path.display()))
+    match fs::remove_file(&path) {
+        // Somebody else took the container away at the same time.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        done => done.with_context(|| format!("cannot remove `{}`", path.display())),
+    }
 }
 
 /// Waits until a process is gone.
