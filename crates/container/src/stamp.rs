@@ -6,7 +6,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -104,7 +104,7 @@ pub(crate) fn end(state: &Path) -> Result<()> {
             Ok(()) | Err(Errno::SRCH) => {}
             Err(errno) => return Err(errno).context("cannot end the container's first process"),
         }
-        if !is_gone(&pidfd)? {
+        if !is_gone(init.pid, &pidfd)? {
             bail!("the container's first process (process {}) cannot be ended", init.pid);
         }
     }
@@ -115,14 +115,28 @@ pub(crate) fn end(state: &Path) -> Result<()> {
     }
 }
 
-/// Waits until a process is gone.
-fn is_gone(pidfd: &OwnedFd) -> Result<bool> {
-    let timeout = Timespec::try_from(GONE_LIMIT)?;
+/// After so long a process that has no memory any more is one that only waits for others to be buried.
+const BURIAL_LIMIT: Duration = Duration::from_millis(500);
+
+/// Waits until a process is gone. The first of a namespace stays until all that were in there are buried, each by its
+/// own parent, who may never do it; but then it has let go of all that it had.
+fn is_gone(pid: u32, pidfd: &OwnedFd) -> Result<bool> {
+    let start = Instant::now();
+    let timeout = Timespec::try_from(BURIAL_LIMIT)?;
     loop {
         match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&timeout)) {
-            Ok(count) => return Ok(count > 0),
-            Err(Errno::INTR) => {}
+            Ok(0) if !has_memory(pid) => return Ok(true),
+            Ok(0) if start.elapsed() > GONE_LIMIT => return Ok(false),
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return Ok(true),
             Err(errno) => return Err(errno).context("cannot wait for the container's end"),
         }
     }
+}
+
+/// Whether a process has memory of its own, by field 23 of `/proc/<pid>/stat`.
+fn has_memory(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let size = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(20));
+    size.is_some_and(|size| size != "0")
 }

@@ -189,7 +189,8 @@ mod tests {
     }
 
     fn launch() -> Launch {
-        let wish = stead_model::container::Container::new("busybox:1".parse().unwrap());
+        let mut wish = stead_model::container::Container::new("busybox:1".parse().unwrap());
+        wish.command = Some(vec!["true".to_owned()]);
         wish.launch(&"web".parse().unwrap(), &stead_model::image::ImageConfig::default()).unwrap()
     }
 }
