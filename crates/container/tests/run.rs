@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::path::PathBuf;
+
 use stead_model::container::{Access, Device, Mode, Mount, Propagation, Ulimit};
 use support::{Role, World, roles};
 
@@ -12,6 +14,10 @@ fn check(line: &str, expected: &str) {
     for role in roles() {
         assert_eq!(World::new(role).sh(line).ok(), expected, "{role:?}");
     }
+}
+
+fn bind(source: PathBuf, access: Access, create: bool) -> Mount {
+    Mount::Bind { source, access, propagation: Propagation::Private, create }
 }
 
 #[test]
@@ -208,12 +214,6 @@ fn a_root_that_cannot_be_written_is_not() {
 fn bound_directories_are_read_or_written_as_asked() {
     for role in roles() {
         let mut world = World::new(role);
-        let bind = |source, access, create| Mount::Bind {
-            source,
-            access,
-            propagation: Propagation::Private,
-            create,
-        };
         world.launch.mounts = [
             ("/w".to_owned(), bind(world.path("share"), Access::Write, false)),
             ("/r".to_owned(), bind(world.path("share"), Access::Read, false)),
@@ -235,14 +235,7 @@ fn what_is_mounted_below_a_bound_directory_is_read_only_too() {
     for role in roles() {
         let mut world = World::new(role);
         let inner = world.path("share/inner").display().to_string();
-        let access = Access::Read;
-        let bind = Mount::Bind {
-            source: world.path("share"),
-            access,
-            propagation: Propagation::Private,
-            create: false,
-        };
-        world.launch.mounts = [("/r".to_owned(), bind)].into();
+        world.launch.mounts = [("/r".to_owned(), bind(world.path("share"), Access::Read, false))].into();
         if role == Role::Root {
             // Root's worlds share this computer's mounts; that one is not touched.
             continue;
@@ -368,12 +361,7 @@ fn a_hostile_image_reaches_nothing_of_this_computer() {
             outside = outside.display()
         );
         assert!(world.command(&["sh", "-c", &links]).status().unwrap().success());
-        let bind = Mount::Bind {
-            source: world.path("share"),
-            access: Access::Write,
-            propagation: Propagation::Private,
-            create: false,
-        };
+        let bind = bind(world.path("share"), Access::Write, false);
         world.launch.mounts = [("/root-link/inside".to_owned(), bind)].into();
         world.run().code(125).says("cannot read the image's `/etc/group`: it is no file");
         assert!(!outside.exists() && !std::path::Path::new("/tmp/stead-escape").exists());
@@ -393,12 +381,7 @@ fn nothing_is_mounted_over_the_root_itself() {
         let mut world = World::new(role);
         let link = world.path("top/data").display().to_string();
         assert!(world.command(&["ln", "-s", "/", &link]).status().unwrap().success());
-        let bind = Mount::Bind {
-            source: world.path("share"),
-            access: Access::Write,
-            propagation: Propagation::Private,
-            create: false,
-        };
+        let bind = bind(world.path("share"), Access::Write, false);
         let tmpfs = Mount::Tmpfs { size_bytes: None, mode: None, access: Access::Write };
         let volume = Mount::Volume { name: "data".parse().unwrap(), access: Access::Write };
         assert!(
