@@ -28,7 +28,9 @@ fn check(sub_uids: &str, sub_gids: &str, expected: [&str; 2]) {
         fs::write(path(name), text).unwrap();
         run("mount", &["--bind".as_ref(), &path(name), &Path::new("/etc").join(name)]);
     }
-    fs::copy(PROGRAM, path("anchor")).unwrap();
+    // By another process: while this one held it open for writing, what another thread starts could hold it too,
+    // and nobody could run it.
+    run("install", &["-m755".as_ref(), PROGRAM.as_ref(), &path("anchor")]);
     fs::create_dir(path("run")).unwrap();
     chown(path("run"), Some(1234), Some(1234)).unwrap();
     let ids = ["--reuid=1234", "--regid=1234", "--clear-groups"].map(Path::new);

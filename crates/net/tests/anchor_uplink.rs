@@ -60,13 +60,15 @@ impl World {
         if who == Who::User {
             chown(world.run_dir(), Some(USER), Some(USER)).unwrap();
         }
-        fs::copy(PROGRAM, world.program("anchor")).unwrap();
-        fs::write(
-            world.program("pasta"),
-            "#!/bin/sh\nexec setpriv --reuid=1234 --regid=1234 --clear-groups pasta \"$@\"\n",
-        )
-        .unwrap();
-        fs::set_permissions(world.program("pasta"), fs::Permissions::from_mode(0o755)).unwrap();
+        // By another process: while this one held them open for writing, what another thread starts could hold
+        // them too, and nobody could run them.
+        run(&format!(
+            "install -m755 {PROGRAM} {}
+             printf '%s\\n' '#!/bin/sh' 'exec setpriv --reuid=1234 --regid=1234 --clear-groups pasta \"$@\"' |
+               install -m755 /dev/stdin {}",
+            world.program("anchor").display(),
+            world.program("pasta").display()
+        ));
         let outside = world.namespace();
         run(&format!(
             "ip link set lo up; ip link add up0 type veth peer name out0 netns {outside}

@@ -4,10 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use stead_agent::message::{Ending, Exec, Request, Size, Start, Word};
@@ -232,14 +232,23 @@ pub fn busybox(directory: &Path) {
         printf 'root:x:0:\nwww:x:34:\nadm:x:4:web\n' > etc/group
         chmod 1777 tmp; echo hello > data/file; ln -s /etc/passwd data/out
     "#;
-    let status = std::process::Command::new("sh").args(["-c", IMAGE, "sh"]).arg(directory).status().unwrap();
+    let status = Command::new("sh").args(["-c", IMAGE, "sh"]).arg(directory).status().unwrap();
     assert!(status.success());
 }
 
 /// The program, in a file of its own in this directory.
 pub fn program(directory: &Path) -> PathBuf {
     let path = directory.join("stead-agent");
-    std::fs::write(&path, stead_agent::PROGRAM).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    executable(&path, stead_agent::PROGRAM);
     path
+}
+
+/// A program with this content. Another process writes it: while this one held it open for writing, what another
+/// thread starts could hold it too, and nobody could run it.
+fn executable(path: &Path, content: &[u8]) {
+    let mut from = tempfile::tempfile().unwrap();
+    from.write_all(content).unwrap();
+    from.rewind().unwrap();
+    let install = Command::new("install").args(["-m755", "/dev/stdin"]).arg(path).stdin(from).status();
+    assert!(install.unwrap().success());
 }

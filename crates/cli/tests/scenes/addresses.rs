@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use expect_test::expect;
 
-use crate::support::{Place, Project, World};
+use crate::support::{Place, Project, World, executable};
 
 const SHOP: &str = "
 networks: { lan: { subnet: 10.0.5.0/24, subnet6: 'fd00:5::/64', mtu: 1400 } }
@@ -213,8 +213,7 @@ fn leases_are_renewed_and_renewal_brings_what_has_changed() {
     let script = world.path().join("told.sh");
     let text =
         format!("#!/bin/sh\necho \"$1 $ip $lease\"\nexec {}/udhcpc.sh \"$@\"\n", world.path().display());
-    std::fs::write(&script, text).unwrap();
-    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    executable(&script, text.as_bytes());
     let script = script.display().to_string();
     let mut client = lab.spawn_on("box", &["busybox", "udhcpc", "-f", "-i", "eth0", "-s", &script]);
     let mut heard = client.stdout();

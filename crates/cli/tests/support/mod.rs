@@ -27,6 +27,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+#[allow(unused_imports, reason = "each test program uses its own part")]
+pub use self::scripts::executable;
+
 /// No single command of a test takes longer, even on a computer that does other things.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 

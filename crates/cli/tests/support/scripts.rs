@@ -1,8 +1,9 @@
 //! The shell that sets a world up: what an administrator would type.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::io::{Seek, Write};
 use std::path::Path;
+use std::process::Command;
 
 /// Process 1 of a computer. It lives as long as its input, and with SIGCHLD ignored the kernel reaps whatever
 /// becomes its child.
@@ -144,8 +145,16 @@ pub(super) fn write(directory: &Path) {
     fs::write(directory.join("www/index.html"), "hello from here\n").unwrap();
     fs::write(directory.join("subids.sh"), SUBIDS).unwrap();
     for (name, text) in [("udhcpc.sh", UDHCPC), ("dhclient.sh", DHCLIENT), ("www/cgi-bin/who", WHO)] {
-        let path = directory.join(name);
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        executable(&directory.join(name), text.as_bytes());
     }
+}
+
+/// A program with this content. Another process writes it: while this one held it open for writing, what another
+/// thread starts could hold it too, and nobody could run it.
+pub fn executable(path: &Path, content: &[u8]) {
+    let mut from = tempfile::tempfile().unwrap();
+    from.write_all(content).unwrap();
+    from.rewind().unwrap();
+    let install = Command::new("install").args(["-m755", "/dev/stdin"]).arg(path).stdin(from).status();
+    assert!(install.unwrap().success());
 }

@@ -104,8 +104,7 @@ fn helper(dir: &Path, name: &str) {
         "#!/bin/sh\necho \"$0 $*\" >> {calls}\ncase $1 in\nget) read key || true; [ -s {kept} ] && grep -q \"$key\" {kept} || {{ echo 'credentials not found in native keychain'; exit 1; }}; cat {kept};;\nstore) cat > {kept};;\nerase) : > {kept};;\nlist) echo '{{}}';;\nesac\n"
     );
     let path = bin.join(format!("docker-credential-{name}"));
-    fs::write(&path, script).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    executable(&path, script.as_bytes());
 }
 
 /// A server that wants `me:hunter2`.

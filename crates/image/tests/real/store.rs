@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -278,8 +277,7 @@ fn an_archive_becomes_an_image() {
 /// A program that is called as mmdebstrap is, and does this.
 fn program(dir: &Path, script: &str) -> DebianSettings {
     let path = dir.join("mmdebstrap");
-    fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    executable(&path, format!("#!/bin/sh\n{script}\n").as_bytes());
     DebianSettings { mirror: Some("http://m.example/debian".into()), program: Some(path) }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -376,4 +376,14 @@ pub fn leftovers(store: &Path) -> Vec<PathBuf> {
         .flat_map(|part| fs::read_dir(store.join(part)).unwrap())
         .map(|entry| entry.unwrap().path())
         .collect()
+}
+
+/// A program with this content. Another process writes it: while this one held it open for writing, what another
+/// thread starts could hold it too, and nobody could run it.
+pub fn executable(path: &Path, content: &[u8]) {
+    let mut from = tempfile::tempfile().unwrap();
+    from.write_all(content).unwrap();
+    from.rewind().unwrap();
+    let install = Command::new("install").args(["-m755", "/dev/stdin"]).arg(path).stdin(from).status();
+    assert!(install.unwrap().success());
 }

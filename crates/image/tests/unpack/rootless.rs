@@ -95,7 +95,10 @@ fn capabilities_of_files_are_of_the_namespaces_root() {
     std::os::unix::fs::chown(into.path(), Some(1000), Some(1000)).unwrap();
     fs::set_permissions(archive.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let program = archive.path().join("test");
-    fs::copy(env::current_exe().unwrap(), &program).unwrap();
+    // By another process: while this one held it open for writing, what another thread starts could hold it too.
+    let copied =
+        Command::new("install").args(["-m755".into(), env::current_exe().unwrap(), program.clone()]).status();
+    assert!(copied.unwrap().success());
     let output = Command::new("setpriv")
         .args([
             "--reuid",
