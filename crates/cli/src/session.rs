@@ -11,7 +11,9 @@ use stead_host::apply::{self, Event, Host};
 use stead_host::home::{Environment, Home};
 use stead_host::linux::LinuxHost;
 use stead_host::lock::{self, HomeLock};
+use stead_model::observed::Observed;
 use stead_model::plan::Plan;
+use stead_model::step::Step;
 
 use crate::args::Consent;
 use crate::failure::Failure;
@@ -32,10 +34,34 @@ pub(crate) fn look() -> Result<LinuxHost> {
     LinuxHost::open(home, program()?)
 }
 
-/// A command that changes: alone in its home until dropped.
+/// A command that changes: alone in its home until dropped, but for the time in which it only waits.
 pub(crate) struct Session {
     pub(crate) host: LinuxHost,
-    _lock: HomeLock,
+    lock: Option<HomeLock>,
+}
+
+/// Waits for this command's turn to change the home.
+fn turn(home: &Home) -> Result<HomeLock> {
+    let words: Vec<String> = std::env::args().take(3).collect();
+    lock::lock(home, &words.join(" "), &mut |holder| note(&format!("waiting for {holder}")))
+}
+
+impl Host for Session {
+    fn observe(&mut self) -> Result<Observed> {
+        self.observe()
+    }
+
+    fn run(&mut self, steps: &[&Step]) -> Vec<Result<()>> {
+        self.host.run(steps)
+    }
+
+    fn wait(&mut self, steps: &[&Step]) -> Result<Vec<(usize, Result<()>)>> {
+        self.lock = None;
+        let ended = self.host.wait(steps);
+        self.lock = Some(turn(self.host.home())?);
+        self.host.forget();
+        ended
+    }
 }
 
 impl Session {
@@ -44,16 +70,13 @@ impl Session {
         let home = home()?;
         home.prepare()?;
         stead_net::process::keep_inherited()?;
-        let words: Vec<String> = std::env::args().take(3).collect();
-        let lock = lock::lock(&home, &words.join(" "), &mut |holder| {
-            note(&format!("waiting for {holder}"));
-        })?;
+        let lock = turn(&home)?;
         let mut host = LinuxHost::open(home, program()?)?;
         if let Err(error) = host.tidy() {
             // It takes up room and does no other harm: what was asked for goes on.
             note(&Failure::from(error).text().trim_end().replacen("error:", "warning:", 1));
         }
-        Ok(Self { host, _lock: lock })
+        Ok(Self { host, lock: Some(lock) })
     }
 
     /// Carries out a plan, after asking where data would be lost.
@@ -61,7 +84,7 @@ impl Session {
         agree(plan, consent)?;
         let mut unprinted = None;
         let mut working = None;
-        let failures = apply::apply(plan, &mut self.host, &mut |event| match event {
+        let failures = apply::apply(plan, self, &mut |event| match event {
             Event::Begin(steps) => {
                 let steps: Vec<String> = steps.iter().map(|planned| planned.step.to_string()).collect();
                 working = Some(Working::on(steps));
@@ -83,7 +106,7 @@ impl Session {
     }
 
     /// What exists.
-    pub(crate) fn observe(&mut self) -> Result<stead_model::observed::Observed> {
+    pub(crate) fn observe(&mut self) -> Result<Observed> {
         self.host.observe()
     }
 }

@@ -74,7 +74,7 @@ pub fn lock_if_free(home: &Home) -> Result<Option<HomeLock>> {
 }
 
 /// Whether this is the file that is found by this path.
-fn is_at(file: &File, path: &Path) -> bool {
+pub(crate) fn is_at(file: &File, path: &Path) -> bool {
     let same = |a: Metadata, b: Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
     file.metadata().ok().zip(std::fs::metadata(path).ok()).is_some_and(|(a, b)| same(a, b))
 }

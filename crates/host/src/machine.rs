@@ -2,6 +2,7 @@
 //! it on its socket, and what it answers.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
@@ -298,6 +299,22 @@ impl Files {
     /// Where they are.
     pub fn new(home: &Home, id: &MachineId) -> Self {
         Self { state: home.machines().join(id.to_string()), run: home.keepers().join(id.to_string()) }
+    }
+
+    /// A hold on this very machine: as long as it lasts, no later one of the same name is taken for it.
+    pub fn hold(&self) -> std::io::Result<File> {
+        File::open(&self.state)
+    }
+
+    /// Whether these are still the files of the machine that is held.
+    pub fn are_of(&self, held: &File) -> bool {
+        crate::lock::is_at(held, &self.state)
+    }
+
+    /// Whether there is such a machine. Its removal begins with this directory, its making ends with it but for the
+    /// record.
+    pub fn are_whole(&self) -> bool {
+        self.upper().exists()
     }
 
     /// What its keeper is given.

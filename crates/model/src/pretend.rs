@@ -40,6 +40,25 @@ impl Observed {
         }
     }
 
+    /// Which of these steps, the rest of a plan in its order, others have done since it was made. Refused with the
+    /// first that can be done no more.
+    pub fn done_of<'a>(
+        &self,
+        steps: impl IntoIterator<Item = &'a Step>,
+    ) -> Result<BTreeSet<usize>, (usize, Misstep)> {
+        let mut seen = self.clone();
+        let mut done = BTreeSet::new();
+        for (place, step) in steps.into_iter().enumerate() {
+            let next = seen.with(step);
+            match seen.lacks(step) {
+                None => seen = next,
+                Some(_) if next == seen => drop(done.insert(place)),
+                Some(why) => return Err((place, Misstep { step: step.to_string(), why })),
+            }
+        }
+        Ok(done)
+    }
+
     /// The computer after a removal.
     pub(crate) fn without(self, step: &Step) -> Self {
         self.with(step)

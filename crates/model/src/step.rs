@@ -114,6 +114,11 @@ impl Step {
         matches!(self, Self::VolumeRemove(_))
     }
 
+    /// Whether this step changes nothing, however long it takes.
+    pub fn only_waits(&self) -> bool {
+        matches!(self, Self::MachineAwait(..))
+    }
+
     /// What must be as it is while this step runs.
     pub fn reads(&self) -> BTreeSet<Thing> {
         use Thing::{Engine, Machine, Network, Project, Switchboard, Uplink};

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use stead_host::apply::Host;
 use stead_host::home::write_whole;
+use stead_host::machine::Files;
 use stead_host::switchboard::{self, PortReport, Request, Stranger};
 use stead_model::container::Mount;
 use stead_model::file::render;
@@ -213,11 +214,19 @@ fn find(global: &Global, text: &str, seen: &Observed) -> Result<NetworkId, Failu
     }
 }
 
-/// The project of what is made by command.
+/// The project of what is made by command. A machine that was written down and never made, as the command was killed or
+/// failed, is none: its name is free.
 pub(super) fn loose(session: &Session) -> Result<Project, Failure> {
-    let path = session.host.home().loose_project().join("stead.yaml");
+    let home = session.host.home();
+    let path = home.loose_project().join("stead.yaml");
     if path.exists() {
-        return Ok(load_file(&path, Format::Text)?.project);
+        let mut project = load_file(&path, Format::Text)?.project;
+        let is_there = |name: &Name| Files::new(home, &MachineId::new(&project.name, name)).are_whole();
+        let is_none = |(name, machine): (&Name, &Machine)| machine.runs != Runs::External && !is_there(name);
+        let never: BTreeSet<Name> =
+            project.machines.iter().filter(|entry| is_none(*entry)).map(|(name, _)| name.clone()).collect();
+        project.machines.retain(|name, _| !never.contains(name));
+        return Ok(project);
     }
     let name: Name = LOOSE_PROJECT.parse().context("the loose project has no lawful name")?;
     let empty = std::collections::BTreeMap::new();

@@ -43,15 +43,13 @@ pub(crate) fn run(global: &Global, args: &RunArgs, output: Output) -> Result<Exi
             return Err(not_started(failure));
         }
     };
+    let files = Files::new(session.host.home(), &id);
+    // However we end, it goes when it has ended; and nobody can have taken it away or its name yet.
+    let reaper = args.rm.then(|| machines::remove_when_ended(&id, &files)).transpose()?;
     if args.detach {
         tell(global, &id, &mut session)?;
-        if args.rm {
-            drop(session);
-            machines::remove_when_ended(&id)?;
-        }
         return Ok(ExitCode::SUCCESS);
     }
-    let files = Files::new(session.host.home(), &id);
     drop(session);
     let how = Watch {
         stdin: args.machine.interactive,
@@ -59,11 +57,9 @@ pub(crate) fn run(global: &Global, args: &RunArgs, output: Output) -> Result<Exi
         signals: !args.machine.tty,
         is_waited_for: true,
     };
-    if !args.rm {
+    let Some(mut reaper) = reaper else {
         return watch(&files, how).map(|watched| machines::code(&watched)).or_else(unwatched);
-    }
-    // However we end, it goes when it has ended.
-    let mut reaper = machines::remove_when_ended(&id)?;
+    };
     let watched = watch(&files, how);
     if matches!(watched, Ok(Watched::Left)) {
         return Ok(ExitCode::SUCCESS);
@@ -71,9 +67,11 @@ pub(crate) fn run(global: &Global, args: &RunArgs, output: Output) -> Result<Exi
     let mut session = Session::open()?;
     session.host.make_fleeting();
     // Nobody would ever know of one that still runs: it is ended first.
-    machines::remove_these(&mut session, &[id], quiet)?;
-    // It has nothing to do any more, and the name may be another machine's as soon as we let go.
-    reaper.kill().and_then(|()| reaper.wait()).context("cannot end the process that was to remove it")?;
+    if files.are_of(&reaper.held) {
+        machines::remove_these(&mut session, &[id], quiet)?;
+    }
+    // It has nothing to do any more.
+    reaper.end().context("cannot end the process that was to remove it")?;
     drop(session);
     watched.map(|watched| machines::code(&watched)).or_else(unwatched)
 }

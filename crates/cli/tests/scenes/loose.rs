@@ -180,3 +180,46 @@ fn what_was_to_go_goes_however_its_command_ends() {
     world.stead("kill gone").ok();
     world.until("it has gone", || (machines(&world) == json!([])).then_some(()));
 }
+
+#[test]
+fn who_was_to_remove_a_machine_removes_no_later_one_of_its_name() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    for how in ["run --rm", "run --rm -d"] {
+        let line = format!("{how} --init --name box {BUSYBOX} sleep 1000");
+        let _first = world.spawn_stead(world.path(), &line.split_whitespace().collect::<Vec<_>>());
+        let theirs = "pgrep -f '[r]un --rm.*--name box|[_]_reap box.default'";
+        let waiting = if how.ends_with("-d") { 1 } else { 2 };
+        world.until("both look after it", || {
+            let runs = machines(&world)[0]["status"] == "running";
+            let count = world.sh_said(Place::Computer, theirs).out.lines().count();
+            (runs && count >= waiting).then_some(())
+        });
+        world.sh(Place::Computer, &format!("kill -STOP $({theirs})"));
+        world.stead("rm --force box").ok();
+        sleeper(&world, "--name box").ok();
+        let mine = pids(&world);
+        world.sh(Place::Computer, &format!("kill -CONT $({theirs})"));
+        world.until("they end", || (world.sh_said(Place::Computer, theirs).code == 1).then_some(()));
+        assert_eq!(pids(&world), mine);
+        world.stead("rm --force box").ok();
+    }
+}
+
+#[test]
+fn a_name_that_was_written_down_for_nothing_is_free() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let create = format!("create --name box {BUSYBOX} true");
+    world.stead(&create).ok();
+    let find = format!("find {} -path '*/default/stead.yaml'", world.path().display());
+    let found = world.sh(Place::Computer, &find);
+    let file = found.trim();
+    // As a command leaves it that is killed before the machine is made.
+    world.sh(Place::Person, &format!("cp {file} kept"));
+    world.stead("rm box").ok();
+    world.sh(Place::Person, &format!("cp kept {file}"));
+    world.stead("network rm default").ok();
+    world.stead(&create).ok();
+    world.stead(&create).code(2).says("there is a machine `box` already");
+}

@@ -1,7 +1,9 @@
 //! Projects as files: understood, pulled, and waited for.
 
+use std::io::Read;
+
 use crate::support::registry::{BUSYBOX, registry};
-use crate::support::{Place, World, said};
+use crate::support::{Place, Running, World, said};
 
 const SHOP: &str = "
 name: shop
@@ -167,4 +169,51 @@ fn a_project_of_several_files_has_texts_that_stand_in_them() {
     assert_eq!((with("", "logs web").ok(), count()), ("other\nmode = test".to_owned(), 2));
     with("", "down").ok();
     assert_eq!(count(), 0);
+}
+
+const WAITING: &str = "
+name: shop
+machines:
+  db:
+    image: IMAGE
+    command: [sleep, '1000']
+    init: true
+    healthcheck: { test: [CMD, test, -e, /tmp/ok], interval: 300ms, retries: 1000 }
+  web: { image: IMAGE, command: [sleep, '1000'], init: true, depends_on: { db: { condition: service_healthy } } }
+";
+
+#[test]
+fn who_waits_for_a_machine_holds_up_nobody() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let shop = world.project("shop", &WAITING.replace("IMAGE", BUSYBOX));
+    let all = |up: &mut Running| {
+        let mut text = String::new();
+        up.stdout().read_to_string(&mut text).unwrap();
+        text
+    };
+    // What comes after this is only waiting.
+    let runs = || world.until("db runs", || (shop.stead("exec db true").code == 0).then_some(()));
+    let mut first = world.spawn_stead(&shop.directory, &["up"]);
+    runs();
+    let mut second = world.spawn_stead(&shop.directory, &["up"]);
+    let other = world.project("other", &SHOP.replace("IMAGE", BUSYBOX).replace("name: shop", "name: other"));
+    other.stead("up").ok();
+    other.stead("down --volumes --yes").ok();
+    assert!(first.is_alive() && second.is_alive());
+    shop.stead("exec db touch /tmp/ok").ok();
+    let told = [all(&mut first), all(&mut second)];
+    let finds = |text: &str| told.iter().filter(|told| told.contains(text)).count();
+    assert_eq!((finds("> start db.shop"), finds("> await db.shop healthy")), (1, 2), "{told:?}");
+    assert_eq!(shop.plan(), "nothing to do\n");
+    assert_eq!(shop.stead("exec web echo here").ok(), "here\n");
+    // What another command takes away is not waited for.
+    shop.stead("down").ok();
+    let mut third = world.spawn_stead(&shop.directory, &["up"]);
+    runs();
+    shop.stead("down").ok();
+    let told = all(&mut third);
+    assert!(!told.contains("> start web.shop\n"), "{told}");
+    world.until("it ends", || (!third.is_alive()).then_some(()));
+    assert_eq!(shop.stead("ps --all --format json").json(), serde_json::json!([]));
 }

@@ -373,12 +373,6 @@ pub(super) fn remove(home: &Home, id: &MachineId) -> Result<()> {
     if files.state.exists() { going::send(home, &files.state, &id.to_string()) } else { Ok(()) }
 }
 
-/// Whether the directory of a container is there. Its removal begins with that, its making ends with it but for the
-/// record.
-pub(super) fn is_whole(home: &Home, id: &MachineId) -> bool {
-    Files::new(home, id).upper().exists()
-}
-
 /// The machines whose making was cut off before they were on record: nothing of anybody's is in them.
 pub(super) fn unfinished(home: &Home, recorded: &BTreeMap<MachineId, MachineState>) -> Vec<MachineId> {
     let entries = fs::read_dir(home.machines()).into_iter().flatten().flatten();

@@ -20,6 +20,7 @@ mod served;
 mod texts;
 mod tree;
 mod volume;
+mod waits;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,10 +33,12 @@ use stead_model::observed::Observed;
 use stead_model::step::Step;
 
 use self::inside::Inside;
+use self::waits::Waits;
 use crate::apply::Host;
 use crate::home::Home;
 use crate::journal::{Event, Journal};
 use crate::lock;
+use crate::machine::Files;
 use crate::state::{Entry, Records, State};
 
 pub use self::claims::ClaimLost;
@@ -63,12 +66,28 @@ pub struct LinuxHost {
     bridges: BTreeMap<NetworkId, LinkName>,
     /// Whether what is done is for a machine that goes when it ends.
     is_fleeting: bool,
+    waits: Waits,
 }
 
 impl LinuxHost {
     /// Nothing is made or changed yet.
     pub fn open(home: Home, program: PathBuf) -> Result<Self> {
-        Ok(Self { home, program, state: None, inside: None, bridges: BTreeMap::new(), is_fleeting: false })
+        Ok(Self {
+            home,
+            program,
+            state: None,
+            inside: None,
+            bridges: BTreeMap::new(),
+            is_fleeting: false,
+            waits: Waits::default(),
+        })
+    }
+
+    /// Takes nothing for granted that was seen so far: others had the home meanwhile, and may have purged it.
+    pub fn forget(&mut self) {
+        self.state = None;
+        self.inside = None;
+        self.bridges.clear();
     }
 
     /// From now on machines are made that go when they end, and with the power: their records do not wait for a disk.
@@ -135,7 +154,7 @@ impl LinuxHost {
         let unfinished = machine::unfinished(&self.home, &records);
         unfinished.iter().try_for_each(|id| machine::remove(&self.home, id))?;
         let containers = records.iter().filter(|(_, state)| state.container().is_some());
-        let gone = containers.filter(|(id, _)| !machine::is_whole(&self.home, id));
+        let gone = containers.filter(|(id, _)| !Files::new(&self.home, id).are_whole());
         let entries: Vec<Entry> = gone.map(|(id, _)| Entry::NoMachine(id.clone())).collect();
         if !entries.is_empty() {
             self.store(&entries)?;
@@ -216,6 +235,10 @@ impl Host for LinuxHost {
         }
     }
 
+    fn wait(&mut self, steps: &[&Step]) -> Result<Vec<(usize, Result<()>)>> {
+        self.waits.next(&self.home, steps)
+    }
+
     fn run(&mut self, steps: &[&Step]) -> Vec<Result<()>> {
         let mut results: Vec<Option<Result<()>>> = steps.iter().map(|_| None).collect();
         for batch in batches(steps) {
@@ -275,20 +298,19 @@ impl LinuxHost {
             Step::MachineStart(..) => machine::start(self, steps),
             Step::MachineStop(_) => machine::stop(&self.home, steps),
             Step::MachineRemove(_) => together(steps, engine::remove_machines(self, steps)),
-            Step::MachineAwait(..)
-            | Step::EngineStart
+            Step::EngineStart
             | Step::EngineStop
             | Step::SwitchboardStart
             | Step::UplinkAdd(_)
             | Step::UplinkRemove(_)
             | Step::VolumeAdd(_)
             | Step::VolumeRemove(_) => steps.iter().map(|step| self.run_alone(step)).collect(),
+            Step::MachineAwait(..) => steps.iter().map(|_| Err(anyhow!("it is waited for"))).collect(),
         }
     }
 
     fn run_alone(&mut self, step: &Step) -> Result<()> {
         match step {
-            Step::MachineAwait(id, condition) => machine::await_stage(&self.home, id, *condition),
             Step::EngineStart => engine::start(self),
             Step::EngineStop => engine::stop(self),
             Step::SwitchboardStart => served::start(self),

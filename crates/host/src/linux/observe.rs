@@ -24,6 +24,7 @@ use super::inside::Inside;
 use super::mark::{Mark, NicMark};
 use super::{LinuxHost, bridged, claims, engine, facts};
 use crate::home::Home;
+use crate::machine::Files;
 use crate::switchboard::{self, Report, Request, load_served, mark};
 
 /// Reads everything.
@@ -47,7 +48,7 @@ pub(super) fn observe(host: &mut LinuxHost) -> Result<Observed> {
     seen.volumes = volumes(&home);
     seen.machines = records.machines;
     // A command was killed while it took one away: what it wrote is out of sight already.
-    seen.machines.retain(|id, state| state.container().is_none() || super::machine::is_whole(&home, id));
+    seen.machines.retain(|id, state| state.container().is_none() || Files::new(&home, id).are_whole());
     seen.running = super::machine::observe(&home)?;
     let Some(inside) = &mut host.inside else {
         let leftovers =

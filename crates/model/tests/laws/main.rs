@@ -19,6 +19,7 @@ use stead_model::name::Name;
 use stead_model::observed::{Engine, Observed, Switchboard};
 use stead_model::plan::{Plan, Wanted, plan};
 use stead_model::project::{Addressing, Condition, Guard, Kind, Network, Nic, Project, Reach};
+use stead_model::step::Step;
 
 use crate::worlds::{
     With, applied, assert_is, assert_lawful, computer, damaged, isolated, must_want, name, network, nic,
@@ -176,12 +177,26 @@ pub(crate) fn assert_arrives(
             let rest = plan(&goal_again, world);
             let arrived = applied_from(&rest, world);
             assert_is(&goal_again, &arrived);
+            assert_goes_on(&planned, &order[..done], world, (goal, last));
             let told =
                 || format!("cut after {done} of {order:?} of\n{}then\n{}", text(&planned), text(&rest));
             let (arrived_at, meant) = (part(&arrived, &goal.project), part(last, &goal.project));
             assert_eq!(without_links(arrived_at), without_links(meant), "{}", told());
             assert_eq!(text(&plan(&again(&arrived), &arrived)), "", "{}", told());
         }
+    }
+}
+
+/// Asserts that a plan goes on as it began where nobody else changed anything, and arrives where another command
+/// that was to do the same came first, if it does not refuse to.
+#[track_caller]
+fn assert_goes_on(plan: &Plan, done: &[usize], world: &Observed, (goal, last): (&Wanted, &Observed)) {
+    let left = plan.steps.iter().enumerate().filter(|(place, _)| !done.contains(place));
+    let left: Vec<&Step> = left.map(|(_, planned)| &planned.step).collect();
+    assert_eq!(world.done_of(left.iter().copied()), Ok(BTreeSet::new()), "{}", text(plan));
+    if let Ok(done) = last.done_of(left.iter().copied()) {
+        let rest = left.iter().enumerate().filter(|(place, _)| !done.contains(place));
+        assert_is(goal, &rest.fold(last.clone(), |seen, (_, step)| seen.after(step).unwrap()));
     }
 }
 
