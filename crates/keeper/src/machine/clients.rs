@@ -1,6 +1,7 @@
 //! The connections of those who ask and those who watch. None of them can hold up the keeper: what one sends is
 //! read as it comes, what it does not read is kept for it up to a limit, and beyond that the machine's output waits:
 //! for whom the machine was started, as a program waits for its pipe; for all others a while, then they are let go.
+//! A guest's console waits for nobody: its kernel would stand still.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -172,6 +173,13 @@ impl Client {
         self.send();
     }
 
+    /// Sends it what a guest's kernel said, unless it does not read: then that is in the console's log alone.
+    pub(super) fn show_console(&mut self, said: &[u8]) {
+        if !self.is_slow() {
+            self.frame(Frame::Output, said);
+        }
+    }
+
     /// Forgets it when it has read everything.
     pub(super) fn end(&mut self) {
         self.ends = true;
@@ -205,7 +213,7 @@ impl Client {
 
     /// When it is taken to be stuck, if it reads nothing until then.
     pub(super) fn stuck_at(&self) -> Option<Instant> {
-        let is_let_go = matches!(self.role, Role::Attached { is_waited_for: false, .. });
+        let is_let_go = matches!(self.role, Role::Attached { is_waited_for: false, .. } | Role::Console);
         (is_let_go && self.is_slow()).then(|| self.read_at + STUCK_AFTER)
     }
 
@@ -283,6 +291,27 @@ mod tests {
             assert!(!client.is_done());
             client.let_go_if_stuck(later);
             assert_eq!(client.is_done(), !is_waited_for && !read);
+        }
+    }
+
+    #[test]
+    fn one_who_does_not_read_at_a_console_is_sent_no_more_and_let_go_after_a_while() {
+        for read in [false, true] {
+            let (mut client, mut theirs) = pair();
+            client.role = Role::Console;
+            let most = BACKLOG_MAX_BYTES + 2 * 8192;
+            for _ in 0..10 * BACKLOG_MAX_BYTES / 8192 {
+                client.show_console(&[b'x'; 8192]);
+                assert!(client.outgoing.len() <= most, "{} bytes are kept", client.outgoing.len());
+            }
+            let later = client.read_at + STUCK_AFTER;
+            assert_eq!(client.stuck_at(), Some(later));
+            if read {
+                theirs.read_exact(&mut [0; 100_000]).unwrap();
+                client.send();
+            }
+            client.let_go_if_stuck(later);
+            assert_eq!(client.is_done(), !read);
         }
     }
 

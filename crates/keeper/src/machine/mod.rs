@@ -368,7 +368,7 @@ impl Keeper {
         let Some(guest) = self.life.guest_mut() else { return };
         let said = guest.console.read();
         for client in self.clients.iter_mut().filter(|client| client.role == Role::Console) {
-            client.frame(Frame::Output, &said);
+            client.show_console(&said);
         }
     }
 
