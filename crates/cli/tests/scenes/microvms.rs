@@ -137,6 +137,28 @@ fn shares_files(world: &World, project: &Project<'_>) {
     assert_eq!(read(project, "motd"), "changed\n");
     exec("box", "cat /pool/b/c; echo from-box > /pool/d").ok();
     assert_eq!(exec("web", "cat /pool/d; stat -c %u /pool/d").ok(), "from-box\n0\n");
+    types_for_one_that_does_not_read(world, project);
+}
+
+/// What is sent to a program that does not read it holds up no other: not while it waits, nor when its sender was killed.
+#[track_caller]
+fn types_for_one_that_does_not_read(world: &World, project: &Project<'_>) {
+    let mut zeroes = world.stead_command("home", &project.directory, &["exec", "-i", "web", "sleep", "900"]);
+    zeroes.stdin(std::fs::File::open("/dev/zero").unwrap());
+    let mut zeroes = zeroes.spawn().unwrap();
+    let sender = "pgrep -n -f '[s]tead exec -i web sleep 900'";
+    let mut before = String::new();
+    world.until("it can send no more", || {
+        let sent = world.sh_said(Place::Computer, &format!("grep wchar: /proc/$({sender})/io")).out;
+        let is_full = !sent.is_empty() && sent == before;
+        before = sent;
+        is_full.then_some(())
+    });
+    let writes_on = || slowly(world, &project.directory, &["cp", "site", "web:/tmp/typed"]).ok();
+    writes_on();
+    world.sh(Place::Computer, &format!("kill -9 $({sender})"));
+    zeroes.wait().unwrap();
+    writes_on();
 }
 
 #[test]

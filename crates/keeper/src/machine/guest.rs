@@ -32,7 +32,7 @@ use stead_net::process::ProcessId;
 use stead_vmm::Order;
 
 use self::look::Seen;
-use self::typed::Typed;
+use self::typed::Typing;
 use super::boot::{Boot, Booted, DATA, ROOT};
 use super::console::Console;
 use super::control::{Answered, Control};
@@ -97,7 +97,7 @@ pub(super) struct Guest {
     main: Call,
     execs: BTreeSet<Call>,
     looks: BTreeMap<Call, Seen>,
-    typed: BTreeMap<Call, Typed>,
+    typing: Typing,
     /// Bytes that came and were passed on, but not yet acknowledged: those who watch are slow.
     owed: Vec<(Call, usize)>,
     has_pending: bool,
@@ -157,7 +157,7 @@ impl Guest {
             main,
             execs: BTreeSet::new(),
             looks: BTreeMap::new(),
-            typed: BTreeMap::new(),
+            typing: Typing::default(),
             owed: Vec::new(),
             has_pending: true,
             is_cut: false,
@@ -295,14 +295,14 @@ impl Guest {
             }
             Happening::Room(call) => self.type_on(call),
             Happening::Over(call) => {
-                self.typed.remove(&call);
+                self.typing.forget(call);
                 self.has_seen(call, None, events);
                 if self.execs.remove(&call) {
                     events.push(Heard::ExecEnded(call, 255, Some("nobody knows how it ended".to_owned())));
                 }
             }
             Happening::Broken(call, why) => {
-                self.typed.remove(&call);
+                self.typing.forget(call);
                 self.has_seen(call, Some(&why), events);
                 if self.execs.remove(&call) {
                     events.push(Heard::ExecEnded(call, 125, Some(why)));
@@ -409,6 +409,7 @@ impl Guest {
 
     /// Nobody waits for a program any more.
     pub(super) fn cancel(&mut self, call: Call) {
+        self.typing.forget(call);
         if self.execs.remove(&call) || self.looks.remove(&call).is_some() {
             self.session.cancel(call);
             self.send();

@@ -189,7 +189,7 @@ impl Life {
         self.first_start.take()
     }
 
-    fn guest(&self) -> Option<&Guest> {
+    pub(super) fn guest(&self) -> Option<&Guest> {
         match &self.run.as_ref()?.body {
             Body::Guest(guest) => Some(guest),
             Body::Container(_) => None,

@@ -257,6 +257,21 @@ impl Keeper {
         self.clients.iter().any(|client| matches!(client.role, Role::Attached { .. }) && client.is_slow())
     }
 
+    /// Whether what it types is not read for now, so that it waits with more.
+    fn has_typed_enough(&self, client: &Client) -> bool {
+        match client.role {
+            Role::Attached { stdin, .. } => stdin && self.life.has_input_backlog(),
+            Role::Exec(call) => self.life.guest().is_some_and(|guest| guest.has_input_backlog(call)),
+            Role::Asking
+            | Role::StopWait
+            | Role::RestartWait
+            | Role::Ordered(_)
+            | Role::Awaiting(_)
+            | Role::Console
+            | Role::Looking(_) => false,
+        }
+    }
+
     /// Waits until something is to be done, and says what.
     fn wait(&self) -> Result<Vec<Source>> {
         let is_read = !self.is_held();
@@ -279,8 +294,7 @@ impl Keeper {
         let all = all.into_iter().filter_map(|(source, fd, flags)| Some((source, fd?, flags)));
         let mut sources: Vec<(Source, BorrowedFd<'_>, PollFlags)> = all.collect();
         for (place, client) in self.clients.iter().enumerate() {
-            let is_typing = matches!(client.role, Role::Attached { stdin: true, .. } | Role::Exec(_));
-            let reads = client.may_send() && !(is_typing && self.life.has_input_backlog());
+            let reads = client.may_send() && !self.has_typed_enough(client);
             let mut flags = PollFlags::empty();
             flags.set(PollFlags::IN, reads);
             flags.set(PollFlags::OUT, client.has_backlog());

@@ -4,14 +4,13 @@ use std::io::Write;
 
 use stead_container::WindowSize;
 
-use super::super::guest::Guest;
 use super::super::run::set_size;
 use super::{INPUT_MAX_BYTES, Life};
 
 impl Life {
     pub(in crate::machine) fn has_input_backlog(&self) -> bool {
         self.run.as_ref().is_some_and(|run| run.typed.len() > INPUT_MAX_BYTES)
-            || self.guest().is_some_and(Guest::has_input_backlog)
+            || self.guest().is_some_and(|guest| guest.has_input_backlog(guest.main()))
     }
 
     pub(in crate::machine) fn take_input(&mut self, bytes: &[u8]) {
