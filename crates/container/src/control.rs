@@ -11,6 +11,7 @@ use stead_model::container::Signal;
 use crate::cgroup::Cgroup;
 use crate::cgroup::watch::Usage;
 use crate::stamp;
+use crate::stat::Stat;
 use crate::sys;
 use crate::tree::Contents;
 
@@ -44,8 +45,10 @@ pub fn usage(state: &Path, pid: u32) -> Result<Usage> {
     let mut usage = cgroup.usage();
     if usage.cpu_ns.is_none() || usage.memory_bytes.is_none() || usage.pids.is_none() {
         // Not all is counted by cgroups here: then by looking at each process, of which those that ended are lost.
-        let sum = processes(state, pid)?.into_iter().filter_map(Process::observe);
-        let sum = sum.fold(Process::default(), Process::plus);
+        let mut sum = Process::default();
+        for pid in processes(state, pid)? {
+            sum = sum.plus(Process::observe(pid)?.unwrap_or_default());
+        }
         usage.cpu_ns.get_or_insert(sum.cpu_ns);
         usage.memory_bytes.get_or_insert(sum.memory_bytes);
         usage.pids.get_or_insert(sum.threads);
@@ -102,21 +105,15 @@ struct Process {
 }
 
 impl Process {
-    fn observe(pid: u32) -> Option<Self> {
-        // Its name comes first, in parentheses, and may hold anything.
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let (_, rest) = stat.rsplit_once(')')?;
-        let fields: Vec<u64> =
-            rest.split_whitespace().map(|field| field.parse().unwrap_or_default()).collect();
-        // Fields 14, 15, 20 and 24 of proc(5); the first of these is field 3.
-        let field = |number: usize| fields.get(number - 3).copied().unwrap_or_default();
+    fn observe(pid: u32) -> Result<Option<Self>> {
+        let Some(stat) = Stat::observe(pid)? else { return Ok(None) };
         let tick_ns = 1_000_000_000 / rustix::param::clock_ticks_per_second();
-        let page_bytes = u64::try_from(rustix::param::page_size()).ok()?;
-        Some(Self {
-            cpu_ns: (field(14) + field(15)) * tick_ns,
-            memory_bytes: field(24) * page_bytes,
-            threads: field(20),
-        })
+        let page_bytes = u64::try_from(rustix::param::page_size())?;
+        Ok(Some(Self {
+            cpu_ns: stat.cpu_ticks * tick_ns,
+            memory_bytes: stat.resident_pages * page_bytes,
+            threads: stat.threads,
+        }))
     }
 
     fn plus(self, other: Self) -> Self {

@@ -28,6 +28,7 @@ mod seal;
 mod seccomp;
 mod shares;
 mod stamp;
+mod stat;
 mod sys;
 mod sysctl;
 mod systemd;

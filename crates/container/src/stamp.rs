@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
+use crate::stat::{self, Stat};
 use crate::sys;
 
 /// A process: its number counts only together with when it started.
@@ -25,9 +26,9 @@ pub(crate) struct Stamp {
 
 impl Stamp {
     /// Of a process that lives.
-    pub(crate) fn of(pid: u32) -> Option<Self> {
-        let (is_alive, started) = look(pid)?;
-        is_alive.then_some(Self { pid, started })
+    pub(crate) fn of(pid: u32) -> Result<Option<Self>> {
+        let alive = Stat::observe(pid)?.filter(Stat::is_alive);
+        Ok(alive.map(|stat| Self { pid, started: stat.started_ticks }))
     }
 
     /// A name that no other process has until the next boot.
@@ -36,29 +37,23 @@ impl Stamp {
     }
 
     /// Whether it lives still.
-    pub(crate) fn is_alive(self) -> bool {
-        Self::of(self.pid) == Some(self)
+    pub(crate) fn is_alive(self) -> Result<bool> {
+        Ok(Self::of(self.pid)? == Some(self))
     }
 
-    /// A descriptor of it, if it lives.
-    pub(crate) fn open(self) -> Option<OwnedFd> {
-        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw)?;
-        let fd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-        // Now that its number cannot change hands any more.
-        self.is_alive().then_some(fd)
+    /// A descriptor of it, unless it is gone, buried and all. Whether it has ended is the descriptor's to say.
+    pub(crate) fn open(self) -> Result<Option<OwnedFd>> {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        let Some(pid) = pid else { return Ok(None) };
+        let fd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::SRCH) => return Ok(None),
+            Err(errno) => return Err(errno).with_context(|| format!("cannot open process {}", self.pid)),
+        };
+        // Looked at when the descriptor is there: if the number has changed hands, it had done so before.
+        let is_it = Stat::observe(self.pid)?.is_some_and(|stat| stat.started_ticks == self.started);
+        Ok(is_it.then_some(fd))
     }
-}
-
-/// Whether a process is more than a body to be buried, and when it started.
-fn look(pid: u32) -> Option<(bool, u64)> {
-    // Its name comes first, in parentheses, and may hold anything.
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, rest) = stat.rsplit_once(") ")?;
-    let mut fields = rest.split(' ');
-    let state = fields.next()?;
-    // Field 22 of proc(5); the first of these is field 3.
-    let started = fields.nth(18)?.parse().ok()?;
-    Some((!matches!(state, "Z" | "X"), started))
 }
 
 /// The file in which a container's first process is on record.
@@ -81,7 +76,7 @@ fn boot() -> String {
 /// Puts a container's first process on record.
 pub(crate) fn store(state: &Path, pid: u32) -> Result<()> {
     // One that has ended already need not be found.
-    let Some(init) = Stamp::of(pid) else { return Ok(()) };
+    let Some(init) = Stamp::of(pid)? else { return Ok(()) };
     let path = state.join(RECORD);
     fs::write(&path, serde_json::to_vec(&Record { init, boot: boot() })?)
         .with_context(|| format!("cannot write `{}`", path.display()))
@@ -98,7 +93,7 @@ pub(crate) fn end(state: &Path) -> Result<()> {
     // A record that was cut off is of one whose maker died before it could do anything, and who died with it.
     let record = serde_json::from_slice(&text).ok().filter(|record: &Record| record.boot == boot());
     if let Some(Record { init, .. }) = record
-        && let Some(pidfd) = init.open()
+        && let Some(pidfd) = init.open()?
     {
         match sys::pidfd_signal(pidfd.as_fd(), libc::SIGKILL) {
             Ok(()) | Err(Errno::SRCH) => {}
@@ -125,7 +120,8 @@ fn is_gone(pid: u32, pidfd: &OwnedFd) -> Result<bool> {
     let timeout = Timespec::try_from(BURIAL_LIMIT)?;
     loop {
         match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&timeout)) {
-            Ok(0) if !has_memory(pid) => return Ok(true),
+            // One that cannot be looked at may be there yet.
+            Ok(0) if stat::has_memory(pid)? == Some(false) => return Ok(true),
             Ok(0) if start.elapsed() > GONE_LIMIT => return Ok(false),
             Ok(0) | Err(Errno::INTR) => {}
             Ok(_) => return Ok(true),
@@ -134,9 +130,50 @@ fn is_gone(pid: u32, pidfd: &OwnedFd) -> Result<bool> {
     }
 }
 
-/// Whether a process has memory of its own, by field 23 of `/proc/<pid>/stat`.
-fn has_memory(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let size = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(20));
-    size.is_some_and(|size| size != "0")
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+    use super::*;
+    use crate::sys::First;
+
+    /// A process of ours that calls itself what no text can hold is found by its record, and ended.
+    #[track_caller]
+    fn check(first: First) {
+        let state = tempfile::tempdir().unwrap();
+        let pid = sys::fork_oddly(first).unwrap();
+        let child = pidfd_open(Pid::from_raw(pid.cast_signed()).unwrap(), PidfdFlags::empty()).unwrap();
+        let deadline = Instant::now() + GONE_LIMIT;
+        let is_so = |stat: &[u8]| match first {
+            First::GoesOn => stat.windows(4).any(|piece| piece == b"\xff) S"),
+            First::Ends => stat.windows(4).any(|piece| piece == b"\xff) Z"),
+        };
+        while !is_so(&fs::read(format!("/proc/{pid}/stat")).unwrap()) {
+            assert!(Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+        let stamp = Stamp::of(pid).unwrap().unwrap();
+        assert!(stamp.is_alive().unwrap() && stamp.open().unwrap().is_some());
+        assert_eq!(stat::has_memory(pid).unwrap(), Some(true));
+        let stranger = Stamp { started: stamp.started - 1, ..stamp };
+        assert!(!stranger.is_alive().unwrap() && stranger.open().unwrap().is_none());
+        store(state.path(), pid).unwrap();
+        end(state.path()).unwrap();
+        assert!(!state.path().join(RECORD).exists());
+        assert!(!stamp.is_alive().unwrap(), "it outlives who takes it away");
+        waitid(WaitId::PidFd(child.as_fd()), WaitIdOptions::EXITED).unwrap();
+        assert!(stamp.open().unwrap().is_none());
+        assert_eq!(stat::has_memory(pid).unwrap(), None);
+    }
+
+    #[test]
+    fn one_with_a_name_that_is_no_text_is_ended() {
+        check(First::GoesOn);
+    }
+
+    #[test]
+    fn one_whose_first_thread_has_ended_is_ended() {
+        check(First::Ends);
+    }
 }

@@ -327,3 +327,40 @@ pub(crate) fn attach_device_filter(cgroup: BorrowedFd<'_>, program: &[u64]) -> r
 fn last_error() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
+
+/// What becomes of the first thread of [`fork_oddly`].
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum First {
+    GoesOn,
+    Ends,
+}
+
+/// Makes a process with two threads, called by bytes that are no text: its number.
+#[cfg(test)]
+pub(crate) fn fork_oddly(first: First) -> rustix::io::Result<u32> {
+    // SAFETY: the C library has its own locks let go of in the child, which takes none of ours: all it does is below.
+    match unsafe { libc::fork() } {
+        0 => {
+            // SAFETY: a text that ends with a null, and lives.
+            unsafe { libc::prctl(libc::PR_SET_NAME, c"a) \xff".as_ptr()) };
+            let other = std::thread::Builder::new().spawn(sleep_for_good);
+            if other.is_err() {
+                exit(1);
+            }
+            if first == First::Ends {
+                // SAFETY: ends this thread alone, and holds no lock.
+                unsafe { libc::syscall(libc::SYS_exit, 0) };
+            }
+            sleep_for_good()
+        }
+        pid => u32::try_from(pid).map_err(|_| last_error()),
+    }
+}
+
+#[cfg(test)]
+fn sleep_for_good() -> ! {
+    loop {
+        std::thread::park();
+    }
+}

@@ -90,7 +90,7 @@ fn user(users: &str, uid: u32) -> String {
 fn process(pid: u32, users: &str, now: Duration) -> Option<Process> {
     let uid = fs::metadata(format!("/proc/{pid}")).ok()?.uid();
     // Its name comes first, in parentheses, and may hold anything.
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/stat")).ok()?).into_owned();
     let (before, rest) = stat.rsplit_once(')')?;
     let name = before.split_once('(')?.1;
     let fields: Vec<u64> = rest.split_whitespace().map(|field| field.parse().unwrap_or_default()).collect();

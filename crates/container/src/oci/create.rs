@@ -83,11 +83,12 @@ pub fn create(request: &CreateRequest<'_>) -> Result<First> {
     let console = console(request.console_socket, has_terminal)?;
     let ground = Ground::observe(is_mapped_here()?)?;
     // Others may have a container of the same name, on record elsewhere.
-    let maker = Stamp::of(std::process::id()).context("cannot see ourselves in `/proc`")?;
+    let maker = Stamp::of(std::process::id())?.context("cannot see ourselves in `/proc`")?;
     let cgroups = plan.cgroup.plan(&ground, &format!("{}-{}", request.id, maker.name()))?;
     room.make()?;
     let lock = room.lock()?;
-    let making = Making { request, room: &room, plan: &plan, ground: &ground, cgroups: &cgroups, console };
+    let making =
+        Making { request, room: &room, plan: &plan, maker, ground: &ground, cgroups: &cgroups, console };
     let made = making.make(&text);
     if let Err(error) = &made {
         let undone = super::verbs::destroy(&room);
@@ -152,6 +153,7 @@ struct Making<'a> {
     plan: &'a Plan,
     ground: &'a Ground,
     cgroups: &'a super::cgroup::Planned,
+    maker: Stamp,
     console: Option<OwnedFd>,
 }
 
@@ -164,7 +166,7 @@ impl Making<'_> {
             annotations: self.plan.annotations.clone(),
             created: self.request.now.to_owned(),
             phase,
-            maker: Stamp::of(std::process::id()),
+            maker: Some(self.maker),
             first,
         }
     }
@@ -183,7 +185,7 @@ impl Making<'_> {
             channel.go().context("the container ended while it was made")?;
         }
         let first = self.first(&channel, &between)?;
-        let stamp = Stamp::of(first.pid).context("the container's first process died while it was made")?;
+        let stamp = Stamp::of(first.pid)?.context("the container's first process died while it was made")?;
         self.room.store(&self.record(Phase::Creating, Some(stamp)))?;
         channel.go().context("the container ended while it was made")?;
         self.hooks(&channel, stamp)?;

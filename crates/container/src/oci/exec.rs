@@ -22,7 +22,7 @@ use super::config::Process;
 use super::create::{console, write_pid};
 use super::inside::{hand_over, take};
 use super::program::{become_it, become_root};
-use super::state::{Room, Status};
+use super::state::{Room, Stamp, Status};
 use crate::cgroup::Cgroup;
 use crate::channel::{self, Channel, Said};
 use crate::place::{CODE_OURS, Failure};
@@ -68,8 +68,9 @@ pub struct Executed {
 pub fn exec(request: &ExecRequest<'_>) -> Result<Executed> {
     let room = Room::new(request.root, request.id)?;
     let record = room.load()?.ok_or_else(|| room.missing())?;
-    let status = room.status(&record);
-    let Some((first, pidfd)) = record.first.and_then(|first| Some((first, first.open()?))) else {
+    let status = room.status(&record)?;
+    let pidfd = record.first.map_or(Ok(None), Stamp::open)?;
+    let Some((first, pidfd)) = record.first.zip(pidfd) else {
         return Err(Refused::one(format!("container `{}` is stopped", request.id)).into());
     };
     if !matches!(status, Status::Created | Status::Running) {

@@ -212,22 +212,23 @@ impl Room {
     }
 
     /// What a container is doing, by what is to be seen of its processes.
-    pub(crate) fn status(&self, record: &Record) -> Status {
-        let Some(first) = record.first.filter(|first| first.is_alive()) else {
-            let is_made = record.phase == Phase::Creating && record.maker.is_some_and(Stamp::is_alive);
-            return if is_made { Status::Creating } else { Status::Stopped };
-        };
-        match record.phase {
-            Phase::Creating if record.maker.is_some_and(Stamp::is_alive) => Status::Creating,
+    pub(crate) fn status(&self, record: &Record) -> Result<Status> {
+        let is_alive = |process: Option<Stamp>| process.map_or(Ok(false), Stamp::is_alive);
+        let is_made = record.phase == Phase::Creating && is_alive(record.maker)?;
+        if !is_alive(record.first)? {
+            return Ok(if is_made { Status::Creating } else { Status::Stopped });
+        }
+        Ok(match record.phase {
+            Phase::Creating if is_made => Status::Creating,
             // Its maker died: it ends as soon as it notices.
             Phase::Creating => Status::Stopped,
             Phase::Created if self.is_waiting() => Status::Created,
-            Phase::Created if !first.is_alive() => Status::Stopped,
+            Phase::Created if !is_alive(record.first)? => Status::Stopped,
             Phase::Created if Cgroup::load(&self.directory).is_ok_and(|cgroup| cgroup.is_frozen()) => {
                 Status::Paused
             }
             Phase::Created => Status::Running,
-        }
+        })
     }
 
     /// Whether the first process waits for `start`.

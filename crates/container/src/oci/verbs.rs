@@ -14,7 +14,7 @@ use super::check::Refused;
 use super::config::Config;
 use super::hooks;
 use super::inside::CODE_HOOK;
-use super::state::{Phase, Record, Room, State, Status};
+use super::state::{Phase, Record, Room, Stamp, State, Status};
 use crate::cgroup::Cgroup;
 use crate::channel::{Channel, Said};
 use crate::sys;
@@ -37,7 +37,7 @@ pub fn default_root() -> Result<PathBuf> {
 pub fn state(root: &Path, id: &str) -> Result<State> {
     let room = Room::new(root, id)?;
     let Some(record) = room.load()? else { bail!("container `{id}` is only just being made") };
-    let status = room.status(&record);
+    let status = room.status(&record)?;
     Ok(told(&record, status))
 }
 
@@ -68,7 +68,7 @@ fn find(room: &Room) -> Result<(Record, Status)> {
     let Some(record) = room.load()? else {
         return Err(Refused::one(format!("container `{}` was not made to the end", room.id)).into());
     };
-    let status = room.status(&record);
+    let status = room.status(&record)?;
     Ok((record, status))
 }
 
@@ -127,13 +127,15 @@ pub fn kill(root: &Path, id: &str, signal: Signal, all: bool) -> Result<()> {
         if pids.is_empty() && !is_there {
             return Err(gone().into());
         }
-        for pid in pids.iter().filter_map(|pid| super::state::Stamp::of(*pid)) {
-            if let Some(fd) = pid.open() {
+        for pid in pids {
+            if let Some(stamp) = Stamp::of(pid)?
+                && let Some(fd) = stamp.open()?
+            {
                 send(&fd, signal)?;
             }
         }
     }
-    let Some(first) = record.first.filter(|_| is_there).and_then(super::state::Stamp::open) else {
+    let Some(first) = opened(record.first.filter(|_| is_there))? else {
         return if all { Ok(()) } else { Err(gone().into()) };
     };
     if !all && !send(&first, signal)? {
@@ -144,6 +146,11 @@ pub fn kill(root: &Path, id: &str, signal: Signal, all: bool) -> Result<()> {
         Cgroup::load(&room.directory)?.freeze(false)?;
     }
     Ok(())
+}
+
+/// A descriptor of a process, if there is one.
+fn opened(process: Option<Stamp>) -> Result<Option<OwnedFd>> {
+    process.map_or(Ok(None), Stamp::open)
 }
 
 /// False if it is gone.
@@ -163,7 +170,7 @@ pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
     }
     let _lock = room.lock()?;
     let record = room.load()?;
-    let status = record.as_ref().map_or(Status::Stopped, |record| room.status(record));
+    let status = record.as_ref().map_or(Ok(Status::Stopped), |record| room.status(record))?;
     if status != Status::Stopped && !force {
         return Err(Refused::one(format!("container `{id}` is {}, not stopped", status.word())).into());
     }
@@ -186,7 +193,7 @@ fn remove(room: &Room, record: &Record, config: &Config) -> Result<()> {
 /// Undoes what was made of a container, whatever that is.
 pub(crate) fn destroy(room: &Room) -> Result<()> {
     if let Ok(Some(record)) = room.load() {
-        if let Some(first) = record.first.and_then(super::state::Stamp::open) {
+        if let Some(first) = opened(record.first)? {
             let cgroup = Cgroup::load(&room.directory)?;
             if cgroup.is_frozen() {
                 cgroup.freeze(false)?;
@@ -201,7 +208,7 @@ pub(crate) fn destroy(room: &Room) -> Result<()> {
 }
 
 fn ended(record: &Record) -> Result<()> {
-    match record.first.and_then(super::state::Stamp::open) {
+    match opened(record.first)? {
         Some(first) => wait(&first),
         None => Ok(()),
     }
