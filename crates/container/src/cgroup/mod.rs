@@ -7,9 +7,10 @@
 pub(crate) mod device;
 pub(crate) mod layout;
 pub(crate) mod limits;
+mod reach;
 pub(crate) mod watch;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ use crate::mounts::plan::Cgroups;
 use crate::tree::{self, Contents};
 use layout::{Hierarchy, Layout};
 use limits::{Controller, Setting, Version, asked, settings};
+use reach::Lack;
 
 /// Below this are all of ours.
 const TOP: &str = "stead";
@@ -109,23 +111,15 @@ impl Ground {
         listed.split_whitespace().any(|name| name == controller.unified()).then_some(Version::Unified)
     }
 
-    /// Whether cgroups of ours have one of these files. The uppermost one of a computer has fewer than those below it;
-    /// where there is none below, the files show when the limit is set.
-    fn has(&self, controller: Controller, version: Version, files: &[&str]) -> bool {
+    /// What keeps cgroups of ours from having one of these files, and where.
+    fn lack(&self, setting: &Setting) -> Option<(Lack, PathBuf)> {
+        let version = self.version(setting.controller)?;
         let hierarchy = match version {
-            Version::Legacy => self.layout.legacy(controller.legacy()),
+            Version::Legacy => self.layout.legacy(setting.controller.legacy()),
             Version::Unified => self.layout.unified.as_ref(),
         };
-        let Some(base) = hierarchy.and_then(|found| self.base(found)) else { return false };
-        let has = |directory: &Path| files.iter().any(|file| directory.join(file).exists());
-        let below: Vec<PathBuf> = fs::read_dir(&base)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-            .map(|entry| entry.path())
-            .collect();
-        has(&base) || below.is_empty() || below.iter().any(|directory| has(directory))
+        let base = self.base(hierarchy?)?;
+        Some((reach::lack(&base, setting.controller, version, setting.files)?, base))
     }
 
     /// Where a container with these limits is to be.
@@ -174,12 +168,20 @@ pub fn limits_refused(limits: &Limits) -> Result<Vec<String>> {
         }
     });
     let version = |controller| ground.version(controller).unwrap_or(Version::Unified);
-    let lacks = settings(limits, version).into_iter().filter(|setting| {
-        let version = ground.version(setting.controller);
-        version.is_some_and(|version| !ground.has(setting.controller, version, setting.files))
+    let lacks = settings(limits, version).into_iter().filter_map(|setting| {
+        let (lack, base) = ground.lack(&setting)?;
+        Some(match lack {
+            Lack::File => {
+                format!("`{}`: this kernel has no `{}`", setting.word, setting.files.join("` or `"))
+            }
+            Lack::Room => format!(
+                "`{}`: control group `{}` has processes of its own, so it hands controller `{}` on to none below it",
+                setting.word,
+                base.display(),
+                setting.controller.unified()
+            ),
+        })
     });
-    let lacks = lacks
-        .map(|setting| format!("`{}`: this kernel has no `{}`", setting.word, setting.files.join("` or `")));
     Ok(refused.chain(lacks).collect())
 }
 
@@ -204,16 +206,19 @@ impl Cgroup {
         for (_, directory) in &cgroup.legacy {
             make(directory, adopt_cpuset)?;
         }
+        let mut refused = BTreeMap::new();
         if let Some(directory) = &cgroup.unified {
             make(directory, |_| Ok(()))?;
             bound(directory);
             let wanted = asked(limits).into_iter().map(|(_, controller)| controller).chain(WATCHED);
             let wanted = wanted.chain([Controller::Cpu, Controller::Io]);
-            enable(directory, name, &wanted.collect());
+            refused = reach::enable(directory, name.split('/').count() + 1, &wanted.collect());
         }
         let version = |controller| ground.version(controller).unwrap_or(Version::Unified);
         for setting in settings(limits, version) {
             let done = cgroup.set(&setting);
+            // Why there is no such file, if that is known.
+            let done = done.map_err(|error| refused.remove(&setting.controller).unwrap_or(error));
             done.with_context(|| {
                 format!("cannot limit {} to {}", setting.controller.legacy(), setting.text)
             })?;
@@ -398,22 +403,6 @@ fn bound(directory: &Path) {
             && let Err(error) = write(&path, most)
         {
             tracing::debug!("{error:#}");
-        }
-    }
-}
-
-/// Has the controllers reach a cgroup of version 2. What cannot be had shows when a limit is set.
-fn enable(directory: &Path, name: &str, controllers: &BTreeSet<Controller>) {
-    let above: Vec<&Path> = directory.ancestors().skip(1).take(name.split('/').count() + 1).collect();
-    for path in above.into_iter().rev() {
-        let listed = fs::read_to_string(path.join("cgroup.controllers")).unwrap_or_default();
-        for controller in controllers.iter().map(|controller| controller.unified()) {
-            if listed.split_whitespace().any(|name| name == controller) {
-                let done = write(&path.join("cgroup.subtree_control"), &format!("+{controller}"));
-                if let Err(error) = done {
-                    tracing::debug!("{error:#}");
-                }
-            }
         }
     }
 }
