@@ -1,6 +1,6 @@
 //! Trees of directories that somebody else made, as deep as they like: walked by open directories, of which only the
 //! last few are held, and never by a path. So neither the number of descriptors that a process may have nor the length
-//! of a path is a limit to what can be counted or taken away.
+//! of a path is a limit to what can be counted or taken away; nor is memory, as a directory's names are read in batches.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,6 +11,9 @@ use rustix::io::Errno;
 
 /// Directories that are open at the same time: far fewer than the 1024 files that a process may have by default.
 const OPEN_MAX: usize = 64;
+
+/// Names of a directory that are held at the same time: it may have millions.
+const NAMES_MAX: usize = 4096;
 
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -30,16 +33,16 @@ pub(crate) fn remove(tree: &Path, contents: Contents) -> Result<(), Errno> {
         Taken::Gone => return Ok(()),
         Taken::Directory(fd) => fd,
     };
-    let mut way = Way::begin(top, contents)?;
+    let mut way = Way::begin(top, Walk::Remove(contents))?;
     while let Some(level) = way.0.last_mut() {
-        let Some(name) = level.below.pop() else {
+        let Some(name) = level.next(Walk::Remove(contents))? else {
             let Some((parent, name)) = way.leave()? else { break };
             gone(unlinkat(parent, &name, AtFlags::REMOVEDIR))?;
             continue;
         };
         match take(level.fd()?, name.as_c_str(), contents)? {
             Taken::Gone => {}
-            Taken::Directory(fd) => way.enter(name, fd, contents)?,
+            Taken::Directory(fd) => way.enter(name, fd, Walk::Remove(contents))?,
         }
     }
     gone(unlinkat(CWD, tree, AtFlags::REMOVEDIR))
@@ -55,9 +58,9 @@ pub(crate) fn visit(
         top => top?,
     };
     look(top.as_fd())?;
-    let mut way = Way::begin(top, Contents::Cgroups)?;
+    let mut way = Way::begin(top, Walk::Look)?;
     while let Some(level) = way.0.last_mut() {
-        let Some(name) = level.below.pop() else {
+        let Some(name) = level.next(Walk::Look)? else {
             if way.leave()?.is_none() {
                 break;
             }
@@ -68,7 +71,7 @@ pub(crate) fn visit(
             Err(errno) => return Err(errno),
             Ok(fd) => {
                 look(fd.as_fd())?;
-                way.enter(name, fd, Contents::Cgroups)?;
+                way.enter(name, fd, Walk::Look)?;
             }
         }
     }
@@ -118,14 +121,35 @@ struct Level {
     /// Device and inode: which directory it is.
     identity: (u64, u64),
     name: CString,
-    /// What is in it and was not looked at yet.
+    /// What was read of what is in it, and not looked at yet.
     below: Vec<CString>,
+    /// From where there is more to be read.
+    more: Option<i64>,
+}
+
+/// What a tree is walked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Walk {
+    /// All goes that one comes by.
+    Remove(Contents),
+    /// All stays, and directories are looked at.
+    Look,
 }
 
 impl Level {
-    fn new(name: CString, fd: OwnedFd, contents: Contents) -> Result<Self, Errno> {
-        let below = names(fd.as_fd(), contents)?;
-        Ok(Self { identity: identity(fd.as_fd())?, fd: Some(fd), name, below })
+    fn new(name: CString, fd: OwnedFd, walk: Walk) -> Result<Self, Errno> {
+        let (below, more) = names(fd.as_fd(), walk, 0)?;
+        Ok(Self { identity: identity(fd.as_fd())?, fd: Some(fd), name, below, more })
+    }
+
+    /// What is in it and comes next.
+    fn next(&mut self, walk: Walk) -> Result<Option<CString>, Errno> {
+        if self.below.is_empty()
+            && let Some(from) = self.more
+        {
+            (self.below, self.more) = names(self.fd()?, walk, from)?;
+        }
+        Ok(self.below.pop())
     }
 
     fn fd(&self) -> Result<BorrowedFd<'_>, Errno> {
@@ -134,12 +158,12 @@ impl Level {
 }
 
 impl Way {
-    fn begin(top: OwnedFd, contents: Contents) -> Result<Self, Errno> {
-        Ok(Self(vec![Level::new(CString::default(), top, contents)?]))
+    fn begin(top: OwnedFd, walk: Walk) -> Result<Self, Errno> {
+        Ok(Self(vec![Level::new(CString::default(), top, walk)?]))
     }
 
-    fn enter(&mut self, name: CString, fd: OwnedFd, contents: Contents) -> Result<(), Errno> {
-        self.0.push(Level::new(name, fd, contents)?);
+    fn enter(&mut self, name: CString, fd: OwnedFd, walk: Walk) -> Result<(), Errno> {
+        self.0.push(Level::new(name, fd, walk)?);
         let far = self.0.len().checked_sub(OPEN_MAX + 1).and_then(|place| self.0.get_mut(place));
         if let Some(far) = far {
             far.fd = None;
@@ -167,21 +191,35 @@ fn identity(fd: BorrowedFd<'_>) -> Result<(u64, u64), Errno> {
     fstat(fd).map(|stat| (stat.st_dev, stat.st_ino))
 }
 
-fn names(directory: BorrowedFd<'_>, contents: Contents) -> Result<Vec<CString>, Errno> {
+/// Some of what is in a directory, and from where there is more.
+fn names(directory: BorrowedFd<'_>, walk: Walk, from: i64) -> Result<(Vec<CString>, Option<i64>), Errno> {
     let mut names = Vec::new();
-    for entry in Dir::read_from(directory)? {
+    let mut entries = Dir::read_from(directory)?;
+    if from != 0 {
+        entries.seek(from)?;
+    }
+    for entry in entries {
         let entry = match entry {
             // It went while we looked.
             Err(Errno::NOENT) => break,
             entry => entry?,
         };
-        let is_wanted = contents == Contents::Files || entry.file_type() == FileType::Directory;
+        let is_wanted = walk == Walk::Remove(Contents::Files) || entry.file_type() == FileType::Directory;
         let name: &CStr = entry.file_name();
-        if is_wanted && name != c"." && name != c".." {
-            names.push(name.to_owned());
+        if !is_wanted || name == c"." || name == c".." {
+            continue;
+        }
+        names.push(name.to_owned());
+        if names.len() == NAMES_MAX {
+            let next = match walk {
+                // What was read is gone then, so the rest begins where this did.
+                Walk::Remove(_) => 0,
+                Walk::Look => entry.offset(),
+            };
+            return Ok((names, Some(next)));
         }
     }
-    Ok(names)
+    Ok((names, None))
 }
 
 #[cfg(test)]
@@ -222,6 +260,33 @@ mod tests {
         remove(&tree, Contents::Files).unwrap();
         assert!(!tree.exists());
         remove(&tree, Contents::Files).unwrap();
+    }
+
+    #[test]
+    fn a_directory_with_very_many_names_is_walked_and_taken_away_in_batches() {
+        let directory = tempfile::tempdir().unwrap();
+        let tree = directory.path().join("tree");
+        std::fs::create_dir(&tree).unwrap();
+        let top = openat(CWD, &tree, DIRECTORY, Mode::empty()).unwrap();
+        for number in 0..2 * NAMES_MAX + 10 {
+            mkdirat(&top, number.to_string(), Mode::RWXU).unwrap();
+        }
+        for walk in [Walk::Remove(Contents::Files), Walk::Remove(Contents::Cgroups), Walk::Look] {
+            assert_eq!(names(top.as_fd(), walk, 0).unwrap().0.len(), NAMES_MAX, "{walk:?}");
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        visit(&tree, |fd| {
+            seen.insert(identity(fd)?);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(seen.len(), 1 + 2 * NAMES_MAX + 10);
+        for number in 0..NAMES_MAX + 10 {
+            let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+            openat(&top, format!("file{number}"), flags, Mode::RUSR).unwrap();
+        }
+        remove(&tree, Contents::Files).unwrap();
+        assert!(!tree.exists());
     }
 
     #[test]
