@@ -21,7 +21,7 @@ use crate::sys;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stamp {
     pub(crate) pid: u32,
-    started: u64,
+    pub(crate) started: u64,
 }
 
 impl Stamp {

@@ -17,6 +17,7 @@ use crate::mounts::confined::{self, Make};
 use crate::mounts::prepare::bind;
 use crate::mounts::{plan, root};
 use crate::place::Place;
+use crate::stamp::Stamp;
 use crate::sys;
 
 /// Who owns what was carried.
@@ -46,11 +47,16 @@ pub struct End<'a> {
     pub path: &'a str,
 }
 
-/// The root of a container that runs, as it sees it.
-pub fn running_root(pid: u32) -> Result<OwnedFd> {
+/// The root of a container that runs, as its first process sees it: which is told by its number and when it started.
+pub fn running_root(pid: u32, started: u64) -> Result<OwnedFd> {
     let path = format!("/proc/{pid}/root");
-    openat(CWD, &path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .with_context(|| format!("cannot open `{path}`"))
+    let root = openat(CWD, &path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .with_context(|| format!("cannot open `{path}`"))?;
+    // Looked at when it is open: if the number has changed hands, this is somebody else's root.
+    if !(Stamp { pid, started }).is_alive()? {
+        bail!("the machine has just ended");
+    }
+    Ok(root)
 }
 
 /// The root of a container that does not run, with its volumes and with what of this computer is in it. Must be called
@@ -290,6 +296,14 @@ mod tests {
         }
         found.sort();
         found
+    }
+
+    #[test]
+    fn the_root_of_whoever_has_the_number_now_is_not_that_of_a_container_that_ended() {
+        let own = Stamp::of(std::process::id()).unwrap().unwrap();
+        assert!(running_root(own.pid, own.started).is_ok());
+        let error = running_root(own.pid, own.started - 1).unwrap_err();
+        assert_eq!(error.to_string(), "the machine has just ended");
     }
 
     #[test]

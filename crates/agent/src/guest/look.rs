@@ -8,9 +8,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use stead_agent::message::{Listener, Process, Protocol, Usage};
+use stead_net::process::ProcessId;
 
 use crate::boot::text;
 
@@ -67,7 +68,8 @@ pub(crate) fn processes(state: &Path, pid: u32) -> Result<Vec<Process>> {
 
 /// The container's file of users. Its links lead nowhere but into the container.
 fn passwd(pid: u32) -> Result<String> {
-    let root = stead_container::running_root(pid)?;
+    let container = ProcessId::observe(pid)?.context("the container has just ended")?;
+    let root = stead_container::running_root(container.pid, container.start_time)?;
     let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = openat2(&root, "etc/passwd", flags, Mode::empty(), how)?;

@@ -42,8 +42,8 @@ fn run(args: &[&str]) -> Result<()> {
     match args {
         [port::CARRY_IN] => port::carry_in(),
         [port::CARRY_OUT] => port::carry_out(),
-        [parcel::PACK, pid, path] => parcel::pack_from(pid, path),
-        [parcel::UNPACK, pid, path, owners] => parcel::unpack_to(pid, path, owners),
+        [parcel::PACK, pid, started, path] => parcel::pack_from(pid, started, path),
+        [parcel::UNPACK, pid, started, path, owners] => parcel::unpack_to((pid, started), path, owners),
         // In a system that somebody else has booted, or a test: its standard input is the stream, and its containers'
         // cgroups begin with this word.
         ["--on-stdin", word] => {

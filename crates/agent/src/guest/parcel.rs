@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use stead_container::{End, Failure, Owners, Root, pack, running_root, unpack};
+use stead_net::process::ProcessId;
 
 use crate::process::{Process, Wish};
 
@@ -23,22 +24,24 @@ pub(crate) const OURS: &str = "ours";
 const CARRY_BYTES: usize = 64 * 1024;
 
 /// From the container whose first process this is, to our standard output.
-pub(crate) fn pack_from(pid: &str, path: &str) -> Result<()> {
-    let root = Root::Container(running_root(pid.parse()?)?);
+pub(crate) fn pack_from(pid: &str, started: &str, path: &str) -> Result<()> {
+    let root = Root::Container(running_root(pid.parse()?, started.parse()?)?);
     let out = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
     pack(&End { root: &root, path }, &mut BufWriter::with_capacity(CARRY_BYTES, out))
 }
 
 /// From our standard input to the container.
-pub(crate) fn unpack_to(pid: &str, path: &str, owners: &str) -> Result<()> {
-    let root = Root::Container(running_root(pid.parse()?)?);
+pub(crate) fn unpack_to((pid, started): (&str, &str), path: &str, owners: &str) -> Result<()> {
+    let root = Root::Container(running_root(pid.parse()?, started.parse()?)?);
     let owners = if owners == KEEP { Owners::Keep } else { Owners::Ours };
     let input = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     unpack(&mut BufReader::with_capacity(CARRY_BYTES, input), &End { root: &root, path }, owners)
 }
 
-/// Starts one of them. What it says as an error is why it failed.
-pub(crate) fn start(args: &[&str]) -> Result<Process, Failure> {
+/// Starts one of them, for the container whose first process this is. What it says as an error is why it failed.
+pub(crate) fn start(what: &str, pid: &str, args: &[&str]) -> Result<Process, Failure> {
+    let container = ProcessId::observe(pid.parse().context("this is no process")?)?;
+    let container = container.context("the container has just ended")?;
     Process::start(Wish::Pipes { stdin: true }, |stdio| {
         let stead_container::Stdio::Streams { stdin, stdout, stderr } = stdio else {
             return Err(anyhow::anyhow!("files are not carried by a terminal").into());
@@ -46,6 +49,7 @@ pub(crate) fn start(args: &[&str]) -> Result<Process, Failure> {
         let share = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().map(Stdio::from);
         let doing = "cannot carry files";
         let child = Command::new("/proc/self/exe")
+            .args([what, pid, &container.start_time.to_string()])
             .args(args)
             .stdin(share(stdin).context(doing)?)
             .stdout(share(stdout).context(doing)?)

@@ -19,6 +19,7 @@ use stead_image::unpack::{Form, Marks, UnpackOptions, pack_named, unpack_layer};
 use stead_model::container::{Launch, Mount};
 use stead_model::name::{MachineId, Name};
 use stead_model::observed::MadeContainer;
+use stead_net::process::ProcessId;
 
 use crate::args::{CopyArgs, Global};
 use crate::failure::Failure;
@@ -52,7 +53,7 @@ struct Order {
 #[derive(Serialize, Deserialize)]
 enum Machine {
     /// Where its first process has them.
-    Running(u32),
+    Running(ProcessId),
     /// In its directories.
     Stopped(Box<Parts>),
     /// In its guest, whose keeper has this directory and that one.
@@ -96,7 +97,7 @@ pub(crate) fn cp(global: &Global, args: &CopyArgs) -> Result<(), Failure> {
     }
     if let Some(status) = status(host.home(), &id)? {
         return match (status.init, status.phase) {
-            (Some(init), _) => run(&order(Machine::Running(init.pid))),
+            (Some(init), _) => run(&order(Machine::Running(init))),
             (None, Phase::Booting | Phase::Running | Phase::Paused | Phase::Restarting | Phase::Stopping) => {
                 let what = format!("machine `{id}` is just being started again");
                 Err(Failure::request(&what, "try again, or `stead stop` it first"))
@@ -190,7 +191,7 @@ pub(crate) fn copy_here() -> Result<(), Failure> {
     let order: Order = serde_json::from_slice(&stead_net::anchor::order()?).context("this is no order")?;
     // A running machine's files are opened as who we are: whom the kernel lets look into it.
     let root = match &order.machine {
-        Machine::Running(pid) => Some(running_root(*pid)?),
+        Machine::Running(init) => Some(running_root(init.pid, init.start_time)?),
         Machine::Stopped(_) | Machine::Guest(..) => None,
     };
     stead_net::anchor::become_root()?;

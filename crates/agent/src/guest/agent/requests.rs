@@ -26,12 +26,12 @@ impl Agent {
                 return;
             }
             Request::Read { container, path } => {
-                return self.files(id, &container, |pid| parcel::start(&[parcel::PACK, pid, &path]));
+                return self.files(id, &container, |pid| parcel::start(parcel::PACK, pid, &[&path]));
             }
             Request::Write { container, path, keep_owners } => {
                 let owners = if keep_owners { parcel::KEEP } else { parcel::OURS };
                 return self
-                    .files(id, &container, |pid| parcel::start(&[parcel::UNPACK, pid, &path, owners]));
+                    .files(id, &container, |pid| parcel::start(parcel::UNPACK, pid, &[&path, owners]));
             }
             Request::Processes(name) => return self.processes(id, &name),
             Request::Changes(name) => return self.changes(id, &name),
