@@ -26,6 +26,7 @@ use stead_net::kernel::tap;
 use stead_net::process::ProcessId;
 use stead_vmm::{Accelerator, Entry, QEMU, Vm, initramfs, missing_program, program, qemu_args};
 
+use super::kept::Words;
 use super::shares::{Given, Server};
 
 /// What stead is called with to become a VMM in a jail.
@@ -49,6 +50,8 @@ pub(super) struct Booted {
     pub(super) control: UnixStream,
     /// The guest's serial line.
     pub(super) console: UnixStream,
+    /// What the VMM says of itself.
+    pub(super) words: Words,
     /// What serves the files of this computer that it is given.
     pub(super) shares: Option<Server>,
 }
@@ -117,7 +120,7 @@ impl Boot {
         for fd in &inherited {
             fcntl_setfd(fd, FdFlags::empty()).context("cannot hand over a descriptor")?;
         }
-        let child = self.spawn(&vm, netns)?;
+        let (child, words) = self.spawn(&vm, netns)?;
         drop(inherited);
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("the VMM has no number")?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).context("cannot look after the VMM")?;
@@ -125,10 +128,10 @@ impl Boot {
         for stream in [&agent, &control, &console] {
             stream.set_nonblocking(true).context("cannot wait for its streams")?;
         }
-        Ok(Booted { child, pidfd, process, agent, control, console, shares })
+        Ok(Booted { child, pidfd, process, agent, control, console, words, shares })
     }
 
-    fn spawn(&self, vm: &Vm, netns: &OwnedFd) -> Result<Child> {
+    fn spawn(&self, vm: &Vm, netns: &OwnedFd) -> Result<(Child, Words)> {
         let qemu = program(QEMU).with_context(|| missing_program(QEMU))?;
         let mut words: Vec<OsString> = vec![WORD.into(), self.user().to_string().into()];
         let kvm = fs::metadata("/dev/kvm").ok().filter(|_| vm.accelerator == Accelerator::Kvm);
@@ -136,18 +139,18 @@ impl Boot {
         words.push(std::process::id().to_string().into());
         words.push(qemu.into());
         words.extend(qemu_args(vm));
-        let log = File::options().append(true).create(true).open(self.files.vmm_log());
-        let log = log.context("cannot write the VMM's log")?;
-        let out = log.try_clone().context("cannot write the VMM's log")?;
+        let (said, end) = Words::new(&self.files.vmm_log())?;
+        let out = end.try_clone().context("cannot share a pipe")?;
         // Wherever it is: that of one that is sealed has no path.
-        Command::new("/proc/self/exe")
+        let child = Command::new("/proc/self/exe")
             .args(words)
             .current_dir("/")
             .stdin(netns.try_clone().context("cannot share its network namespace")?)
             .stdout(Stdio::from(out))
-            .stderr(Stdio::from(log))
+            .stderr(Stdio::from(end))
             .spawn()
-            .context("cannot start the VMM")
+            .context("cannot start the VMM")?;
+        Ok((child, said))
     }
 
     /// Whom the VMM becomes: nobody that this computer knows, and another one for each machine; in a user namespace

@@ -1,50 +1,35 @@
 //! The console of a guest: what its kernel says, kept in a file of bounded size, and what is typed there.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// What a guest's kernel said last, for people.
-const CONSOLE_TAIL_BYTES: usize = 16 * 1024;
+use super::kept::Kept;
+
 /// What is typed faster than the guest reads.
 const TYPED_MAX_BYTES: usize = 4 * 1024;
 /// What is read at once; more is read at the next turn.
 const READ_MAX_BYTES: usize = 64 * 1024;
 /// How a kernel that gives up says so.
 const PANIC: &str = "Kernel panic - not syncing";
-/// What is kept of a console; then it begins anew, and one such file before is kept as well.
-const CONSOLE_MAX_BYTES: u64 = 1 << 20;
 
 /// A guest's serial line, on which its kernel talks: the end of that here, all of it within limits in a file. Who sits
 /// at it can type.
 pub(super) struct Console {
     pub(super) line: Option<UnixStream>,
-    path: PathBuf,
-    file: Option<File>,
-    written_bytes: u64,
-    tail: VecDeque<u8>,
+    kept: Kept,
     typed: VecDeque<u8>,
 }
 
 impl Console {
     pub(super) fn new(line: UnixStream, path: &Path) -> Self {
-        let mut console = Self {
-            line: Some(line),
-            path: path.to_owned(),
-            file: None,
-            written_bytes: 0,
-            tail: VecDeque::new(),
-            typed: VecDeque::new(),
-        };
-        console.begin();
-        console
+        Self { line: Some(line), kept: Kept::new(path), typed: VecDeque::new() }
     }
 
     /// What it said last.
     pub(super) fn history(&self) -> Vec<u8> {
-        self.tail.iter().copied().collect()
+        self.kept.tail()
     }
 
     /// What a person typed. A line that takes nothing has a limit of what is kept for it.
@@ -73,16 +58,6 @@ impl Console {
         }
     }
 
-    fn begin(&mut self) {
-        let before = self.path.with_extension("log.1");
-        // The first time there is none.
-        let _none = std::fs::rename(&self.path, before);
-        self.file = File::create(&self.path)
-            .inspect_err(|error| tracing::warn!("cannot write {}: {error}", self.path.display()))
-            .ok();
-        self.written_bytes = 0;
-    }
-
     /// Reads what came, and keeps it.
     pub(super) fn read(&mut self) -> Vec<u8> {
         let mut buffer = [0; 8 * 1024];
@@ -94,7 +69,7 @@ impl Console {
                 Ok(0) => self.line = None,
                 Ok(count) => {
                     let bytes = buffer.get(..count).unwrap_or_default();
-                    self.keep(bytes);
+                    self.kept.take(bytes);
                     all.extend_from_slice(bytes);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -105,36 +80,14 @@ impl Console {
         all
     }
 
-    fn keep(&mut self, bytes: &[u8]) {
-        self.tail.extend(bytes);
-        let more = self.tail.len().saturating_sub(CONSOLE_TAIL_BYTES);
-        self.tail.drain(..more);
-        if self.written_bytes >= CONSOLE_MAX_BYTES {
-            self.begin();
-        }
-        self.written_bytes += bytes.len() as u64;
-        // A full disk does not end a machine.
-        if self.file.as_mut().is_some_and(|file| file.write_all(bytes).is_err()) {
-            self.file = None;
-        }
-    }
-
     /// What was said last, if anything was.
     pub(super) fn last_line(&self) -> String {
-        self.tell(|line| !line.trim().is_empty()).unwrap_or_else(|| "none".to_owned())
+        self.kept.line(|line| !line.trim().is_empty()).unwrap_or_else(|| "none".to_owned())
     }
 
     /// With which words the kernel gave up, if it did.
     pub(super) fn panic(&self) -> Option<String> {
-        self.tell(|line| line.contains(PANIC) && !line.contains("end Kernel panic"))
-    }
-
-    /// The last line that is such a one.
-    fn tell(&self, is_wanted: impl Fn(&str) -> bool) -> Option<String> {
-        let bytes: Vec<u8> = self.tail.iter().copied().collect();
-        let text = String::from_utf8_lossy(&bytes);
-        let line = text.lines().rev().find(|line| is_wanted(line))?;
-        Some(line.trim().escape_debug().to_string())
+        self.kept.line(|line| line.contains(PANIC) && !line.contains("end Kernel panic"))
     }
 }
 
@@ -157,7 +110,7 @@ mod tests {
             theirs.write_all(&[b'x'; 100]).unwrap();
             console.read();
         }
-        assert_eq!(console.history().len(), CONSOLE_TAIL_BYTES);
+        assert_eq!(console.history().len(), 16 * 1024);
         console.take(b"ls\n");
         let mut typed = [0; 3];
         theirs.read_exact(&mut typed).unwrap();

@@ -13,7 +13,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
@@ -36,6 +35,7 @@ use self::typed::Typing;
 use super::boot::{Boot, Booted, DATA, ROOT};
 use super::console::Console;
 use super::control::{Answered, Control};
+use super::kept::Words;
 use super::set_up::{in_guest, now_ns, set_up};
 use super::shares::{Server, given};
 
@@ -113,8 +113,10 @@ pub(super) struct Guest {
     unserved_by: Option<Instant>,
     /// How far it says that it got.
     stage: String,
-    vmm_log: PathBuf,
-    share_log: PathBuf,
+    /// What its VMM says of itself.
+    words: Words,
+    /// What served its files said last.
+    share_words: String,
     exited: Option<message::Exited>,
     /// Why it was killed.
     why: Option<String>,
@@ -125,7 +127,7 @@ impl Guest {
     pub(super) fn new(boot: &Boot, launch: &Launch, texts: &Texts, netns: &OwnedFd) -> Result<Self> {
         let given = given(&in_guest(launch), &boot.volumes)?;
         let booted = boot.start(netns, &given)?;
-        let Booted { child, pidfd, process, agent, control, console, shares } = booted;
+        let Booted { child, pidfd, process, agent, control, console, words, shares } = booted;
         let mut session = Session::new().context("cannot begin a session with its agent")?;
         let main: Name = MAIN.parse().context("a container in a guest has no name")?;
         session.ask(&Request::Watch)?;
@@ -167,8 +169,8 @@ impl Guest {
             refusals: 0,
             unserved_by: None,
             stage: "vmm".to_owned(),
-            vmm_log: boot.files.vmm_log(),
-            share_log: boot.files.share_log(),
+            words,
+            share_words: String::new(),
             exited: None,
             why: None,
         };
@@ -197,6 +199,17 @@ impl Guest {
 
     pub(super) fn shares(&self) -> Option<BorrowedFd<'_>> {
         self.shares.as_ref().map(|server| server.pidfd.as_fd())
+    }
+
+    /// What those who work for it say of themselves.
+    pub(super) fn words(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let all = [Some(&self.words), self.shares.as_ref().map(|server| &server.words)];
+        all.into_iter().flatten().filter_map(Words::pipe)
+    }
+
+    pub(super) fn hear_words(&mut self) {
+        self.words.hear();
+        self.shares.iter_mut().for_each(|server| server.words.hear());
     }
 
     pub(super) fn is_booting(&self) -> bool {

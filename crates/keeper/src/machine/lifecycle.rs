@@ -234,6 +234,11 @@ impl Life {
         self.guest()?.shares()
     }
 
+    /// What those who work for its guest say of themselves.
+    pub(super) fn words(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.guest().into_iter().flat_map(Guest::words)
+    }
+
     pub(super) fn control_wanted(&self) -> Option<BorrowedFd<'_>> {
         self.guest()?.control.stream_wanted()
     }

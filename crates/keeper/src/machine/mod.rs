@@ -19,6 +19,7 @@ mod control;
 mod flat;
 mod guest;
 mod health;
+mod kept;
 mod lifecycle;
 mod log;
 mod run;
@@ -126,6 +127,7 @@ enum Source {
     Control,
     ControlWanted,
     Shares,
+    Words,
     Client(usize),
 }
 
@@ -293,6 +295,7 @@ impl Keeper {
         ];
         let all = all.into_iter().filter_map(|(source, fd, flags)| Some((source, fd?, flags)));
         let mut sources: Vec<(Source, BorrowedFd<'_>, PollFlags)> = all.collect();
+        sources.extend(life.words().map(|pipe| (Source::Words, pipe, PollFlags::IN)));
         for (place, client) in self.clients.iter().enumerate() {
             let reads = client.may_send() && !self.has_typed_enough(client);
             let mut flags = PollFlags::empty();
@@ -343,6 +346,7 @@ impl Keeper {
             Source::Control => {}
             Source::ControlWanted => self.life.guest_mut().into_iter().for_each(|guest| guest.control.send()),
             Source::Shares => self.life.guest_mut().into_iter().for_each(Guest::shares_ended),
+            Source::Words => self.life.guest_mut().into_iter().for_each(Guest::hear_words),
             Source::Client(place) => self.hear(place),
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
@@ -20,6 +20,8 @@ use stead_host::machine::Files;
 use stead_model::container::{Access, Launch, Mount, Propagation};
 use stead_model::name::Name;
 use stead_vmm::{VIRTIOFSD, missing_program, virtiofsd};
+
+use super::kept::Words;
 
 /// What stead is called with to serve files.
 const WORD: &str = "__share";
@@ -78,6 +80,7 @@ pub(super) fn given(launch: &Launch, volumes: &BTreeMap<Name, PathBuf>) -> Resul
 pub(super) struct Server {
     child: Child,
     pub(super) pidfd: OwnedFd,
+    pub(super) words: Words,
 }
 
 impl Server {
@@ -105,20 +108,19 @@ impl Server {
             files.root().into(),
             shares.into(),
         ];
-        let log = files.share_log();
-        let log = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let (said, end) = Words::new(&files.share_log())?;
         let child = Command::new("/proc/self/exe")
             .args(words)
             .current_dir("/")
             .stdin(netns.try_clone().context("cannot share its network namespace")?)
             .stdout(Stdio::null())
-            .stderr(log)
+            .stderr(end)
             .spawn()
             .context("cannot start what serves its files")?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("it has no number")?;
         let pidfd =
             pidfd_open(pid, PidfdFlags::empty()).context("cannot look after what serves its files")?;
-        Ok((Self { child, pidfd }, stream))
+        Ok((Self { child, pidfd, words: said }, stream))
     }
 
     /// Ends it, if it did not end with the VMM.

@@ -7,7 +7,6 @@
 //!                                     └──(QUIT_LIMIT)──▶ the VMM is killed
 //! ```
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use stead_agent::message::{Ending, Exited, Request};
@@ -25,13 +24,6 @@ const QUIT_LIMIT: Duration = Duration::from_secs(10);
 
 /// Both end together when the guest does, and which is seen first is left to chance.
 const UNSERVED_LIMIT: Duration = Duration::from_secs(5);
-
-/// What a program said last, to go after what is said of it.
-fn last_words(log: &Path) -> String {
-    let text = std::fs::read_to_string(log).unwrap_or_default();
-    let last = text.lines().rev().find(|line| !line.trim().is_empty());
-    last.map_or_else(String::new, |line| format!(": {}", line.trim().escape_debug()))
-}
 
 impl Guest {
     /// Does what is due of its end.
@@ -51,7 +43,7 @@ impl Guest {
         }
         if self.unserved_by.is_some_and(|at| at <= now) {
             self.unserved_by = None;
-            self.quit(format!("what served its files ended{}", last_words(&self.share_log)));
+            self.quit(format!("what served its files ended{}", self.share_words));
         }
         if self.quit_by.is_some_and(|at| at <= now) {
             self.quit_by = None;
@@ -77,7 +69,8 @@ impl Guest {
 
     /// What serves its files has ended: with the VMM, as is seen in a moment, or it cannot go on.
     pub(in crate::machine) fn shares_ended(&mut self) {
-        let Some(server) = self.shares.take() else { return };
+        let Some(mut server) = self.shares.take() else { return };
+        self.share_words = server.words.last();
         server.end();
         self.unserved_by = Some(Instant::now() + UNSERVED_LIMIT);
     }
@@ -124,7 +117,7 @@ impl Guest {
                 format!("its guest ended: {reason}; its console's last words: {}", self.console.last_line())
             }
             (None, None, None) => {
-                format!("its VMM ended ({status}){}", last_words(&self.vmm_log))
+                format!("its VMM ended ({status}){}", self.words.last())
             }
         };
         Err(Failure { code: 255, text })
