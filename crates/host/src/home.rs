@@ -204,6 +204,15 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     replace(path, bytes, fs::File::sync_all)
 }
 
+/// The same, of a file that nobody writes and whoever comes to it may read.
+pub fn write_for_all(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace(path, bytes, |file| {
+        // Whatever this user's files are like otherwise.
+        file.set_permissions(fs::Permissions::from_mode(0o444))?;
+        file.sync_all()
+    })
+}
+
 /// Writes a small file whole or not at all, as long as there is power. It is for what processes that live know, which
 /// go with the power as well: a file that was damaged by that is as good as none. So nothing waits for a disk.
 pub fn write_run_file(path: &Path, bytes: &[u8]) -> Result<()> {

@@ -95,6 +95,33 @@ fn an_image_is_built_and_run() {
     stead(&world, &["image", "build", "web"]).code(1).says("exit status 3").says("`buildah` ended with");
 }
 
+/// A builder that first has another command change the home, which deletes what no machine mounts.
+#[track_caller]
+fn builds_with_a_secret_while_another_command_tidies(world: &World) {
+    let vault = world.project(
+        "vault",
+        "machines: { web: { build: { context: web, target: base, secrets: [word] } } }\n\
+         secrets: { word: { content: open sesame } }\n",
+    );
+    std::fs::rename(context(world, "vaulted"), vault.directory.join("web")).unwrap();
+    let programs = world.path().join("programs");
+    let (stead, home) = (crate::support::stead(), world.path().join("home").display().to_string());
+    let script = format!(
+        "mkdir {programs}; printf '%s\\n' '#!/bin/sh' '{stead} volume create tidied >&2' \
+         'exec /usr/bin/buildah \"$@\"' > {programs}/buildah; chmod +x {programs}/buildah; cd {directory}; \
+         export STEAD_HOME={home} PATH={programs}:$PATH; exec {stead} build",
+        programs = programs.display(),
+        directory = vault.directory.display(),
+    );
+    world.sh(Place::Person, &script);
+    let words = ["run", "--rm", "vault-web", "cat", "/word"];
+    assert_eq!(self::stead(world, &words).ok(), "open sesame");
+    // It was this build's alone.
+    let left =
+        world.sh(Place::Person, &format!("grep -rl 'open sesame' {home}/run {home}/state/texts || true"));
+    assert_eq!(left, "");
+}
+
 #[test]
 fn what_a_project_builds_is_built_when_it_is_needed() {
     if role() == Role::User {
@@ -132,6 +159,7 @@ machines:
         said(world.stead_command("home", &shop.directory, &["exec", "web", "cat", "/page"])).ok(),
         "another page\n"
     );
+    builds_with_a_secret_while_another_command_tidies(&world);
     let built = shop.stead("build web --build-arg GREETING=more --quiet --format json").json();
     assert_eq!(built[0]["names"], serde_json::json!(["shop-web:latest"]));
     assert_eq!(stead(&world, &["run", "--rm", "shop-web"]).ok(), "hello more\n");

@@ -2,9 +2,8 @@
 //! machine that is on record mounts it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -13,24 +12,18 @@ use stead_model::container::Mount;
 use stead_model::name::MachineId;
 use stead_model::observed::MachineState;
 
-use crate::home::{Home, remove_if_there, write_whole};
+use crate::home::{Home, remove_if_there, write_for_all};
 
-/// Whoever a program in a machine is may read it, and nobody write. Around it is the home, which is ours alone.
-const MODE: u32 = 0o444;
-
-/// Writes those that are not there. For the one that changes the home now.
+/// Writes those that are not there: whoever a program in a machine is may read them. Around them is the home, which is
+/// ours alone. For the one that changes the home now.
 pub fn store_texts(home: &Home, texts: &BTreeMap<PathBuf, String>) -> Result<()> {
     if texts.is_empty() {
         return Ok(());
     }
     let directory = home.texts();
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    for (path, text) in texts.iter().filter(|(path, _)| !path.exists()) {
-        write_whole(path, text.as_bytes())?;
-        fs::set_permissions(path, Permissions::from_mode(MODE))
-            .with_context(|| format!("cannot set the mode of {}", path.display()))?;
-    }
-    Ok(())
+    let mut missing = texts.iter().filter(|(path, _)| !path.exists());
+    missing.try_for_each(|(path, text)| write_for_all(path, text.as_bytes()))
 }
 
 /// Deletes those that no machine mounts.
@@ -52,4 +45,36 @@ pub(super) fn tidy(home: &Home, machines: &BTreeMap<MachineId, MachineState>) ->
     let mut unused =
         entries.flatten().map(|entry| entry.path()).filter(|path| !used.contains(path.as_path()));
     unused.try_for_each(|path| remove_if_there(&path))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_text_that_is_there_can_be_read_by_all_from_its_first_moment() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("text");
+        let (is_done, seen) = (AtomicBool::new(false), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_done.load(Ordering::Relaxed) {
+                    let Ok(metadata) = fs::metadata(&path) else { continue };
+                    assert_eq!(metadata.permissions().mode() & 0o777, 0o444);
+                    seen.store(true, Ordering::Relaxed);
+                }
+            });
+            for _ in 0..300 {
+                write_for_all(&path, b"open sesame").unwrap();
+            }
+            while !seen.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
+            is_done.store(true, Ordering::Relaxed);
+        });
+    }
 }

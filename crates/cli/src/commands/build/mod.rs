@@ -5,6 +5,8 @@ mod program;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -34,6 +36,8 @@ struct Order<'a> {
     build: &'a Build,
     platform: Option<&'a Platform>,
     name: Option<&'a Reference>,
+    /// What is in those secrets that have no file of their own, by where one would be.
+    texts: &'a BTreeMap<PathBuf, String>,
 }
 
 /// `image build`.
@@ -42,7 +46,8 @@ pub(super) fn build_one(args: &ImageBuildArgs, output: Output) -> Result<(), Fai
     let (name, more) =
         args.tag.split_first().map_or((None, [].as_slice()), |(name, more)| (Some(name), more));
     let build = Build { tags: more.to_vec(), ..build };
-    let order = Order { build: &build, platform: args.platform.platform.as_ref(), name };
+    let texts = BTreeMap::new();
+    let order = Order { build: &build, platform: args.platform.platform.as_ref(), name, texts: &texts };
     let image = carry_out(&order, !args.quiet)?;
     let names: BTreeSet<Reference> = args.tag.iter().cloned().collect();
     tell(&[Carried { id: image.digest, names, platform: image.platform }], output)
@@ -111,13 +116,12 @@ pub(super) fn build(global: &Global, args: &ProjectBuildArgs, output: Output) ->
     let chosen = up::named(&loaded.project, &args.machines)?;
     let more = pairs(&args.build_arg, "--build-arg", |name| std::env::var(name).ok())?;
     let mut built = Vec::new();
-    stead_host::linux::store_texts(&crate::session::home()?, &loaded.texts)?;
     for (name, platform, build) in orders(&loaded, &chosen) {
         let mut build = build.clone();
         build.args.extend(more.clone());
         build.no_cache |= args.no_cache;
         build.pull |= args.pull;
-        let order = Order { build: &build, platform, name: Some(name) };
+        let order = Order { build: &build, platform, name: Some(name), texts: &loaded.texts };
         let image = carry_out(&order, !args.quiet)?;
         let names = BTreeSet::from([name.clone()]);
         built.push(Carried { id: image.digest, names, platform: image.platform });
@@ -161,9 +165,7 @@ pub(super) fn ensure(loaded: &Loaded, chosen: &BTreeSet<MachineId>, when: BuildW
                 return Err(Failure::request(&what, "`stead build`, or leave out `--no-build`"));
             }
         }
-        // Of no machine yet: whoever changes the home next deletes them, unless one mounts them by then.
-        stead_host::linux::store_texts(&crate::session::home()?, &loaded.texts)?;
-        carry_out(&Order { build, platform, name: Some(name) }, true)?;
+        carry_out(&Order { build, platform, name: Some(name), texts: &loaded.texts }, true)?;
     }
     Ok(())
 }
@@ -186,7 +188,7 @@ fn orders<'a>(
 /// Builds an image, and takes it into the store, ready to be run.
 fn carry_out(order: &Order<'_>, tells: bool) -> Result<Image, Failure> {
     let builder = Here::observe().builder()?;
-    if let Some(wrong) = missing(order.build) {
+    if let Some(wrong) = missing(order) {
         return Err(wrong);
     }
     let (home, store) = own_store()?;
@@ -199,8 +201,9 @@ fn carry_out(order: &Order<'_>, tells: bool) -> Result<Image, Failure> {
             path
         }
     };
+    let build = with_own_secrets(order, &scratch.path)?;
     let job = Job {
-        build: order.build,
+        build: &build,
         platform: order.platform,
         dockerfile: &dockerfile,
         scratch: &scratch.path,
@@ -215,8 +218,24 @@ fn carry_out(order: &Order<'_>, tells: bool) -> Result<Image, Failure> {
     Ok(image)
 }
 
+/// The same build with files of its own for those of its secrets that have none. Not among those that machines mount: as
+/// no machine does, whoever changes the home meanwhile would delete them.
+fn with_own_secrets(order: &Order<'_>, scratch: &Path) -> Result<Build> {
+    let mut build = order.build.clone();
+    for (number, path) in build.secrets.values_mut().enumerate() {
+        let Some(text) = order.texts.get(path) else { continue };
+        *path = scratch.join(format!("secret-{number}"));
+        let mut options = File::options();
+        options.write(true).create_new(true).mode(0o400);
+        let written = options.open(&path).and_then(|mut file| file.write_all(text.as_bytes()));
+        written.with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(build)
+}
+
 /// What a builder would say in many more words.
-fn missing(build: &Build) -> Option<Failure> {
+fn missing(order: &Order<'_>) -> Option<Failure> {
+    let build = order.build;
     let told = |what: String, hint: &str| Some(Failure::request(&what, hint));
     if !build.context.is_dir() {
         let what = format!("there is no directory {} to build from", build.context.display());
@@ -228,7 +247,8 @@ fn missing(build: &Build) -> Option<Failure> {
         let what = format!("there is no file {} with instructions", path.display());
         return told(what, "write it, or name another as the `dockerfile`");
     }
-    let path = build.secrets.values().find(|path| !path.is_file())?;
+    let mut files = build.secrets.values().filter(|path| !order.texts.contains_key(*path));
+    let path = files.find(|path| !path.is_file())?;
     told(format!("there is no file {} for a secret", path.display()), "write it")
 }
 
