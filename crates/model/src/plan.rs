@@ -10,13 +10,14 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::difference::{differences, machine_differences};
 use crate::name::{MachineId, Name, NetworkId, NicId, VolumeId};
 use crate::observed::{
     Body, Engine, MachineState, NetworkState, NicState, Observed, Running, Switchboard, Uplink,
 };
 use crate::project::{Bind, Condition, Reach};
 use crate::served::Target;
-use crate::step::{Change, Step, differences};
+use crate::step::{Change, Step};
 
 /// What one project is to be, with every choice made ([`crate::resolve`]); or nothing at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -234,7 +235,7 @@ fn is_rewired(wanted: &Wanted, seen: &Observed, id: &MachineId) -> bool {
 /// What changed of a machine, for people.
 fn changed(wanted: &Wanted, seen: &Observed, id: &MachineId) -> String {
     match (seen.machines.get(id), wanted.machines.get(id)) {
-        (Some(from), Some(to)) => format!(" ({})", differences(from, &to.state)),
+        (Some(from), Some(to)) => format!(" ({})", machine_differences(from, &to.state)),
         (None, _) | (_, None) => String::new(),
     }
 }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::address::Mac;
+use crate::difference::differences;
 use crate::name::{MachineId, Name, NetworkId, NicId, VolumeId};
 use crate::observed::{Body, Lease, MachineState, NetworkState, NicEnd, NicState, Uplink};
 use crate::project::{Bind, Condition, Protocol, Reach};
@@ -241,42 +242,6 @@ impl fmt::Display for Step {
             }
             Self::VolumeAdd(id) => write!(f, "+ volume {id}"),
             Self::VolumeRemove(id) => write!(f, "- volume {id} (its data is lost)"),
-        }
-    }
-}
-
-/// The fields that differ between two states, as `key old -> new`, those of a part of it as `part.key`.
-pub fn differences<T: Serialize>(from: &T, to: &T) -> String {
-    let (Ok(from), Ok(to)) = (serde_json::to_value(from), serde_json::to_value(to)) else {
-        return String::new();
-    };
-    let mut found = Vec::new();
-    differing("", &from, &to, &mut found);
-    found.join(", ")
-}
-
-fn differing(path: &str, from: &serde_json::Value, to: &serde_json::Value, found: &mut Vec<String>) {
-    match (from, to) {
-        (serde_json::Value::Object(from), serde_json::Value::Object(to)) => {
-            for (key, new) in to {
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                differing(&path, from.get(key).unwrap_or(&serde_json::Value::Null), new, found);
-            }
-        }
-        (old, new) if old != new => found.push(format!("{path} {} -> {}", plain(old), plain(new))),
-        _ => {}
-    }
-}
-
-/// A JSON value without the quotes that a reader does not need.
-fn plain(value: &serde_json::Value) -> String {
-    match value {
-        serde_json::Value::Null => "none".to_owned(),
-        serde_json::Value::String(text) => text.clone(),
-        serde_json::Value::Array(items) if items.is_empty() => "none".to_owned(),
-        serde_json::Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join("+"),
-        serde_json::Value::Bool(_) | serde_json::Value::Number(_) | serde_json::Value::Object(_) => {
-            value.to_string()
         }
     }
 }

@@ -1,0 +1,194 @@
+//! How two states differ, in words for people.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::observed::MachineState;
+
+/// The fields that differ between two states, as `key old -> new`, those of a part of it as `part.key`.
+pub(crate) fn differences<T: Serialize>(from: &T, to: &T) -> String {
+    let said = leaves(from, to).into_iter();
+    let said: Vec<String> = said.map(|(path, old, new)| format!("{path} {old} -> {new}")).collect();
+    said.join(", ")
+}
+
+/// The keys of the file that make a machine another one. What is in them may be a secret, in an environment as in a
+/// command, and is not told; but which image and kind it is.
+pub(crate) fn machine_differences(from: &MachineState, to: &MachineState) -> String {
+    let mut said: Vec<String> = Vec::new();
+    for (path, old, new) in leaves(from, to) {
+        let words = match said_of(&path) {
+            Said::Nothing => continue,
+            Said::Key(key) => key,
+            Said::Values(key) => format!("{key} {old} -> {new}"),
+        };
+        if !said.contains(&words) {
+            said.push(words);
+        }
+    }
+    said.join(", ")
+}
+
+enum Said {
+    /// Another key tells it.
+    Nothing,
+    Key(String),
+    Values(String),
+}
+
+fn said_of(path: &str) -> Said {
+    let Some(body) = path.strip_prefix("body") else { return Said::Values(path.to_owned()) };
+    if body.is_empty() {
+        return Said::Key("driver".to_owned());
+    }
+    // After the word for what was made of it; where that is another, so is its kind.
+    let mut parts = body.splitn(5, '.').skip(2);
+    match (parts.next(), parts.next()) {
+        (Some("wish"), Some("image")) => Said::Values("image".to_owned()),
+        (Some("wish"), Some(field)) => Said::Key(key_of(field, parts.next())),
+        // The same name means another one by now.
+        (Some("image"), _) => Said::Key("image".to_owned()),
+        _ => Said::Nothing,
+    }
+}
+
+/// What a field of a container is called in the file; a part of it as well, where that has a name that people chose.
+fn key_of(field: &str, part: Option<&str>) -> String {
+    let key = match (field, part) {
+        ("workdir", _) => "working_dir",
+        ("groups", _) => "group_add",
+        ("stdin", _) => "stdin_open",
+        ("mounts" | "own_volumes", _) => "volumes",
+        ("hosts", _) => "extra_hosts",
+        ("restart" | "pace", _) => "restart",
+        ("log", _) => "logging",
+        ("health", _) => "healthcheck",
+        ("limits", Some("cpus_milli")) => "cpus",
+        ("limits", Some("memory_bytes")) => "mem_limit",
+        ("limits", Some("memory_swap_bytes")) => "memswap_limit",
+        ("limits", Some("memory_reservation_bytes")) => "mem_reservation",
+        ("limits", Some("pids")) => "pids_limit",
+        ("limits", Some("io_weight")) => "blkio_config",
+        ("limits", Some("shm_bytes")) => "shm_size",
+        ("limits", Some("oom_score")) => "oom_score_adj",
+        ("rights", Some("capabilities_add")) => "cap_add",
+        ("rights", Some("capabilities_drop")) => "cap_drop",
+        ("rights", Some("no_new_privileges" | "seccomp")) => "security_opt",
+        ("stop", Some("signal")) => "stop_signal",
+        ("stop", Some("grace_ms")) => "stop_grace_period",
+        ("limits" | "rights" | "stop", Some(part)) => part,
+        ("environment" | "labels", Some(name)) => return format!("{field} {name}"),
+        (field, _) => field,
+    };
+    key.to_owned()
+}
+
+/// Where two values differ: the way there, what it was and what it is.
+fn leaves<T: Serialize>(from: &T, to: &T) -> Vec<(String, String, String)> {
+    let (Ok(from), Ok(to)) = (serde_json::to_value(from), serde_json::to_value(to)) else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    differing("", &from, &to, &mut found);
+    found
+}
+
+fn differing(path: &str, from: &Value, to: &Value, found: &mut Vec<(String, String, String)>) {
+    match (from, to) {
+        (Value::Object(from), Value::Object(to)) => {
+            let keys: BTreeSet<&String> = from.keys().chain(to.keys()).collect();
+            for key in keys {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                let of = |values: &serde_json::Map<String, Value>| values.get(key).cloned();
+                differing(&path, &of(from).unwrap_or_default(), &of(to).unwrap_or_default(), found);
+            }
+        }
+        (old, new) if old != new => found.push((path.to_owned(), plain(old), plain(new))),
+        _ => {}
+    }
+}
+
+/// A JSON value without the quotes that a reader does not need.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => "none".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) if items.is_empty() => "none".to_owned(),
+        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join("+"),
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::container::Container;
+    use crate::observed::{Body, MadeContainer};
+    use crate::project::Kind;
+
+    #[track_caller]
+    fn check(change: impl Fn(&mut MachineState, &mut MadeContainer), expected: &str) {
+        let mut wish = Container::new("web:1".parse().expect("a reference"));
+        wish.environment = [("A.B", "open sesame"), ("C", "1")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+        wish.limits.memory_bytes = Some(1 << 20);
+        let made = MadeContainer { wish, image: None };
+        let from = MachineState { kind: Kind::Container, body: Body::Container(Box::new(made.clone())) };
+        let (mut to, mut made) = (from.clone(), made);
+        change(&mut to, &mut made);
+        if let Body::Container(inner) | Body::Microvm(inner) = &mut to.body {
+            **inner = made;
+        }
+        assert_eq!(machine_differences(&from, &to), expected);
+    }
+
+    #[test]
+    fn the_keys_of_the_file_are_named_and_no_secret_is_told() {
+        check(|_, made| drop(made.wish.environment.insert("C".to_owned(), "2".to_owned())), "environment C");
+        check(|_, made| drop(made.wish.environment.remove("A.B")), "environment A.B");
+        check(
+            |_, made| {
+                made.wish.command = Some(vec!["login".to_owned(), "open sesame".to_owned()]);
+                made.wish.limits.memory_bytes = None;
+                made.wish.rights.no_new_privileges = true;
+            },
+            "command, mem_limit, security_opt",
+        );
+        check(
+            |_, made| {
+                let path = "/run".to_owned();
+                made.wish.own_volumes.insert(path.clone());
+                made.wish.mounts.insert(
+                    path,
+                    crate::container::Mount::Tmpfs {
+                        size_bytes: None,
+                        mode: None,
+                        access: crate::container::Access::Read,
+                    },
+                );
+            },
+            "volumes",
+        );
+    }
+
+    #[test]
+    fn another_image_or_kind_is_told() {
+        check(|_, made| made.wish.image = "web:2".parse().expect("a reference"), "image web:1 -> web:2");
+        let digest = format!("sha256:{}", "0".repeat(64));
+        check(|_, made| made.image = digest.parse().ok(), "image");
+        check(
+            |state, made| {
+                state.kind = Kind::Microvm;
+                state.body = Body::Microvm(Box::new(made.clone()));
+            },
+            "kind container -> microvm",
+        );
+        let external = MachineState { kind: Kind::Container, body: Body::External };
+        let made = MadeContainer { wish: Container::new("web".parse().expect("a reference")), image: None };
+        let ours = MachineState { body: Body::Container(Box::new(made)), ..external.clone() };
+        assert_eq!(machine_differences(&external, &ours), "driver");
+    }
+}
