@@ -108,6 +108,9 @@ fn either<T: Clone + PartialEq>(
     first.or(&second)
 }
 
+/// As Docker has it: what starts a program does not fit into less, and the kernel then refuses the limit, or ends it.
+const MEMORY_MIN_BYTES: u64 = 6 << 20;
+
 fn limits(view: &View<'_>, problems: &mut Vec<Problem>) -> Limits {
     let most = view.get("deploy").get("resources").get("limits");
     let least = view.get("deploy").get("resources").get("reservations");
@@ -119,6 +122,12 @@ fn limits(view: &View<'_>, problems: &mut Vec<Problem>) -> Limits {
     let reserved = either(reserved, size(least.get("memory")), problems);
     let pids = (view.get("pids_limit").read(quantity::count_or_all), "pids_limit");
     let most_memory = memory.value().flatten();
+    if let Some(at) = memory.is()
+        && at.value.is_some_and(|bytes| bytes < MEMORY_MIN_BYTES)
+    {
+        let problem = at.place.problem("no program can be started in so little memory");
+        problems.push(problem.hint("6 MiB are the least: `6m`"));
+    }
     if let (Some(memory), Some(at)) = (most_memory, swap.is())
         && at.value.is_some_and(|swap| swap < memory)
     {

@@ -862,9 +862,18 @@ fn mounts() -> impl Strategy<Value = BTreeMap<String, Mount>> {
 fn limits() -> impl Strategy<Value = Limits> {
     let ulimit = (0..=u64::MAX, 0..=u64::MAX).prop_map(|(a, b)| Ulimit { soft: a.min(b), hard: a.max(b) });
     let ulimits = map("nofile|core|stack", ulimit);
-    let first = (maybe(10..=64_000_u32), maybe(2..=262_144_u64), maybe("[0-9]-1[0-9]"), maybe(100..=200_u64));
-    let second =
-        (maybe(200..=300_u64), maybe(1..=100_u64), maybe(1..=u64::from(u32::MAX)), maybe(10..=1000_u16));
+    let first = (
+        maybe(10..=64_000_u32),
+        maybe(2..=262_144_u64),
+        maybe("[0-9]-1[0-9]"),
+        maybe(7_000_000..=8_000_000_u64),
+    );
+    let second = (
+        maybe(9_000_000..=9_999_999_u64),
+        maybe(1..=100_u64),
+        maybe(1..=u64::from(u32::MAX)),
+        maybe(10..=1000_u16),
+    );
     (first, second, maybe(1..=9_u64), ulimits, maybe(-1000..=1000_i16)).prop_map(
         |(first, second, shm_bytes, ulimits, oom_score)| Limits {
             cpus_milli: first.0,
@@ -1101,14 +1110,23 @@ fn what_is_extended_is_built_from_where_its_file_is() {
 fn a_project_is_json_with_the_types_of_its_values() {
     let text = "name: shop
 machines:
-  web: { image: web, command: ['8080', 'yes', $$HOME], hostname: '1', tty: true, mem_limit: 1m, networks: [] }
+  web: { image: web, command: ['8080', 'yes', $$HOME], hostname: '1', tty: true, mem_limit: 8m, networks: [] }
 ";
     let json = crate::file::render_json(&read(text).unwrap().project);
     let expected = serde_json::json!({ "name": "shop", "machines": { "web": {
         "kind": "container", "driver": "native", "networks": [], "image": "web:latest",
-        "command": ["8080", "yes", "$HOME"], "hostname": "1", "tty": true, "mem_limit": 1_048_576,
+        "command": ["8080", "yes", "$HOME"], "hostname": "1", "tty": true, "mem_limit": 8_388_608,
     } } });
     assert_eq!(json, expected);
+}
+
+#[test]
+fn a_limit_of_memory_that_nothing_can_be_started_in_is_refused() {
+    let text = |size: &str| format!("machines: {{ a: {{ image: x, mem_limit: {size}, networks: [] }} }}\n");
+    assert!(read(&text("6m")).is_ok() && read(&text("-1")).is_ok());
+    let said = read(&text("1k")).unwrap_err().to_string();
+    let expected = "stead.yaml:1:39: no program can be started in so little memory";
+    assert!(said.starts_with(expected) && said.contains("hint: 6 MiB are the least: `6m`"), "{said}");
 }
 
 #[test]
