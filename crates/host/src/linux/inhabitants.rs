@@ -112,7 +112,8 @@ mod tests {
     fn a_program_that_calls_itself_an_anchor_is_seen_all_the_same() {
         let directory = tempfile::tempdir().unwrap();
         let impostor = directory.path().join(ANCHOR);
-        fs::copy("/bin/sleep", &impostor).unwrap();
+        // By another process: what another thread starts could hold it open for writing, and nobody could run it.
+        assert!(Command::new("cp").arg("/bin/sleep").arg(&impostor).status().unwrap().success());
         let mut child = Command::new("unshare").arg("-rn").arg(&impostor).arg("60").spawn().unwrap();
         let process = PathBuf::from(format!("/proc/{}", child.id()));
         let deadline = Instant::now() + Duration::from_secs(10);
