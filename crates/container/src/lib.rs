@@ -36,8 +36,8 @@ mod transfer;
 mod tree;
 mod user;
 
-pub use cgroup::limits_refused;
 pub use cgroup::watch::Usage;
+pub use cgroup::{LimitRefusal, limits_refused};
 pub use control::{delete, is_paused, kill, pause, processes, remove, unpause, usage};
 pub use create::{Created, Started, create};
 pub use exec::{ExecRequest, Executed, Executing, Progress, begin_exec, exec};
@@ -47,3 +47,4 @@ pub use place::{CODE_OURS, Failure, Place, Stdio, WindowSize};
 pub use seal::{seal, sealed};
 pub use shares::{Share, assemble};
 pub use transfer::{End, Owners, Root, running_root, stopped_root, transfer};
+pub use user::ids_refused;

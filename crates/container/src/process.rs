@@ -239,6 +239,10 @@ fn filter(wanted: &Wanted<'_>) -> Result<()> {
     }
 }
 
+/// Why somebody is not there for a container to be.
+const NO_ID: &str = "this user's containers have fewer ids; hint: `stead doctor` says how they get more, under \
+    `subordinate ids`, and after `stead down` they have them";
+
 /// Becomes the user, with no more than these capabilities.
 fn rights(allowed: Allowed, user: &User) -> Result<()> {
     let own = Capabilities(capabilities(None).context("cannot see our capabilities")?.permitted.bits());
@@ -255,11 +259,12 @@ fn rights(allowed: Allowed, user: &User) -> Result<()> {
     match set_thread_groups(&groups) {
         // With a single id there is nobody who could have more groups.
         Err(Errno::PERM) if groups.is_empty() => {}
-        done => done.context("cannot set groups")?,
+        // By which of them, the kernel does not say.
+        done => done.map_err(|errno| refused(errno, "all those groups"))?,
     }
-    set_thread_res_gid(gid, gid, gid).with_context(|| format!("cannot be group {}", user.gid))?;
+    set_thread_res_gid(gid, gid, gid).map_err(|errno| refused(errno, &format!("group {}", user.gid)))?;
     set_keep_capabilities(true).context("cannot keep capabilities")?;
-    set_thread_res_uid(uid, uid, uid).with_context(|| format!("cannot be user {}", user.uid))?;
+    set_thread_res_uid(uid, uid, uid).map_err(|errno| refused(errno, &format!("user {}", user.uid)))?;
     set_keep_capabilities(false).context("cannot keep capabilities")?;
     let kept = if user.uid == 0 { most } else { allowed.asked.and(own) };
     let set = CapabilitySet::from_bits_retain;
@@ -273,6 +278,15 @@ fn rights(allowed: Allowed, user: &User) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Why one cannot become somebody.
+fn refused(errno: Errno, whom: &str) -> anyhow::Error {
+    match errno {
+        // There is no such id in our user namespace; or only one, with which the kernel allows no groups.
+        Errno::INVAL | Errno::PERM => anyhow::anyhow!("cannot be {whom}: {NO_ID}"),
+        errno => anyhow::Error::new(errno).context(format!("cannot be {whom}")),
+    }
 }
 
 /// A program with its arguments, as the kernel takes them.

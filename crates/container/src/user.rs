@@ -52,6 +52,32 @@ pub(crate) fn resolve(wanted: &str, more: &BTreeSet<String>, passwd: &str, group
     })
 }
 
+/// Which of the ids that a container is asked to run with, written as numbers, it cannot have: those that are not in its
+/// `uid_map` and `gid_map`. What names mean is in its image.
+pub fn ids_refused(user: Option<&str>, groups: &BTreeSet<String>, maps: (&str, &str)) -> Vec<String> {
+    let (user, group) = user.map_or((None, None), |user| match user.split_once(':') {
+        Some((user, group)) => (Some(user), Some(group)),
+        None => (Some(user), None),
+    });
+    let lacks = |id: &str, map: &str| id.parse().is_ok_and(|id| !is_mapped(map, id));
+    let user = user.filter(|user| lacks(user, maps.0)).map(|user| format!("user {user}"));
+    let groups = group.into_iter().chain(groups.iter().map(String::as_str));
+    let groups = groups.filter(|group| lacks(group, maps.1)).map(|group| format!("group {group}"));
+    user.into_iter().chain(groups).collect()
+}
+
+/// Whether an id is in a map as `/proc/<pid>/uid_map` has it: lines of the first one inside, the first one outside, and
+/// how many.
+fn is_mapped(map: &str, id: u32) -> bool {
+    map.lines().any(|line| {
+        let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+        match (numbers.next(), numbers.nth(1)) {
+            (Some(Ok(first)), Some(Ok(count))) => id.checked_sub(first).is_some_and(|place| place < count),
+            _ => false,
+        }
+    })
+}
+
 fn gid_of(name: &str, group: &str) -> Result<u32> {
     let named = teams(group).find(|team| team.name == name).map(|team| team.gid);
     let numbered = || name.parse().ok();
@@ -106,6 +132,23 @@ mod tests {
     const PASSWD: &str =
         "root:x:0:0:root:/root:/bin/sh\nbad line\nweb:x:33:34::/var/www:/bin/sh\n12:x:99:98::/odd:\n";
     const GROUP: &str = "root:x:0:\nwww:x:34:\nadm:x:4:web,other\ntty:x:5:web\nx:y\n";
+
+    #[test]
+    fn ids_that_a_container_cannot_have_are_named() {
+        let map = "         0       1000          1\n         1     100000      65536\n";
+        for (user, groups, expected) in [
+            (None, [].as_slice(), [].as_slice()),
+            (Some("web:adm"), &["audio"], &[]),
+            (Some("65536:65536"), &["0"], &[]),
+            (Some("70000"), &[], &["user 70000"]),
+            (Some("0:70000"), &["65537", "4294967295"], &["group 70000", "group 4294967295", "group 65537"]),
+        ] {
+            let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+            assert_eq!(ids_refused(user, &groups, (map, map)), expected, "{user:?}");
+        }
+        assert_eq!(ids_refused(Some("1"), &BTreeSet::new(), ("0 1000 1", "")), ["user 1"]);
+        assert_eq!(ids_refused(Some("4294967294"), &BTreeSet::new(), ("0 0 4294967295", "")), [""; 0]);
+    }
 
     #[track_caller]
     fn check(user: &str, more: &[&str], expected: &str) {

@@ -120,7 +120,7 @@ pub fn observe() -> Facts {
 }
 
 /// Our first range of subordinate user and of group ids: what an id map is made of.
-pub(crate) fn sub_ids() -> Option<(IdRange, IdRange)> {
+pub fn sub_ids() -> Option<(IdRange, IdRange)> {
     let first = |path| own_ranges(path).first().copied();
     first("/etc/subuid").zip(first("/etc/subgid"))
 }

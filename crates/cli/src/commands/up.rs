@@ -3,8 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use anyhow::{Context as _, Result};
 use serde::Serialize;
 
+use stead_container::ids_refused;
+use stead_host::home::Home;
 use stead_host::linux::store_texts;
 use stead_model::file::Sources;
 use stead_model::lock::Lock;
@@ -259,7 +262,7 @@ pub(super) fn bring_up(
             Whose::All => all,
         };
         let plan = make_plan(&wanted, &seen);
-        refuse_limits(&plan, loaded)?;
+        refuse_unfit(session.host.home(), &plan, loaded)?;
         store_texts(session.host.home(), &loaded.texts)?;
         // First, so that a command that was cut short is taken up with the same choices.
         project::store_lock(loaded, &locked)?;
@@ -279,23 +282,49 @@ pub(super) fn bring_up(
     finished(&plan, output)
 }
 
-/// What to do about a limit that this computer cannot hold a container to.
-const LIMIT_HINT: &str = "leave it out; an ordinary user has limits where the control group was delegated, as \
-    `systemd-run --user --scope -p Delegate=yes` does";
+/// What to do about an id that this user has not.
+const ID_HINT: &str = "name one that they have, or leave it out; `stead doctor` says under `subordinate ids` how they \
+    get more, and after `stead down` they have them";
 
-/// Refuses to make containers with limits that nothing here could hold them to.
-fn refuse_limits(plan: &Plan, loaded: &Loaded) -> Result<(), Failure> {
+/// Refuses to make containers with limits that nothing here could hold them to, and as somebody whom they cannot be.
+fn refuse_unfit(home: &Home, plan: &Plan, loaded: &Loaded) -> Result<(), Failure> {
+    let maps = id_maps(home)?;
     let mut refusals = Vec::new();
     for Planned { step, .. } in &plan.steps {
         let Step::MachineAdd(id, MachineState { body: Body::Container(made), .. }, _) = step else {
             continue;
         };
-        for why in stead_container::limits_refused(&made.wish.limits)? {
-            let refusal = Refusal { key: format!("machines.{}", id.name), why, hint: LIMIT_HINT.to_owned() };
+        let limits = stead_container::limits_refused(&made.wish.limits)?.into_iter();
+        let limits = limits.map(|refusal| (refusal.why, refusal.hint));
+        let ids = ids_refused(made.wish.user.as_deref(), &made.wish.groups, (&maps.0, &maps.1)).into_iter();
+        let ids = ids.map(|whom| (format!("this user's containers have no {whom}"), ID_HINT));
+        for (why, hint) in limits.chain(ids) {
+            let refusal = Refusal { key: format!("machines.{}", id.name), why, hint: hint.to_owned() };
             refusals.push(placed(refusal, &loaded.sources, loaded));
         }
     }
     if refusals.is_empty() { Ok(()) } else { Err(Failure::Refused(refusals)) }
+}
+
+/// The user and group ids that containers have: those of the engine, or that it will have.
+fn id_maps(home: &Home) -> Result<(String, String)> {
+    let of = |process: &str| -> Result<(String, String)> {
+        let read = |file: &str| {
+            let path = format!("/proc/{process}/{file}");
+            std::fs::read_to_string(&path).with_context(|| format!("cannot read `{path}`"))
+        };
+        Ok((read("uid_map")?, read("gid_map")?))
+    };
+    if rustix::process::geteuid().is_root() {
+        return of("self");
+    }
+    if let Some(anchor) = stead_net::anchor::Client::connect(&home.run)? {
+        return of(&anchor.process().pid.to_string());
+    }
+    // Our own id, whoever that is, and those after it.
+    let Some((uids, gids)) = stead_net::facts::sub_ids() else { return Ok(("0 0 1".into(), "0 0 1".into())) };
+    let map = |count: u32| format!("0 0 1\n1 1 {count}\n");
+    Ok((map(uids.count), map(gids.count)))
 }
 
 /// Takes the project away.

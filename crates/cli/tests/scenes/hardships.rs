@@ -420,6 +420,32 @@ fn a_limit_that_nothing_can_hold_to_is_refused_before_anything_is_made() {
 }
 
 #[test]
+fn what_this_computer_does_not_have_is_refused_before_anything_is_made() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let refused = |options: &[&str], why: &str| {
+        let words = [&["run", "--rm"], options, &[BUSYBOX, "true"]].concat();
+        let said = stead(&world, &words).code(125).says(why).says("hint: ");
+        assert!(!said.err.contains("os error"), "{said:?}");
+        assert_eq!(world.stead("ps --all --format json").json(), json!([]));
+    };
+    refused(&["--memory", "1k"], "`--memory`: no program can be started in so little memory");
+    if role() == Role::Root {
+        refused(&["--cpuset-cpus", "0-9999"], "-9999 for it here, only 0");
+        return;
+    }
+    // The tests' ordinary user has an id of its own and no others.
+    refused(&["--user", "70000"], "this user's containers have no user 70000");
+    refused(&["--user", "0:70000", "--group-add", "70001"], "have no group 70001");
+    // One that its image has by name is met later, and told as well.
+    start(&world, "web", "--init", "exec sleep 1000");
+    stead(&world, &["exec", "--user", "app", "web", "true"])
+        .says("cannot be ")
+        .says("this user's containers have fewer ids")
+        .says("hint: `stead doctor`");
+}
+
+#[test]
 fn a_log_is_as_large_as_it_may_be_and_attempts_are_counted_anew_after_a_while() {
     let world = World::offline();
     let _registry = registry(&world);

@@ -61,7 +61,11 @@ fn run(args: &[&str]) -> Result<u8> {
         ["pause", dir] => pause(&state(dir))?,
         ["unpause", dir] => unpause(&state(dir))?,
         ["remove", dir] => remove(&state(dir))?,
-        ["refused", file] => println!("{}", limits_refused(&load(file)?.launch.limits)?.join("\n")),
+        ["refused", file] => {
+            let refused = limits_refused(&load(file)?.launch.limits)?;
+            let refused: Vec<String> = refused.into_iter().map(|refused| refused.why).collect();
+            println!("{}", refused.join("\n"));
+        }
         _ => bail!(
             "say `run <file>`, `exec <file> <pid> <user> <command>`, or another verb with a state directory"
         ),

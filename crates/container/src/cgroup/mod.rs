@@ -7,6 +7,7 @@
 pub(crate) mod device;
 pub(crate) mod layout;
 pub(crate) mod limits;
+mod processors;
 mod reach;
 pub(crate) mod watch;
 
@@ -111,15 +112,28 @@ impl Ground {
         listed.split_whitespace().any(|name| name == controller.unified()).then_some(Version::Unified)
     }
 
-    /// What keeps cgroups of ours from having one of these files, and where.
-    fn lack(&self, setting: &Setting) -> Option<(Lack, PathBuf)> {
-        let version = self.version(setting.controller)?;
+    /// Below which directory ours are in the hierarchy that has this controller.
+    fn base_of(&self, controller: Controller) -> Option<(Version, PathBuf)> {
+        let version = self.version(controller)?;
         let hierarchy = match version {
-            Version::Legacy => self.layout.legacy(setting.controller.legacy()),
+            Version::Legacy => self.layout.legacy(controller.legacy()),
             Version::Unified => self.layout.unified.as_ref(),
         };
-        let base = self.base(hierarchy?)?;
+        Some((version, self.base(hierarchy?)?))
+    }
+
+    /// What keeps cgroups of ours from having one of these files, and where.
+    fn lack(&self, setting: &Setting) -> Option<(Lack, PathBuf)> {
+        let (version, base) = self.base_of(setting.controller)?;
         Some((reach::lack(&base, setting.controller, version, setting.files)?, base))
+    }
+
+    /// Processors that are not there for a container to be held to.
+    fn lacking_processors(&self, limits: &Limits) -> Option<LimitRefusal> {
+        let (_, base) = self.base_of(Controller::Cpuset)?;
+        let (lacking, there) = processors::lacking(limits.cpuset.as_deref()?, &base)?;
+        let why = format!("`cpuset`: there is no processor {lacking} for it here, only {there}");
+        Some(LimitRefusal { why, hint: "name only some of those, or leave it out for all of them" })
     }
 
     /// Where a container with these limits is to be.
@@ -153,8 +167,21 @@ impl Ground {
     }
 }
 
-/// Which of these limits cannot be honoured here, each with the reason; none if all can.
-pub fn limits_refused(limits: &Limits) -> Result<Vec<String>> {
+/// A limit that cannot be honoured here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitRefusal {
+    /// Which, and for what reason.
+    pub why: String,
+    /// What to do.
+    pub hint: &'static str,
+}
+
+/// What to do about a limit that this computer cannot hold a container to.
+const LIMIT_HINT: &str = "leave it out; an ordinary user has limits where the control group was delegated, as \
+    `systemd-run --user --scope -p Delegate=yes` does";
+
+/// Which of these limits cannot be honoured here; none if all can.
+pub fn limits_refused(limits: &Limits) -> Result<Vec<LimitRefusal>> {
     // An ordinary user's containers are made in a user namespace, whoever asks.
     let is_mapped = !rustix::process::geteuid().is_root() || crate::mounts::root::is_mapped_here()?;
     let ground = Ground::observe(is_mapped)?;
@@ -182,7 +209,8 @@ pub fn limits_refused(limits: &Limits) -> Result<Vec<String>> {
             ),
         })
     });
-    Ok(refused.chain(lacks).collect())
+    let refusals = refused.chain(lacks).map(|why| LimitRefusal { why, hint: LIMIT_HINT });
+    Ok(refusals.chain(ground.lacking_processors(limits)).collect())
 }
 
 fn is_read_only(path: &Path) -> bool {
