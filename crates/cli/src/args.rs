@@ -16,6 +16,7 @@ mod network;
 pub(crate) mod oci;
 mod project;
 mod run;
+mod values;
 mod volume;
 
 pub(crate) use filter::{EventFilter, Filter, holds};
@@ -32,6 +33,7 @@ pub(crate) use project::{
     ConfigArgs, DownArgs, Only, PlanArgs, ProjectBuildArgs, ProjectPullArgs, Stage, UpArgs,
 };
 pub(crate) use run::{MachineArgs, MakeArgs, PullWhen, RunArgs, RunKind};
+pub(crate) use values::Tail;
 pub(crate) use volume::{VolumeCommand, VolumeCreateArgs, VolumeListArgs};
 
 /// Run Linux machines from one file or one command, on networks of their own
@@ -396,7 +398,11 @@ fn runs_a_program(words: &[std::ffi::OsString]) -> bool {
 }
 
 fn read(words: impl IntoIterator<Item = std::ffi::OsString>) -> clap::error::Result<Cli> {
-    let matches = Cli::command().try_get_matches_from(words)?;
+    let words: Vec<std::ffi::OsString> = words.into_iter().collect();
+    let mut command = values::with_numbers(Cli::command());
+    let matches = command
+        .try_get_matches_from_mut(words.clone())
+        .map_err(|error| values::mend(error, &command, &words))?;
     let cli = Cli::from_arg_matches(&matches)?;
     let takes = cli.command.takes();
     // The environment speaks to all commands at once, and so is passed over where it means nothing.
@@ -470,6 +476,30 @@ mod tests {
             (None, None) => {}
             (Some(error), Some(refused)) => assert!(error.contains(refused), "{line}: {error}"),
             (found, _) => panic!("{line}: {found:?}"),
+        }
+    }
+
+    #[test]
+    fn a_value_may_be_a_negative_number_and_how_others_with_a_dash_are_written_is_told() {
+        for line in [
+            "stead logs --tail -1",
+            "stead logs web --tail all",
+            "stead run --memory-swap -1 x",
+            "stead run --pids -1 x -1",
+            "stead exec web ls -1",
+        ] {
+            check(line, None);
+        }
+        check("stead logs --tail -2", Some("it is a number of lines, or `all`"));
+        check("stead -f x logs --nosuch", Some("unexpected argument '--nosuch' found"));
+        for (line, tip) in [
+            ("stead run --env -A=1 x", "a value that begins with `-` is written `--env=-A=1`"),
+            ("stead run -it --user -x x", "a value that begins with `-` is written `--user=-x`"),
+            ("stead network create --subnet --x lan", "is written `--subnet=--x`"),
+        ] {
+            check(line, Some(tip));
+            let error = read(line.split(' ').map(Into::into)).unwrap_err().to_string();
+            assert!(!error.contains("'-- "), "{error}");
         }
     }
 

@@ -8,6 +8,7 @@ use clap_complete::engine::ArgValueCompleter;
 use stead_model::container::Signal;
 use stead_model::name::Name;
 
+use super::values::Tail;
 use crate::complete;
 
 #[derive(Debug, Args)]
@@ -120,9 +121,9 @@ pub(crate) struct LogsArgs {
     /// The project file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) file: Option<PathBuf>,
-    /// Only so many of the last lines of each
+    /// Only so many of the last lines of each; or `all`
     #[arg(long, value_name = "LINES")]
-    pub(crate) tail: Option<usize>,
+    pub(crate) tail: Option<Tail>,
     /// Only since then: `10m` ago, or `2026-11-21T08:00:00Z`
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<String>,

@@ -11,7 +11,7 @@ use stead_host::log::{Line, Stream, file_name, numbers, parse_line, timestamp};
 use stead_host::machine::Files;
 use stead_model::name::MachineId;
 
-use crate::args::{Global, LogsArgs};
+use crate::args::{Global, LogsArgs, Tail};
 use crate::failure::Failure;
 use crate::session::look;
 
@@ -38,7 +38,7 @@ pub(crate) fn logs(global: &Global, args: &LogsArgs) -> Result<(), Failure> {
         reader.read(&mut |name, line| {
             lines.extend(printer.print(name, line));
             // A piece of a line counts with what ends it.
-            if args.tail.is_some_and(|tail| lines.len() > tail) {
+            if matches!(args.tail, Some(Tail::Lines(most)) if lines.len() > most) {
                 lines.pop_front();
             }
         })?;
