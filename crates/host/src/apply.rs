@@ -242,7 +242,7 @@ machines:
             lock: &lock,
             seen: &host.seen,
             user: 0,
-            images: &Images::new(),
+            images: &Images::default(),
             resting: &[].into(),
         };
         let wanted = resolve(&project, context).unwrap();

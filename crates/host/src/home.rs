@@ -148,6 +148,11 @@ impl Home {
         self.state.join("kernels")
     }
 
+    /// The images of disks that machines were made from.
+    pub fn disks(&self) -> PathBuf {
+        self.state.join("disks")
+    }
+
     /// What runs guests here, once that was tried.
     pub fn accelerator(&self) -> PathBuf {
         self.run.join("accelerator.json")

@@ -105,7 +105,7 @@ impl Event {
     pub fn of_step(step: &Step) -> Option<Self> {
         Some(match step {
             Step::MachineAdd(id, state, _) => {
-                let image = state.container().map(|made| made.wish.image.to_string());
+                let image = state.image();
                 let event = Self::of_machine(id, Action::Create);
                 image.map_or(event.clone(), |image| event.with("image", image))
             }
@@ -125,6 +125,7 @@ impl Event {
             | Step::NetworkChange(..)
             | Step::LeaseAdd(..)
             | Step::LeaseRemove(..)
+            | Step::MachineChange(..)
             | Step::MachineStart(..)
             | Step::MachineAwait(..)
             | Step::NicAdd(..)

@@ -1,26 +1,26 @@
 //! How commands talk with the keeper of a machine: where its files are, what it is given, what may be asked of
 //! it on its socket, and what it answers.
 
+mod guest;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
-use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use stead_model::address::Mac;
 use stead_model::container::{Launch, Signal};
-use stead_model::image::Digest;
-use stead_model::name::{LinkName, MachineId, Name};
+use stead_model::name::{MachineId, Name};
 use stead_model::project::Condition;
 use stead_net::process::ProcessId;
 
 use crate::home::Home;
+
+pub use self::guest::{Boots, Guest, GuestNic, Seed};
 
 /// A keeper answers at once, but for what it is told to wait for.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -43,38 +43,6 @@ pub struct Assignment {
     /// The guest that it is run in; in this computer's own kernel where absent.
     #[serde(default)]
     pub guest: Option<Guest>,
-}
-
-/// A guest of its own, for one container.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Guest {
-    /// The image that its root is made of.
-    pub image: Digest,
-    /// Its kernel, by its name.
-    pub kernel: String,
-    /// Processors.
-    pub cpus: u32,
-    /// Memory.
-    pub memory_mib: u64,
-    /// How large its own disk may become.
-    pub disk_bytes: u64,
-    /// Its nics.
-    pub nics: Vec<GuestNic>,
-}
-
-/// A nic of a guest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GuestNic {
-    /// The TAP, in the engine's namespace.
-    pub tap: LinkName,
-    /// Its MAC.
-    pub mac: Mac,
-    /// Its addresses.
-    pub addresses: Vec<IpNet>,
-    /// The routers that lead out by it.
-    pub gateways: Vec<IpAddr>,
-    /// The largest packet.
-    pub mtu: u16,
 }
 
 /// What a starting keeper tells whoever started it, in one line.
@@ -340,6 +308,16 @@ impl Files {
     /// The disk of its guest, with what it wrote over its image.
     pub fn disk(&self) -> PathBuf {
         self.state.join("disk.ext4")
+    }
+
+    /// The disk of a whole computer: a layer over its image.
+    pub fn layer(&self) -> PathBuf {
+        self.state.join("disk.qcow2")
+    }
+
+    /// What the firmware of a whole computer remembers.
+    pub fn variables(&self) -> PathBuf {
+        self.state.join("uefi-variables")
     }
 
     /// What the kernel of its guest said.

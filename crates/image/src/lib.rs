@@ -4,6 +4,7 @@ mod archive;
 pub mod catalogue;
 pub mod choose;
 mod debian;
+pub mod disk;
 mod event;
 mod export;
 mod import;

@@ -3,6 +3,7 @@
 
 use crate::container::{Container, Mode, Mount, Propagation, Seccomp};
 use crate::project::Driver;
+use crate::vm::Vm;
 
 /// Something that was asked for and cannot be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +66,23 @@ pub fn lacks(driver: Driver, wish: &Container) -> Vec<Lack> {
         Driver::External | Driver::Native => Vec::new(),
         Driver::Qemu => QEMU.iter().filter(|(test, _)| test(wish)).map(|(_, lack)| *lack).collect(),
     }
+}
+
+/// With less a distribution does not come up.
+pub const VM_MEMORY_MIN_MIB: u64 = 128;
+/// More than this no machine of QEMU's has.
+const VM_CPUS_MAX: u32 = 255;
+
+/// What of a wish for a vm cannot be had.
+pub fn vm_lacks(wish: &Vm) -> Vec<Lack> {
+    let mut lacks = Vec::new();
+    if wish.memory_mib.is_some_and(|mib| mib < VM_MEMORY_MIN_MIB) {
+        lacks.push(Lack { what: "does not come up with so little memory", hint: "give it 128 MiB or more" });
+    }
+    if wish.cpus.is_some_and(|cpus| cpus > VM_CPUS_MAX) {
+        lacks.push(Lack { what: "cannot have so many processors", hint: "give it 255 or fewer" });
+    }
+    lacks
 }
 
 #[cfg(test)]

@@ -19,3 +19,4 @@ pub mod resolve;
 pub mod select;
 pub mod served;
 pub mod step;
+pub mod vm;

@@ -15,6 +15,7 @@ use crate::image::Digest;
 use crate::name::{LinkName, MachineId, Name, NetworkId, NicId, VolumeId};
 use crate::project::{Bind, Driver, Guard, Kind, Reach};
 use crate::served::{ServedDhcp, Target};
+use crate::vm::MadeVm;
 
 /// All of ours that exists, and the computer it exists on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -215,6 +216,8 @@ pub enum Body {
     Container(Box<MadeContainer>),
     /// The same in a guest of its own.
     Microvm(Box<MadeContainer>),
+    /// A vm of ours.
+    Vm(Box<MadeVm>),
 }
 
 /// A container of ours, as it was made.
@@ -304,14 +307,50 @@ impl MachineState {
         match self.body {
             Body::External => Driver::External,
             Body::Container(_) => Driver::Native,
-            Body::Microvm(_) => Driver::Qemu,
+            Body::Microvm(_) | Body::Vm(_) => Driver::Qemu,
+        }
+    }
+
+    /// Whether we run it.
+    pub fn is_ours(&self) -> bool {
+        !matches!(self.body, Body::External)
+    }
+
+    /// Whether it has a kernel of its own.
+    pub fn is_guest(&self) -> bool {
+        matches!(self.body, Body::Microvm(_) | Body::Vm(_))
+    }
+
+    /// The vm of ours that it is, if it is one.
+    pub fn vm(&self) -> Option<&MadeVm> {
+        match &self.body {
+            Body::External | Body::Container(_) | Body::Microvm(_) => None,
+            Body::Vm(made) => Some(made),
+        }
+    }
+
+    /// What it is made from, if we run it: an image's name, or a file.
+    pub fn image(&self) -> Option<String> {
+        match &self.body {
+            Body::External => None,
+            Body::Container(made) | Body::Microvm(made) => Some(made.wish.image.to_string()),
+            Body::Vm(made) => Some(made.wish.image.display().to_string()),
+        }
+    }
+
+    /// Its labels.
+    pub fn labels(&self) -> Option<&BTreeMap<String, String>> {
+        match &self.body {
+            Body::External => None,
+            Body::Container(made) | Body::Microvm(made) => Some(&made.wish.labels),
+            Body::Vm(made) => Some(&made.wish.labels),
         }
     }
 
     /// The container of ours that it is, be it in a guest, if it is one.
     pub fn container(&self) -> Option<&MadeContainer> {
         match &self.body {
-            Body::External => None,
+            Body::External | Body::Vm(_) => None,
             Body::Container(made) | Body::Microvm(made) => Some(made),
         }
     }

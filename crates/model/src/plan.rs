@@ -12,9 +12,7 @@ use serde::Serialize;
 
 use crate::difference::{differences, machine_differences};
 use crate::name::{MachineId, Name, NetworkId, NicId, VolumeId};
-use crate::observed::{
-    Body, Engine, MachineState, NetworkState, NicState, Observed, Running, Switchboard, Uplink,
-};
+use crate::observed::{Engine, MachineState, NetworkState, NicState, Observed, Running, Switchboard, Uplink};
 use crate::project::{Bind, Condition, Reach};
 use crate::served::Target;
 use crate::step::{Change, Step};
@@ -65,7 +63,7 @@ pub enum Power {
 impl WantedMachine {
     /// Whether we are to run it.
     fn is_to_run(&self) -> bool {
-        self.power == Power::On && self.state.container().is_some()
+        self.power == Power::On && self.state.is_ours()
     }
 
     /// Whether there has to be an engine for it.
@@ -222,7 +220,7 @@ fn stops(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
 
 /// Whether a machine runs whose nics were handed to its VMM, and they are to be others: it gets those when it is started.
 fn is_rewired(wanted: &Wanted, seen: &Observed, id: &MachineId) -> bool {
-    let is_guest = seen.machines.get(id).is_some_and(|state| matches!(state.body, Body::Microvm(_)));
+    let is_guest = seen.machines.get(id).is_some_and(MachineState::is_guest);
     let goes = networks_that_go(wanted, seen);
     let of = |nics: &BTreeMap<NicId, NicState>| -> Vec<_> {
         let own = nics.iter().filter(|(nic, _)| nic.machine() == *id);
@@ -230,6 +228,14 @@ fn is_rewired(wanted: &Wanted, seen: &Observed, id: &MachineId) -> bool {
     };
     let (now, then) = (of(&seen.nics), of(&wanted.nics));
     is_guest && (now != then || now.iter().any(|(nic, ..)| goes.contains_key(&nic.network())))
+}
+
+/// Whether a machine can become another and keep what it wrote: a vm with the same image under its disk.
+fn can_become(from: &MachineState, to: &MachineState) -> bool {
+    match (from.vm(), to.vm()) {
+        (Some(from), Some(to)) => from.image.is_some() && from.image == to.image,
+        (_, None) | (None, _) => false,
+    }
 }
 
 /// What changed of a machine, for people.
@@ -270,7 +276,7 @@ fn record_removals(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
         }
     }
     for (id, state) in seen.machines.iter().rev().filter(|(id, _)| ours(&id.project)) {
-        if wanted.machines.get(id).is_none_or(|to| to.state != *state) {
+        if wanted.machines.get(id).is_none_or(|to| to.state != *state && !can_become(state, &to.state)) {
             let why = format!("machines.{}{}", id.name, changed(wanted, seen, id));
             steps.push((Step::MachineRemove(id.clone()), why));
         }
@@ -353,7 +359,12 @@ fn machine_additions(wanted: &Wanted, left: &Observed) -> Vec<Reasoned> {
     }
     for id in in_dependency_order(wanted) {
         let Some(machine) = wanted.machines.get(&id) else { continue };
-        if left.machines.get(&id) != Some(&machine.state) {
+        if let Some(from) = left.machines.get(&id).filter(|from| can_become(from, &machine.state)) {
+            if *from != machine.state {
+                let change = Change { from: from.clone(), to: machine.state.clone() };
+                steps.push((Step::MachineChange(id.clone(), change), format!("machines.{}", id.name)));
+            }
+        } else if left.machines.get(&id) != Some(&machine.state) {
             // One of ours may be made at any time: what it depends on counts when it starts.
             let others = machine.after.keys().filter(|_| machine.state.goes_with_engine());
             let step = Step::MachineAdd(id.clone(), machine.state.clone(), others.cloned().collect());

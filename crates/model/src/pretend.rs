@@ -99,6 +99,10 @@ impl Observed {
                 needs(free, "there is no such lease, or a nic uses it")
             }
             Step::MachineAdd(id, state, after) => self.lacks_for_new_machine(id, state, after),
+            Step::MachineChange(id, _) => needs(
+                self.machines.contains_key(id) && !self.running.contains_key(id),
+                "there is no such machine, or it runs",
+            ),
             Step::MachineStart(id, after) => self.lacks_for_start(id, after),
             Step::MachineAwait(id, _) => needs(self.machines.contains_key(id), "there is no such machine"),
             Step::MachineStop(id) => needs(self.running.contains_key(id), "the machine does not run"),
@@ -138,7 +142,7 @@ impl Observed {
         id: &MachineId,
         after: &BTreeMap<MachineId, Condition>,
     ) -> Option<&'static str> {
-        let is_ours = self.machines.get(id).is_some_and(|machine| machine.container().is_some());
+        let is_ours = self.machines.get(id).is_some_and(MachineState::is_ours);
         let are_there = after.keys().all(|other| self.machines.contains_key(other));
         needs(self.engine == Engine::Present && is_ours, "no engine, or no such machine of ours")
             .or_else(|| needs(!self.running.contains_key(id), "the machine runs"))
@@ -250,7 +254,9 @@ impl Observed {
             Step::NetworkRemove(id, _) => drop(seen.networks.remove(&id)),
             Step::LeaseAdd(id, lease) => drop(seen.leases.insert(id, lease)),
             Step::LeaseRemove(id, _) => drop(seen.leases.remove(&id)),
-            Step::MachineAdd(id, state, _) => drop(seen.machines.insert(id, state)),
+            Step::MachineAdd(id, state, _) | Step::MachineChange(id, Change { to: state, .. }) => {
+                drop(seen.machines.insert(id, state));
+            }
             Step::MachineStart(id, _) => drop(seen.running.insert(id, Running::Connected)),
             Step::MachineAwait(..) => {}
             Step::MachineStop(id) => drop(seen.running.remove(&id)),

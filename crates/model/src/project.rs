@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::Mac;
 use crate::container::Container;
 use crate::name::{LinkName, Name};
+use crate::vm::Vm;
 
 /// What a project asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,6 +139,8 @@ pub enum Runs {
     Container(Box<Container>),
     /// We do, as a container in a guest of its own.
     Microvm(Box<Container>),
+    /// We do, with a disk that it boots from.
+    Vm(Box<Vm>),
 }
 
 /// How far a machine has to be before another that depends on it starts.
@@ -242,15 +245,28 @@ impl Runs {
         match self {
             Self::External => Driver::External,
             Self::Container(_) => Driver::Native,
-            Self::Microvm(_) => Driver::Qemu,
+            Self::Microvm(_) | Self::Vm(_) => Driver::Qemu,
         }
+    }
+
+    /// Whether we run it.
+    pub fn is_ours(&self) -> bool {
+        !matches!(self, Self::External)
     }
 
     /// The container, if we run one, be it in a guest.
     pub fn container(&self) -> Option<&Container> {
         match self {
-            Self::External => None,
+            Self::External | Self::Vm(_) => None,
             Self::Container(container) | Self::Microvm(container) => Some(container),
+        }
+    }
+
+    /// The vm, if we run one.
+    pub fn vm(&self) -> Option<&Vm> {
+        match self {
+            Self::External | Self::Container(_) | Self::Microvm(_) => None,
+            Self::Vm(vm) => Some(vm),
         }
     }
 }

@@ -45,6 +45,8 @@ pub enum Step {
     LeaseRemove(NicId, Lease),
     /// Makes a machine; it comes after these others.
     MachineAdd(MachineId, MachineState, BTreeSet<MachineId>),
+    /// Makes another of a machine that does not run, and keeps what it wrote.
+    MachineChange(MachineId, Change<MachineState>),
     /// Starts a machine of ours, when these others are so far.
     MachineStart(MachineId, BTreeMap<MachineId, Condition>),
     /// Waits until a machine is so far.
@@ -153,7 +155,9 @@ impl Step {
                     .collect()
             }
             Self::MachineAwait(id, _) => [Machine(id.clone()), Project(id.project.clone())].into(),
-            Self::MachineStop(id) => [Engine, Project(id.project.clone())].into(),
+            Self::MachineStop(id) | Self::MachineChange(id, _) => {
+                [Engine, Project(id.project.clone())].into()
+            }
             Self::MachineRemove(id) => [Engine, Project(id.project.clone())].into(),
             Self::NicAdd(id, _) | Self::NicChange(id, _) | Self::NicRemove(id, _) => {
                 let machine = Machine(id.machine());
@@ -183,6 +187,7 @@ impl Step {
                 addresses.chain([Thing::Mac(id.network(), lease.mac), Thing::Nic(id.clone())]).collect()
             }
             Self::MachineAdd(id, ..)
+            | Self::MachineChange(id, _)
             | Self::MachineStart(id, _)
             | Self::MachineStop(id)
             | Self::MachineRemove(id) => [Thing::Machine(id.clone())].into(),
@@ -225,7 +230,11 @@ impl fmt::Display for Step {
                 Body::Container(made) | Body::Microvm(made) => {
                     write!(f, "+ {} {id} from {}", state.kind, made.wish.image)
                 }
+                Body::Vm(made) => write!(f, "+ vm {id} from {}", made.wish.image.display()),
             },
+            Self::MachineChange(id, change) => {
+                write!(f, "~ {} {id} {}", change.to.kind, differences(&change.from, &change.to))
+            }
             Self::MachineStart(id, _) => write!(f, "> start {id}"),
             Self::MachineAwait(id, condition) => write!(f, "> await {id} {condition}"),
             Self::MachineStop(id) => write!(f, "> stop {id}"),

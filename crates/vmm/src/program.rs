@@ -9,6 +9,22 @@ pub fn program(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).chain(more).map(|directory| directory.join(name)).find(|path| path.is_file())
 }
 
+/// What is missing where [`uefi_files`] are.
+pub const UEFI: &str = "OVMF";
+
+/// The firmware UEFI for guests of this computer's architecture: its program, and what it remembers at first. As
+/// distributions have them; both of one pair are of one size.
+pub fn uefi_files() -> Option<(PathBuf, PathBuf)> {
+    let pairs = [
+        ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
+        ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
+        ("/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd"),
+        ("/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"),
+    ];
+    let pairs = pairs.map(|(code, variables)| (PathBuf::from(code), PathBuf::from(variables)));
+    pairs.into_iter().find(|(code, variables)| code.is_file() && variables.is_file())
+}
+
 /// What to say when it is nowhere.
 pub fn missing_program(name: &str) -> String {
     let package = match name {
@@ -18,6 +34,7 @@ pub fn missing_program(name: &str) -> String {
         "apt-get" => "apt",
         // In Debian 12 it is one of QEMU's own.
         "virtiofsd" => "virtiofsd` or `qemu-system-common",
+        UEFI => "ovmf",
         _ => "qemu-system-x86",
     };
     format!("`{name}` is not installed; hint: install the package `{package}`")

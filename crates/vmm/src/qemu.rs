@@ -62,7 +62,7 @@ pub struct Nic {
 }
 
 /// The port of the guest by which the agent speaks.
-const AGENT_PORT: &str = "stead.agent";
+pub(crate) const AGENT_PORT: &str = "stead.agent";
 
 /// By which the guest finds the files that it is given.
 pub const SHARE_TAG: &str = "stead.share";
@@ -130,7 +130,7 @@ fn opened(fd: i32) -> String {
 }
 
 /// What the kernel shows of a process: 15 characters.
-fn process_name(name: &str) -> String {
+pub(crate) fn process_name(name: &str) -> String {
     name.chars().take(15).collect()
 }
 

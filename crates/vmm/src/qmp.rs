@@ -61,6 +61,13 @@ pub enum Told {
     Refused(Ticket, Order, String),
     /// The guest is at its end, and QEMU with it.
     ShutDown(Reason),
+    /// It has greeted us: the guest's machine stands.
+    Met,
+    /// The guest opened the port of the agent, or let go of it.
+    Port {
+        /// Whether it is open now.
+        is_open: bool,
+    },
 }
 
 /// Why a guest is at its end.
@@ -168,6 +175,7 @@ impl Qmp {
         if said.get("QMP").is_some() {
             if !self.is_met {
                 self.is_met = true;
+                self.told.push_back(Told::Met);
                 self.outgoing.extend(format!("{}\n", json!({ "execute": "qmp_capabilities" })).bytes());
                 self.outgoing.append(&mut self.waiting);
             }
@@ -177,6 +185,11 @@ impl Qmp {
             if event == "SHUTDOWN" {
                 let reason = said.pointer("/data/reason").and_then(Value::as_str).unwrap_or("no reason");
                 self.told.push_back(Told::ShutDown(Reason::parse(reason)));
+            }
+            if event == "VSERPORT_CHANGE"
+                && let Some(is_open) = said.pointer("/data/open").and_then(Value::as_bool)
+            {
+                self.told.push_back(Told::Port { is_open });
             }
             return Ok(());
         }
@@ -231,6 +244,7 @@ mod tests {
             {\"error\": {\"class\": \"GenericError\", \"desc\": \"no\\u001b\"}, \"id\": 2}\n\
             {\"event\": \"SHUTDOWN\", \"data\": {\"guest\": true, \"reason\": \"guest-reset\"}}\n";
         qmp.receive(said.as_bytes()).unwrap();
+        assert_eq!(qmp.next_told(), Some(Told::Met));
         assert_eq!(qmp.next_told(), Some(Told::Done(stop, Order::Stop)));
         assert_eq!(qmp.next_told(), Some(Told::Refused(quit, Order::Quit, "no\\u{1b}".to_owned())));
         assert_eq!(qmp.next_told(), Some(Told::ShutDown(Reason::Reset)));
@@ -245,6 +259,7 @@ mod tests {
         let mut qmp = Qmp::default();
         qmp.receive(GREETING).unwrap();
         qmp.receive(b"\n{\"event\": \"SHUTDOWN\"}\n").unwrap();
+        assert_eq!(qmp.next_told(), Some(Told::Met));
         assert_eq!(qmp.next_told(), Some(Told::ShutDown(Reason::Other("no reason".to_owned()))));
     }
 

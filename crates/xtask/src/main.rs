@@ -8,6 +8,7 @@
 mod bench;
 mod check;
 mod demo;
+mod disk;
 mod dist;
 mod documents;
 mod fuzz;

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::inside::{self, Role};
 use crate::programs::{GUEST, cargo, output};
 use crate::setup::{self, Chore};
-use crate::{Outcome, check, fuzz, system};
+use crate::{Outcome, check, disk, fuzz, system};
 
 /// One test program that takes longer hangs.
 const PROGRAM_LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -60,6 +60,8 @@ pub(crate) struct Tally {
     failures: Vec<String>,
     /// The image that scenes of systems boot.
     system: Option<PathBuf>,
+    /// The image of a disk that scenes of whole computers boot.
+    disk: Option<PathBuf>,
 }
 
 /// A program full of tests.
@@ -150,18 +152,27 @@ fn package_name(id: &str) -> Option<&str> {
 impl Tally {
     /// Makes what tests need and cannot get in namespaces of their own.
     fn prepare(&mut self, programs: &[TestProgram], options: &Options) -> Result<()> {
-        let is_wanted = options.filter.as_ref().is_none_or(|filter| filter.contains("system"));
-        let scenes = programs.iter().find(|program| program.name == "scenes").filter(|_| is_wanted);
+        let is_wanted = |word: &str| options.filter.as_ref().is_none_or(|filter| filter.contains(word));
+        let scenes = programs.iter().find(|program| program.name == "scenes");
         // `…/target/debug/deps/scenes-…`
         let Some(built) = scenes.and_then(|scenes| scenes.file.ancestors().nth(2)) else { return Ok(()) };
-        match system::image(built.parent().unwrap_or(built), &built.join("stead")) {
-            Ok(image) => self.system = Some(image),
-            Err(error) => {
-                eprintln!("error: {error:#}");
-                self.fail("the image of a system");
-            }
+        let target = built.parent().unwrap_or(built);
+        if is_wanted("system") {
+            let made = system::image(target, &built.join("stead"));
+            self.system = self.made("the image of a system", made);
+        }
+        if is_wanted("vm") {
+            self.disk = self.made("the image of a disk", disk::image(target));
         }
         Ok(())
+    }
+
+    fn made(&mut self, what: &str, made: Result<PathBuf>) -> Option<PathBuf> {
+        if let Err(error) = &made {
+            eprintln!("error: {error:#}");
+            self.fail(what);
+        }
+        made.ok()
     }
 
     /// Says what failed, and the sums in the last line.
@@ -186,8 +197,8 @@ impl Tally {
         command.args(by).arg(&program.file).args(filter).current_dir(&program.directory);
         // Tests that rewrite what they expect find their source with it.
         command.env("CARGO_MANIFEST_DIR", &program.directory);
-        if let Some(system) = &self.system {
-            command.env("STEAD_TEST_SYSTEM", system);
+        for (name, image) in [("STEAD_TEST_SYSTEM", &self.system), ("STEAD_TEST_DISK", &self.disk)] {
+            command.envs(image.iter().map(|image| (name, image)));
         }
         self.watch(&title, &mut command, PROGRAM_LIMIT)?;
         Ok(())

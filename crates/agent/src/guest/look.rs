@@ -21,10 +21,6 @@ const PASSWD_MAX_BYTES: u64 = 1 << 20;
 /// What a container uses, whose first process this is.
 pub(crate) fn usage(state: &Path, pid: u32) -> Result<Usage> {
     let used = stead_container::usage(state, pid)?;
-    let memory = text("/proc/meminfo")?;
-    let (received_bytes, sent_bytes) =
-        traffic(&fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default());
-    let (all, free) = (kib(&memory, "MemTotal"), kib(&memory, "MemAvailable"));
     Ok(Usage {
         cpu_ns: used.cpu_ns,
         memory_bytes: used.memory_bytes,
@@ -34,10 +30,75 @@ pub(crate) fn usage(state: &Path, pid: u32) -> Result<Usage> {
         read_bytes: used.read_bytes,
         written_bytes: used.written_bytes,
         oom_kills: used.oom_kills,
+        ..usage_around(pid)?
+    })
+}
+
+/// What the whole guest uses, and is sent in the network of this process.
+fn usage_around(pid: u32) -> Result<Usage> {
+    let memory = text("/proc/meminfo")?;
+    let (received_bytes, sent_bytes) =
+        traffic(&fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default());
+    let (all, free) = (kib(&memory, "MemTotal"), kib(&memory, "MemAvailable"));
+    Ok(Usage {
+        cpu_ns: None,
+        memory_bytes: None,
+        memory_limit_bytes: None,
+        pids: None,
+        pids_limit: None,
+        read_bytes: None,
+        written_bytes: None,
+        oom_kills: None,
         received_bytes,
         sent_bytes,
         guest_memory_bytes: all,
         guest_used_bytes: all.saturating_sub(free),
+    })
+}
+
+/// What a whole computer uses, in which we are a service.
+pub(crate) fn usage_here() -> Result<Usage> {
+    let around = usage_around(1)?;
+    let (read_bytes, written_bytes) = disk_traffic(&text("/proc/diskstats")?);
+    Ok(Usage {
+        cpu_ns: busy_ticks(&text("/proc/stat")?)
+            .map(|ticks| ticks.saturating_mul(1_000_000_000 / rustix::param::clock_ticks_per_second())),
+        memory_bytes: Some(around.guest_used_bytes),
+        memory_limit_bytes: Some(around.guest_memory_bytes),
+        pids: threads(&text("/proc/loadavg")?),
+        read_bytes: Some(read_bytes),
+        written_bytes: Some(written_bytes),
+        ..around
+    })
+}
+
+/// All time of all processors that was not idle, of the first line of `/proc/stat`: `cpu user nice system idle iowait irq
+/// softirq steal …`.
+fn busy_ticks(text: &str) -> Option<u64> {
+    let mut words = text.lines().next()?.split_whitespace().skip(1).map(|word| word.parse::<u64>().ok());
+    let mut next = || words.next().flatten();
+    let (user, nice, system) = (next()?, next()?, next()?);
+    let (_idle, _wait, irq, softirq) = (next()?, next()?, next()?, next()?);
+    Some(user + nice + system + irq + softirq)
+}
+
+/// Of `0.1 0.2 0.3 1/234 5678` the second number of the fourth word.
+fn threads(text: &str) -> Option<u64> {
+    text.split_whitespace().nth(3)?.split_once('/')?.1.parse().ok()
+}
+
+/// Read and written on all disks of QEMU's, of lines like `254 0 vda reads merged sectors ms writes merged sectors …`.
+fn disk_traffic(text: &str) -> (u64, u64) {
+    const SECTOR_BYTES: u64 = 512;
+    let whole = |name: &str| name.strip_prefix("vd").is_some_and(|rest| !rest.contains(char::is_numeric));
+    let disks = text.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let sectors = |place: usize| words.get(place)?.parse::<u64>().ok();
+        words.get(2).filter(|name| whole(name))?;
+        Some((sectors(5)?, sectors(9)?))
+    });
+    disks.fold((0, 0), |(read, written), (more, most)| {
+        (read + more * SECTOR_BYTES, written + most * SECTOR_BYTES)
     })
 }
 
@@ -58,11 +119,21 @@ fn traffic(text: &str) -> (u64, u64) {
 
 /// The processes of a container, whose first one this is.
 pub(crate) fn processes(state: &Path, pid: u32) -> Result<Vec<Process>> {
-    let users = passwd(pid).unwrap_or_default();
+    described(pid, stead_container::processes(state, pid)?)
+}
+
+/// All processes of a whole computer.
+pub(crate) fn processes_here() -> Result<Vec<Process>> {
+    let entries = fs::read_dir("/proc").context("cannot read `/proc`")?;
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    described(1, pids.collect())
+}
+
+fn described(first: u32, all: Vec<u32>) -> Result<Vec<Process>> {
+    let users = passwd(first).unwrap_or_default();
     let uptime = text("/proc/uptime")?;
     let uptime = uptime.split(' ').next().and_then(|text| text.parse().ok());
     let now = Duration::try_from_secs_f64(uptime.unwrap_or_default()).unwrap_or_default();
-    let all = stead_container::processes(state, pid)?;
     Ok(all.into_iter().filter_map(|pid| process(pid, &users, now)).collect())
 }
 
@@ -163,6 +234,15 @@ mod tests {
         let said = listener(line, Protocol::Tcp, "0A")
             .map_or("nothing".to_owned(), |found| format!("{} {}", found.address, found.port));
         assert_eq!(said, expected);
+    }
+
+    #[test]
+    fn what_a_whole_computer_uses_is_read_as_its_kernel_writes_it() {
+        assert_eq!(busy_ticks("cpu  10 20 30 4000 500 6 7 0 0 0\ncpu0 1 1 1 1 1 1 1 0 0 0"), Some(73));
+        assert_eq!(busy_ticks("intr 1"), None);
+        assert_eq!(threads("0.20 0.18 0.12 1/80 11206\n"), Some(80));
+        let disks = " 254 0 vda 10 0 100 5 20 0 200 6 0 0 0\n 254 1 vda1 9 0 99 5 20 0 200 6 0 0 0\n 11 0 sr0 1 0 8 0 0 0 0 0 0 0 0\n 254 16 vdb 1 0 1 0 0 0 0 0 0 0 0\n";
+        assert_eq!(disk_traffic(disks), (101 * 512, 200 * 512));
     }
 
     #[test]

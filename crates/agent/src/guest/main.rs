@@ -1,4 +1,4 @@
-//! The program inside guests: process 1 of a microVM. One thread, which waits in one place; what would make it wait
+//! The program inside guests: process 1 of a microVM, a service of a whole computer. One thread, which waits in one place; what would make it wait
 //! elsewhere (a virtio-serial port) is carried by two small processes of its own.
 //!
 //! ```text
@@ -12,6 +12,7 @@ mod agent;
 mod backlog;
 mod boot;
 mod changes;
+mod computer;
 mod container;
 mod ending;
 mod look;
@@ -47,15 +48,22 @@ fn run(args: &[&str]) -> Result<()> {
         // In a system that somebody else has booted, or a test: its standard input is the stream, and its containers'
         // cgroups begin with this word.
         ["--on-stdin", word] => {
-            let ground = agent::Ground { stages: Vec::new(), is_first: false, cgroups: (*word).to_owned() };
+            let ground =
+                agent::Ground { stages: Vec::new(), role: agent::Role::Beside, cgroups: (*word).to_owned() };
             agent::Agent::new(port::stdin()?, ground)?.serve()
+        }
+        // Of a whole computer, which is what programs are run in.
+        ["--service"] => {
+            let ground =
+                agent::Ground { stages: Vec::new(), role: agent::Role::Service, cgroups: String::new() };
+            agent::Agent::new(port::open()?, ground)?.serve()
         }
         _ if rustix::process::getpid().is_init() => {
             let mut stages = vec![boot::stage("kernel")];
             boot::boot()?;
             stages.push(boot::stage("modules"));
             let link = port::open()?;
-            let ground = agent::Ground { stages, is_first: true, cgroups: String::new() };
+            let ground = agent::Ground { stages, role: agent::Role::First, cgroups: String::new() };
             agent::Agent::new(link, ground)?.serve()
         }
         _ => bail!("this is process 1 of a guest, and is not to be started by hand"),

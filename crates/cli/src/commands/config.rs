@@ -98,6 +98,7 @@ pub(crate) fn pull(global: &Global, args: &ProjectPullArgs, output: Output) -> R
         .map(|container| (container.image.clone(), container.platform.clone()))
         .collect();
     let pulled: Vec<Pulled> = images
+        .named
         .into_iter()
         .filter(|(key, _)| wanted.contains(key))
         .map(|((image, _), id)| Pulled { image: image.to_string(), id })

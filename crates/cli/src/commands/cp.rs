@@ -83,14 +83,14 @@ pub(crate) fn cp(global: &Global, args: &CopyArgs) -> Result<(), Failure> {
     if super::guest::is_guest(&id, &seen) {
         let Files { state, run: keeper } = Files::new(host.home(), &id);
         if from == Side::Archive || to == Side::Archive {
-            let what = format!("`{id}` is a microVM, whose files do not come as an archive");
+            let what = format!("`{id}` has a kernel of its own, and its files do not come as an archive");
             return Err(Failure::request(
                 &what,
                 &format!("`stead exec {id} tar c /path`, or name a directory"),
             ));
         }
         if status(host.home(), &id)?.is_none() {
-            let what = format!("machine `{id}` does not run, and a microVM's files are on a disk of its own");
+            let what = format!("machine `{id}` does not run, and its files are on a disk of its own");
             return Err(Failure::request(&what, &format!("`stead start {id}`")));
         }
         return run(&order(Machine::Guest(state, keeper)));

@@ -49,7 +49,10 @@ pub(crate) fn diff(global: &Global, args: &DiffArgs, output: Output) -> Result<(
     let id = super::machines::chosen_one(global, &args.machine, &seen)?;
     let is_guest = super::guest::is_guest(&id, &seen);
     let made = seen.machines.get(&id).and_then(|state| state.container());
-    let made = made.context("it is no container")?;
+    let made = made.ok_or_else(|| {
+        let what = format!("what `{id}` changed is not known: it is not made of an image with layers");
+        Failure::request(&what, &format!("`stead exec {id} find / -xdev -newermt today` may help"))
+    })?;
     let files = Files::new(host.home(), &id);
     if !is_guest && files.is_flat() {
         let what =
@@ -81,7 +84,7 @@ pub(crate) fn diff(global: &Global, args: &DiffArgs, output: Output) -> Result<(
 /// What a guest says that it is.
 fn in_guest(files: &Files, id: &MachineId, mounts: &[String], output: Output) -> Result<(), Failure> {
     if files.keeper()?.is_none() {
-        let what = format!("machine `{id}` does not run, and a microVM's files are on a disk of its own");
+        let what = format!("machine `{id}` does not run, and its files are on a disk of its own");
         return Err(Failure::request(&what, &format!("`stead start {id}`")));
     }
     let found = super::guest::looks::changes(files).with_context(|| format!("machine `{id}`"))?;

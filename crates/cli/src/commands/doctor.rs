@@ -181,7 +181,7 @@ fn kvm(facts: &Facts) -> Check {
 
 /// Whether there are the programs that run microVMs.
 fn microvms() -> Check {
-    let missing = stead_host::linux::guest::missing_programs(true);
+    let missing = stead_host::linux::guest::missing_programs(&super::guest::needs_of_microvm(true));
     let (verdict, found) = match missing.as_slice() {
         [] => (Verdict::Ok, "all there".to_owned()),
         missing => (Verdict::Limited, format!("{} missing", missing.len())),

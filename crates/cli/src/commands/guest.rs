@@ -6,34 +6,51 @@ pub(crate) mod looks;
 use std::collections::BTreeSet;
 
 use stead_host::home::Home;
-use stead_host::linux::guest::{kernels, missing_programs};
+use stead_host::linux::guest::{Need, kernels, missing_programs};
 use stead_image::Pulled;
 use stead_model::container::{Container, Mount};
 use stead_model::name::MachineId;
-use stead_model::observed::{Body, Observed};
+use stead_model::observed::{MachineState, Observed};
 use stead_model::project::{Project, Runs};
+use stead_model::vm::Firmware;
 
 use super::image::progress::Progress;
 use crate::failure::Failure;
 
 /// Makes sure that there is all that the guests among these machines need, before anything is changed.
 pub(crate) fn ensure(home: &Home, project: &Project, chosen: &BTreeSet<MachineId>) -> Result<(), Failure> {
-    let guests = chosen.iter().filter_map(|id| match &project.machines.get(&id.name)?.runs {
-        Runs::Microvm(wish) => Some(wish),
+    let machines = chosen.iter().filter_map(|id| project.machines.get(&id.name));
+    let guests: Vec<BTreeSet<Need>> = machines.filter_map(|machine| needs(&machine.runs)).collect();
+    if guests.is_empty() {
+        return Ok(());
+    }
+    ensure_ready(home, &guests.into_iter().flatten().collect())
+}
+
+/// What a machine's guest needs; nothing if it has none.
+fn needs(runs: &Runs) -> Option<BTreeSet<Need>> {
+    match runs {
         Runs::External | Runs::Container(_) => None,
-    });
-    let is_given = |wish: &Container| wish.mounts.values().any(|mount| !matches!(mount, Mount::Tmpfs { .. }));
-    match guests.map(|wish| is_given(wish)).reduce(|a, b| a || b) {
-        Some(needs_files) => ensure_ready(home, needs_files),
-        None => Ok(()),
+        Runs::Microvm(wish) => Some(needs_of_microvm(is_given_files(wish))),
+        Runs::Vm(wish) => Some((wish.firmware == Firmware::Uefi).then_some(Need::Uefi).into_iter().collect()),
     }
 }
 
+fn is_given_files(wish: &Container) -> bool {
+    wish.mounts.values().any(|mount| !matches!(mount, Mount::Tmpfs { .. }))
+}
+
+/// What a microVM needs, which may be given files of this computer.
+pub(crate) fn needs_of_microvm(is_given_files: bool) -> BTreeSet<Need> {
+    [Need::Root].into_iter().chain(is_given_files.then_some(Need::Files)).collect()
+}
+
 /// Makes sure that there is all that guests need: programs, and a kernel, which is got where there is none.
-pub(crate) fn ensure_ready(home: &Home, needs_files: bool) -> Result<(), Failure> {
-    if let Some(missing) = missing_programs(needs_files).into_iter().next() {
+pub(crate) fn ensure_ready(home: &Home, needs: &BTreeSet<Need>) -> Result<(), Failure> {
+    if let Some(missing) = missing_programs(needs).into_iter().next() {
         let (what, hint) = missing.split_once("; hint: ").unwrap_or((&missing, "install it"));
-        return Err(Failure::request(&format!("a microVM cannot be had here: {what}"), hint));
+        let what = format!("a machine with a kernel of its own cannot be had here: {what}");
+        return Err(Failure::request(&what, hint));
     }
     home.prepare()?;
     let store = kernels(home);
@@ -48,5 +65,5 @@ pub(crate) fn ensure_ready(home: &Home, needs_files: bool) -> Result<(), Failure
 
 /// Whether a machine has a guest of its own.
 pub(crate) fn is_guest(id: &MachineId, seen: &Observed) -> bool {
-    seen.machines.get(id).is_some_and(|state| matches!(state.body, Body::Microvm(_)))
+    seen.machines.get(id).is_some_and(MachineState::is_guest)
 }

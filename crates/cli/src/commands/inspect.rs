@@ -6,12 +6,13 @@ use serde::Serialize;
 
 use stead_host::apply::Host;
 use stead_host::home::Home;
-use stead_host::machine::{Assignment, Exit, Files, Guest, Stage, status};
+use stead_host::machine::{Assignment, Boots, Exit, Files, Guest, Stage, status};
 use stead_model::container::{Access, Container, Launch, Limits, Mount};
 use stead_model::image::Digest;
 use stead_model::name::MachineId;
-use stead_model::observed::{MadeContainer, Observed};
+use stead_model::observed::{Body, MadeContainer, Observed};
 use stead_model::project::{Bind, Protocol};
+use stead_model::vm::{MadeVm, Vm};
 use stead_vmm::Chosen;
 
 use super::ps::{Ends, MachineRow, machine_row};
@@ -25,13 +26,25 @@ use crate::session::look;
 struct Inspected {
     #[serde(flatten)]
     row: MachineRow,
-    /// What only a machine has that we run.
+    /// What it was made as, if we run it.
     #[serde(flatten)]
-    ours: Option<Ours>,
+    made: Option<Made>,
+    /// What every machine has that we run.
+    #[serde(flatten)]
+    kept: Option<Kept>,
 }
 
 #[derive(Serialize)]
-struct Ours {
+#[serde(untagged)]
+enum Made {
+    /// Of an image with layers.
+    Container(Box<OfContainer>),
+    /// Of the image of a disk.
+    Vm(Box<OfVm>),
+}
+
+#[derive(Serialize)]
+struct OfContainer {
     /// What the name of the image meant when the machine was made.
     image_digest: Option<Digest>,
     /// What it is to be, as the file or the command line says.
@@ -40,6 +53,20 @@ struct Ours {
     launch: Option<Launch>,
     limits: Limits,
     mounts: Vec<MountRow>,
+}
+
+#[derive(Serialize)]
+struct OfVm {
+    /// What the file of its image was when the machine was made.
+    image_digest: Option<Digest>,
+    /// What it is to be, as the file says.
+    definition: Vm,
+    /// How large its disk is.
+    disk_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Kept {
     /// The guest that it was started in last, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     guest: Option<GuestRow>,
@@ -85,21 +112,31 @@ pub(crate) fn inspect(global: &Global, args: &InspectArgs, output: Output) -> Re
 
 fn inspected(id: &MachineId, seen: &Observed, ends: &Ends<'_>, home: &Home) -> Option<Inspected> {
     let row = machine_row(id, seen, ends, home)?;
-    let made = seen.machines.get(id)?.container();
-    Some(Inspected { row, ours: made.map(|made| ours(made, id, home)) })
-}
-
-fn ours(made: &MadeContainer, id: &MachineId, home: &Home) -> Ours {
-    let files = Files::new(home, id);
-    let status = status(home, id).ok().flatten();
+    let (state, files) = (seen.machines.get(id)?, Files::new(home, id));
     // A machine that never ran has none.
     let assignment = std::fs::read(files.assignment()).ok();
-    let launch = assignment.and_then(|text| serde_json::from_slice::<Assignment>(&text).ok());
-    let guest = launch.as_ref().and_then(|assignment| assignment.guest.clone());
-    let accelerator = std::fs::read(home.accelerator()).ok();
-    let accelerator = accelerator.and_then(|text| serde_json::from_slice(&text).ok());
-    let guest = guest.map(|guest| GuestRow { guest, accelerator, console: files.console() });
-    let launch = launch.map(|assignment| assignment.launch);
+    let assignment = assignment.and_then(|text| serde_json::from_slice::<Assignment>(&text).ok());
+    let (launch, guest) = assignment.map(|assignment| (assignment.launch, assignment.guest)).unzip();
+    let made = match &state.body {
+        Body::External => None,
+        Body::Container(made) | Body::Microvm(made) => {
+            Some(Made::Container(Box::new(of_container(made, launch))))
+        }
+        Body::Vm(made) => Some(Made::Vm(Box::new(of_vm(made)))),
+    };
+    let kept = made.is_some().then(|| kept(id, guest.flatten(), &files, home));
+    Some(Inspected { row, made, kept })
+}
+
+fn of_vm(made: &MadeVm) -> OfVm {
+    OfVm {
+        image_digest: made.image.as_ref().map(|image| image.digest.clone()),
+        definition: made.wish.clone(),
+        disk_bytes: made.disk_bytes(),
+    }
+}
+
+fn of_container(made: &MadeContainer, launch: Option<Launch>) -> OfContainer {
     let own = launch.as_ref().map_or(&made.wish.own_volumes, |launch| &launch.own_volumes);
     let own = own.iter().map(|target| MountRow {
         target: target.clone(),
@@ -108,13 +145,21 @@ fn ours(made: &MadeContainer, id: &MachineId, home: &Home) -> Ours {
         access: Access::Write,
     });
     let mounts = made.wish.mounts.iter().map(|(target, mount)| mount_row(target, mount));
-    Ours {
+    OfContainer {
         image_digest: made.image.clone(),
         definition: made.wish.clone(),
         limits: made.wish.limits.clone(),
         mounts: mounts.chain(own).collect(),
         launch,
-        guest,
+    }
+}
+
+fn kept(id: &MachineId, guest: Option<Guest>, files: &Files, home: &Home) -> Kept {
+    let accelerator = std::fs::read(home.accelerator()).ok();
+    let accelerator = accelerator.and_then(|text| serde_json::from_slice(&text).ok());
+    let status = status(home, id).ok().flatten();
+    Kept {
+        guest: guest.map(|guest| GuestRow { guest, accelerator, console: files.console() }),
         stages: status.map(|status| status.stages).unwrap_or_default(),
         exit: files.load_exit(),
         log: files.log(),
@@ -148,35 +193,54 @@ fn text(machine: &Inspected) -> String {
         lines.push(("network", format!("{} {addresses} {} by {}", nic.network, nic.mac, nic.link)));
     }
     lines.extend(row.ports.iter().map(|port| ("port", port.clone())));
-    if let Some(ours) = &machine.ours {
-        lines.extend(text_of_ours(ours));
+    match &machine.made {
+        Some(Made::Container(made)) => lines.extend(text_of_container(made)),
+        Some(Made::Vm(made)) => lines.extend(text_of_vm(made)),
+        None => {}
     }
+    lines.extend(machine.kept.iter().flat_map(text_of_kept));
     let width = lines.iter().map(|(word, _)| word.len()).max().unwrap_or(0);
     lines.iter().map(|(word, value)| format!("{word:width$}  {}\n", printable(value))).collect()
 }
 
-fn text_of_ours(ours: &Ours) -> Vec<(&'static str, String)> {
-    let mut lines = vec![("image", ours.definition.image.to_string())];
-    lines.extend(ours.image_digest.iter().map(|digest| ("digest", digest.to_string())));
-    if let Some(launch) = &ours.launch {
+fn text_of_vm(vm: &OfVm) -> Vec<(&'static str, String)> {
+    let mut lines = vec![("image", vm.definition.image.display().to_string())];
+    lines.extend(vm.image_digest.iter().map(|digest| ("digest", digest.to_string())));
+    lines.push(("disk", format!("{} bytes", vm.disk_bytes)));
+    lines.push(("restart", vm.definition.restart.to_string()));
+    lines.extend(vm.definition.labels.iter().map(|(name, value)| ("label", format!("{name}={value}"))));
+    lines
+}
+
+fn text_of_container(made: &OfContainer) -> Vec<(&'static str, String)> {
+    let mut lines = vec![("image", made.definition.image.to_string())];
+    lines.extend(made.image_digest.iter().map(|digest| ("digest", digest.to_string())));
+    if let Some(launch) = &made.launch {
         lines.push(("program", launch.args.join(" ")));
         let user = if launch.user.is_empty() { "root" } else { &launch.user };
         lines.push(("user", user.to_owned()));
         lines.push(("directory", launch.cwd.clone()));
     }
-    lines.push(("restart", ours.definition.restart.to_string()));
-    for mount in &ours.mounts {
+    lines.push(("restart", made.definition.restart.to_string()));
+    for mount in &made.mounts {
         let source = mount.source.as_ref().map(|source| format!(" {source}")).unwrap_or_default();
         let access = if mount.access == Access::Read { ", read only" } else { "" };
         lines.push(("mount", format!("{} from {}{source}{access}", mount.target, mount.kind)));
     }
-    let limits = &ours.limits;
+    let limits = &made.limits;
     lines.extend(limits.cpus_milli.map(|milli| ("cpus", format!("{}.{:03}", milli / 1000, milli % 1000))));
     lines.extend(limits.memory_bytes.map(|bytes| ("memory", format!("{bytes} bytes"))));
     lines.extend(limits.pids.map(|pids| ("pids", pids.to_string())));
-    lines.extend(ours.definition.labels.iter().map(|(name, value)| ("label", format!("{name}={value}"))));
-    if let Some(GuestRow { guest, accelerator, console }) = &ours.guest {
-        lines.push(("kernel", guest.kernel.clone()));
+    lines.extend(made.definition.labels.iter().map(|(name, value)| ("label", format!("{name}={value}"))));
+    lines
+}
+
+fn text_of_kept(kept: &Kept) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    if let Some(GuestRow { guest, accelerator, console }) = &kept.guest {
+        if let Boots::Image { kernel, .. } = &guest.boots {
+            lines.push(("kernel", kernel.clone()));
+        }
         lines.push(("guest", format!("{} processors, {} MiB", guest.cpus, guest.memory_mib)));
         lines.extend(
             accelerator
@@ -185,14 +249,12 @@ fn text_of_ours(ours: &Ours) -> Vec<(&'static str, String)> {
         );
         lines.push(("console", console.display().to_string()));
     }
-    if !ours.stages.is_empty() {
+    if !kept.stages.is_empty() {
         let at = |stage: &Stage| format!("{} {}", stage.name, super::timings::seconds(stage.at_ms));
-        lines.push(("stages", ours.stages.iter().map(at).collect::<Vec<_>>().join(", ")));
+        lines.push(("stages", kept.stages.iter().map(at).collect::<Vec<_>>().join(", ")));
     }
-    if let Some(why) = ours.exit.as_ref().and_then(|exit| exit.why.clone()) {
-        lines.push(("why", why));
-    }
-    lines.push(("log", ours.log.display().to_string()));
+    lines.extend(kept.exit.as_ref().and_then(|exit| exit.why.clone()).map(|why| ("why", why)));
+    lines.push(("log", kept.log.display().to_string()));
     lines
 }
 

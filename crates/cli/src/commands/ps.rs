@@ -96,8 +96,10 @@ fn is_so(filter: &Filter, id: &MachineId, row: &MachineRow, seen: &Observed) -> 
     match filter {
         Filter::Status(word) => row.condition.word() == word,
         Filter::Name(pattern) => is_meant(pattern, id),
-        Filter::Label(name, value) => made()
-            .and_then(|made| made.wish.labels.get(name))
+        Filter::Label(name, value) => seen
+            .machines
+            .get(id)
+            .and_then(|state| state.labels()?.get(name))
             .is_some_and(|found| value.as_ref().is_none_or(|value| found == value)),
         Filter::Health(word) => match &row.condition {
             Condition::Running { health, .. } => *word == health_word(*health),
@@ -205,7 +207,7 @@ pub(super) fn machine_row(
         kind: state.kind.to_string(),
         driver: state.driver().to_string(),
         condition: Condition::observe(id, seen, home),
-        image: state.container().map(|made| made.wish.image.to_string()),
+        image: state.image(),
         nics: nics.collect(),
         ports: ports.map(|(bind, target)| format!("{bind} -> {}", target.port)).collect(),
     })

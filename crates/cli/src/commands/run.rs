@@ -11,6 +11,7 @@ use stead_host::machine::Files;
 use stead_model::name::{MachineId, Name};
 use stead_model::plan::Power;
 use stead_model::project::{Addressing, Dhcp, Network, Pool, Project, Reach, Subnet};
+use stead_model::resolve::Images;
 
 use super::attach::{Watch, Watched, watch};
 use super::up::{Bring, Whose};
@@ -136,8 +137,9 @@ fn make(args: &MachineArgs, power: Power, stay: Stay, output: Output) -> Made {
     // Before we are alone in the home: others need not wait for a registry.
     let home = crate::session::home().map_err(|error| early(error.into()))?;
     if args.kind == RunKind::Microvm {
-        let needs_files = !args.volume.is_empty() || !args.mount.is_empty();
-        super::guest::ensure_ready(&home, needs_files).map_err(early)?;
+        let is_given_files = !args.volume.is_empty() || !args.mount.is_empty();
+        let needs = super::guest::needs_of_microvm(is_given_files);
+        super::guest::ensure_ready(&home, &needs).map_err(early)?;
     }
     let found = image::ensure(&home, &reference, platform.as_ref(), args.pull).map_err(early)?;
     let mut session = Session::open().map_err(|error| early(error.into()))?;
@@ -145,7 +147,7 @@ fn make(args: &MachineArgs, power: Power, stay: Stay, output: Output) -> Made {
         session.host.make_fleeting();
     }
     let (id, project) = add(&session, args).map_err(early)?;
-    let images = [((reference, platform), found.digest)].into();
+    let images = Images { named: [((reference, platform), found.digest)].into(), ..Images::default() };
     let how = Bring { whose: Whose::Only([id.clone()].into()), relock: false, images, power };
     match network::apply_some(&mut session, &project, &how, output) {
         Ok(()) => Ok((id, session)),

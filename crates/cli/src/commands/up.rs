@@ -167,7 +167,7 @@ pub(crate) fn up(global: &Global, args: &UpArgs, output: Output) -> Result<(), F
     drop(session);
     let is_ours = |id: &MachineId| {
         let machine = loaded.project.machines.get(&id.name);
-        machine.is_some_and(|machine| machine.runs.container().is_some())
+        machine.is_some_and(|machine| machine.runs.is_ours())
     };
     let ids: Vec<MachineId> = chosen.into_iter().filter(is_ours).collect();
     if let Some(stage) = args.wait {

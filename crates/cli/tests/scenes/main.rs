@@ -26,3 +26,4 @@ mod reach;
 mod support;
 mod systems;
 mod terminals;
+mod vms;

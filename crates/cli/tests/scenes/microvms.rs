@@ -70,15 +70,25 @@ machines:
     kind: microvm
     command: [sh, -c, 'trap exit TERM; echo served >> /data/seed; httpd -p 80 -h /data; while :; do sleep 1; done']
     ports: [\"18080:80\"]
-    volumes: [\"pool:/pool\", \"./site:/site:ro\", \"./drop:/drop\", \"./motd:/etc/motd\"]
+    volumes: [\"pool:/pool\", \"known:/srv\", \"./site:/site:ro\", \"./drop:/drop\", \"./motd:/etc/motd\"]
     healthcheck: { test: [CMD, wget, -qO-, 'http://127.0.0.1/seed'], interval: 1s, timeout: 60s }
   box:
     image: 127.0.0.1:5000/lab/busybox
     command: [sh, -c, 'trap exit TERM; while :; do sleep 1; done']
     volumes: [\"pool:/pool\"]
     depends_on: { web: { condition: service_healthy } }
-volumes: { pool: {} }
+volumes: { pool: {}, known: {} }
 ";
+
+/// Brings the project up, which tells how long that took.
+#[track_caller]
+fn comes_up_by_stages(world: &World, project: &Project<'_>) {
+    let timings = slowly(world, &project.directory, &["up", "--timings"]).ok();
+    for (machine, stage) in [("web", "kernel"), ("web", "network"), ("web", "healthy"), ("box", "created")] {
+        let is_it = |line: &str| line.starts_with(&format!("{machine}.shop ")) && line.contains(stage);
+        assert!(timings.lines().any(is_it), "{timings}");
+    }
+}
 
 /// What can be seen of a guest, and carried into it and out of it.
 #[track_caller]
@@ -125,6 +135,11 @@ fn shares_files(world: &World, project: &Project<'_>) {
     let exec =
         |machine: &str, line: &str| slowly(world, &project.directory, &["exec", machine, "sh", "-c", line]);
     assert_eq!(exec("web", "cat /site/page /etc/motd").ok(), "a page\nhello\n");
+    // An empty volume has at first what the image has there.
+    assert_eq!(
+        exec("web", "cat /srv/page; echo more >> /srv/page; cat /srv/page").ok(),
+        "from-the-image\nfrom-the-image\nmore\n"
+    );
     // That it is only read is seen to on this side: what may do all in its guest cannot change that.
     exec("web", "echo x > /site/page").code(1).says("Read-only file system");
     let force = "mount -o remount,rw /site; echo x > /site/page";
@@ -173,7 +188,7 @@ fn a_guest_stands_beside_a_container_on_one_network_whoever_is_killed() {
         std::fs::write(path, text).unwrap();
     }
     let bring_up = || slowly(&world, &project.directory, &["up"]).ok();
-    bring_up();
+    comes_up_by_stages(&world, &project);
     assert_eq!(project.stead("plan").ok(), "nothing to do\n");
     assert_eq!(status(&project, "web")["kind"], "microvm");
     assert_eq!(status(&project, "web")["health"], "healthy");

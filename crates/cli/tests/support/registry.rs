@@ -8,12 +8,13 @@ pub const BUSYBOX: &str = "127.0.0.1:5000/lab/busybox";
 /// Makes the image, whose only layer is busybox with a name for each of its programs.
 const IMAGE: &str = r#"
     d=$1
-    mkdir -p $d/root/bin $d/root/etc $d/root/tmp $d/root/data $d/oci/blobs/sha256
+    mkdir -p $d/root/bin $d/root/etc $d/root/tmp $d/root/data $d/root/srv $d/oci/blobs/sha256
     cp "$(command -v busybox)" $d/root/bin/busybox
     for name in $(busybox --list); do [ $name = busybox ] || ln -sf busybox $d/root/bin/$name; done
     printf 'root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home:/bin/sh\n' > $d/root/etc/passwd
     printf 'root:x:0:\napp:x:1000:\n' > $d/root/etc/group
     echo from-the-image > $d/root/data/seed
+    echo from-the-image > $d/root/srv/page
     chmod 1777 $d/root/tmp
     tar -C $d/root --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cf $d/layer .
     put() { sum=$(sha256sum < $1 | cut -d' ' -f1); size=$(stat -c %s $1); cp $1 $d/oci/blobs/sha256/$sum; }

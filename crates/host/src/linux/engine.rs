@@ -14,7 +14,7 @@ use stead_model::address::{nth4, nth6};
 use stead_model::name::{LinkName, MachineId};
 use stead_model::observed::{Uplink, VethUplink};
 use stead_model::project::Kind;
-use stead_model::step::Step;
+use stead_model::step::{Change, Step};
 use stead_net::anchor;
 use stead_net::kernel::nft::{Family, NftRequest, NftSocket};
 use stead_net::kernel::rules::{self, HostUplink};
@@ -170,14 +170,19 @@ fn forget_run_files(home: &Home) -> Result<()> {
 pub(super) fn add_machines(host: &mut LinuxHost, steps: &[&Step]) -> Result<()> {
     let machines: Vec<_> = steps
         .iter()
-        .filter_map(|step| if let Step::MachineAdd(id, state, _) = step { Some((id, state)) } else { None })
+        .filter_map(|step| match step {
+            Step::MachineAdd(id, state, _) | Step::MachineChange(id, Change { to: state, .. }) => {
+                Some((id, state))
+            }
+            _ => None,
+        })
         .collect();
     let needs_engine = machines.iter().any(|(_, state)| state.goes_with_engine());
     let existing = if needs_engine { host.inside()?.anchor.list()? } else { Vec::new() };
     for (id, state) in &machines {
         let name = namespace_label(id)?;
-        if let Some(made) = state.container() {
-            super::machine::add(host, id, made)?;
+        if state.is_ours() {
+            super::machine::add(host, id, state)?;
         } else if state.kind == Kind::Container && !existing.contains(&name) {
             host.inside()?.anchor.make(&name)?;
         }
@@ -207,7 +212,8 @@ pub(super) fn remove_machines(host: &mut LinuxHost, steps: &[&Step]) -> Result<(
     let stored = host.store(&entries);
     super::going::tidy(&host.home, &host.program)?;
     // Where the disk was full there is room now.
-    stored.or_else(|_| host.store(&entries))
+    stored.or_else(|_| host.store(&entries))?;
+    super::vm::tidy(host)
 }
 
 /// Gives the engine a way out.

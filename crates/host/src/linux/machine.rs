@@ -72,8 +72,13 @@ pub(super) fn observe(home: &Home) -> Result<BTreeMap<MachineId, Running>> {
     Ok(running)
 }
 
-/// Makes the directory of a container of ours.
-pub(super) fn add(host: &LinuxHost, id: &MachineId, made: &MadeContainer) -> Result<()> {
+/// Makes the directory of a machine of ours.
+pub(super) fn add(host: &LinuxHost, id: &MachineId, state: &MachineState) -> Result<()> {
+    let made = match &state.body {
+        Body::External => return Ok(()),
+        Body::Vm(made) => return super::vm::add(host, id, made),
+        Body::Container(made) | Body::Microvm(made) => made,
+    };
     if made.image.is_none() {
         bail!("the image {} is not here", made.wish.image);
     }
@@ -210,6 +215,9 @@ fn assignment(host: &mut LinuxHost, id: &MachineId) -> Result<Assignment> {
     let records = host.records()?;
     let body = records.machines.get(id).map(|state| state.body.clone());
     let made_as = body.with_context(|| format!("there is no machine `{id}` on record"))?;
+    if let Body::Vm(made) = &made_as {
+        return super::vm::assignment(host, id, made);
+    }
     let made = records.machines.get(id).and_then(|state| state.container().cloned());
     let made = made.with_context(|| format!("there is no container `{id}` on record"))?;
     let digest = made.image.clone().context("its image was never here")?;
@@ -235,7 +243,7 @@ fn assignment(host: &mut LinuxHost, id: &MachineId) -> Result<Assignment> {
         .collect::<Vec<_>>();
     let guest = match made_as {
         Body::Microvm(_) => Some(super::guest::plan(host, id, &digest, &launch)?),
-        Body::Container(_) | Body::External => None,
+        Body::Container(_) | Body::Vm(_) | Body::External => None,
     };
     Ok(Assignment {
         guest,

@@ -19,6 +19,7 @@ mod rename;
 mod served;
 mod texts;
 mod tree;
+pub mod vm;
 mod volume;
 mod waits;
 
@@ -127,7 +128,8 @@ impl LinuxHost {
     /// from going.
     pub fn delete_data(&self) -> Result<()> {
         let home = &self.home;
-        let trees = [home.machines(), home.images(), home.volumes(), home.build(), home.kernels()];
+        let trees =
+            [home.machines(), home.images(), home.volumes(), home.build(), home.kernels(), home.disks()];
         let trees = trees.into_iter().chain([going::place(home)]);
         all(trees.map(|tree| tree::delete(&self.program, &tree)))
     }
@@ -153,8 +155,8 @@ impl LinuxHost {
         let Ok(Records { machines: records, .. }) = self.records() else { return Ok(()) };
         let unfinished = machine::unfinished(&self.home, &records);
         unfinished.iter().try_for_each(|id| machine::remove(&self.home, id))?;
-        let containers = records.iter().filter(|(_, state)| state.container().is_some());
-        let gone = containers.filter(|(id, _)| !Files::new(&self.home, id).are_whole());
+        let ours = records.iter().filter(|(_, state)| state.is_ours());
+        let gone = ours.filter(|(id, _)| !Files::new(&self.home, id).are_whole());
         let entries: Vec<Entry> = gone.map(|(id, _)| Entry::NoMachine(id.clone())).collect();
         if !entries.is_empty() {
             self.store(&entries)?;
@@ -294,7 +296,9 @@ impl LinuxHost {
             Step::ProjectAdd(..) | Step::ProjectRemove(_) | Step::LeaseAdd(..) | Step::LeaseRemove(..) => {
                 together(steps, self.record(steps))
             }
-            Step::MachineAdd(..) => together(steps, engine::add_machines(self, steps)),
+            Step::MachineAdd(..) | Step::MachineChange(..) => {
+                together(steps, engine::add_machines(self, steps))
+            }
             Step::MachineStart(..) => machine::start(self, steps),
             Step::MachineStop(_) => machine::stop(&self.home, steps),
             Step::MachineRemove(_) => together(steps, engine::remove_machines(self, steps)),

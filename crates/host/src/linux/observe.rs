@@ -48,7 +48,7 @@ pub(super) fn observe(host: &mut LinuxHost) -> Result<Observed> {
     seen.volumes = volumes(&home);
     seen.machines = records.machines;
     // A command was killed while it took one away: what it wrote is out of sight already.
-    seen.machines.retain(|id, state| state.container().is_none() || Files::new(&home, id).are_whole());
+    seen.machines.retain(|id, state| !state.is_ours() || Files::new(&home, id).are_whole());
     seen.running = super::machine::observe(&home)?;
     let Some(inside) = &mut host.inside else {
         let leftovers =

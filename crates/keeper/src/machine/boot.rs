@@ -1,5 +1,7 @@
 //! The start of a guest: its root, its disk, what its kernel starts with, its nics, and the VMM in its jail.
 
+mod computer;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -16,8 +18,8 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use stead_host::home::Home;
 use stead_host::linux::guest::kernels;
-use stead_host::machine::{Files, Guest as Plan};
-use stead_image::{SHARING_MODULE, Store};
+use stead_host::machine::{Boots, Files, Guest as Plan};
+use stead_image::{Kernel, SHARING_MODULE, Store};
 use stead_model::address::digest;
 use stead_model::container::Access;
 use stead_model::name::{MachineId, Name};
@@ -44,16 +46,38 @@ pub(super) struct Booted {
     pub(super) child: Child,
     pub(super) pidfd: OwnedFd,
     pub(super) process: ProcessId,
+    pub(super) streams: Streams,
+    /// What the VMM says of itself.
+    pub(super) words: Words,
+    /// What serves the files of this computer that it is given.
+    pub(super) shares: Option<Server>,
+}
+
+/// The ends of what we and a VMM say to each other: ours, or its.
+pub(super) struct Streams {
     /// The agent's stream.
     pub(super) agent: UnixStream,
     /// Where the VMM is told what to do.
     pub(super) control: UnixStream,
     /// The guest's serial line.
     pub(super) console: UnixStream,
-    /// What the VMM says of itself.
-    pub(super) words: Words,
-    /// What serves the files of this computer that it is given.
-    pub(super) shares: Option<Server>,
+}
+
+impl Streams {
+    /// Ours, and its.
+    fn pair() -> Result<(Self, Self)> {
+        let (agent, agent_end) = UnixStream::pair().context("cannot make its agent's stream")?;
+        let (control, control_end) = UnixStream::pair().context("cannot make its VMM's stream")?;
+        let (console, console_end) = UnixStream::pair().context("cannot make its console")?;
+        let ours = Self { agent, control, console };
+        Ok((ours, Self { agent: agent_end, control: control_end, console: console_end }))
+    }
+}
+
+impl From<Streams> for [OwnedFd; 3] {
+    fn from(streams: Streams) -> Self {
+        [streams.agent, streams.control, streams.console].map(OwnedFd::from)
+    }
 }
 
 /// Whose guest it is, and what it is to be.
@@ -71,18 +95,27 @@ impl Boot {
     /// Makes what takes long and is made once: the image's root, the machine's own disk, the choice of what runs its
     /// instructions.
     pub(super) fn prepare(&self) -> Result<()> {
-        self.root()?;
-        self.disk()?;
+        match &self.plan.boots {
+            Boots::Image { .. } => {
+                self.root()?;
+                self.disk()?;
+            }
+            Boots::Disk { .. } => drop(self.layer()?),
+        }
         self.accelerator().map(drop)
     }
 
-    /// Starts the VMM. This process has one thread.
+    /// Whether it boots by itself.
+    pub(super) fn is_computer(&self) -> bool {
+        matches!(self.plan.boots, Boots::Disk { .. })
+    }
+
+    /// Starts the VMM of an image's guest. This process has one thread.
     pub(super) fn start(&self, netns: &OwnedFd, given: &Given) -> Result<Booted> {
-        let kernel = File::open(self.kernel()).context("its kernel is not here any more")?;
+        let kernel = kernels(&self.home).image_path(&self.kernel()?.name);
+        let kernel = File::open(kernel).context("its kernel is not here any more")?;
         let initramfs = self.initramfs(given)?;
-        let (agent, agent_end) = UnixStream::pair().context("cannot make its agent's stream")?;
-        let (control, control_end) = UnixStream::pair().context("cannot make its VMM's stream")?;
-        let (console, console_end) = UnixStream::pair().context("cannot make its console")?;
+        let (ours, theirs) = Streams::pair()?;
         let root = File::open(self.root()?).context("cannot open its root")?;
         let disk =
             File::options().read(true).write(true).open(self.disk()?).context("cannot open its disk")?;
@@ -98,49 +131,45 @@ impl Boot {
             kernel_fd: kernel.as_raw_fd(),
             initramfs_fd: initramfs.as_raw_fd(),
             kernel_args: KERNEL_ARGS.to_owned(),
-            console_fd: console_end.as_raw_fd(),
-            agent_fd: agent_end.as_raw_fd(),
-            control_fd: control_end.as_raw_fd(),
+            console_fd: theirs.console.as_raw_fd(),
+            agent_fd: theirs.agent.as_raw_fd(),
+            control_fd: theirs.control.as_raw_fd(),
             disks: vec![
                 stead_vmm::Disk { fd: root.as_raw_fd(), serial: ROOT.to_owned(), access: Access::Read },
                 stead_vmm::Disk { fd: disk.as_raw_fd(), serial: DATA.to_owned(), access: Access::Write },
             ],
-            nics: taps
-                .iter()
-                .zip(&self.plan.nics)
-                .map(|(tap, nic)| stead_vmm::Nic { fd: tap.as_raw_fd(), mac: nic.mac })
-                .collect(),
+            nics: self.vmm_nics(&taps),
             share_fd: share.as_ref().map(AsRawFd::as_raw_fd),
         };
         let mut inherited: Vec<OwnedFd> = vec![kernel.into(), initramfs.into(), root.into(), disk.into()];
-        inherited.extend([agent_end, control_end, console_end].map(OwnedFd::from));
+        inherited.extend(<[OwnedFd; 3]>::from(theirs));
         inherited.extend(taps);
         inherited.extend(share.map(OwnedFd::from));
+        let spawned = self.spawn(vm.accelerator, qemu_args(&vm), inherited, netns)?;
+        booted(spawned, ours, shares)
+    }
+
+    /// Starts QEMU with the descriptors that its words speak of.
+    fn spawn(
+        &self,
+        accelerator: Accelerator,
+        args: Vec<OsString>,
+        inherited: Vec<OwnedFd>,
+        netns: &OwnedFd,
+    ) -> Result<(Child, Words)> {
+        let qemu = program(QEMU).with_context(|| missing_program(QEMU))?;
+        let mut words: Vec<OsString> = vec![WORD.into(), self.user().to_string().into()];
+        let kvm = fs::metadata("/dev/kvm").ok().filter(|_| accelerator == Accelerator::Kvm);
+        words.push(kvm.map_or_else(|| "-".to_owned(), |device| device.gid().to_string()).into());
+        words.push(std::process::id().to_string().into());
+        words.push(qemu.into());
+        words.extend(args);
+        let (said, end) = Words::new(&self.files.vmm_log())?;
+        let out = end.try_clone().context("cannot share a pipe")?;
         // Nothing else is started before they are closed here.
         for fd in &inherited {
             fcntl_setfd(fd, FdFlags::empty()).context("cannot hand over a descriptor")?;
         }
-        let (child, words) = self.spawn(&vm, netns)?;
-        drop(inherited);
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("the VMM has no number")?;
-        let pidfd = pidfd_open(pid, PidfdFlags::empty()).context("cannot look after the VMM")?;
-        let process = ProcessId::observe(child.id())?.context("the VMM ended at once")?;
-        for stream in [&agent, &control, &console] {
-            stream.set_nonblocking(true).context("cannot wait for its streams")?;
-        }
-        Ok(Booted { child, pidfd, process, agent, control, console, words, shares })
-    }
-
-    fn spawn(&self, vm: &Vm, netns: &OwnedFd) -> Result<(Child, Words)> {
-        let qemu = program(QEMU).with_context(|| missing_program(QEMU))?;
-        let mut words: Vec<OsString> = vec![WORD.into(), self.user().to_string().into()];
-        let kvm = fs::metadata("/dev/kvm").ok().filter(|_| vm.accelerator == Accelerator::Kvm);
-        words.push(kvm.map_or_else(|| "-".to_owned(), |device| device.gid().to_string()).into());
-        words.push(std::process::id().to_string().into());
-        words.push(qemu.into());
-        words.extend(qemu_args(vm));
-        let (said, end) = Words::new(&self.files.vmm_log())?;
-        let out = end.try_clone().context("cannot share a pipe")?;
         // Wherever it is: that of one that is sealed has no path.
         let child = Command::new("/proc/self/exe")
             .args(words)
@@ -164,13 +193,20 @@ impl Boot {
         0x7000_0000 | u32::from_be_bytes([0, a, b, c])
     }
 
-    fn kernel(&self) -> PathBuf {
-        kernels(&self.home).image_path(&self.plan.kernel)
+    /// Its kernel; for one that boots by itself the one that is here for others, to try what runs it.
+    fn kernel(&self) -> Result<Kernel> {
+        let mut all = kernels(&self.home).list()?.into_iter();
+        let found = match &self.plan.boots {
+            Boots::Image { kernel, .. } => all.find(|known| known.name == *kernel),
+            Boots::Disk { .. } => all.next(),
+        };
+        found.context("its kernel is not here any more; hint: `stead kernel pull`")
     }
 
     fn accelerator(&self) -> Result<Accelerator> {
         let qemu = program(QEMU).with_context(|| missing_program(QEMU))?;
-        let chosen = stead_vmm::choose(&qemu, &self.kernel(), &self.home.accelerator())?;
+        let kernel = kernels(&self.home).image_path(&self.kernel()?.name);
+        let chosen = stead_vmm::choose(&qemu, &kernel, &self.home.accelerator())?;
         tracing::info!("{}: {}", chosen.accelerator.name(), chosen.why);
         Ok(chosen.accelerator)
     }
@@ -178,7 +214,8 @@ impl Boot {
     /// The image's root, which is built for the first of its machines.
     fn root(&self) -> Result<PathBuf> {
         let store = Store::open(&self.home.images())?;
-        let details = store.inspect(&self.plan.image)?.context("its image is not here any more")?;
+        let Boots::Image { image, .. } = &self.plan.boots else { bail!("it boots from a disk") };
+        let details = store.inspect(image)?.context("its image is not here any more")?;
         let mkfs = program("mkfs.erofs").with_context(|| missing_program("mkfs.erofs"))?;
         store.build_root(&details.image, &mkfs).context("cannot build the root of its image")
     }
@@ -194,10 +231,8 @@ impl Boot {
     }
 
     fn initramfs(&self, given: &Given) -> Result<File> {
-        let store = kernels(&self.home);
-        let kernel = store.list()?.into_iter().find(|kernel| kernel.name == self.plan.kernel);
-        let kernel = kernel.context("its kernel is not here any more")?;
-        let paths = store.module_paths(&kernel);
+        let kernel = self.kernel()?;
+        let paths = kernels(&self.home).module_paths(&kernel);
         let is_for_sharing = |path: &PathBuf| {
             let name = path.to_string_lossy();
             name.ends_with(&format!("-{SHARING_MODULE}.ko")) || name.ends_with("-fuse.ko")
@@ -232,6 +267,12 @@ impl Boot {
         Ok(file)
     }
 
+    /// What the VMM is told of its nics, whose ends these are.
+    fn vmm_nics(&self, taps: &[OwnedFd]) -> Vec<stead_vmm::Nic> {
+        let nics = taps.iter().zip(&self.plan.nics);
+        nics.map(|(tap, nic)| stead_vmm::Nic { fd: tap.as_raw_fd(), mac: nic.mac }).collect()
+    }
+
     /// Our ends of its nics.
     fn taps(&self) -> Result<Vec<OwnedFd>> {
         if self.plan.nics.is_empty() {
@@ -245,6 +286,17 @@ impl Boot {
         });
         taps.collect()
     }
+}
+
+/// A VMM that was started, with our ends of its streams.
+fn booted((child, words): (Child, Words), streams: Streams, shares: Option<Server>) -> Result<Booted> {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("the VMM has no number")?;
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).context("cannot look after the VMM")?;
+    let process = ProcessId::observe(child.id())?.context("the VMM ended at once")?;
+    for stream in [&streams.agent, &streams.control, &streams.console] {
+        stream.set_nonblocking(true).context("cannot wait for its streams")?;
+    }
+    Ok(Booted { child, pidfd, process, streams, words, shares })
 }
 
 /// Makes a file with an empty file system, which takes room as it is written.

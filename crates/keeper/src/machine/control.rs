@@ -1,7 +1,7 @@
 //! What a keeper tells the VMM of its guest, and hears of it. Nothing here waits: orders are answered when they are, or
 //! given up after a while.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -28,11 +28,23 @@ pub(super) struct Control {
     waiting: BTreeMap<Ticket, (Order, Instant)>,
     /// Why the guest is at its end, once it is.
     pub(super) reason: Option<Reason>,
+    /// Whether the VMM has greeted us: then its guest's machine stands.
+    pub(super) is_met: bool,
+    /// Whether the guest has opened the agent's port, each time that it did or let go of it.
+    pub(super) ports: VecDeque<bool>,
 }
 
 impl Control {
     pub(super) fn new(stream: UnixStream) -> Self {
-        Self { stream, qmp: Qmp::default(), is_cut: false, waiting: BTreeMap::new(), reason: None }
+        Self {
+            stream,
+            qmp: Qmp::default(),
+            is_cut: false,
+            waiting: BTreeMap::new(),
+            reason: None,
+            is_met: false,
+            ports: VecDeque::new(),
+        }
     }
 
     /// The stream, unless nothing more comes of it.
@@ -100,6 +112,14 @@ impl Control {
                 Told::Refused(ticket, order, why) => (ticket, order, Err(format!("its VMM refused: {why}"))),
                 Told::ShutDown(reason) => {
                     self.reason.get_or_insert(reason);
+                    continue;
+                }
+                Told::Met => {
+                    self.is_met = true;
+                    continue;
+                }
+                Told::Port { is_open } => {
+                    self.ports.push_back(is_open);
                     continue;
                 }
             };

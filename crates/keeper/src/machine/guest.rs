@@ -5,8 +5,10 @@
 //!    └──Failed, or too late──▶ told to quit ──too late──▶ killed
 //! ```
 
+mod computer;
 mod ending;
 mod look;
+mod role;
 mod typed;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,8 +33,9 @@ use stead_net::process::ProcessId;
 use stead_vmm::Order;
 
 use self::look::Seen;
+use self::role::Role;
 use self::typed::Typing;
-use super::boot::{Boot, Booted, DATA, ROOT};
+use super::boot::{Boot, Booted, DATA, ROOT, Streams};
 use super::console::Console;
 use super::control::{Answered, Control};
 use super::kept::Words;
@@ -71,6 +74,8 @@ pub(super) enum Heard {
     ExecEnded(Call, u8, Option<String>),
     /// What was asked for; or why it cannot be told.
     Seen(Call, Result<Value, String>),
+    /// The agent of a whole computer is there, or nobody waits for it any more.
+    Met,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,9 +97,9 @@ pub(super) struct Guest {
     shares: Option<Server>,
     session: Session,
     state: State,
-    set_up: Call,
-    start: Call,
-    main: Call,
+    role: Role,
+    /// What happened while nothing was heard.
+    news: Vec<Heard>,
     execs: BTreeSet<Call>,
     looks: BTreeMap<Call, Seen>,
     typing: Typing,
@@ -127,11 +132,11 @@ impl Guest {
     pub(super) fn new(boot: &Boot, launch: &Launch, texts: &Texts, netns: &OwnedFd) -> Result<Self> {
         let given = given(&in_guest(launch), &boot.volumes)?;
         let booted = boot.start(netns, &given)?;
-        let Booted { child, pidfd, process, agent, control, console, words, shares } = booted;
         let mut session = Session::new().context("cannot begin a session with its agent")?;
         let main: Name = MAIN.parse().context("a container in a guest has no name")?;
         session.ask(&Request::Watch)?;
-        let set_up = session.ask(&Request::SetUp(set_up(launch, &boot.plan.nics, shares.is_some())?))?;
+        let set_up =
+            session.ask(&Request::SetUp(set_up(launch, &boot.plan.nics, booted.shares.is_some())?))?;
         let start = session.ask(&Request::Start(Box::new(Start {
             container: main.clone(),
             launch: given.launch,
@@ -143,8 +148,16 @@ impl Guest {
             size: Size::default(),
         })))?;
         let main = session.ask(&Request::Attach { container: main, stdin: launch.stdin })?;
-        let now = Instant::now();
-        let mut guest = Self {
+        let mut guest = Self::of(boot, booted, session, Role::Container { set_up, start, main });
+        guest.end_by = Some(Instant::now() + BOOT_LIMIT);
+        guest.send();
+        Ok(guest)
+    }
+
+    fn of(boot: &Boot, booted: Booted, session: Session, role: Role) -> Self {
+        let Booted { child, pidfd, process, streams, words, shares } = booted;
+        let Streams { agent, control, console } = streams;
+        Self {
             pidfd,
             process,
             child,
@@ -153,18 +166,20 @@ impl Guest {
             console: Console::new(console, &boot.files.console()),
             shares,
             session,
-            state: State::Booting,
-            set_up,
-            start,
-            main,
+            state: match role {
+                Role::Container { .. } => State::Booting,
+                Role::Computer(_) => State::Running,
+            },
+            role,
+            news: Vec::new(),
             execs: BTreeSet::new(),
             looks: BTreeMap::new(),
             typing: Typing::default(),
             owed: Vec::new(),
             has_pending: true,
             is_cut: false,
-            greet_at: now + GREETING,
-            end_by: Some(now + BOOT_LIMIT),
+            greet_at: Instant::now() + GREETING,
+            end_by: None,
             quit_by: None,
             refusals: 0,
             unserved_by: None,
@@ -173,9 +188,7 @@ impl Guest {
             share_words: String::new(),
             exited: None,
             why: None,
-        };
-        guest.send();
-        Ok(guest)
+        }
     }
 
     /// The agent's stream, unless nothing more comes of it.
@@ -218,20 +231,26 @@ impl Guest {
 
     /// When something is due without anything happening.
     pub(super) fn next_look(&self) -> Option<Instant> {
-        let greet_at = (!self.session.is_met() && !self.is_cut).then_some(self.greet_at);
-        [greet_at, self.end_by, self.quit_by, self.unserved_by, self.control.next_look()]
-            .into_iter()
-            .flatten()
-            .min()
+        let greet_at = (!self.session.is_met() && self.is_heard()).then_some(self.greet_at);
+        let all = [
+            greet_at,
+            self.end_by,
+            self.quit_by,
+            self.unserved_by,
+            self.control.next_look(),
+            self.next_look_at_computer(),
+        ];
+        all.into_iter().flatten().min()
     }
 
     /// Does what is due.
     pub(super) fn look(&mut self, now: Instant) {
-        if !self.session.is_met() && self.greet_at <= now {
+        if !self.session.is_met() && self.is_heard() && self.greet_at <= now {
             self.session.greet();
             self.greet_at = now + GREETING;
             self.send();
         }
+        self.look_at_computer(now);
         self.look_at_its_end(now);
     }
 
@@ -239,7 +258,7 @@ impl Guest {
     pub(super) fn send(&mut self) {
         loop {
             let pending = self.session.pending();
-            if pending.is_empty() || self.is_cut {
+            if pending.is_empty() || !self.role.is_heard() || self.is_cut {
                 self.has_pending = false;
                 return;
             }
@@ -277,7 +296,7 @@ impl Guest {
                 Err(_) => self.is_cut = true,
             }
         }
-        let mut events = Vec::new();
+        let mut events = std::mem::take(&mut self.news);
         while let Some(happening) = self.session.next_event() {
             self.take(happening, &mut events);
         }
@@ -287,7 +306,10 @@ impl Guest {
 
     fn take(&mut self, happening: Happening, events: &mut Vec<Heard>) {
         match happening {
-            Happening::Hello(hello) => tracing::debug!("the agent of version {} is there", hello.program),
+            Happening::Hello(hello) => {
+                tracing::debug!("the agent of version {} is there", hello.program);
+                self.is_met(events);
+            }
             Happening::Foreign(hello) => {
                 let text = format!("its agent speaks version {} of the protocol", hello.version);
                 self.fail(Failure { code: 125, text }, events);
@@ -300,7 +322,7 @@ impl Guest {
                     Channel::Output | Channel::Input | Channel::Word => Stream::Output,
                     Channel::Error => Stream::Error,
                 };
-                if call == self.main {
+                if Some(call) == self.main() {
                     events.push(Heard::Output(stream, bytes));
                 } else if self.execs.contains(&call) {
                     events.push(Heard::ExecOutput(call, stream, bytes));
@@ -319,9 +341,9 @@ impl Guest {
                 self.has_seen(call, Some(&why), events);
                 if self.execs.remove(&call) {
                     events.push(Heard::ExecEnded(call, 125, Some(why)));
-                } else if call == self.set_up || call == self.start {
+                } else if self.role.is_start(call) {
                     self.fail(Failure { code: 125, text: why }, events);
-                } else if call == self.main && self.state == State::Running {
+                } else if Some(call) == self.main() && self.state == State::Running {
                     self.quit(format!("its agent lost it: {why}"));
                 }
             }
@@ -335,15 +357,15 @@ impl Guest {
                 self.stage = stage.name.chars().take(STAGE_MAX_CHARS).collect();
                 events.push(Heard::Stage(stage));
             }
-            Word::Failed { why, code } if call == self.set_up || call == self.start => {
+            Word::Failed { why, code } if self.role.is_start(call) => {
                 self.fail(Failure { code, text: why }, events);
             }
-            Word::Started { .. } if call == self.start && self.state == State::Booting => {
+            Word::Started { .. } if self.role.is_start(call) && self.state == State::Booting => {
                 self.state = State::Running;
                 self.end_by = None;
                 events.push(Heard::Started);
             }
-            Word::Exited(exited) if call == self.main => {
+            Word::Exited(exited) if Some(call) == self.main() => {
                 self.exited = Some(exited);
                 self.shut_down();
             }
@@ -395,6 +417,9 @@ impl Guest {
 
     /// Sends a signal to the machine's first process.
     pub(super) fn signal(&mut self, signal: Signal) -> Result<()> {
+        if let Role::Computer(_) = self.role {
+            return self.signal_computer(signal);
+        }
         let container = MAIN.parse().context("a container in a guest has no name")?;
         self.session.ask(&Request::Signal { container, signal })?;
         self.send();
@@ -404,6 +429,7 @@ impl Guest {
     /// Starts another program.
     pub(super) fn exec(&mut self, exec: &Exec) -> Result<Call> {
         anyhow::ensure!(self.state == State::Running, "it is not up yet");
+        self.role.may_ask(self.session.is_met())?;
         let Exec { args, env, cwd, user, privileged, tty, stdin } = exec.clone();
         let call = self.session.ask(&Request::Exec(message::Exec {
             container: MAIN.parse().context("a container in a guest has no name")?,
@@ -429,11 +455,6 @@ impl Guest {
         }
     }
 
-    /// The call of the machine's own program.
-    pub(super) fn main(&self) -> Call {
-        self.main
-    }
-
     /// Sends a signal to a program that was started in it.
     pub(super) fn signal_exec(&mut self, call: Call, signal: Signal) {
         self.session.say(call, &Word::Signal(signal));
@@ -443,6 +464,7 @@ impl Guest {
     /// Reads what its VMM says: which orders it carried out or refused.
     pub(super) fn hear_control(&mut self, now: Instant) -> Vec<Answered> {
         let answered = self.control.hear(now);
+        self.heed_ports();
         if answered.iter().any(|(_, order, result)| *order == Order::Continue && result.is_ok()) {
             // Its clock stood still meanwhile.
             self.set_clock();

@@ -139,7 +139,7 @@ impl Health {
                     self.end_late(now, body);
                 }
             }
-            (None, Body::Guest(guest)) if guest.is_booting() => {}
+            (None, Body::Guest(guest)) if !guest.is_ready() => {}
             (None, body) if self.next <= now => {
                 if let Err(error) = self.begin(now, body, launch, state) {
                     self.words = format!("{error:#}");

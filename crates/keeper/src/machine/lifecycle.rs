@@ -1,6 +1,7 @@
 //! The machine's life: started, told to end, ended, started again. Nothing here waits: the keeper does, in one place.
 
 mod ending;
+mod guest;
 mod hold;
 mod input;
 
@@ -53,6 +54,8 @@ pub(super) struct Life {
     boot: Option<(Boot, Texts)>,
     /// How the first start went, once that is known and until it is told.
     first_start: Option<Result<(), Failure>>,
+    /// Whether a whole computer was switched on, which whoever started it was told.
+    told_start: bool,
     /// Why the present start failed, if it did.
     boot_failure: Option<Failure>,
     run: Option<Run>,
@@ -115,6 +118,7 @@ impl Life {
             place,
             boot,
             first_start: None,
+            told_start: false,
             boot_failure: None,
             run: None,
             phase: Phase::Running,
@@ -135,6 +139,11 @@ impl Life {
         let mut stages = Stages::new(self.begun.take().unwrap_or_else(Instant::now));
         let run = match &self.boot {
             None => Run::new(&self.launch, &self.place, stages)?,
+            Some((boot, _)) if boot.is_computer() => {
+                stages.reach("prepared");
+                let guest = Guest::new_computer(boot, &self.launch.hostname, &self.place.netns)?;
+                Run::in_guest(guest, &self.launch, stages)
+            }
             Some((boot, texts)) => {
                 stages.reach("prepared");
                 let guest = Guest::new(boot, &self.launch, texts, &self.place.netns)?;
@@ -189,60 +198,6 @@ impl Life {
         self.first_start.take()
     }
 
-    pub(super) fn guest(&self) -> Option<&Guest> {
-        match &self.run.as_ref()?.body {
-            Body::Guest(guest) => Some(guest),
-            Body::Container(_) => None,
-        }
-    }
-
-    pub(super) fn guest_mut(&mut self) -> Option<&mut Guest> {
-        match &mut self.run.as_mut()?.body {
-            Body::Guest(guest) => Some(guest),
-            Body::Container(_) => None,
-        }
-    }
-
-    /// Does something with its guest, which there must be.
-    pub(super) fn in_guest<T>(&mut self, done: impl FnOnce(&mut Guest) -> Result<T>) -> Result<T> {
-        anyhow::ensure!(self.phase != Phase::Paused, "it is paused");
-        done(self.guest_mut().context("it has no guest, or waits to be started again")?)
-    }
-
-    pub(super) fn agent(&self) -> Option<BorrowedFd<'_>> {
-        self.guest()?.stream()
-    }
-
-    pub(super) fn agent_wanted(&self) -> Option<BorrowedFd<'_>> {
-        self.guest()?.stream_wanted()
-    }
-
-    pub(super) fn console(&self) -> Option<BorrowedFd<'_>> {
-        self.guest()?.console()
-    }
-
-    pub(super) fn console_wanted(&self) -> Option<BorrowedFd<'_>> {
-        self.guest()?.console_wanted()
-    }
-
-    pub(super) fn control(&self) -> Option<BorrowedFd<'_>> {
-        self.guest()?.control.stream()
-    }
-
-    /// What serves the guest's files is ready when it has ended.
-    pub(super) fn shares(&self) -> Option<BorrowedFd<'_>> {
-        self.guest()?.shares()
-    }
-
-    /// What those who work for its guest say of themselves.
-    pub(super) fn words(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.guest().into_iter().flat_map(Guest::words)
-    }
-
-    pub(super) fn control_wanted(&self) -> Option<BorrowedFd<'_>> {
-        self.guest()?.control.stream_wanted()
-    }
-
     /// What the guest's agent says: what is the machine's own is heeded here, the rest is for those who watch.
     pub(super) fn hear_agent(&mut self) -> Vec<Heard> {
         let events = self.guest_mut().map(Guest::hear).unwrap_or_default();
@@ -263,6 +218,15 @@ impl Life {
                 }
                 Heard::Stage(stage) => {
                     self.run.iter_mut().for_each(|run| run.stages.hear(stage.clone()));
+                }
+                Heard::Met => {
+                    if self.phase == Phase::Booting {
+                        self.phase = Phase::Running;
+                    }
+                    if let Some(run) = &mut self.run {
+                        run.started = Instant::now();
+                        run.health = self.launch.health.clone().map(|check| Health::new(check, run.started));
+                    }
                 }
                 Heard::Failed(failure) => self.boot_failure = Some(failure.clone()),
                 Heard::ExecOutput(call, _, bytes) => {
@@ -413,7 +377,8 @@ impl Life {
     pub(super) fn next_look(&self) -> Option<Instant> {
         let run = self.run.as_ref();
         let health = run.and_then(|run| run.health.as_ref()).and_then(Health::next_look);
-        let health = health.filter(|_| self.phase != Phase::Paused);
+        let is_tested = self.phase != Phase::Paused && self.guest().is_none_or(Guest::is_ready);
+        let health = health.filter(|_| is_tested);
         let guest = self.guest().and_then(Guest::next_look);
         [self.restart_at, run.and_then(|run| run.kill_at), health, guest].into_iter().flatten().min()
     }

@@ -213,6 +213,9 @@ impl Keeper {
                 self.attend(source)?;
             }
             self.life.look_at_the_clock();
+            if self.life.guest_mut().is_some_and(|guest| guest.has_news()) {
+                self.hear_agent();
+            }
             self.tell_first_start(report)?;
             self.hear_control();
             self.answer_waiting();
@@ -249,7 +252,7 @@ impl Keeper {
             let main = guest.main();
             let is_slow =
                 |call| self.clients.iter().any(|client| client.role == Role::Exec(call) && client.is_slow());
-            guest.acknowledge(|call| if call == main { is_held } else { is_slow(call) });
+            guest.acknowledge(|call| if Some(call) == main { is_held } else { is_slow(call) });
         }
         self.clients.retain(|client| !client.is_done());
     }
@@ -385,6 +388,10 @@ impl Keeper {
     fn hear_console(&mut self) {
         let Some(guest) = self.life.guest_mut() else { return };
         let said = guest.console.read();
+        // A whole computer has no other output.
+        if guest.main().is_none() && !said.is_empty() {
+            self.pass_on(Stream::Output, &said);
+        }
         for client in self.clients.iter_mut().filter(|client| client.role == Role::Console) {
             client.show_console(&said);
         }
@@ -413,7 +420,7 @@ impl Keeper {
                         client.answer(&told.map_or_else(Answer::Failed, Answer::Seen));
                     }
                 }
-                Heard::Started | Heard::Failed(_) | Heard::Stage(_) => {}
+                Heard::Started | Heard::Failed(_) | Heard::Stage(_) | Heard::Met => {}
             }
         }
     }

@@ -9,7 +9,7 @@ use super::{
     Container, Health, HealthCommand, HealthTest, Limits, LogLimits, Mode, Mount, Pace, Restart, Rights,
     STOP_GRACE_MS, Signal, SignalError,
 };
-use crate::image::ImageConfig;
+use crate::image::{ImageConfig, ImageHealth};
 use crate::name::Name;
 
 /// A health test with every choice made.
@@ -171,7 +171,7 @@ impl Container {
             restart: self.restart,
             pace: self.pace,
             log: self.log,
-            health: self.health_check(image),
+            health: health_check(&self.health, &image.healthcheck.clone().unwrap_or_default()),
         })
     }
 
@@ -221,35 +221,35 @@ impl Container {
         }
         env.into_iter().map(|(key, value)| format!("{key}={value}")).collect()
     }
+}
 
-    fn health_check(&self, image: &ImageConfig) -> Option<HealthCheck> {
-        let own = match &self.health {
-            Health::Off => return None,
-            Health::Image => HealthTest::default(),
-            Health::Test(test) => test.clone(),
-        };
-        let theirs = image.healthcheck.clone().unwrap_or_default();
-        let shell = |line: &str| vec!["/bin/sh".to_owned(), "-c".to_owned(), line.to_owned()];
-        let args = match (&own.command, theirs.test.split_first()) {
-            (Some(HealthCommand::Program(args)), _) => args.clone(),
-            (Some(HealthCommand::Shell(line)), _) => shell(line),
-            (None, Some((word, args))) if word == "CMD" => args.to_vec(),
-            (None, Some((word, args))) if word == "CMD-SHELL" => shell(&args.join(" ")),
-            (None, Some(_) | None) => return None,
-        };
-        let ms = |own: Option<u64>, theirs_ns: u64, usual: u64| {
-            own.or(Some(theirs_ns / 1_000_000).filter(|ms| *ms > 0)).unwrap_or(usual)
-        };
-        Some(HealthCheck {
-            args,
-            interval_ms: ms(own.interval_ms, theirs.interval, 30_000),
-            timeout_ms: ms(own.timeout_ms, theirs.timeout, 30_000),
-            start_period_ms: ms(own.start_period_ms, theirs.start_period, 0),
-            start_interval_ms: ms(own.start_interval_ms, theirs.start_interval, 5_000),
-            retries: own.retries.or(Some(theirs.retries).filter(|n| *n > 0)).unwrap_or(3),
-        })
-        .filter(|check| !check.args.is_empty())
-    }
+/// How to see that a machine is well: as was said, else as its image says.
+pub(crate) fn health_check(health: &Health, theirs: &ImageHealth) -> Option<HealthCheck> {
+    let own = match health {
+        Health::Off => return None,
+        Health::Image => HealthTest::default(),
+        Health::Test(test) => test.clone(),
+    };
+    let shell = |line: &str| vec!["/bin/sh".to_owned(), "-c".to_owned(), line.to_owned()];
+    let args = match (&own.command, theirs.test.split_first()) {
+        (Some(HealthCommand::Program(args)), _) => args.clone(),
+        (Some(HealthCommand::Shell(line)), _) => shell(line),
+        (None, Some((word, args))) if word == "CMD" => args.to_vec(),
+        (None, Some((word, args))) if word == "CMD-SHELL" => shell(&args.join(" ")),
+        (None, Some(_) | None) => return None,
+    };
+    let ms = |own: Option<u64>, theirs_ns: u64, usual: u64| {
+        own.or(Some(theirs_ns / 1_000_000).filter(|ms| *ms > 0)).unwrap_or(usual)
+    };
+    Some(HealthCheck {
+        args,
+        interval_ms: ms(own.interval_ms, theirs.interval, 30_000),
+        timeout_ms: ms(own.timeout_ms, theirs.timeout, 30_000),
+        start_period_ms: ms(own.start_period_ms, theirs.start_period, 0),
+        start_interval_ms: ms(own.start_interval_ms, theirs.start_interval, 5_000),
+        retries: own.retries.or(Some(theirs.retries).filter(|n| *n > 0)).unwrap_or(3),
+    })
+    .filter(|check| !check.args.is_empty())
 }
 
 fn first_of<const N: usize>(texts: [Option<&str>; N]) -> String {

@@ -18,6 +18,7 @@ use crate::image::{Platform, Reference};
 use crate::name::Name;
 
 pub use kept::{LOG_FILE_BYTES, LOG_FILES, LogLimits, Pace};
+pub(crate) use launch::health_check;
 pub use launch::{DEFAULT_PATH, HealthCheck, Launch, LaunchError};
 pub use right::CAPABILITIES;
 pub use signal::{Signal, SignalError};

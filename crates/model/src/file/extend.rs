@@ -199,6 +199,20 @@ pub(crate) fn move_paths(machine: &mut Node, dir: &Path) {
                     *text = moved(text).unwrap_or_else(|| text.clone());
                 }
             }
+            "image" => {
+                if let Value::Scalar(text) = &mut entry.node.value
+                    && text.starts_with('.')
+                {
+                    *text = moved(text).unwrap_or_else(|| text.clone());
+                }
+            }
+            "cloud_init" => {
+                let file =
+                    text_of(&mut entry.node, "user_data").filter(|text| super::user_data::is_file(text));
+                if let Some(text) = file {
+                    *text = moved(text).unwrap_or_else(|| text.clone());
+                }
+            }
             "security_opt" => each(&mut entry.node, |node| {
                 if let Value::Scalar(text) = &mut node.value
                     && let Some(path) =

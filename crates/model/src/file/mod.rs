@@ -28,6 +28,7 @@ mod structure;
 #[cfg(test)]
 mod tests;
 mod texts;
+mod user_data;
 mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -240,6 +241,7 @@ impl<'a> Reading<'a> {
         environment::gather(&mut tree, machines, self);
         build::gather(&mut tree, machines, self);
         texts::gather(&mut tree, self);
+        user_data::gather(&mut tree, machines, self);
         if self.dialect == Dialect::Compose {
             tree = compose::translate(tree, self);
         }

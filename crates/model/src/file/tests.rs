@@ -9,6 +9,7 @@ mod compose;
 mod containers;
 mod includes;
 mod laws;
+mod vms;
 
 fn read(text: &str) -> Result<Parsed, Problems> {
     let env =
@@ -429,7 +430,7 @@ services: {}
             stead.yaml:30:3: no driver of this version runs machine `x` of kind `vm`
              30 |   x:
                 |   ^
-              hint: write `driver: external` if somebody else runs it
+              hint: write its `image`, or `driver: external` if somebody else runs it
 
             stead.yaml:32:29: `10.2.0.5` is in the pool for strangers of network `d`, `10.2.0.1-10.2.0.9`
              32 |     networks: {d: {address: 10.2.0.5, mac: 02:00:00:00:00:01}, f: {address: 10.9.0.9}, b: {address: …

@@ -10,7 +10,7 @@ mod nics;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Serialize;
@@ -27,6 +27,7 @@ use crate::observed::{
 use crate::plan::{Power, UnwantedVolumes, Wanted, WantedMachine};
 use crate::project::{Bind, Nic, Project, Reach, Runs};
 use crate::served::Target;
+use crate::vm::{DiskImage, MadeVm};
 
 /// Why a project cannot be had on this computer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -56,14 +57,20 @@ pub struct Context<'a> {
     pub seen: &'a Observed,
     /// Who will open the TAPs.
     pub user: u32,
-    /// The images that are here, by their names and the platforms asked for.
+    /// The images that are here.
     pub images: &'a Images,
     /// The machines of its file that this is not about: their addresses are theirs all the same.
     pub resting: &'a BTreeSet<Name>,
 }
 
-/// What images are at the moment, by their names and the platforms asked for.
-pub type Images = BTreeMap<(Reference, Option<Platform>), Digest>;
+/// What images are at the moment.
+#[derive(Clone, Debug, Default)]
+pub struct Images {
+    /// Those of containers, by their names and the platforms asked for.
+    pub named: BTreeMap<(Reference, Option<Platform>), Digest>,
+    /// Those of disks, by their paths.
+    pub disks: BTreeMap<PathBuf, DiskImage>,
+}
 
 /// The domain of a project's names is this, under the project's own.
 pub const DOMAIN: &str = "stead";
@@ -88,6 +95,7 @@ pub fn resolve(project: &Project, context: Context<'_>) -> Result<Wanted, Vec<Re
     let nics = choice.nics(&networks);
     let uplink = choice.uplink(&networks);
     let ports = choice.ports(&nics);
+    choice.check_disks();
     if !choice.refusals.is_empty() {
         return Err(choice.refusals);
     }
@@ -95,13 +103,17 @@ pub fn resolve(project: &Project, context: Context<'_>) -> Result<Wanted, Vec<Re
     let machines = project.machines.iter().map(|(name, machine)| {
         let after = machine.depends_on.iter().map(|(other, how_far)| (machine_id(other), *how_far)).collect();
         let made = |wish: &Container| {
-            let image = context.images.get(&(wish.image.clone(), wish.platform.clone())).cloned();
+            let image = context.images.named.get(&(wish.image.clone(), wish.platform.clone())).cloned();
             Box::new(MadeContainer { wish: wish.clone(), image })
         };
         let body = match &machine.runs {
             Runs::External => Body::External,
             Runs::Container(wish) => Body::Container(made(wish)),
             Runs::Microvm(wish) => Body::Microvm(made(wish)),
+            Runs::Vm(wish) => {
+                let image = context.images.disks.get(&wish.image).cloned();
+                Body::Vm(Box::new(MadeVm { wish: (**wish).clone(), image }))
+            }
         };
         let state = MachineState { kind: machine.kind, body };
         (machine_id(name), WantedMachine { state, after, power: Power::On })
@@ -155,6 +167,31 @@ impl Choice<'_> {
             let why = format!("this directory is that of project `{other}`, which is up");
             let hint = format!("`stead down {other}` first, then `stead up`");
             self.refuse("name".into(), why, &hint);
+        }
+    }
+
+    /// Disks become larger, never smaller: what is cut off could be in use.
+    fn check_disks(&mut self) {
+        let vms = self.project.machines.iter().filter_map(|(name, machine)| Some((name, machine.runs.vm()?)));
+        for (name, vm) in vms {
+            let id = MachineId::new(&self.project.name, name);
+            let image = self.context.images.disks.get(&vm.image);
+            let wanted = vm.disk_bytes.or(image.map(|image| image.bytes));
+            let made = self.context.seen.machines.get(&id).and_then(MachineState::vm);
+            // One that is made anew has a disk of its own, whatever the former one's size.
+            let made = made.filter(|made| made.image.as_ref() == image);
+            let least = made.map(MadeVm::disk_bytes).max(image.map(|image| image.bytes));
+            if let (Some(wanted), Some(least)) = (wanted, least)
+                && wanted < least
+            {
+                let whose = if made.is_some() { "it has" } else { "its image has" };
+                let why = format!("a disk of {wanted} bytes is too small: {whose} {least} already");
+                self.refusals.push(Refusal {
+                    key: format!("machines.{name}.disk"),
+                    why,
+                    hint: format!("write `disk: {least}` or more; what is to be smaller is made anew by `stead rm {name}`"),
+                });
+            }
         }
     }
 

@@ -44,7 +44,9 @@ impl Choice<'_> {
                 .unwrap_or_else(|| self.link(kind_letter, id.machine.as_str(), &id.to_string()));
             let end = match (machine.kind, &machine.runs) {
                 (Kind::Container, Runs::External) => NicEnd::Veth(eth(place)),
-                (Kind::Container, Runs::Container(_) | Runs::Microvm(_)) => NicEnd::Set(eth(place)),
+                (Kind::Container, Runs::Container(_) | Runs::Microvm(_) | Runs::Vm(_)) => {
+                    NicEnd::Set(eth(place))
+                }
                 (Kind::Microvm | Kind::Vm, _) => NicEnd::Tap(self.context.user),
             };
             let guard = GuardState::new(nic.guard, lease, network);

@@ -103,12 +103,19 @@ fn with_machines(bare: &Project, port: u16) -> Vec<Project> {
     ]
 }
 
+/// A vm of ours that changes in place. It comes and goes as others do, so one network is enough of them.
+fn vms(port: u16, text: &str) -> Vec<Project> {
+    let bare = project(text).net("lan", network());
+    let vm = |memory_mib| bare.clone().vm_ours("web", memory_mib, &[nic("lan")]);
+    [512, 1024].map(|mib| vm(mib).port("web", &format!("127.0.0.1:{port}/tcp"))).into()
+}
+
 /// Every small project of this name, with ports of its own.
 pub(crate) fn small_projects(text: &str, port: u16) -> Vec<Project> {
     let bare = network_sets().into_iter().map(|networks| {
         networks.into_iter().fold(project(text), |project, (name, network)| project.net(name, network))
     });
-    bare.flat_map(|bare| with_machines(&bare, port)).collect()
+    bare.flat_map(|bare| with_machines(&bare, port)).chain(vms(port, text)).collect()
 }
 
 /// A random order that the plan allows, as places in it.

@@ -15,6 +15,7 @@ use stead_model::project::{
     Addressing, Condition, Dhcp, Guard, Kind, Machine, Network, Nic, Pool, Port, Project, Reach, Runs, Subnet,
 };
 use stead_model::resolve::{Context, Images, Refusal, resolve};
+use stead_model::vm::{DiskFormat, DiskImage, Vm};
 
 pub(crate) fn name(text: &str) -> Name {
     text.parse().unwrap()
@@ -71,6 +72,7 @@ pub(crate) trait With: Sized {
     fn net(self, text: &str, network: Network) -> Self;
     fn machine(self, kind: Kind, text: &str, nics: &[Nic]) -> Self;
     fn ours(self, text: &str, image: &str, nics: &[Nic]) -> Self;
+    fn vm_ours(self, text: &str, memory_mib: u64, nics: &[Nic]) -> Self;
     fn port(self, machine: &str, bind: &str) -> Self;
     fn depends(self, machine: &str, on: &str, how_far: Condition) -> Self;
     fn join(self, a: &str, b: &str) -> Self;
@@ -105,6 +107,15 @@ impl With for Project {
     fn ours(mut self, text: &str, image: &str, nics: &[Nic]) -> Self {
         let runs = Runs::Container(Box::new(Container::new(image.parse().unwrap())));
         let (kind, nics) = (Kind::Container, nics.to_vec());
+        let machine = Machine { kind, runs, nics, ports: Vec::new(), depends_on: BTreeMap::new() };
+        self.machines.insert(name(text), machine);
+        self
+    }
+
+    fn vm_ours(mut self, text: &str, memory_mib: u64, nics: &[Nic]) -> Self {
+        let vm = Vm { memory_mib: Some(memory_mib), ..Vm::new("/srv/debian.img".into()) };
+        let (kind, nics) = (Kind::Vm, nics.to_vec());
+        let runs = Runs::Vm(Box::new(vm));
         let machine = Machine { kind, runs, nics, ports: Vec::new(), depends_on: BTreeMap::new() };
         self.machines.insert(name(text), machine);
         self
@@ -147,8 +158,12 @@ pub(crate) fn computer() -> Observed {
 /// The images that are there.
 fn images() -> Images {
     let digest = |digit: &str| format!("sha256:{}", digit.repeat(64)).parse().unwrap();
-    [(("debian:12".parse().unwrap(), None), digest("a")), (("nginx".parse().unwrap(), None), digest("b"))]
-        .into()
+    let named = [
+        (("debian:12".parse().unwrap(), None), digest("a")),
+        (("nginx".parse().unwrap(), None), digest("b")),
+    ];
+    let disk = DiskImage { digest: digest("c"), format: DiskFormat::Raw, bytes: 1 << 30 };
+    Images { named: named.into(), disks: [("/srv/debian.img".into(), disk)].into() }
 }
 
 /// What `project` is to be on the computer `seen`.
@@ -252,7 +267,7 @@ pub(crate) fn unlawful(seen: &Observed) -> Vec<String> {
         holds(seen.projects.contains_key(project), &format!("project {project} is not on record"));
     }
     for (id, running) in &seen.running {
-        let is_known = seen.machines.get(id).is_some_and(|machine| machine.container().is_some());
+        let is_known = seen.machines.get(id).is_some_and(MachineState::is_ours);
         holds(is_known, "something runs that is no machine of ours");
         let has_engine = seen.engine == Engine::Present || *running == Running::CutOff;
         holds(has_engine, "a machine is connected without an engine");
@@ -297,8 +312,7 @@ pub(crate) fn assert_is(wanted: &Wanted, seen: &Observed) {
     let leases = wanted.nics.iter().map(|(id, nic)| (id.clone(), nic.lease.clone())).collect();
     let machines: BTreeMap<MachineId, _> =
         wanted.machines.iter().map(|(id, machine)| (id.clone(), machine.state.clone())).collect();
-    let to_run =
-        wanted.machines.iter().filter(|(_, m)| m.power == Power::On && m.state.container().is_some());
+    let to_run = wanted.machines.iter().filter(|(_, m)| m.power == Power::On && m.state.is_ours());
     assert_eq!(part.running, to_run.map(|(id, _)| (id.clone(), Running::Connected)).collect());
     assert_eq!(part.networks, wanted.networks);
     assert_eq!(part.machines, machines);

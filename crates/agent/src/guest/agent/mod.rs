@@ -76,10 +76,21 @@ pub(crate) struct Agent {
 pub(crate) struct Ground {
     /// How far the guest has got.
     pub(crate) stages: Vec<Stage>,
-    /// Whether the guest is ours to set up and to end.
-    pub(crate) is_first: bool,
+    /// What we are there.
+    pub(crate) role: Role,
     /// What names of containers' cgroups begin with.
     pub(crate) cgroups: String,
+}
+
+/// What the program is in its guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Its first process: the guest is ours to set up and to end.
+    First,
+    /// A service of its system: what is done is done in the guest as it is, and not in containers.
+    Service,
+    /// One process among others, which runs containers.
+    Beside,
 }
 
 fn hello() -> Vec<u8> {
@@ -93,7 +104,9 @@ fn hello() -> Vec<u8> {
 
 impl Agent {
     pub(crate) fn new(link: Link, mut ground: Ground) -> Result<Self> {
-        crate::container::prepare()?;
+        if ground.role != Role::Service {
+            crate::container::prepare()?;
+        }
         ground.stages.push(stage("agent"));
         Ok(Self {
             link,
@@ -363,14 +376,14 @@ impl Agent {
             return Ok(false);
         }
         let (id, how) = (ending.call, ending.how);
-        if self.ground.is_first {
+        if self.ground.role == Role::First {
             for problem in crate::setup::unmount_all() {
                 eprintln!("stead-agent: {problem}");
             }
         }
         self.finish(id, &Word::Done);
         crate::ending::say_goodbye(&mut self.link, &mut self.mux);
-        if self.ground.is_first {
+        if self.ground.role == Role::First {
             crate::ending::end(how)?;
         }
         Ok(true)

@@ -1,12 +1,12 @@
 //! What can be asked of a guest, carried out.
 
 use anyhow::{Context, Result};
-use stead_agent::message::{Request, Word};
+use stead_agent::message::{Request, Usage, Word};
 use stead_agent::mux::StreamId;
 use stead_container::Failure;
 use stead_model::name::Name;
 
-use super::{Agent, Call, LIST_PART};
+use super::{Agent, Call, LIST_PART, Role};
 use crate::boot::stage;
 use crate::container::Container;
 use crate::ending::Ending;
@@ -21,6 +21,9 @@ impl Agent {
             Request::Start(wanted) => return self.start(id, &wanted),
             Request::Attach { container, stdin } => return self.attach(id, container, stdin),
             Request::Exec(wanted) => return self.exec(id, &wanted),
+            Request::ShutDown { how, .. } if self.ground.role == Role::Service => {
+                crate::computer::end(how).map(|()| Word::Done)
+            }
             Request::ShutDown { how, grace_ms } => {
                 self.ending = Some(Ending::begin(id, how, grace_ms, &self.containers));
                 return;
@@ -35,12 +38,8 @@ impl Agent {
             }
             Request::Processes(name) => return self.processes(id, &name),
             Request::Changes(name) => return self.changes(id, &name),
-            Request::Usage(name) => self.running(&name).and_then(|container| {
-                Ok(Word::Usage(look::usage(container.state(), container.process.pid)?))
-            }),
-            Request::Ports(name) => {
-                self.running(&name).map(|container| Word::Ports(look::listeners(container.process.pid)))
-            }
+            Request::Usage(name) => self.usage(&name).map(Word::Usage),
+            Request::Ports(name) => self.first_process(&name).map(|pid| Word::Ports(look::listeners(pid))),
             Request::SetUp(wanted) => self.set_up(&wanted),
             Request::Signal { container, signal } => {
                 self.running(&container).and_then(|container| container.kill(signal)).map(|()| Word::Done)
@@ -66,7 +65,7 @@ impl Agent {
     }
 
     fn set_up(&mut self, wanted: &stead_agent::message::SetUp) -> Result<Word> {
-        anyhow::ensure!(self.ground.is_first, "this guest is not ours to set up");
+        anyhow::ensure!(self.ground.role == Role::First, "this guest is not ours to set up");
         let mut reached = Vec::new();
         let done = crate::setup::set_up(wanted, |name| reached.push(stage(name)));
         for stage in reached {
@@ -131,6 +130,7 @@ impl Agent {
     fn exec(&mut self, id: StreamId, wanted: &stead_agent::message::Exec) {
         let name = &wanted.container;
         let done = match self.containers.get(name) {
+            _ if self.ground.role == Role::Service => crate::computer::exec(wanted),
             Some(container) => container.exec(wanted),
             None => Err(anyhow::anyhow!("there is no container `{name}`").into()),
         };
@@ -143,9 +143,25 @@ impl Agent {
         }
     }
 
+    /// The first process of a container, or of the whole computer in which we are a service.
+    fn first_process(&self, name: &Name) -> Result<u32> {
+        match self.ground.role {
+            Role::Service => Ok(1),
+            Role::First | Role::Beside => Ok(self.running(name)?.process.pid),
+        }
+    }
+
+    fn usage(&self, name: &Name) -> Result<Usage> {
+        if self.ground.role == Role::Service {
+            return look::usage_here();
+        }
+        let container = self.running(name)?;
+        look::usage(container.state(), container.process.pid)
+    }
+
     fn files(&mut self, id: StreamId, name: &Name, start: impl FnOnce(&str) -> Result<Process, Failure>) {
-        let pid = self.running(name).map(|container| container.process.pid.to_string());
-        match pid.map_err(Failure::from).and_then(|pid| start(&pid)) {
+        let pid = self.first_process(name).map_err(Failure::from);
+        match pid.and_then(|pid| start(&pid.to_string())) {
             Ok(process) => drop(self.calls.insert(id, Call::Files { process, error: Vec::new() })),
             Err(failure) => self.fail(id, &failure),
         }
@@ -164,9 +180,12 @@ impl Agent {
     }
 
     fn processes(&mut self, id: StreamId, name: &Name) {
-        let found = self
-            .running(name)
-            .and_then(|container| look::processes(container.state(), container.process.pid));
+        let found = match self.ground.role {
+            Role::Service => look::processes_here(),
+            Role::First | Role::Beside => self
+                .running(name)
+                .and_then(|container| look::processes(container.state(), container.process.pid)),
+        };
         match found {
             Ok(found) => {
                 for part in found.chunks(LIST_PART) {

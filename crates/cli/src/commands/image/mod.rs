@@ -9,19 +9,22 @@ mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 
 use anyhow::{Context, Result};
 
 use stead_host::home::Home;
+use stead_host::linux::vm::disks;
 use stead_image::choose::host_platform;
+use stead_image::disk::{DiskStore, Found};
 use stead_image::{Fetch, Store, Wanted};
 use stead_model::file::Pull;
 use stead_model::image::{Digest, Image, Platform, Reference};
 use stead_model::name::MachineId;
 use stead_model::project::Project;
 use stead_model::resolve::Images;
+use stead_model::vm::DiskImage;
 
 use crate::args::{ImageCommand, PullWhen};
 use crate::failure::Failure;
@@ -120,7 +123,8 @@ fn wishes(project: &Project) -> impl Iterator<Item = (MachineId, Reference, Opti
 
 /// The images of a project that are here.
 pub(crate) fn those_here(home: &Home, project: &Project) -> Result<Images> {
-    let mut images = Images::new();
+    let disks = images_of(disks_here(home, project, DiskStore::find)?);
+    let mut images = Images { disks, ..Images::default() };
     if !home.images().exists() {
         return Ok(images);
     }
@@ -128,10 +132,61 @@ pub(crate) fn those_here(home: &Home, project: &Project) -> Result<Images> {
     for (_, reference, platform) in wishes(project) {
         let wanted = platform.clone().unwrap_or_else(host_platform);
         if let Some(image) = store.find(&reference, &wanted)? {
-            images.insert((reference, platform), image.digest);
+            images.named.insert((reference, platform), image.digest);
         }
     }
     Ok(images)
+}
+
+/// What the files are that the disks of a project's machines are made from.
+fn disks_here(
+    home: &Home,
+    project: &Project,
+    look: impl Fn(&DiskStore, &Path) -> Result<Found>,
+) -> Result<BTreeMap<PathBuf, Found>> {
+    let store = disks(home);
+    let paths: BTreeSet<&PathBuf> =
+        project.machines.values().filter_map(|machine| Some(&machine.runs.vm()?.image)).collect();
+    paths.into_iter().map(|path| Ok((path.clone(), look(&store, path)?))).collect()
+}
+
+/// Those among them that are images.
+fn images_of(found: BTreeMap<PathBuf, Found>) -> BTreeMap<PathBuf, DiskImage> {
+    let image = |(path, found)| match found {
+        Found::Disk(image) => Some((path, image)),
+        Found::Nothing | Found::NoDisk(_) => None,
+    };
+    found.into_iter().filter_map(image).collect()
+}
+
+/// Looks at the files that the chosen machines' disks are made from: all have to be there, and be images.
+fn need_disks(
+    home: &Home,
+    loaded: &Loaded,
+    chosen: &BTreeSet<MachineId>,
+) -> Result<BTreeMap<PathBuf, DiskImage>, Failure> {
+    const HINT: &str = "`image` is the path of a disk image, raw or qcow2";
+    home.prepare()?;
+    let _progress = Progress::of("looking at the images of disks".to_owned());
+    let found = disks_here(home, &loaded.project, DiskStore::learn)?;
+    for id in chosen {
+        let vm = loaded.project.machines.get(&id.name).and_then(|machine| machine.runs.vm());
+        let Some(path) = vm.map(|vm| &vm.image) else { continue };
+        let (path, machine) = (path.display(), &id.name);
+        match vm.and_then(|vm| found.get(&vm.image)) {
+            Some(Found::Disk(_)) => {}
+            Some(Found::NoDisk(why)) => {
+                let (why, hint) = why.split_once("; hint: ").unwrap_or((why, HINT));
+                let what = format!("machine `{machine}` cannot be made from {path}: {why}");
+                return Err(Failure::request(&what, hint));
+            }
+            Some(Found::Nothing) | None => {
+                let what = format!("there is no file {path}, which machine `{machine}` is made from");
+                return Err(Failure::request(&what, HINT));
+            }
+        }
+    }
+    Ok(images_of(found))
 }
 
 /// The images of a project: those of the chosen machines are here afterwards, the others may be. When they are pulled is
@@ -142,8 +197,13 @@ pub(crate) fn needed(
     when: Option<PullWhen>,
 ) -> Result<Images, Failure> {
     let home = home()?;
+    let is_disk = |id: &MachineId| {
+        loaded.project.machines.get(&id.name).is_some_and(|machine| machine.runs.vm().is_some())
+    };
+    let disks = if chosen.iter().any(is_disk) { need_disks(&home, loaded, chosen)? } else { BTreeMap::new() };
     super::guest::ensure(&home, &loaded.project, chosen)?;
     let mut images = those_here(&home, &loaded.project)?;
+    images.disks.extend(disks);
     // Of machines with one image the most eager one counts.
     let mut asked: BTreeMap<(Reference, Option<Platform>), PullWhen> = BTreeMap::new();
     for (id, reference, platform) in wishes(&loaded.project).filter(|(id, ..)| chosen.contains(id)) {
@@ -157,7 +217,7 @@ pub(crate) fn needed(
     }
     for ((reference, platform), when) in asked {
         let image = ensure(&home, &reference, platform.as_ref(), when)?;
-        images.insert((reference, platform), image.digest);
+        images.named.insert((reference, platform), image.digest);
     }
     Ok(images)
 }

@@ -9,11 +9,13 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::anyhow;
+
 use stead_agent::message::{Ending, Exited, Request};
 use stead_container::Failure;
-use stead_vmm::Order;
+use stead_vmm::{Order, Reason};
 
-use super::{BOOT_LIMIT, Guest, State};
+use super::{BOOT_LIMIT, Guest, MAIN, Role, State};
 
 /// What a guest writes to disk when it ends is little.
 const END_LIMIT: Duration = Duration::from_secs(30);
@@ -110,6 +112,15 @@ impl Guest {
         if let Some(exited) = self.exited {
             return Ok(exited);
         }
+        if let (Role::Computer(_), Some(Reason::Off)) = (&self.role, &self.control.reason) {
+            let container = MAIN.parse().map_err(|_| anyhow!("a container in a guest has no name"))?;
+            return Ok(Exited { container, code: 0, out_of_memory: false });
+        }
+        let code = match (&self.role, &self.why) {
+            // As one that was killed.
+            (Role::Computer(_), Some(_)) => 137,
+            (Role::Computer(_) | Role::Container { .. }, _) => 255,
+        };
         let text = match (self.why, self.console.panic(), self.control.reason) {
             (Some(why), ..) => why,
             (None, Some(line), _) => format!("its kernel gave up: {line}"),
@@ -120,6 +131,6 @@ impl Guest {
                 format!("its VMM ended ({status}){}", self.words.last())
             }
         };
-        Err(Failure { code: 255, text })
+        Err(Failure { code, text })
     }
 }

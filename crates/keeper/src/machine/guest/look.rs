@@ -45,6 +45,7 @@ impl Guest {
     /// Asks for something that is told at once.
     pub(in crate::machine) fn look_into(&mut self, what: Look) -> Result<Call> {
         let name = self.ready()?;
+        anyhow::ensure!(self.session.is_met(), "its agent has not come up yet");
         let call = self.session.ask(&match what {
             Look::Usage => Request::Usage(name),
             Look::Processes => Request::Processes(name),
@@ -76,6 +77,7 @@ impl Guest {
 
     fn ready(&self) -> Result<Name> {
         anyhow::ensure!(self.state == State::Running, "it is not up yet, or about to end");
+        self.role.may_ask(self.session.is_met())?;
         MAIN.parse().context("a container in a guest has no name")
     }
 

@@ -102,7 +102,7 @@ impl Guest {
 
     /// Whether there is a program yet that may read.
     fn is_read(&self, call: Call) -> bool {
-        call == self.main || self.execs.contains(&call)
+        Some(call) == self.main() || self.execs.contains(&call)
     }
 }
 

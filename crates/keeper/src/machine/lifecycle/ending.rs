@@ -65,7 +65,7 @@ impl Life {
             (None, Ok(exited)) => (exited.code, exited.out_of_memory, None),
             (None, Err(failure)) => {
                 let (code, why) = (failure.code, failure.text.clone());
-                if self.phase == Phase::Booting && self.restarts == 0 {
+                if self.phase == Phase::Booting && self.restarts == 0 && !self.told_start {
                     self.first_start = Some(Err(Failure { code: 125, text: failure.text }));
                 }
                 // One that was told to end and did not was killed.

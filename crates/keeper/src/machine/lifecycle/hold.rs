@@ -10,6 +10,7 @@ use stead_model::container::Signal;
 use stead_vmm::{Order, Ticket};
 
 use super::super::control::Answered;
+use super::super::guest::Guest;
 use super::Life;
 
 impl Life {
@@ -49,6 +50,9 @@ impl Life {
     /// What the VMM has to say: which orders it carried out, or did not.
     pub(in crate::machine) fn hear_control(&mut self) -> Vec<Answered> {
         let answered = self.guest_mut().map(|guest| guest.hear_control(Instant::now())).unwrap_or_default();
+        if self.guest().is_some_and(Guest::is_switched_on) {
+            self.is_switched_on();
+        }
         for (_, order, result) in &answered {
             match (order, result, self.phase) {
                 (Order::Stop, Ok(()), Phase::Running) => self.is_held(),
@@ -58,6 +62,20 @@ impl Life {
             }
         }
         answered
+    }
+
+    /// A whole computer has started when its machine stands; it is up when its agent is, if it is to have one.
+    fn is_switched_on(&mut self) {
+        if self.phase != Phase::Booting {
+            return;
+        }
+        if self.restarts == 0 && !self.told_start {
+            self.told_start = true;
+            self.first_start = Some(Ok(()));
+        }
+        if self.guest().is_some_and(Guest::is_ready) {
+            self.phase = Phase::Running;
+        }
     }
 
     fn is_held(&mut self) {

@@ -10,13 +10,17 @@ use super::{INPUT_MAX_BYTES, Life};
 impl Life {
     pub(in crate::machine) fn has_input_backlog(&self) -> bool {
         self.run.as_ref().is_some_and(|run| run.typed.len() > INPUT_MAX_BYTES)
-            || self.guest().is_some_and(|guest| guest.has_input_backlog(guest.main()))
+            || self
+                .guest()
+                .is_some_and(|guest| guest.main().is_some_and(|main| guest.has_input_backlog(main)))
     }
 
     pub(in crate::machine) fn take_input(&mut self, bytes: &[u8]) {
         if let Some(guest) = self.guest_mut() {
-            let main = guest.main();
-            return guest.input(main, bytes);
+            return match guest.main() {
+                Some(main) => guest.input(main, bytes),
+                None => guest.console.take(bytes),
+            };
         }
         if let Some(run) = self.run.as_mut().filter(|run| run.input.is_some() && !run.input_ends) {
             run.typed.extend(bytes);
@@ -27,7 +31,7 @@ impl Life {
     pub(in crate::machine) fn end_input(&mut self) {
         let tty = self.launch.tty;
         if let Some(guest) = self.guest_mut() {
-            let main = guest.main();
+            let Some(main) = guest.main() else { return guest.console.take(&[4]) };
             if tty {
                 guest.input(main, &[4]);
             }
@@ -66,7 +70,8 @@ impl Life {
     pub(in crate::machine) fn resize(&mut self, bytes: &[u8]) {
         let [r1, r2, c1, c2] = *bytes else { return };
         if let Some(guest) = self.guest_mut() {
-            return guest.resize(guest.main(), bytes);
+            // A serial line has no size.
+            return guest.main().into_iter().for_each(|main| guest.resize(main, bytes));
         }
         let size = WindowSize { rows: u16::from_be_bytes([r1, r2]), columns: u16::from_be_bytes([c1, c2]) };
         let terminal = self.run.as_ref().filter(|_| self.launch.tty).and_then(|run| run.output.as_ref());

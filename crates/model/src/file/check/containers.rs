@@ -9,6 +9,7 @@ use crate::capability;
 use crate::container::{Container, Mount};
 use crate::name::Name;
 use crate::project::{Driver, Kind, Runs};
+use crate::vm::Vm;
 
 /// What the machine is and what runs it, if that can be told.
 pub(super) fn runs(
@@ -32,10 +33,10 @@ pub(super) fn runs(
         let kind = machine.kind.value().map_or_else(String::new, |kind| format!(" of kind `{kind}`"));
         let message = format!("no driver of this version runs machine `{name}`{kind}");
         let hint = match machine.kind.value() {
-            Some(Kind::Container | Kind::Microvm) => {
+            Some(Kind::Container | Kind::Microvm | Kind::Vm) => {
                 "write its `image`, or `driver: external` if somebody else runs it"
             }
-            Some(Kind::Vm) | None => "write `driver: external` if somebody else runs it",
+            None => "write `driver: external` if somebody else runs it",
         };
         problems.push(place.problem(message).hint(hint));
     }
@@ -55,17 +56,19 @@ pub(super) fn runs(
         (Driver::Native, Kind::Microvm | Kind::Vm) => {
             let message = format!("driver `native` runs only containers, and machine `{name}` is a `{kind}`");
             let hint = match kind {
-                Kind::Microvm => "write `kind: container`, or `driver: qemu`",
-                Kind::Container | Kind::Vm => "write `kind: container`, or `driver: external`",
+                Kind::Microvm | Kind::Vm => "write `kind: container`, or `driver: qemu`",
+                Kind::Container => "write `kind: container`, or `driver: external`",
             };
             problems.push(place.problem(message).hint(hint));
             None
         }
-        (Driver::Qemu, Kind::Container | Kind::Vm) => {
-            let message = format!("driver `qemu` runs only microVMs yet, and machine `{name}` is a `{kind}`");
+        (Driver::Qemu, Kind::Container) => {
+            let message =
+                format!("driver `qemu` runs only microVMs and vms, and machine `{name}` is a `{kind}`");
             problems.push(place.problem(message).hint("write `kind: microvm`, or leave `driver` out"));
             None
         }
+        (Driver::Qemu, Kind::Vm) => Some((kind, Runs::Vm(vm(machine, problems)?))),
         (Driver::Native, Kind::Container) => {
             let container = with_image(machine, problems)?;
             Some((kind, Runs::Container(Box::new(complete(container, mounts)))))
@@ -79,6 +82,21 @@ pub(super) fn runs(
             Some((kind, Runs::Microvm(Box::new(container))))
         }
     }
+}
+
+fn vm(machine: &MachineSpec, problems: &mut Vec<Problem>) -> Option<Box<Vm>> {
+    let (name, place) = (&machine.name.value, &machine.name.place);
+    if let Given::Absent = machine.vm {
+        let message = format!("machine `{name}` has no image");
+        problems
+            .push(place.problem(message).hint("write the path of a disk image, `image: ./debian-12.qcow2`"));
+    }
+    let vm = machine.vm.value()?;
+    for lack in capability::vm_lacks(&vm) {
+        let message = format!("machine `{name}` is a `vm`, which {}", lack.what);
+        problems.push(place.problem(message).hint(lack.hint));
+    }
+    Some(vm)
 }
 
 fn with_image(machine: &MachineSpec, problems: &mut Vec<Problem>) -> Option<Box<Container>> {

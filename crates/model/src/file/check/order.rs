@@ -50,7 +50,9 @@ pub(super) fn never_seen(spec: &Spec, problems: &mut Vec<Problem>) {
     for Dependency { on, condition, .. } in spec.machines.iter().flat_map(|machine| &machine.depends_on) {
         let other = spec.machines.iter().find(|machine| machine.name.value == on.value);
         let Some(other) = other.filter(|_| *condition != Condition::Started) else { continue };
-        let off = other.container.is().is_some_and(|at| at.value.health == Health::Off);
+        let off = other.container.is().is_some_and(|at| at.value.health == Health::Off)
+            // The image of a disk has no test of its own.
+            || other.vm.is().is_some_and(|at| !matches!(at.value.health, Health::Test(_)));
         let why = match other.driver.value() {
             Some(Driver::External) => "somebody else runs it",
             Some(Driver::Native | Driver::Qemu) if off && *condition == Condition::Healthy => {

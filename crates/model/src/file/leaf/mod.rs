@@ -5,6 +5,7 @@ pub(crate) mod mount;
 pub(crate) mod network;
 pub(crate) mod port;
 pub(crate) mod quantity;
+pub(crate) mod vm;
 
 use super::problem::{Problem, Span, nearest, quote};
 use crate::name::Name;

@@ -44,24 +44,28 @@ pub(super) fn render(text: &mut String, container: &Container) {
     keys.maybe("stop_grace_period", container.stop.grace_ms.map(|ms| format!("{ms}ms")));
     render_restart(&mut keys, container.restart, container.pace);
     render_log(&mut keys, container.log);
-    match &container.health {
-        Health::Image => {}
-        Health::Off => keys.value("healthcheck", "{ disable: true }"),
-        Health::Test(test) => keys.value("healthcheck", render_health(test)),
-    }
+    keys.health(&container.health);
 }
 
 /// The keys of a machine, a line each.
-struct Keys<'t> {
-    text: &'t mut String,
+pub(super) struct Keys<'t> {
+    pub(super) text: &'t mut String,
 }
 
 impl Keys<'_> {
-    fn value(&mut self, key: &str, value: impl Display) {
+    pub(super) fn health(&mut self, health: &Health) {
+        match health {
+            Health::Image => {}
+            Health::Off => self.value("healthcheck", "{ disable: true }"),
+            Health::Test(test) => self.value("healthcheck", render_health(test)),
+        }
+    }
+
+    pub(super) fn value(&mut self, key: &str, value: impl Display) {
         let _ = writeln!(self.text, "    {key}: {value}");
     }
 
-    fn maybe(&mut self, key: &str, value: Option<impl Display>) {
+    pub(super) fn maybe(&mut self, key: &str, value: Option<impl Display>) {
         if let Some(value) = value {
             self.value(key, value);
         }
@@ -77,7 +81,7 @@ impl Keys<'_> {
     }
 
     /// As a list: what stands before a colon may have no more than 1024 characters in YAML.
-    fn pairs(&mut self, key: &str, pairs: &BTreeMap<String, String>) {
+    pub(super) fn pairs(&mut self, key: &str, pairs: &BTreeMap<String, String>) {
         if !pairs.is_empty() {
             let _ = writeln!(self.text, "    {key}:");
         }

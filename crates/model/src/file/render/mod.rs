@@ -3,6 +3,7 @@
 mod build;
 mod container;
 mod json;
+mod vm;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -130,6 +131,7 @@ fn render_machine(text: &mut String, machine: &Machine) {
     match &machine.runs {
         Runs::External => {}
         Runs::Container(container) | Runs::Microvm(container) => container::render(text, container),
+        Runs::Vm(vm) => vm::render(text, vm),
     }
 }
 

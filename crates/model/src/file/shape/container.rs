@@ -13,6 +13,7 @@ use crate::file::leaf::network::ANY_ADDRESS;
 use crate::file::leaf::quantity::{
     BYTES, BYTES_OR_ALL, COUNT_OR_ALL, CPU_SHARES, CPUS, FILE_MODE, OOM_SCORE, TIME, ULIMIT,
 };
+use crate::file::leaf::vm::ANY_IMAGE;
 
 pub(crate) const fn leaf(form: &'static crate::file::leaf::TextForm) -> Form {
     Form::Leaf(Leaf::Form(form))
@@ -28,10 +29,11 @@ const FILES: Shape = &[Form::List(&[leaf(SECRET), Form::Keys(&[FILE_USE])])];
 pub(crate) const SHARED: &[Key] = &[
     key(
         "image",
-        &[leaf(IMAGE)],
+        &[leaf(ANY_IMAGE)],
         "",
         "debian:12",
-        "The image that it is made of; needed for every container that stead runs.",
+        "The image that it is made of; needed for every machine that stead runs. For a `vm` the path of a disk image, raw \
+         or qcow2, that starts with `/`, `./`, `../` or `~/`.",
     ),
     key("platform", &[leaf(PLATFORM)], "", "linux/arm64", "For which platform. Left out: this computer's."),
     key(

@@ -19,7 +19,8 @@ pub(crate) const MACHINE: &[Key] = &[
         DRIVER,
         "",
         "external",
-        "What runs it. Left out: the one of `defaults`, or `native` if it has an `image`.",
+        "What runs it. Left out: the one of `defaults`, or if it has an `image` `native` for a container and `qemu` for the \
+         others.",
     ),
     key(
         "networks",

@@ -5,6 +5,7 @@ pub(crate) mod container;
 pub(crate) mod kept;
 pub(crate) mod machine;
 mod network;
+mod vm;
 
 use super::leaf::Leaf;
 use super::leaf::container::{ANY, PAIR_NAME, RESTART, SECRET, USER};
@@ -97,7 +98,10 @@ pub(crate) const FILE: &[Key] = &[
     ),
     key(
         "machines",
-        &[Form::Map(Leaf::Name, &[Form::Keys(&[machine::MACHINE, container::SHARED, container::OURS])])],
+        &[Form::Map(
+            Leaf::Name,
+            &[Form::Keys(&[machine::MACHINE, container::SHARED, container::OURS, vm::VM])],
+        )],
         "",
         "{ web: { image: nginx } }",
         "The machines, by name. Every machine finds the others of its networks by these names.",
@@ -155,7 +159,7 @@ const KIND: Shape = &[Form::Leaf(Leaf::Choice(&[
 ]))];
 const DRIVER: Shape = &[Form::Leaf(Leaf::Choice(&[
     ("native", "stead itself, with the kernel's namespaces; only for kind `container`"),
-    ("qemu", "QEMU; only for kind `microvm`"),
+    ("qemu", "QEMU; only for kinds `microvm` and `vm`"),
     (
         "external",
         "somebody else runs the machine: stead makes its network namespace (`container`) or its TAPs (`microvm`, `vm`) \

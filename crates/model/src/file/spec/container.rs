@@ -12,6 +12,7 @@ use crate::container::{
 };
 use crate::file::leaf::container as value;
 use crate::file::leaf::container::Security;
+use crate::file::leaf::vm::{AnyImage, any_image};
 use crate::file::leaf::{self, Wrong, mount, network, quantity};
 use crate::file::problem::Problem;
 use crate::file::yaml::Value;
@@ -29,10 +30,15 @@ pub(crate) fn read(
     let rights = rights(view, around.ground, problems);
     let health = health(&view.get("healthcheck"), problems);
     let (restart, pace) = restart(view, &around.defaults, problems);
-    let At { value: image, place } = match view.get("image").read(value::image) {
+    let (image, place) = match view.get("image").read(any_image) {
         Given::Absent => return Given::Absent,
         Given::Wrong => return Given::Wrong,
-        Given::Is(at) => at,
+        Given::Is(At { value: AnyImage::Named(image), place }) => (image, place),
+        Given::Is(At { value: AnyImage::File(path), place }) => {
+            let problem = place.problem(format!("`{path}` is a file, and only a vm is made from one"));
+            problems.push(problem.hint("write the image's name, `debian:12`; or `kind: vm`"));
+            return Given::Wrong;
+        }
     };
     let defaults = &around.defaults;
     let grace = |view: &View<'_>| view.get("stop_grace_period").read(quantity::time_ms);
@@ -111,7 +117,7 @@ fn either<T: Clone + PartialEq>(
 /// As Docker has it: what starts a program does not fit into less, and the kernel then refuses the limit, or ends it.
 const MEMORY_MIN_BYTES: u64 = 6 << 20;
 
-fn limits(view: &View<'_>, problems: &mut Vec<Problem>) -> Limits {
+pub(super) fn limits(view: &View<'_>, problems: &mut Vec<Problem>) -> Limits {
     let most = view.get("deploy").get("resources").get("limits");
     let least = view.get("deploy").get("resources").get("reservations");
     let size = |view: View<'_>| view.read(quantity::bytes_or_all);
@@ -263,7 +269,7 @@ fn sysctls(view: &View<'_>) -> BTreeMap<String, String> {
     values::<_, Vec<_>>(view.each(value::sysctl_pair)).into_iter().chain(mapped).collect()
 }
 
-fn health(view: &View<'_>, problems: &mut Vec<Problem>) -> Health {
+pub(super) fn health(view: &View<'_>, problems: &mut Vec<Problem>) -> Health {
     let test = view.get("test");
     let command = match health_command(&test) {
         Ok(command) => command,

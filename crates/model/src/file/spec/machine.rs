@@ -2,19 +2,20 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::container;
 use super::mounts::{self, Mounted};
 use super::view::{At, Given, Place, View, word};
-use super::{Around, DEFAULT_NETWORK};
+use super::{Around, DEFAULT_NETWORK, container, vm};
 use crate::address::Mac;
 use crate::container::Container;
 use crate::file::leaf::port::{self, Ports};
+use crate::file::leaf::vm::any_image;
 use crate::file::leaf::{self, network as wire};
 use crate::file::problem::Problem;
 use crate::file::yaml::Value;
 use crate::file::{Build, Pull};
 use crate::name::Name;
 use crate::project::{Condition, Driver, Guard, Kind, Protocol};
+use crate::vm::Vm;
 
 #[derive(Debug)]
 pub(crate) struct MachineSpec {
@@ -30,6 +31,7 @@ pub(crate) struct MachineSpec {
     pub(crate) contained: Option<Place>,
     /// The image, and the container but for its mounts.
     pub(crate) container: Given<Box<Container>>,
+    pub(crate) vm: Given<Box<Vm>>,
     pub(crate) mounts: Vec<At<(String, Mounted)>>,
     pub(crate) pull: Given<Pull>,
     pub(crate) build: Given<Box<Build>>,
@@ -95,16 +97,29 @@ pub(crate) fn read(
     let readable = matches!(view.node.map(|node| &node.value), Some(Value::Mapping(_) | Value::Null));
     let kind = |view: &View<'_>| view.get("kind").read(word(KINDS));
     let driver = |view: &View<'_>| view.get("driver").read(word(DRIVERS));
-    let container = container::read(view, around, problems);
-    let named = !matches!(container, Given::Absent);
     let (kind, driver) = (kind(view).or(&kind(defaults)), driver(view).or(&driver(defaults)));
-    // An image is a container's, until other kinds have one, too.
+    let image = view.get("image").read(any_image);
+    let named = !matches!(image, Given::Absent);
     let kind = kind.or(&implied(named, Kind::Container, &name.place));
     let usual = match kind.value() {
-        Some(Kind::Microvm) => Driver::Qemu,
-        Some(Kind::Container | Kind::Vm) | None => Driver::Native,
+        Some(Kind::Microvm | Kind::Vm) => Driver::Qemu,
+        Some(Kind::Container) | None => Driver::Native,
     };
     let driver = driver.or(&implied(named, usual, &name.place));
+    let is_ours = !matches!(driver.value(), Some(Driver::External));
+    let (container, vm) = match kind.value() {
+        Some(Kind::Vm) if is_ours => {
+            if named {
+                vm::refuse_others(view, name.value.as_str(), &COMMON, problems);
+            }
+            (Given::Absent, vm::read(view, around, problems))
+        }
+        Some(kind) if is_ours => {
+            vm::refuse_own(view, name.value.as_str(), kind, problems);
+            (container::read(view, around, problems), Given::Absent)
+        }
+        Some(_) | None => (container::read(view, around, problems), Given::Absent),
+    };
     let replicas = |view: View<'_>| view.read(|text| leaf::whole(text, 0, 100));
     MachineSpec {
         kind: if readable { kind } else { Given::Wrong },
@@ -120,6 +135,7 @@ pub(crate) fn read(
             .find(|key| !COMMON.contains(&key.value))
             .map(|key| key.place),
         container,
+        vm,
         mounts: mounts::read(view, around, problems),
         pull: view.get("pull_policy").read(word(PULLS)),
         build: super::build::read(&view.get("build"), &around.root, around.ground, problems),

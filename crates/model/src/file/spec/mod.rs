@@ -7,6 +7,7 @@ mod machine;
 mod mounts;
 mod network;
 mod view;
+mod vm;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -446,10 +446,10 @@ volumes: [data]
                 |       ^^^^^
               hint: leave it out, or write `driver: native`
 
-            stead.yaml:41:3: driver `native` runs only containers, and machine `d` is a `vm`
+            stead.yaml:41:14: a vm is made from a file yet, and `web:latest` is an image's name
              41 |   d: {image: web, kind: vm}
-                |   ^
-              hint: write `kind: container`, or `driver: external`
+                |              ^^^
+              hint: write the path of a disk image, like `./debian-12.qcow2`
 
             stead.yaml:42:3: no driver of this version runs machine `e` of kind `container`
              42 |   e: {kind: container}

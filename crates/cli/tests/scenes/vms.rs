@@ -1,0 +1,226 @@
+//! Whole computers: Debian from a disk image that was made of its packages, translated, beside containers. A boot takes a
+//! minute, and on a busy computer far longer: there are few, each shows much, and all waits are long.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::support::registry::registry;
+use crate::support::{Place, Project, Role, Said, World, role, said_within};
+
+/// What boots a system takes this long at most.
+const BOOT_LIMIT: Duration = Duration::from_secs(600);
+
+/// The kernel's package, taken apart, which `cargo xtask setup` gets.
+const KERNEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/kernel");
+
+#[track_caller]
+fn slowly(world: &World, directory: &Path, words: &[&str]) -> Said {
+    said_within(world.stead_command("home", directory, words), BOOT_LIMIT)
+}
+
+#[track_caller]
+fn get_kernel(world: &World) {
+    slowly(world, world.path(), &["kernel", "pull", KERNEL]).ok();
+}
+
+fn disk() -> String {
+    std::env::var("STEAD_TEST_DISK").expect("`cargo xtask test vms` makes the image that this test needs")
+}
+
+#[track_caller]
+fn status(project: &Project<'_>, machine: &str) -> serde_json::Value {
+    project.stead(&format!("ps --all {machine} --format json")).json()[0].clone()
+}
+
+const SHOP: &str = "
+machines:
+  db:
+    kind: vm
+    image: DISK
+    disk: 1g
+    stop_grace_period: 5m
+    ports: [\"18090:80\"]
+    cloud_init: { user_data: ./db.yaml }
+    healthcheck: { test: [CMD, test, -e, /srv/told], interval: 2s, timeout: 1m, retries: 100 }
+  box:
+    image: 127.0.0.1:5000/lab/busybox
+    command: [sh, -c, 'trap exit TERM; while :; do sleep 1; done']
+    depends_on: { db: { condition: service_healthy } }
+";
+
+/// What is done in `db`, once, and last.
+const TOLD: &str = "#cloud-config
+write_files:
+  - { path: /srv/told, content: \"by cloud-init\\n\" }
+";
+
+#[test]
+fn a_whole_computer_stands_beside_others_and_keeps_what_it_wrote() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    get_kernel(&world);
+    let text = SHOP.replace("DISK", &disk());
+    let project = world.project("shop", &text);
+    std::fs::write(project.directory.join("db.yaml"), TOLD).unwrap();
+    slowly(&world, &project.directory, &["up"]).ok();
+    assert_eq!(project.stead("plan").ok(), "nothing to do\n");
+    let db = status(&project, "db");
+    assert_eq!(
+        (&db["kind"], &db["driver"], &db["health"]),
+        (&"vm".into(), &"qemu".into(), &"healthy".into())
+    );
+    is_on_the_network(&world, &project, &db);
+    runs_programs(&world, &project);
+    carries_files(&world, &project);
+    can_be_looked_at(&world, &project);
+    ends_in_order(&world, &project);
+    // Another boot takes another minute; so each kind of user is shown one of the two that are left.
+    match role() {
+        Role::Root => comes_up_again_by_another_firmware(&world, &project, &text),
+        Role::User => comes_up_without_being_told_anything(&world, &project, &text),
+    }
+    slowly(&world, &project.directory, &["down"]).ok();
+    assert_eq!(world.stead("ps --all --format json").json(), serde_json::json!([]));
+}
+
+/// By name over both protocols, with the addresses of its leases; and from outside.
+#[track_caller]
+fn is_on_the_network(world: &World, project: &Project<'_>, db: &serde_json::Value) {
+    let exec = |words: &[&str]| slowly(world, &project.directory, &[&["exec"], words].concat());
+    assert_eq!(exec(&["db", "hostname"]).ok(), "db\n");
+    let has = exec(&["db", "ip", "-o", "address", "show", "dev", "eth0"]).ok();
+    for family in ["address", "address6"] {
+        let address = db["nics"][0][family].as_str().unwrap();
+        assert!(has.contains(&format!(" {address}/")), "no {address} in {has}");
+    }
+    for (from, to) in [("box", "db"), ("db", "box")] {
+        for family in ["-4", "-6"] {
+            exec(&[from, "ping", family, "-c1", "-W20", to]).ok();
+        }
+    }
+    exec(&["db", "busybox", "httpd", "-p", "80", "-h", "/srv"]).ok();
+    assert_eq!(world.sh(Place::Computer, "curl -sS -m 60 http://127.0.0.1:18090/told"), "by cloud-init\n");
+}
+
+/// As whom and where, and how they end.
+#[track_caller]
+fn runs_programs(world: &World, project: &Project<'_>) {
+    let exec = |words: &[&str]| slowly(world, &project.directory, &[&["exec"], words].concat());
+    exec(&["db", "sh", "-c", "echo oops >&2; exit 3"]).code(3).says("oops");
+    exec(&["db", "nosuch"]).code(127).says("no such file: `nosuch`");
+    assert_eq!(
+        exec(&["-e", "A=1", "-w", "/tmp", "-u", "nobody", "db", "sh", "-c", "echo $A; pwd; id -un"]).ok(),
+        "1\n/tmp\nnobody\n"
+    );
+    exec(&["db", "sh", "-c", "echo kept > /srv/kept"]).ok();
+    // Its disk is larger than its image, and its file system has grown with it.
+    let blocks: u64 = exec(&["db", "stat", "-f", "-c", "%b", "/"]).ok().trim().parse().unwrap();
+    assert!(blocks * 4096 > 850 << 20, "the file system has {blocks} blocks");
+}
+
+#[track_caller]
+fn carries_files(world: &World, project: &Project<'_>) {
+    let say = |words: &[&str]| slowly(world, &project.directory, words);
+    say(&["cp", "db:/srv/told", "told"]).ok();
+    assert_eq!(std::fs::read_to_string(project.directory.join("told")).unwrap(), "by cloud-init\n");
+    std::fs::create_dir(project.directory.join("site")).unwrap();
+    std::fs::write(project.directory.join("site/page"), "a page\n").unwrap();
+    say(&["cp", "site", "db:/srv/"]).ok();
+    assert_eq!(say(&["exec", "db", "cat", "/srv/site/page"]).ok(), "a page\n");
+    say(&["cp", "db:/nosuch", "x"]).code(1).says("nosuch");
+    say(&["diff", "db"]).code(2).says("is not made of an image with layers").says("hint: ");
+}
+
+#[track_caller]
+fn can_be_looked_at(world: &World, project: &Project<'_>) {
+    let say = |words: &[&str]| slowly(world, &project.directory, words);
+    // All that its console said is its log, and the end of it is there for who sits down at it.
+    for words in [["logs", "db"], ["console", "db"]] {
+        let said = say(&words).ok();
+        assert!(said.contains("running 'init'"), "{said}");
+    }
+    let inspected = say(&["inspect", "db", "--format", "json"]).json()[0].clone();
+    assert_eq!((&inspected["kind"], &inspected["disk_bytes"]), (&"vm".into(), &(1_u64 << 30).into()));
+    let stages = inspected["stages"].as_array().unwrap().iter().filter_map(|stage| stage["name"].as_str());
+    let stages: Vec<&str> = stages.collect();
+    for name in ["prepared", "vmm", "agent", "healthy"] {
+        assert!(stages.contains(&name), "{stages:?}");
+    }
+    let top = say(&["top", "db", "--format", "json"]).json();
+    let commands: Vec<&str> =
+        top.as_array().unwrap().iter().filter_map(|row| row["command"].as_str()).collect();
+    assert!(commands.iter().any(|command| command.contains("systemd-networkd")), "{top}");
+    let stats = say(&["stats", "--no-stream", "--format", "json", "db"]).json();
+    assert!(stats[0]["pids"].as_u64().unwrap() > 10, "{stats}");
+    assert!(stats[0]["read_bytes"].as_u64().unwrap() > 1 << 20, "{stats}");
+}
+
+/// Its own system switches it off.
+#[track_caller]
+fn ends_in_order(world: &World, project: &Project<'_>) {
+    slowly(world, &project.directory, &["stop", "db"]).ok();
+    let db = status(project, "db");
+    assert_eq!((&db["status"], &db["exit_code"]), (&"exited".into(), &0.into()));
+    let log = project.stead("logs db").ok();
+    assert!(log.contains("Power down"), "{log}");
+}
+
+/// What changes of it in the file changes it in place.
+#[track_caller]
+fn comes_up_again_by_another_firmware(world: &World, project: &Project<'_>, text: &str) {
+    let exec = |words: &[&str]| slowly(world, &project.directory, &[&["exec"], words].concat());
+    project.write(&text.replace("    disk: 1g\n", "    disk: 1g\n    firmware: uefi\n"));
+    let plan = project.stead("plan").ok();
+    assert!(plan.contains("~ vm db") && !plan.contains("- vm"), "{plan}");
+    slowly(world, &project.directory, &["up"]).ok();
+    assert_eq!(exec(&["db", "cat", "/srv/kept"]).ok(), "kept\n");
+    exec(&["db", "test", "-d", "/sys/firmware/efi"]).ok();
+    // Its file system was clean.
+    let kernel = exec(&["db", "dmesg"]).ok();
+    assert!(kernel.contains("EXT4-fs") && !kernel.contains("recovery"), "{kernel}");
+}
+
+/// A computer that is told nothing has a console and a power button.
+#[track_caller]
+fn comes_up_without_being_told_anything(world: &World, project: &Project<'_>, text: &str) {
+    let bare = text.replace("cloud_init: { user_data: ./db.yaml }", "cloud_init: off");
+    let bare: String =
+        bare.lines().filter(|line| !line.contains("healthcheck:")).flat_map(|line| [line, "\n"]).collect();
+    project.write(&bare.replace("service_healthy", "service_started"));
+    slowly(world, &project.directory, &["up"]).ok();
+    let words = ["exec", "db", "true"];
+    slowly(world, &project.directory, &words).code(125).says("as its file says `cloud_init: off`");
+    let says = |words: &str| {
+        let deadline = Instant::now() + BOOT_LIMIT;
+        while !project.stead("console db").ok().contains(words) {
+            assert!(Instant::now() < deadline, "no `{words}`: {}", project.stead("logs db").ok());
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    };
+    says("login:");
+    let mut console = world.spawn_stead(&project.directory, &["console", "db"]);
+    console.stdin().write_all(b"nobody-here\n").unwrap();
+    says("Password:");
+    console.end();
+    ends_in_order(world, project);
+}
+
+#[test]
+fn what_cannot_be_a_computer_is_refused_before_anything_is_made() {
+    let world = World::offline();
+    let refused = |keys: &str, why: &str| {
+        let project = world.project("shop", &format!("machines:\n  db: {{ kind: vm, {keys} }}\n"));
+        std::fs::write(project.directory.join("text"), "no disk").unwrap();
+        slowly(&world, &project.directory, &["up"]).code(2).says(why).says("hint: ");
+        assert_eq!(world.stead("ps --all --format json").json(), serde_json::json!([]));
+    };
+    refused("image: debian:12", "a vm is made from a file yet");
+    refused("image: ./a.img, command: sleep", "is a `vm`, which cannot have `command`");
+    refused("image: ./a.img", "there is no file");
+    refused("image: ./text", "cannot be made from ");
+    refused(
+        "image: ./a.img, cloud_init: { user_data: \"packages: [a]\\n\" }",
+        "cloud-init does not know what begins",
+    );
+}
