@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::address::Mac;
-use crate::difference::differences;
+use crate::difference::{differences, machine_differences};
 use crate::name::{MachineId, Name, NetworkId, NicId, VolumeId};
 use crate::observed::{Body, Lease, MachineState, NetworkState, NicEnd, NicState, Uplink};
 use crate::project::{Bind, Condition, Protocol, Reach};
@@ -233,7 +233,7 @@ impl fmt::Display for Step {
                 Body::Vm(made) => write!(f, "+ vm {id} from {}", made.wish.image.display()),
             },
             Self::MachineChange(id, change) => {
-                write!(f, "~ {} {id} {}", change.to.kind, differences(&change.from, &change.to))
+                write!(f, "~ {} {id} {}", change.to.kind, machine_differences(&change.from, &change.to))
             }
             Self::MachineStart(id, _) => write!(f, "> start {id}"),
             Self::MachineAwait(id, condition) => write!(f, "> await {id} {condition}"),
