@@ -16,6 +16,7 @@ mod network;
 pub(crate) mod oci;
 mod project;
 mod run;
+mod snapshot;
 mod values;
 mod volume;
 
@@ -33,6 +34,7 @@ pub(crate) use project::{
     ConfigArgs, DownArgs, Only, PlanArgs, ProjectBuildArgs, ProjectPullArgs, Stage, UpArgs,
 };
 pub(crate) use run::{MachineArgs, MakeArgs, PullWhen, RunArgs, RunKind};
+pub(crate) use snapshot::{ResetArgs, SnapshotCommand, SnapshotCreateArgs, SnapshotListArgs};
 pub(crate) use values::Tail;
 pub(crate) use volume::{VolumeCommand, VolumeCreateArgs, VolumeListArgs};
 
@@ -132,10 +134,18 @@ Exit codes: those of its program; 127 if there is no such program in the image, 
     Pause(MachinesArgs),
     /// Let machines that are held still go on
     Unpause(MachinesArgs),
-    /// Remove machines, with all that they wrote but for their volumes
+    /// Remove machines, with their snapshots and all that they wrote but for their volumes
     Rm(RemoveArgs),
     /// Give a machine that a command made another name; its files and addresses stay
     Rename(RenameArgs),
+    /// Keep a machine's files as they are, and go back to them
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+    /// Set a machine back to its image, or to a snapshot
+    #[command(after_help = "\
+Without a snapshot: to the one named `initial`, if there is one, else to what its image is. What it wrote since is lost,
+what is in volumes stays. One that runs is ended first and then started again.")]
+    Reset(ResetArgs),
     /// Wait until machines end, and print their exit codes
     Wait(MachinesArgs),
     /// Watch a machine's output, and type into it
@@ -192,7 +202,7 @@ owners, and is read as a layer of an image: `.wh.NAME` in it takes NAME away.")]
   stead events --since 1h --filter event=die --filter event=oom
   stead events web --format json
 
-Machines: create, start, die, oom, health, kill, pause, unpause, stop, rename, exec, rm; networks and volumes: create, rm.
+Machines: create, start, die, oom, health, kill, pause, unpause, stop, snapshot, restore, rename, exec, rm; networks and volumes: create, rm.
 Without a project here, or with `--all`, events of all projects. About ten thousand events are kept. With `--format json` each is
 a line of its own.")]
     Events(EventsArgs),
@@ -264,6 +274,10 @@ The name and password are tried at once. A credential helper of Docker keeps the
     Forget { store: PathBuf, what: String, used: Vec<stead_model::image::Digest> },
     #[command(name = "__delete", hide = true)]
     Delete { tree: PathBuf },
+    #[command(name = "__copy-layer", hide = true)]
+    CopyLayer { from: PathBuf, to: PathBuf },
+    #[command(name = "__measure", hide = true)]
+    Measure { tree: PathBuf },
     #[command(name = "__copy", hide = true)]
     Copy,
     #[command(name = "__detached", hide = true)]
@@ -312,6 +326,8 @@ impl Command {
             | Self::Rm(_)
             | Self::Wait(_)
             | Self::Rename(_)
+            | Self::Snapshot(_)
+            | Self::Reset(_)
             | Self::Inspect(_)
             | Self::Port(_)
             | Self::Diff(_)
@@ -331,20 +347,7 @@ impl Command {
                 | NetworkCommand::Connect(_)
                 | NetworkCommand::Disconnect { .. } => takes(false, true),
             },
-            Self::Image(image) => match image {
-                ImageCommand::Save(_) | ImageCommand::Export(_) => takes(false, false),
-                ImageCommand::Ls { .. }
-                | ImageCommand::Pull(_)
-                | ImageCommand::Push(_)
-                | ImageCommand::Inspect(_)
-                | ImageCommand::History(_)
-                | ImageCommand::Tag { .. }
-                | ImageCommand::Rm { .. }
-                | ImageCommand::Prune { .. }
-                | ImageCommand::Import(_)
-                | ImageCommand::Build(_)
-                | ImageCommand::Load(_) => takes(false, true),
-            },
+            Self::Image(image) => takes(false, has_format(image)),
             Self::Kernel(kernel) => takes(false, matches!(kernel, KernelCommand::Ls)),
             Self::Ls | Self::Doctor | Self::Version | Self::Login(_) | Self::Logout(_) => takes(false, true),
             Self::Purge(_)
@@ -354,6 +357,8 @@ impl Command {
             | Self::Unpack { .. }
             | Self::Forget { .. }
             | Self::Delete { .. }
+            | Self::CopyLayer { .. }
+            | Self::Measure { .. }
             | Self::Copy { .. }
             | Self::ExportHere { .. }
             | Self::Detached { .. }
@@ -364,6 +369,24 @@ impl Command {
             | Self::Oci { .. }
             | Self::Enter(_) => takes(false, false),
         }
+    }
+}
+
+/// Whether a command about images prints data.
+fn has_format(image: &ImageCommand) -> bool {
+    match image {
+        ImageCommand::Save(_) | ImageCommand::Export(_) => false,
+        ImageCommand::Ls { .. }
+        | ImageCommand::Pull(_)
+        | ImageCommand::Push(_)
+        | ImageCommand::Inspect(_)
+        | ImageCommand::History(_)
+        | ImageCommand::Tag { .. }
+        | ImageCommand::Rm { .. }
+        | ImageCommand::Prune { .. }
+        | ImageCommand::Import(_)
+        | ImageCommand::Build(_)
+        | ImageCommand::Load(_) => true,
     }
 }
 

@@ -6,7 +6,9 @@ use std::ffi::OsStr;
 use clap_complete::CompletionCandidate;
 use clap_complete::engine::{PathCompleter, ValueCompleter};
 
+use stead_host::history::History;
 use stead_host::home::{Environment, Home};
+use stead_host::machine::Files;
 use stead_host::state::{Records, State};
 
 /// What is on record; nothing where there are no records, as a completion never fails.
@@ -35,6 +37,15 @@ pub(crate) fn machines(current: &OsStr) -> Vec<CompletionCandidate> {
     let long = records.machines.keys().map(ToString::to_string);
     let short = records.machines.keys().map(|id| id.name.to_string());
     starting_with(current, long.chain(short).collect())
+}
+
+/// The snapshots of all machines.
+pub(crate) fn snapshots(current: &OsStr) -> Vec<CompletionCandidate> {
+    let Some(home) = home() else { return Vec::new() };
+    let machines = records().machines;
+    let histories = machines.keys().filter_map(|id| History::load(&Files::new(&home, id)).ok());
+    let names = histories.flat_map(|history| history.snapshots.into_keys());
+    starting_with(current, names.map(|name| name.to_string()).collect())
 }
 
 /// The volumes, by their short and their long name.

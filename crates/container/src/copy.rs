@@ -19,11 +19,16 @@ const DEPTH_MAX: usize = 1000;
 /// File systems of the kernel's, whose files are made while one reads: sysfs, and cgroups of both versions.
 const KERNEL_MAGIC: [FsWord; 3] = [0x6265_6572, 0x0027_e0eb, 0x6367_7270];
 
+/// What overlayfs notes of a layer that is of use at its place alone: which files below it has copied up.
+const OF_ONE_PLACE: [&[u8]; 4] = [b"origin", b"impure", b"nlink", b"uuid"];
+
 /// How things are copied.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum How {
     /// As they are, to where nothing is.
     Exact,
+    /// As they are, to where nothing is, with the marks by which overlayfs knows what a layer hides.
+    Layer,
     /// As they are, in place of what is there.
     Archive,
     /// As a person's files, in place of what is there: everything is ours, and nothing has rights by itself. Devices
@@ -33,7 +38,7 @@ pub(crate) enum How {
 
 impl How {
     fn replaces(self) -> bool {
-        !matches!(self, Self::Exact)
+        !matches!(self, Self::Exact | Self::Layer)
     }
 }
 
@@ -52,6 +57,18 @@ pub(crate) fn fill(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
 /// Copies all that is in a directory, and what the directory itself is, into another that is empty.
 pub(crate) fn tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
     Copy::new(to, How::Exact).directory(from, to)
+}
+
+/// Copies a layer of an overlay, or any other tree, to an empty directory: whatever is in it is the same there. Blocks are
+/// shared where the file system can.
+pub fn copy_layer(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
+    let open = |path: &std::path::Path| {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        openat(rustix::fs::CWD, path, flags, Mode::empty())
+            .with_context(|| format!("cannot open `{}`", path.display()))
+    };
+    let (from, to) = (open(from)?, open(to)?);
+    Copy::new(to.as_fd(), How::Layer).directory(from.as_fd(), to.as_fd())
 }
 
 /// Copies all that is in a directory into another one, which itself stays as it is.
@@ -208,7 +225,10 @@ fn attributes(from: &CStr, to: &CStr, how: How) -> Result<()> {
     let mut value = Vec::new();
     for name in list.get(..length).unwrap_or_default().split(|byte| *byte == 0) {
         let is_foreign = |prefix: &[u8]| name.starts_with(prefix);
-        if name.is_empty() || is_foreign(b"trusted.overlay.") || is_foreign(b"user.overlay.") {
+        let mark =
+            [&b"trusted.overlay."[..], b"user.overlay."].iter().find_map(|space| name.strip_prefix(*space));
+        let stays = mark.is_none_or(|mark| matches!(how, How::Layer) && !OF_ONE_PLACE.contains(&mark));
+        if name.is_empty() || !stays {
             continue;
         }
         // The others are rights, and labels of who has them.
@@ -249,7 +269,7 @@ fn adopt(
     how: How,
 ) -> Result<()> {
     let (uid, gid, mode) = match how {
-        How::Exact | How::Archive => (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777),
+        How::Exact | How::Layer | How::Archive => (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777),
         How::Plain => (geteuid().as_raw(), getegid().as_raw(), stat.st_mode & 0o1777),
     };
     chownat(directory, name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::SYMLINK_NOFOLLOW)
@@ -274,6 +294,28 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
+
+    #[test]
+    fn a_layer_keeps_what_it_hides_and_other_copies_do_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let [from, layer, exact] = ["from", "layer", "exact"].map(|name| dir.path().join(name));
+        for path in [&from, &layer, &exact] {
+            fs::create_dir(path).unwrap();
+        }
+        fs::create_dir(from.join("sub")).unwrap();
+        fs::write(from.join("sub/file"), "text").unwrap();
+        let set =
+            |name: &CStr| lsetxattr(from.join("sub"), name, b"y", rustix::fs::XattrFlags::empty()).unwrap();
+        let names = [c"user.overlay.opaque", c"user.overlay.origin", c"user.mine"];
+        names.into_iter().for_each(set);
+        copy_layer(&from, &layer).unwrap();
+        let open = |path| fs::File::open(path).unwrap();
+        tree(open(&from).as_fd(), open(&exact).as_fd()).unwrap();
+        let has =
+            |root: &std::path::Path| names.map(|name| lgetxattr(root.join("sub"), name, &mut [0; 8]).is_ok());
+        assert_eq!((has(&layer), has(&exact)), ([true, false, true], [false, false, true]));
+        assert_eq!(fs::read_to_string(layer.join("sub/file")).unwrap(), "text");
+    }
 
     #[test]
     fn a_mode_is_not_set_through_a_link() {

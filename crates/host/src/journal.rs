@@ -75,6 +75,10 @@ pub enum Action {
     Unpause,
     /// A command ended it.
     Stop,
+    /// A `snapshot` of it was taken.
+    Snapshot,
+    /// It went back to a `snapshot`, or to its image.
+    Restore,
     /// It has another name: its old one is `from`.
     Rename,
     /// A `program` was started in it.
@@ -110,7 +114,7 @@ impl Event {
                 image.map_or(event.clone(), |image| event.with("image", image))
             }
             Step::MachineStop(id) => Self::of_machine(id, Action::Stop),
-            Step::MachineRemove(id) => Self::of_machine(id, Action::Rm),
+            Step::MachineRemove(id, _) => Self::of_machine(id, Action::Rm),
             Step::NetworkAdd(id, _) => Self::now(Kind::Network, id.to_string(), Action::Create),
             Step::NetworkRemove(id, _) => Self::now(Kind::Network, id.to_string(), Action::Rm),
             Step::VolumeAdd(id) => Self::now(Kind::Volume, id.to_string(), Action::Create),

@@ -2,6 +2,8 @@
 
 pub mod apply;
 pub mod frame;
+pub mod held;
+pub mod history;
 pub mod home;
 pub mod journal;
 pub mod linux;

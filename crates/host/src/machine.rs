@@ -18,6 +18,7 @@ use stead_model::name::{MachineId, Name};
 use stead_model::project::Condition;
 use stead_net::process::ProcessId;
 
+use crate::history::Own;
 use crate::home::Home;
 
 pub use self::guest::{Boots, Guest, GuestNic, Seed};
@@ -84,6 +85,8 @@ pub enum Request {
     Pause,
     /// Let it go on.
     Unpause,
+    /// Hold it for as long as this connection lasts, if it runs; then it goes on. What was held before stays so.
+    Hold,
     /// Carry its console, if it has a guest: what was said there last, and then both ways. The answer is [`Attached`], frames
     /// follow.
     Console,
@@ -126,6 +129,8 @@ pub enum Look {
     Processes,
     /// What it changed of its image.
     Changes,
+    /// Nothing: whatever was written there is on its disk when this is answered, by an empty list.
+    Written,
 }
 
 /// Another program for a machine.
@@ -282,7 +287,7 @@ impl Files {
     /// Whether there is such a machine. Its removal begins with this directory, its making ends with it but for the
     /// record.
     pub fn are_whole(&self) -> bool {
-        self.upper().exists()
+        self.state.join("upper").exists() || self.history().exists()
     }
 
     /// What its keeper is given.
@@ -305,11 +310,6 @@ impl Files {
         self.state.join("fleeting")
     }
 
-    /// The disk of its guest, with what it wrote over its image.
-    pub fn disk(&self) -> PathBuf {
-        self.state.join("disk.ext4")
-    }
-
     /// The disk of a whole computer: a layer over its image.
     pub fn layer(&self) -> PathBuf {
         self.state.join("disk.qcow2")
@@ -325,29 +325,19 @@ impl Files {
         self.state.join("console.log")
     }
 
-    /// What it wrote over its image.
-    pub fn upper(&self) -> PathBuf {
-        self.state.join("upper")
+    /// Which layers it and its snapshots consist of.
+    pub fn history(&self) -> PathBuf {
+        self.state.join("history.json")
     }
 
-    /// All of its files, where overlayfs cannot be used.
-    pub fn flat(&self) -> PathBuf {
-        self.state.join("flat")
+    /// Those layers, but for the first.
+    pub fn layers(&self) -> PathBuf {
+        self.state.join("layers")
     }
 
-    /// Whether its image's files were copied.
-    pub fn is_flat(&self) -> bool {
-        self.flat().exists()
-    }
-
-    /// Where it writes.
-    pub fn writable(&self) -> PathBuf {
-        if self.is_flat() { self.flat() } else { self.upper() }
-    }
-
-    /// What the overlay file system needs beside that.
-    pub fn work(&self) -> PathBuf {
-        self.state.join("work")
+    /// Where its own files are.
+    pub fn own(&self) -> Result<Own> {
+        Own::load(self)
     }
 
     /// Where its root is mounted, for its keeper alone.

@@ -36,6 +36,8 @@ pub struct Observed {
     pub machines: BTreeMap<MachineId, MachineState>,
     /// Those of them that we run, and that run.
     pub running: BTreeMap<MachineId, Running>,
+    /// The snapshots of those of them that have any.
+    pub snapshots: BTreeMap<MachineId, BTreeSet<Name>>,
     /// The nics that are on their networks.
     pub nics: BTreeMap<NicId, NicState>,
     /// The addresses on record.
@@ -411,6 +413,7 @@ impl Observed {
             networks: BTreeMap::new(),
             machines: BTreeMap::new(),
             running: BTreeMap::new(),
+            snapshots: BTreeMap::new(),
             nics: BTreeMap::new(),
             leases: BTreeMap::new(),
             ports: BTreeMap::new(),

@@ -278,7 +278,8 @@ fn record_removals(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
     for (id, state) in seen.machines.iter().rev().filter(|(id, _)| ours(&id.project)) {
         if wanted.machines.get(id).is_none_or(|to| to.state != *state && !can_become(state, &to.state)) {
             let why = format!("machines.{}{}", id.name, changed(wanted, seen, id));
-            steps.push((Step::MachineRemove(id.clone()), why));
+            let snapshots = seen.snapshots.get(id).cloned().unwrap_or_default();
+            steps.push((Step::MachineRemove(id.clone(), snapshots), why));
         }
     }
     if wanted.unwanted_volumes == UnwantedVolumes::Delete {

@@ -106,11 +106,12 @@ impl Observed {
             Step::MachineStart(id, after) => self.lacks_for_start(id, after),
             Step::MachineAwait(id, _) => needs(self.machines.contains_key(id), "there is no such machine"),
             Step::MachineStop(id) => needs(self.running.contains_key(id), "the machine does not run"),
-            Step::MachineRemove(id) => needs(
+            Step::MachineRemove(id, snapshots) => needs(
                 self.machines.contains_key(id)
+                    && self.snapshots.get(id).map_or(snapshots.is_empty(), |there| there == snapshots)
                     && !self.running.contains_key(id)
                     && !self.nics.keys().any(|nic| nic.machine() == *id),
-                "there is no such machine, or it runs, or has nics",
+                "there is no such machine, or it runs, or has nics or other snapshots",
             ),
             Step::NicAdd(id, to) => self.lacks_for_new_nic(id, to),
             Step::NicChange(id, Change { from, to }) => needs(
@@ -260,7 +261,10 @@ impl Observed {
             Step::MachineStart(id, _) => drop(seen.running.insert(id, Running::Connected)),
             Step::MachineAwait(..) => {}
             Step::MachineStop(id) => drop(seen.running.remove(&id)),
-            Step::MachineRemove(id) => drop(seen.machines.remove(&id)),
+            Step::MachineRemove(id, _) => {
+                seen.machines.remove(&id);
+                seen.snapshots.remove(&id);
+            }
             Step::NicAdd(id, to) | Step::NicChange(id, Change { to, .. }) => drop(seen.nics.insert(id, to)),
             Step::NicRemove(id, _) => drop(seen.nics.remove(&id)),
             Step::PortAdd(bind, target) => drop(seen.ports.insert(bind, target)),

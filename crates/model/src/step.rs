@@ -53,8 +53,8 @@ pub enum Step {
     MachineAwait(MachineId, Condition),
     /// Ends a machine of ours: first it is asked, then it is made to.
     MachineStop(MachineId),
-    /// Takes a machine away.
-    MachineRemove(MachineId),
+    /// Takes a machine away, and these snapshots of it.
+    MachineRemove(MachineId, BTreeSet<Name>),
     /// Puts a nic on its network.
     NicAdd(NicId, NicState),
     /// Changes what a nic may do and is called.
@@ -114,7 +114,9 @@ pub enum Thing {
 impl Step {
     /// Whether this step destroys what cannot be made again.
     pub fn loses_data(&self) -> bool {
+        // What a machine wrote goes without a word; what somebody took care to keep does not.
         matches!(self, Self::VolumeRemove(_))
+            || matches!(self, Self::MachineRemove(_, snapshots) if !snapshots.is_empty())
     }
 
     /// Whether this step changes nothing, however long it takes.
@@ -158,7 +160,7 @@ impl Step {
             Self::MachineStop(id) | Self::MachineChange(id, _) => {
                 [Engine, Project(id.project.clone())].into()
             }
-            Self::MachineRemove(id) => [Engine, Project(id.project.clone())].into(),
+            Self::MachineRemove(id, _) => [Engine, Project(id.project.clone())].into(),
             Self::NicAdd(id, _) | Self::NicChange(id, _) | Self::NicRemove(id, _) => {
                 let machine = Machine(id.machine());
                 [Engine, Switchboard, machine, Network(id.network()), Project(id.project.clone())].into()
@@ -190,7 +192,7 @@ impl Step {
             | Self::MachineChange(id, _)
             | Self::MachineStart(id, _)
             | Self::MachineStop(id)
-            | Self::MachineRemove(id) => [Thing::Machine(id.clone())].into(),
+            | Self::MachineRemove(id, _) => [Thing::Machine(id.clone())].into(),
             Self::MachineAwait(id, _) => [Thing::Stage(id.clone())].into(),
             // A machine's nics come one after the other: `eth0` may have to go before another is `eth0`. And
             // what waits for the machine (a dependant, a port) waits for its nics.
@@ -238,7 +240,15 @@ impl fmt::Display for Step {
             Self::MachineStart(id, _) => write!(f, "> start {id}"),
             Self::MachineAwait(id, condition) => write!(f, "> await {id} {condition}"),
             Self::MachineStop(id) => write!(f, "> stop {id}"),
-            Self::MachineRemove(id) => write!(f, "- machine {id}"),
+            Self::MachineRemove(id, snapshots) => {
+                write!(f, "- machine {id}")?;
+                let names: Vec<&str> = snapshots.iter().map(Name::as_str).collect();
+                if names.is_empty() {
+                    Ok(())
+                } else {
+                    write!(f, " (its snapshots are lost: {})", names.join(", "))
+                }
+            }
             Self::NicAdd(id, state) => match &state.end {
                 NicEnd::Veth(name) | NicEnd::Set(name) => write!(f, "+ nic {id} as {name} by {}", state.link),
                 NicEnd::Tap(_) => write!(f, "+ nic {id} by tap {}", state.link),

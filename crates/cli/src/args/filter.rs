@@ -81,8 +81,10 @@ pub(crate) enum EventFilter {
 }
 
 const TYPES: [&str; 3] = ["machine", "network", "volume"];
-const EVENTS: [&str; 12] =
-    ["create", "start", "die", "oom", "health", "kill", "pause", "unpause", "stop", "rename", "exec", "rm"];
+const EVENTS: [&str; 14] = [
+    "create", "start", "die", "oom", "health", "kill", "pause", "unpause", "stop", "snapshot", "restore",
+    "rename", "exec", "rm",
+];
 
 impl FromStr for EventFilter {
     type Err = String;

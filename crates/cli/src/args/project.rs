@@ -44,6 +44,8 @@ pub(crate) struct UpArgs {
     /// How many seconds that may take [default: as long as it takes]
     #[arg(long, value_name = "SECONDS", requires = "wait")]
     pub(crate) wait_timeout: Option<u64>,
+    #[command(flatten)]
+    pub(crate) consent: Consent,
 }
 
 #[derive(Debug, Args)]

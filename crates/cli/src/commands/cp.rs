@@ -157,12 +157,13 @@ fn parts(home: &Home, id: &MachineId, made: &MadeContainer) -> Result<Parts> {
         Mount::Bind { .. } | Mount::Tmpfs { .. } => None,
     });
     let files = Files::new(home, id);
+    let own = files.own()?;
     Ok(Parts {
         launch: made.wish.launch(&id.name, &image.config).context("it cannot be launched")?,
-        layers: if files.is_flat() { Vec::new() } else { store.layer_paths(&image) },
+        layers: own.over(store.layer_paths(&image)),
         volumes: volumes.collect(),
-        upper: files.writable(),
-        work: files.work(),
+        upper: own.written.writable(),
+        work: own.written.work(),
         root: files.root(),
         own_volumes: files.own_volumes(),
         state: files.present(),

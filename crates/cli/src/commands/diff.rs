@@ -28,7 +28,8 @@ const OURS: [&str; 6] = ["/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname",
 /// What the process that looks is told.
 #[derive(Serialize, Deserialize)]
 struct Order {
-    upper: PathBuf,
+    /// What it wrote, and what snapshots have frozen of that: the nearest first.
+    uppers: Vec<PathBuf>,
     /// The nearest first.
     layers: Vec<PathBuf>,
     /// Where something is mounted: such places are made by us.
@@ -54,7 +55,8 @@ pub(crate) fn diff(global: &Global, args: &DiffArgs, output: Output) -> Result<(
         Failure::request(&what, &format!("`stead exec {id} find / -xdev -newermt today` may help"))
     })?;
     let files = Files::new(host.home(), &id);
-    if !is_guest && files.is_flat() {
+    let own = files.own()?;
+    if !is_guest && own.written.is_flat() {
         let what =
             format!("what `{id}` changed is not known: its image was copied, as overlayfs cannot be used");
         return Err(Failure::request(&what, "have the home on another file system"));
@@ -73,7 +75,8 @@ pub(crate) fn diff(global: &Global, args: &DiffArgs, output: Output) -> Result<(
     if is_guest {
         return in_guest(&files, &id, &mounts, output);
     }
-    let order = Order { upper: files.upper(), layers, mounts, is_json: output.format == Format::Json };
+    let uppers = [own.written.upper()].into_iter().chain(own.below.into_iter().rev()).collect();
+    let order = Order { uppers, layers, mounts, is_json: output.format == Format::Json };
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let text = serde_json::to_string(&order).context("cannot write an order as JSON")?;
     let args: [OsString; 2] = [WORD.into(), text.into()];
@@ -107,7 +110,8 @@ pub(crate) fn diff_here(order: &str) -> Result<(), Failure> {
     let is_real = rustix::process::geteuid().is_root();
     stead_net::anchor::become_root()?;
     let space = if is_real { XattrSpace::Trusted } else { XattrSpace::User };
-    let found = changes(&order.upper, order.layers.iter().map(PathBuf::as_path), space)?;
+    let found =
+        changes(order.uppers.iter().map(PathBuf::as_path), order.layers.iter().map(PathBuf::as_path), space)?;
     let rows = found.into_iter().map(|(path, change)| ChangeRow {
         change: match change {
             Change::Added => "added",

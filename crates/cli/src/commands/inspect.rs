@@ -9,7 +9,7 @@ use stead_host::home::Home;
 use stead_host::machine::{Assignment, Boots, Exit, Files, Guest, Stage, status};
 use stead_model::container::{Access, Container, Launch, Limits, Mount};
 use stead_model::image::Digest;
-use stead_model::name::MachineId;
+use stead_model::name::{MachineId, Name};
 use stead_model::observed::{Body, MadeContainer, Observed};
 use stead_model::project::{Bind, Protocol};
 use stead_model::vm::{MadeVm, Vm};
@@ -193,6 +193,8 @@ fn text(machine: &Inspected) -> String {
         lines.push(("network", format!("{} {addresses} {} by {}", nic.network, nic.mac, nic.link)));
     }
     lines.extend(row.ports.iter().map(|port| ("port", port.clone())));
+    let snapshots: Vec<&str> = row.snapshots.iter().map(Name::as_str).collect();
+    lines.extend((!snapshots.is_empty()).then(|| ("snapshots", snapshots.join(", "))));
     match &machine.made {
         Some(Made::Container(made)) => lines.extend(text_of_container(made)),
         Some(Made::Vm(made)) => lines.extend(text_of_vm(made)),

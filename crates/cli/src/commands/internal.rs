@@ -82,6 +82,25 @@ pub(crate) fn delete(tree: &Path) -> Result<(), Failure> {
     stead_container::delete(tree).map_err(Failure::from)
 }
 
+/// Copies a layer of a machine as such a root. Killed with whoever waits for it: what it makes is nobody's then.
+pub(crate) fn copy_layer(from: &Path, to: &Path) -> Result<(), Failure> {
+    anchor::become_root()?;
+    let kill = rustix::process::Signal::KILL;
+    rustix::process::set_parent_process_death_signal(Some(kill))
+        .context("cannot tie ourselves to our parent")?;
+    stead_container::copy_layer(from, to).map_err(Failure::from)
+}
+
+/// Measures a tree of files as such a root.
+pub(crate) fn measure(tree: &Path) -> Result<(), Failure> {
+    anchor::become_root()?;
+    let bytes = match stead_host::linux::taken_bytes(tree) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+        bytes => bytes.with_context(|| format!("cannot look at {}", tree.display()))?,
+    };
+    crate::output::raw(&format!("{bytes}\n")).map_err(Failure::from)
+}
+
 /// Becomes a program among the networks. Only a process of one thread may join a user namespace, so this is
 /// a process of its own.
 pub(crate) fn enter(args: InternalEnter) -> Result<ExitCode, Failure> {

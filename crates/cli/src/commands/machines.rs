@@ -92,7 +92,7 @@ pub(crate) fn chosen_one(global: &Global, pattern: &str, seen: &Observed) -> Res
 }
 
 /// Refuses machines that somebody else runs.
-fn ours(ids: &[MachineId], seen: &Observed) -> Result<(), Failure> {
+pub(super) fn ours(ids: &[MachineId], seen: &Observed) -> Result<(), Failure> {
     let is_foreign = |id: &&MachineId| seen.machines.get(*id).is_some_and(MachineState::goes_with_engine);
     match ids.iter().find(is_foreign) {
         Some(id) => {
@@ -111,7 +111,7 @@ fn by_project(ids: &[MachineId]) -> Vec<(Name, BTreeSet<MachineId>)> {
 }
 
 /// What a step says that was carried out without a plan.
-fn tell(ids: &[MachineId], output: Output) -> Result<(), Failure> {
+pub(crate) fn tell(ids: &[MachineId], output: Output) -> Result<(), Failure> {
     let names: Vec<String> = ids.iter().map(ToString::to_string).collect();
     output.data(&names, || names.iter().map(|name| format!("{name}\n")).collect()).map_err(Failure::from)
 }
@@ -152,15 +152,25 @@ pub(crate) fn start(global: &Global, args: &MachinesArgs, output: Output) -> Res
     let seen = session.observe()?;
     let ids = choose(global, &args.machines, &seen)?;
     ours(&ids, &seen)?;
-    for (project, machines) in by_project(&ids) {
-        let (loaded, mut wanted) = super::up::wanted_of(&mut session, &project)?;
+    start_these(&mut session, &ids, &seen, output)
+}
+
+/// The same for these.
+pub(crate) fn start_these(
+    session: &mut Session,
+    ids: &[MachineId],
+    seen: &Observed,
+    output: Output,
+) -> Result<(), Failure> {
+    for (project, machines) in by_project(ids) {
+        let (loaded, mut wanted) = super::up::wanted_of(session, &project)?;
         // Of those that they depend on only these are waited for: nobody asked for the others.
         for machine in wanted.machines.values_mut() {
             machine.after.retain(|other, _| machines.contains(other));
         }
-        let chosen = wanted.as_made(&machines, &seen).with_power(&machines, Power::On).only(&machines, &seen);
+        let chosen = wanted.as_made(&machines, seen).with_power(&machines, Power::On).only(&machines, seen);
         let wanted = chosen.map_err(|refusals| super::up::refused(refusals, &loaded))?;
-        session.apply(&plan(&wanted, &seen), Consent { yes: false }, output)?;
+        session.apply(&plan(&wanted, seen), Consent { yes: false }, output)?;
     }
     Ok(())
 }
@@ -241,7 +251,8 @@ pub(crate) fn remove_these(session: &mut Session, ids: &[MachineId], output: Out
     for (project, machines) in by_project(ids) {
         let seen = session.observe()?;
         let wanted = Wanted::as_it_is(&project, &seen).without_machines(&machines);
-        session.apply(&plan(&wanted, &seen), Consent { yes: false }, output)?;
+        // Nothing of value goes with them but their snapshots, and whoever removes a machine means these too.
+        session.apply(&plan(&wanted, &seen), Consent { yes: true }, output)?;
         if project.as_str() == LOOSE_PROJECT {
             super::network::forget_machines(session, &machines)?;
         }

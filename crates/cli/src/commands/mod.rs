@@ -25,6 +25,7 @@ mod ps;
 mod purge;
 mod rename;
 mod run;
+mod snapshot;
 mod stats;
 mod timings;
 mod unpacking;
@@ -68,6 +69,8 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Unpause(args) => machines::ask(&global, &args.machines, &Request::Unpause, output).map(done),
         Command::Rm(args) => machines::remove(&global, &args, output).map(done),
         Command::Rename(args) => rename::rename(&global, &args, output).map(done),
+        Command::Snapshot(command) => snapshot::run(&global, command, output).map(done),
+        Command::Reset(args) => snapshot::reset(&global, &args, output).map(done),
         Command::Wait(args) => machines::wait(&global, &args, output).map(done),
         Command::Attach(args) => machines::attach(&global, &args),
         Command::Console(args) => console::console(&global, &args).map(done),
@@ -109,6 +112,8 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
             image::forget_here(&store, &what, used).map(done).map_err(Failure::from)
         }
         Command::Delete { tree } => internal::delete(&tree).map(done),
+        Command::CopyLayer { from, to } => internal::copy_layer(&from, &to).map(done),
+        Command::Measure { tree } => internal::measure(&tree).map(done),
         Command::Reap { machine } => machines::reap(&machine, output.quiet()).map(done),
         Command::Enter(args) => internal::enter(args),
     }

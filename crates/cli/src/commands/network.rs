@@ -236,7 +236,8 @@ pub(super) fn loose(session: &Session) -> Result<Project, Failure> {
 /// Brings it up as far as networks and nics go: what runs goes on.
 fn apply(session: &mut Session, project: &Project, output: Output) -> Result<(), Failure> {
     let images = super::image::those_here(session.host.home(), project)?;
-    let how = Bring { whose: Whose::Nics, relock: false, images, power: Power::On };
+    let consent = crate::args::Consent { yes: false };
+    let how = Bring { whose: Whose::Nics, relock: false, images, power: Power::On, consent };
     apply_some(session, project, &how, output)
 }
 

@@ -32,6 +32,7 @@ pub(super) struct MachineRow {
     pub(super) image: Option<String>,
     pub(super) nics: Vec<NicRow>,
     pub(super) ports: Vec<String>,
+    pub(super) snapshots: Vec<Name>,
 }
 
 /// Its end of a network.
@@ -210,6 +211,7 @@ pub(super) fn machine_row(
         image: state.image(),
         nics: nics.collect(),
         ports: ports.map(|(bind, target)| format!("{bind} -> {}", target.port)).collect(),
+        snapshots: seen.snapshots.get(id).into_iter().flatten().cloned().collect(),
     })
 }
 

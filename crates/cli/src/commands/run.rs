@@ -148,7 +148,8 @@ fn make(args: &MachineArgs, power: Power, stay: Stay, output: Output) -> Made {
     }
     let (id, project) = add(&session, args).map_err(early)?;
     let images = Images { named: [((reference, platform), found.digest)].into(), ..Images::default() };
-    let how = Bring { whose: Whose::Only([id.clone()].into()), relock: false, images, power };
+    let consent = crate::args::Consent { yes: false };
+    let how = Bring { whose: Whose::Only([id.clone()].into()), relock: false, images, power, consent };
     match network::apply_some(&mut session, &project, &how, output) {
         Ok(()) => Ok((id, session)),
         Err(failure @ Failure::Steps(_)) => Err((Some(id), failure)),

@@ -157,6 +157,7 @@ pub(crate) fn up(global: &Global, args: &UpArgs, output: Output) -> Result<(), F
         relock: args.relock,
         images,
         power: Power::On,
+        consent: args.consent,
     };
     bring_up(&mut session, &loaded, &how, output)?;
     if args.wait.is_none() && !args.timings {
@@ -220,6 +221,8 @@ pub(super) struct Bring {
     pub(super) images: Images,
     /// Whether the chosen ones are to run.
     pub(super) power: Power,
+    /// Whether what is lost may be lost.
+    pub(super) consent: Consent,
 }
 
 /// Which machines of a project become what its file says; the others stay as they are.
@@ -267,7 +270,7 @@ pub(super) fn bring_up(
         // First, so that a command that was cut short is taken up with the same choices.
         project::store_lock(loaded, &locked)?;
         attempts.next();
-        match session.apply(&plan, Consent { yes: false }, output) {
+        match session.apply(&plan, how.consent, output) {
             Ok(()) => break (wanted, plan),
             Err(failure) if is_lost_claim(&failure) && !attempts.is_empty() => {
                 note("another home of stead took an address range first: choosing another");

@@ -1,7 +1,6 @@
 //! `volume`: what is kept beside machines, and who uses it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -195,7 +194,7 @@ fn inspect(global: &Global, patterns: &[String], output: Output) -> Result<(), F
     let inspected: Vec<Inspected> = rows
         .into_iter()
         .map(|row| {
-            let size_bytes = taken_bytes(&row.path);
+            let size_bytes = stead_host::linux::taken_bytes(&row.path).ok();
             Inspected { created_ms: created_ms(&row.path), size_bytes, row }
         })
         .collect();
@@ -221,27 +220,6 @@ fn created_ms(path: &Path) -> Option<u64> {
     let created = std::fs::metadata(path).ok()?.created().ok()?;
     let since = created.duration_since(std::time::SystemTime::UNIX_EPOCH).ok()?;
     u64::try_from(since.as_millis()).ok()
-}
-
-/// The blocks of all files in a directory; nothing if some of it is hidden from us.
-fn taken_bytes(path: &Path) -> Option<u64> {
-    const BLOCK_BYTES: u64 = 512;
-    let mut known = BTreeSet::new();
-    let mut bytes = 0;
-    let mut left = vec![path.to_owned()];
-    while let Some(path) = left.pop() {
-        let metadata = std::fs::symlink_metadata(&path).ok()?;
-        // A file of several names takes its room once.
-        if known.insert((metadata.dev(), metadata.ino())) {
-            bytes += metadata.blocks() * BLOCK_BYTES;
-        }
-        if metadata.is_dir() {
-            for entry in std::fs::read_dir(&path).ok()? {
-                left.push(entry.ok()?.path());
-            }
-        }
-    }
-    Some(bytes)
 }
 
 fn remove(global: &Global, patterns: &[String], consent: Consent, output: Output) -> Result<(), Failure> {

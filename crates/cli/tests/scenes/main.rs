@@ -22,6 +22,7 @@ mod names;
 mod ports;
 mod projects;
 mod reach;
+mod snapshots;
 #[path = "../support/mod.rs"]
 mod support;
 mod systems;

@@ -162,6 +162,8 @@ fn ends_in_order(world: &World, project: &Project<'_>) {
     slowly(world, &project.directory, &["stop", "db"]).ok();
     let db = status(project, "db");
     assert_eq!((&db["status"], &db["exit_code"]), (&"exited".into(), &0.into()));
+    let refused = "is a vm, and snapshots are of containers and microVMs";
+    project.stead("snapshot create db").code(2).says(refused);
     let log = project.stead("logs db").ok();
     assert!(log.contains("Power down"), "{log}");
 }

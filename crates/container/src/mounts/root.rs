@@ -83,10 +83,27 @@ struct Flags {
     is_passing: bool,
 }
 
+/// What a computer may have overlayfs do that makes a layer mean something at its place alone: a directory that was moved,
+/// or a file whose attributes were changed, is then a reference to a layer below.
+const REFERENCES: [&str; 2] = ["redirect_dir", "metacopy"];
+
 impl Flags {
-    fn words(self) -> impl Iterator<Item = &'static str> {
+    /// Options, with their values if they have any.
+    fn words(self) -> Vec<(&'static str, Option<&'static str>)> {
+        let is_on = |name: &str| {
+            let value = std::fs::read_to_string(format!("/sys/module/overlay/parameters/{name}"));
+            value.is_ok_and(|value| value.trim() == "Y")
+        };
+        self.words_where(is_on)
+    }
+
+    /// The same on a computer that has these switched on for all overlays that say nothing of them.
+    fn words_where(self, is_on: impl Fn(&str) -> bool) -> Vec<(&'static str, Option<&'static str>)> {
         let words = [(self.is_mapped, "userxattr"), (self.is_passing, "volatile")];
-        words.into_iter().filter(|(is_set, _)| *is_set).map(|(_, word)| word)
+        let words = words.into_iter().filter(|(is_set, _)| *is_set).map(|(_, word)| (word, None));
+        // With `userxattr` they are off anyway.
+        let references = REFERENCES.into_iter().filter(|name| !self.is_mapped && is_on(name));
+        words.chain(references.map(|name| (name, Some("off")))).collect()
     }
 }
 
@@ -123,7 +140,12 @@ impl Parts {
         }
         fsconfig_set_string(&context, "upperdir", path_of(&self.upper))?;
         fsconfig_set_string(&context, "workdir", path_of(&self.work))?;
-        flags.words().try_for_each(|word| fsconfig_set_flag(&context, word))?;
+        for (word, value) in flags.words() {
+            match value {
+                None => fsconfig_set_flag(&context, word)?,
+                Some(value) => fsconfig_set_string(&context, word, value)?,
+            }
+        }
         fsconfig_create(&context)?;
         fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
     }
@@ -131,7 +153,11 @@ impl Parts {
     fn mount_at_once(&self, target: &Path, flags: Flags) -> Result<()> {
         let layers: Vec<String> = self.layers.iter().map(path_of).collect();
         let (upper, work) = (path_of(&self.upper), path_of(&self.work));
-        let more: String = flags.words().map(|word| format!(",{word}")).collect();
+        let more = flags.words().into_iter().map(|(word, value)| match value {
+            None => format!(",{word}"),
+            Some(value) => format!(",{word}={value}"),
+        });
+        let more: String = more.collect();
         let options = format!("lowerdir={},upperdir={upper},workdir={work}{more}", layers.join(":"));
         let options = std::ffi::CString::new(options)?;
         Ok(mount("overlay", target, "overlay", MountFlags::empty(), Some(options.as_c_str()))?)
@@ -177,4 +203,19 @@ pub(crate) fn leave(old: Old, new: impl AsFd) -> Result<()> {
         bail!("this computer's root is still in sight");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_layer_refers_to_another_whatever_a_computer_has_switched_on() {
+        let root = Flags { is_mapped: false, is_passing: true };
+        let is_on = |name: &str| name == "metacopy";
+        assert_eq!(root.words_where(is_on), [("volatile", None), ("metacopy", Some("off"))]);
+        assert_eq!(root.words_where(|_| false), [("volatile", None)]);
+        let mapped = Flags { is_mapped: true, is_passing: false };
+        assert_eq!(mapped.words_where(|_| true), [("userxattr", None)]);
+    }
 }

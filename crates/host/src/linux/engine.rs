@@ -196,7 +196,7 @@ pub(super) fn add_machines(host: &mut LinuxHost, steps: &[&Step]) -> Result<()> 
 pub(super) fn remove_machines(host: &mut LinuxHost, steps: &[&Step]) -> Result<()> {
     let machines: Vec<&MachineId> = steps
         .iter()
-        .filter_map(|step| if let Step::MachineRemove(id) = step { Some(id) } else { None })
+        .filter_map(|step| if let Step::MachineRemove(id, _) = step { Some(id) } else { None })
         .collect();
     if let Some(inside) = &mut host.inside {
         let existing = inside.anchor.list()?;

@@ -24,6 +24,7 @@ use stead_net::process;
 
 use super::engine::namespace_label;
 use super::{LinuxHost, all, going};
+use crate::history::Layer;
 use crate::home::{Home, write_run_file};
 use crate::machine::{Answer, Assignment, Client, Files, Report, Request};
 use crate::switchboard::load_served;
@@ -93,12 +94,10 @@ pub(super) fn add(host: &LinuxHost, id: &MachineId, state: &MachineState) -> Res
             .with_context(|| format!("cannot make {}", files.state.display()))?;
     }
     // The uppermost last: that is what says that the rest is there.
-    for directory in
-        [files.work(), files.root(), files.own_volumes(), files.log(), files.present(), files.upper()]
-    {
+    for directory in [files.root(), files.own_volumes(), files.log(), files.present()] {
         fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     }
-    Ok(())
+    Layer::new(&files, 0).make()
 }
 
 /// Starts machines, those together that do not wait for each other.
@@ -163,7 +162,7 @@ fn begin(host: &mut LinuxHost, program: &Path, id: &MachineId) -> Result<Startin
     host.inside()?.anchor.ensure(&namespace_label(id)?)?;
     let assignment = assignment(host, id)?;
     let files = Files::new(&host.home, id);
-    like_image(&files.upper(), &assignment.layers)?;
+    like_image(&files.own()?.written.upper(), &assignment.layers)?;
     fs::create_dir_all(&files.run).with_context(|| format!("cannot make {}", files.run.display()))?;
     crate::home::remove_if_there(&files.stopping())?;
     let text = serde_json::to_vec(&assignment).context("cannot write an assignment as JSON")?;
@@ -250,7 +249,7 @@ fn assignment(host: &mut LinuxHost, id: &MachineId) -> Result<Assignment> {
         cgroup: format!("{}/{id}", host.home_id()?),
         hosts: hosts(&launch.hostname, id, &addresses, &made.wish.hosts),
         resolv_conf: resolv_conf(host, id, &made),
-        layers: store.layer_paths(&image),
+        layers: Files::new(&host.home, id).own()?.over(store.layer_paths(&image)),
         launch,
         volumes,
     })
@@ -388,7 +387,8 @@ pub(super) fn unfinished(home: &Home, recorded: &BTreeMap<MachineId, MachineStat
     let is_empty = |path: &Path| fs::read_dir(path).map_or(true, |mut entries| entries.next().is_none());
     ids.filter(|id| {
         let files = Files::new(home, id);
-        !recorded.contains_key(id) && is_empty(&files.upper()) && is_empty(&files.own_volumes())
+        let is_bare = is_empty(&Layer::new(&files, 0).upper()) && !files.history().exists();
+        !recorded.contains_key(id) && is_bare && is_empty(&files.own_volumes())
     })
     .collect()
 }

@@ -17,6 +17,7 @@ mod nic;
 mod observe;
 mod rename;
 mod served;
+mod snapshot;
 mod texts;
 mod tree;
 pub mod vm;
@@ -47,7 +48,9 @@ pub use self::engine::namespace_label;
 pub use self::inhabitants::Namespaces;
 pub use self::machine::{StartError, stop_one};
 pub use self::rename::Renaming;
+pub use self::snapshot::Return;
 pub use self::texts::store_texts;
+pub use self::tree::taken_bytes;
 pub use self::volume::{VolumeNote, path as volume_path};
 
 /// The engine comes and goes in less; what fails for longer fails for another reason.
@@ -162,6 +165,7 @@ impl LinuxHost {
             self.store(&entries)?;
         }
         deaths::note(&self.home, &records)?;
+        snapshot::tidy(&self.home, &self.program)?;
         texts::tidy(&self.home, &records)?;
         if unfinished.is_empty() { Ok(()) } else { going::tidy(&self.home, &self.program) }
     }
@@ -277,7 +281,7 @@ fn batches(steps: &[&Step]) -> Vec<Vec<usize>> {
     }
     // None of them waits for another. On a disk that is full those that make room have to be the first.
     let makes_room =
-        |place: &usize| matches!(steps.get(*place), Some(Step::MachineRemove(_) | Step::VolumeRemove(_)));
+        |place: &usize| matches!(steps.get(*place), Some(Step::MachineRemove(..) | Step::VolumeRemove(_)));
     batches.sort_by_key(|batch| !batch.first().is_some_and(makes_room));
     batches
 }
@@ -301,7 +305,7 @@ impl LinuxHost {
             }
             Step::MachineStart(..) => machine::start(self, steps),
             Step::MachineStop(_) => machine::stop(&self.home, steps),
-            Step::MachineRemove(_) => together(steps, engine::remove_machines(self, steps)),
+            Step::MachineRemove(..) => together(steps, engine::remove_machines(self, steps)),
             Step::EngineStart
             | Step::EngineStop
             | Step::SwitchboardStart

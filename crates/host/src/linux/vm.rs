@@ -11,6 +11,7 @@ use stead_model::name::MachineId;
 use stead_model::vm::{DiskImage, MEMORY_MIB, MadeVm};
 
 use super::{LinuxHost, guest};
+use crate::history::Layer;
 use crate::home::Home;
 use crate::machine::{Assignment, Boots, Files, Guest, Seed};
 
@@ -25,11 +26,11 @@ pub(super) fn add(host: &LinuxHost, id: &MachineId, made: &MadeVm) -> Result<()>
     let image = made.image.as_ref().with_context(|| format!("there is no {}", wanted.display()))?;
     disks(&host.home).keep(wanted, image)?;
     let files = Files::new(&host.home, id);
-    // The last one says that the rest is there.
-    for directory in [files.log(), files.present(), files.own_volumes(), files.upper()] {
+    for directory in [files.log(), files.present(), files.own_volumes()] {
         fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     }
-    Ok(())
+    // The last one says that the rest is there.
+    Layer::new(&files, 0).make()
 }
 
 /// Takes away the copies of images that no machine is made from any more.

@@ -1,5 +1,6 @@
 //! What the upper directory of an overlayfs changes of the layers below it.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -7,7 +8,7 @@ use anyhow::{Context, Result};
 use rustix::fs::FileType;
 
 use super::XattrSpace;
-use super::layers::{Layers, is_opaque, is_whiteout};
+use super::layers::{Layers, is_opaque};
 use super::name::{join, show};
 use super::tree::{Tree, file_type, names, open_directory, stat};
 
@@ -22,59 +23,79 @@ pub enum Change {
     Deleted,
 }
 
-/// What changed, by paths from the root, in their order. The layers come with the nearest first.
+/// What changed, by paths from the root, in their order. The upper directories lie upon each other and upon the layers; of
+/// both the nearest comes first.
 pub fn changes<'a>(
-    upper: &Path,
+    uppers: impl IntoIterator<Item = &'a Path>,
     layers: impl IntoIterator<Item = &'a Path>,
     space: XattrSpace,
 ) -> Result<Vec<(Vec<u8>, Change)>> {
+    let uppers: Vec<&Path> = uppers.into_iter().collect();
+    let layers: Vec<&Path> = layers.into_iter().collect();
+    let whole = Layers::open(uppers.iter().chain(&layers).copied(), Some(space))?;
     let layers = Layers::open(layers, Some(space))?;
+    let mut touched = BTreeSet::new();
+    for upper in uppers {
+        touch(upper, &layers, space, &mut touched)?;
+    }
+    let mut found: Vec<(Vec<u8>, Change)> = Vec::new();
+    let mut no_directories: BTreeSet<Vec<u8>> = BTreeSet::new();
+    for path in touched {
+        // What was in a directory went with it.
+        if above(&path).any(|above| no_directories.contains(above)) {
+            continue;
+        }
+        let (now, before) = (whole.find(&path)?, layers.find(&path)?);
+        if now.as_ref().is_none_or(|now| file_type(&now.stat) != FileType::Directory) {
+            no_directories.insert(path.clone());
+        }
+        match (now, before) {
+            (Some(_), None) => found.push((path, Change::Added)),
+            (Some(_), Some(_)) => found.push((path, Change::Changed)),
+            (None, Some(_)) => found.push((path, Change::Deleted)),
+            (None, None) => {}
+        }
+    }
+    Ok(found)
+}
+
+/// The directories that a path leads through.
+fn above(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+    slashes.filter_map(|(at, _)| path.get(..at))
+}
+
+/// Collects the paths of which an upper directory says something.
+fn touch(upper: &Path, layers: &Layers, space: XattrSpace, touched: &mut BTreeSet<Vec<u8>>) -> Result<()> {
     let root = Tree::open(upper)?.root;
-    let mut found = Vec::new();
     let mut open: Vec<Vec<u8>> = vec![Vec::new()];
     while let Some(path) = open.pop() {
         let doing = || format!("could not look at `{}`", show(&path));
         // It may have gone meanwhile: then there is nothing in it.
         let Some(directory) = below(root.fd(), &path).with_context(doing)? else { continue };
-        let own = names(directory.as_fd()).with_context(doing)?;
         if is_opaque(directory.as_fd(), space) {
-            for name in hidden(&layers, &path, &own).with_context(doing)? {
-                found.push((join(&path, &name), Change::Deleted));
-            }
+            touched.extend(hidden(layers, &path).with_context(doing)?);
         }
-        for name in own {
+        for name in names(directory.as_fd()).with_context(doing)? {
             let Some(stat) = stat(directory.as_fd(), &name)? else { continue };
             let whole = join(&path, &name);
-            let is_below = layers.find(&whole)?.is_some();
-            let is_gone = is_whiteout(directory.as_fd(), &name, &stat, space);
-            match (is_gone, is_below) {
-                (true, false) => continue,
-                (true, true) => found.push((whole, Change::Deleted)),
-                (false, _) => {
-                    if file_type(&stat) == FileType::Directory {
-                        open.push(whole.clone());
-                    }
-                    found.push((whole, if is_below { Change::Changed } else { Change::Added }));
-                }
+            if file_type(&stat) == FileType::Directory {
+                open.push(whole.clone());
             }
+            touched.insert(whole);
         }
     }
-    found.sort();
-    Ok(found)
+    Ok(())
 }
 
-/// What the layers show in a directory and an opaque one over it does not have.
-fn hidden(layers: &Layers, path: &[u8], own: &[Vec<u8>]) -> Result<Vec<Vec<u8>>> {
-    let mut gone = Vec::new();
+/// What the layers have in a directory over which an opaque one lies.
+fn hidden(layers: &Layers, path: &[u8]) -> Result<Vec<Vec<u8>>> {
+    let mut paths = Vec::new();
     for root in layers.roots() {
         let Some(directory) = below(root.as_fd(), path)? else { continue };
-        for name in names(directory.as_fd())? {
-            if !own.contains(&name) && !gone.contains(&name) && layers.find(&join(path, &name))?.is_some() {
-                gone.push(name);
-            }
-        }
+        paths.extend(names(directory.as_fd())?.iter().map(|name| join(path, name)));
     }
-    Ok(gone)
+    Ok(paths)
 }
 
 /// A directory, without following links; none if there is none.
@@ -112,7 +133,8 @@ mod tests {
         }
         let layers = [directory.path().join("high"), directory.path().join("low")];
         let layers = layers.iter().map(std::path::PathBuf::as_path);
-        let found = changes(&directory.path().join("upper"), layers, XattrSpace::User).unwrap();
+        let upper = directory.path().join("upper");
+        let found = changes([upper.as_path()], layers, XattrSpace::User).unwrap();
         let found: Vec<(String, Change)> =
             found.into_iter().map(|(path, change)| (String::from_utf8(path).unwrap(), change)).collect();
         let expected = [
@@ -122,5 +144,43 @@ mod tests {
             ("new/file", Change::Added),
         ];
         assert_eq!(found, expected.map(|(path, change)| (path.to_owned(), change)));
+    }
+
+    #[test]
+    fn upper_directories_upon_each_other_are_held_against_the_layers_as_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |path: &str| directory.path().join(path);
+        let put = |path: &str| {
+            fs::create_dir_all(at(path).parent().unwrap()).unwrap();
+            fs::write(at(path), "").unwrap();
+        };
+        let mark = |path: &str, name: &std::ffi::CStr| {
+            rustix::fs::setxattr(at(path), name, b"y", rustix::fs::XattrFlags::empty()).unwrap();
+        };
+        for path in
+            ["low/dir/a", "low/dir/b", "low/old/a", "low/kept", "first/dir/a", "first/dir/new", "first/was"]
+        {
+            put(path);
+        }
+        // First `dir/b` and `old/a` went; then all of `dir`, and what was new, while `old` is there anew.
+        for path in ["first/dir/b", "first/old/a", "second/dir", "second/was"] {
+            put(path);
+            mark(path, c"user.overlay.whiteout");
+        }
+        put("second/old/c");
+        mark("second/old", c"user.overlay.opaque");
+        let uppers = [at("second"), at("first")];
+        let low = at("low");
+        let uppers = uppers.iter().map(std::path::PathBuf::as_path);
+        let found = changes(uppers, [low.as_path()], XattrSpace::User).unwrap();
+        let expected = [
+            ("dir", Change::Deleted),
+            ("old", Change::Changed),
+            ("old/a", Change::Deleted),
+            ("old/c", Change::Added),
+        ];
+        let found: Vec<(&str, Change)> =
+            found.iter().map(|(path, change)| (std::str::from_utf8(path).unwrap(), *change)).collect();
+        assert_eq!(found, expected);
     }
 }

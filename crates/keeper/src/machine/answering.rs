@@ -13,6 +13,9 @@ use super::Keeper;
 use super::clients::{Client, Role, Said};
 use super::guest::Guest;
 
+/// Why one that is held for somebody does not go on.
+const BUSY: &str = "a snapshot of it is being taken";
+
 impl Keeper {
     pub(super) fn client_of(&mut self, call: Call) -> Option<&mut Client> {
         self.clients.iter_mut().find(|client| [Role::Exec(call), Role::Looking(call)].contains(&client.role))
@@ -82,6 +85,7 @@ impl Keeper {
             self.log.flush();
         }
         let (log_file, log_length) = self.log.position();
+        let is_held_by_one = self.clients.iter().any(|client| matches!(client.role, Role::Holding { .. }));
         let Some(client) = self.clients.get_mut(place) else { return };
         let done = |result: Result<()>| match result {
             Ok(()) => Answer::Done,
@@ -91,7 +95,9 @@ impl Keeper {
             Request::Status => client.answer(&status),
             Request::Signal(signal) => client.answer(&done(self.life.signal(signal))),
             Request::Pause => client.await_order(self.life.pause()),
+            Request::Unpause if is_held_by_one => client.answer(&Answer::Failed(BUSY.to_owned())),
             Request::Unpause => client.await_order(self.life.unpause()),
+            Request::Hold => self.hold(place),
             Request::Stop { grace_ms } => {
                 client.role = Role::StopWait;
                 if let Err(error) = std::fs::write(self.files.stopping(), "") {
@@ -144,6 +150,22 @@ impl Keeper {
         }
     }
 
+    /// Holds it for as long as a client is there.
+    fn hold(&mut self, place: usize) {
+        let lets_go = self.life.phase() == Phase::Running;
+        let held = if lets_go { self.life.pause() } else { self.life.ensure_held().map(|()| None) };
+        let Some(client) = self.clients.get_mut(place) else { return };
+        match held {
+            Ok(ticket) => {
+                client.role = Role::Holding { ticket, lets_go };
+                if ticket.is_none() {
+                    client.tell(&Answer::Done);
+                }
+            }
+            Err(error) => client.answer(&Answer::Failed(format!("{error:#}"))),
+        }
+    }
+
     /// Begins what goes on in the guest while its client carries bytes.
     fn begin_call(
         &mut self,
@@ -175,6 +197,7 @@ impl Keeper {
                 | Role::StopWait
                 | Role::RestartWait
                 | Role::Ordered(_)
+                | Role::Holding { .. }
                 | Role::Awaiting(_)
                 | Role::Console
                 | Role::Attached { .. } => {}
@@ -185,9 +208,16 @@ impl Keeper {
     /// Hears what the VMM has to say, and tells those who wait for that.
     pub(super) fn hear_control(&mut self) {
         for (ticket, _, result) in self.life.hear_control() {
-            if let Some(client) = self.clients.iter_mut().find(|client| client.role == Role::Ordered(ticket))
-            {
-                client.answer(&result.map_or_else(Answer::Failed, |()| Answer::Done));
+            let told = result.map_or_else(Answer::Failed, |()| Answer::Done);
+            for client in &mut self.clients {
+                if client.role == Role::Ordered(ticket) {
+                    client.answer(&told);
+                } else if let Role::Holding { ticket: own, .. } = &mut client.role
+                    && *own == Some(ticket)
+                {
+                    *own = None;
+                    client.tell(&told);
+                }
             }
         }
     }
@@ -212,6 +242,7 @@ impl Keeper {
                 | Role::Asking
                 | Role::StopWait
                 | Role::Ordered(_)
+                | Role::Holding { .. }
                 | Role::Looking(_)
                 | Role::Console
                 | Role::Attached { .. }

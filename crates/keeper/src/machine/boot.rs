@@ -222,7 +222,7 @@ impl Boot {
 
     /// The machine's own disk, made when it is started first.
     fn disk(&self) -> Result<PathBuf> {
-        let path = self.files.disk();
+        let path = self.files.own()?.written.disk();
         if path.exists() {
             return Ok(path);
         }

@@ -16,6 +16,8 @@ use stead_host::machine::{Answer, Request};
 use stead_model::project::Condition;
 use stead_vmm::Ticket;
 
+use super::lifecycle::Life;
+
 /// A request is a line, short but for a program's arguments and environment.
 const REQUEST_MAX_BYTES: usize = 256 * 1024;
 
@@ -39,6 +41,13 @@ pub(super) enum Role {
     RestartWait,
     /// It waits until the VMM has done this.
     Ordered(Ticket),
+    /// The machine is held for it, as soon as the VMM has done that; and goes on when it goes, if it is held for that alone.
+    Holding {
+        /// What the VMM has yet to do.
+        ticket: Option<Ticket>,
+        /// Whether nobody held it before.
+        lets_go: bool,
+    },
     /// It waits for this.
     Awaiting(Condition),
     /// It watches; and types, if so. The machine waits for it as long as it takes, if so.
@@ -209,6 +218,22 @@ impl Client {
     /// Whether the machine's output has to wait for it.
     pub(super) fn is_slow(&self) -> bool {
         self.outgoing.len() > BACKLOG_MAX_BYTES
+    }
+
+    /// Whether what it types is not read for now, so that it waits with more.
+    pub(super) fn has_typed_enough(&self, life: &Life) -> bool {
+        match self.role {
+            Role::Attached { stdin, .. } => stdin && life.has_input_backlog(),
+            Role::Exec(call) => life.guest().is_some_and(|guest| guest.has_input_backlog(call)),
+            Role::Asking
+            | Role::StopWait
+            | Role::RestartWait
+            | Role::Ordered(_)
+            | Role::Holding { .. }
+            | Role::Awaiting(_)
+            | Role::Console
+            | Role::Looking(_) => false,
+        }
     }
 
     /// When it is taken to be stuck, if it reads nothing until then.

@@ -7,17 +7,17 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use stead_container::overlay_refused;
-use stead_host::machine::Files;
+use stead_host::history::Layer;
 use stead_image::unpack::{Owners, XattrSpace, flatten};
 
 /// Copies the layers, if they cannot be mounted; whether it did. What was written over them before is not given up.
-pub(super) fn copy(files: &Files, layers: &[PathBuf]) -> Result<bool> {
-    let upper = files.upper();
+pub(super) fn copy(own: &Layer, layers: &[PathBuf]) -> Result<bool> {
+    let upper = own.upper();
     let mut written = fs::read_dir(&upper).with_context(|| format!("cannot read {}", upper.display()))?;
-    if written.next().is_some() || overlay_refused(&files.state)?.is_none() {
+    if written.next().is_some() || overlay_refused(own.path())?.is_none() {
         return Ok(false);
     }
-    let unfinished = files.state.join("flat-unfinished");
+    let unfinished = own.path().join("flat-unfinished");
     stead_container::delete(&unfinished)?;
     let doing = || format!("cannot copy the image to {}", unfinished.display());
     fs::create_dir(&unfinished).with_context(doing)?;
@@ -29,6 +29,6 @@ pub(super) fn copy(files: &Files, layers: &[PathBuf]) -> Result<bool> {
     for skip in &skips.first {
         tracing::warn!("{}: {}", skip.name, skip.what);
     }
-    fs::rename(&unfinished, files.flat()).with_context(doing)?;
+    fs::rename(&unfinished, own.flat()).with_context(doing)?;
     Ok(true)
 }

@@ -22,7 +22,6 @@ use stead_model::project::Condition;
 use stead_net::process::ProcessId;
 
 use super::boot::Boot;
-use super::flat;
 use super::guest::{Guest, Heard, Texts};
 use super::health::Health;
 use super::run::{Body, Run};
@@ -85,10 +84,11 @@ impl Life {
         assignment: &Assignment,
         (netns, begun): (OwnedFd, Instant),
     ) -> Result<Self> {
+        let own = files.own()?.written;
         let place = Place {
-            layers: if files.is_flat() { Vec::new() } else { assignment.layers.clone() },
-            upper: files.writable(),
-            work: files.work(),
+            layers: if own.is_flat() { Vec::new() } else { assignment.layers.clone() },
+            upper: own.writable(),
+            work: own.work(),
             root: files.root(),
             volumes: assignment.volumes.clone(),
             own_volumes: files.own_volumes(),
@@ -186,10 +186,11 @@ impl Life {
 
     /// Copies the image's files, if they cannot be mounted: whether it did, and it is worth another try.
     pub(super) fn copy_image(&mut self, files: &Files) -> Result<bool> {
-        if self.place.layers.is_empty() || !flat::copy(files, &self.place.layers)? {
+        let own = files.own()?.written;
+        if self.place.layers.is_empty() || !super::flat::copy(&own, &self.place.layers)? {
             return Ok(false);
         }
-        (self.place.layers, self.place.upper) = (Vec::new(), files.writable());
+        (self.place.layers, self.place.upper) = (Vec::new(), own.writable());
         Ok(true)
     }
 

@@ -243,6 +243,13 @@ impl Keeper {
         let now = Instant::now();
         self.clients.iter_mut().for_each(|client| client.let_go_if_stuck(now));
         let is_held = self.is_held();
+        let is_let_go =
+            |client: &Client| client.is_done() && matches!(client.role, Role::Holding { lets_go: true, .. });
+        for _ in self.clients.iter().filter(|client| is_let_go(client)) {
+            if let Err(error) = self.life.let_go() {
+                tracing::warn!("{error:#}");
+            }
+        }
         if let Some(guest) = self.life.guest_mut() {
             for client in self.clients.iter().filter(|client| client.is_done()) {
                 if let Role::Exec(call) | Role::Looking(call) = client.role {
@@ -260,21 +267,6 @@ impl Keeper {
     /// Whether the machine's output has to wait for those who watch.
     fn is_held(&self) -> bool {
         self.clients.iter().any(|client| matches!(client.role, Role::Attached { .. }) && client.is_slow())
-    }
-
-    /// Whether what it types is not read for now, so that it waits with more.
-    fn has_typed_enough(&self, client: &Client) -> bool {
-        match client.role {
-            Role::Attached { stdin, .. } => stdin && self.life.has_input_backlog(),
-            Role::Exec(call) => self.life.guest().is_some_and(|guest| guest.has_input_backlog(call)),
-            Role::Asking
-            | Role::StopWait
-            | Role::RestartWait
-            | Role::Ordered(_)
-            | Role::Awaiting(_)
-            | Role::Console
-            | Role::Looking(_) => false,
-        }
     }
 
     /// Waits until something is to be done, and says what.
@@ -300,7 +292,7 @@ impl Keeper {
         let mut sources: Vec<(Source, BorrowedFd<'_>, PollFlags)> = all.collect();
         sources.extend(life.words().map(|pipe| (Source::Words, pipe, PollFlags::IN)));
         for (place, client) in self.clients.iter().enumerate() {
-            let reads = client.may_send() && !self.has_typed_enough(client);
+            let reads = client.may_send() && !client.has_typed_enough(&self.life);
             let mut flags = PollFlags::empty();
             flags.set(PollFlags::IN, reads);
             flags.set(PollFlags::OUT, client.has_backlog());
@@ -467,7 +459,9 @@ impl Keeper {
                     client.answer(&Answer::Failed(format!("it ended with exit code {}", exit.code)));
                 }
                 Role::StopWait => client.answer(&Answer::Done),
-                Role::Ordered(_) => client.answer(&Answer::Failed("it ended".to_owned())),
+                Role::Ordered(_) | Role::Holding { .. } => {
+                    client.answer(&Answer::Failed("it ended".to_owned()));
+                }
                 Role::Asking | Role::Console | Role::Exec(_) | Role::Looking(_) => client.end(),
             }
         }

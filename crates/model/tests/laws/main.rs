@@ -266,6 +266,35 @@ fn every_small_project_becomes_every_other() {
     }
 }
 
+/// Those of our machines that there are, each with a snapshot.
+fn with_snapshots(mut seen: Observed) -> Observed {
+    let ours = seen.machines.iter().filter(|(_, machine)| machine.container().is_some());
+    seen.snapshots = ours.map(|(id, _)| (id.clone(), [name("before")].into())).collect();
+    seen
+}
+
+#[test]
+fn snapshots_are_no_difference_and_go_only_with_their_machines_and_as_a_loss() {
+    let mut lot = Lot(9);
+    let projects = small_projects("shop", 8080);
+    for (place, old) in projects.iter().enumerate() {
+        let (seen, lock) = up(old, &computer());
+        let seen = with_snapshots(seen);
+        assert!(plan(&must_want(old, &lock, &seen), &seen).steps.is_empty());
+        for new in [old, &projects[(place + 6) % projects.len()], &project("shop")] {
+            let planned = plan(&must_want(new, &lock, &seen), &seen);
+            let after = passed(&planned, &allowed_order(&planned, &mut lot), &seen).pop().unwrap();
+            let lost = seen.snapshots.keys().filter(|id| !after.snapshots.contains_key(*id));
+            let losses = planned.steps.iter().filter(|planned| planned.step.loses_data());
+            let losing = losses.filter_map(|planned| {
+                if let Step::MachineRemove(id, _) = &planned.step { Some(id) } else { None }
+            });
+            assert_eq!(losing.collect::<BTreeSet<_>>(), lost.collect::<BTreeSet<_>>(), "{}", text(&planned));
+        }
+        assert_down_arrives(&old.name, &seen, (1, &mut lot));
+    }
+}
+
 #[test]
 fn whatever_befell_the_computer_the_next_plan_arrives() {
     let mut lot = Lot(3);

@@ -275,6 +275,7 @@ pub(crate) fn unlawful(seen: &Observed) -> Vec<String> {
     for target in seen.ports.values() {
         holds(seen.machines.contains_key(&target.machine), "a port to no machine");
     }
+    holds(seen.snapshots.keys().all(|id| seen.machines.contains_key(id)), "a snapshot of no machine");
     broken
 }
 
@@ -294,6 +295,8 @@ pub(crate) fn part(seen: &Observed, project: &Name) -> Observed {
     part.machines.retain(|id, _| id.project == *project);
     part.running = seen.running.clone();
     part.running.retain(|id, _| id.project == *project);
+    part.snapshots = seen.snapshots.clone();
+    part.snapshots.retain(|id, _| id.project == *project);
     part.nics = seen.nics.clone();
     part.nics.retain(|id, _| id.project == *project);
     part.leases = seen.leases.clone();

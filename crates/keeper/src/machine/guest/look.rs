@@ -50,6 +50,7 @@ impl Guest {
             Look::Usage => Request::Usage(name),
             Look::Processes => Request::Processes(name),
             Look::Changes => Request::Changes(name),
+            Look::Written => Request::Sync,
         })?;
         self.looks.insert(call, Seen::default());
         self.send();

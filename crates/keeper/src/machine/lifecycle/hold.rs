@@ -47,6 +47,21 @@ impl Life {
         Ok(None)
     }
 
+    /// Refuses one that is not held.
+    pub(in crate::machine) fn ensure_held(&self) -> Result<()> {
+        anyhow::ensure!(self.phase == Phase::Paused, "it does not run: it comes up, or ends");
+        Ok(())
+    }
+
+    /// Lets it go on after somebody who had it held, or was about to, has gone.
+    pub(in crate::machine) fn let_go(&mut self) -> Result<()> {
+        if let Some(guest) = self.guest_mut() {
+            // The VMM does one after the other: also what it has not yet done.
+            return guest.control.give(Order::Continue).map(drop);
+        }
+        if self.phase == Phase::Paused { self.unpause().map(drop) } else { Ok(()) }
+    }
+
     /// What the VMM has to say: which orders it carried out, or did not.
     pub(in crate::machine) fn hear_control(&mut self) -> Vec<Answered> {
         let answered = self.guest_mut().map(|guest| guest.hear_control(Instant::now())).unwrap_or_default();

@@ -1,0 +1,56 @@
+//! A machine that is held still while what it wrote is copied.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use stead_model::name::MachineId;
+
+use crate::home::Home;
+use crate::machine::{Answer, Client, Files, Look, Phase, Request, status};
+
+/// A guest may have much to write, and a busy disk.
+const WRITE_LIMIT: Duration = Duration::from_secs(120);
+
+/// A VMM that is to stand still finishes what its disk is asked for.
+const HOLD_LIMIT: Duration = Duration::from_secs(30);
+
+/// A machine that is held still for as long as this lasts. If the one who holds it is killed, it goes on.
+#[derive(Debug)]
+pub struct Held {
+    client: Client,
+    /// When its run was begun.
+    started_ms: u64,
+}
+
+impl Held {
+    /// Holds it, with all that was written in a guest on its disk.
+    pub fn take(home: &Home, id: &MachineId) -> Result<Self> {
+        let files = Files::new(home, id);
+        let status = status(home, id)?.context("it does not run any more; hint: try again")?;
+        let connect = || Client::connect(&files)?.context("it does not run any more; hint: try again");
+        let is_guest = files.own()?.written.disk().exists();
+        // Whatever a guest that is paused has not written cannot be written now.
+        if is_guest && status.phase == Phase::Running {
+            match connect()?.ask(&Request::Look(Look::Written), Some(WRITE_LIMIT))? {
+                Answer::Seen(_) => {}
+                Answer::Failed(why) => bail!("its guest cannot write what it has in memory: {why}"),
+                other => bail!("the keeper answered {other:?}"),
+            }
+        }
+        let mut client = connect()?;
+        match client.ask(&Request::Hold, Some(HOLD_LIMIT))? {
+            Answer::Done => Ok(Self { client, started_ms: status.started_ms }),
+            Answer::Failed(why) => bail!("it runs, and cannot be held: {why}; hint: `stead stop` it first"),
+            other => bail!("the keeper answered {other:?}"),
+        }
+    }
+
+    /// Lets it go on: whether it was held until now.
+    pub fn release(mut self) -> Result<bool> {
+        let Ok(Answer::Status(status)) = self.client.ask(&Request::Status, Some(Duration::ZERO)) else {
+            return Ok(false);
+        };
+        Ok(status.phase == Phase::Paused && status.started_ms == self.started_ms)
+    }
+}

@@ -1,0 +1,320 @@
+//! Snapshots of machines, and the way back. Whatever is copied is copied beside, and is nobody's until the machine's
+//! history says what it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{SeekFrom, ioctl_ficlone, seek};
+use rustix::io::Errno;
+
+use stead_model::name::{MachineId, Name};
+
+use super::{LinuxHost, going, tree};
+use crate::held::Held;
+use crate::history::{History, LAYERS_MAX, Label, Layer, Snapshot};
+use crate::home::Home;
+use crate::journal::{Action, Event, Journal};
+use crate::machine::Files;
+
+/// The way back of a machine: its layer is made, and nothing has happened yet.
+#[derive(Debug)]
+pub struct Return {
+    id: MachineId,
+    history: History,
+}
+
+/// The names of machines' snapshots. A history that cannot be read is told by whoever needs it.
+pub(super) fn observe<'a>(
+    home: &Home,
+    machines: impl Iterator<Item = &'a MachineId>,
+) -> BTreeMap<MachineId, BTreeSet<Name>> {
+    let names = machines.filter_map(|id| {
+        let history = History::load(&Files::new(home, id)).ok()?;
+        let names: BTreeSet<Name> = history.snapshots.into_keys().collect();
+        (!names.is_empty()).then(|| (id.clone(), names))
+    });
+    names.collect()
+}
+
+/// Takes layers away that nobody names: of snapshots that were forgotten, and of commands that were killed.
+pub(super) fn tidy(home: &Home, program: &Path) -> Result<()> {
+    let entries = fs::read_dir(home.machines()).into_iter().flatten().flatten();
+    let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<MachineId>().ok());
+    let mut is_any = false;
+    for id in ids {
+        let files = Files::new(home, &id);
+        if files.layers().exists() {
+            is_any |= drop_unused(home, &id, &History::load(&files)?)?;
+        }
+    }
+    if is_any { going::tidy(home, program) } else { Ok(()) }
+}
+
+/// Takes them out of sight; whether there were any.
+fn drop_unused(home: &Home, id: &MachineId, history: &History) -> Result<bool> {
+    let files = Files::new(home, id);
+    let used = history.used();
+    let mut gone = Vec::new();
+    for entry in fs::read_dir(files.layers()).into_iter().flatten().flatten() {
+        let number = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok());
+        gone.extend(number.filter(|number| !used.contains(number)).map(|_| entry.path()));
+    }
+    if !used.contains(&0) {
+        let first = Layer::new(&files, 0);
+        gone.extend(
+            [first.upper(), first.work(), first.flat(), first.disk()]
+                .into_iter()
+                .filter(|path| path.exists()),
+        );
+    }
+    for path in &gone {
+        going::send(home, path, &id.to_string())?;
+    }
+    Ok(!gone.is_empty())
+}
+
+impl LinuxHost {
+    /// Takes a snapshot of a machine that does not run, or is held, which it then is no more.
+    pub fn take_snapshot(&mut self, id: &MachineId, label: &Label, held: Option<Held>) -> Result<()> {
+        let files = Files::new(&self.home, id);
+        let history = History::load(&files)?;
+        if history.present.below.len() >= LAYERS_MAX {
+            bail!(
+                "it consists of {LAYERS_MAX} layers already; hint: `stead snapshot restore` it to an earlier one"
+            );
+        }
+        let written = Layer::new(&files, history.present.written);
+        let new = Layer::new(&files, history.next());
+        let after = if written.disk().exists() {
+            make(new.path())?;
+            self.laid(id, copy_file(&written.disk(), &new.disk()))?;
+            history.copied(label, true)
+        } else if written.is_flat() {
+            make(&new.flat())?;
+            self.laid(id, tree::copy(&self.program, &written.flat(), &new.flat()))?;
+            history.copied(label, true)
+        } else if is_empty(&written.upper())? {
+            history.unchanged(label)
+        } else if held.is_some() {
+            make(&new.upper())?;
+            self.laid(id, tree::copy(&self.program, &written.upper(), &new.upper()))?;
+            history.copied(label, false)
+        } else {
+            self.laid(id, new.make())?;
+            history.frozen(label)
+        };
+        let was_still = held.map_or(Ok(true), Held::release);
+        let stored = was_still.and_then(|was_still| {
+            anyhow::ensure!(was_still, "it did not stand still meanwhile; hint: try again");
+            after.store(&files)
+        });
+        self.laid(id, stored)?;
+        let event = Event::of_machine(id, Action::Snapshot).with("snapshot", &label.name);
+        Journal::new(&self.home).note(&event);
+        Ok(())
+    }
+
+    /// What was begun goes if it cannot be brought to its end.
+    fn laid(&self, id: &MachineId, done: Result<()>) -> Result<()> {
+        if done.is_err() {
+            let history = History::load(&Files::new(&self.home, id))?;
+            drop_unused(&self.home, id, &history)?;
+            going::tidy(&self.home, &self.program)?;
+        }
+        done
+    }
+
+    /// Makes ready what a machine is to go back to: a snapshot, or its image. It may run meanwhile.
+    pub fn prepare_return(&mut self, id: &MachineId, to: Option<&Name>) -> Result<Return> {
+        let files = Files::new(&self.home, id);
+        let history = History::load(&files)?;
+        let new = Layer::new(&files, history.next());
+        let whole = to.and_then(|name| history.snapshots.get(name)).filter(|snapshot| snapshot.is_whole);
+        let made = new.make().and_then(|()| match whole {
+            None => Ok(()),
+            Some(snapshot) => self.copy_whole(&files, snapshot, &new),
+        });
+        self.laid(id, made)?;
+        Ok(Return { id: id.clone(), history: history.gone_back(to) })
+    }
+
+    fn copy_whole(&self, files: &Files, snapshot: &Snapshot, new: &Layer) -> Result<()> {
+        let layer = snapshot.layers.last().context("a snapshot has no layer")?;
+        let layer = Layer::new(files, *layer);
+        if layer.disk().exists() {
+            return copy_file(&layer.disk(), &new.disk());
+        }
+        make(&new.flat())?;
+        tree::copy(&self.program, &layer.flat(), &new.flat())
+    }
+
+    /// Goes back. The machine does not run.
+    pub fn go_back(&mut self, way: Return) -> Result<()> {
+        let Return { id, history } = way;
+        let files = Files::new(&self.home, &id);
+        let stored = history.store(&files);
+        self.laid(&id, stored)?;
+        let event = Event::of_machine(&id, Action::Restore);
+        let to = history.on.as_ref().map(ToString::to_string);
+        Journal::new(&self.home).note(&to.map_or(event.clone(), |name| event.with("snapshot", name)));
+        drop_unused(&self.home, &id, &history)?;
+        going::tidy(&self.home, &self.program)
+    }
+
+    /// Forgets a snapshot; what others need of it stays.
+    pub fn forget_snapshot(&mut self, id: &MachineId, name: &Name) -> Result<()> {
+        let files = Files::new(&self.home, id);
+        let history = History::load(&files)?.without(name);
+        history.store(&files)?;
+        drop_unused(&self.home, id, &history)?;
+        going::tidy(&self.home, &self.program)
+    }
+
+    /// What these layers of a machine take.
+    pub fn layer_bytes(&self, id: &MachineId, numbers: &[u64]) -> Result<u64> {
+        let files = Files::new(&self.home, id);
+        let layers = numbers.iter().map(|number| Layer::new(&files, *number));
+        let paths = layers.flat_map(|layer| [layer.upper(), layer.flat(), layer.disk()]);
+        paths.map(|path| tree::measure(&self.program, &path)).sum()
+    }
+}
+
+fn make(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))
+}
+
+fn is_empty(path: &Path) -> Result<bool> {
+    match fs::read_dir(path) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+/// Copies a disk, of which most is nothing: as a reflink where the file system has them, else what is in it.
+fn copy_file(from: &Path, to: &Path) -> Result<()> {
+    let doing = || format!("cannot copy {} to {}", from.display(), to.display());
+    let source = File::open(from).with_context(doing)?;
+    let target = File::create(to).with_context(doing)?;
+    if ioctl_ficlone(&target, &source).is_ok() {
+        return Ok(());
+    }
+    copy_data(&source, &target).with_context(doing)
+}
+
+fn copy_data(source: &File, target: &File) -> Result<()> {
+    let length = source.metadata()?.len();
+    target.set_len(length)?;
+    let mut at = 0;
+    loop {
+        let start = match seek(source.as_fd(), SeekFrom::Data(at)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => break,
+            Err(errno) => return Err(errno.into()),
+        };
+        at = seek(source.as_fd(), SeekFrom::Hole(start))?;
+        let (mut from, mut to) = (start, start);
+        while from < at {
+            let left = usize::try_from(at - from).unwrap_or(usize::MAX);
+            if rustix::fs::copy_file_range(source, Some(&mut from), target, Some(&mut to), left)? == 0 {
+                bail!("it became shorter while it was read");
+            }
+        }
+    }
+    target.sync_all()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Seek, Write};
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    fn host() -> (tempfile::TempDir, LinuxHost, MachineId, Files) {
+        let temporary = tempfile::tempdir().unwrap();
+        let home = Home { state: temporary.path().join("state"), run: temporary.path().join("run") };
+        let id: MachineId = "web.shop".parse().unwrap();
+        let files = Files::new(&home, &id);
+        Layer::new(&files, 0).make().unwrap();
+        (temporary, LinuxHost::open(home, "/nonexistent".into()).unwrap(), id, files)
+    }
+
+    fn label(name: &str) -> Label {
+        Label { name: name.parse().unwrap(), description: String::new(), at_ms: 1 }
+    }
+
+    fn numbers(files: &Files) -> BTreeSet<String> {
+        let entries = fs::read_dir(files.layers()).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn layers_that_nobody_names_go_and_no_others() {
+        let (_temporary, mut host, id, files) = host();
+        fs::write(files.own().unwrap().written.upper().join("one"), "1").unwrap();
+        host.take_snapshot(&id, &label("a"), None).unwrap();
+        let way = host.prepare_return(&id, None).unwrap();
+        assert_eq!(numbers(&files), ["1", "2"].map(str::to_owned).into());
+        // A command that was killed before it went back.
+        tidy(&host.home, &host.program).unwrap();
+        assert_eq!(numbers(&files), ["1".to_owned()].into());
+        Layer::new(&files, 2).make().unwrap();
+        host.go_back(way).unwrap();
+        assert_eq!(numbers(&files), ["2".to_owned()].into());
+        assert!(files.state.join("upper/one").exists() && files.are_whole());
+        host.forget_snapshot(&id, &"a".parse().unwrap()).unwrap();
+        assert!(!files.state.join("upper").exists() && files.are_whole());
+        assert!(!going::place(&host.home).exists());
+    }
+
+    #[test]
+    fn where_nothing_was_written_a_snapshot_is_a_name() {
+        let (_temporary, mut host, id, files) = host();
+        host.take_snapshot(&id, &label("a"), None).unwrap();
+        assert_eq!(numbers(&files), BTreeSet::new());
+        assert_eq!(observe(&host.home, [&id].into_iter()), [(id, ["a".parse().unwrap()].into())].into());
+    }
+
+    #[test]
+    fn what_cannot_be_copied_leaves_nothing() {
+        let (_temporary, mut host, id, files) = host();
+        // A disk that is none.
+        fs::create_dir(files.state.join("disk.ext4")).unwrap();
+        host.take_snapshot(&id, &label("a"), None).unwrap_err();
+        assert_eq!(numbers(&files), BTreeSet::new());
+        assert_eq!(History::load(&files).unwrap(), History::default());
+    }
+
+    #[test]
+    fn a_disk_is_copied_without_what_is_not_in_it() {
+        const LENGTH: u64 = 64 << 20;
+        let (_temporary, mut host, id, files) = host();
+        let path = files.state.join("disk.ext4");
+        let mut disk = File::create(&path).unwrap();
+        disk.set_len(LENGTH).unwrap();
+        disk.seek(std::io::SeekFrom::Start(5 << 20)).unwrap();
+        disk.write_all(b"in the middle").unwrap();
+        host.take_snapshot(&id, &label("a"), None).unwrap();
+        disk.write_all(b" and later").unwrap();
+        let copy = files.layers().join("1/disk.ext4");
+        let text = |path: &Path| {
+            let bytes = fs::read(path).unwrap();
+            String::from_utf8_lossy(&bytes[5 << 20..]).trim_end_matches('\0').to_owned()
+        };
+        assert_eq!(fs::metadata(&copy).unwrap().len(), LENGTH);
+        assert!(fs::metadata(&copy).unwrap().blocks() * 512 < 1 << 20);
+        assert_eq!(text(&copy), "in the middle");
+        let way = host.prepare_return(&id, Some(&"a".parse().unwrap())).unwrap();
+        assert_eq!(text(&path), "in the middle and later");
+        host.go_back(way).unwrap();
+        assert_eq!(text(&files.own().unwrap().written.disk()), "in the middle");
+        assert!(!path.exists());
+        assert!(host.layer_bytes(&id, &[1]).unwrap() < 1 << 20);
+    }
+}
