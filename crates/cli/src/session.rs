@@ -38,6 +38,8 @@ pub(crate) fn look() -> Result<LinuxHost> {
 pub(crate) struct Session {
     pub(crate) host: LinuxHost,
     lock: Option<HomeLock>,
+    /// Why it could not be taken again.
+    lost: Option<anyhow::Error>,
 }
 
 /// Waits for this command's turn to change the home.
@@ -56,9 +58,15 @@ impl Host for Session {
     }
 
     fn wait(&mut self, steps: &[&Step]) -> Result<Vec<(usize, Result<()>)>> {
+        // Nor does it hold the records, which on a full disk only one can have.
+        self.host.forget();
         self.lock = None;
         let ended = self.host.wait(steps);
-        self.lock = Some(turn(self.host.home())?);
+        match turn(self.host.home()) {
+            Ok(lock) => self.lock = Some(lock),
+            // What was waited for is told all the same, and nothing is done any more.
+            Err(error) => self.lost = Some(error),
+        }
         self.host.forget();
         ended
     }
@@ -76,7 +84,7 @@ impl Session {
             // It takes up room and does no other harm: what was asked for goes on.
             note(&Failure::from(error).text().trim_end().replacen("error:", "warning:", 1));
         }
-        Ok(Self { host, lock: Some(lock) })
+        Ok(Self { host, lock: Some(lock), lost: None })
     }
 
     /// Carries out a plan, after asking where data would be lost.
@@ -95,7 +103,9 @@ impl Session {
                 unprinted = unprinted.take().or(output.progress(planned, outcome).err());
             }
         });
-        if let Err(error) = self.host.tidy_texts() {
+        if self.lock.is_some()
+            && let Err(error) = self.host.tidy_texts()
+        {
             note(&Failure::from(error).text().trim_end().replacen("error:", "warning:", 1));
         }
         if !failures.is_empty() {
@@ -107,6 +117,7 @@ impl Session {
 
     /// What exists.
     pub(crate) fn observe(&mut self) -> Result<Observed> {
+        self.lost.take().map_or(Ok(()), Err)?;
         self.host.observe()
     }
 }

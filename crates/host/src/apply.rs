@@ -159,18 +159,26 @@ impl<'a> Course<'a> {
             let place = places.get(wait).copied().unwrap_or(first);
             self.end(place, result, report);
         }
-        let left = self.left();
-        if left.is_empty() {
+        if self.left().is_empty() {
             return Ok(());
         }
         let seen = host.observe().map_err(|error| (first, error))?;
-        let others = seen.done_of(left.iter().map(|(_, step)| *step)).map_err(|(place, misstep)| {
-            let place = left.get(place).map_or(first, |(place, _)| *place);
-            (place, anyhow!("another command ran meanwhile, and {}; run this one again", misstep.why))
-        })?;
-        for place in others {
-            if let Some((place, _)) = left.get(place) {
-                self.end(*place, Ok(()), report);
+        loop {
+            let left = self.left();
+            match seen.done_of(left.iter().map(|(_, step)| *step)) {
+                Ok(others) => {
+                    for (place, _) in others.iter().filter_map(|place| left.get(*place)) {
+                        self.end(*place, Ok(()), report);
+                    }
+                    break;
+                }
+                // Only what waits for that one is held up by it.
+                Err((place, misstep)) => {
+                    let place = left.get(place).map_or(first, |(place, _)| *place);
+                    let why =
+                        anyhow!("another command ran meanwhile, and {}; run this one again", misstep.why);
+                    self.end(place, Err(why), report);
+                }
             }
         }
         Ok(())
@@ -388,13 +396,13 @@ machines:
         check_waiting(
             |seen| seen.projects.clear(),
             expect![[r#"
-            + volume early.shop: Done
-            > await db.shop healthy: Done
-            + volume late.shop: failed
-            > await web.shop healthy: Skipped
-            + volume last.shop: Skipped
-            + volume late.shop: another command ran meanwhile, and the project is not on record; run this one again
-        "#]],
+                + volume early.shop: Done
+                > await db.shop healthy: Done
+                + volume late.shop: failed
+                > await web.shop healthy: Done
+                + volume last.shop: Skipped
+                + volume late.shop: another command ran meanwhile, and the project is not on record; run this one again
+            "#]],
         );
     }
 }

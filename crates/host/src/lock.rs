@@ -13,6 +13,9 @@ use crate::home::Home;
 /// A change takes seconds; a command that holds the home this long is stuck.
 const WAIT_LIMIT: Duration = Duration::from_secs(300);
 
+/// From then on waiting feels like hanging.
+const TELL_AFTER: Duration = Duration::from_millis(500);
+
 /// How often a waiting command tries again.
 const RETRY_EVERY: Duration = Duration::from_millis(20);
 
@@ -47,7 +50,7 @@ pub fn lock(home: &Home, me: &str, waiting: &mut dyn FnMut(&str)) -> Result<Home
         if waited > WAIT_LIMIT {
             bail!("{} still holds the home after {} s", holder(&mut file), WAIT_LIMIT.as_secs());
         }
-        if !told && waited > Duration::from_millis(500) {
+        if !told && waited > TELL_AFTER {
             told = true;
             waiting(&holder(&mut file));
         }
@@ -58,6 +61,27 @@ pub fn lock(home: &Home, me: &str, waiting: &mut dyn FnMut(&str)) -> Result<Home
     let _ = file.seek(SeekFrom::Start(0));
     let _ = write!(file, "`{me}` (process {})", std::process::id());
     Ok(HomeLock { _file: file })
+}
+
+/// Keeps two commands from bringing up the project in this directory at once: one sees nothing of the jobs that the other
+/// has already seen complete. `waiting` is told once, after half a second.
+pub fn lock_project(directory: &Path, waiting: &mut dyn FnMut()) -> Result<File> {
+    let doing = || format!("cannot lock {}", directory.display());
+    let file = File::open(directory).with_context(doing)?;
+    let start = Instant::now();
+    let mut told = false;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(error)) => return Err(error).with_context(doing),
+            Err(TryLockError::WouldBlock) => {}
+        }
+        if !told && start.elapsed() > TELL_AFTER {
+            told = true;
+            waiting();
+        }
+        std::thread::sleep(RETRY_EVERY);
+    }
 }
 
 /// Takes the lock if nobody has it, and nothing is to be waited for. A home of which nothing runs has none.

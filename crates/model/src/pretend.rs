@@ -52,7 +52,7 @@ impl Observed {
             let next = seen.with(step);
             match seen.lacks(step) {
                 None => seen = next,
-                Some(_) if next == seen => drop(done.insert(place)),
+                Some(_) if next == seen && !step.only_waits() => drop(done.insert(place)),
                 Some(why) => return Err((place, Misstep { step: step.to_string(), why })),
             }
         }
@@ -106,9 +106,12 @@ impl Observed {
             Step::MachineStart(id, after) => self.lacks_for_start(id, after),
             Step::MachineAwait(id, _) => needs(self.machines.contains_key(id), "there is no such machine"),
             Step::MachineStop(id) => needs(self.running.contains_key(id), "the machine does not run"),
-            Step::MachineRemove(id, snapshots) => needs(
+            Step::MachineRemove(id, lost) => needs(
                 self.machines.contains_key(id)
-                    && self.snapshots.get(id).map_or(snapshots.is_empty(), |there| there == snapshots)
+                    && self
+                        .snapshots
+                        .get(id)
+                        .map_or(lost.snapshots.is_empty(), |there| *there == lost.snapshots)
                     && !self.running.contains_key(id)
                     && !self.nics.keys().any(|nic| nic.machine() == *id),
                 "there is no such machine, or it runs, or has nics or other snapshots",

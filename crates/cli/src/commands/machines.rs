@@ -152,17 +152,14 @@ pub(crate) fn start(global: &Global, args: &MachinesArgs, output: Output) -> Res
     let seen = session.observe()?;
     let ids = choose(global, &args.machines, &seen)?;
     ours(&ids, &seen)?;
-    start_these(&mut session, &ids, &seen, output)
+    start_these(&mut session, &ids, output)
 }
 
 /// The same for these.
-pub(crate) fn start_these(
-    session: &mut Session,
-    ids: &[MachineId],
-    seen: &Observed,
-    output: Output,
-) -> Result<(), Failure> {
+pub(crate) fn start_these(session: &mut Session, ids: &[MachineId], output: Output) -> Result<(), Failure> {
     for (project, machines) in by_project(ids) {
+        // Others may have changed it while a machine of the project before was waited for.
+        let seen = &session.observe()?;
         let (loaded, mut wanted) = super::up::wanted_of(session, &project)?;
         // Of those that they depend on only these are waited for: nobody asked for the others.
         for machine in wanted.machines.values_mut() {

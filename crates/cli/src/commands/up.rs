@@ -151,6 +151,10 @@ pub(crate) fn up(global: &Global, args: &UpArgs, output: Output) -> Result<(), F
     };
     super::build::ensure(&loaded, &chosen, when)?;
     let images = super::image::needed(&loaded, &chosen, args.pull)?;
+    // Before the home's, which whoever waits for a machine gives away.
+    let project_lock = stead_host::lock::lock_project(&loaded.directory, &mut || {
+        note("waiting for another `stead up` of this project");
+    })?;
     let mut session = Session::open()?;
     let how = Bring {
         whose: if args.machines.is_empty() { Whose::All } else { Whose::Only(chosen.clone()) },
@@ -160,6 +164,7 @@ pub(crate) fn up(global: &Global, args: &UpArgs, output: Output) -> Result<(), F
         consent: args.consent,
     };
     bring_up(&mut session, &loaded, &how, output)?;
+    drop(project_lock);
     if args.wait.is_none() && !args.timings {
         return Ok(());
     }
