@@ -8,7 +8,7 @@ pub(crate) mod device;
 pub(crate) mod layout;
 pub(crate) mod limits;
 mod processors;
-mod reach;
+pub(crate) mod reach;
 pub(crate) mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -180,6 +180,9 @@ pub struct LimitRefusal {
 const LIMIT_HINT: &str = "leave it out; an ordinary user has limits where the control group was delegated, as \
     `systemd-run --user --scope -p Delegate=yes` does";
 
+/// The same where only whoever asks is in the way.
+const ROOM_HINT: &str = "leave it out: a process cannot be both in a control group and have limits below it";
+
 /// Which of these limits cannot be honoured here; none if all can.
 pub fn limits_refused(limits: &Limits) -> Result<Vec<LimitRefusal>> {
     // An ordinary user's containers are made in a user namespace, whoever asks.
@@ -199,17 +202,21 @@ pub fn limits_refused(limits: &Limits) -> Result<Vec<LimitRefusal>> {
         let (lack, base) = ground.lack(&setting)?;
         Some(match lack {
             Lack::File => {
-                format!("`{}`: this kernel has no `{}`", setting.word, setting.files.join("` or `"))
+                let files = setting.files.join("` or `");
+                let why = format!("`{}`: this kernel has no `{files}`", setting.word);
+                LimitRefusal { why, hint: LIMIT_HINT }
             }
-            Lack::Room => format!(
-                "`{}`: control group `{}` has processes of its own, so it hands controller `{}` on to none below it",
-                setting.word,
-                base.display(),
-                setting.controller.unified()
-            ),
+            Lack::Room => {
+                let (word, base) = (setting.word, base.display());
+                let controller = setting.controller.unified();
+                let why = format!(
+                    "`{word}`: control group `{base}` has processes of its own, so it hands controller `{controller}` on to none below it"
+                );
+                LimitRefusal { why, hint: ROOM_HINT }
+            }
         })
     });
-    let refusals = refused.chain(lacks).map(|why| LimitRefusal { why, hint: LIMIT_HINT });
+    let refusals = refused.map(|why| LimitRefusal { why, hint: LIMIT_HINT }).chain(lacks);
     Ok(refusals.chain(ground.lacking_processors(limits)).collect())
 }
 

@@ -2,8 +2,9 @@
 //! made, and of those that others have there.
 //!
 //! In version 2 a controller's files are where the cgroup above hands it on, by `cgroup.subtree_control`; not in the
-//! uppermost of a computer. That can be asked of any cgroup that is ours to write, as [`enable`] does, but of one with
-//! processes of its own the kernel refuses it, unless it is the uppermost.
+//! uppermost of a computer. That can be asked of any cgroup that is ours to write, as [`enable`] does, but not of one with
+//! processes of its own, unless it is the uppermost: most controllers are refused then, and those that are not make it one
+//! for threads, below which no process can be.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -80,6 +81,12 @@ pub(super) fn lack(base: &Path, controller: Controller, version: Version, files:
     Seen::observe(base, controller, version, files).lack()
 }
 
+/// Whether a cgroup is not to hand on anything: it has processes of its own, and is not the uppermost.
+pub(crate) fn has_room_for_none(path: &Path) -> bool {
+    let has_processes = || !fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default().is_empty();
+    path.join("cgroup.type").exists() && has_processes()
+}
+
 /// Has the controllers reach a cgroup of version 2, so many levels down: those that do not, each with the reason.
 pub(super) fn enable(
     directory: &Path,
@@ -90,9 +97,13 @@ pub(super) fn enable(
     let above: Vec<&Path> = directory.ancestors().skip(1).take(levels).collect();
     for path in above.into_iter().rev() {
         let listed = fs::read_to_string(path.join("cgroup.controllers")).unwrap_or_default();
+        let is_closed = has_room_for_none(path);
         for controller in controllers {
             let name = controller.unified();
-            if listed.split_whitespace().any(|listed| listed == name)
+            if is_closed {
+                let refused_by = format!("`{}` has processes of its own", path.display());
+                refused.insert(*controller, anyhow::anyhow!(refused_by));
+            } else if listed.split_whitespace().any(|listed| listed == name)
                 && let Err(error) = write(&path.join("cgroup.subtree_control"), &format!("+{name}"))
             {
                 tracing::debug!("{error:#}");
@@ -180,5 +191,12 @@ mod tests {
         let wanted = [Controller::Cpu, Controller::Memory, Controller::Io].into();
         let refused = enable(&ours.join("home/web"), 3, &wanted);
         assert_eq!(refused.keys().collect::<Vec<_>>(), [&Controller::Memory], "{refused:?}");
+        // One with processes would take `cpu`, and become one for threads.
+        fs::write(top.join("cgroup.type"), "domain\n").unwrap();
+        fs::write(top.join("cgroup.procs"), "1\n").unwrap();
+        fs::write(top.join("cgroup.subtree_control"), "").unwrap();
+        let refused = enable(&ours.join("home/web"), 3, &wanted);
+        assert_eq!(refused.len(), 3, "{refused:?}");
+        assert_eq!(fs::read_to_string(top.join("cgroup.subtree_control")).unwrap(), "");
     }
 }

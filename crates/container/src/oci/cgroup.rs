@@ -13,6 +13,7 @@ use super::config::{BlockIo, Cpu, DeviceRule, Memory, Resources, Throttle};
 use crate::cgroup::device::{self, Kind, Rule};
 use crate::cgroup::layout::{Hierarchy, Layout};
 use crate::cgroup::limits::{Version, weight};
+use crate::cgroup::reach::has_room_for_none;
 use crate::cgroup::{Cgroup, Ground, adopt_cpuset, make, write};
 
 /// Below this are those of containers that do not say where they are to be.
@@ -212,6 +213,9 @@ fn enable(directory: &Path, mount: &Path, controllers: &BTreeSet<&str>) {
     let above: Vec<&Path> =
         directory.ancestors().skip(1).take_while(|path| path.starts_with(mount)).collect();
     for path in above.into_iter().rev() {
+        if has_room_for_none(path) {
+            continue;
+        }
         let listed = fs::read_to_string(path.join("cgroup.controllers")).unwrap_or_default();
         for name in listed.split_whitespace().filter(|name| controllers.contains(name)) {
             if let Err(error) = write(&path.join("cgroup.subtree_control"), &format!("+{name}")) {

@@ -24,7 +24,10 @@ impl Keeper {
     pub(super) fn hear(&mut self, place: usize) {
         let Some(client) = self.clients.get_mut(place) else { return };
         client.send();
-        client.receive();
+        // It may be here for what it reads: what it types waits where it is, unless it is the last of it.
+        if !client.has_typed_enough(&self.life) || client.has_hung_up() {
+            client.receive();
+        }
         while let Some(said) = self.clients.get_mut(place).and_then(Client::next) {
             match said {
                 Said::Request(request) => self.answer(place, request),

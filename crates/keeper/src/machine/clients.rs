@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
 use stead_agent::Call;
@@ -218,6 +219,13 @@ impl Client {
     /// Whether the machine's output has to wait for it.
     pub(super) fn is_slow(&self) -> bool {
         self.outgoing.len() > BACKLOG_MAX_BYTES
+    }
+
+    /// Whether it has gone, and left nothing but what is still to be read.
+    pub(super) fn has_hung_up(&self) -> bool {
+        let mut fds = [PollFd::new(&self.stream, PollFlags::empty())];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut fds, Some(&now)).is_ok() && !fds.iter().all(|fd| fd.revents().is_empty())
     }
 
     /// Whether what it types is not read for now, so that it waits with more.

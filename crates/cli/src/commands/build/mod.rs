@@ -340,7 +340,9 @@ impl Scratch {
         for entry in fs::read_dir(&home.run).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let builder = name.strip_prefix("build-").and_then(|pid| pid.parse::<u32>().ok());
-            if builder.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+            let is_gone =
+                |pid: u32| pid == std::process::id() || !Path::new("/proc").join(pid.to_string()).exists();
+            if builder.is_some_and(is_gone) {
                 fs::remove_dir_all(entry.path())
                     .with_context(|| format!("cannot remove {}", entry.path().display()))?;
             }
