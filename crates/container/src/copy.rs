@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
+use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use rustix::fs::{
-    AtFlags, Dir, FileType, FsWord, Gid, Mode, OFlags, PROC_SUPER_MAGIC, Stat, Timespec, Timestamps, Uid,
-    chmod, chownat, fstat, fstatfs, ioctl_ficlone, lgetxattr, linkat, llistxattr, lsetxattr, mkdirat,
-    mknodat, openat, readlinkat, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, Dir, FileType, FsWord, Gid, Mode, OFlags, PROC_SUPER_MAGIC, SeekFrom, Stat, Timespec,
+    Timestamps, Uid, chmod, chownat, fstat, fstatfs, ftruncate, ioctl_ficlone, lgetxattr, linkat, llistxattr,
+    lsetxattr, mkdirat, mknodat, openat, readlinkat, seek, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
@@ -195,8 +196,31 @@ fn content(from: OwnedFd, to: OwnedFd) -> Result<()> {
     if ioctl_ficlone(&to, &from).is_ok() {
         return Ok(());
     }
-    // The standard library asks the kernel to copy, and copies itself where that cannot.
-    std::io::copy(&mut std::fs::File::from(from), &mut std::fs::File::from(to))?;
+    copy_data(from.as_fd(), to.as_fd())
+}
+
+/// Copies the bytes of a file into one that is empty, and leaves holes holes.
+pub fn copy_data(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
+    let length = u64::try_from(fstat(source)?.st_size)?;
+    let mut at = 0;
+    while at < length {
+        let start = match seek(source, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            // Nothing but a hole is left.
+            Err(Errno::NXIO) => break,
+            Err(errno) => return Err(errno.into()),
+        };
+        at = seek(source, SeekFrom::Hole(start))?;
+        seek(source, SeekFrom::Start(start))?;
+        seek(target, SeekFrom::Start(start))?;
+        // The standard library asks the kernel to copy, and copies itself where that cannot.
+        let mut from = std::fs::File::from(source.try_clone_to_owned()?);
+        let mut to = std::fs::File::from(target.try_clone_to_owned()?);
+        if std::io::copy(&mut Read::take(&mut from, at - start), &mut to)? < at - start {
+            anyhow::bail!("it became shorter while it was read");
+        }
+    }
+    ftruncate(target, length)?;
     Ok(())
 }
 
@@ -291,7 +315,7 @@ fn adopt(
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 
     use super::*;
 
@@ -315,6 +339,23 @@ mod tests {
             |root: &std::path::Path| names.map(|name| lgetxattr(root.join("sub"), name, &mut [0; 8]).is_ok());
         assert_eq!((has(&layer), has(&exact)), ([true, false, true], [false, false, true]));
         assert_eq!(fs::read_to_string(layer.join("sub/file")).unwrap(), "text");
+    }
+
+    #[test]
+    fn holes_stay_holes_and_the_rest_is_the_same() {
+        const LENGTH: u64 = 64 << 20;
+        for (at, text) in [(0, "first"), (5 << 20, "middle"), (LENGTH - 4, "last"), (0, "")] {
+            let from = tempfile::tempfile().unwrap();
+            from.set_len(LENGTH).unwrap();
+            from.write_all_at(text.as_bytes(), at).unwrap();
+            let to = tempfile::tempfile().unwrap();
+            copy_data(from.as_fd(), to.as_fd()).unwrap();
+            let mut copied = vec![0; text.len()];
+            to.read_exact_at(&mut copied, at).unwrap();
+            let meta = to.metadata().unwrap();
+            assert_eq!((copied.as_slice(), meta.len()), (text.as_bytes(), LENGTH));
+            assert!(meta.blocks() * 512 < 1 << 20, "{} blocks", meta.blocks());
+        }
     }
 
     #[test]

@@ -30,8 +30,12 @@ impl Held {
         let status = status(home, id)?.context("it does not run any more; hint: try again")?;
         let connect = || Client::connect(&files)?.context("it does not run any more; hint: try again");
         let is_guest = files.own()?.written.disk().exists();
-        // Whatever a guest that is paused has not written cannot be written now.
-        if is_guest && status.phase == Phase::Running {
+        if is_guest && status.phase == Phase::Paused {
+            bail!(
+                "it is paused, so its guest cannot write what it has in memory; hint: `stead unpause` it first"
+            );
+        }
+        if is_guest {
             match connect()?.ask(&Request::Look(Look::Written), Some(WRITE_LIMIT))? {
                 Answer::Seen(_) => {}
                 Answer::Failed(why) => bail!("its guest cannot write what it has in memory: {why}"),

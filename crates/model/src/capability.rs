@@ -73,6 +73,9 @@ pub const VM_MEMORY_MIN_MIB: u64 = 128;
 /// More than this no machine of QEMU's has.
 const VM_CPUS_MAX: u32 = 255;
 
+/// What the table of a layer of ours has room for.
+pub const VM_DISK_MAX_BYTES: u64 = 4 << 40;
+
 /// What of a wish for a vm cannot be had.
 pub fn vm_lacks(wish: &Vm) -> Vec<Lack> {
     let mut lacks = Vec::new();
@@ -82,12 +85,23 @@ pub fn vm_lacks(wish: &Vm) -> Vec<Lack> {
     if wish.cpus.is_some_and(|cpus| cpus > VM_CPUS_MAX) {
         lacks.push(Lack { what: "cannot have so many processors", hint: "give it 255 or fewer" });
     }
+    if wish.disk_bytes.is_some_and(|bytes| bytes > VM_DISK_MAX_BYTES) {
+        lacks.push(Lack { what: "cannot have so large a disk", hint: "give it 4 TiB or less" });
+    }
     lacks
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_disk_has_a_largest_size() {
+        for (bytes, expected) in [(VM_DISK_MAX_BYTES, 0), (VM_DISK_MAX_BYTES + 1, 1)] {
+            let wish = Vm { disk_bytes: Some(bytes), ..Vm::new("/disk.qcow2".into()) };
+            assert_eq!(vm_lacks(&wish).len(), expected);
+        }
+    }
 
     #[test]
     fn what_a_microvm_lacks_is_told_and_a_container_lacks_nothing() {

@@ -15,7 +15,7 @@ use crate::name::{MachineId, Name, NetworkId, NicId, VolumeId};
 use crate::observed::{Engine, MachineState, NetworkState, NicState, Observed, Running, Switchboard, Uplink};
 use crate::project::{Bind, Condition, Reach};
 use crate::served::Target;
-use crate::step::{Change, Step};
+use crate::step::{Change, Lost, Step};
 
 /// What one project is to be, with every choice made ([`crate::resolve`]); or nothing at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -279,7 +279,8 @@ fn record_removals(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
         if wanted.machines.get(id).is_none_or(|to| to.state != *state && !can_become(state, &to.state)) {
             let why = format!("machines.{}{}", id.name, changed(wanted, seen, id));
             let snapshots = seen.snapshots.get(id).cloned().unwrap_or_default();
-            steps.push((Step::MachineRemove(id.clone(), snapshots), why));
+            let lost = Lost { snapshots, disk: state.vm().is_some() };
+            steps.push((Step::MachineRemove(id.clone(), lost), why));
         }
     }
     if wanted.unwanted_volumes == UnwantedVolumes::Delete {

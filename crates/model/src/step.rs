@@ -53,8 +53,8 @@ pub enum Step {
     MachineAwait(MachineId, Condition),
     /// Ends a machine of ours: first it is asked, then it is made to.
     MachineStop(MachineId),
-    /// Takes a machine away, and these snapshots of it.
-    MachineRemove(MachineId, BTreeSet<Name>),
+    /// Takes a machine away, and this with it.
+    MachineRemove(MachineId, Lost),
     /// Puts a nic on its network.
     NicAdd(NicId, NicState),
     /// Changes what a nic may do and is called.
@@ -69,6 +69,15 @@ pub enum Step {
     VolumeAdd(VolumeId),
     /// Deletes a volume and all that is in it.
     VolumeRemove(VolumeId),
+}
+
+/// What goes with a machine and cannot be made again. What a container wrote is not meant: that is known to go with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Lost {
+    /// What somebody took care to keep.
+    pub snapshots: BTreeSet<Name>,
+    /// Whether it is a vm, whose data is on its disk.
+    pub disk: bool,
 }
 
 /// From one state to another.
@@ -116,7 +125,7 @@ impl Step {
     pub fn loses_data(&self) -> bool {
         // What a machine wrote goes without a word; what somebody took care to keep does not.
         matches!(self, Self::VolumeRemove(_))
-            || matches!(self, Self::MachineRemove(_, snapshots) if !snapshots.is_empty())
+            || matches!(self, Self::MachineRemove(_, lost) if *lost != Lost::default())
     }
 
     /// Whether this step changes nothing, however long it takes.
@@ -240,8 +249,11 @@ impl fmt::Display for Step {
             Self::MachineStart(id, _) => write!(f, "> start {id}"),
             Self::MachineAwait(id, condition) => write!(f, "> await {id} {condition}"),
             Self::MachineStop(id) => write!(f, "> stop {id}"),
-            Self::MachineRemove(id, snapshots) => {
+            Self::MachineRemove(id, Lost { snapshots, disk }) => {
                 write!(f, "- machine {id}")?;
+                if *disk {
+                    f.write_str(" (its disk is lost)")?;
+                }
                 let names: Vec<&str> = snapshots.iter().map(Name::as_str).collect();
                 if names.is_empty() {
                     Ok(())

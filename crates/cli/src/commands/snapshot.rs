@@ -16,7 +16,7 @@ use stead_model::observed::Observed;
 use stead_model::plan::{Power, Wanted, plan};
 
 use super::image::size;
-use super::machines::{choose, chosen_one, ours, start_these, tell};
+use super::machines::{choose, chosen_one, ours, tell};
 use crate::args::{Consent, Global, ResetArgs, SnapshotCommand, SnapshotCreateArgs, SnapshotListArgs};
 use crate::failure::Failure;
 use crate::output::{Output, printable, table};
@@ -192,8 +192,10 @@ fn go_back(
     }
     session.host.go_back(way).with_context(doing)?;
     if runs {
+        // As it was made: what its file says by now, or whether it can be read, is another matter.
         let seen = session.observe()?;
-        start_these(session, std::slice::from_ref(id), &seen, output.quiet())?;
+        let wanted = Wanted::as_it_is(&id.project, &seen).with_power(&[id.clone()].into(), Power::On);
+        session.apply(&plan(&wanted, &seen), Consent { yes: false }, output.quiet())?;
     }
     tell(std::slice::from_ref(id), output)
 }

@@ -80,7 +80,9 @@ fn a_whole_computer_stands_beside_others_and_keeps_what_it_wrote() {
         Role::Root => comes_up_again_by_another_firmware(&world, &project, &text),
         Role::User => comes_up_without_being_told_anything(&world, &project, &text),
     }
-    slowly(&world, &project.directory, &["down"]).ok();
+    // Its data is on its disk, which nobody loses unasked.
+    project.stead("down").code(3).says("- machine db.shop (its disk is lost)");
+    slowly(&world, &project.directory, &["down", "--yes"]).ok();
     assert_eq!(world.stead("ps --all --format json").json(), serde_json::json!([]));
 }
 

@@ -387,7 +387,10 @@ pub(super) fn unfinished(home: &Home, recorded: &BTreeMap<MachineId, MachineStat
     let is_empty = |path: &Path| fs::read_dir(path).map_or(true, |mut entries| entries.next().is_none());
     ids.filter(|id| {
         let files = Files::new(home, id);
-        let is_bare = is_empty(&Layer::new(&files, 0).upper()) && !files.history().exists();
+        let layer = Layer::new(&files, 0);
+        // What a guest wrote is on its disk.
+        let has_any = [files.history(), layer.disk(), files.layer()].iter().any(|path| path.exists());
+        let is_bare = is_empty(&layer.upper()) && !has_any;
         !recorded.contains_key(id) && is_bare && is_empty(&files.own_volumes())
     })
     .collect()
@@ -417,5 +420,29 @@ fn remove_all(path: &Path) -> Result<()> {
             Err(error).with_context(|| format!("cannot delete {}", path.display()))
         }
         Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_is_not_on_record_is_unfinished_only_if_nothing_was_written() {
+        let temporary = tempfile::tempdir().unwrap();
+        let home = Home { state: temporary.path().join("state"), run: temporary.path().join("run") };
+        let machine = |name: &str, written: Option<&str>| {
+            let id: MachineId = name.parse().unwrap();
+            let files = Files::new(&home, &id);
+            Layer::new(&files, 0).make().unwrap();
+            written.into_iter().for_each(|file| fs::write(files.state.join(file), "").unwrap());
+            id
+        };
+        let bare = machine("bare.shop", None);
+        machine("vm.shop", Some("disk.qcow2"));
+        machine("microvm.shop", Some("disk.ext4"));
+        machine("box.shop", Some("upper/file"));
+        machine("kept.shop", Some("history.json"));
+        assert_eq!(unfinished(&home, &BTreeMap::new()), [bare]);
     }
 }

@@ -167,6 +167,7 @@ impl LinuxHost {
         deaths::note(&self.home, &records)?;
         snapshot::tidy(&self.home, &self.program)?;
         texts::tidy(&self.home, &records)?;
+        vm::tidy(self)?;
         if unfinished.is_empty() { Ok(()) } else { going::tidy(&self.home, &self.program) }
     }
 

@@ -7,10 +7,10 @@ use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
-use rustix::fs::{SeekFrom, ioctl_ficlone, seek};
-use rustix::io::Errno;
+use anyhow::{Context, Result};
+use rustix::fs::ioctl_ficlone;
 
+use stead_container::copy_data;
 use stead_model::name::{MachineId, Name};
 
 use super::{LinuxHost, going, tree};
@@ -48,14 +48,19 @@ pub(super) fn tidy(home: &Home, program: &Path) -> Result<()> {
     for id in ids {
         let files = Files::new(home, &id);
         if files.layers().exists() {
-            is_any |= drop_unused(home, &id, &History::load(&files)?)?;
+            // One that cannot be read keeps its layers, and no other from being tidied.
+            let dropped = History::load(&files).and_then(|history| drop_unused(home, program, &id, &history));
+            match dropped {
+                Ok(dropped) => is_any |= dropped,
+                Err(error) => tracing::warn!("machine `{id}`: {error:#}"),
+            }
         }
     }
     if is_any { going::tidy(home, program) } else { Ok(()) }
 }
 
 /// Takes them out of sight; whether there were any.
-fn drop_unused(home: &Home, id: &MachineId, history: &History) -> Result<bool> {
+fn drop_unused(home: &Home, program: &Path, id: &MachineId, history: &History) -> Result<bool> {
     let files = Files::new(home, id);
     let used = history.used();
     let mut gone = Vec::new();
@@ -64,12 +69,14 @@ fn drop_unused(home: &Home, id: &MachineId, history: &History) -> Result<bool> {
         gone.extend(number.filter(|number| !used.contains(number)).map(|_| entry.path()));
     }
     if !used.contains(&0) {
+        // Where it is: what has the image's own mode may be nothing that its owner can move.
         let first = Layer::new(&files, 0);
-        gone.extend(
-            [first.upper(), first.work(), first.flat(), first.disk()]
-                .into_iter()
-                .filter(|path| path.exists()),
-        );
+        for path in [first.upper(), first.work(), first.flat()] {
+            if path.exists() {
+                tree::delete(program, &path)?;
+            }
+        }
+        crate::home::remove_if_there(&first.disk())?;
     }
     for path in &gone {
         going::send(home, path, &id.to_string())?;
@@ -82,11 +89,8 @@ impl LinuxHost {
     pub fn take_snapshot(&mut self, id: &MachineId, label: &Label, held: Option<Held>) -> Result<()> {
         let files = Files::new(&self.home, id);
         let history = History::load(&files)?;
-        if history.present.below.len() >= LAYERS_MAX {
-            bail!(
-                "it consists of {LAYERS_MAX} layers already; hint: `stead snapshot restore` it to an earlier one"
-            );
-        }
+        // One more than these would be one too many below what is written after the way back.
+        let is_high = history.present.below.len() + 1 >= LAYERS_MAX;
         let written = Layer::new(&files, history.present.written);
         let new = Layer::new(&files, history.next());
         let after = if written.disk().exists() {
@@ -99,7 +103,7 @@ impl LinuxHost {
             history.copied(label, true)
         } else if is_empty(&written.upper())? {
             history.unchanged(label)
-        } else if held.is_some() {
+        } else if held.is_some() || is_high {
             make(&new.upper())?;
             self.laid(id, tree::copy(&self.program, &written.upper(), &new.upper()))?;
             history.copied(label, false)
@@ -110,6 +114,7 @@ impl LinuxHost {
         let was_still = held.map_or(Ok(true), Held::release);
         let stored = was_still.and_then(|was_still| {
             anyhow::ensure!(was_still, "it did not stand still meanwhile; hint: try again");
+            settle(&files)?;
             after.store(&files)
         });
         self.laid(id, stored)?;
@@ -122,7 +127,7 @@ impl LinuxHost {
     fn laid(&self, id: &MachineId, done: Result<()>) -> Result<()> {
         if done.is_err() {
             let history = History::load(&Files::new(&self.home, id))?;
-            drop_unused(&self.home, id, &history)?;
+            drop_unused(&self.home, &self.program, id, &history)?;
             going::tidy(&self.home, &self.program)?;
         }
         done
@@ -156,13 +161,17 @@ impl LinuxHost {
     pub fn go_back(&mut self, way: Return) -> Result<()> {
         let Return { id, history } = way;
         let files = Files::new(&self.home, &id);
-        let stored = history.store(&files);
+        let stored = settle(&files).and_then(|()| history.store(&files));
         self.laid(&id, stored)?;
         let event = Event::of_machine(&id, Action::Restore);
         let to = history.on.as_ref().map(ToString::to_string);
         Journal::new(&self.home).note(&to.map_or(event.clone(), |name| event.with("snapshot", name)));
-        drop_unused(&self.home, &id, &history)?;
-        going::tidy(&self.home, &self.program)
+        // It has gone back, whatever becomes of what it left.
+        let tidied = drop_unused(&self.home, &self.program, &id, &history);
+        if let Err(error) = tidied.and_then(|_| going::tidy(&self.home, &self.program)) {
+            tracing::warn!("machine `{id}`: {error:#}");
+        }
+        Ok(())
     }
 
     /// Forgets a snapshot; what others need of it stays.
@@ -170,7 +179,7 @@ impl LinuxHost {
         let files = Files::new(&self.home, id);
         let history = History::load(&files)?.without(name);
         history.store(&files)?;
-        drop_unused(&self.home, id, &history)?;
+        drop_unused(&self.home, &self.program, id, &history)?;
         going::tidy(&self.home, &self.program)
     }
 
@@ -181,6 +190,13 @@ impl LinuxHost {
         let paths = layers.flat_map(|layer| [layer.upper(), layer.flat(), layer.disk()]);
         paths.map(|path| tree::measure(&self.program, &path)).sum()
     }
+}
+
+/// Has on the disk what was copied, before the machine's history says that it is there.
+fn settle(files: &Files) -> Result<()> {
+    let directory =
+        File::open(&files.state).with_context(|| format!("cannot open {}", files.state.display()))?;
+    rustix::fs::syncfs(&directory).with_context(|| format!("cannot write {}", files.state.display()))
 }
 
 fn make(path: &Path) -> Result<()> {
@@ -203,30 +219,7 @@ fn copy_file(from: &Path, to: &Path) -> Result<()> {
     if ioctl_ficlone(&target, &source).is_ok() {
         return Ok(());
     }
-    copy_data(&source, &target).with_context(doing)
-}
-
-fn copy_data(source: &File, target: &File) -> Result<()> {
-    let length = source.metadata()?.len();
-    target.set_len(length)?;
-    let mut at = 0;
-    loop {
-        let start = match seek(source.as_fd(), SeekFrom::Data(at)) {
-            Ok(start) => start,
-            Err(Errno::NXIO) => break,
-            Err(errno) => return Err(errno.into()),
-        };
-        at = seek(source.as_fd(), SeekFrom::Hole(start))?;
-        let (mut from, mut to) = (start, start);
-        while from < at {
-            let left = usize::try_from(at - from).unwrap_or(usize::MAX);
-            if rustix::fs::copy_file_range(source, Some(&mut from), target, Some(&mut to), left)? == 0 {
-                bail!("it became shorter while it was read");
-            }
-        }
-    }
-    target.sync_all()?;
-    Ok(())
+    copy_data(source.as_fd(), target.as_fd()).with_context(doing)
 }
 
 #[cfg(test)]

@@ -114,10 +114,17 @@ fn read_all(mut file: &File, mut take: impl FnMut(u64, &[u8]) -> Result<()>) -> 
     }
 }
 
-fn identity(file: &File, image: DiskImage) -> Result<Known> {
+/// By what it is seen that a file is another one, or was changed.
+type Marks = (u64, u64, u64, [i64; 4]);
+
+fn marks(file: &File) -> Result<Marks> {
     let seen = file.metadata().context("cannot look at it")?;
     let changed = [seen.mtime(), seen.mtime_nsec(), seen.ctime(), seen.ctime_nsec()];
-    Ok(Known { device: seen.dev(), inode: seen.ino(), bytes: seen.len(), changed, image })
+    Ok((seen.dev(), seen.ino(), seen.len(), changed))
+}
+
+fn identity((device, inode, bytes, changed): Marks, image: DiskImage) -> Known {
+    Known { device, inode, bytes, changed, image }
 }
 
 /// What a file is.
@@ -127,11 +134,13 @@ fn inspect(file: &File) -> Result<Found> {
         Ok(judged) => judged,
         Err(why) => return Ok(Found::NoDisk(format!("{why:#}"))),
     };
+    let before = marks(file)?;
     let mut sum = Sha256::new();
     read_all(file, |_, piece| {
         sum.update(piece);
         Ok(())
     })?;
+    ensure!(marks(file)? == before, "it changed while it was read; hint: do that again when it is complete");
     Ok(Found::Disk(DiskImage { digest: digest_of(sum)?, format, bytes }))
 }
 
@@ -160,32 +169,42 @@ impl DiskStore {
 
     /// What the file at `path` is. A file that was looked at before is not read again.
     pub fn find(&self, path: &Path) -> Result<Found> {
+        self.look(path).map(|(found, _)| found)
+    }
+
+    /// The same, with the marks that the file had before it was read.
+    fn look(&self, path: &Path) -> Result<(Found, Option<Marks>)> {
         if !path.exists() {
-            return Ok(Found::Nothing);
+            return Ok((Found::Nothing, None));
         }
         let file = open(path)?;
+        let marks = marks(&file)?;
         if let Some(known) = self.recall().remove(path)
-            && identity(&file, known.image.clone())? == known
+            && identity(marks, known.image.clone()) == known
         {
-            return Ok(Found::Disk(known.image));
+            return Ok((Found::Disk(known.image), Some(marks)));
         }
-        inspect(&file).with_context(|| format!("cannot tell what {} is", path.display()))
+        let found = inspect(&file).with_context(|| format!("cannot tell what {} is", path.display()))?;
+        Ok((found, Some(marks)))
     }
 
     /// The same, and remembers it.
     pub fn learn(&self, path: &Path) -> Result<Found> {
-        let image = match self.find(path)? {
-            Found::Disk(image) => image,
-            other => return Ok(other),
+        let (image, marks) = match self.look(path)? {
+            (Found::Disk(image), Some(marks)) => (image, marks),
+            (other, _) => return Ok(other),
         };
-        let known = identity(&open(path)?, image.clone())?;
+        let known = identity(marks, image.clone());
         let mut memory = self.recall();
         if memory.get(path) != Some(&known) {
             memory.retain(|path, _| path.exists());
             memory.insert(path.to_owned(), known);
             fs::create_dir_all(&self.root).with_context(|| format!("cannot make {}", self.root.display()))?;
             let text = serde_json::to_vec(&memory).context("cannot write what is known as JSON")?;
-            write(&self.memory(), &text)?;
+            if let Err(error) = write(&self.memory(), &text) {
+                // It is read again, then.
+                tracing::warn!("{error:#}");
+            }
         }
         Ok(Found::Disk(image))
     }
@@ -208,15 +227,23 @@ impl DiskStore {
         let doing = || format!("cannot make {}", unfinished.display());
         let options = File::options().read(true).write(true).create(true).truncate(true).open(&unfinished);
         let file = options.with_context(doing)?;
-        let digest = copy(&from, &file).with_context(|| format!("cannot copy {}", path.display()))?;
-        ensure!(
-            digest == image.digest,
-            "{} changed while it was looked at; hint: do that again when it is complete",
-            path.display()
+        let kept = copy(&from, &file).with_context(|| format!("cannot copy {}", path.display())).and_then(
+            |digest| {
+                ensure!(
+                    digest == image.digest,
+                    "{} changed while it was looked at; hint: do that again when it is complete",
+                    path.display()
+                );
+                file.sync_all().with_context(doing)?;
+                // Those of other users open it by a descriptor only.
+                fs::rename(&unfinished, &to).with_context(|| format!("cannot make {}", to.display()))
+            },
         );
-        file.sync_all().with_context(doing)?;
-        // Those of other users open it by a descriptor only.
-        fs::rename(&unfinished, &to).with_context(|| format!("cannot make {}", to.display()))
+        if kept.is_err() {
+            // It would keep the disk full that it did not fit on.
+            let _left = fs::remove_file(&unfinished);
+        }
+        kept
     }
 
     /// Takes away the copies of all but these images.
@@ -230,7 +257,11 @@ impl DiskStore {
         for entry in entries.flatten() {
             let path = entry.path();
             if path != self.memory() && !kept.contains(&path) {
-                fs::remove_file(&path).with_context(|| format!("cannot delete {}", path.display()))?;
+                match fs::remove_file(&path) {
+                    // Somebody who had just written it has given it its name.
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    result => result.with_context(|| format!("cannot delete {}", path.display()))?,
+                }
             }
         }
         Ok(())
@@ -238,7 +269,8 @@ impl DiskStore {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let unfinished = path.with_extension("new");
+    // Two may write at once.
+    let unfinished = path.with_extension(format!("{}.new", std::process::id()));
     fs::write(&unfinished, bytes)
         .and_then(|()| fs::rename(&unfinished, path))
         .with_context(|| format!("cannot write {}", path.display()))
