@@ -15,7 +15,7 @@ mod worlds;
 use std::collections::BTreeSet;
 
 use stead_model::lock::Lock;
-use stead_model::name::Name;
+use stead_model::name::{MachineId, Name};
 use stead_model::observed::{Engine, Observed, Switchboard};
 use stead_model::plan::{Plan, Wanted, plan};
 use stead_model::project::{Addressing, Condition, Guard, Kind, Network, Nic, Project, Reach};
@@ -274,7 +274,7 @@ fn with_snapshots(mut seen: Observed) -> Observed {
 }
 
 #[test]
-fn snapshots_are_no_difference_and_go_only_with_their_machines_and_as_a_loss() {
+fn snapshots_are_no_difference_and_they_and_disks_go_as_a_loss() {
     let mut lot = Lot(9);
     let projects = small_projects("shop", 8080);
     for (place, old) in projects.iter().enumerate() {
@@ -285,6 +285,10 @@ fn snapshots_are_no_difference_and_go_only_with_their_machines_and_as_a_loss() {
             let planned = plan(&must_want(new, &lock, &seen), &seen);
             let after = passed(&planned, &allowed_order(&planned, &mut lot), &seen).pop().unwrap();
             let lost = seen.snapshots.keys().filter(|id| !after.snapshots.contains_key(*id));
+            // What a vm has is on its disk.
+            let vms = seen.machines.iter().filter(|(_, machine)| machine.vm().is_some());
+            let is_gone = |id: &MachineId| after.machines.get(id).is_none_or(|now| now.vm().is_none());
+            let lost = lost.chain(vms.map(|(id, _)| id).filter(|id| is_gone(id)));
             let losses = planned.steps.iter().filter(|planned| planned.step.loses_data());
             let losing = losses.filter_map(|planned| {
                 if let Step::MachineRemove(id, _) = &planned.step { Some(id) } else { None }
