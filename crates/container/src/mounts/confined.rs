@@ -13,6 +13,9 @@ use rustix::io::Errno;
 /// How many links a path may have.
 const LINKS_MAX: u32 = 40;
 
+/// The kernel gives up on `..` whenever something is renamed or mounted anywhere on the computer meanwhile.
+const TRIES_MAX: u32 = 10_000;
+
 /// What is made where nothing is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Make {
@@ -27,7 +30,13 @@ pub(crate) fn open(root: BorrowedFd<'_>, path: &str, flags: OFlags) -> rustix::i
     let below = path.trim_start_matches('/');
     let below = if below.is_empty() { "." } else { below };
     let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    openat2(root, below, flags | OFlags::CLOEXEC, Mode::empty(), how)
+    let mut left = TRIES_MAX;
+    loop {
+        match openat2(root, below, flags | OFlags::CLOEXEC, Mode::empty(), how) {
+            Err(Errno::AGAIN) if left > 0 => left -= 1,
+            done => return done,
+        }
+    }
 }
 
 /// Opens what is at this path as a place to mount at, and makes it and the directories above where they are missing.
@@ -95,8 +104,31 @@ fn parts(path: &Path) -> impl DoubleEndedIterator<Item = PathBuf> + '_ {
 mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
+
+    #[test]
+    fn what_others_rename_meanwhile_keeps_nothing_from_being_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let [root, one, two] = ["root/etc", "one", "two"].map(|name| dir.path().join(name));
+        fs::create_dir_all(root).unwrap();
+        fs::write(&one, "").unwrap();
+        let root = fs::File::open(dir.path().join("root")).unwrap();
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    fs::rename(&one, &two).unwrap();
+                    fs::rename(&two, &one).unwrap();
+                }
+            });
+            let found =
+                (0..20_000).try_for_each(|_| open(root.as_fd(), "/etc/../etc/..", OFlags::PATH).map(drop));
+            is_over.store(true, Ordering::Relaxed);
+            found.unwrap();
+        });
+    }
 
     /// Makes this path in a root with links, and says what then is where.
     #[track_caller]
