@@ -184,6 +184,25 @@ fn what_cannot_be_done_is_said_with_the_code_of_a_shell() {
 }
 
 #[test]
+fn who_goes_before_all_of_an_ended_program_was_read_harms_nobody() {
+    if !is_root() {
+        return;
+    }
+    let mut guest = Guest::new();
+    let keeper = guest.keeper();
+    keeper.start(start("sleep 1000"));
+    // More than is sent unread, and less than its pipe holds besides.
+    let call = keeper.ask(&Request::Exec(exec("head -c 100000 /dev/zero; : > /tmp/written")));
+    keeper.held.push(call);
+    keeper.until("its end", |keeper| keeper.shell("test -e /tmp/written").code() == 0);
+    // It is buried with that at the latest.
+    assert_eq!(keeper.shell("true").code(), 0);
+    keeper.session.cancel(call);
+    assert_eq!(keeper.shell("echo here").out, "here\n");
+    guest.end();
+}
+
+#[test]
 fn who_does_not_read_holds_up_nobody_else_and_loses_nothing() {
     if !is_root() {
         return;

@@ -269,8 +269,11 @@ impl Agent {
     fn drop_call(&mut self, call: Call) {
         match call {
             Call::Exec { process, .. } | Call::Files { process, .. } => {
-                // A terminal hangs up with its descriptor; who writes to a pipe finds it broken.
-                self.left.push(process.hung_up());
+                // A terminal hangs up with its descriptor; who writes to a pipe finds it broken. One that was buried
+                // already cannot be once more.
+                if process.code.is_none() {
+                    self.left.push(process.hung_up());
+                }
             }
             Call::Attach(name) => {
                 if let Some(container) = self.containers.get_mut(&name) {
