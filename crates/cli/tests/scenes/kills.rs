@@ -99,6 +99,11 @@ fn stands(shop: &Project<'_>) {
     shop.stead("up").ok();
     assert_eq!(shop.stead("plan").ok(), "nothing to do\n");
     for machine in ["a", "b"] {
+        // A command that was killed may have asked for a restart, which goes on without it.
+        shop.world.until("it runs", || {
+            let rows = shop.stead(&format!("ps {machine} --format json")).json();
+            (rows[0]["status"] == "running").then_some(())
+        });
         shop.stead(&format!("exec {machine} true")).ok();
     }
     // Of each machine that runs there is one keeper and one program, and there are no others.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Process 1 of a computer. It lives as long as its input, and with SIGCHLD ignored the kernel reaps whatever
-/// becomes its child.
+/// becomes its child. (`trap '' CHLD` would not do: dash hands that on to nobody.)
 pub(super) const COMPUTER: &str = "
     set -e
     echo 0 > /proc/sys/net/ipv6/conf/default/dad_transmits
@@ -15,12 +15,11 @@ pub(super) const COMPUTER: &str = "
         echo '0 0' > /proc/sys/net/ipv4/ping_group_range
     busybox mount -t tmpfs run /run
     busybox mount --bind \"$1\"/resolv.conf /etc/resolv.conf
-    trap '' CHLD
     echo ready
-    exec cat";
+    exec env --ignore-signal=CHLD cat";
 
 /// Holds the namespace it is in.
-pub(super) const HOLD: &str = "echo $$; trap '' CHLD; exec cat";
+pub(super) const HOLD: &str = "echo $$; exec cat";
 
 /// Makes user 1234 a person of the computer, who owns the world's directory ($1) and a cgroup ($2).
 const SUBIDS: &str = r#"
