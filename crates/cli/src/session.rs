@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use stead_host::apply::{self, Event, Host};
+use stead_host::apply::{self, Event, Host, Outcome};
 use stead_host::home::{Environment, Home};
 use stead_host::linux::LinuxHost;
 use stead_host::lock::{self, HomeLock};
+use stead_model::name::MachineId;
 use stead_model::observed::Observed;
 use stead_model::plan::Plan;
 use stead_model::step::Step;
 
 use crate::args::Consent;
+use crate::commands::reaper::Reaper;
 use crate::failure::Failure;
 use crate::output::{Output, note};
 
@@ -40,6 +42,10 @@ pub(crate) struct Session {
     lock: Option<HomeLock>,
     /// Why it could not be taken again.
     lost: Option<anyhow::Error>,
+    /// A machine that is to go when it has ended, or when this command goes before it stands.
+    pub(crate) fleeting: Option<MachineId>,
+    /// Who sees to that from the moment in which it is made.
+    pub(crate) reaper: Option<Reaper>,
 }
 
 /// Waits for this command's turn to change the home.
@@ -84,7 +90,7 @@ impl Session {
             // It takes up room and does no other harm: what was asked for goes on.
             note(&Failure::from(error).text().trim_end().replacen("error:", "warning:", 1));
         }
-        Ok(Self { host, lock: Some(lock), lost: None })
+        Ok(Self { host, lock: Some(lock), lost: None, fleeting: None, reaper: None })
     }
 
     /// Carries out a plan, after asking where data would be lost.
@@ -92,7 +98,9 @@ impl Session {
         agree(plan, consent)?;
         let mut unprinted = None;
         let mut working = None;
-        let failures = apply::apply(plan, self, &mut |event| match event {
+        let fleeting = self.fleeting.clone().map(|id| (self.host.home().clone(), id));
+        let mut reaper = None;
+        let mut failures = apply::apply(plan, self, &mut |event| match event {
             Event::Begin(steps) => {
                 let steps: Vec<String> = steps.iter().map(|planned| planned.step.to_string()).collect();
                 working = Some(Working::on(steps));
@@ -101,8 +109,18 @@ impl Session {
                 // The note about the steps is due only while they are carried out.
                 drop(working.take());
                 unprinted = unprinted.take().or(output.progress(planned, outcome).err());
+                if let (Step::MachineAdd(made, ..), Some((home, id)), Outcome::Done) =
+                    (&planned.step, &fleeting, outcome)
+                    && made == id
+                {
+                    reaper = Some(Reaper::new(home, id).map_err(|error| (planned.step.clone(), error)));
+                }
             }
         });
+        match reaper.transpose() {
+            Ok(reaper) => self.reaper = reaper.or(self.reaper.take()),
+            Err(failure) => failures.push(failure),
+        }
         if self.lock.is_some()
             && let Err(error) = self.host.tidy_texts()
         {

@@ -2,9 +2,7 @@
 //! `attach`.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::os::fd::AsFd;
-use std::process::{Child, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -289,51 +287,4 @@ pub(crate) fn code(watched: &Watched) -> ExitCode {
         Watched::Ended(Exit { code, .. }) => ExitCode::from(*code),
         Watched::Left => ExitCode::SUCCESS,
     }
-}
-
-/// A process that removes a machine when it has ended.
-pub(crate) struct Reaper {
-    process: Child,
-    /// The machine.
-    pub(crate) held: File,
-}
-
-impl Reaper {
-    /// Ends it.
-    pub(crate) fn end(&mut self) -> std::io::Result<()> {
-        self.process.kill()?;
-        self.process.wait().map(drop)
-    }
-}
-
-/// Leaves a process that removes a machine when it has ended.
-pub(crate) fn remove_when_ended(id: &MachineId, files: &Files) -> Result<Reaper, Failure> {
-    let doing = "cannot start the process that is to remove it";
-    let program = std::env::current_exe().context("cannot find this program")?;
-    let held = files.hold().context(doing)?;
-    let mut command = std::process::Command::new(program);
-    let command = command.arg("__reap").arg(id.to_string()).current_dir("/");
-    command.stdin(held.try_clone().context(doing)?).stdout(Stdio::null()).stderr(Stdio::null());
-    Ok(Reaper { process: command.spawn().context(doing)?, held })
-}
-
-/// Removes a machine when it has ended: the one held as standard input, and no other that has its name by then.
-pub(crate) fn reap(id: &MachineId, output: Output) -> Result<(), Failure> {
-    // Nobody's terminal: what ends the command that started us does not end us.
-    let _already_leader = rustix::process::setsid();
-    let files = Files::new(&crate::session::home()?, id);
-    let held =
-        File::from(std::io::stdin().as_fd().try_clone_to_owned().context("there is no standard input")?);
-    if !files.are_of(&held) {
-        return Ok(());
-    }
-    // Whatever became of it is over now.
-    let _unknown = super::attach::outlast(&files);
-    let mut session = Session::open()?;
-    session.host.make_fleeting();
-    let seen = session.observe()?;
-    if files.are_of(&held) && !seen.running.contains_key(id) {
-        remove_these(&mut session, std::slice::from_ref(id), output)?;
-    }
-    Ok(())
 }

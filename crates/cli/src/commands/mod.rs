@@ -23,6 +23,7 @@ mod network;
 pub(crate) mod oci;
 mod ps;
 mod purge;
+pub(crate) mod reaper;
 mod rename;
 mod run;
 mod snapshot;
@@ -114,7 +115,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Delete { tree } => internal::delete(&tree).map(done),
         Command::CopyLayer { from, to } => internal::copy_layer(&from, &to).map(done),
         Command::Measure { tree } => internal::measure(&tree).map(done),
-        Command::Reap { machine } => machines::reap(&machine, output.quiet()).map(done),
+        Command::Reap { machine } => reaper::reap(&machine, output.quiet()).map(done),
         Command::Enter(args) => internal::enter(args),
     }
 }

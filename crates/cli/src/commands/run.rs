@@ -14,6 +14,7 @@ use stead_model::project::{Addressing, Dhcp, Network, Pool, Project, Reach, Subn
 use stead_model::resolve::Images;
 
 use super::attach::{Watch, Watched, watch};
+use super::reaper::Reaper;
 use super::up::{Bring, Whose};
 use super::{image, machines, network, wish};
 use crate::args::{Global, MachineArgs, MakeArgs, RunArgs, RunKind};
@@ -33,20 +34,11 @@ pub(crate) fn run(global: &Global, args: &RunArgs, output: Output) -> Result<Exi
     // What was being done is told only where it is all there is to tell.
     let quiet = output.quiet();
     let stay = if args.rm { Stay::UntilItEnds } else { Stay::Kept };
-    let made = make(&args.machine, Power::On, stay, quiet);
-    let (id, mut session) = match made {
-        Ok(made) => made,
-        Err((id, failure)) => {
-            if let Some(id) = id {
-                // The failure is what matters.
-                let _left = take_away_again(&id, stay, quiet);
-            }
-            return Err(not_started(failure));
-        }
-    };
+    let (id, mut session) = make(&args.machine, Power::On, stay, quiet).map_err(not_started)?;
     let files = Files::new(session.host.home(), &id);
     // However we end, it goes when it has ended; and nobody can have taken it away or its name yet.
-    let reaper = args.rm.then(|| machines::remove_when_ended(&id, &files)).transpose()?;
+    let mut reaper = session.reaper.take();
+    reaper.as_mut().map(Reaper::stands).transpose()?;
     if args.detach {
         tell(global, &id, &mut session)?;
         return Ok(ExitCode::SUCCESS);
@@ -88,18 +80,16 @@ fn unwatched(error: anyhow::Error) -> Result<ExitCode, Failure> {
 
 /// Removes a machine that was not made as it was asked for: always if it was to go anyway, else only if it runs, so that
 /// nothing runs that the command said had failed.
-fn take_away_again(id: &MachineId, stay: Stay, output: Output) -> Result<(), Failure> {
-    let mut session = Session::open()?;
+fn take_away_again(session: &mut Session, id: &MachineId, stay: Stay, output: Output) -> Result<(), Failure> {
     if stay == Stay::UntilItEnds || session.observe()?.running.contains_key(id) {
-        machines::remove_these(&mut session, std::slice::from_ref(id), output)?;
+        machines::remove_these(session, std::slice::from_ref(id), output)?;
     }
     Ok(())
 }
 
 /// Makes a machine.
 pub(crate) fn create(global: &Global, args: &MakeArgs, output: Output) -> Result<(), Failure> {
-    let (id, mut session) =
-        make(&args.machine, Power::Off, Stay::Kept, output.quiet()).map_err(|(_, failure)| failure)?;
+    let (id, mut session) = make(&args.machine, Power::Off, Stay::Kept, output.quiet())?;
     tell(global, &id, &mut session)
 }
 
@@ -114,8 +104,6 @@ fn tell(global: &Global, id: &MachineId, session: &mut Session) -> Result<(), Fa
     raw(&format!("{name}\n")).map_err(Failure::from)
 }
 
-type Made = Result<(MachineId, Session), (Option<MachineId>, Failure)>;
-
 /// How long a machine is there.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stay {
@@ -124,37 +112,45 @@ enum Stay {
     UntilItEnds,
 }
 
-fn make(args: &MachineArgs, power: Power, stay: Stay, output: Output) -> Made {
-    let early = |failure| (None, failure);
+fn make(
+    args: &MachineArgs,
+    power: Power,
+    stay: Stay,
+    output: Output,
+) -> Result<(MachineId, Session), Failure> {
     let reference = args.image.parse().map_err(|error| {
-        early(Failure::request(&format!("{error}"), "write `debian:12`, or `registry.example/team/web:v1`"))
+        Failure::request(&format!("{error}"), "write `debian:12`, or `registry.example/team/web:v1`")
     })?;
     let platform = args.platform.as_deref().map(str::parse).transpose().map_err(
         |error: stead_model::image::PlatformError| {
-            early(Failure::request(&error.to_string(), "write `linux/amd64`"))
+            Failure::request(&error.to_string(), "write `linux/amd64`")
         },
     )?;
     // Before we are alone in the home: others need not wait for a registry.
-    let home = crate::session::home().map_err(|error| early(error.into()))?;
+    let home = crate::session::home()?;
     if args.kind == RunKind::Microvm {
         let is_given_files = !args.volume.is_empty() || !args.mount.is_empty();
         let needs = super::guest::needs_of_microvm(is_given_files);
-        super::guest::ensure_ready(&home, &needs).map_err(early)?;
+        super::guest::ensure_ready(&home, &needs)?;
     }
-    let found = image::ensure(&home, &reference, platform.as_ref(), args.pull).map_err(early)?;
-    let mut session = Session::open().map_err(|error| early(error.into()))?;
+    let found = image::ensure(&home, &reference, platform.as_ref(), args.pull)?;
+    let mut session = Session::open()?;
+    let (id, project) = add(&session, args)?;
     if stay == Stay::UntilItEnds {
         session.host.make_fleeting();
+        session.fleeting = Some(id.clone());
     }
-    let (id, project) = add(&session, args).map_err(early)?;
     let images = Images { named: [((reference, platform), found.digest)].into(), ..Images::default() };
     let consent = crate::args::Consent { yes: false };
     let how = Bring { whose: Whose::Only([id.clone()].into()), relock: false, images, power, consent };
-    match network::apply_some(&mut session, &project, &how, output) {
-        Ok(()) => Ok((id, session)),
-        Err(failure @ Failure::Steps(_)) => Err((Some(id), failure)),
-        Err(failure) => Err(early(failure)),
+    if let Err(failure) = network::apply_some(&mut session, &project, &how, output) {
+        if matches!(failure, Failure::Steps(_)) {
+            // The failure is what matters.
+            let _left = take_away_again(&mut session, &id, stay, output);
+        }
+        return Err(failure);
     }
+    Ok((id, session))
 }
 
 /// The project of what is made by command, with this machine more.

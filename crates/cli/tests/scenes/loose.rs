@@ -1,6 +1,7 @@
 //! What is made by command, and the projects beside it: nothing is touched that nobody named, and what was said is done.
 
 use std::fs::OpenOptions;
+use std::io::BufRead;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -143,6 +144,9 @@ fn what_a_command_took_back_stays_away() {
     shop.stead("down").ok();
 }
 
+/// A program that says when it runs.
+const SPEAKER: [&str; 3] = ["sh", "-c", "echo here; exec sleep 1000"];
+
 /// `run --rm` of a machine that writes without end.
 fn chatter(world: &World) -> Command {
     let line = "while echo line; do :; done";
@@ -169,14 +173,11 @@ fn what_was_to_go_goes_however_its_command_ends() {
     assert!(text.contains("cannot write to standard output"), "{text}");
     assert_eq!(machines(&world), json!([]));
     // The command is killed: its machine goes on, and goes when it ends.
-    let words = ["run", "--rm", "--init", "--name", "gone", BUSYBOX, "sleep", "1000"];
-    let mut command = world.stead_command("home", world.path(), &words);
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-    world.until("somebody looks after it", || {
-        (world.sh_said(Place::Computer, "pgrep -f '[_]_reap gone.default'").code == 0).then_some(())
-    });
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let mut words = vec!["run", "--rm", "--init", "--name", "gone", BUSYBOX];
+    words.extend(SPEAKER);
+    let mut command = world.spawn_stead(world.path(), &words);
+    command.stdout().read_line(&mut String::new()).unwrap();
+    command.end();
     world.stead("kill gone").ok();
     world.until("it has gone", || (machines(&world) == json!([])).then_some(()));
 }
@@ -186,15 +187,14 @@ fn who_was_to_remove_a_machine_removes_no_later_one_of_its_name() {
     let world = World::offline();
     let _registry = registry(&world);
     for how in ["run --rm", "run --rm -d"] {
-        let line = format!("{how} --init --name box {BUSYBOX} sleep 1000");
-        let _first = world.spawn_stead(world.path(), &line.split_whitespace().collect::<Vec<_>>());
+        let line = format!("{how} --init --name box {BUSYBOX}");
+        let words: Vec<&str> = line.split_whitespace().chain(SPEAKER).collect();
+        let mut first = world.spawn_stead(world.path(), &words);
+        first.stdout().read_line(&mut String::new()).unwrap();
         let theirs = "pgrep -f '[r]un --rm.*--name box|[_]_reap box.default'";
-        let waiting = if how.ends_with("-d") { 1 } else { 2 };
-        world.until("both look after it", || {
-            let runs = machines(&world)[0]["status"] == "running";
-            let count = world.sh_said(Place::Computer, theirs).out.lines().count();
-            (runs && count >= waiting).then_some(())
-        });
+        if how.ends_with("-d") {
+            world.until("the command has ended", || (!first.is_alive()).then_some(()));
+        }
         world.sh(Place::Computer, &format!("kill -STOP $({theirs})"));
         world.stead("rm --force box").ok();
         sleeper(&world, "--name box").ok();

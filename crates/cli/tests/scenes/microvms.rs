@@ -52,6 +52,16 @@ fn a_program_runs_in_a_guest_and_ends_with_its_own_code() {
     let kernel = world.stead("kernel ls --format json").json()[0]["name"].as_str().unwrap().to_owned();
     assert_eq!(said.out, format!("hello\nfrom-the-image\n{kernel}\nimage\n"));
     assert_eq!(world.stead("ps --all --format json").json(), serde_json::json!([]));
+    // Nobody waits for one that comes up any more: it goes, with its VMM.
+    let words = ["run", "--rm", "--kind", "microvm", "--name", "two", BUSYBOX, "sleep", "1000"];
+    let left = world.spawn_stead(world.path(), &words);
+    let count = "pgrep -fc '[q]emu-system.*guest=two.default,'";
+    world.until("it comes up", || (world.sh_said(Place::Computer, count).code == 0).then_some(()));
+    left.end();
+    world.until("it has gone", || {
+        (world.stead("ps --all --format json").json() == serde_json::json!([])).then_some(())
+    });
+    world.sh_said(Place::Computer, count).code(1);
     // What it cannot do is refused before anything is made.
     let words = ["run", "--kind", "microvm", "-v", "/tmp:/x:rshared", BUSYBOX, "true"];
     slowly(&world, world.path(), &words)
