@@ -63,6 +63,7 @@ fn log(debug: bool, most_bytes: usize) {
     });
     let writer = Mutex::new(Bounded { left_bytes: most_bytes });
     let words = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(debug);
+    let words = words.with_ansi(output::takes_colour(&std::io::stderr()));
     // It would tell of a full disk where it cannot, and a keeper or the switchboard ends with that.
     words.log_internal_errors(false).init();
 }

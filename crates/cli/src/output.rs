@@ -12,6 +12,13 @@ use stead_model::step::Step;
 
 use crate::args::Format;
 
+/// Whether a stream is a terminal whose user has not said that they want no colour.
+pub(crate) fn takes_colour(stream: &impl IsTerminal) -> bool {
+    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    stream.is_terminal() && !no_colour && !dumb
+}
+
 /// How this command prints.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Output {
@@ -25,9 +32,7 @@ pub(crate) struct Output {
 impl Output {
     /// Looks at the streams and the environment.
     pub(crate) fn new(format: Format) -> Self {
-        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Self { format, colour: std::io::stdout().is_terminal() && !no_colour && !dumb, tells: true }
+        Self { format, colour: takes_colour(&std::io::stdout()), tells: true }
     }
 
     /// The same without telling what is being done: the output is somebody else's.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use stead_host::home::{remove_unfinished, write_whole};
 use stead_model::file::{self, Build, COMPOSE_NAMES, FileText, Problems, Pull, Source, Sources, Variables};
-use stead_model::lock::Lock;
+use stead_model::lock::{Lock, LockError};
 use stead_model::name::Name;
 use stead_model::project::Project;
 
@@ -25,6 +25,9 @@ fn file_in(directory: &Path) -> Option<PathBuf> {
     let names = FILE_NAMES.into_iter().chain(COMPOSE_NAMES);
     names.map(|name| directory.join(name)).find(|path| path.is_file())
 }
+
+/// The file of variables beside a project's file.
+const ENVIRONMENT: &str = ".env";
 
 /// More than any person writes; less than what would be slow to refuse.
 const FILE_MAX_BYTES: u64 = 4 * 1024 * 1024;
@@ -81,6 +84,23 @@ pub(crate) fn find(global: &Global) -> Result<PathBuf, Failure> {
     })
 }
 
+/// How a file is called by who is here, so that the name leads to it.
+pub(crate) fn shown(path: &Path) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    shown_from(&here, path).display().to_string()
+}
+
+fn shown_from(here: &Path, path: &Path) -> PathBuf {
+    if let Ok(below) = path.strip_prefix(here) {
+        return below.to_owned();
+    }
+    let up = path.parent().and_then(|directory| here.strip_prefix(directory).ok());
+    match up {
+        Some(up) => up.iter().map(|_| "..").collect::<PathBuf>().join(path.file_name().unwrap_or_default()),
+        None => path.to_owned(),
+    }
+}
+
 /// Reads the project here.
 pub(crate) fn load(global: &Global) -> Result<Loaded, Failure> {
     load_with(&find(global)?, global.format, &global.profile.iter().cloned().collect())
@@ -111,15 +131,20 @@ fn load_with(path: &Path, format: Format, profiles: &BTreeSet<String>) -> Result
         }
     };
     let wrong = |problems: Problems| Failure::Request(render(&problems, format));
-    let variables = variables(&directory)?.map_err(wrong)?;
+    let variables = variables(&directory)?.map_err(|problems| {
+        let file = shown(&path.with_file_name(ENVIRONMENT));
+        wrong(Problems { file, ..problems })
+    })?;
+    let here = |problems: Problems| Problems { file: shown(path), ..problems };
     let file_name = path.file_name().unwrap_or_default().to_string_lossy();
     let texts = crate::session::home()?.texts();
     let source = Source { profiles, texts: &texts, ..Source::new(&file_name, &text, &variables, &directory) };
     let files = file::files(&source, read_other);
-    let parsed = file::parse(&Source { files: &files, ..source }).map_err(wrong)?;
+    let parsed =
+        file::parse(&Source { files: &files, ..source }).map_err(|problems| wrong(here(problems)))?;
     let lock = load_lock(&directory)?;
     let file::Parsed { project, sources, pull, builds, texts, warnings, dormant } = parsed;
-    if let Some(warnings) = warnings {
+    if let Some(warnings) = warnings.map(here) {
         note(warnings.to_string().trim_end());
     }
     Ok(Loaded { file: path.to_owned(), directory, project, sources, lock, pull, builds, texts, dormant })
@@ -176,10 +201,10 @@ pub(crate) fn read_other(path: &Path) -> FileText {
 
 /// What `${…}` may name: the environment, and `.env` beside the file.
 fn variables(directory: &Path) -> Result<Result<Variables, Problems>, Failure> {
-    let text = read(&directory.join(".env"))?.unwrap_or_default();
+    let text = read(&directory.join(ENVIRONMENT))?.unwrap_or_default();
     let texts = std::env::vars_os()
         .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
-    Ok(file::variables(".env", &text, &texts.collect()))
+    Ok(file::variables(ENVIRONMENT, &text, &texts.collect()))
 }
 
 fn render(problems: &Problems, format: Format) -> String {
@@ -198,8 +223,14 @@ fn load_lock(directory: &Path) -> Result<Lock, Failure> {
     let path = lock_path(directory);
     let Some(text) = read(&path)? else { return Ok(Lock::default()) };
     Lock::parse(&text).map_err(|error| {
-        let what = format!("{}:{}:{}: {error}", path.display(), error.line(), error.column());
-        Failure::request(&what, "restore it from version control, or delete it: `stead up` writes a new one")
+        let what = format!("{}: {error}", shown(&path));
+        let hint = match error {
+            LockError::Newer(_) => "a newer stead wrote it: use that one",
+            LockError::Broken(_) => {
+                "restore it from version control, or delete it: `stead up` writes a new one"
+            }
+        };
+        Failure::request(&what, hint)
     })
 }
 
@@ -214,4 +245,24 @@ pub(crate) fn store_lock(loaded: &Loaded, lock: &Lock) -> Result<()> {
         return tidy(&loaded.directory);
     }
     write_whole(&lock_path(&loaded.directory), lock.render().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(here: &str, path: &str, expected: &str) {
+        assert_eq!(shown_from(Path::new(here), Path::new(path)), Path::new(expected));
+    }
+
+    #[test]
+    fn a_file_is_called_so_that_its_name_leads_to_it() {
+        check("/a/b", "/a/b/stead.yaml", "stead.yaml");
+        check("/a/b", "/a/b/../c/stead.yaml", "../c/stead.yaml");
+        check("/a/b", "/a/b/c/stead.yaml", "c/stead.yaml");
+        check("/a/b/c", "/a/stead.yaml", "../../stead.yaml");
+        check("/a/b", "/c/stead.yaml", "/c/stead.yaml");
+        check("/", "/stead.yaml", "stead.yaml");
+    }
 }

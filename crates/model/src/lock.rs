@@ -2,6 +2,7 @@
 //! project file and meant to be committed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -32,6 +33,28 @@ pub enum Version {
     #[serde(rename = "1")]
     One,
 }
+
+/// Why a lock file cannot be read.
+#[derive(Debug)]
+pub enum LockError {
+    /// It has a form that came after this program.
+    Newer(String),
+    /// It is not what we write; the text says where.
+    Broken(serde_json::Error),
+}
+
+impl fmt::Display for LockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Newer(version) => {
+                write!(f, "its version is {version:?}, and this program reads version \"1\"")
+            }
+            Self::Broken(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for LockError {}
 
 /// The subnets of a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,8 +110,16 @@ impl Lock {
     }
 
     /// Reads a lock file.
-    pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
-        serde_json::from_str(text)
+    pub fn parse(text: &str) -> Result<Self, LockError> {
+        /// What is read first, of a file of any form.
+        #[derive(Deserialize)]
+        struct Any {
+            version: String,
+        }
+        match serde_json::from_str::<Any>(text) {
+            Ok(Any { version }) if version != "1" => Err(LockError::Newer(version)),
+            Ok(_) | Err(_) => serde_json::from_str(text).map_err(LockError::Broken),
+        }
     }
 
     /// The text of the file.

@@ -69,9 +69,9 @@ pub(crate) struct CreateArgs {
     #[arg(long, default_value = "managed", value_name = "WHO", value_parser = ["managed", "static", "none"])]
     pub(crate) addressing: String,
     /// What lies beyond: `nat` (what this computer reaches), `isolated` (nothing) or `bridged:LINK` (the real
-    /// network behind a link of this computer)
-    #[arg(long, default_value = "nat", value_name = "WHERE")]
-    pub(crate) reach: String,
+    /// network behind a link of this computer) [default: nat; with addressing none: isolated]
+    #[arg(long, value_name = "WHERE")]
+    pub(crate) reach: Option<String>,
     /// The largest packet [default: 1500]
     #[arg(long, value_name = "BYTES")]
     pub(crate) mtu: Option<u16>,

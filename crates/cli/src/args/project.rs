@@ -21,6 +21,7 @@ pub(crate) struct PlanArgs {
 #[derive(Debug, Args)]
 pub(crate) struct UpArgs {
     /// Only these machines, and those that they depend on: `web`, `web*`
+    #[arg(add = ArgValueCompleter::new(complete::machines))]
     pub(crate) machines: Vec<String>,
     /// When images are pulled [default: as the file says, else `missing`]
     #[arg(long, value_enum, value_name = "WHEN")]

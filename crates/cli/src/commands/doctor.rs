@@ -37,10 +37,19 @@ enum Verdict {
 pub(crate) fn run(output: Output) -> Result<ExitCode, Failure> {
     let root = rustix::process::geteuid().is_root();
     let facts = observe();
-    let uplinks = look()?.observe()?.host.uplinks;
+    let seen = look().and_then(|mut host| host.observe());
     let mut checks = checks(&facts, root);
     checks.push(microvms());
-    checks.extend(uplink_checks(&uplinks.veth, &uplinks.pasta));
+    match &seen {
+        Ok(seen) => checks.extend(uplink_checks(&seen.host.uplinks.veth, &seen.host.uplinks.pasta)),
+        Err(error) => checks.push(check(
+            "this user's home",
+            Verdict::Missing,
+            format!("{error:#}").lines().next().unwrap_or_default(),
+            "everything",
+            Some("stead purge (takes all of it away)"),
+        )),
+    }
     let text = || {
         let rows: Vec<Vec<String>> = checks.iter().map(row).collect();
         let mut text = table(&["", "WHAT", "FOUND", "NEEDED FOR"], &rows);
@@ -141,7 +150,11 @@ fn forwarding(facts: &Facts, root: bool) -> Check {
         Switch::Off => "off",
         Switch::Absent => "absent",
     };
-    let found = format!("IPv4 {}, IPv6 {}", word(facts.forwarding4), word(facts.forwarding6));
+    let found = if root {
+        format!("IPv4 {}, IPv6 {}", word(facts.forwarding4), word(facts.forwarding6))
+    } else {
+        "of no use without root".to_owned()
+    };
     let verdict = if facts.forwarding4 == Switch::On || !root { Verdict::Ok } else { Verdict::Limited };
     check(
         "forwarding",
@@ -197,7 +210,7 @@ fn cgroups(facts: &Facts) -> Check {
         Cgroups::V1 => (Verdict::Limited, "version 1".to_owned()),
         Cgroups::Absent => (Verdict::Limited, "not mounted".to_owned()),
     };
-    check("control groups", verdict, found, "limits on machines (no driver of this version sets any)", None)
+    check("control groups", verdict, found, "limits on machines (`stead run --memory`)", None)
 }
 
 fn uplink_checks(veth: &Result<(), Lack>, pasta: &Result<(), Lack>) -> Vec<Check> {

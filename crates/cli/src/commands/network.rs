@@ -339,10 +339,11 @@ fn network(args: &CreateArgs) -> Result<Network, Failure> {
         "none" => Addressing::None,
         other => return Err(wrong(format!("`{other}` is no addressing"))),
     };
-    let reach = match args.reach.as_str() {
-        "nat" => Reach::Nat,
-        "isolated" => Reach::Isolated,
-        other => match other.strip_prefix("bridged:").map(str::parse) {
+    let reach = match args.reach.as_deref() {
+        None if addressing == Addressing::None => Reach::Isolated,
+        None | Some("nat") => Reach::Nat,
+        Some("isolated") => Reach::Isolated,
+        Some(other) => match other.strip_prefix("bridged:").map(str::parse) {
             Some(Ok(link)) => Reach::Bridged(link),
             Some(Err(_)) | None => return Err(wrong(format!("`{other}` is no reach"))),
         },
@@ -478,6 +479,10 @@ fn disconnect(network: &Name, machine: &Name, output: Output) -> Result<(), Fail
         let what = format!("no command made a machine `{machine}`");
         return Err(Failure::request(&what, "machines of a project file are changed in the file"));
     };
+    if !project.networks.contains_key(network) {
+        let what = format!("no command made a network `{network}`");
+        return Err(Failure::request(&what, "`stead network ls` lists them"));
+    }
     if !found.nics.iter().any(|nic| nic.network == *network) {
         let what = format!("machine `{machine}` has no nic on network `{network}`");
         return Err(Failure::request(&what, "`stead ps default` lists machines and their networks"));

@@ -83,13 +83,12 @@ fn why(planned: &Planned, loaded: Option<&Loaded>) -> String {
     let is_key =
         ["networks", "machines", "volumes", "name"].iter().any(|first| key.split('.').next() == Some(first));
     match loaded.filter(|_| is_key).and_then(|loaded| Some((loaded, loaded.sources.find(key)?))) {
-        Some((loaded, span)) => format!("{} ({}:{})", planned.why, file_name(loaded), span.line),
+        Some((loaded, span)) => {
+            let name = loaded.file.file_name().unwrap_or_default().display();
+            format!("{} ({name}:{})", planned.why, span.line)
+        }
         None => planned.why.clone(),
     }
-}
-
-fn file_name(loaded: &Loaded) -> String {
-    loaded.file.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// The project with every choice made. Machines of profiles that were not asked for stay as they are.
@@ -133,7 +132,7 @@ pub(super) fn wanted_of(session: &mut Session, project: &Name) -> Result<(Loaded
 fn placed(refusal: Refusal, sources: &Sources, loaded: &Loaded) -> Refusal {
     match sources.find(&refusal.key) {
         Some(span) => {
-            let place = format!("{}:{}:{}", file_name(loaded), span.line, span.column);
+            let place = format!("{}:{}:{}", project::shown(&loaded.file), span.line, span.column);
             Refusal { key: format!("{place}: {}", refusal.key), ..refusal }
         }
         None => refusal,
@@ -382,6 +381,19 @@ pub(super) fn project_of(global: &Global, named: Option<&Name>, seen: &Observed)
     match (here.next(), here.next()) {
         (Some((name, _)), None) => Ok(name.clone()),
         // Or more than one: of those with earlier names only volumes are left.
-        (None, _) | (Some(_), Some(_)) => Ok(project::load(global)?.project.name),
+        (None, _) | (Some(_), Some(_)) => {
+            let name = project::load(global)?.project.name;
+            match seen.projects.get(&name).filter(|recorded| **recorded != directory) {
+                None => Ok(name),
+                Some(other) => {
+                    let what =
+                        format!("project `{name}` is the one at {}, not the one here", other.display());
+                    let hint = format!(
+                        "`stead down {name}` takes that one down, wherever it is; this one needs another `name`"
+                    );
+                    Err(Failure::request(&what, &hint))
+                }
+            }
+        }
     }
 }

@@ -85,6 +85,34 @@ fn networks_are_made_joined_and_removed_by_command() {
     stead("network create x --subnet 10.1.2.3").code(2);
     stead("network create x --reach sideways").code(2);
     stead("network create X").code(2);
+    stead("network create wire --addressing none").ok();
+    assert_eq!(stead("network ls --format json").json()[0]["reach"], "isolated");
+    stead("network connect wire box --kind container").ok();
+    stead("network disconnect nowhere box").code(2).says("no command made a network `nowhere`");
+    stead("network rm wire --force").ok();
+}
+
+#[test]
+fn a_project_of_the_same_name_elsewhere_is_not_meant() {
+    let world = World::offline();
+    let text = "networks: { lan: { reach: isolated } }\nvolumes: [data]\n";
+    let one = world.project("one/shop", text);
+    let other = world.project("other/shop", text);
+    let up = one.stead("up --debug").ok();
+    assert!(!up.contains('\u{1b}'), "{up}");
+    world.sh(Place::Person, "touch home/state/volumes/shop/data/kept");
+    for line in ["up", "down", "down --volumes --yes", "plan --down"] {
+        other.stead(line).code(2).says("one/shop");
+    }
+    world.sh(Place::Person, "test -e home/state/volumes/shop/data/kept");
+    assert!(!other.stead("ps --all").out.contains("lan"));
+    // From elsewhere a file is called so that its name leads to it.
+    other.write("netwoks: {}");
+    world
+        .stead("-f projects/home/other/shop/stead.yaml plan")
+        .code(2)
+        .says("projects/home/other/shop/stead.yaml:1:1");
+    world.stead("down shop --volumes --yes").ok();
 }
 
 #[test]

@@ -50,6 +50,8 @@ pub struct Problems {
     pub file: String,
     /// The problems.
     pub problems: Vec<Problem>,
+    /// How many more there are, which nobody would read at once.
+    pub more: usize,
 }
 
 /// Longer lines are shown in part: a terminal is about this wide.
@@ -95,6 +97,7 @@ impl Problems {
     pub(crate) fn new(file: &str, text: &str, mut problems: Vec<Problem>) -> Self {
         problems.sort();
         problems.dedup_by(|a, b| a.span == b.span && a.message == b.message);
+        let more = problems.len().saturating_sub(PROBLEMS_MAX);
         problems.truncate(PROBLEMS_MAX);
         let mut lines = lines(text).enumerate().peekable();
         for problem in &mut problems {
@@ -103,7 +106,7 @@ impl Problems {
             let line = lines.peek().filter(here);
             problem.excerpt = line.map(|(_, line)| excerpt(line, problem.span));
         }
-        Self { file: file.to_owned(), problems }
+        Self { file: file.to_owned(), problems, more }
     }
 }
 
@@ -182,6 +185,9 @@ impl fmt::Display for Problems {
             if let Some(hint) = &problem.hint {
                 writeln!(f, "  hint: {}", harmless(hint))?;
             }
+        }
+        if self.more > 0 {
+            writeln!(f, "\nand {} more", self.more)?;
         }
         Ok(())
     }

@@ -208,7 +208,7 @@ impl Choice<'_> {
             (None, None) => self.refuse(
                 key,
                 format!("there is no link `{link}` that we may use"),
-                "only root can bridge to a link of the computer; see `stead doctor`",
+                "name one that `ls /sys/class/net` shows, and no loopback; only root can bridge to it",
             ),
         }
     }

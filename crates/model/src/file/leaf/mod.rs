@@ -141,8 +141,9 @@ pub(crate) fn whole(text: &str, min: u16, max: u16) -> Result<u16, Wrong> {
 
 pub(crate) fn flag(text: &str) -> Result<bool, Wrong> {
     match text {
-        "true" => Ok(true),
-        "false" => Ok(false),
+        // As YAML's core schema has them.
+        "true" | "True" | "TRUE" => Ok(true),
+        "false" | "False" | "FALSE" => Ok(false),
         _ => Err(Wrong::new(format!("{} is not `true` or `false`", quote(text)))),
     }
 }
