@@ -7,6 +7,7 @@
 //!       ◀────────────────────────────────────── Hello
 //! Watch ──────────────────────────────────────▶ Stage, Stage, …, Exited, … as they come, those known so far first
 //! SetUp ──────────────────────────────────────▶ Done | Failed
+//! Mount (in a whole computer) ────────────────▶ Done | Failed
 //! Start (container `main`) ───────────────────▶ Started | Failed
 //! Attach (container `main`) ──────────────────▶ Attached, output and error as they come, Exited
 //! Exec ───────────────────────────────────────▶ Started, output …, Exited | Failed
@@ -21,7 +22,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use stead_model::address::Mac;
-use stead_model::container::{Access, Launch, Signal};
+use stead_model::container::{Access, Launch, Mount, Signal};
 use stead_model::name::{LinkName, Name};
 
 /// The version of the protocol. Ends of different versions do not talk.
@@ -46,6 +47,8 @@ pub enum Request {
     Watch,
     /// Make the guest ready for containers. Answered by [`Word::Done`].
     SetUp(SetUp),
+    /// Mount these in a whole computer's own system, unless they are there. Answered by [`Word::Done`].
+    Mount(Mounts),
     /// Start a container. Answered by [`Word::Started`].
     Start(Box<Start>),
     /// Carry a container's output from where the host had got to, and its end. Answered by [`Word::Attached`] first
@@ -135,6 +138,17 @@ pub struct SetUp {
     pub filesystems: Vec<FileSystem>,
     /// Kernel parameters, of the guest as a whole.
     pub sysctls: BTreeMap<String, String>,
+}
+
+/// What is mounted in a whole computer, in whose system the agent is a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mounts {
+    /// By their places. Sources of binds are paths of the guest, below [`crate::MOUNTS`].
+    pub mounts: BTreeMap<String, Mount>,
+    /// Where the volumes among them are: paths of the guest, below [`crate::MOUNTS`].
+    pub volumes: BTreeMap<Name, PathBuf>,
+    /// The file system with all of them, mounted in a directory there.
+    pub from: FileSystem,
 }
 
 /// A nic, found by its MAC.

@@ -44,6 +44,7 @@ pub use copy::{copy_data, copy_layer};
 pub use create::{Created, Started, create};
 pub use exec::{ExecRequest, Executed, Executing, Progress, begin_exec, exec};
 pub use here::{HereRequest, exec_here};
+pub use mounts::here::mount_here;
 pub use mounts::root::{is_mapped_here, overlay_refused};
 pub use parcel::{pack, unpack};
 pub use place::{CODE_OURS, Failure, Place, Stdio, WindowSize};

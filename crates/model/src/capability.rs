@@ -76,6 +76,33 @@ const VM_CPUS_MAX: u32 = 255;
 /// What the table of a layer of ours has room for.
 pub const VM_DISK_MAX_BYTES: u64 = 4 << 40;
 
+/// What of a vm's mounts cannot be had.
+fn vm_mount_lacks(wish: &Vm) -> impl Iterator<Item = Lack> + '_ {
+    let has = |test: fn(&Mount) -> bool| wish.mounts.values().any(test);
+    let travels = |mount: &Mount| matches!(mount, Mount::Bind { propagation, .. } if *propagation != Propagation::Private);
+    let lacks = [
+        (
+            !wish.mounts.is_empty() && wish.cloud_init.is_none(),
+            Lack {
+                what: "is told nothing (`cloud_init: off`), so nobody would mount its volumes in it",
+                hint: "leave one of the two out",
+            },
+        ),
+        (
+            has(travels),
+            Lack { what: "has mounts of its own, which do not travel", hint: "leave the propagation out" },
+        ),
+        (
+            has(|mount| matches!(mount, Mount::Tmpfs { .. })),
+            Lack {
+                what: "mounts what is in memory by itself",
+                hint: "leave it out, or write `mounts` in `cloud_init: { user_data: … }`",
+            },
+        ),
+    ];
+    lacks.into_iter().filter(|(is_so, _)| *is_so).map(|(_, lack)| lack)
+}
+
 /// What of a wish for a vm cannot be had.
 pub fn vm_lacks(wish: &Vm) -> Vec<Lack> {
     let mut lacks = Vec::new();
@@ -88,6 +115,7 @@ pub fn vm_lacks(wish: &Vm) -> Vec<Lack> {
     if wish.disk_bytes.is_some_and(|bytes| bytes > VM_DISK_MAX_BYTES) {
         lacks.push(Lack { what: "cannot have so large a disk", hint: "give it 4 TiB or less" });
     }
+    lacks.extend(vm_mount_lacks(wish));
     lacks
 }
 

@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::address::Mac;
-use crate::container::Container;
+use crate::container::{Container, Mount};
 use crate::image::Digest;
 use crate::name::{LinkName, MachineId, Name, NetworkId, NicId, VolumeId};
 use crate::project::{Bind, Driver, Guard, Kind, Reach};
@@ -355,6 +355,15 @@ impl MachineState {
             Body::External | Body::Vm(_) => None,
             Body::Container(made) | Body::Microvm(made) => Some(made),
         }
+    }
+
+    /// What is mounted in it, if we run it.
+    pub fn mounts(&self) -> impl Iterator<Item = &Mount> {
+        let of_container = self.container().map(|made| &made.wish.mounts);
+        of_container
+            .or_else(|| self.vm().map(|made| &made.wish.mounts))
+            .into_iter()
+            .flat_map(BTreeMap::values)
     }
 
     /// Whether it is nothing without the engine.

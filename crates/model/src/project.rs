@@ -10,7 +10,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::address::Mac;
-use crate::container::Container;
+use crate::container::{Container, Mount};
 use crate::name::{LinkName, Name};
 use crate::vm::Vm;
 
@@ -260,6 +260,12 @@ impl Runs {
             Self::External | Self::Vm(_) => None,
             Self::Container(container) | Self::Microvm(container) => Some(container),
         }
+    }
+
+    /// What is mounted in it, if we run it.
+    pub fn mounts(&self) -> impl Iterator<Item = &Mount> {
+        let of_container = self.container().map(|container| &container.mounts);
+        of_container.or_else(|| self.vm().map(|vm| &vm.mounts)).into_iter().flat_map(BTreeMap::values)
     }
 
     /// The vm, if we run one.

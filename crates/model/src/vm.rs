@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::container::{
-    Health, Launch, Limits, LogLimits, Mode, Pace, Restart, Rights, Signal, health_check,
+    Health, Launch, Limits, LogLimits, Mode, Mount, Pace, Restart, Rights, Signal, health_check,
 };
 use crate::image::{Digest, ImageHealth};
 use crate::name::Name;
@@ -29,6 +29,9 @@ pub struct Vm {
     pub hostname: Option<String>,
     /// Labels, for people and programs to find it by.
     pub labels: BTreeMap<String, String>,
+    /// What is mounted in it by our agent, by its place: an absolute path without `.` and `..`.
+    #[serde(default)]
+    pub mounts: BTreeMap<String, Mount>,
     /// What it is told at its start; nothing at all, not even our agent, where absent.
     pub cloud_init: Option<CloudInit>,
     /// How long it may take to end before it is switched off; [`STOP_GRACE_MS`] where absent.
@@ -115,6 +118,7 @@ impl Vm {
             memory_mib: None,
             hostname: None,
             labels: BTreeMap::new(),
+            mounts: BTreeMap::new(),
             cloud_init: Some(CloudInit::default()),
             stop_grace_ms: None,
             restart: Restart::default(),
@@ -135,7 +139,7 @@ impl Vm {
             tty: true,
             stdin: true,
             init: false,
-            mounts: BTreeMap::new(),
+            mounts: self.mounts.clone(),
             own_volumes: BTreeSet::new(),
             limits: Limits::default(),
             rights: Rights::default(),

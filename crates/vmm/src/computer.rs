@@ -8,7 +8,7 @@ use serde_json::json;
 use stead_model::vm::DiskFormat;
 
 use crate::Accelerator;
-use crate::qemu::{AGENT_PORT, Nic, process_name};
+use crate::qemu::{AGENT_PORT, Nic, process_name, share, shared_memory};
 
 /// What QEMU runs. Numbers of descriptors are those that its process has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub struct Computer {
     pub seed_fd: Option<i32>,
     /// Nics.
     pub nics: Vec<Nic>,
+    /// A socket, whose other end serves files of this computer, if the guest is given any.
+    pub share_fd: Option<i32>,
 }
 
 /// The arguments after `qemu-system-*`. Pure.
@@ -46,9 +48,14 @@ pub fn computer_args(vm: &Computer) -> Vec<OsString> {
     put(&["-name", &format!("guest={},process={}", vm.name, process_name(&vm.name))]);
     put(&["-nodefaults", "-no-user-config", "-display", "none"]);
     put(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
-    let machine = "q35,sata=off,smbus=off,usb=off,vmport=off,graphics=off,dump-guest-core=off";
+    let mut machine = "q35,sata=off,smbus=off,usb=off,vmport=off,graphics=off,dump-guest-core=off".to_owned();
+    if vm.share_fd.is_some() {
+        // What serves its files works on the guest's memory.
+        machine.push_str(",memory-backend=memory");
+        put(&["-object", &shared_memory(vm.memory_mib)]);
+    }
     match vm.uefi {
-        None => put(&["-M", machine]),
+        None => put(&["-M", &machine]),
         Some((code_fd, variables_fd)) => {
             put(&["-M", &format!("{machine},pflash0=code,pflash1=variables")]);
             put(&["-add-fd", &format!("fd={code_fd},set=4"), "-blockdev", &flash("code", 4, true)]);
@@ -76,6 +83,9 @@ pub fn computer_args(vm: &Computer) -> Vec<OsString> {
     put(&["-device", &disk("disk", "bootindex=0,")]);
     if let Some(fd) = vm.seed_fd {
         put(&["-add-fd", &format!("fd={fd},set=3"), "-blockdev", &seed(), "-device", &disk(crate::SEED, "")]);
+    }
+    if let Some(fd) = vm.share_fd {
+        share(fd).iter().for_each(|word| put(&[word]));
     }
     for (nic, place) in vm.nics.iter().zip(0..) {
         put(&["-netdev", &format!("tap,id=nic{place},fd={}", nic.fd)]);
@@ -143,6 +153,7 @@ mod tests {
             uefi: None,
             seed_fd: Some(22),
             nics: vec![Nic { fd: 30, mac: "02:00:00:00:00:01".parse().unwrap() }],
+            share_fd: None,
         };
         let words: Vec<_> = computer_args(&vm).into_iter().map(|word| word.into_string().unwrap()).collect();
         expect![[r#"
@@ -175,11 +186,14 @@ mod tests {
             -device virtio-blk-pci,drive=stead-seed,serial=stead-seed,werror=report,rerror=report,romfile=
             -netdev tap,id=nic0,fd=30
             -device virtio-net-pci,netdev=nic0,mac=02:00:00:00:00:01,romfile="#]].assert_eq(&words.join(" ").replace(" -", "\n-"));
-        let uefi = computer_args(&Computer { uefi: Some((40, 41)), ..vm });
+        let more = computer_args(&Computer { uefi: Some((40, 41)), share_fd: Some(50), ..vm });
         let has = |start: &str, end: &str| {
-            let words = uefi.iter().filter_map(|word| word.to_str());
+            let words = more.iter().filter_map(|word| word.to_str());
             words.into_iter().any(|word| word.starts_with(start) && word.ends_with(end))
         };
-        assert!(has("q35", ",pflash0=code,pflash1=variables") && has("fd=41", ",set=5"));
+        assert!(
+            has("q35", ",memory-backend=memory,pflash0=code,pflash1=variables") && has("fd=41", ",set=5")
+        );
+        assert!(has("memory-backend-memfd,", "size=1024M,share=on") && has("vhost-user-fs-pci,", ""));
     }
 }

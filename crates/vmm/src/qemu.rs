@@ -80,8 +80,7 @@ pub fn qemu_args(vm: &Vm) -> Vec<OsString> {
         // What serves its files works on the guest's memory.
         Some(_) => {
             put(&["-M", &format!("{machine},memory-backend=memory")]);
-            let memory = format!("memory-backend-memfd,id=memory,size={}M,share=on", vm.memory_mib);
-            put(&["-object", &memory]);
+            put(&["-object", &shared_memory(vm.memory_mib)]);
         }
     }
     put(&["-accel", vm.accelerator.name(), "-cpu", vm.accelerator.cpu()]);
@@ -114,14 +113,24 @@ pub fn qemu_args(vm: &Vm) -> Vec<OsString> {
         ]);
     }
     if let Some(fd) = vm.share_fd {
-        put(&["-chardev", &format!("socket,id=share,fd={fd}")]);
-        put(&["-device", &format!("vhost-user-fs-pci,chardev=share,tag={SHARE_TAG},romfile=")]);
+        share(fd).iter().for_each(|word| put(&[word]));
     }
     for (nic, place) in vm.nics.iter().zip(0..) {
         put(&["-netdev", &format!("tap,id=nic{place},fd={}", nic.fd)]);
         put(&["-device", &format!("virtio-net-pci,netdev=nic{place},mac={},romfile=", nic.mac)]);
     }
     args.into_iter().map(OsString::from).collect()
+}
+
+/// A guest's memory that another process works on.
+pub(crate) fn shared_memory(mib: u64) -> String {
+    format!("memory-backend-memfd,id=memory,size={mib}M,share=on")
+}
+
+/// The device by which a guest has files of this computer.
+pub(crate) fn share(fd: i32) -> [String; 4] {
+    let device = format!("vhost-user-fs-pci,chardev=share,tag={SHARE_TAG},romfile=");
+    ["-chardev".to_owned(), format!("socket,id=share,fd={fd}"), "-device".to_owned(), device]
 }
 
 /// The file that a descriptor is open for, under a name.

@@ -31,6 +31,8 @@ pub struct Seed<'a> {
     pub nics: &'a [SeedNic],
     /// The program of the agent.
     pub agent: &'a [u8],
+    /// What it is to mount before anything else is started, in its own words.
+    pub mounts: Option<&'a str>,
 }
 
 /// How a nic comes to its addresses.
@@ -77,7 +79,7 @@ pub fn seed(seed: &Seed<'_>) -> Vec<u8> {
         "public-keys": seed.ssh_authorized_keys,
     });
     let (meta, network) = (meta.to_string(), network(seed.nics).to_string());
-    let files: [(&str, &[u8]); 5] = [
+    let mut files: Vec<(&str, &[u8])> = vec![
         ("meta-data", meta.as_bytes()),
         ("network-config", network.as_bytes()),
         // It has to be there.
@@ -85,6 +87,7 @@ pub fn seed(seed: &Seed<'_>) -> Vec<u8> {
         ("vendor-data", START_AGENT.as_bytes()),
         ("stead-agent", seed.agent),
     ];
+    files.extend(seed.mounts.map(|mounts| ("stead-mounts", mounts.as_bytes())));
     iso("CIDATA", &files)
 }
 

@@ -19,8 +19,13 @@ for place in /usr/local/sbin /var/lib/stead; do
     fi
     agent=
 done 2>/dev/null
+mounts=/run/stead/mounts.json
+rm -f "$mounts"
+[ ! -e "$seed/stead-mounts" ] || cp "$seed/stead-mounts" "$mounts"
 umount "$seed"
 [ -n "$agent" ] || exit 1
+# Before anything that may need them is started. What is in the way is told when the keeper asks for them, too.
+[ ! -e "$mounts" ] || "$agent" --mount "$mounts"
 if [ -d /run/systemd/system ]; then
     exec systemd-run --quiet --no-block --unit stead-agent --description "The agent of stead" \
         --property DefaultDependencies=no --property Conflicts=shutdown.target --property Before=shutdown.target \

@@ -14,6 +14,8 @@ kernel=$(basename "$here"/kernel/lib/modules/*)
 modules=$root/lib/modules/$kernel
 early="virtio_pci virtio_blk"
 late="virtio_net virtio_console virtio_balloon virtio-rng button evdev isofs nls_utf8 nls_iso8859-1"
+# The kernel asks for this one when files of the host are mounted.
+asked="virtiofs"
 needed() {
     for module in "$@"; do chroot "$root" modprobe -S "$kernel" --show-depends "$module"; done |
         sed -n 's/^insmod \([^ ]*\).*/\1/p' | awk '!seen[$0]++'
@@ -22,7 +24,7 @@ mkdir -p "$modules"
 cp -r "$here/kernel/lib/modules/$kernel/." "$modules"
 chroot "$root" depmod "$kernel"
 needed $early >"$here/early"
-needed $early $late | sed "s,^,$root," >"$here/all"
+needed $early $late $asked | sed "s,^,$root," >"$here/all"
 find "$modules" -name '*.ko' | grep -vxFf "$here/all" | xargs rm
 chroot "$root" depmod "$kernel"
 printf '%s\n' $late >"$root/etc/modules-load.d/stead.conf"

@@ -16,6 +16,7 @@ mod computer;
 mod container;
 mod ending;
 mod look;
+mod mounts;
 mod nics;
 mod parcel;
 mod port;
@@ -24,7 +25,7 @@ mod setup;
 
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -57,6 +58,11 @@ fn run(args: &[&str]) -> Result<()> {
             let ground =
                 agent::Ground { stages: Vec::new(), role: agent::Role::Service, cgroups: String::new() };
             agent::Agent::new(port::open()?, ground)?.serve()
+        }
+        // Early, before that: what others may need that are started meanwhile.
+        ["--mount", file] => {
+            let wanted = std::fs::read(file).with_context(|| format!("cannot read `{file}`"))?;
+            mounts::mount(&serde_json::from_slice(&wanted).context("cannot read what is to be mounted")?)
         }
         _ if rustix::process::getpid().is_init() => {
             let mut stages = vec![boot::stage("kernel")];

@@ -71,7 +71,8 @@ pub(crate) fn sysctls(wanted: &BTreeMap<String, String>) -> Result<()> {
     Ok(())
 }
 
-fn mount_one(wanted: &FileSystem) -> Result<()> {
+/// Mounts a file system in its directory.
+pub(crate) fn mount_one(wanted: &FileSystem) -> Result<()> {
     let place = Path::new(MOUNTS).join(wanted.name.as_str());
     let doing = || format!("cannot mount `{}`", wanted.name);
     mkdir(&place)?;

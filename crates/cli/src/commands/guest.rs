@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use stead_host::home::Home;
 use stead_host::linux::guest::{Need, kernels, missing_programs};
 use stead_image::Pulled;
-use stead_model::container::{Container, Mount};
+use stead_model::container::Mount;
 use stead_model::name::MachineId;
 use stead_model::observed::{MachineState, Observed};
 use stead_model::project::{Project, Runs};
@@ -31,13 +31,16 @@ pub(crate) fn ensure(home: &Home, project: &Project, chosen: &BTreeSet<MachineId
 fn needs(runs: &Runs) -> Option<BTreeSet<Need>> {
     match runs {
         Runs::External | Runs::Container(_) => None,
-        Runs::Microvm(wish) => Some(needs_of_microvm(is_given_files(wish))),
-        Runs::Vm(wish) => Some((wish.firmware == Firmware::Uefi).then_some(Need::Uefi).into_iter().collect()),
+        Runs::Microvm(_) => Some(needs_of_microvm(is_given_files(runs))),
+        Runs::Vm(wish) => {
+            let uefi = (wish.firmware == Firmware::Uefi).then_some(Need::Uefi);
+            Some(uefi.into_iter().chain(is_given_files(runs).then_some(Need::Files)).collect())
+        }
     }
 }
 
-fn is_given_files(wish: &Container) -> bool {
-    wish.mounts.values().any(|mount| !matches!(mount, Mount::Tmpfs { .. }))
+fn is_given_files(runs: &Runs) -> bool {
+    runs.mounts().any(|mount| !matches!(mount, Mount::Tmpfs { .. }))
 }
 
 /// What a microVM needs, which may be given files of this computer.

@@ -272,8 +272,7 @@ pub(super) fn forget_machines(session: &Session, machines: &BTreeSet<MachineId>)
 pub(super) fn forget_volumes(session: &Session, volumes: &BTreeSet<VolumeId>) -> Result<(), Failure> {
     edit(session, |project| {
         let uses = |machine: &Machine, volume: &Name| {
-            let container = machine.runs.container();
-            let mut mounts = container.into_iter().flat_map(|container| container.mounts.values());
+            let mut mounts = machine.runs.mounts();
             mounts.any(|mount| matches!(mount, Mount::Volume { name, .. } if name == volume))
         };
         let machines = &project.machines;

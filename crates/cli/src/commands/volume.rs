@@ -98,10 +98,10 @@ fn meant<'a>(pattern: &str, here: Option<&Name>, seen: &'a Observed) -> Vec<&'a 
 /// The machines that have a volume.
 fn users(id: &VolumeId, seen: &Observed) -> BTreeSet<MachineId> {
     let uses = |mount: &Mount| matches!(mount, Mount::Volume { name, .. } if *name == id.name);
-    let machines = seen.machines.iter().filter(|(machine, state)| {
-        let made = state.container().filter(|_| machine.project == id.project);
-        made.is_some_and(|made| made.wish.mounts.values().any(uses))
-    });
+    let machines = seen
+        .machines
+        .iter()
+        .filter(|(machine, state)| machine.project == id.project && state.mounts().any(uses));
     machines.map(|(machine, _)| machine.clone()).collect()
 }
 

@@ -42,11 +42,14 @@ machines:
     stop_grace_period: 5m
     ports: [\"18090:80\"]
     cloud_init: { user_data: ./db.yaml }
+    volumes: [data:/srv/data, skel:/etc/skel, ./given:/srv/given:ro, ./given/note:/etc/note]
     healthcheck: { test: [CMD, test, -e, /srv/told], interval: 2s, timeout: 1m, retries: 100 }
   box:
     image: 127.0.0.1:5000/lab/busybox
     command: [sh, -c, 'trap exit TERM; while :; do sleep 1; done']
+    volumes: [data:/data, skel:/skel]
     depends_on: { db: { condition: service_healthy } }
+volumes: [data, skel]
 ";
 
 /// What is done in `db`, once, and last.
@@ -63,6 +66,8 @@ fn a_whole_computer_stands_beside_others_and_keeps_what_it_wrote() {
     let text = SHOP.replace("DISK", &disk());
     let project = world.project("shop", &text);
     std::fs::write(project.directory.join("db.yaml"), TOLD).unwrap();
+    std::fs::create_dir(project.directory.join("given")).unwrap();
+    std::fs::write(project.directory.join("given/note"), "of the host\n").unwrap();
     slowly(&world, &project.directory, &["up"]).ok();
     assert_eq!(project.stead("plan").ok(), "nothing to do\n");
     let db = status(&project, "db");
@@ -73,6 +78,7 @@ fn a_whole_computer_stands_beside_others_and_keeps_what_it_wrote() {
     is_on_the_network(&world, &project, &db);
     runs_programs(&world, &project);
     carries_files(&world, &project);
+    shares_volumes(&world, &project);
     can_be_looked_at(&world, &project);
     ends_in_order(&world, &project);
     // Another boot takes another minute; so each kind of user is shown one of the two that are left.
@@ -134,6 +140,26 @@ fn carries_files(world: &World, project: &Project<'_>) {
     say(&["diff", "db"]).code(2).says("is not made of an image with layers").says("hint: ");
 }
 
+/// With a container, and with its host.
+#[track_caller]
+fn shares_volumes(world: &World, project: &Project<'_>) {
+    let exec = |words: &[&str]| slowly(world, &project.directory, &[&["exec"], words].concat());
+    let shell = |machine: &str, script: &str| exec(&[machine, "sh", "-c", script]);
+    shell("box", "echo of a container > /data/box").ok();
+    assert_eq!(shell("db", "cat /srv/data/box; echo of a vm > /srv/data/db").ok(), "of a container\n");
+    assert_eq!(shell("box", "cat /data/db; stat -c %u /data/db").ok(), "of a vm\n0\n");
+    // An empty one was filled with what its system has there.
+    shell("box", "test -e /skel/.bashrc").ok();
+    assert_eq!(shell("db", "cat /srv/given/note /etc/note").ok(), "of the host\nof the host\n");
+    // Its host sees to it that it only reads, whatever it does.
+    shell("db", "echo x > /srv/given/new").code(2).says("Read-only file system");
+    shell("db", "mount -o remount,bind,rw /srv/given && echo x > /srv/given/new").code(2).says("Read-only");
+    // What is not asked for by root is not to be had past the places of the mounts.
+    exec(&["-u", "nobody", "db", "ls", "/run/stead/mounts"]).code(2).says("Permission denied");
+    let listed = project.stead("volume ls --format json").json();
+    assert_eq!(listed[0]["machines"], serde_json::json!(["box.shop", "db.shop"]), "{listed}");
+}
+
 #[track_caller]
 fn can_be_looked_at(world: &World, project: &Project<'_>) {
     let say = |words: &[&str]| slowly(world, &project.directory, words);
@@ -180,6 +206,7 @@ fn comes_up_again_by_another_firmware(world: &World, project: &Project<'_>, text
     slowly(world, &project.directory, &["up"]).ok();
     assert_eq!(exec(&["db", "cat", "/srv/kept"]).ok(), "kept\n");
     exec(&["db", "test", "-d", "/sys/firmware/efi"]).ok();
+    assert_eq!(exec(&["db", "cat", "/srv/data/db", "/etc/note"]).ok(), "of a vm\nof the host\n");
     // Its file system was clean.
     let kernel = exec(&["db", "dmesg"]).ok();
     assert!(kernel.contains("EXT4-fs") && !kernel.contains("recovery"), "{kernel}");
@@ -191,7 +218,12 @@ fn comes_up_without_being_told_anything(world: &World, project: &Project<'_>, te
     let bare = text.replace("cloud_init: { user_data: ./db.yaml }", "cloud_init: off");
     let bare: String =
         bare.lines().filter(|line| !line.contains("healthcheck:")).flat_map(|line| [line, "\n"]).collect();
-    project.write(&bare.replace("service_healthy", "service_started"));
+    let bare = bare.replace("service_healthy", "service_started");
+    project.write(&bare);
+    project.stead("up").code(2).says("nobody would mount its volumes in it").says("hint: ");
+    let is_of_db = |line: &&str| line.contains("/etc/skel");
+    let bare: String = bare.lines().filter(|line| !is_of_db(line)).flat_map(|line| [line, "\n"]).collect();
+    project.write(&bare);
     slowly(world, &project.directory, &["up"]).ok();
     let words = ["exec", "db", "true"];
     slowly(world, &project.directory, &words).code(125).says("as its file says `cloud_init: off`");
@@ -221,6 +253,7 @@ fn what_cannot_be_a_computer_is_refused_before_anything_is_made() {
     };
     refused("image: debian:12", "a vm is made from a file yet");
     refused("image: ./a.img, command: sleep", "is a `vm`, which cannot have `command`");
+    refused("image: ./a.img, volumes: [/data]", "all of whose own files are on its disk");
     refused("image: ./a.img", "there is no file");
     refused("image: ./text", "cannot be made from ");
     refused(

@@ -5,6 +5,7 @@
 pub(crate) mod attach;
 pub(crate) mod confined;
 pub(crate) mod device;
+pub(crate) mod here;
 pub(crate) mod plan;
 pub(crate) mod prepare;
 pub(crate) mod root;

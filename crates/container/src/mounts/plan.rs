@@ -1,10 +1,12 @@
 //! What is mounted in a container, in order: a value, made of what is to be launched and where.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use stead_model::container::{Access, Launch, Mode, Mount, Propagation};
+use stead_model::name::Name;
 
 use crate::place::Place;
 
@@ -105,7 +107,7 @@ pub(crate) fn plan(launch: &Launch, place: &Place, ground: &Ground) -> Result<Ve
     }
     for (target, mount) in &launch.mounts {
         mounts.retain(|usual| usual.target != *target);
-        mounts.push(wanted(target, mount, place)?);
+        mounts.push(wanted(target, mount, &place.volumes)?);
     }
     // What is asked for may lie above what every container has.
     mounts.sort_by_key(|mount| mount.target.split('/').count());
@@ -182,7 +184,7 @@ fn texts(place: &Place) -> Vec<Planned> {
 }
 
 /// What was asked for.
-fn wanted(target: &str, mount: &Mount, place: &Place) -> Result<Planned> {
+pub(crate) fn wanted(target: &str, mount: &Mount, volumes: &BTreeMap<Name, PathBuf>) -> Result<Planned> {
     let read = |access: Access| match access {
         Access::Read => READ_ONLY,
         Access::Write => 0,
@@ -192,7 +194,7 @@ fn wanted(target: &str, mount: &Mount, place: &Place) -> Result<Planned> {
     }
     let (what, attributes) = match mount {
         Mount::Volume { name, access } => {
-            let source = place.volumes.get(name).with_context(|| format!("volume `{name}` is not there"))?;
+            let source = volumes.get(name).with_context(|| format!("volume `{name}` is not there"))?;
             (What::Volume { source: source.clone() }, read(*access))
         }
         Mount::Bind { source, access, propagation, create } => {

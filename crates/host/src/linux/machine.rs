@@ -15,8 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use stead_model::container::Mount;
-use stead_model::name::{MachineId, Name, VolumeId};
+use stead_model::name::MachineId;
 use stead_model::observed::{Body, MachineState, MadeContainer, Running};
 use stead_model::project::Condition;
 use stead_model::step::Step;
@@ -226,14 +225,6 @@ fn assignment(host: &mut LinuxHost, id: &MachineId) -> Result<Assignment> {
         format!("the image {} is not here any more; hint: pull it again", made.wish.image)
     })?;
     let launch = made.wish.launch(&id.name, &image.config)?;
-    let volumes = made.wish.mounts.values().filter_map(|mount| match mount {
-        Mount::Volume { name, .. } => {
-            let volume = VolumeId::new(&id.project, name);
-            Some((name.clone(), super::volume::path(&host.home, &volume)))
-        }
-        Mount::Bind { .. } | Mount::Tmpfs { .. } => None,
-    });
-    let volumes: BTreeMap<Name, PathBuf> = volumes.collect();
     let addresses = records
         .leases
         .iter()
@@ -251,7 +242,7 @@ fn assignment(host: &mut LinuxHost, id: &MachineId) -> Result<Assignment> {
         resolv_conf: resolv_conf(host, id, &made),
         layers: Files::new(&host.home, id).own()?.over(store.layer_paths(&image)),
         launch,
-        volumes,
+        volumes: super::volume::of_machine(&host.home, id, &made.wish.mounts),
     })
 }
 

@@ -67,6 +67,6 @@ pub(super) fn assignment(host: &mut LinuxHost, id: &MachineId, made: &MadeVm) ->
         resolv_conf: String::new(),
         layers: Vec::new(),
         launch,
-        volumes: [].into(),
+        volumes: super::volume::of_machine(&host.home, id, &made.wish.mounts),
     })
 }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use stead_model::name::VolumeId;
+use stead_model::container::Mount;
+use stead_model::name::{MachineId, Name, VolumeId};
 
 use super::going;
 use crate::home::{Home, remove_if_there, write_whole};
@@ -15,6 +16,19 @@ use crate::home::{Home, remove_if_there, write_whole};
 /// Where a volume's data is.
 pub fn path(home: &Home, id: &VolumeId) -> PathBuf {
     home.volumes().join(id.project.as_str()).join(id.name.as_str())
+}
+
+/// Where the volumes are that a machine mounts.
+pub(super) fn of_machine(
+    home: &Home,
+    id: &MachineId,
+    mounts: &BTreeMap<String, Mount>,
+) -> BTreeMap<Name, PathBuf> {
+    let volumes = mounts.values().filter_map(|mount| match mount {
+        Mount::Volume { name, .. } => Some((name.clone(), path(home, &VolumeId::new(&id.project, name)))),
+        Mount::Bind { .. } | Mount::Tmpfs { .. } => None,
+    });
+    volumes.collect()
 }
 
 /// What is known of a volume beside its data.

@@ -120,9 +120,7 @@ impl Boot {
         let disk =
             File::options().read(true).write(true).open(self.disk()?).context("cannot open its disk")?;
         let taps = self.taps()?;
-        let is_given = !given.shares.is_empty();
-        let shares = is_given.then(|| Server::start(given, &self.files, netns)).transpose()?;
-        let (shares, share) = shares.unzip();
+        let (shares, share) = self.serve(given, netns)?;
         let vm = Vm {
             name: self.id.to_string(),
             accelerator: self.accelerator()?,
@@ -147,6 +145,13 @@ impl Boot {
         inherited.extend(share.map(OwnedFd::from));
         let spawned = self.spawn(vm.accelerator, qemu_args(&vm), inherited, netns)?;
         booted(spawned, ours, shares)
+    }
+
+    /// Starts what serves the files that it is given, if it is given any: that, and the VMM's end.
+    fn serve(&self, given: &Given, netns: &OwnedFd) -> Result<(Option<Server>, Option<UnixStream>)> {
+        let is_given = !given.shares.is_empty();
+        let served = is_given.then(|| Server::start(given, &self.files, netns)).transpose()?;
+        Ok(served.unzip())
     }
 
     /// Starts QEMU with the descriptors that its words speak of.

@@ -343,6 +343,8 @@ impl Guest {
                     events.push(Heard::ExecEnded(call, 125, Some(why)));
                 } else if self.role.is_start(call) {
                     self.fail(Failure { code: 125, text: why }, events);
+                } else if self.is_mounting(call) {
+                    self.are_not_mounted(why, events);
                 } else if Some(call) == self.main() && self.state == State::Running {
                     self.quit(format!("its agent lost it: {why}"));
                 }
@@ -352,6 +354,9 @@ impl Guest {
 
     /// Something was said about a call.
     fn heed(&mut self, call: Call, word: Word, events: &mut Vec<Heard>) {
+        if self.heed_mounts(call, &word, events) {
+            return;
+        }
         match word {
             Word::Stage(stage) => {
                 self.stage = stage.name.chars().take(STAGE_MAX_CHARS).collect();

@@ -141,7 +141,7 @@ impl Life {
             None => Run::new(&self.launch, &self.place, stages)?,
             Some((boot, _)) if boot.is_computer() => {
                 stages.reach("prepared");
-                let guest = Guest::new_computer(boot, &self.launch.hostname, &self.place.netns)?;
+                let guest = Guest::new_computer(boot, &self.launch, &self.place.netns)?;
                 Run::in_guest(guest, &self.launch, stages)
             }
             Some((boot, texts)) => {

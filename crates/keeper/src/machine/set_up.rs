@@ -5,13 +5,13 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, anyhow};
 
-use stead_agent::message::{self, Disk, FileSystem, SetUp, Source};
+use stead_agent::message::{self, Disk, FileSystem, Mounts, SetUp, Source};
 use stead_host::machine::GuestNic;
 use stead_model::container::{Access, Launch};
 use stead_vmm::SHARE_TAG;
 
 use super::boot::{DATA, ROOT};
-use super::shares::FILE_SYSTEM;
+use super::shares::{FILE_SYSTEM, Given};
 
 /// What is launched in the guest: what limits the guest itself limits nothing in it.
 pub(super) fn in_guest(launch: &Launch) -> Launch {
@@ -19,6 +19,19 @@ pub(super) fn in_guest(launch: &Launch) -> Launch {
     launch.limits.memory_bytes = None;
     launch.limits.cpus_milli = None;
     launch
+}
+
+/// The file system with all files of this computer that it is given.
+fn shared() -> Result<FileSystem> {
+    let name = FILE_SYSTEM.parse().map_err(|_| anyhow!("what is shared has no name"))?;
+    Ok(FileSystem { name, source: Source::VirtioFs(SHARE_TAG.to_owned()), access: Access::Write })
+}
+
+/// What a whole computer's agent mounts, if it is given any files.
+pub(super) fn mounts(given: &Given) -> Result<Option<Mounts>> {
+    let is_given = !given.shares.is_empty();
+    let mounts = |from| Mounts { mounts: given.launch.mounts.clone(), volumes: given.volumes.clone(), from };
+    is_given.then(|| shared().map(mounts)).transpose()
 }
 
 /// The time, since 1970.
@@ -44,9 +57,7 @@ pub(super) fn set_up(launch: &Launch, nics: &[GuestNic], is_given: bool) -> Resu
     });
     let mut filesystems = vec![disk(ROOT, Access::Read)?, disk(DATA, Access::Write)?];
     if is_given {
-        let name = FILE_SYSTEM.parse().map_err(|_| anyhow!("what is shared has no name"))?;
-        let source = Source::VirtioFs(SHARE_TAG.to_owned());
-        filesystems.push(FileSystem { name, source, access: Access::Write });
+        filesystems.push(shared()?);
     }
     Ok(SetUp {
         time_ns: now_ns(),

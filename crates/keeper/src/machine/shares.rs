@@ -91,6 +91,9 @@ impl Server {
                 .with_context(|| format!("cannot make `{}`", directory.display()))?;
         }
         given.shares.iter().try_for_each(|share| look_at(&share.source))?;
+        // A vm has a root of its own, and this one only for what it is given.
+        fs::create_dir_all(files.root())
+            .with_context(|| format!("cannot make {}", files.root().display()))?;
         let path = files.run.join("share.sock");
         remove_if_there(&path)?;
         let listener = stead_net::unix::listen(&path)?;
@@ -147,7 +150,7 @@ fn look_at(source: &Path) -> Result<()> {
         return Ok(());
     };
     bail!(
-        "cannot mount `{}`: it is {what}, whose other end a microVM cannot have; hint: leave it out, or write `kind: container`",
+        "cannot mount `{}`: it is {what}, whose other end a guest cannot have; hint: leave it out, or write `kind: container`",
         source.display()
     );
 }

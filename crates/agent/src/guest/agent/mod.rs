@@ -69,6 +69,8 @@ pub(crate) struct Agent {
     left: Vec<Process>,
     exits: Vec<Exited>,
     ending: Option<Ending>,
+    /// Why a whole computer has not what it is to have of its host.
+    lack: Option<String>,
     ground: Ground,
 }
 
@@ -116,6 +118,7 @@ impl Agent {
             left: Vec::new(),
             exits: Vec::new(),
             ending: None,
+            lack: None,
             ground,
         })
     }

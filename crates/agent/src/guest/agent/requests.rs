@@ -16,6 +16,10 @@ use crate::{look, parcel};
 impl Agent {
     /// Does what was asked, or begins to.
     pub(super) fn carry_out(&mut self, id: StreamId, request: Request) {
+        let needs_mounts = matches!(request, Request::Exec(_) | Request::Read { .. } | Request::Write { .. });
+        if let Some(lack) = self.lack.as_ref().filter(|_| needs_mounts) {
+            return self.fail(id, &anyhow::anyhow!("{lack}").into());
+        }
         let done = match request {
             Request::Watch => return self.watch(id),
             Request::Start(wanted) => return self.start(id, &wanted),
@@ -41,6 +45,7 @@ impl Agent {
             Request::Usage(name) => self.usage(&name).map(Word::Usage),
             Request::Ports(name) => self.first_process(&name).map(|pid| Word::Ports(look::listeners(pid))),
             Request::SetUp(wanted) => self.set_up(&wanted),
+            Request::Mount(wanted) => self.mount(&wanted),
             Request::Signal { container, signal } => {
                 self.running(&container).and_then(|container| container.kill(signal)).map(|()| Word::Done)
             }
@@ -71,6 +76,17 @@ impl Agent {
         for stage in reached {
             self.ground.stages.push(stage.clone());
             self.tell(&Word::Stage(stage));
+        }
+        done.map(|()| Word::Done)
+    }
+
+    /// Mounts what a whole computer has of its host. Until that is done nothing is run in it by us.
+    fn mount(&mut self, wanted: &stead_agent::message::Mounts) -> Result<Word> {
+        anyhow::ensure!(self.ground.role == Role::Service, "in this guest containers have mounts");
+        let done = crate::mounts::mount(wanted);
+        self.lack = done.as_ref().err().map(|error| format!("{error:#}"));
+        if done.is_ok() {
+            self.reach("disks");
         }
         done.map(|()| Word::Done)
     }

@@ -18,7 +18,8 @@ use stead_vmm::{
     Computer, Seed, SeedAddresses, SeedNic, UEFI, computer_args, missing_program, seed, uefi_files,
 };
 
-use super::{Boot, Booted, Streams, booted};
+use super::super::set_up::mounts;
+use super::{Boot, Booted, Given, Streams, booted};
 
 impl Boot {
     /// The machine's own disk, made when it is started first, and as large as it is to be.
@@ -32,7 +33,12 @@ impl Boot {
     }
 
     /// Switches it on. This process has one thread.
-    pub(in crate::machine) fn start_computer(&self, hostname: &str, netns: &OwnedFd) -> Result<Booted> {
+    pub(in crate::machine) fn start_computer(
+        &self,
+        hostname: &str,
+        netns: &OwnedFd,
+        given: &Given,
+    ) -> Result<Booted> {
         let Boots::Disk { image, firmware, seed } = &self.plan.boots else {
             bail!("it boots a kernel of ours")
         };
@@ -41,12 +47,13 @@ impl Boot {
         let base = File::open(base).context("the copy of its image is not here any more")?;
         let disk = File::options().read(true).write(true).open(self.layer()?);
         let disk = disk.context("cannot open its disk")?;
-        let told = seed.as_ref().map(|told| self.seed(hostname, told)).transpose()?;
+        let told = seed.as_ref().map(|told| self.seed(hostname, told, given)).transpose()?;
         let uefi = match firmware {
             Firmware::Bios => None,
             Firmware::Uefi => Some(self.uefi()?),
         };
         let taps = self.taps()?;
+        let (shares, share) = self.serve(given, netns)?;
         let vm = Computer {
             name: self.id.to_string(),
             accelerator: self.accelerator()?,
@@ -60,14 +67,16 @@ impl Boot {
             uefi: uefi.as_ref().map(|(code, variables)| (code.as_raw_fd(), variables.as_raw_fd())),
             seed_fd: told.as_ref().map(AsRawFd::as_raw_fd),
             nics: self.vmm_nics(&taps),
+            share_fd: share.as_ref().map(AsRawFd::as_raw_fd),
         };
         let mut inherited: Vec<OwnedFd> = vec![base.into(), disk.into()];
         inherited.extend(<[OwnedFd; 3]>::from(theirs));
         inherited.extend(told.map(OwnedFd::from));
         inherited.extend(uefi.into_iter().flat_map(|(code, variables)| [code, variables]).map(OwnedFd::from));
         inherited.extend(taps);
+        inherited.extend(share.map(OwnedFd::from));
         let spawned = self.spawn(vm.accelerator, computer_args(&vm), inherited, netns)?;
-        booted(spawned, ours, None)
+        booted(spawned, ours, shares)
     }
 
     /// The program of its firmware, and what that remembers: at first what everybody's does.
@@ -87,7 +96,9 @@ impl Boot {
     }
 
     /// What it is told at its start: in memory, for it may have secrets in it.
-    fn seed(&self, hostname: &str, told: &Told) -> Result<File> {
+    fn seed(&self, hostname: &str, told: &Told, given: &Given) -> Result<File> {
+        let mounts = mounts(given)?.map(|mounts| serde_json::to_string(&mounts)).transpose();
+        let mounts = mounts.context("cannot write what is mounted in it as JSON")?;
         let nics: Vec<SeedNic> = self.plan.nics.iter().map(seed_nic).collect();
         let bytes = seed(&Seed {
             instance_id: &told.instance_id,
@@ -96,6 +107,7 @@ impl Boot {
             user_data: told.told.user_data.as_deref(),
             nics: &nics,
             agent: stead_agent::PROGRAM,
+            mounts: mounts.as_deref(),
         });
         let memory = memfd_create("seed", MemfdFlags::CLOEXEC).context("cannot make a file in memory")?;
         let mut file = File::from(memory);

@@ -12,13 +12,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use stead_agent::Session;
-use stead_agent::message::{Ending, Request};
+use stead_agent::message::{Ending, Mounts, Request, Word};
+use stead_agent::{Call, Session};
+use stead_container::Failure;
 use stead_host::machine::Boots;
-use stead_model::container::Signal;
+use stead_model::container::{Launch, Signal};
 use stead_vmm::Order;
 
 use super::super::boot::Boot;
+use super::super::set_up::mounts;
+use super::super::shares::given;
 use super::role::Role;
 use super::typed::Typing;
 use super::{GREETING, Guest, Heard};
@@ -27,6 +30,8 @@ use super::{GREETING, Guest, Heard};
 const AGENT_LIMIT: Duration = Duration::from_secs(600);
 /// A system that comes up, or is busy, does not heed its power button at once.
 const PRESS_EVERY: Duration = Duration::from_secs(5);
+/// One that is without its files is switched off, as any other that is told to end.
+const UNMOUNTED_LIMIT: Duration = Duration::from_secs(120);
 
 /// What is known of a whole computer.
 pub(super) struct Computer {
@@ -38,6 +43,10 @@ pub(super) struct Computer {
     pub(super) agent_by: Option<Instant>,
     /// When its power button is pressed next.
     press_at: Option<Instant>,
+    /// What is mounted in it by its agent, if anything is.
+    mounts: Option<Mounts>,
+    /// The call that has that done, until it is.
+    mounting: Option<Call>,
 }
 
 pub(super) fn no_agent() -> String {
@@ -50,12 +59,15 @@ pub(super) fn no_agent() -> String {
 
 impl Guest {
     /// Switches a computer on.
-    pub(in crate::machine) fn new_computer(boot: &Boot, hostname: &str, netns: &OwnedFd) -> Result<Self> {
+    pub(in crate::machine) fn new_computer(boot: &Boot, launch: &Launch, netns: &OwnedFd) -> Result<Self> {
         let has_seed = matches!(boot.plan.boots, Boots::Disk { seed: Some(_), .. });
-        let booted = boot.start_computer(hostname, netns)?;
+        let given = given(launch, &boot.volumes)?;
+        let booted = boot.start_computer(&launch.hostname, netns, &given)?;
+        let mounts = mounts(&given)?;
         let agent_by = has_seed.then(|| Instant::now() + AGENT_LIMIT);
-        let role = Role::Computer(Computer { has_seed, is_open: false, agent_by, press_at: None });
-        Ok(Self::of(boot, booted, session()?, role))
+        let (session, mounting) = session(mounts.as_ref())?;
+        let computer = Computer { has_seed, is_open: false, agent_by, press_at: None, mounts, mounting };
+        Ok(Self::of(boot, booted, session, Role::Computer(computer)))
     }
 
     /// Whether this is a whole computer whose VMM runs.
@@ -67,7 +79,8 @@ impl Guest {
     pub(in crate::machine) fn is_ready(&self) -> bool {
         match &self.role {
             Role::Container { .. } => !self.is_booting(),
-            Role::Computer(computer) => self.session.is_met() || computer.agent_by.is_none(),
+            Role::Computer(computer) if self.session.is_met() => computer.mounting.is_none(),
+            Role::Computer(computer) => computer.agent_by.is_none(),
         }
     }
 
@@ -100,8 +113,42 @@ impl Guest {
 
     /// The agent said hello.
     pub(super) fn is_met(&mut self, events: &mut Vec<Heard>) {
-        if let Role::Computer(_) = self.role {
+        if let Role::Computer(computer) = &self.role
+            && computer.mounting.is_none()
+        {
             events.push(Heard::Met);
+        }
+    }
+
+    /// Whether this is the call by which its agent mounts what it is given.
+    pub(super) fn is_mounting(&self, call: Call) -> bool {
+        matches!(&self.role, Role::Computer(computer) if computer.mounting == Some(call))
+    }
+
+    /// Its agent said something of what it is to mount: whether it did.
+    pub(super) fn heed_mounts(&mut self, call: Call, word: &Word, events: &mut Vec<Heard>) -> bool {
+        let Role::Computer(computer) = &mut self.role else { return false };
+        if computer.mounting != Some(call) {
+            return false;
+        }
+        match word {
+            Word::Failed { why, .. } => self.are_not_mounted(why.clone(), events),
+            _ => {
+                computer.mounting = None;
+                events.push(Heard::Met);
+            }
+        }
+        true
+    }
+
+    /// Without what it is given it would write elsewhere: it ends, in order, and that is why.
+    pub(super) fn are_not_mounted(&mut self, why: String, events: &mut Vec<Heard>) {
+        tracing::error!("what it is given is not mounted in it: {}", why.escape_debug());
+        self.why.get_or_insert_with(|| why.clone());
+        events.push(Heard::Failed(Failure { code: 125, text: why }));
+        self.end_by = Some(Instant::now() + UNMOUNTED_LIMIT);
+        if let Err(error) = self.switch_off() {
+            self.quit(format!("{error:#}"));
         }
     }
 
@@ -121,8 +168,11 @@ impl Guest {
                 continue;
             }
             computer.agent_by = computer.has_seed.then(|| Instant::now() + AGENT_LIMIT);
-            match session() {
-                Ok(session) => self.session = session,
+            match session(computer.mounts.as_ref()) {
+                Ok((session, mounting)) => {
+                    computer.mounting = mounting;
+                    self.session = session;
+                }
                 Err(error) => {
                     self.is_cut = true;
                     tracing::error!("cannot begin another session with its agent: {error:#}");
@@ -172,8 +222,10 @@ impl Guest {
     }
 }
 
-fn session() -> Result<Session> {
+/// A session, and the call by which its agent mounts what it is given: before anything else that is asked of it.
+fn session(mounts: Option<&Mounts>) -> Result<(Session, Option<Call>)> {
     let mut session = Session::new().context("cannot begin a session with its agent")?;
     session.ask(&Request::Watch)?;
-    Ok(session)
+    let mounting = mounts.map(|mounts| session.ask(&Request::Mount(mounts.clone()))).transpose()?;
+    Ok((session, mounting))
 }

@@ -68,7 +68,7 @@ pub(super) fn runs(
             problems.push(place.problem(message).hint("write `kind: microvm`, or leave `driver` out"));
             None
         }
-        (Driver::Qemu, Kind::Vm) => Some((kind, Runs::Vm(vm(machine, problems)?))),
+        (Driver::Qemu, Kind::Vm) => Some((kind, Runs::Vm(vm(machine, mounts, problems)?))),
         (Driver::Native, Kind::Container) => {
             let container = with_image(machine, problems)?;
             Some((kind, Runs::Container(Box::new(complete(container, mounts)))))
@@ -84,14 +84,28 @@ pub(super) fn runs(
     }
 }
 
-fn vm(machine: &MachineSpec, problems: &mut Vec<Problem>) -> Option<Box<Vm>> {
+fn vm(
+    machine: &MachineSpec,
+    mounts: BTreeMap<String, Mounted>,
+    problems: &mut Vec<Problem>,
+) -> Option<Box<Vm>> {
     let (name, place) = (&machine.name.value, &machine.name.place);
     if let Given::Absent = machine.vm {
         let message = format!("machine `{name}` has no image");
         problems
             .push(place.problem(message).hint("write the path of a disk image, `image: ./debian-12.qcow2`"));
     }
-    let vm = machine.vm.value()?;
+    let mut vm = machine.vm.value()?;
+    for (target, mounted) in mounts {
+        match mounted {
+            Mounted::Is(mount) => drop(vm.mounts.insert(target, mount)),
+            Mounted::Own => {
+                let message = format!("machine `{name}` is a `vm`, all of whose own files are on its disk");
+                let hint = format!("leave `{target}` out, or name a volume for it: `data:{target}`");
+                problems.push(place.problem(message).hint(hint));
+            }
+        }
+    }
     for lack in capability::vm_lacks(&vm) {
         let message = format!("machine `{name}` is a `vm`, which {}", lack.what);
         problems.push(place.problem(message).hint(lack.hint));

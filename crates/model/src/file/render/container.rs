@@ -27,9 +27,7 @@ pub(super) fn render(text: &mut String, container: &Container) {
     keys.flag("init", container.init);
     if !container.mounts.is_empty() || !container.own_volumes.is_empty() {
         keys.text.push_str("    volumes:\n");
-        for (target, mount) in &container.mounts {
-            let _ = writeln!(keys.text, "      - {}", render_mount(target, mount));
-        }
+        keys.mounts(&container.mounts);
         for target in &container.own_volumes {
             let _ = writeln!(keys.text, "      - {{ type: volume, target: {} }}", quoted(target));
         }
@@ -68,6 +66,12 @@ impl Keys<'_> {
     pub(super) fn maybe(&mut self, key: &str, value: Option<impl Display>) {
         if let Some(value) = value {
             self.value(key, value);
+        }
+    }
+
+    pub(super) fn mounts(&mut self, mounts: &BTreeMap<String, Mount>) {
+        for (target, mount) in mounts {
+            let _ = writeln!(self.text, "      - {}", render_mount(target, mount));
         }
     }
 

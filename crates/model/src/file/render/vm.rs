@@ -14,6 +14,10 @@ pub(super) fn render(text: &mut String, vm: &Vm) {
     keys.maybe("mem_limit", vm.memory_mib.map(|mib| format!("{mib}m")));
     keys.maybe("hostname", vm.hostname.as_deref().map(quoted));
     keys.pairs("labels", &vm.labels);
+    if !vm.mounts.is_empty() {
+        keys.text.push_str("    volumes:\n");
+        keys.mounts(&vm.mounts);
+    }
     match &vm.cloud_init {
         None => keys.value("cloud_init", "off"),
         Some(told) if *told == CloudInit::default() => {}

@@ -11,7 +11,7 @@ use crate::file::problem::Problem;
 use crate::vm::{CloudInit, Firmware, Vm};
 
 /// What of a container's keys a vm has, too.
-const SHARED: [&str; 9] = [
+const SHARED: [&str; 12] = [
     "image",
     "hostname",
     "labels",
@@ -21,6 +21,9 @@ const SHARED: [&str; 9] = [
     "restart",
     "healthcheck",
     "deploy",
+    "volumes",
+    "secrets",
+    "configs",
 ];
 /// What only a vm has.
 pub(super) const OWN: [&str; 3] = ["disk", "firmware", "cloud_init"];
@@ -100,7 +103,7 @@ fn instead(key: &str) -> &'static str {
         "command" | "entrypoint" | "environment" | "env_file" | "working_dir" | "user" | "group_add" => {
             "its image's init starts its programs: write `cloud_init: { user_data: … }`"
         }
-        "secrets" | "configs" | "extra_hosts" | "dns" | "dns_search" | "sysctls" => {
+        "extra_hosts" | "dns" | "dns_search" | "sysctls" => {
             "leave it out, or write it in `cloud_init: { user_data: … }`"
         }
         _ => "leave it out, or write another `kind`",

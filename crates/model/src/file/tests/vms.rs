@@ -16,6 +16,7 @@ fn check(text: &str, others: &[(&str, &str)], expected: Expect) {
 fn a_vm_is_made_from_a_file_and_told_what_to_do() {
     check(
         "defaults: { restart: always }
+volumes: [data]
 machines:
   a: { kind: vm, image: ./debian.qcow2, networks: [] }
   b:
@@ -25,6 +26,7 @@ machines:
     cpus: 1.5
     mem_limit: 2g
     hostname: b1
+    volumes: [data:/srv/data, ./site:/srv/site:ro]
     labels: { team: shop }
     networks: []
     stop_grace_period: 2m
@@ -56,6 +58,9 @@ machines:
                 hostname: "b1"
                 labels:
                   - "team=shop"
+                volumes:
+                  - { type: volume, source: data, target: "/srv/data" }
+                  - { type: bind, source: "/srv/shop/site", bind: { propagation: private, create_host_path: true }, target: "/srv/site", read_only: true }
                 cloud_init: { user_data: "#cloud-config\npackages: [curl]\n", ssh_authorized_keys: ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB me@home"] }
                 stop_grace_period: 120000ms
                 healthcheck: { test: [CMD-SHELL, "true"] }
@@ -73,7 +78,50 @@ machines:
                 image: "/d.img"
                 cloud_init: { user_data: "#!/bin/sh\nreboot\n" }
                 restart: "always"
+            volumes: [data]
         "##]],
+    );
+}
+
+#[test]
+fn files_that_a_vm_cannot_have_are_refused() {
+    check(
+        "machines:
+  j: { kind: vm, image: ./j.img, cloud_init: off, volumes: [/a:/b:rshared, x:/x], tmpfs: [/run/x] }
+  k: { kind: vm, image: ./k.img, volumes: [{ type: tmpfs, target: /t }] }
+",
+        &[],
+        expect![[r#"
+            stead.yaml:2:3: machine `j` is a `vm`, which has mounts of its own, which do not travel
+              2 |   j: { kind: vm, image: ./j.img, cloud_init: off, volumes: [/a:/b:rshared, x:/x], tmpfs: [/run/x] }
+                |   ^
+              hint: leave the propagation out
+
+            stead.yaml:2:3: machine `j` is a `vm`, which is told nothing (`cloud_init: off`), so nobody would mount its volumes in it
+              2 |   j: { kind: vm, image: ./j.img, cloud_init: off, volumes: [/a:/b:rshared, x:/x], tmpfs: [/run/x] }
+                |   ^
+              hint: leave one of the two out
+
+            stead.yaml:2:3: machine `j` is a `vm`, which mounts what is in memory by itself
+              2 |   j: { kind: vm, image: ./j.img, cloud_init: off, volumes: [/a:/b:rshared, x:/x], tmpfs: [/run/x] }
+                |   ^
+              hint: leave it out, or write `mounts` in `cloud_init: { user_data: … }`
+
+            stead.yaml:2:76: there is no volume `x`
+              2 |   j: { kind: vm, image: ./j.img, cloud_init: off, volumes: [/a:/b:rshared, x:/x], tmpfs: [/run/x] }
+                |                                                                            ^^^^
+              hint: the file has no volumes
+
+            stead.yaml:2:83: machine `j` is a `vm`, which cannot have `tmpfs`
+              2 |   j: { kind: vm, image: ./j.img, cloud_init: off, volumes: [/a:/b:rshared, x:/x], tmpfs: [/run/x] }
+                |                                                                                   ^^^^^
+              hint: leave it out, or write another `kind`
+
+            stead.yaml:3:3: machine `k` is a `vm`, which mounts what is in memory by itself
+              3 |   k: { kind: vm, image: ./k.img, volumes: [{ type: tmpfs, target: /t }] }
+                |   ^
+              hint: leave it out, or write `mounts` in `cloud_init: { user_data: … }`
+        "#]],
     );
 }
 
@@ -98,15 +146,15 @@ fn what_says_nothing_of_a_vm_is_refused() {
                 |                         ^^^^^^^^^
               hint: write the path of a disk image, like `./debian-12.qcow2`
 
+            stead.yaml:3:3: machine `b` is a `vm`, all of whose own files are on its disk
+              3 |   b: { kind: vm, image: ./b.img, command: sleep 1, volumes: [/data], privileged: true }
+                |   ^
+              hint: leave `/data` out, or name a volume for it: `data:/data`
+
             stead.yaml:3:34: machine `b` is a `vm`, which cannot have `command`
               3 |   b: { kind: vm, image: ./b.img, command: sleep 1, volumes: [/data], privileged: true }
                 |                                  ^^^^^^^
               hint: its image's init starts its programs: write `cloud_init: { user_data: … }`
-
-            stead.yaml:3:52: machine `b` is a `vm`, which cannot have `volumes`
-              3 |   b: { kind: vm, image: ./b.img, command: sleep 1, volumes: [/data], privileged: true }
-                |                                                    ^^^^^^^
-              hint: leave it out, or write another `kind`
 
             stead.yaml:3:70: machine `b` is a `vm`, which cannot have `privileged`
               3 |   b: { kind: vm, image: ./b.img, command: sleep 1, volumes: [/data], privileged: true }
