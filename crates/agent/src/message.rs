@@ -240,6 +240,9 @@ pub struct Exec {
     pub user: Option<String>,
     /// Whether it has all capabilities and makes any system call.
     pub privileged: bool,
+    /// Whether it is the user's login shell instead, at home, with nothing but this environment and the user's own.
+    #[serde(default)]
+    pub login: bool,
     /// How large its terminal is, if it is to have one.
     pub tty: Option<Size>,
     /// Whether what the host sends is its standard input; else it reads nothing.

@@ -27,7 +27,8 @@ pub(crate) use image::{
 };
 pub(crate) use looks::{CopyArgs, DiffArgs, EventsArgs, InspectArgs, PortArgs, PsArgs, StatsArgs, TopArgs};
 pub(crate) use machines::{
-    AttachArgs, ConsoleArgs, ExecArgs, KillArgs, LogsArgs, MachinesArgs, RemoveArgs, RenameArgs, StopArgs,
+    AttachArgs, ConsoleArgs, ExecArgs, KillArgs, LogsArgs, MachinesArgs, RemoveArgs, RenameArgs, ShellArgs,
+    StopArgs,
 };
 pub(crate) use network::{ConnectArgs, CreateArgs, EnterArgs, NetworkCommand};
 pub(crate) use project::{
@@ -165,6 +166,16 @@ what is in volumes stays. One that runs is ended first and then started again.")
 
 Exit codes: those of the program; 127 if there is none, 126 if it cannot be run, 125 if stead failed before.")]
     Exec(ExecArgs),
+    /// Log in to a machine: a user's own shell, at home
+    #[command(after_help = "\
+  stead shell dev
+  echo 'apt-get update' | stead shell dev
+
+At a terminal the shell has one; else it reads what comes, as a script. Its environment is the user's own, as with
+`su -`; nothing of the machine's program is in it. Where that shell is not there, it is /bin/sh.
+
+Exit codes: those of the shell; 127 if there is none, 125 if stead failed before.")]
+    Shell(ShellArgs),
     /// Print what machines wrote
     Logs(LogsArgs),
     /// List machines with their networks, addresses and published ports
@@ -335,9 +346,12 @@ impl Command {
             | Self::Events(_)
             | Self::Volume(_)
             | Self::Stats(_) => takes(true, true),
-            Self::Attach(_) | Self::Console(_) | Self::Exec(_) | Self::Logs(_) | Self::Cp(_) => {
-                takes(true, false)
-            }
+            Self::Attach(_)
+            | Self::Console(_)
+            | Self::Exec(_)
+            | Self::Shell(_)
+            | Self::Logs(_)
+            | Self::Cp(_) => takes(true, false),
             Self::Network(network) => match network {
                 NetworkCommand::Inspect { .. } => takes(true, true),
                 NetworkCommand::Enter(_) => takes(true, false),
@@ -406,7 +420,7 @@ pub(crate) fn parse() -> Result<Cli, u8> {
     })
 }
 
-/// Whether a command line is one of `run` or `exec`.
+/// Whether a command line is one of `run`, `exec` or `shell`.
 fn runs_a_program(words: &[std::ffi::OsString]) -> bool {
     const WITH_VALUE: [&str; 4] = ["-f", "--file", "--profile", "--format"];
     let mut words = words.iter().skip(1).filter_map(|word| word.to_str());
@@ -414,7 +428,7 @@ fn runs_a_program(words: &[std::ffi::OsString]) -> bool {
         if WITH_VALUE.contains(&word) {
             words.next();
         } else if !word.starts_with('-') {
-            return matches!(word, "run" | "exec");
+            return matches!(word, "run" | "exec" | "shell");
         }
     }
     false

@@ -24,7 +24,7 @@ use crate::cgroup::Cgroup;
 use crate::channel::{self, Channel, Said};
 use crate::place::{Failure, Stdio};
 use crate::process::{
-    self, Streams, Wanted, become_program, connect, connect_terminal, environment, streams, terminal,
+    self, Streams, Wanted, become_program, connect, connect_terminal, environment, log_in, streams, terminal,
 };
 use crate::seccomp;
 use crate::sys::{self, Child, Fork, Namespaces, Parent};
@@ -50,6 +50,8 @@ pub struct ExecRequest<'a> {
     pub user: Option<&'a str>,
     /// Whether it has all capabilities and makes any system call.
     pub privileged: bool,
+    /// Whether it is the user's login shell instead, at home, with nothing but this environment and the user's own.
+    pub login: bool,
     /// What it reads and writes.
     pub stdio: Stdio<'a>,
 }
@@ -299,16 +301,33 @@ fn arrive<'a>(prepared: Prepared<'a>, channel: &Channel) -> Result<Wanted<'a>> {
         (Stdio::Streams { .. }, Some(streams)) => connect(streams, &user)?,
         (Stdio::Streams { .. }, None) => {}
     }
-    process::directory(request.cwd.unwrap_or(&launch.cwd), false)?;
-    let mut env: Vec<String> = launch.env.clone();
-    for entry in request.env {
+    let (args, env) = if request.login {
+        let login = log_in(&user, request.env)?;
+        (login.args.into(), login.env)
+    } else {
+        process::directory(request.cwd.unwrap_or(&launch.cwd), false)?;
+        // Its home is that of who it runs as, which may be somebody else than the container.
+        (request.args.into(), environment(&overlaid(&launch.env, request.env), &user))
+    };
+    Ok(Wanted {
+        args,
+        is_login: request.login,
+        env,
+        user,
+        allowed,
+        no_new_privileges: launch.rights.no_new_privileges,
+        filter,
+        dies_with_maker: false,
+    })
+}
+
+/// An environment with entries that go before others of their names.
+fn overlaid(env: &[String], more: &[String]) -> Vec<String> {
+    let mut env = env.to_vec();
+    for entry in more {
         let name = entry.split('=').next().unwrap_or_default();
         env.retain(|known| known.split('=').next() != Some(name));
         env.push(entry.clone());
     }
-    // Its home is that of who it runs as, which may be somebody else than the container.
-    let env = environment(&env, &user);
-    let no_new_privileges = launch.rights.no_new_privileges;
-    let dies_with_maker = false;
-    Ok(Wanted { args: request.args, env, user, allowed, no_new_privileges, filter, dies_with_maker })
+    env
 }

@@ -11,7 +11,7 @@ use crate::channel::{self, Channel, Said};
 use crate::exec::Executed;
 use crate::place::{CODE_OURS, Failure, Stdio};
 use crate::process::{
-    self, Streams, Wanted, become_program, connect, connect_terminal, environment, streams, terminal,
+    self, Streams, Wanted, become_program, connect, connect_terminal, environment, log_in, streams, terminal,
 };
 use crate::sys::{self, Fork, Namespaces, Parent};
 
@@ -28,6 +28,8 @@ pub struct HereRequest<'a> {
     pub user: &'a str,
     /// Whether it has all capabilities, whoever it is.
     pub privileged: bool,
+    /// Whether it is the user's login shell instead, at home, with nothing but this environment and the user's own.
+    pub login: bool,
     /// What it reads and writes.
     pub stdio: Stdio<'a>,
 }
@@ -84,9 +86,15 @@ fn arrive<'a>(request: &HereRequest<'a>, streams: Option<&Streams>, channel: &Ch
     }
     let asked = if request.privileged { Capabilities::ALL } else { Capabilities(0) };
     let allowed = Allowed { most: Capabilities::ALL, asked };
-    let env = environment(request.env, &user);
+    let (args, env) = if request.login {
+        let login = log_in(&user, request.env)?;
+        (login.args.into(), login.env)
+    } else {
+        (request.args.into(), environment(request.env, &user))
+    };
     Ok(Wanted {
-        args: request.args,
+        args,
+        is_login: request.login,
         env,
         user,
         allowed,

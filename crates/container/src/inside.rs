@@ -121,7 +121,8 @@ fn set_up<'a>(inside: Inside<'a>, channel: &Channel) -> Result<Option<Ready<'a>>
         (None, None) => {}
     }
     let wanted = Wanted {
-        args: &launch.args,
+        args: launch.args.as_slice().into(),
+        is_login: false,
         env: environment(&launch.env, &user),
         user,
         allowed: inside.allowed,

@@ -1,6 +1,7 @@
 //! The last steps of a process before it is a program of the container: who it is, what it may do, what it reads and
 //! writes. For the first one and for those that join it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs;
@@ -163,7 +164,9 @@ pub(crate) fn resource(name: &str) -> Option<Resource> {
 
 /// What a process is to be.
 pub(crate) struct Wanted<'a> {
-    pub(crate) args: &'a [String],
+    pub(crate) args: Cow<'a, [String]>,
+    /// Whether it is a login shell, which is told so by a dash before its name.
+    pub(crate) is_login: bool,
     pub(crate) env: Vec<String>,
     pub(crate) user: User,
     pub(crate) allowed: Allowed,
@@ -175,7 +178,8 @@ pub(crate) struct Wanted<'a> {
 
 /// Becomes the program; the reason if that failed, to be told over the channel: nothing else is open then.
 pub(crate) fn become_program(wanted: &Wanted<'_>, channel: &Channel) -> Failure {
-    match prepare(wanted, channel).and_then(|()| Execution::new(wanted.args, &wanted.env)) {
+    match prepare(wanted, channel).and_then(|()| Execution::new(&wanted.args, &wanted.env)) {
+        Ok(execution) if wanted.is_login => execution.of_login().run(),
         Ok(execution) => execution.run(),
         Err(error) => error.into(),
     }
@@ -188,6 +192,35 @@ pub(crate) fn environment(env: &[String], user: &User) -> Vec<String> {
         env.push(format!("HOME={}", user.home));
     }
     env
+}
+
+/// What somebody gets who logs in.
+pub(crate) struct Login {
+    /// The shell.
+    pub(crate) args: Vec<String>,
+    /// Its environment.
+    pub(crate) env: Vec<String>,
+}
+
+/// Where there is no other.
+const SHELL: &str = "/bin/sh";
+
+/// Goes home, as `su -` does: what the container's program has in its environment is not the user's. Our root is the
+/// container's.
+pub(crate) fn log_in(user: &User, more: &[String]) -> Result<Login> {
+    directory(&user.home, false).or_else(|_| directory("/", false))?;
+    let is_there = |shell: &&str| !shell.is_empty() && rustix::fs::stat(*shell).is_ok();
+    let shell = Some(user.shell.as_str()).filter(is_there).unwrap_or(SHELL);
+    let path = stead_model::container::DEFAULT_PATH;
+    let own = [
+        ("PATH", path),
+        ("HOME", &user.home),
+        ("USER", &user.name),
+        ("LOGNAME", &user.name),
+        ("SHELL", shell),
+    ];
+    let env = own.map(|(name, value)| format!("{name}={value}")).into_iter().chain(more.to_vec()).collect();
+    Ok(Login { args: vec![shell.to_owned()], env })
 }
 
 /// Changes to the directory in which the program starts; it is made if `make`. Our root is the container's. No link of
@@ -311,6 +344,15 @@ impl Execution {
         };
         let candidates = texts(&candidates)?;
         Ok(Self { name, candidates, args: texts(args)?, env: texts(env)? })
+    }
+
+    /// The same, told that it is a login shell.
+    fn of_login(mut self) -> Self {
+        let name = self.name.rsplit('/').next().unwrap_or_default();
+        if let (Some(first), Ok(name)) = (self.args.first_mut(), CString::new(format!("-{name}"))) {
+            *first = name;
+        }
+        self
     }
 
     /// Whether there is a file to run, as far as can be told by looking.

@@ -15,6 +15,10 @@ pub(crate) struct User {
     pub(crate) groups: BTreeSet<u32>,
     /// Where the user is at home.
     pub(crate) home: String,
+    /// What the user is called: a number if there is no name.
+    pub(crate) name: String,
+    /// What reads what the user types; empty where nobody said.
+    pub(crate) shell: String,
 }
 
 /// Resolves `user[:group]` and more groups, as Docker does: a user that is a number and in no file is in group 0, at
@@ -44,10 +48,17 @@ pub(crate) fn resolve(wanted: &str, more: &BTreeSet<String>, passwd: &str, group
     if [uid, gid.unwrap_or(own_gid)].iter().chain(&listed).chain(&added).any(|id| *id == u32::MAX) {
         bail!("{} is no id of a user or a group", u32::MAX);
     }
+    let name = match &entry {
+        Some(account) => account.name.to_owned(),
+        None if uid == 0 => "root".to_owned(),
+        None => uid.to_string(),
+    };
     Ok(User {
         uid,
         gid: gid.unwrap_or(own_gid),
         groups: listed.into_iter().chain(added).collect(),
+        name,
+        shell: entry.as_ref().map(|account| account.shell).unwrap_or_default().to_owned(),
         home: entry.map(|account| account.home).filter(|home| !home.is_empty()).unwrap_or("/").to_owned(),
     })
 }
@@ -91,6 +102,7 @@ struct Account<'a> {
     uid: u32,
     gid: u32,
     home: &'a str,
+    shell: &'a str,
 }
 
 /// The lines that can be understood; others do not count, as with the C library.
@@ -100,7 +112,8 @@ fn accounts(passwd: &str) -> impl Iterator<Item = Account<'_>> {
         let name = fields.next().filter(|name| !name.is_empty())?;
         let uid = fields.nth(1)?.parse().ok()?;
         let gid = fields.next()?.parse().ok()?;
-        Some(Account { name, uid, gid, home: fields.nth(1).unwrap_or_default() })
+        let home = fields.nth(1).unwrap_or_default();
+        Some(Account { name, uid, gid, home, shell: fields.next().unwrap_or_default() })
     })
 }
 
@@ -154,7 +167,7 @@ mod tests {
     fn check(user: &str, more: &[&str], expected: &str) {
         let more = more.iter().map(|text| (*text).to_owned()).collect();
         let said = match resolve(user, &more, PASSWD, GROUP) {
-            Ok(User { uid, gid, groups, home }) => format!("{uid}:{gid} {groups:?} {home}"),
+            Ok(User { uid, gid, groups, home, .. }) => format!("{uid}:{gid} {groups:?} {home}"),
             Err(error) => error.to_string(),
         };
         assert_eq!(said, expected);
@@ -167,6 +180,18 @@ mod tests {
         check("33", &[], "33:34 {4, 5} /var/www");
         check("1000", &[], "1000:0 {} /");
         check("12", &[], "99:98 {} /odd");
+    }
+
+    #[test]
+    fn who_logs_in_has_a_name_and_a_shell() {
+        let check = |user: &str, passwd: &str, expected: (&str, &str)| {
+            let user = resolve(user, &BTreeSet::new(), passwd, "").unwrap();
+            assert_eq!((user.name.as_str(), user.shell.as_str()), expected);
+        };
+        check("33", PASSWD, ("web", "/bin/sh"));
+        check("12", PASSWD, ("12", ""));
+        check("1000", PASSWD, ("1000", ""));
+        check("0", "", ("root", ""));
     }
 
     #[test]

@@ -146,6 +146,9 @@ pub struct Exec {
     pub user: Option<String>,
     /// Whether it may do everything.
     pub privileged: bool,
+    /// Whether it is the user's login shell instead.
+    #[serde(default)]
+    pub login: bool,
     /// The rows and columns of its terminal, if it has one.
     pub tty: Option<(u16, u16)>,
     /// Whether what the client sends is its standard input.

@@ -13,7 +13,7 @@ use crate::process::{Process, Wish};
 /// Starts a program, as root if nothing else is said.
 pub(crate) fn exec(exec: &Exec) -> Result<Process, Failure> {
     let wish = exec.tty.map_or(Wish::Pipes { stdin: exec.stdin }, Wish::Terminal);
-    let mut env = vec![format!("PATH={DEFAULT_PATH}")];
+    let mut env = if exec.login { Vec::new() } else { vec![format!("PATH={DEFAULT_PATH}")] };
     if exec.tty.is_some() {
         env.push("TERM=xterm".to_owned());
     }
@@ -29,6 +29,7 @@ pub(crate) fn exec(exec: &Exec) -> Result<Process, Failure> {
             cwd: exec.cwd.as_deref(),
             user: exec.user.as_deref().unwrap_or_default(),
             privileged: exec.privileged,
+            login: exec.login,
             stdio,
         })?;
         Ok((executed.pid, executed.pidfd, executed.terminal))

@@ -94,6 +94,7 @@ impl Container {
                 cwd: exec.cwd.as_deref(),
                 user: exec.user.as_deref(),
                 privileged: exec.privileged,
+                login: exec.login,
                 stdio,
             };
             let executed = stead_container::exec(&request)?;

@@ -191,6 +191,7 @@ pub fn exec(line: &str) -> Exec {
         cwd: None,
         user: None,
         privileged: false,
+        login: false,
         tty: None,
         stdin: false,
     }

@@ -101,12 +101,25 @@ pub(crate) struct ExecArgs {
     /// Let it do all that you may do
     #[arg(long)]
     pub(crate) privileged: bool,
+    /// Whether it is the user's login shell instead, which another command asks for.
+    #[arg(skip)]
+    pub(crate) login: bool,
     /// The machine: `web`, or `web.shop` (with its project)
     #[arg(add = ArgValueCompleter::new(complete::machines))]
     pub(crate) machine: String,
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
     pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShellArgs {
+    /// As whom [default: root]
+    #[arg(short, long)]
+    pub(crate) user: Option<String>,
+    /// The machine: `web`, or `web.shop` (with its project)
+    #[arg(add = ArgValueCompleter::new(complete::machines))]
+    pub(crate) machine: String,
 }
 
 #[derive(Debug, Args)]

@@ -69,6 +69,7 @@ fn in_guest(files: &Files, id: &MachineId, args: &ExecArgs) -> Result<ExitCode, 
         cwd: args.workdir.clone(),
         user: args.user.clone(),
         privileged: args.privileged,
+        login: args.login,
         tty: args.tty.then(|| (size().rows, size().columns)),
         stdin: args.interactive,
     };
@@ -124,6 +125,7 @@ fn start(host: &LinuxHost, id: &MachineId, args: &ExecArgs) -> Result<(Executed,
         cwd: args.workdir.as_deref(),
         user: args.user.as_deref(),
         privileged: args.privileged,
+        login: args.login,
         stdio: if args.tty { Stdio::Terminal(size()) } else { streams },
     };
     let executed = stead_container::exec(&request).map_err(|failure| {

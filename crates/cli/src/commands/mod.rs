@@ -26,6 +26,7 @@ mod purge;
 pub(crate) mod reaper;
 mod rename;
 mod run;
+mod shell;
 mod snapshot;
 mod stats;
 mod timings;
@@ -77,6 +78,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Console(args) => console::console(&global, &args).map(done),
         Command::Events(args) => events::events(&global, &args, output).map(done),
         Command::Exec(args) => exec::exec(&global, &args),
+        Command::Shell(args) => shell::shell(&global, &args),
         Command::Logs(args) => logs::logs(&global, &args).map(done),
         Command::Ps(args) => ps::ps(&global, &args, output).map(done),
         Command::Inspect(args) => inspect::inspect(&global, &args, output).map(done),

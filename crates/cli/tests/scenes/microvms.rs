@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::support::registry::{BUSYBOX, registry};
-use crate::support::{Place, Project, Said, World, said_within};
+use crate::support::{Place, Project, Said, World, said_after, said_within};
 
 /// What boots a guest takes this long at most.
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
@@ -103,6 +103,7 @@ fn comes_up_by_stages(world: &World, project: &Project<'_>) {
 /// What can be seen of a guest, and carried into it and out of it.
 #[track_caller]
 fn looks_into_it(world: &World, project: &Project<'_>) {
+    lets_somebody_in(world, project);
     let say = |words: &[&str]| slowly(world, &project.directory, words);
     // Files, both ways; nothing outside of the machine is meant by a link in it.
     say(&["cp", "web:/data/seed", "seed"]).ok();
@@ -137,6 +138,14 @@ fn looks_into_it(world: &World, project: &Project<'_>) {
     let crash = "mount -o remount,rw /proc/sysrq-trigger; echo h > /proc/sysrq-trigger";
     say(&["exec", "--privileged", "web", "sh", "-c", crash]).ok();
     assert!(say(&["console", "web"]).ok().contains("sysrq: HELP"));
+}
+
+/// A user's own shell.
+#[track_caller]
+fn lets_somebody_in(world: &World, project: &Project<'_>) {
+    let shell = world.stead_command("home", &project.directory, &["shell", "-u", "app", "web"]);
+    let said = said_after(shell, "echo $0 $USER $HOME $PWD $FROM; exit 6", BOOT_LIMIT).code(6);
+    assert_eq!(said.out, "-sh app /home /\n");
 }
 
 /// The files of this computer and of the project that a guest is given.

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use crate::support::registry::{BUSYBOX, registry};
-use crate::support::{LIMIT, Place, Running, World};
+use crate::support::{LIMIT, Place, Running, World, said_after};
 
 /// `stead` at a terminal of its own.
 struct Terminal<'w> {
@@ -25,7 +25,10 @@ impl<'w> Terminal<'w> {
         // The world purges this home when it ends.
         drop(world.stead_command("home", world.path(), &["version"]));
         let (home, stead) = (world.path().join("home"), crate::support::stead());
-        let line = format!("stty rows 30 cols 90; tty; STEAD_HOME={} exec {stead} {words}", home.display());
+        let line = format!(
+            "stty rows 30 cols 90; tty; TERM=vt220 STEAD_HOME={} exec {stead} {words}",
+            home.display()
+        );
         let at_terminal = format!("script -qec \"{line}\" /dev/null; echo code=$?");
         let mut program = world.spawn(Place::Person, &["sh", "-c", &at_terminal]);
         let mut stdout = program.stdout();
@@ -114,6 +117,39 @@ fn a_terminal_has_the_size_of_the_persons_and_follows_it() {
     run.has_size("50 100");
     run.type_in("exit 7\n");
     run.see("code=7");
+}
+
+/// Words whose values tell who logged in, and what of.
+const WHO: &str = "echo \"[$0 $USER $LOGNAME $HOME $PWD $SHELL $TERM $FROM]\"";
+
+#[test]
+fn who_logs_in_has_the_users_own_shell_and_nothing_of_the_machines_program() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    world.stead(&format!("run -d --name box -w /data {BUSYBOX} sleep 1000")).ok();
+    // Another name of root's, as a person with one id has no other user; at a home and with a shell that are not there.
+    let accounts = "mkdir /root; echo admin:x:0:0::/srv:/bin/ash >> /etc/passwd; echo lost:x:0:0::/no:/bin/no >> /etc/passwd";
+    world.stead_at("home", world.path(), &["exec", "box", "sh", "-c", accounts]).ok();
+    let shell = |words: &str, input: &str| {
+        let words: Vec<&str> = words.split(' ').collect();
+        said_after(world.stead_command("home", world.path(), &words), input, LIMIT)
+    };
+    assert_eq!(shell("shell box", WHO).ok(), "[-sh root root /root /root /bin/sh  ]\n");
+    assert_eq!(shell("shell box -u admin", WHO).ok(), "[-ash admin admin /srv /srv /bin/ash  ]\n");
+    assert_eq!(shell("shell box -u lost", WHO).ok(), "[-sh lost lost /no / /bin/sh  ]\n");
+    shell("shell box", "echo oops >&2; exit 9").code(9).says("oops");
+    shell("shell -u nobody box", "").code(125).says("`nobody` is no user");
+    shell("shell nosuch", "").code(125).says("there is no machine `nosuch`");
+    shell("shell --no-such-option box", "").code(125);
+    let mut shell = Terminal::new(&world, "shell box");
+    shell.see("#");
+    shell.has_size("30 90");
+    shell.type_in(&format!("{WHO}; tty\n"));
+    shell.see("[-sh root root /root /root /bin/sh vt220 ]\r\n/dev/pts/");
+    shell.type_in("exit 6\n");
+    shell.see("code=6");
+    world.stead("stop --time 0 box").ok();
+    world.stead("shell box").code(125).says("does not run").says("`stead start box.default`");
 }
 
 #[test]

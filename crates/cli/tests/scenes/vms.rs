@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::support::registry::registry;
-use crate::support::{Place, Project, Role, Said, World, role, said_within};
+use crate::support::{Place, Project, Role, Said, World, role, said_after, said_within};
 
 /// What boots a system takes this long at most.
 const BOOT_LIMIT: Duration = Duration::from_secs(600);
@@ -121,6 +121,9 @@ fn runs_programs(world: &World, project: &Project<'_>) {
         exec(&["-e", "A=1", "-w", "/tmp", "-u", "nobody", "db", "sh", "-c", "echo $A; pwd; id -un"]).ok(),
         "1\n/tmp\nnobody\n"
     );
+    let shell = world.stead_command("home", &project.directory, &["shell", "db"]);
+    let said = said_after(shell, "echo $0 $USER $HOME $PWD $SHELL; exit 6", BOOT_LIMIT).code(6);
+    assert_eq!(said.out, "-bash root /root /root /bin/bash\n");
     exec(&["db", "sh", "-c", "echo kept > /srv/kept"]).ok();
     // Its disk is larger than its image, and its file system has grown with it.
     let blocks: u64 = exec(&["db", "stat", "-f", "-c", "%b", "/"]).ok().trim().parse().unwrap();

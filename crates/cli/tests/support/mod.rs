@@ -659,11 +659,26 @@ pub fn said(command: Command) -> Said {
 
 /// Runs a command to its end, which may take so long.
 #[track_caller]
-pub fn said_within(mut command: Command, limit: Duration) -> Said {
+pub fn said_within(command: Command, limit: Duration) -> Said {
+    said_to(command, Stdio::null(), limit)
+}
+
+/// The same for a command that reads this.
+#[track_caller]
+pub fn said_after(command: Command, input: &str, limit: Duration) -> Said {
+    use std::io::{Seek, Write};
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(input.as_bytes()).unwrap();
+    file.rewind().unwrap();
+    said_to(command, file.into(), limit)
+}
+
+#[track_caller]
+fn said_to(mut command: Command, stdin: Stdio, limit: Duration) -> Said {
     let line = format!("{command:?}");
     // Files, not pipes: what a command leaves running would hold a pipe open.
     let (out, err) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
-    command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(err.try_clone().unwrap());
+    command.stdin(stdin).stdout(out.try_clone().unwrap()).stderr(err.try_clone().unwrap());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{line}: {error}"));
     let deadline = Instant::now() + limit;
     let mut pause = Duration::from_millis(1);

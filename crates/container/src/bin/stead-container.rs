@@ -177,6 +177,7 @@ fn exec_in(request: &Request, pid: &str, user: &str, command: &[&str]) -> Result
         cwd: None,
         user: Some(user).filter(|user| *user != "-"),
         privileged: false,
+        login: false,
         stdio,
     })?;
     if let Some(terminal) = &executed.terminal {

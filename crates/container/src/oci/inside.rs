@@ -251,8 +251,14 @@ pub(crate) fn hand_over(console: &OwnedFd, terminal: &Terminal) -> Result<()> {
 /// Has the terminal as our own streams.
 pub(crate) fn take(terminal: &Terminal, program: Option<&Program>) -> Result<()> {
     let uid = program.map_or(0, |program| program.uid);
-    let user =
-        crate::user::User { uid, gid: 0, groups: std::collections::BTreeSet::new(), home: String::new() };
+    let user = crate::user::User {
+        uid,
+        gid: 0,
+        groups: std::collections::BTreeSet::new(),
+        home: String::new(),
+        name: String::new(),
+        shell: String::new(),
+    };
     process::connect_terminal(&terminal.theirs, &user)
 }
 

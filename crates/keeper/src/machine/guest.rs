@@ -435,7 +435,7 @@ impl Guest {
     pub(super) fn exec(&mut self, exec: &Exec) -> Result<Call> {
         anyhow::ensure!(self.state == State::Running, "it is not up yet");
         self.role.may_ask(self.session.is_met())?;
-        let Exec { args, env, cwd, user, privileged, tty, stdin } = exec.clone();
+        let Exec { args, env, cwd, user, privileged, login, tty, stdin } = exec.clone();
         let call = self.session.ask(&Request::Exec(message::Exec {
             container: MAIN.parse().context("a container in a guest has no name")?,
             args,
@@ -443,6 +443,7 @@ impl Guest {
             cwd,
             user,
             privileged,
+            login,
             tty: tty.map(|(rows, columns)| Size { rows, columns }),
             stdin,
         }))?;

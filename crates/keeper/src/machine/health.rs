@@ -209,6 +209,7 @@ impl Health {
             cwd: None,
             user: None,
             privileged: false,
+            login: false,
             stdio: Stdio::Streams { stdin: null.as_fd(), stdout: write.as_fd(), stderr: write.as_fd() },
         };
         Ok(Process::Entering(begin_exec(&request)?, File::from(read)))
