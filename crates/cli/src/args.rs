@@ -28,7 +28,7 @@ pub(crate) use image::{
 pub(crate) use looks::{CopyArgs, DiffArgs, EventsArgs, InspectArgs, PortArgs, PsArgs, StatsArgs, TopArgs};
 pub(crate) use machines::{
     AttachArgs, ConsoleArgs, ExecArgs, KillArgs, LogsArgs, MachinesArgs, RemoveArgs, RenameArgs, ShellArgs,
-    StopArgs,
+    SshArgs, SshConfigArgs, StopArgs,
 };
 pub(crate) use network::{ConnectArgs, CreateArgs, EnterArgs, NetworkCommand};
 pub(crate) use project::{
@@ -176,6 +176,26 @@ At a terminal the shell has one; else it reads what comes, as a script. Its envi
 
 Exit codes: those of the shell; 127 if there is none, 125 if stead failed before.")]
     Shell(ShellArgs),
+    /// Log in to a machine by OpenSSH's client, without an address or a port
+    #[command(after_help = "\
+  stead ssh dev
+  stead ssh dev -u alice -- -A -L 8080:localhost:80
+  stead ssh dev -- uname -a
+
+The machine needs OpenSSH's server, which need not run. Keys of both are made and verified by stead: no password, and no
+question. `stead ssh-config --install` lets other programs in as well: scp, rsync, git, editors.
+
+Exit codes: those of ssh, which are the command's own, or 255; 125 if stead failed before.")]
+    Ssh(SshArgs),
+    /// Print settings by which every `ssh` reaches machines, as <machine>.<project>.stead
+    #[command(after_help = "\
+  stead ssh-config --install
+  scp notes root@dev.shop.stead:
+  rsync -a site/ root@web.shop.stead:/srv/site/
+
+They are for machines of this home. `--install` has ~/.ssh/config include them, and may be said again after stead has
+moved; `--remove` and `stead purge` undo it.")]
+    SshConfig(SshConfigArgs),
     /// Print what machines wrote
     Logs(LogsArgs),
     /// List machines with their networks, addresses and published ports
@@ -303,6 +323,8 @@ The name and password are tried at once. A credential helper of Docker keeps the
     DiffHere { order: String },
     #[command(name = "__reap", hide = true)]
     Reap { machine: MachineId },
+    #[command(name = "__ssh-proxy", hide = true)]
+    SshProxy { host: String, user: String },
     #[command(name = "__enter", hide = true)]
     Enter(InternalEnter),
 }
@@ -350,6 +372,7 @@ impl Command {
             | Self::Console(_)
             | Self::Exec(_)
             | Self::Shell(_)
+            | Self::Ssh(_)
             | Self::Logs(_)
             | Self::Cp(_) => takes(true, false),
             Self::Network(network) => match network {
@@ -381,6 +404,8 @@ impl Command {
             | Self::Run(_)
             | Self::Create(_)
             | Self::Oci { .. }
+            | Self::SshConfig(_)
+            | Self::SshProxy { .. }
             | Self::Enter(_) => takes(false, false),
         }
     }
@@ -420,7 +445,7 @@ pub(crate) fn parse() -> Result<Cli, u8> {
     })
 }
 
-/// Whether a command line is one of `run`, `exec` or `shell`.
+/// Whether a command line is one of those whose exit code is another program's.
 fn runs_a_program(words: &[std::ffi::OsString]) -> bool {
     const WITH_VALUE: [&str; 4] = ["-f", "--file", "--profile", "--format"];
     let mut words = words.iter().skip(1).filter_map(|word| word.to_str());
@@ -428,7 +453,7 @@ fn runs_a_program(words: &[std::ffi::OsString]) -> bool {
         if WITH_VALUE.contains(&word) {
             words.next();
         } else if !word.starts_with('-') {
-            return matches!(word, "run" | "exec" | "shell");
+            return matches!(word, "run" | "exec" | "shell" | "ssh");
         }
     }
     false

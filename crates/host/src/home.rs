@@ -143,6 +143,11 @@ impl Home {
         self.state.join("events.jsonl")
     }
 
+    /// The keys of logins.
+    pub fn ssh(&self) -> PathBuf {
+        self.state.join("ssh")
+    }
+
     /// The kernels of guests.
     pub fn kernels(&self) -> PathBuf {
         self.state.join("kernels")

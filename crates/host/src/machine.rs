@@ -358,6 +358,11 @@ impl Files {
         self.state.join("volumes")
     }
 
+    /// The key by which it is known to who logs in; its public half is beside it.
+    pub fn host_key(&self) -> PathBuf {
+        self.state.join("ssh-host-key")
+    }
+
     /// The keeper's socket.
     pub fn socket(&self) -> PathBuf {
         self.run.join("keeper.sock")

@@ -85,6 +85,7 @@ const PACKAGES: &[Package] = &[
     package("tcpdump",                     "/usr/bin/tcpdump",            &[Test], "what is really on the wire"),
     package("docker-registry",             "/usr/bin/docker-registry",    &[Test, Bench], "the registry that images come from"),
     package("skopeo",                      "/usr/bin/skopeo",             &[Test, Bench], "pushes and pulls images, and judges ours"),
+    package("openssh-client",              "/usr/bin/ssh",                &[Test], "logs in to machines"),
     package("openssl",                     "/usr/bin/openssl",            &[Test], "certificates for a registry"),
     package("zstd",                        "/usr/bin/zstd",               &[Test], "compresses layers"),
     package("mmdebstrap",                  "/usr/bin/mmdebstrap",         &[Test], "makes Debian's images"),

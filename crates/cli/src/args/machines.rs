@@ -1,5 +1,6 @@
 //! The arguments of commands about machines that exist.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
@@ -104,6 +105,9 @@ pub(crate) struct ExecArgs {
     /// Whether it is the user's login shell instead, which another command asks for.
     #[arg(skip)]
     pub(crate) login: bool,
+    /// Whether that we are hung up on is not the program's concern, which learns of it by the end of its input.
+    #[arg(skip)]
+    pub(crate) outlives_hangup: bool,
     /// The machine: `web`, or `web.shop` (with its project)
     #[arg(add = ArgValueCompleter::new(complete::machines))]
     pub(crate) machine: String,
@@ -120,6 +124,29 @@ pub(crate) struct ShellArgs {
     /// The machine: `web`, or `web.shop` (with its project)
     #[arg(add = ArgValueCompleter::new(complete::machines))]
     pub(crate) machine: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SshArgs {
+    /// As whom [default: root]
+    #[arg(short, long)]
+    pub(crate) user: Option<String>,
+    /// The machine: `web`, or `web.shop` (with its project)
+    #[arg(add = ArgValueCompleter::new(complete::machines))]
+    pub(crate) machine: String,
+    /// What `ssh` is told besides: its options, and a command
+    #[arg(last = true, value_name = "ARGUMENT")]
+    pub(crate) args: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct SshConfigArgs {
+    /// Have ~/.ssh/config include it, by one line
+    #[arg(long)]
+    pub(crate) install: bool,
+    /// Take that line away again
+    #[arg(long, conflicts_with = "install")]
+    pub(crate) remove: bool,
 }
 
 #[derive(Debug, Args)]

@@ -117,7 +117,7 @@ fn gone(files: &Files, has_left: &AtomicBool) -> Result<Watched> {
 }
 
 /// Has a keeper start another program in its machine, and stays until that ends.
-pub(crate) fn execute(mut client: Client, order: Exec) -> Result<Exit> {
+pub(crate) fn execute(mut client: Client, order: Exec, tells_hangup: bool) -> Result<Exit> {
     let stdin = order.stdin;
     let tty = order.tty.is_some();
     match client.ask(&Request::Exec(Box::new(order)), Some(Duration::ZERO))? {
@@ -141,6 +141,7 @@ pub(crate) fn execute(mut client: Client, order: Exec) -> Result<Exit> {
         for signal in signals.forever() {
             match signal.to_string().parse::<Signal>() {
                 Ok(_) if signal == SIGWINCH => send_size(&writer),
+                Ok(_) if signal == SIGHUP && !tells_hangup => {}
                 Ok(signal) => drop(send(&writer, Frame::Signal, signal.to_string().as_bytes())),
                 Err(_) => {}
             }

@@ -51,7 +51,11 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<ExitCode, Failure
     }
     let executed = start(&host, &id, args)?;
     let (executed, carried) = executed;
-    let code = if args.tty { at_terminal(&executed, args.interactive) } else { beside(&executed, carried) };
+    let code = if args.tty {
+        at_terminal(&executed, args.interactive)
+    } else {
+        beside(&executed, carried, !args.outlives_hangup)
+    };
     Ok(ExitCode::from(code.map_err(|error| Failure::from(error).before_program())?))
 }
 
@@ -73,7 +77,7 @@ fn in_guest(files: &Files, id: &MachineId, args: &ExecArgs) -> Result<ExitCode, 
         tty: args.tty.then(|| (size().rows, size().columns)),
         stdin: args.interactive,
     };
-    let exit = execute(client, order).map_err(early)?;
+    let exit = execute(client, order, !args.outlives_hangup).map_err(early)?;
     match exit.why {
         None => Ok(ExitCode::from(exit.code)),
         Some(why) => Err(Failure::Program(exit.code, Box::new(Failure::from(anyhow!(why))))),
@@ -185,7 +189,7 @@ fn size() -> WindowSize {
 }
 
 /// Waits for a program that has our own streams, or pipes that stand for them. What tells us to end is told to it.
-fn beside(executed: &Executed, carried: Carried) -> Result<u8> {
+fn beside(executed: &Executed, carried: Carried, tells_hangup: bool) -> Result<u8> {
     if let Some(input) = carried.input {
         std::thread::spawn(move || carry(std::io::stdin(), File::from(input)));
     }
@@ -199,7 +203,7 @@ fn beside(executed: &Executed, carried: Carried) -> Result<u8> {
         .context("cannot listen for signals")?;
     let pidfd = executed.pidfd.try_clone().context("cannot share a descriptor")?;
     std::thread::spawn(move || {
-        for signal in signals.forever() {
+        for signal in signals.forever().filter(|signal| tells_hangup || *signal != SIGHUP) {
             if let Ok(signal) = signal.to_string().parse::<Signal>() {
                 // It may just have ended.
                 let _ended = stead_container::kill(pidfd.as_fd(), signal);

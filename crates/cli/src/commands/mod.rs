@@ -28,6 +28,7 @@ mod rename;
 mod run;
 mod shell;
 mod snapshot;
+mod ssh;
 mod stats;
 mod timings;
 mod unpacking;
@@ -53,6 +54,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let Cli { global, command } = cli;
     let output = Output::new(global.format);
     let done = |()| ExitCode::SUCCESS;
+    let ours = |ended: anyhow::Result<()>| ended.map(done).map_err(Failure::from);
     match command {
         Command::Plan(args) => up::plan(&global, &args, output).map(done),
         Command::Up(args) => up::up(&global, &args, output).map(done),
@@ -79,6 +81,9 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Events(args) => events::events(&global, &args, output).map(done),
         Command::Exec(args) => exec::exec(&global, &args),
         Command::Shell(args) => shell::shell(&global, &args),
+        Command::Ssh(args) => ssh::ssh(&global, &args),
+        Command::SshConfig(args) => ssh::config(&args).map(done),
+        Command::SshProxy { host, user } => ssh::proxy(&global, &host, &user),
         Command::Logs(args) => logs::logs(&global, &args).map(done),
         Command::Ps(args) => ps::ps(&global, &args, output).map(done),
         Command::Inspect(args) => inspect::inspect(&global, &args, output).map(done),
@@ -105,15 +110,9 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Schema => words::schema().map(done),
         Command::Completion { shell } => words::completion(shell).map(done),
         Command::Man { dir } => words::manual(&dir).map(done),
-        Command::Unpack { store, image } => {
-            image::unpack_here(&store, &image).map(done).map_err(Failure::from)
-        }
-        Command::ExportHere { store, image } => {
-            image::export_here(&store, &image).map(done).map_err(Failure::from)
-        }
-        Command::Forget { store, what, used } => {
-            image::forget_here(&store, &what, used).map(done).map_err(Failure::from)
-        }
+        Command::Unpack { store, image } => ours(image::unpack_here(&store, &image)),
+        Command::ExportHere { store, image } => ours(image::export_here(&store, &image)),
+        Command::Forget { store, what, used } => ours(image::forget_here(&store, &what, used)),
         Command::Delete { tree } => internal::delete(&tree).map(done),
         Command::CopyLayer { from, to } => internal::copy_layer(&from, &to).map(done),
         Command::Measure { tree } => internal::measure(&tree).map(done),

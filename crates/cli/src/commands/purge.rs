@@ -26,7 +26,8 @@ pub(crate) fn run(consent: Consent, output: Output) -> Result<(), Failure> {
     }
     let mut session = Session::open()?;
     let namespaces = session.host.namespaces()?;
-    let mut left = Vec::new();
+    // It would include what is not there any more.
+    let mut left: Vec<Error> = super::ssh::forget(&home).err().into_iter().collect();
     // What plans cannot do (the records are damaged, the engine is of another version), taking the engine away whole may still do.
     if let Err(failure) = take_down(&mut session, output, &mut left) {
         note(&format!("on the way:\n{}", failure.text().trim_end()));

@@ -22,6 +22,7 @@ fn login(args: &ShellArgs, tty: bool) -> ExecArgs {
         user: Some(args.user.clone().unwrap_or_else(|| "0".to_owned())),
         privileged: false,
         login: true,
+        outlives_hangup: false,
         machine: args.machine.clone(),
         // For an agent from before there were logins.
         command: vec!["/bin/sh".to_owned(), "-l".to_owned()],

@@ -15,6 +15,7 @@ mod hardships;
 mod hostile;
 mod images;
 mod kills;
+mod logins;
 mod looks;
 mod loose;
 mod microvms;

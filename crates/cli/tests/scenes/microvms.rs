@@ -146,6 +146,8 @@ fn lets_somebody_in(world: &World, project: &Project<'_>) {
     let shell = world.stead_command("home", &project.directory, &["shell", "-u", "app", "web"]);
     let said = said_after(shell, "echo $0 $USER $HOME $PWD $FROM; exit 6", BOOT_LIMIT).code(6);
     assert_eq!(said.out, "-sh app /home /\n");
+    let words = ["__ssh-proxy", "web.shop.stead", "root"];
+    slowly(world, &project.directory, &words).code(1).says("`web.shop` has no sshd").says("hint: ");
 }
 
 /// The files of this computer and of the project that a guest is given.

@@ -1,7 +1,7 @@
 //! Containers with an init of their own: Debian with systemd, from an image that stead made of Debian's packages.
 
 use crate::support::registry::{BUSYBOX, registry};
-use crate::support::{Role, Said, World, role, said, stead as program};
+use crate::support::{Place, Role, Said, World, role, said, stead as program};
 
 /// What people call it.
 const IMAGE: &str = "lab/system:12";
@@ -57,6 +57,7 @@ fn roots_system_has_services_and_runs_containers_of_others_and_of_ours() {
     load(&mut world);
     boot(&world);
     has_services(&world);
+    lets_ssh_in(&world);
     runs_podman(&world);
     runs_stead(&world);
     reboots_and_goes_off(&world);
@@ -71,6 +72,7 @@ fn a_users_system_has_services_and_runs_containers_of_ours() {
     load(&mut world);
     boot(&world);
     has_services(&world);
+    lets_ssh_in(&world);
     runs_stead(&world);
     reboots_and_goes_off(&world);
 }
@@ -95,6 +97,54 @@ fn has_services(world: &World) {
     // What it says on its console is its log.
     let log = stead(world, &["logs", "dev"]).ok();
     assert!(log.contains("Welcome to") && log.contains("Login Management"), "{log}");
+}
+
+/// By OpenSSH's own client: through us, and from its own settings.
+#[track_caller]
+fn lets_ssh_in(world: &World) {
+    let ssh = |words: &[&str]| stead(world, &[&["ssh", "dev"], words].concat());
+    assert_eq!(ssh(&["--", "id -un; pwd; cat; exit 4"]).code(4).out, "root\n/root\n");
+    assert_eq!(ssh(&["-u", "joe", "--", "id -un; pwd; tty"]).code(1).out, "joe\n/home/joe\nnot a tty\n");
+    assert!(ssh(&["--", "-tt", "tty"]).ok().starts_with("/dev/pts/"));
+    ssh(&["-u", "nobody-there", "--", "true"])
+        .code(255)
+        .says("there is no user `nobody-there`")
+        .says("hint: ");
+    let settings = stead(world, &["ssh-config"]).ok();
+    std::fs::write(world.path().join("settings"), &settings).unwrap();
+    world.sh(Place::Computer, "chmod 600 settings; chown --reference=. settings");
+    let by = |line: &str| world.sh_said(Place::Person, &line.replace("SETTINGS", "-q -F settings"));
+    let host = "root@dev.default.stead";
+    // Who it is is verified, and nobody is asked about it.
+    let line = format!("ssh -F settings -o UserKnownHostsFile=/dev/null {host} true");
+    by(&line).code(255).says("verification failed");
+    let line = format!(
+        "echo carried > here; scp SETTINGS here {host}:/root/there; scp SETTINGS {host}:/root/there back
+        cmp here back; echo 'get /root/there got' | sftp SETTINGS -b - {host}; cmp here got"
+    );
+    by(&line).ok();
+    // Ports both ways, and the person's keys lent.
+    let line = format!(
+        "ssh SETTINGS -f -o ExitOnForwardFailure=yes -L 127.0.0.1:18096:127.0.0.1:18097 {host} \
+            'exec systemd-socket-activate -l 127.0.0.1:18097 --inetd -a cat /etc/hostname 2> /dev/null' > /dev/null
+        for i in $(seq 100); do socat -u TCP:127.0.0.1:18096 - 2> /dev/null | grep . && break; sleep 0.1; done"
+    );
+    assert_eq!(by(&line).ok(), "dev\n");
+    let line = format!(
+        "socat -U TCP-LISTEN:18098,bind=127.0.0.1,reuseaddr SYSTEM:'echo outside' &
+        ssh SETTINGS -o ExitOnForwardFailure=yes -R 127.0.0.1:18099:127.0.0.1:18098 {host} \
+            'exec cat < /dev/tcp/127.0.0.1/18099'"
+    );
+    assert_eq!(by(&line).ok(), "outside\n");
+    let line = format!(
+        "ssh-keygen -q -t ed25519 -N '' -C lent -f lent; eval $(ssh-agent) > /dev/null; ssh-add -q lent
+        ssh SETTINGS -A {host} ssh-add -L | cut -d' ' -f3; kill $SSH_AGENT_PID"
+    );
+    assert_eq!(by(&line).ok(), "lent\n");
+    // It leaves nothing where the system's own files are.
+    let line =
+        "pkill -f '[s]ocket-activate'; find / -xdev -newer /etc/systemd/system/own.service -path '*ssh*'";
+    assert_eq!(exec(world, line).ok(), "");
 }
 
 /// For others than root this takes controllers that are delegated to them, and a `/dev/fuse` for everybody.
