@@ -27,8 +27,8 @@ pub(crate) use image::{
 };
 pub(crate) use looks::{CopyArgs, DiffArgs, EventsArgs, InspectArgs, PortArgs, PsArgs, StatsArgs, TopArgs};
 pub(crate) use machines::{
-    AttachArgs, ConsoleArgs, ExecArgs, KillArgs, LogsArgs, MachinesArgs, RemoveArgs, RenameArgs, ShellArgs,
-    SshArgs, SshConfigArgs, StopArgs,
+    AttachArgs, CloneArgs, ConsoleArgs, ExecArgs, KillArgs, LogsArgs, MachinesArgs, RemoveArgs, RenameArgs,
+    ShellArgs, SshArgs, SshConfigArgs, StopArgs,
 };
 pub(crate) use network::{ConnectArgs, CreateArgs, EnterArgs, NetworkCommand};
 pub(crate) use project::{
@@ -139,6 +139,13 @@ Exit codes: those of its program; 127 if there is no such program in the image, 
     Rm(RemoveArgs),
     /// Give a machine that a command made another name; its files and addresses stay
     Rename(RenameArgs),
+    /// Make a machine like another, with its files as they are or as a snapshot has them
+    #[command(after_help = "\
+The clone belongs to the project of what commands make. It has its own name, hostname, MAC and addresses, an empty
+/etc/machine-id, and no SSH host keys but its image's. All else that the source was made with is the same, but for what one
+machine alone can have: published ports and fixed addresses. A source that runs is held still while its files are copied.
+Volumes are not copied: those of the project of what commands make are used by both machines, others are made anew.")]
+    Clone(CloneArgs),
     /// Keep a machine's files as they are, and go back to them
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
@@ -307,6 +314,10 @@ The name and password are tried at once. A credential helper of Docker keeps the
     Delete { tree: PathBuf },
     #[command(name = "__copy-layer", hide = true)]
     CopyLayer { from: PathBuf, to: PathBuf },
+    #[command(name = "__link-layer", hide = true)]
+    LinkLayer { from: PathBuf, to: PathBuf },
+    #[command(name = "__renew-layer", hide = true)]
+    RenewLayer { layer: PathBuf },
     #[command(name = "__measure", hide = true)]
     Measure { tree: PathBuf },
     #[command(name = "__copy", hide = true)]
@@ -359,6 +370,7 @@ impl Command {
             | Self::Rm(_)
             | Self::Wait(_)
             | Self::Rename(_)
+            | Self::Clone(_)
             | Self::Snapshot(_)
             | Self::Reset(_)
             | Self::Inspect(_)
@@ -395,6 +407,8 @@ impl Command {
             | Self::Forget { .. }
             | Self::Delete { .. }
             | Self::CopyLayer { .. }
+            | Self::LinkLayer { .. }
+            | Self::RenewLayer { .. }
             | Self::Measure { .. }
             | Self::Copy { .. }
             | Self::ExportHere { .. }

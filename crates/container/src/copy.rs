@@ -30,6 +30,8 @@ pub(crate) enum How {
     Exact,
     /// As they are, to where nothing is, with the marks by which overlayfs knows what a layer hides.
     Layer,
+    /// The same, by more names of the same files where the file system can.
+    Link,
     /// As they are, in place of what is there.
     Archive,
     /// As a person's files, in place of what is there: everything is ours, and nothing has rights by itself. Devices
@@ -39,7 +41,7 @@ pub(crate) enum How {
 
 impl How {
     fn replaces(self) -> bool {
-        !matches!(self, Self::Exact | Self::Layer)
+        !matches!(self, Self::Exact | Self::Layer | Self::Link)
     }
 }
 
@@ -63,13 +65,23 @@ pub(crate) fn tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
 /// Copies a layer of an overlay, or any other tree, to an empty directory: whatever is in it is the same there. Blocks are
 /// shared where the file system can.
 pub fn copy_layer(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
+    layer(from, to, How::Layer)
+}
+
+/// The same for a layer that nobody writes any more, nor the copy: they have their files in common, and a file is there
+/// as long as one of them has it.
+pub fn link_layer(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
+    layer(from, to, How::Link)
+}
+
+fn layer(from: &std::path::Path, to: &std::path::Path, how: How) -> Result<()> {
     let open = |path: &std::path::Path| {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         openat(rustix::fs::CWD, path, flags, Mode::empty())
             .with_context(|| format!("cannot open `{}`", path.display()))
     };
     let (from, to) = (open(from)?, open(to)?);
-    Copy::new(to.as_fd(), How::Layer).directory(from.as_fd(), to.as_fd())
+    Copy::new(to.as_fd(), how).directory(from.as_fd(), to.as_fd())
 }
 
 /// Copies all that is in a directory into another one, which itself stays as it is.
@@ -132,6 +144,13 @@ impl<'a> Copy<'a> {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(Errno::ISDIR) => anyhow::bail!("there is a directory in its place"),
                 Err(errno) => return Err(errno).context("cannot take away what is in its place"),
+            }
+        }
+        if kind != FileType::Directory && matches!(self.how, How::Link) {
+            match linkat(from, old, to, name, AtFlags::empty()) {
+                // It has as many names as it can have, or this file system knows one a file.
+                Err(Errno::MLINK | Errno::XDEV | Errno::PERM | Errno::OPNOTSUPP) => {}
+                linked => return Ok(linked?),
             }
         }
         let key = (stat.st_dev, stat.st_ino);
@@ -251,7 +270,8 @@ fn attributes(from: &CStr, to: &CStr, how: How) -> Result<()> {
         let is_foreign = |prefix: &[u8]| name.starts_with(prefix);
         let mark =
             [&b"trusted.overlay."[..], b"user.overlay."].iter().find_map(|space| name.strip_prefix(*space));
-        let stays = mark.is_none_or(|mark| matches!(how, How::Layer) && !OF_ONE_PLACE.contains(&mark));
+        let stays =
+            mark.is_none_or(|mark| matches!(how, How::Layer | How::Link) && !OF_ONE_PLACE.contains(&mark));
         if name.is_empty() || !stays {
             continue;
         }
@@ -293,7 +313,9 @@ fn adopt(
     how: How,
 ) -> Result<()> {
     let (uid, gid, mode) = match how {
-        How::Exact | How::Layer | How::Archive => (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777),
+        How::Exact | How::Layer | How::Link | How::Archive => {
+            (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777)
+        }
         How::Plain => (geteuid().as_raw(), getegid().as_raw(), stat.st_mode & 0o1777),
     };
     chownat(directory, name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::SYMLINK_NOFOLLOW)
@@ -339,6 +361,14 @@ mod tests {
             |root: &std::path::Path| names.map(|name| lgetxattr(root.join("sub"), name, &mut [0; 8]).is_ok());
         assert_eq!((has(&layer), has(&exact)), ([true, false, true], [false, false, true]));
         assert_eq!(fs::read_to_string(layer.join("sub/file")).unwrap(), "text");
+        let linked = dir.path().join("linked");
+        fs::create_dir(&linked).unwrap();
+        link_layer(&from, &linked).unwrap();
+        assert_eq!(has(&linked), [true, false, true]);
+        let number = |root: &std::path::Path| fs::metadata(root.join("sub/file")).unwrap().ino();
+        assert!(number(&linked) == number(&from) && number(&layer) != number(&from));
+        fs::remove_dir_all(&from).unwrap();
+        assert_eq!(fs::read_to_string(linked.join("sub/file")).unwrap(), "text");
     }
 
     #[test]

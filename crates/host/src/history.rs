@@ -81,6 +81,13 @@ impl Default for History {
 }
 
 impl History {
+    /// That of a machine that is new, and has so many layers below the one that it writes.
+    pub fn upon(layers: usize) -> Self {
+        let below: Vec<u64> = (1..).take(layers).collect();
+        let next = below.last().map_or(1, |last| last + 1);
+        Self { next, present: Stack { written: 0, below }, ..Self::default() }
+    }
+
     /// Reads it; a machine without one has a layer, and no snapshot.
     pub fn load(files: &Files) -> Result<Self> {
         let path = files.history();
@@ -326,6 +333,14 @@ mod tests {
         let history = history.gone_back(Some(&name("a")));
         assert_eq!(history.present, stack(3, &[]));
         assert_eq!(history.used(), [1, 2, 3].into());
+    }
+
+    #[test]
+    fn a_new_machine_writes_its_first_layer_over_those_that_it_was_given() {
+        assert_eq!(History::upon(0), History::default());
+        let history = History::upon(2);
+        assert_eq!((&history.present, history.next()), (&stack(0, &[1, 2]), 3));
+        assert_eq!(history.frozen(&label("a")).present, stack(3, &[1, 2, 0]));
     }
 
     #[test]

@@ -118,6 +118,11 @@ impl Home {
         self.state.join("machines")
     }
 
+    /// The files of those that are to be like others, until they are machines.
+    pub fn clones(&self) -> PathBuf {
+        self.state.join("clones")
+    }
+
     /// The sockets and pids of their keepers: a directory each.
     pub fn keepers(&self) -> PathBuf {
         self.run.join("machines")

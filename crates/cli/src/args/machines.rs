@@ -63,6 +63,21 @@ pub(crate) struct RenameArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct CloneArgs {
+    /// The machine: `web`, or `web.shop` (with its project)
+    #[arg(add = ArgValueCompleter::new(complete::machines))]
+    pub(crate) source: String,
+    /// The name of the new one
+    pub(crate) name: Name,
+    /// The snapshot whose files it is to have [default: those that the machine has now]
+    #[arg(long, value_name = "NAME", add = ArgValueCompleter::new(complete::snapshots))]
+    pub(crate) snapshot: Option<Name>,
+    /// Start it
+    #[arg(long)]
+    pub(crate) start: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ConsoleArgs {
     /// The machine: `web`, or `web.shop` (with its project)
     #[arg(add = ArgValueCompleter::new(complete::machines))]

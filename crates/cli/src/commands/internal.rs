@@ -82,13 +82,32 @@ pub(crate) fn delete(tree: &Path) -> Result<(), Failure> {
     stead_container::delete(tree).map_err(Failure::from)
 }
 
-/// Copies a layer of a machine as such a root. Killed with whoever waits for it: what it makes is nobody's then.
+/// Copies a layer of a machine as such a root.
 pub(crate) fn copy_layer(from: &Path, to: &Path) -> Result<(), Failure> {
+    become_bound_root()?;
+    stead_container::copy_layer(from, to).map_err(Failure::from)
+}
+
+/// Makes a layer of the files of another as such a root.
+pub(crate) fn link_layer(from: &Path, to: &Path) -> Result<(), Failure> {
+    become_bound_root()?;
+    stead_container::link_layer(from, to).map_err(Failure::from)
+}
+
+/// Makes a layer that of another machine as such a root.
+pub(crate) fn renew_layer(layer: &Path) -> Result<(), Failure> {
+    become_bound_root()?;
+    let secrets = stead_container::renew_layer(layer)?;
+    crate::output::raw(&format!("{secrets}\n")).map_err(Failure::from)
+}
+
+/// Becomes such a root that is killed with whoever waits for it: what it makes is nobody's then.
+fn become_bound_root() -> Result<(), Failure> {
     anchor::become_root()?;
     let kill = rustix::process::Signal::KILL;
     rustix::process::set_parent_process_death_signal(Some(kill))
-        .context("cannot tie ourselves to our parent")?;
-    stead_container::copy_layer(from, to).map_err(Failure::from)
+        .context("cannot tie ourselves to our parent")
+        .map_err(Failure::from)
 }
 
 /// Measures a tree of files as such a root.

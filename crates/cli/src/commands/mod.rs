@@ -2,6 +2,7 @@
 
 mod attach;
 mod build;
+mod clone;
 mod condition;
 mod config;
 mod console;
@@ -73,6 +74,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Unpause(args) => machines::ask(&global, &args.machines, &Request::Unpause, output).map(done),
         Command::Rm(args) => machines::remove(&global, &args, output).map(done),
         Command::Rename(args) => rename::rename(&global, &args, output).map(done),
+        Command::Clone(args) => clone::clone(&global, &args, output).map(done),
         Command::Snapshot(command) => snapshot::run(&global, command, output).map(done),
         Command::Reset(args) => snapshot::reset(&global, &args, output).map(done),
         Command::Wait(args) => machines::wait(&global, &args, output).map(done),
@@ -115,6 +117,8 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Forget { store, what, used } => ours(image::forget_here(&store, &what, used)),
         Command::Delete { tree } => internal::delete(&tree).map(done),
         Command::CopyLayer { from, to } => internal::copy_layer(&from, &to).map(done),
+        Command::LinkLayer { from, to } => internal::link_layer(&from, &to).map(done),
+        Command::RenewLayer { layer } => internal::renew_layer(&layer).map(done),
         Command::Measure { tree } => internal::measure(&tree).map(done),
         Command::Reap { machine } => reaper::reap(&machine, output.quiet()).map(done),
         Command::Enter(args) => internal::enter(args),

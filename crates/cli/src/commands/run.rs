@@ -94,7 +94,7 @@ pub(crate) fn create(global: &Global, args: &MakeArgs, output: Output) -> Result
 }
 
 /// Prints a machine's name: with its project, where the bare one means a machine of the project here.
-fn tell(global: &Global, id: &MachineId, session: &mut Session) -> Result<(), Failure> {
+pub(super) fn tell(global: &Global, id: &MachineId, session: &mut Session) -> Result<(), Failure> {
     let bare = id.name.to_string();
     let is_meant = crate::project::find(global).is_err() || {
         let seen = session.observe()?;
@@ -175,7 +175,7 @@ fn add(session: &Session, args: &MachineArgs) -> Result<(MachineId, Project), Fa
 }
 
 /// The network of machines that name none.
-fn usual_network() -> Network {
+pub(super) fn usual_network() -> Network {
     Network {
         addressing: Addressing::Managed(Dhcp { pool: Pool::Auto, lease_s: 3600, slaac: false }),
         reach: Reach::Nat,

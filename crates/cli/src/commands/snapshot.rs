@@ -56,18 +56,24 @@ fn begin(global: &Global, machine: &str) -> Result<(Session, Observed, MachineId
     let seen = session.observe()?;
     let id = chosen_one(global, machine, &seen)?;
     ours(std::slice::from_ref(&id), &seen)?;
-    if seen.machines.get(&id).is_some_and(|state| state.vm().is_some()) {
-        let what = format!("machine `{id}` is a vm, and snapshots are of containers and microVMs");
-        return Err(Failure::request(&what, "`stead cp` carries its files out"));
-    }
+    not_of_vms("snapshots", &id, &seen)?;
     Ok((session, seen, id))
+}
+
+/// Refuses what cannot be made of a whole computer, whose files are in a disk of its own system.
+pub(super) fn not_of_vms(what: &str, id: &MachineId, seen: &Observed) -> Result<(), Failure> {
+    if seen.machines.get(id).is_none_or(|state| state.vm().is_none()) {
+        return Ok(());
+    }
+    let what = format!("machine `{id}` is a vm, and {what} are of containers and microVMs");
+    Err(Failure::request(&what, "`stead cp` carries its files out"))
 }
 
 fn history(host: &LinuxHost, id: &MachineId) -> anyhow::Result<History> {
     History::load(&Files::new(host.home(), id)).with_context(|| format!("machine `{id}`"))
 }
 
-fn known(history: &History, id: &MachineId, name: &Name) -> Result<(), Failure> {
+pub(super) fn known(history: &History, id: &MachineId, name: &Name) -> Result<(), Failure> {
     if history.snapshots.contains_key(name) {
         return Ok(());
     }

@@ -6,6 +6,7 @@
 mod addresses;
 mod builds;
 mod changes;
+mod clones;
 mod commands;
 mod containers;
 mod events;

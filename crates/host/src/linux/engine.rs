@@ -189,7 +189,8 @@ pub(super) fn add_machines(host: &mut LinuxHost, steps: &[&Step]) -> Result<()> 
     }
     let entries: Vec<Entry> =
         machines.into_iter().map(|(id, state)| Entry::Machine(id.clone(), (*state).clone())).collect();
-    host.store(&entries)
+    host.store(&entries)?;
+    host.hand_over()
 }
 
 /// Lets go of containers' namespaces, and forgets machines.

@@ -82,6 +82,9 @@ pub(super) fn add(host: &LinuxHost, id: &MachineId, state: &MachineState) -> Res
     if made.image.is_none() {
         bail!("the image {} is not here", made.wish.image);
     }
+    if host.is_prepared(id) {
+        return Ok(());
+    }
     let files = Files::new(&host.home, id);
     if files.fleeting().exists() {
         // The power went before its record was on the disk.

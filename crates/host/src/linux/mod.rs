@@ -3,6 +3,7 @@
 
 mod bridged;
 mod claims;
+mod clone;
 mod deaths;
 mod engine;
 mod facts;
@@ -44,6 +45,7 @@ use crate::machine::Files;
 use crate::state::{Entry, Records, State};
 
 pub use self::claims::ClaimLost;
+pub use self::clone::Origin;
 pub use self::engine::namespace_label;
 pub use self::inhabitants::Namespaces;
 pub use self::machine::{StartError, stop_one};
@@ -70,6 +72,8 @@ pub struct LinuxHost {
     bridges: BTreeMap<NetworkId, LinkName>,
     /// Whether what is done is for a machine that goes when it ends.
     is_fleeting: bool,
+    /// The files of a machine that is made next.
+    prepared: Option<clone::Prepared>,
     waits: Waits,
 }
 
@@ -83,6 +87,7 @@ impl LinuxHost {
             inside: None,
             bridges: BTreeMap::new(),
             is_fleeting: false,
+            prepared: None,
             waits: Waits::default(),
         })
     }
@@ -133,7 +138,7 @@ impl LinuxHost {
         let home = &self.home;
         let trees =
             [home.machines(), home.images(), home.volumes(), home.build(), home.kernels(), home.disks()];
-        let trees = trees.into_iter().chain([going::place(home)]);
+        let trees = trees.into_iter().chain([home.clones(), going::place(home)]);
         all(trees.map(|tree| tree::delete(&self.program, &tree)))
     }
 
@@ -154,6 +159,7 @@ impl LinuxHost {
         machine::finish_stops(&self.home)?;
         self.finish_renaming()?;
         going::tidy(&self.home, &self.program)?;
+        clone::tidy(&self.home, &self.program)?;
         // Whoever needs records that cannot be read says so.
         let Ok(Records { machines: records, .. }) = self.records() else { return Ok(()) };
         let unfinished = machine::unfinished(&self.home, &records);

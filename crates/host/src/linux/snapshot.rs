@@ -203,7 +203,7 @@ fn make(path: &Path) -> Result<()> {
     fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))
 }
 
-fn is_empty(path: &Path) -> Result<bool> {
+pub(super) fn is_empty(path: &Path) -> Result<bool> {
     match fs::read_dir(path) {
         Ok(mut entries) => Ok(entries.next().is_none()),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
@@ -212,7 +212,7 @@ fn is_empty(path: &Path) -> Result<bool> {
 }
 
 /// Copies a disk, of which most is nothing: as a reflink where the file system has them, else what is in it.
-fn copy_file(from: &Path, to: &Path) -> Result<()> {
+pub(super) fn copy_file(from: &Path, to: &Path) -> Result<()> {
     let doing = || format!("cannot copy {} to {}", from.display(), to.display());
     let source = File::open(from).with_context(doing)?;
     let target = File::create(to).with_context(doing)?;

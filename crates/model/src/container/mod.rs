@@ -1,6 +1,7 @@
 //! A container: what it is to be as the project file or the command line says ([`Container`]), and what is
 //! launched once the wishes of its image are merged in ([`Launch`]).
 
+mod identity;
 mod kept;
 mod launch;
 mod right;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::image::{Platform, Reference};
 use crate::name::Name;
 
+pub use identity::{IDENTITY_DIRECTORIES, Identity, identity};
 pub use kept::{LOG_FILE_BYTES, LOG_FILES, LogLimits, Pace};
 pub(crate) use launch::health_check;
 pub use launch::{DEFAULT_PATH, HealthCheck, Launch, LaunchError};

@@ -1,0 +1,183 @@
+//! `clone`: a machine like another, with an identity of its own. It is made as `create` makes one, but for its files.
+
+use std::collections::BTreeSet;
+
+use anyhow::Context;
+
+use stead_host::held::Held;
+use stead_host::history::History;
+use stead_host::linux::Origin;
+use stead_host::machine::Files;
+use stead_model::container::{Container, Mount};
+use stead_model::name::{MachineId, Name};
+use stead_model::observed::{Body, MachineState, Observed};
+use stead_model::plan::Power;
+use stead_model::project::{Bind, Guard, Machine, Nic, Project, Runs};
+use stead_model::resolve::Images;
+
+use super::up::{Bring, Whose};
+use super::{LOOSE_PROJECT, guest, machines, network, run, snapshot};
+use crate::args::{CloneArgs, Consent, Global};
+use crate::failure::Failure;
+use crate::output::{Output, note};
+use crate::session::Session;
+
+/// Makes a machine like another.
+pub(crate) fn clone(global: &Global, args: &CloneArgs, output: Output) -> Result<(), Failure> {
+    let mut session = Session::open()?;
+    let seen = session.observe()?;
+    let source = machines::chosen_one(global, &args.source, &seen)?;
+    snapshot::not_of_vms("clones", &source, &seen)?;
+    if guest::is_guest(&source, &seen) {
+        let what = format!("machine `{source}` is a microVM, and clones are of containers");
+        return Err(Failure::request(&what, "`stead cp` carries its files out"));
+    }
+    let mut project = network::loose(&session)?;
+    let id = MachineId::new(&project.name, &args.name);
+    if project.machines.contains_key(&args.name) || seen.machines.contains_key(&id) {
+        let what = format!("there is a machine `{}` already", args.name);
+        return Err(Failure::request(&what, "choose another name, or `stead rm` it first"));
+    }
+    if let Some(name) = &args.snapshot {
+        let history = History::load(&Files::new(session.host.home(), &source));
+        snapshot::known(&history.with_context(|| format!("machine `{source}`"))?, &source, name)?;
+    }
+    let Likeness { machine, volumes, images, told } = likeness(&source, &seen, &mut project)?;
+    project.volumes.extend(volumes);
+    project.machines.insert(args.name.clone(), machine);
+    let doing = || format!("machine `{source}`");
+    let runs = args.snapshot.is_none() && seen.running.contains_key(&source);
+    let held = runs.then(|| Held::take(session.host.home(), &source)).transpose().with_context(doing)?;
+    let origin = Origin { machine: &source, snapshot: args.snapshot.as_ref(), held };
+    let secrets = session.host.prepare_clone(&id, origin).with_context(doing)?;
+    let power = if args.start { Power::On } else { Power::Off };
+    let consent = Consent { yes: false };
+    let how = Bring { whose: Whose::Only([id.clone()].into()), relock: false, images, power, consent };
+    let made = network::apply_some(&mut session, &project, &how, output.quiet());
+    session.host.drop_prepared()?;
+    made?;
+    told.iter().for_each(|text| note(text));
+    if secrets > 0 {
+        note(&format!(
+            "the SSH host keys of `{source}` were left out: if its system makes none, `stead exec {} ssh-keygen -A` does",
+            id.name
+        ));
+    }
+    run::tell(global, &id, &mut session)
+}
+
+/// What a clone is to be.
+struct Likeness {
+    machine: Machine,
+    /// The volumes that it uses together with the source.
+    volumes: BTreeSet<Name>,
+    images: Images,
+    /// What a person has to know of it.
+    told: Vec<String>,
+}
+
+/// A machine like this one, of the project of what commands make.
+fn likeness(source: &MachineId, seen: &Observed, project: &mut Project) -> Result<Likeness, Failure> {
+    let state = seen.machines.get(source).context("the machine is gone")?;
+    let MachineState { kind, body: Body::Container(made) | Body::Microvm(made) } = state else {
+        return Err(anyhow::anyhow!("machine `{source}` is not made of an image").into());
+    };
+    let digest = made.image.clone().context("its image was never here")?;
+    let mut wish = made.wish.clone();
+    // It is called by its name, as the source may have been by another.
+    wish.hostname = None;
+    let reference = (wish.image.clone(), wish.platform.clone());
+    let images = Images { named: [(reference, digest)].into(), ..Images::default() };
+    let mut told = Vec::new();
+    let volumes = share_volumes(source, &mut wish, &mut told);
+    let nics = nics(source, seen, project, &mut told)?;
+    let ports = ports(source, seen, project);
+    if !ports.is_empty() {
+        told.push(format!("published ports stay with `{source}`: {}", ports.join(", ")));
+    }
+    let runs = match state.body {
+        Body::Microvm(_) => Runs::Microvm(Box::new(wish)),
+        _ => Runs::Container(Box::new(wish)),
+    };
+    let machine = Machine { kind: *kind, runs, nics, ports: Vec::new(), depends_on: [].into() };
+    Ok(Likeness { machine, volumes, images, told })
+}
+
+/// The ports that are published of the source, or will be when it is started: two machines cannot have the same ones.
+fn ports(source: &MachineId, seen: &Observed, project: &Project) -> Vec<String> {
+    let is_loose = source.project == project.name;
+    let written = project.machines.get(&source.name).filter(|_| is_loose);
+    let written = written.into_iter().flat_map(|machine| &machine.ports).map(|port| port.bind);
+    let open = seen.ports.iter().filter(|(_, target)| target.machine == *source).map(|(bind, _)| *bind);
+    let binds: BTreeSet<Bind> = written.chain(open).collect();
+    binds.iter().map(ToString::to_string).collect()
+}
+
+/// What becomes of the source's volumes: those of the same project are used by both. Those of another project are that
+/// project's, and the clone has its own in their places.
+fn share_volumes(source: &MachineId, wish: &mut Container, told: &mut Vec<String>) -> BTreeSet<Name> {
+    let is_loose = source.project.as_str() == LOOSE_PROJECT;
+    let named: Vec<(String, Name)> = wish
+        .mounts
+        .iter()
+        .filter_map(|(place, mount)| match mount {
+            Mount::Volume { name, .. } => Some((place.clone(), name.clone())),
+            Mount::Bind { .. } | Mount::Tmpfs { .. } => None,
+        })
+        .collect();
+    let mut shared = BTreeSet::new();
+    for (place, name) in named {
+        if is_loose {
+            told.push(format!("volume `{name}` is used by `{}` as well", source.name));
+            shared.insert(name);
+        } else {
+            told.push(format!(
+                "volume `{name}.{}` stays with its project: `{place}` is a new one",
+                source.project
+            ));
+            wish.mounts.remove(&place);
+            wish.own_volumes.insert(place);
+        }
+    }
+    shared
+}
+
+/// The nics of a clone: on the source's networks, but for those of another project.
+fn nics(
+    source: &MachineId,
+    seen: &Observed,
+    project: &mut Project,
+    told: &mut Vec<String>,
+) -> Result<Vec<Nic>, Failure> {
+    let usual = |network: Name, guard: Guard| Nic {
+        network,
+        address: None,
+        address6: None,
+        mac: None,
+        aliases: [].into(),
+        guard,
+    };
+    if source.project.as_str() == LOOSE_PROJECT {
+        let machine = project.machines.get(&source.name);
+        let nics = machine.into_iter().flat_map(|machine| &machine.nics);
+        return Ok(nics.map(|nic| usual(nic.network.clone(), nic.guard)).collect());
+    }
+    let networks: Vec<String> = seen
+        .leases
+        .keys()
+        .filter(|nic| nic.machine() == *source)
+        .map(|nic| nic.network().to_string())
+        .collect();
+    if networks.is_empty() {
+        return Ok(Vec::new());
+    }
+    let default: Name = "default".parse().map_err(anyhow::Error::from)?;
+    project.networks.entry(default.clone()).or_insert_with(run::usual_network);
+    let id = stead_model::name::NetworkId::new(&project.name, &default);
+    told.push(format!(
+        "it is on network `{id}`: only machines of project `{}` are on {}",
+        source.project,
+        networks.join(", ")
+    ));
+    Ok(vec![usual(default, Guard::On)])
+}

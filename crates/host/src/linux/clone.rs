@@ -1,0 +1,146 @@
+//! The files of a machine that is to be like another. They are laid out of sight and become the machine's at one blow,
+//! after it is on record: killed before, the command leaves what the next one takes away.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use stead_model::name::{MachineId, Name};
+
+use super::snapshot::{copy_file, is_empty};
+use super::{LinuxHost, tree};
+use crate::held::Held;
+use crate::history::{History, Layer};
+use crate::home::Home;
+use crate::machine::Files;
+
+/// Files that wait for their machine.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    id: MachineId,
+    directory: PathBuf,
+}
+
+/// What a clone is to have the files of.
+#[derive(Debug)]
+pub struct Origin<'a> {
+    /// The machine.
+    pub machine: &'a MachineId,
+    /// A snapshot of it, or what it has now.
+    pub snapshot: Option<&'a Name>,
+    /// The machine as it is held, if it runs and this is about what it has now.
+    pub held: Option<Held>,
+}
+
+/// Takes away what commands left that were killed.
+pub(super) fn tidy(home: &Home, program: &Path) -> Result<()> {
+    tree::delete(program, &home.clones())
+}
+
+impl LinuxHost {
+    /// Makes the files of a machine that is to be like another; they are its own when the machine is made. Gives how many
+    /// secrets of the other were left out.
+    pub fn prepare_clone(&mut self, id: &MachineId, origin: Origin<'_>) -> Result<u64> {
+        let place = Files::new(&self.home, id).state;
+        if place.exists() {
+            bail!("{} is in the way, of a machine that is not on record", place.display());
+        }
+        let directory = self.home.clones().join(id.to_string());
+        let laid = self.lay_clone(&directory, origin);
+        if laid.is_err() {
+            // Why it could not be done matters more.
+            let _left = tidy(&self.home, &self.program);
+        }
+        let secrets = laid?;
+        self.prepared = Some(Prepared { id: id.clone(), directory });
+        Ok(secrets)
+    }
+
+    /// Takes them away again, if there are any that no machine has.
+    pub fn drop_prepared(&mut self) -> Result<()> {
+        self.prepared = None;
+        tidy(&self.home, &self.program)
+    }
+
+    fn lay_clone(&self, directory: &Path, origin: Origin<'_>) -> Result<u64> {
+        let source = Files::new(&self.home, origin.machine);
+        let clone = Files { state: directory.to_owned(), run: PathBuf::new() };
+        for directory in [clone.root(), clone.own_volumes(), clone.log(), clone.present()] {
+            fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        }
+        let layers = self.copy_layers(&source, &clone, origin.snapshot)?;
+        if !origin.held.map_or(Ok(true), Held::release)? {
+            bail!("it did not stand still meanwhile; hint: try again");
+        }
+        let secrets = layers.iter().map(|layer| tree::renew(&self.program, layer)).sum::<Result<u64>>()?;
+        let doing = || format!("cannot write {}", directory.display());
+        let opened = File::open(directory).with_context(doing)?;
+        rustix::fs::syncfs(&opened).with_context(doing)?;
+        Ok(secrets)
+    }
+
+    /// Copies what the source is made of. What is written no more is shared: the same files have one more name each.
+    fn copy_layers(&self, source: &Files, clone: &Files, snapshot: Option<&Name>) -> Result<Vec<PathBuf>> {
+        let history = History::load(source)?;
+        let (below, top) = match snapshot {
+            Some(name) => {
+                let snapshot = history.snapshots.get(name);
+                let snapshot = snapshot.with_context(|| format!("it has no snapshot `{name}`"))?;
+                let (top, below) = match snapshot.layers.split_last() {
+                    Some((top, below)) if snapshot.is_whole => (Some(*top), below),
+                    _ => (None, snapshot.layers.as_slice()),
+                };
+                (below.to_vec(), top)
+            }
+            None => (history.present.below.clone(), Some(history.present.written)),
+        };
+        let new = Layer::new(clone, 0);
+        new.make()?;
+        let mut laid = Vec::new();
+        if let Some(top) = top.map(|number| Layer::new(source, number)) {
+            if top.disk().exists() {
+                copy_file(&top.disk(), &new.disk())?;
+            } else {
+                let (from, to) = if top.is_flat() {
+                    fs::create_dir(new.flat()).context("cannot make a directory for what it wrote")?;
+                    (top.flat(), new.flat())
+                } else {
+                    (top.upper(), new.upper())
+                };
+                if !is_empty(&from)? {
+                    tree::copy(&self.program, &from, &to)?;
+                }
+                laid.push(to);
+            }
+        }
+        let copies = History::upon(below.len());
+        for (number, copy) in below.iter().zip(&copies.present.below) {
+            let upper = Layer::new(clone, *copy).upper();
+            fs::create_dir_all(&upper).with_context(|| format!("cannot make {}", upper.display()))?;
+            tree::link(&self.program, &Layer::new(source, *number).upper(), &upper)?;
+            laid.push(upper);
+        }
+        if !below.is_empty() {
+            copies.store(clone)?;
+        }
+        Ok(laid)
+    }
+
+    /// Whether a machine that is made now has its files already.
+    pub(super) fn is_prepared(&self, id: &MachineId) -> bool {
+        self.prepared.as_ref().is_some_and(|prepared| prepared.id == *id)
+    }
+
+    /// Gives a machine that is on record the files that wait for it.
+    pub(super) fn hand_over(&mut self) -> Result<()> {
+        let Some(Prepared { id, directory }) = self.prepared.take() else { return Ok(()) };
+        let files = Files::new(&self.home, &id);
+        let doing = || format!("cannot make {}", files.state.display());
+        fs::create_dir_all(self.home.machines()).with_context(doing)?;
+        fs::rename(&directory, &files.state).with_context(doing)?;
+        // Empty, or the next command's to take away.
+        let _not_empty = fs::remove_dir(self.home.clones());
+        Ok(())
+    }
+}
