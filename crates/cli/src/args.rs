@@ -10,6 +10,7 @@ use stead_model::name::MachineId;
 
 mod filter;
 mod image;
+mod internal;
 mod looks;
 mod machines;
 mod network;
@@ -17,6 +18,7 @@ pub(crate) mod oci;
 mod project;
 mod run;
 mod snapshot;
+mod takes;
 mod values;
 mod volume;
 
@@ -25,10 +27,11 @@ pub(crate) use image::{
     ExportArgs, ImageBuildArgs, ImageCommand, ImportArgs, LoadArgs, LoginArgs, LogoutArgs, OneImage,
     PullArgs, PushArgs, SaveArgs,
 };
+pub(crate) use internal::{InternalEnter, TreeCommand};
 pub(crate) use looks::{CopyArgs, DiffArgs, EventsArgs, InspectArgs, PortArgs, PsArgs, StatsArgs, TopArgs};
 pub(crate) use machines::{
-    AttachArgs, CloneArgs, ConsoleArgs, ExecArgs, KillArgs, LogsArgs, MachinesArgs, RemoveArgs, RenameArgs,
-    ShellArgs, SshArgs, SshConfigArgs, StopArgs,
+    AttachArgs, CloneArgs, ConsoleArgs, ExecArgs, KillArgs, LogsArgs, MachinesArgs, PublishArgs, RemoveArgs,
+    RenameArgs, ShellArgs, SshArgs, SshConfigArgs, StopArgs,
 };
 pub(crate) use network::{ConnectArgs, CreateArgs, EnterArgs, NetworkCommand};
 pub(crate) use project::{
@@ -146,6 +149,12 @@ The clone belongs to the project of what commands make. It has its own name, hos
 machine alone can have: published ports and fixed addresses. A source that runs is held still while its files are copied.
 Volumes are not copied: those of the project of what commands make are used by both machines, others are made anew.")]
     Clone(CloneArgs),
+    /// Make an image of a machine, as it is or as a snapshot has it
+    #[command(after_help = "\
+The image has the layers and the configuration of the machine's image, and one layer more of what the machine wrote. Not in
+it: volumes, what is in /run and /tmp, SSH host keys, and the contents of /etc/machine-id. Whatever else was written is in
+it, passwords too. A machine that runs is held still while its files are copied.")]
+    Publish(PublishArgs),
     /// Keep a machine's files as they are, and go back to them
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
@@ -194,7 +203,7 @@ question. `stead ssh-config --install` lets other programs in as well: scp, rsyn
 
 Exit codes: those of ssh, which are the command's own, or 255; 125 if stead failed before.")]
     Ssh(SshArgs),
-    /// Print settings by which every `ssh` reaches machines, as <machine>.<project>.stead
+    /// Print settings by which every `ssh` reaches machines, as `MACHINE.PROJECT.stead`
     #[command(after_help = "\
   stead ssh-config --install
   scp notes root@dev.shop.stead:
@@ -310,16 +319,8 @@ The name and password are tried at once. A credential helper of Docker keeps the
     Unpack { store: PathBuf, image: stead_model::image::Digest },
     #[command(name = "__forget", hide = true)]
     Forget { store: PathBuf, what: String, used: Vec<stead_model::image::Digest> },
-    #[command(name = "__delete", hide = true)]
-    Delete { tree: PathBuf },
-    #[command(name = "__copy-layer", hide = true)]
-    CopyLayer { from: PathBuf, to: PathBuf },
-    #[command(name = "__link-layer", hide = true)]
-    LinkLayer { from: PathBuf, to: PathBuf },
-    #[command(name = "__renew-layer", hide = true)]
-    RenewLayer { layer: PathBuf },
-    #[command(name = "__measure", hide = true)]
-    Measure { tree: PathBuf },
+    #[command(flatten)]
+    Tree(TreeCommand),
     #[command(name = "__copy", hide = true)]
     Copy,
     #[command(name = "__detached", hide = true)]
@@ -332,115 +333,14 @@ The name and password are tried at once. A credential helper of Docker keeps the
     ExportHere { store: PathBuf, image: stead_model::image::Digest },
     #[command(name = "__diff", hide = true)]
     DiffHere { order: String },
+    #[command(name = "__publish", hide = true)]
+    PublishHere { order: String },
     #[command(name = "__reap", hide = true)]
     Reap { machine: MachineId },
     #[command(name = "__ssh-proxy", hide = true)]
     SshProxy { host: String, user: String },
     #[command(name = "__enter", hide = true)]
     Enter(InternalEnter),
-}
-
-/// What a command can be told by options that all share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Takes {
-    /// Which project it is about.
-    pub(crate) file: bool,
-    /// In which form it prints data.
-    pub(crate) format: bool,
-}
-
-impl Command {
-    /// Which of the common options mean something to it; one that means nothing is refused, not passed over.
-    pub(crate) fn takes(&self) -> Takes {
-        let takes = |file, format| Takes { file, format };
-        match self {
-            Self::Plan(_)
-            | Self::Up(_)
-            | Self::Down(_)
-            | Self::Config(_)
-            | Self::Build(_)
-            | Self::Pull(_)
-            | Self::Ps(_) => takes(true, true),
-            Self::Start(_)
-            | Self::Stop(_)
-            | Self::Restart(_)
-            | Self::Kill(_)
-            | Self::Pause(_)
-            | Self::Unpause(_)
-            | Self::Rm(_)
-            | Self::Wait(_)
-            | Self::Rename(_)
-            | Self::Clone(_)
-            | Self::Snapshot(_)
-            | Self::Reset(_)
-            | Self::Inspect(_)
-            | Self::Port(_)
-            | Self::Diff(_)
-            | Self::Top(_)
-            | Self::Events(_)
-            | Self::Volume(_)
-            | Self::Stats(_) => takes(true, true),
-            Self::Attach(_)
-            | Self::Console(_)
-            | Self::Exec(_)
-            | Self::Shell(_)
-            | Self::Ssh(_)
-            | Self::Logs(_)
-            | Self::Cp(_) => takes(true, false),
-            Self::Network(network) => match network {
-                NetworkCommand::Inspect { .. } => takes(true, true),
-                NetworkCommand::Enter(_) => takes(true, false),
-                NetworkCommand::Ls
-                | NetworkCommand::Create(_)
-                | NetworkCommand::Rm { .. }
-                | NetworkCommand::Connect(_)
-                | NetworkCommand::Disconnect { .. } => takes(false, true),
-            },
-            Self::Image(image) => takes(false, has_format(image)),
-            Self::Kernel(kernel) => takes(false, matches!(kernel, KernelCommand::Ls)),
-            Self::Ls | Self::Doctor | Self::Version | Self::Login(_) | Self::Logout(_) => takes(false, true),
-            Self::Purge(_)
-            | Self::Schema
-            | Self::Completion { .. }
-            | Self::Man { .. }
-            | Self::Unpack { .. }
-            | Self::Forget { .. }
-            | Self::Delete { .. }
-            | Self::CopyLayer { .. }
-            | Self::LinkLayer { .. }
-            | Self::RenewLayer { .. }
-            | Self::Measure { .. }
-            | Self::Copy { .. }
-            | Self::ExportHere { .. }
-            | Self::Detached { .. }
-            | Self::DiffHere { .. }
-            | Self::Reap { .. }
-            | Self::Run(_)
-            | Self::Create(_)
-            | Self::Oci { .. }
-            | Self::SshConfig(_)
-            | Self::SshProxy { .. }
-            | Self::Enter(_) => takes(false, false),
-        }
-    }
-}
-
-/// Whether a command about images prints data.
-fn has_format(image: &ImageCommand) -> bool {
-    match image {
-        ImageCommand::Save(_) | ImageCommand::Export(_) => false,
-        ImageCommand::Ls { .. }
-        | ImageCommand::Pull(_)
-        | ImageCommand::Push(_)
-        | ImageCommand::Inspect(_)
-        | ImageCommand::History(_)
-        | ImageCommand::Tag { .. }
-        | ImageCommand::Rm { .. }
-        | ImageCommand::Prune { .. }
-        | ImageCommand::Import(_)
-        | ImageCommand::Build(_)
-        | ImageCommand::Load(_) => true,
-    }
 }
 
 /// Reads the command line; or tells the person what is wrong with it, or what was asked to be told, for this exit code.
@@ -521,17 +421,6 @@ pub(crate) struct Consent {
     /// Do not ask: what is lost is lost
     #[arg(short, long)]
     pub(crate) yes: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct InternalEnter {
-    pub(crate) run: PathBuf,
-    #[arg(long)]
-    pub(crate) namespace: Option<String>,
-    #[arg(long)]
-    pub(crate) resolv_conf: Option<String>,
-    #[arg(last = true, required = true)]
-    pub(crate) command: Vec<std::ffi::OsString>,
 }
 
 #[cfg(test)]

@@ -230,6 +230,15 @@ impl Layer {
         self.0.join("disk.ext4")
     }
 
+    /// Whether nothing was ever written in it. One that cannot be looked into is somebody's.
+    pub fn is_empty(&self) -> bool {
+        !self.is_flat()
+            && match fs::read_dir(self.upper()) {
+                Ok(mut entries) => entries.next().is_none(),
+                Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+            }
+    }
+
     /// Whether the image's files were copied.
     pub fn is_flat(&self) -> bool {
         self.flat().exists()

@@ -144,7 +144,7 @@ pub(crate) fn record_layer(store: &Store, adding: &Adding, layer: Layer, import:
 }
 
 /// A time as documents have it: `2026-01-02T03:04:05Z`.
-fn rfc3339(unix_s: u64) -> String {
+pub(crate) fn rfc3339(unix_s: u64) -> String {
     let (mut days, second) = (unix_s / 86_400, unix_s % 86_400);
     let is_leap =
         |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));

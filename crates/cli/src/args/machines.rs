@@ -7,6 +7,7 @@ use clap::{Args, ValueHint};
 use clap_complete::engine::ArgValueCompleter;
 
 use stead_model::container::Signal;
+use stead_model::image::Reference;
 use stead_model::name::Name;
 
 use super::values::Tail;
@@ -75,6 +76,24 @@ pub(crate) struct CloneArgs {
     /// Start it
     #[arg(long)]
     pub(crate) start: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PublishArgs {
+    /// The machine: `web`, or `web.shop` (with its project)
+    #[arg(add = ArgValueCompleter::new(complete::machines))]
+    pub(crate) machine: String,
+    /// What the image is to be called: `team/web:v1`
+    pub(crate) image: Reference,
+    /// The snapshot that it is to be made of [default: what the machine has now]
+    #[arg(long, value_name = "NAME", add = ArgValueCompleter::new(complete::snapshots))]
+    pub(crate) snapshot: Option<Name>,
+    /// What there is to say of it, for its history
+    #[arg(short, long, value_name = "TEXT")]
+    pub(crate) message: Option<String>,
+    /// Who made it, for its history
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) author: Option<String>,
 }
 
 #[derive(Debug, Args)]

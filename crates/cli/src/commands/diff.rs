@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use stead_agent::message::{self, Changed};
@@ -12,7 +12,9 @@ use stead_host::apply::Host;
 use stead_host::machine::Files;
 use stead_image::Store;
 use stead_image::unpack::{Change, XattrSpace, changes};
+use stead_model::image::Image;
 use stead_model::name::MachineId;
+use stead_model::observed::MadeContainer;
 
 use crate::args::{DiffArgs, Format, Global};
 use crate::failure::Failure;
@@ -61,17 +63,11 @@ pub(crate) fn diff(global: &Global, args: &DiffArgs, output: Output) -> Result<(
             format!("what `{id}` changed is not known: its image was copied, as overlayfs cannot be used");
         return Err(Failure::request(&what, "have the home on another file system"));
     }
-    let digest = made.image.as_ref().context("its image was never here")?;
     let store = Store::open(&host.home().images())?;
-    let image = store.inspect(digest)?.map(|details| details.image);
-    let image = image.with_context(|| {
-        format!("the image {} is not here any more; hint: pull it again", made.wish.image)
-    })?;
+    let image = image_of(&store, made)?;
     let mut layers = store.layer_paths(&image);
     layers.reverse();
-    let launch = made.wish.launch(&id.name, &image.config).map_err(anyhow::Error::from)?;
-    let mounts = launch.mounts.keys().chain(&launch.own_volumes).cloned();
-    let mounts: Vec<String> = mounts.chain(OURS.map(str::to_owned)).collect();
+    let mounts = mounts(&store, &id, made)?;
     if is_guest {
         return in_guest(&files, &id, &mounts, output);
     }
@@ -82,6 +78,21 @@ pub(crate) fn diff(global: &Global, args: &DiffArgs, output: Output) -> Result<(
     let args: [OsString; 2] = [WORD.into(), text.into()];
     let stdout = std::io::stdout().as_fd().try_clone_to_owned().context("no standard output")?;
     stead_net::anchor::run_as_root_at(&program, &args, stdout).map_err(Failure::from)
+}
+
+/// The image that a machine was made from.
+fn image_of(store: &Store, made: &MadeContainer) -> Result<Image> {
+    let digest = made.image.as_ref().context("its image was never here")?;
+    let image = store.inspect(digest)?.map(|details| details.image);
+    image.with_context(|| format!("the image {} is not here any more; hint: pull it again", made.wish.image))
+}
+
+/// Where something is mounted in a machine, which is then none of its own files.
+pub(super) fn mounts(store: &Store, id: &MachineId, made: &MadeContainer) -> Result<Vec<String>> {
+    let image = image_of(store, made)?;
+    let launch = made.wish.launch(&id.name, &image.config)?;
+    let mounts = launch.mounts.keys().chain(&launch.own_volumes).cloned();
+    Ok(mounts.chain(OURS.map(str::to_owned)).collect())
 }
 
 /// What a guest says that it is.

@@ -12,7 +12,7 @@ use stead_host::home::Home;
 use stead_model::name::MachineId;
 use stead_net::anchor;
 
-use crate::args::InternalEnter;
+use crate::args::{InternalEnter, TreeCommand};
 use crate::failure::Failure;
 
 /// The long-lived processes, whose arguments we write ourselves: nothing is read of all that people may say, which
@@ -76,33 +76,44 @@ fn keeper(state: PathBuf, run: PathBuf, machine: &MachineId) -> Result<(), Failu
     stead_keeper::machine::run(&Home { state, run }, machine).map_err(Failure::from)
 }
 
-/// Deletes a tree of files as what a user namespace maps to root.
-pub(crate) fn delete(tree: &Path) -> Result<(), Failure> {
+/// Does something with a tree of files as what a user namespace maps to root.
+pub(crate) fn tree(command: &TreeCommand) -> Result<(), Failure> {
+    match command {
+        TreeCommand::Delete { tree } => delete(tree),
+        TreeCommand::CopyLayer { from, to } => copy_layer(from, to),
+        TreeCommand::LinkLayer { from, to } => link_layer(from, to),
+        TreeCommand::RenewLayer { layer } => renew_layer(layer),
+        TreeCommand::Measure { tree } => measure(tree),
+    }
+}
+
+/// Deletes it.
+fn delete(tree: &Path) -> Result<(), Failure> {
     anchor::become_root()?;
     stead_container::delete(tree).map_err(Failure::from)
 }
 
 /// Copies a layer of a machine as such a root.
-pub(crate) fn copy_layer(from: &Path, to: &Path) -> Result<(), Failure> {
+fn copy_layer(from: &Path, to: &Path) -> Result<(), Failure> {
     become_bound_root()?;
     stead_container::copy_layer(from, to).map_err(Failure::from)
 }
 
 /// Makes a layer of the files of another as such a root.
-pub(crate) fn link_layer(from: &Path, to: &Path) -> Result<(), Failure> {
+fn link_layer(from: &Path, to: &Path) -> Result<(), Failure> {
     become_bound_root()?;
     stead_container::link_layer(from, to).map_err(Failure::from)
 }
 
 /// Makes a layer that of another machine as such a root.
-pub(crate) fn renew_layer(layer: &Path) -> Result<(), Failure> {
+fn renew_layer(layer: &Path) -> Result<(), Failure> {
     become_bound_root()?;
     let secrets = stead_container::renew_layer(layer)?;
     crate::output::raw(&format!("{secrets}\n")).map_err(Failure::from)
 }
 
 /// Becomes such a root that is killed with whoever waits for it: what it makes is nobody's then.
-fn become_bound_root() -> Result<(), Failure> {
+pub(super) fn become_bound_root() -> Result<(), Failure> {
     anchor::become_root()?;
     let kill = rustix::process::Signal::KILL;
     rustix::process::set_parent_process_death_signal(Some(kill))
@@ -111,7 +122,7 @@ fn become_bound_root() -> Result<(), Failure> {
 }
 
 /// Measures a tree of files as such a root.
-pub(crate) fn measure(tree: &Path) -> Result<(), Failure> {
+fn measure(tree: &Path) -> Result<(), Failure> {
     anchor::become_root()?;
     let bytes = match stead_host::linux::taken_bytes(tree) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,

@@ -23,6 +23,7 @@ mod machines;
 mod network;
 pub(crate) mod oci;
 mod ps;
+mod publish;
 mod purge;
 pub(crate) mod reaper;
 mod rename;
@@ -75,6 +76,8 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Rm(args) => machines::remove(&global, &args, output).map(done),
         Command::Rename(args) => rename::rename(&global, &args, output).map(done),
         Command::Clone(args) => clone::clone(&global, &args, output).map(done),
+        Command::Publish(args) => publish::publish(&global, &args, output).map(done),
+        Command::PublishHere { order } => publish::publish_here(&order).map(done),
         Command::Snapshot(command) => snapshot::run(&global, command, output).map(done),
         Command::Reset(args) => snapshot::reset(&global, &args, output).map(done),
         Command::Wait(args) => machines::wait(&global, &args, output).map(done),
@@ -115,11 +118,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Unpack { store, image } => ours(image::unpack_here(&store, &image)),
         Command::ExportHere { store, image } => ours(image::export_here(&store, &image)),
         Command::Forget { store, what, used } => ours(image::forget_here(&store, &what, used)),
-        Command::Delete { tree } => internal::delete(&tree).map(done),
-        Command::CopyLayer { from, to } => internal::copy_layer(&from, &to).map(done),
-        Command::LinkLayer { from, to } => internal::link_layer(&from, &to).map(done),
-        Command::RenewLayer { layer } => internal::renew_layer(&layer).map(done),
-        Command::Measure { tree } => internal::measure(&tree).map(done),
+        Command::Tree(command) => internal::tree(&command).map(done),
         Command::Reap { machine } => reaper::reap(&machine, output.quiet()).map(done),
         Command::Enter(args) => internal::enter(args),
     }

@@ -38,6 +38,14 @@ pub(super) fn tidy(home: &Home, program: &Path) -> Result<()> {
     tree::delete(program, &home.clones())
 }
 
+/// Lets a machine go on that has to have been held until now.
+fn released(held: Option<Held>) -> Result<()> {
+    if !held.map_or(Ok(true), Held::release)? {
+        bail!("it did not stand still meanwhile; hint: try again");
+    }
+    Ok(())
+}
+
 impl LinuxHost {
     /// Makes the files of a machine that is to be like another; they are its own when the machine is made. Gives how many
     /// secrets of the other were left out.
@@ -57,6 +65,21 @@ impl LinuxHost {
         Ok(secrets)
     }
 
+    /// Copies a layer that a machine writes, which is held and then let go on; gives the copy, which goes with what else is
+    /// prepared.
+    pub fn copy_held(&mut self, id: &MachineId, upper: &Path, held: Held) -> Result<PathBuf> {
+        let copy = self.home.clones().join(format!("held-{id}"));
+        let copied = fs::create_dir_all(&copy)
+            .with_context(|| format!("cannot make {}", copy.display()))
+            .and_then(|()| tree::copy(&self.program, upper, &copy))
+            .and_then(|()| released(Some(held)));
+        if copied.is_err() {
+            // Why it could not be done matters more.
+            let _left = tidy(&self.home, &self.program);
+        }
+        copied.map(|()| copy)
+    }
+
     /// Takes them away again, if there are any that no machine has.
     pub fn drop_prepared(&mut self) -> Result<()> {
         self.prepared = None;
@@ -70,9 +93,7 @@ impl LinuxHost {
             fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
         }
         let layers = self.copy_layers(&source, &clone, origin.snapshot)?;
-        if !origin.held.map_or(Ok(true), Held::release)? {
-            bail!("it did not stand still meanwhile; hint: try again");
-        }
+        released(origin.held)?;
         let secrets = layers.iter().map(|layer| tree::renew(&self.program, layer)).sum::<Result<u64>>()?;
         let doing = || format!("cannot write {}", directory.display());
         let opened = File::open(directory).with_context(doing)?;

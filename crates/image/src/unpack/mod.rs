@@ -34,7 +34,7 @@ use stead_model::image::Digest;
 
 pub use changes::{Change, changes};
 pub use flatten::flatten;
-pub use pack::{Packed, pack_diff, pack_named, pack_tree};
+pub use pack::{Fate, Packed, pack_diff, pack_diffs, pack_named, pack_tree};
 
 /// How a layer is unpacked. The default is what root does for overlayfs.
 #[derive(Clone, Debug, Default)]

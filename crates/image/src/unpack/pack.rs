@@ -1,7 +1,7 @@
 //! Directories as archives: what changed over the lower layers, or a whole tree. The same tree always gives the same bytes: names
 //! are sorted, and holes are where there is nothing but zeros, wherever the file system has put them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -14,9 +14,9 @@ use stead_model::image::Digest;
 
 use super::copy::{Node, data, open_file};
 use super::header::BLOCK;
-use super::layers::{is_opaque, is_whiteout};
+use super::layers::{Layers, is_opaque, is_whiteout};
 use super::metadata::{Metadata, Target};
-use super::name::{OPAQUE, WHITEOUT, join, show};
+use super::name::{OPAQUE, WHITEOUT, join, show, split};
 use super::pack_header::{Described, render};
 use super::tree::{Tree, file_type, names, open_directory, stat};
 use super::{Form, Skips, Whiteouts, XattrSpace};
@@ -34,42 +34,82 @@ pub struct Packed {
     pub skips: Skips,
 }
 
+/// What becomes of something when it is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is packed as it is.
+    Kept,
+    /// A file is packed without its contents.
+    Emptied,
+    /// It is left out, with all that is in it.
+    LeftOut,
+}
+
 /// Writes what the upper directory of an overlayfs changes as a layer.
 ///
 /// The mount must not have used `redirect_dir` or `metacopy`: then the directory alone does not tell what changed.
 pub fn pack_diff(upper: &Path, space: XattrSpace, writer: impl Write) -> Result<Packed> {
-    pack(upper, Form::Overlay { space, whiteouts: Whiteouts::Devices }, writer)
+    let form = Form::Overlay { space, whiteouts: Whiteouts::Devices };
+    pack(&[upper], Packer::new(form, &|_| Fate::Kept, writer))
+}
+
+/// The same for upper directories that lie upon each other and upon layers, of both the nearest first: one layer that
+/// changes what they change together. What one of them hides of the others is not in it, nor a mark for that: overlayfs
+/// shows a mark where there is nothing to hide. `fate` is asked by path, from the root.
+pub fn pack_diffs(
+    uppers: &[&Path],
+    layers: &[&Path],
+    space: XattrSpace,
+    fate: &dyn Fn(&[u8]) -> Fate,
+    writer: impl Write,
+) -> Result<Packed> {
+    let below = Layers::open(layers.iter().copied(), Some(space))?;
+    let packer = Packer::new(Form::Overlay { space, whiteouts: Whiteouts::Devices }, fate, writer);
+    pack(uppers, Packer { below: Some(below), ..packer })
 }
 
 /// Writes all that is in a directory.
 pub fn pack_tree(root: &Path, writer: impl Write) -> Result<Packed> {
-    pack(root, Form::Flat, writer)
+    pack(&[root], Packer::new(Form::Flat, &|_| Fate::Kept, writer))
 }
 
 /// Writes what has this name in a directory, with all that is in it, by this name.
 pub fn pack_named(directory: &Path, name: &[u8], writer: impl Write) -> Result<Packed> {
     let root = Tree::open(directory)?;
     let stat = stat(root.root.fd(), name)?.context("there is no such file")?;
-    let child = Child { shown: name.to_vec(), name: name.to_vec(), what: What::Real(Box::new(stat)) };
-    let mut packer = Packer::new(Form::Flat, writer);
-    let first = packer.child(root.root.fd(), &child, name)?;
+    let real = Real { stat, layer: 0 };
+    let child = Child { shown: name.to_vec(), name: name.to_vec(), what: What::Real(Box::new(real)) };
+    let mut packer = Packer::new(Form::Flat, &|_| Fate::Kept, writer);
+    let first = packer.child(&[root.root.fd()], Ground::Seen, &child, name)?;
     packer.descend(first.into_iter().collect())
 }
 
-fn pack(root: &Path, form: Form, writer: impl Write) -> Result<Packed> {
-    let mut packer = Packer::new(form, writer);
-    let root = Tree::open(root)?;
-    let fd = open_directory(root.root.fd(), b".")?;
-    let first = packer.directory(fd, Vec::new())?;
+fn pack<W: Write>(roots: &[&Path], mut packer: Packer<'_, W>) -> Result<Packed> {
+    let roots = roots.iter().map(|root| Tree::open(root)).collect::<Result<Vec<_>>>()?;
+    let fds = roots.iter().map(|root| Ok(open_directory(root.root.fd(), b".")?)).collect::<Result<_>>()?;
+    let first = packer.directory(fds, Ground::Seen, Vec::new())?;
     packer.descend(vec![first])
 }
 
 /// A directory whose header is written.
 struct Level {
-    fd: OwnedFd,
+    /// Of each upper directory that has it, the uppermost first.
+    fds: Vec<OwnedFd>,
+    ground: Ground,
     path: Vec<u8>,
     /// The last comes first.
     children: Vec<Child>,
+}
+
+/// What the layers below have in the place of a directory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ground {
+    /// It is seen, but for what the directory has.
+    Seen,
+    /// The directory hides it, and says so.
+    HiddenHere,
+    /// One above the directory hides it.
+    HiddenAbove,
 }
 
 /// Something in a directory.
@@ -83,12 +123,22 @@ struct Child {
 enum What {
     /// The directory is opaque, or something is gone.
     Mark,
-    Real(Box<Stat>),
+    Real(Box<Real>),
 }
 
-struct Packer<W> {
+/// Something that is there.
+struct Real {
+    stat: Stat,
+    /// The upper directory that it is of.
+    layer: usize,
+}
+
+struct Packer<'a, W> {
     out: Out<W>,
     form: Form,
+    fate: &'a dyn Fn(&[u8]) -> Fate,
+    /// What it lies upon, where that is known.
+    below: Option<Layers>,
     /// Where files are that have more names.
     links: HashMap<(u64, u64), Vec<u8>>,
     entries: u64,
@@ -108,11 +158,13 @@ const HOLE_BYTES: u64 = 64 << 10;
 /// Not every reader knows sparse files, so it has to pay.
 const HOLES_BYTES_MIN: u64 = 4 << 20;
 
-impl<W: Write> Packer<W> {
-    fn new(form: Form, writer: W) -> Self {
+impl<'a, W: Write> Packer<'a, W> {
+    fn new(form: Form, fate: &'a dyn Fn(&[u8]) -> Fate, writer: W) -> Self {
         Self {
             out: Out { writer, hash: Sha256::new(), bytes: 0 },
             form,
+            fate,
+            below: None,
             links: HashMap::new(),
             entries: 0,
             skips: Skips::default(),
@@ -128,53 +180,102 @@ impl<W: Write> Packer<W> {
                 continue;
             };
             let path = join(&level.path, &child.shown);
-            let inner = self.child(level.fd.as_fd(), &child, &path);
+            let fds: Vec<BorrowedFd<'_>> = level.fds.iter().map(AsFd::as_fd).collect();
+            let inner = self.child(&fds, level.ground, &child, &path);
             levels.extend(inner.with_context(|| format!("could not pack `{}`", show(&path)))?);
         }
         self.finish()
     }
 
-    fn directory(&mut self, fd: OwnedFd, path: Vec<u8>) -> Result<Level> {
-        let metadata = self.observe(Target::Open(fd.as_fd()), &fstat(&fd)?, &path)?;
+    /// Writes a directory that is in these upper ones, the uppermost first.
+    fn directory(&mut self, fds: Vec<OwnedFd>, ground: Ground, path: Vec<u8>) -> Result<Level> {
+        let top = fds.first().context("a directory is in some layer")?;
+        let metadata = self.observe(Target::Open(top.as_fd()), &fstat(top)?, &path)?;
         let name = if path.is_empty() { b"./".to_vec() } else { [&path, &b"/"[..]].concat() };
         self.entry(&Described { kind: b'5', name: &name, ..Described::of(&metadata) })?;
-        let mut children = Vec::new();
-        for name in names(fd.as_fd())? {
-            let Some(stat) = stat(fd.as_fd(), &name)? else { continue };
-            let is_gone = self.form.space().is_some_and(|space| is_whiteout(fd.as_fd(), &name, &stat, space));
-            let what = if is_gone { What::Mark } else { What::Real(Box::new(stat)) };
-            let shown = if is_gone { [WHITEOUT, &name].concat() } else { name.clone() };
-            if !is_gone && name.starts_with(WHITEOUT) {
-                bail!("`{}` in it would be a whiteout in a layer", show(&name));
+        let mut children: Vec<Child> = Vec::new();
+        let mut known: HashSet<Vec<u8>> = HashSet::new();
+        let mut hides = ground == Ground::HiddenHere;
+        for (layer, fd) in fds.iter().enumerate() {
+            for name in names(fd.as_fd())? {
+                let Some(stat) = stat(fd.as_fd(), &name)? else { continue };
+                let space = self.form.space();
+                let is_gone = space.is_some_and(|space| is_whiteout(fd.as_fd(), &name, &stat, space));
+                if !is_gone && name.starts_with(WHITEOUT) {
+                    bail!("`{}` in it would be a whiteout in a layer", show(&name));
+                }
+                // One of those above says what there is.
+                if known.insert(name.clone()) {
+                    children.push(child_of(name, Real { stat, layer }, is_gone));
+                }
             }
-            children.push(Child { shown, name, what });
+            // Whatever those below have there is hidden, and so is what the image has.
+            if self.form.space().is_some_and(|space| is_opaque(fd.as_fd(), space)) {
+                hides = true;
+                break;
+            }
         }
-        if self.form.space().is_some_and(|space| is_opaque(fd.as_fd(), space)) {
+        if hides {
             children.push(Child { shown: OPAQUE.to_vec(), name: Vec::new(), what: What::Mark });
         }
         children.sort_by(|one, other| other.shown.cmp(&one.shown));
-        Ok(Level { fd, path, children })
+        let ground = if hides { Ground::HiddenHere } else { ground };
+        Ok(Level { fds, ground, path, children })
     }
 
     /// Writes an entry; a directory is to be gone through next.
-    fn child(&mut self, directory: BorrowedFd<'_>, child: &Child, path: &[u8]) -> Result<Option<Level>> {
-        let node = Node { directory, name: &child.name };
-        match &child.what {
-            What::Mark => {
+    fn child(
+        &mut self,
+        fds: &[BorrowedFd<'_>],
+        ground: Ground,
+        child: &Child,
+        path: &[u8],
+    ) -> Result<Option<Level>> {
+        let What::Real(real) = &child.what else {
+            if self.marks(ground, child, path)? {
                 let nothing = Metadata { mode: 0o600, ..Metadata::made_up(super::time::Time::default()) };
                 self.entry(&Described { kind: b'0', name: path, ..Described::of(&nothing) })?;
-                Ok(None)
             }
-            What::Real(stat) if file_type(stat) == FileType::Directory => {
-                self.directory(open_directory(directory, &child.name)?, path.to_vec()).map(Some)
-            }
-            What::Real(stat) => self.node(node, stat, path).map(|()| None),
+            return Ok(None);
+        };
+        let fate = (self.fate)(path);
+        if fate == Fate::LeftOut {
+            return Ok(None);
         }
+        let directory = *fds.get(real.layer).context("it is in some layer")?;
+        if file_type(&real.stat) != FileType::Directory {
+            let node = Node { directory, name: &child.name };
+            return self.node(node, &real.stat, path, fate).map(|()| None);
+        }
+        let mut inner = Vec::new();
+        let mut ground = if ground == Ground::Seen { Ground::Seen } else { Ground::HiddenAbove };
+        for fd in fds.iter().skip(real.layer) {
+            let Some(stat) = stat(*fd, &child.name)? else { continue };
+            // What is no directory hides all below it, also what the image has.
+            if file_type(&stat) != FileType::Directory {
+                ground = Ground::HiddenHere;
+                break;
+            }
+            let opened = open_directory(*fd, &child.name)?;
+            let ends = self.form.space().is_some_and(|space| is_opaque(opened.as_fd(), space));
+            inner.push(opened);
+            if ends {
+                break;
+            }
+        }
+        self.directory(inner, ground, path.to_vec()).map(Some)
     }
 
-    fn node(&mut self, node: Node<'_>, stat: &Stat, path: &[u8]) -> Result<()> {
+    /// Whether a mark belongs into the layer: there is something for it to hide, as far as that is known.
+    fn marks(&self, ground: Ground, child: &Child, path: &[u8]) -> Result<bool> {
+        let Some(below) = self.below.as_ref().filter(|_| !child.name.is_empty()) else { return Ok(true) };
+        let place = join(split(path).0, &child.name);
+        Ok(ground == Ground::Seen && below.find(&place)?.is_some())
+    }
+
+    fn node(&mut self, node: Node<'_>, stat: &Stat, path: &[u8], fate: Fate) -> Result<()> {
         let id = (stat.st_dev, stat.st_ino);
-        if stat.st_nlink > 1 {
+        if stat.st_nlink > 1 && fate == Fate::Kept {
             if let Some(first) = self.links.get(&id).cloned() {
                 let mut metadata = self.observe(Target::Named(node.directory, node.name), stat, path)?;
                 // They are with the first name.
@@ -189,7 +290,7 @@ impl<W: Write> Packer<W> {
             self.links.insert(id, path.to_vec());
         }
         let kind = match file_type(stat) {
-            FileType::RegularFile => return self.file(node, path),
+            FileType::RegularFile => return self.file(node, path, fate),
             FileType::Symlink => b'2',
             FileType::CharacterDevice => b'3',
             FileType::BlockDevice => b'4',
@@ -209,10 +310,13 @@ impl<W: Write> Packer<W> {
         self.entry(&Described { kind, name: path, link: &link, device, ..Described::of(&metadata) })
     }
 
-    fn file(&mut self, node: Node<'_>, path: &[u8]) -> Result<()> {
+    fn file(&mut self, node: Node<'_>, path: &[u8], fate: Fate) -> Result<()> {
         let file = open_file(node)?;
         let stat = fstat(&file)?;
         let metadata = self.observe(Target::Open(file.as_fd()), &stat, path)?;
+        if fate == Fate::Emptied {
+            return self.entry(&Described { kind: b'0', name: path, ..Described::of(&metadata) });
+        }
         let size = u64::try_from(stat.st_size)?;
         let parts = if size >= HOLES_BYTES_MIN { self.parts(file.as_fd(), size)? } else { vec![(0, size)] };
         let kept: u64 = parts.iter().map(|(_, length)| length).sum();
@@ -305,6 +409,14 @@ impl<W: Write> Packer<W> {
             .iter()
             .fold("sha256:".to_owned(), |text, byte| format!("{text}{byte:02x}"));
         Ok(Packed { diff_id: hex.parse()?, bytes: self.out.bytes, entries: self.entries, skips: self.skips })
+    }
+}
+
+fn child_of(name: Vec<u8>, real: Real, is_gone: bool) -> Child {
+    if is_gone {
+        Child { shown: [WHITEOUT, &name].concat(), name, what: What::Mark }
+    } else {
+        Child { shown: name.clone(), name, what: What::Real(Box::new(real)) }
     }
 }
 

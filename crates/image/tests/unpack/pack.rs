@@ -7,7 +7,7 @@ use std::process::Command;
 
 use expect_test::expect;
 use proptest::prelude::*;
-use stead_image::unpack::{Form, Whiteouts, XattrSpace, pack_diff, pack_tree};
+use stead_image::unpack::{Fate, Form, Whiteouts, XattrSpace, pack_diff, pack_diffs, pack_tree};
 
 use crate::support::{
     Item, Tar, flat, is_real_root, overlay, scratch, show_marks_alike, show_without_links, space, unpack,
@@ -127,6 +127,63 @@ fn an_overlay_in_use_becomes_a_layer_that_gives_the_same() {
     unpack(&layer, made.path(), &flat()).unwrap();
     // Overlayfs of a user namespace breaks hard links, because it keeps no index.
     assert_eq!(show_without_links(made.path()), show_without_links(seen.path()));
+}
+
+#[test]
+fn upper_directories_upon_each_other_are_packed_as_one_layer() {
+    let scratch_dir = scratch();
+    let at = |name: &str| scratch_dir.path().join(name);
+    for name in ["lower", "first", "second", "work", "work2", "merged"] {
+        fs::create_dir(at(name)).unwrap();
+    }
+    let below = Tar::default()
+        .directory("d")
+        .file("d/x", "1")
+        .directory("e")
+        .file("e/y", "2")
+        .file("f", "3")
+        .directory("g")
+        .file("g/z", "4")
+        .end();
+    unpack(&below, &at("lower"), &overlay()).unwrap();
+    let script = r#"mount --make-rprivate / && o=$1 && cd "$2" &&
+        mount -t overlay stead -o "lowerdir=lower,upperdir=first,workdir=work$o" merged &&
+        (cd merged && rm d/x && echo secret > d/s && rm -r e && mkdir n && echo 1 > n/a && echo 2 > n/b && rm f && rm -r g &&
+            echo file > g && mkdir -p deep/er && echo 1 > deep/er/a && ln deep/er/a deep/b) && umount merged &&
+        mount -t overlay stead -o "lowerdir=first:lower,upperdir=second,workdir=work2$o" merged && cd merged &&
+        rm d/s && echo new > d/t && mkdir e && echo e > e/new && rm -r n && mkdir n && echo 3 > n/c && mkdir f && echo f > f/in &&
+        rm g && mkdir g && echo g > g/new && chmod 700 deep && echo 2 > deep/er/c && exec tar --sort=name --format=pax -cf - ."#;
+    let userxattr = if space() == XattrSpace::User { ",userxattr" } else { "" };
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", script, "sh", userxattr])
+        .arg(scratch_dir.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let (first, second) = (at("first"), at("second"));
+    let mut layer = Vec::new();
+    let all = |_: &[u8]| Fate::Kept;
+    pack_diffs(&[&second, &first], &[&at("lower")], space(), &all, &mut layer).unwrap();
+    let (seen, made) = (scratch(), scratch());
+    unpack(&output.stdout, seen.path(), &flat()).unwrap();
+    unpack(&below, made.path(), &flat()).unwrap();
+    unpack(&layer, made.path(), &flat()).unwrap();
+    assert_eq!(show_without_links(made.path()), show_without_links(seen.path()));
+    let text = String::from_utf8_lossy(&layer);
+    assert!(!text.contains("secret") && text.contains("d/.wh.x"));
+    // Where there is nothing to hide there is no mark for it.
+    assert!(!text.contains(".wh.s") && !text.contains(".wh.a"));
+    // What is not to be in it is not, and what is to be empty is.
+    let fate = |path: &[u8]| match path {
+        b"deep/er" => Fate::LeftOut,
+        b"e/new" => Fate::Emptied,
+        _ => Fate::Kept,
+    };
+    let (mut layer, made) = (Vec::new(), scratch());
+    pack_diffs(&[&second, &first], &[&at("lower")], space(), &fate, &mut layer).unwrap();
+    unpack(&layer, made.path(), &flat()).unwrap();
+    assert!(!made.path().join("deep/er").exists() && made.path().join("deep/b").exists());
+    assert_eq!(fs::read_to_string(made.path().join("e/new")).unwrap(), "");
 }
 
 #[test]

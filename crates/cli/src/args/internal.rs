@@ -1,0 +1,31 @@
+//! The arguments of commands that stead runs itself as.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// What is done with a tree of files as what may do it to files of whichever owner.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TreeCommand {
+    #[command(name = "__delete", hide = true)]
+    Delete { tree: PathBuf },
+    #[command(name = "__copy-layer", hide = true)]
+    CopyLayer { from: PathBuf, to: PathBuf },
+    #[command(name = "__link-layer", hide = true)]
+    LinkLayer { from: PathBuf, to: PathBuf },
+    #[command(name = "__renew-layer", hide = true)]
+    RenewLayer { layer: PathBuf },
+    #[command(name = "__measure", hide = true)]
+    Measure { tree: PathBuf },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InternalEnter {
+    pub(crate) run: PathBuf,
+    #[arg(long)]
+    pub(crate) namespace: Option<String>,
+    #[arg(long)]
+    pub(crate) resolv_conf: Option<String>,
+    #[arg(last = true, required = true)]
+    pub(crate) command: Vec<std::ffi::OsString>,
+}
