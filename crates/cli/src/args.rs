@@ -144,15 +144,15 @@ Exit codes: those of its program; 127 if there is no such program in the image, 
     Rename(RenameArgs),
     /// Make a machine like another, with its files as they are or as a snapshot has them
     #[command(after_help = "\
-The clone belongs to the project of what commands make. It has its own name, hostname, MAC and addresses, an empty
-/etc/machine-id, and no SSH host keys but its image's. All else that the source was made with is the same, but for what one
+The clone belongs to the project of what commands make. It has its own name, hostname, MAC and addresses; the
+/etc/machine-id and the SSH host keys that the source wrote are not taken along, but its image's are. All else that the source was made with is the same, but for what one
 machine alone can have: published ports and fixed addresses. A source that runs is held still while its files are copied.
 Volumes are not copied: those of the project of what commands make are used by both machines, others are made anew.")]
     Clone(CloneArgs),
     /// Make an image of a machine, as it is or as a snapshot has it
     #[command(after_help = "\
 The image has the layers and the configuration of the machine's image, and one layer more of what the machine wrote. Not in
-it: volumes, what is in /run and /tmp, SSH host keys, and the contents of /etc/machine-id. Whatever else was written is in
+that: volumes, what is in /run and /tmp, SSH host keys, and the contents of /etc/machine-id. Whatever else was written is in
 it, passwords too. A machine that runs is held still while its files are copied.")]
     Publish(PublishArgs),
     /// Keep a machine's files as they are, and go back to them

@@ -93,6 +93,7 @@ mod tests {
         // One that hides the image's.
         put("etc/ssh/ssh_host_dsa_key", "");
         put("home/etc/machine-id", "mine");
+        put("run/stead-ssh/host-key", "ours");
         // A directory of this computer's that a link leads to stays as it is.
         fs::create_dir_all(at("var/lib")).unwrap();
         symlink(other.path(), at("var/lib/dbus")).unwrap();
@@ -107,6 +108,7 @@ mod tests {
             fs::read_dir(at("etc/ssh")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, ["ssh_host_dsa_key", "sshd_config"]);
+        assert!(!at("run/stead-ssh/host-key").exists());
         assert_eq!(renew_layer(mine.path()).unwrap(), 0);
     }
 }

@@ -32,7 +32,6 @@ impl Command {
             | Self::Rm(_)
             | Self::Wait(_)
             | Self::Rename(_)
-            | Self::Clone(_)
             | Self::Publish(_)
             | Self::Snapshot(_)
             | Self::Reset(_)
@@ -44,6 +43,7 @@ impl Command {
             | Self::Volume(_)
             | Self::Stats(_) => takes(true, true),
             Self::Attach(_)
+            | Self::Clone(_)
             | Self::Console(_)
             | Self::Exec(_)
             | Self::Shell(_)

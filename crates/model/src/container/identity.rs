@@ -16,6 +16,8 @@ pub fn identity(path: &[u8]) -> Option<Identity> {
     match path {
         b"etc/machine-id" => Some(Identity::Emptied),
         b"var/lib/dbus/machine-id" => Some(Identity::LeftOut),
+        // The one that `stead ssh` gave it; it is given another at the next login.
+        b"run/stead-ssh/host-key" => Some(Identity::LeftOut),
         path => {
             let name = path.strip_prefix(b"etc/ssh/ssh_host_")?;
             let is_key = name.windows(4).any(|part| part == b"_key") && !name.contains(&b'/');
@@ -25,7 +27,7 @@ pub fn identity(path: &[u8]) -> Option<Identity> {
 }
 
 /// The directories in which they are, from the root.
-pub const IDENTITY_DIRECTORIES: [&str; 3] = ["etc", "etc/ssh", "var/lib/dbus"];
+pub const IDENTITY_DIRECTORIES: [&str; 4] = ["etc", "etc/ssh", "run/stead-ssh", "var/lib/dbus"];
 
 #[cfg(test)]
 mod tests {
@@ -41,6 +43,7 @@ mod tests {
             ("etc/ssh/ssh_host_config", None),
             ("etc/ssh/ssh_host_a/b_key", None),
             ("etc/ssh/sshd_config", None),
+            ("run/stead-ssh/host-key", Some(Identity::LeftOut)),
             ("home/etc/machine-id", None),
         ] {
             assert_eq!(identity(path.as_bytes()), expected, "{path}");
