@@ -80,7 +80,7 @@ impl Guest {
         match &self.role {
             Role::Container { .. } => !self.is_booting(),
             Role::Computer(computer) if self.session.is_met() => computer.mounting.is_none(),
-            Role::Computer(computer) => computer.agent_by.is_none(),
+            Role::Computer(computer) => computer.agent_by.is_none() && computer.mounting.is_none(),
         }
     }
 
@@ -91,16 +91,25 @@ impl Guest {
 
     pub(super) fn next_look_at_computer(&self) -> Option<Instant> {
         let Role::Computer(computer) = &self.role else { return None };
-        let agent_by = computer.agent_by.filter(|_| !self.session.is_met());
+        let agent_by = computer.agent_by.filter(|_| !self.session.is_met() || computer.mounting.is_some());
         [agent_by, computer.press_at].into_iter().flatten().min()
     }
 
     pub(super) fn look_at_computer(&mut self, now: Instant) {
         let Role::Computer(computer) = &mut self.role else { return };
-        if computer.agent_by.is_some_and(|at| at <= now) && !self.session.is_met() {
+        let is_met = self.session.is_met();
+        if computer.agent_by.is_some_and(|at| at <= now) && (!is_met || computer.mounting.is_some()) {
             computer.agent_by = None;
+            let lacks_files = computer.mounting.is_some();
+            let why = if is_met { "its agent did not mount them in time".to_owned() } else { no_agent() };
             let execs = std::mem::take(&mut self.execs);
-            self.news.extend(execs.into_iter().map(|call| Heard::ExecEnded(call, 125, Some(no_agent()))));
+            self.news.extend(execs.into_iter().map(|call| Heard::ExecEnded(call, 125, Some(why.clone()))));
+            if lacks_files {
+                let mut events = Vec::new();
+                self.are_not_mounted(why, &mut events);
+                self.news.extend(events);
+                return;
+            }
             self.news.push(Heard::Met);
         }
         if computer.press_at.is_some_and(|at| at <= now) {
