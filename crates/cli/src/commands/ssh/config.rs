@@ -86,9 +86,13 @@ pub(super) fn install(settings: &Path, block: &str) -> Result<(), Failure> {
 /// Takes the line out of the person's settings, if it is there, and the settings that it includes.
 pub(crate) fn forget(home: &Home) -> Result<()> {
     let settings = home.ssh().join(SETTINGS);
+    // They are written before the line and go after it: without them there is no line of ours.
+    if !settings.exists() {
+        return Ok(());
+    }
     let own = own_settings()?;
     let before = load(&own)?;
-    let is_ours = |line: &&str| included(line).is_some_and(|path| Path::new(path) == settings);
+    let is_ours = |line: &&str| included(line).is_some_and(|path| Path::new(&path) == settings);
     if before.lines().any(|line| is_ours(&line)) {
         let after: String = before.split_inclusive('\n').filter(|line| !is_ours(&line.trim_end())).collect();
         store(&own, &after)?;
@@ -106,9 +110,9 @@ fn line(settings: &Path) -> Result<String> {
 }
 
 /// What a line of ours includes, of whichever home.
-fn included(line: &str) -> Option<&str> {
-    let path = line.trim().strip_prefix("Include \"")?.strip_suffix('"')?;
-    (Path::new(path).file_name()? == SETTINGS).then_some(path)
+fn included(line: &str) -> Option<String> {
+    let path = line.trim().strip_prefix("Include \"")?.strip_suffix('"')?.replace("%%", "%");
+    (Path::new(&path).file_name()? == SETTINGS).then_some(path)
 }
 
 /// The person's settings of `ssh`, which goes by the home of the account and not by `HOME`. A link leads to them.
@@ -197,7 +201,7 @@ mod tests {
     fn only_a_line_of_ours_is_taken_for_one() {
         let settings = Path::new("/state/ssh").join(SETTINGS);
         let ours = line(&settings).unwrap();
-        assert_eq!(included(&ours), settings.to_str());
+        assert_eq!(included(&ours).as_deref(), settings.to_str());
         assert_eq!(included("Include ~/.ssh/work.conf"), None);
         assert_eq!(included("Include \"/etc/other.conf\""), None);
     }
