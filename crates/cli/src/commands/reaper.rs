@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{PipeWriter, Read, Write};
 use std::os::fd::AsFd;
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use anyhow::Context;
 
@@ -16,6 +17,9 @@ use super::machines::remove_these;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::session::Session;
+
+/// A machine that could not be removed, or that somebody has started again, is looked at after this time.
+const AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// A process that removes a machine when it has ended; at once if this command goes before it says that the machine
 /// stands.
@@ -64,18 +68,24 @@ pub(crate) fn reap(id: &MachineId, output: Output) -> Result<(), Failure> {
         File::from(std::io::stdout().as_fd().try_clone_to_owned().context("there is no standard output")?);
     let stands = word.take(1).read_to_end(&mut Vec::new()).context("cannot hear whether it stands")? > 0;
     while files.are_of(&held) {
-        // However it ended, it is over now; if it never ran, nothing is known of that.
-        let is_over = stands && super::attach::outlast(&files).is_ok();
-        let mut session = Session::open()?;
-        session.host.make_fleeting();
-        let runs = session.observe()?.running.contains_key(id);
-        if files.are_of(&held) && !(runs && stands) {
-            return remove_these(&mut session, std::slice::from_ref(id), output);
+        if stands {
+            // However it ended, it is over now; if it never ran, nothing is known of that.
+            let _unknown = super::attach::outlast(&files);
         }
-        if !is_over {
-            break;
+        let remove = || -> Result<(), Failure> {
+            let mut session = Session::open()?;
+            session.host.make_fleeting();
+            let runs = session.observe()?.running.contains_key(id);
+            if files.are_of(&held) && !(runs && stands) {
+                remove_these(&mut session, std::slice::from_ref(id), output)?;
+            }
+            Ok(())
+        };
+        // Whatever hinders it (another command has the home for long, the disk is full), nobody else would do it.
+        let _hindered = remove();
+        if files.are_of(&held) {
+            std::thread::sleep(AGAIN_AFTER);
         }
-        // Somebody has started it again meanwhile.
     }
     Ok(())
 }
