@@ -55,13 +55,16 @@ fn a_program_runs_in_a_guest_and_ends_with_its_own_code() {
     // Nobody waits for one that comes up any more: it goes, with its VMM.
     let words = ["run", "--rm", "--kind", "microvm", "--name", "two", BUSYBOX, "sleep", "1000"];
     let left = world.spawn_stead(world.path(), &words);
-    let count = "pgrep -fc '[q]emu-system.*guest=two.default,'";
-    world.until("it comes up", || (world.sh_said(Place::Computer, count).code == 0).then_some(()));
+    let find = "pgrep -f '[q]emu-system.*guest=two.default,'";
+    // Held, so that it does not come up meanwhile.
+    let hold = format!("kill -STOP $({find})");
+    world.until("it comes up", || (world.sh_said(Place::Computer, &hold).code == 0).then_some(()));
     left.end();
+    world.sh(Place::Computer, &format!("kill -CONT $({find})"));
     world.until("it has gone", || {
         (world.stead("ps --all --format json").json() == serde_json::json!([])).then_some(())
     });
-    world.sh_said(Place::Computer, count).code(1);
+    world.until("its VMM has gone", || (world.sh_said(Place::Computer, find).code == 1).then_some(()));
     // What it cannot do is refused before anything is made.
     let words = ["run", "--kind", "microvm", "-v", "/tmp:/x:rshared", BUSYBOX, "true"];
     slowly(&world, world.path(), &words)
