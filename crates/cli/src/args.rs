@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
@@ -61,12 +62,13 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// What commands have in common; [`Command::takes`] says which take what.
+/// What commands have in common; [`takes`] says which take what.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Common options")]
 pub(crate) struct Global {
     /// The project file [default: the stead.yaml or compose.yaml here or in a directory above]
     #[arg(short, long, global = true, env = "STEAD_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub(crate) file: Option<PathBuf>,
     /// With the machines of these profiles as well; `*`: of all
     #[arg(long, global = true, value_name = "NAME")]
@@ -375,36 +377,43 @@ fn runs_a_program(words: &[std::ffi::OsString]) -> bool {
 
 fn read(words: impl IntoIterator<Item = std::ffi::OsString>) -> clap::error::Result<Cli> {
     let words: Vec<std::ffi::OsString> = words.into_iter().collect();
-    let mut command = values::with_numbers(Cli::command());
+    let mut command = values::with_numbers(command());
     let matches = command
         .try_get_matches_from_mut(words.clone())
         .map_err(|error| values::mend(error, &command, &words))?;
-    let cli = Cli::from_arg_matches(&matches)?;
-    let takes = cli.command.takes();
+    let path = command_words(&matches);
     // The environment speaks to all commands at once, and so is passed over where it means nothing.
-    let is_said = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
-    for (id, option, is_taken) in [
-        ("file", "--file", takes.file),
-        ("profile", "--profile", takes.file),
-        ("format", "--format", takes.format),
-    ] {
-        if is_said(id) && !is_taken {
-            let text = format!("`{}` has no use for `{option}`\n", command_line(&matches));
-            return Err(Cli::command().error(ErrorKind::UnknownArgument, text));
+    let is_said = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    let mut refused = takes::takes(&path).into_iter().flat_map(takes::Takes::refused);
+    if let Some(id) = refused.find(|id| is_said(id)) {
+        let text = format!("`stead {}` has no use for `--{id}`\n", path.join(" "));
+        return Err(command.error(ErrorKind::UnknownArgument, text));
+    }
+    let mut cli = Cli::from_arg_matches(&matches)?;
+    if cli.global.file.as_ref().is_some_and(|file| file.as_os_str().is_empty()) {
+        if is_said("file") {
+            return Err(command.error(ErrorKind::InvalidValue, "`--file` is without the name of a file\n"));
         }
+        // An empty variable is as good as none.
+        cli.global.file = None;
     }
     Ok(cli)
 }
 
-/// `stead network ls`.
-fn command_line(matches: &ArgMatches) -> String {
-    let mut line = "stead".to_owned();
+/// The command line: what is understood, and what help, manual pages and completion tell of it.
+pub(crate) fn command() -> clap::Command {
+    takes::fitted(Cli::command())
+}
+
+/// `network`, `ls`.
+fn command_words(matches: &ArgMatches) -> Vec<&str> {
+    let mut words = Vec::new();
     let mut below = matches.subcommand();
     while let Some((name, matches)) = below {
-        line += &format!(" {name}");
+        words.push(name);
         below = matches.subcommand();
     }
-    line
+    words
 }
 
 /// Which shell.
@@ -480,6 +489,7 @@ mod tests {
         ] {
             check(line, None);
         }
+        check("stead --file= up", Some("`--file` is without the name of a file"));
         check("stead -f x doctor", Some("`stead doctor` has no use for `--file`"));
         check("stead network ls -f x", Some("`stead network ls` has no use for `--file`"));
         check("stead network -f x create lan", Some("`stead network create` has no use for `--file`"));

@@ -1,6 +1,7 @@
 //! How a command fails: what to print, and who can act on it (docs/exit-codes.md).
 
 use std::fmt::Write as _;
+use std::io::ErrorKind;
 
 use stead_model::resolve::Refusal;
 
@@ -96,7 +97,19 @@ fn causes(error: &anyhow::Error) -> String {
 fn hints(error: &anyhow::Error) -> String {
     let texts = error.chain().map(ToString::to_string);
     let hint = texts.filter_map(|text| text.split_once("; hint: ").map(|(_, hint)| hint.to_owned())).last();
+    let hint = hint.or_else(|| is_full(error).then(|| ROOM.to_owned()));
     hint.map_or_else(String::new, |hint| format!("hint: {hint}\n"))
+}
+
+/// What to do about a full disk, whatever was being written.
+const ROOM: &str = "no room is left there: remove what is not needed (`stead image prune`, `stead rm`, `stead volume rm` \
+                    make room in stead's own files), then say the same again";
+
+/// Whether a disk or a quota was full.
+fn is_full(error: &anyhow::Error) -> bool {
+    let kinds =
+        error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
+    kinds.into_iter().any(|kind| matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
 }
 
 fn strip_hint(text: &str) -> &str {
@@ -120,5 +133,14 @@ mod tests {
         let error = anyhow!("no tun; hint: load it").context("no tap").context("step `+ nic` failed");
         let text = Failure::Computer(error).text();
         assert_eq!(text, "error: step `+ nic` failed\n  cause: no tap\n  cause: no tun\nhint: load it\n");
+    }
+
+    #[test]
+    fn a_full_disk_has_a_hint_wherever_it_was_met() {
+        let full =
+            || anyhow::Error::new(std::io::Error::from(ErrorKind::StorageFull)).context("cannot write x");
+        assert!(Failure::Computer(full()).text().ends_with(&format!("hint: {ROOM}\n")));
+        let own = Failure::Computer(full().context("no; hint: another disk")).text();
+        assert!(own.ends_with("hint: another disk\n"), "{own}");
     }
 }

@@ -9,6 +9,7 @@ use stead_model::address::Mac;
 use stead_model::name::Name;
 use stead_model::project::Kind;
 
+use crate::commands::LOOSE_PROJECT;
 use crate::complete;
 
 #[derive(Debug, Subcommand)]
@@ -26,7 +27,7 @@ pub(crate) enum NetworkCommand {
     /// Remove a network that `create` made
     Rm {
         /// The network's name
-        #[arg(add = ArgValueCompleter::new(complete::loose_networks))]
+        #[arg(value_parser = loose_name, add = ArgValueCompleter::new(complete::loose_networks))]
         network: Name,
         /// Even if machines have nics on it: they lose them
         #[arg(long)]
@@ -37,10 +38,10 @@ pub(crate) enum NetworkCommand {
     /// Take a machine's nic off a network that `create` made; a machine that somebody else runs goes with its last one
     Disconnect {
         /// The network's name
-        #[arg(add = ArgValueCompleter::new(complete::loose_networks))]
+        #[arg(value_parser = loose_name, add = ArgValueCompleter::new(complete::loose_networks))]
         network: Name,
         /// The machine's name
-        #[arg(add = ArgValueCompleter::new(complete::machines))]
+        #[arg(value_parser = loose_name, add = ArgValueCompleter::new(complete::machines))]
         machine: Name,
     },
     /// Run a program in a container's network namespace, or in the one where the networks are
@@ -80,10 +81,10 @@ pub(crate) struct CreateArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ConnectArgs {
     /// The network's name
-    #[arg(add = ArgValueCompleter::new(complete::loose_networks))]
+    #[arg(value_parser = loose_name, add = ArgValueCompleter::new(complete::loose_networks))]
     pub(crate) network: Name,
     /// The machine's name
-    #[arg(add = ArgValueCompleter::new(complete::machines))]
+    #[arg(value_parser = loose_name, add = ArgValueCompleter::new(complete::machines))]
     pub(crate) machine: Name,
     /// There is no such machine here, somebody else runs it: a container gets a network namespace, the others TAPs
     #[arg(long, value_name = "KIND")]
@@ -128,4 +129,16 @@ pub(crate) struct EnterArgs {
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "PROGRAM")]
     pub(crate) command: Vec<std::ffi::OsString>,
+}
+
+/// The name of what a command made, with its project or without.
+fn loose_name(text: &str) -> Result<Name, String> {
+    let text = match text.rsplit_once('.') {
+        Some((name, LOOSE_PROJECT)) => name,
+        Some((_, project)) => {
+            return Err(format!("what is in project `{project}` is changed in the project's file"));
+        }
+        None => text,
+    };
+    text.parse().map_err(|error| format!("{error}"))
 }

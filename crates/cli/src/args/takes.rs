@@ -1,6 +1,6 @@
 //! Which of the common options mean something to which command.
 
-use super::{Command, ImageCommand, KernelCommand, NetworkCommand};
+use clap::Command;
 
 /// What a command can be told by options that all share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,94 +11,114 @@ pub(crate) struct Takes {
     pub(crate) format: bool,
 }
 
-impl Command {
-    /// Which of the common options mean something to it; one that means nothing is refused, not passed over.
-    pub(crate) fn takes(&self) -> Takes {
-        let takes = |file, format| Takes { file, format };
-        match self {
-            Self::Plan(_)
-            | Self::Up(_)
-            | Self::Down(_)
-            | Self::Config(_)
-            | Self::Build(_)
-            | Self::Pull(_)
-            | Self::Ps(_) => takes(true, true),
-            Self::Start(_)
-            | Self::Stop(_)
-            | Self::Restart(_)
-            | Self::Kill(_)
-            | Self::Pause(_)
-            | Self::Unpause(_)
-            | Self::Rm(_)
-            | Self::Wait(_)
-            | Self::Rename(_)
-            | Self::Publish(_)
-            | Self::Snapshot(_)
-            | Self::Reset(_)
-            | Self::Inspect(_)
-            | Self::Port(_)
-            | Self::Diff(_)
-            | Self::Top(_)
-            | Self::Events(_)
-            | Self::Volume(_)
-            | Self::Stats(_) => takes(true, true),
-            Self::Attach(_)
-            | Self::Clone(_)
-            | Self::Console(_)
-            | Self::Exec(_)
-            | Self::Shell(_)
-            | Self::Ssh(_)
-            | Self::Logs(_)
-            | Self::Cp(_) => takes(true, false),
-            Self::Network(network) => match network {
-                NetworkCommand::Inspect { .. } => takes(true, true),
-                NetworkCommand::Enter(_) => takes(true, false),
-                NetworkCommand::Ls
-                | NetworkCommand::Create(_)
-                | NetworkCommand::Rm { .. }
-                | NetworkCommand::Connect(_)
-                | NetworkCommand::Disconnect { .. } => takes(false, true),
-            },
-            Self::Image(image) => takes(false, has_format(image)),
-            Self::Kernel(kernel) => takes(false, matches!(kernel, KernelCommand::Ls)),
-            Self::Ls | Self::Doctor | Self::Version | Self::Login(_) | Self::Logout(_) => takes(false, true),
-            Self::Purge(_)
-            | Self::Schema
-            | Self::Completion { .. }
-            | Self::Man { .. }
-            | Self::Unpack { .. }
-            | Self::Forget { .. }
-            | Self::PublishHere { .. }
-            | Self::Tree(_)
-            | Self::Copy { .. }
-            | Self::ExportHere { .. }
-            | Self::Detached { .. }
-            | Self::DiffHere { .. }
-            | Self::Reap { .. }
-            | Self::Run(_)
-            | Self::Create(_)
-            | Self::Oci { .. }
-            | Self::SshConfig(_)
-            | Self::SshProxy { .. }
-            | Self::Enter(_) => takes(false, false),
-        }
+impl Takes {
+    const ALL: Self = Self { file: true, format: true };
+    const FILE: Self = Self { file: true, format: false };
+    const FORMAT: Self = Self { file: false, format: true };
+    const NONE: Self = Self { file: false, format: false };
+
+    /// The options that mean nothing, by their ids.
+    pub(crate) fn refused(self) -> impl Iterator<Item = &'static str> {
+        [("file", self.file), ("profile", self.file), ("format", self.format)]
+            .into_iter()
+            .filter_map(|(id, is_taken)| (!is_taken).then_some(id))
     }
 }
 
-/// Whether a command about images prints data.
-fn has_format(image: &ImageCommand) -> bool {
-    match image {
-        ImageCommand::Save(_) | ImageCommand::Export(_) => false,
-        ImageCommand::Ls { .. }
-        | ImageCommand::Pull(_)
-        | ImageCommand::Push(_)
-        | ImageCommand::Inspect(_)
-        | ImageCommand::History(_)
-        | ImageCommand::Tag { .. }
-        | ImageCommand::Rm { .. }
-        | ImageCommand::Prune { .. }
-        | ImageCommand::Import(_)
-        | ImageCommand::Build(_)
-        | ImageCommand::Load(_) => true,
+/// Which of the common options mean something to a command, by the words that it is called by; one that means nothing is
+/// refused, not passed over. What is not here is unknown, or a group of commands.
+pub(crate) fn takes(words: &[&str]) -> Option<Takes> {
+    let takes = match words {
+        [
+            "plan" | "up" | "down" | "config" | "build" | "pull" | "ps" | "start" | "stop" | "restart"
+            | "kill",
+        ]
+        | ["pause" | "unpause" | "rm" | "wait" | "rename" | "publish" | "reset" | "inspect" | "port"]
+        | ["diff" | "top" | "events" | "stats"]
+        | ["snapshot" | "volume", _]
+        | ["network", "inspect"] => Takes::ALL,
+        ["attach" | "clone" | "console" | "exec" | "shell" | "ssh" | "logs" | "cp"]
+        | ["network", "enter"] => Takes::FILE,
+        ["image", "save" | "export"] | ["kernel", "pull" | "rm"] => Takes::NONE,
+        ["network" | "image" | "kernel", _] | ["ls" | "doctor" | "version" | "login" | "logout"] => {
+            Takes::FORMAT
+        }
+        ["purge" | "schema" | "completion" | "man" | "run" | "create" | "oci" | "ssh-config"] => Takes::NONE,
+        [word] if word.starts_with("__") => Takes::NONE,
+        _ => return None,
+    };
+    Some(takes)
+}
+
+/// The command line, whose help shows of the common options those that mean something.
+pub(super) fn fitted(command: Command) -> Command {
+    let common: Vec<clap::Arg> = command.get_arguments().filter(|arg| arg.is_global_set()).cloned().collect();
+    let names: Vec<String> = command.get_subcommands().map(|below| below.get_name().to_owned()).collect();
+    names.iter().fold(command, |command, name| {
+        command.mut_subcommand(name, |below| below_fitted(below, &mut vec![name.clone()], &common))
+    })
+}
+
+fn below_fitted(command: Command, words: &mut Vec<String>, common: &[clap::Arg]) -> Command {
+    let names: Vec<String> = command.get_subcommands().map(|below| below.get_name().to_owned()).collect();
+    let fitted = names.iter().fold(command, |command, name| {
+        command.mut_subcommand(name, |below| {
+            words.push(name.clone());
+            let below = below_fitted(below, words, common);
+            words.pop();
+            below
+        })
+    });
+    let path: Vec<&str> = words.iter().map(String::as_str).collect();
+    let refused: Vec<&str> = takes(&path).into_iter().flat_map(Takes::refused).collect();
+    // What a command has of its own is not handed down to it.
+    let hidden = common.iter().filter(|arg| refused.contains(&arg.get_id().as_str()));
+    hidden.fold(fitted, |command, arg| command.arg(arg.clone().hide(true)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    /// Checks each command that has none below it.
+    fn each(command: &Command, words: &mut Vec<String>, check: &mut dyn FnMut(&Command, &[&str])) {
+        for below in command.get_subcommands() {
+            words.push(below.get_name().to_owned());
+            if below.has_subcommands() {
+                each(below, words, check);
+            } else {
+                check(below, &words.iter().map(String::as_str).collect::<Vec<_>>());
+            }
+            words.pop();
+        }
+    }
+
+    #[test]
+    fn of_each_command_it_is_known_what_it_takes() {
+        let mut count = 0;
+        each(&super::super::Cli::command(), &mut Vec::new(), &mut |_, words| {
+            assert!(takes(words).is_some(), "{words:?}");
+            count += 1;
+        });
+        assert!(count > 80, "{count}");
+    }
+
+    #[test]
+    fn help_shows_what_means_something() {
+        let mut command = super::super::command();
+        command.build();
+        each(&command, &mut Vec::new(), &mut |command, words| {
+            if words.contains(&"help") {
+                return;
+            }
+            let shown = command.get_arguments().filter(|arg| !arg.is_hide_set());
+            let shown: Vec<&str> = shown.map(|arg| arg.get_id().as_str()).collect();
+            let refused: Vec<&str> = takes(words).unwrap().refused().collect();
+            for id in ["file", "profile", "format"] {
+                assert_eq!(shown.contains(&id), !refused.contains(&id), "{words:?} {id}");
+            }
+            assert!(shown.contains(&"debug"), "{words:?}");
+        });
     }
 }

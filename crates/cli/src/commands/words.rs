@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use anyhow::Context;
-use clap::CommandFactory;
 use serde::Serialize;
 
-use crate::args::{Cli, Shell};
+use crate::args::Shell;
 use crate::failure::Failure;
 use crate::output::{Output, raw};
 use crate::session::home;
@@ -53,7 +52,7 @@ pub(crate) fn completion(shell: Shell) -> Result<(), Failure> {
 /// A manual page for each command that people see.
 pub(crate) fn manual(dir: &Path) -> Result<(), Failure> {
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    let mut command = Cli::command().disable_help_subcommand(true);
+    let mut command = crate::args::command().disable_help_subcommand(true);
     command.build();
     pages(&command, dir)
         .with_context(|| format!("cannot write manual pages to {}", dir.display()))
