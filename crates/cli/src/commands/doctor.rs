@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use stead_host::apply::Host;
-use stead_model::observed::Lack;
+use stead_model::observed::{Lack, Observed, Uplink};
 use stead_net::facts::{Cgroups, Device, Facts, Program, Switch, UserNamespaces, observe};
 
 use crate::failure::Failure;
@@ -41,7 +41,10 @@ pub(crate) fn run(output: Output) -> Result<ExitCode, Failure> {
     let mut checks = checks(&facts, root);
     checks.push(microvms());
     match &seen {
-        Ok(seen) => checks.extend(uplink_checks(&seen.host.uplinks.veth, &seen.host.uplinks.pasta)),
+        Ok(seen) => {
+            checks.extend(uplink_checks(&seen.host.uplinks.veth, &seen.host.uplinks.pasta));
+            checks.extend(cut_off(seen));
+        }
         Err(error) => checks.push(check(
             "this user's home",
             Verdict::Missing,
@@ -232,6 +235,22 @@ fn uplink_checks(veth: &Result<(), Lack>, pasta: &Result<(), Lack>) -> Vec<Check
         }
     };
     vec![one("uplink by the kernel", veth), one("uplink by pasta", pasta)]
+}
+
+/// A way out that stands and leads nowhere any more: a firewall came after it.
+fn cut_off(seen: &Observed) -> Option<Check> {
+    let uplinks = &seen.host.uplinks;
+    let (in_use, other) = match seen.uplink.as_ref().filter(|_| seen.host.online)? {
+        Uplink::Veth(_) => (&uplinks.veth, &uplinks.pasta),
+        Uplink::Pasta => (&uplinks.pasta, &uplinks.veth),
+    };
+    let lack = in_use.as_ref().err()?;
+    let fix = match other {
+        Ok(()) => "stead up (in a project with `reach: nat`: it takes the other way out)",
+        Err(_) => &lack.hint,
+    };
+    let found = format!("cut off: {}", lack.why);
+    Some(check("the way out in use", Verdict::Missing, found, "`reach: nat` of what is up", Some(fix)))
 }
 
 fn check(

@@ -29,6 +29,14 @@ fn uplink(lab: &Project<'_>) -> String {
     inspection["uplink"].as_str().unwrap_or("none").split(' ').next().unwrap().to_owned()
 }
 
+/// A firewall as Docker leaves it.
+const DOCKER: &str = "nft 'add table ip filter
+    add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }
+    add chain ip filter DOCKER-USER
+    add rule ip filter FORWARD jump DOCKER-USER
+    add table ip6 filter
+    add chain ip6 filter FORWARD { type filter hook forward priority 0; policy drop; }'";
+
 const FORWARD: &str = "
     echo 1 > /proc/sys/net/ipv4/ip_forward
     echo 1 > /proc/sys/net/ipv6/conf/all/forwarding";
@@ -134,18 +142,31 @@ fn machines_do_not_reach_the_computers_own_services_by_pasta() {
 fn a_firewall_that_drops_what_is_forwarded_does_no_harm() {
     let mut world = World::online();
     world.sh(Place::Computer, FORWARD);
-    // As Docker leaves it.
-    let docker = "nft 'add table ip filter
-        add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }
-        add chain ip filter DOCKER-USER
-        add rule ip filter FORWARD jump DOCKER-USER
-        add table ip6 filter
-        add chain ip6 filter FORWARD { type filter hook forward priority 0; policy drop; }'";
-    world.sh(Place::Computer, docker);
+    world.sh(Place::Computer, DOCKER);
     world.settle();
     let lab = world.project("lab", LAB);
     lab.stead("up").ok();
     reaches_out(&lab);
+}
+
+#[test]
+fn a_firewall_that_begins_to_drop_what_is_forwarded_is_seen_and_got_round() {
+    let mut world = World::online();
+    world.sh(Place::Computer, FORWARD);
+    world.settle();
+    let lab = world.project("lab", LAB);
+    lab.stead("up").ok();
+    reaches_out(&lab);
+    world.sh(Place::Computer, DOCKER);
+    if role() == Role::Root {
+        let mend = "to mend the way out in use:\n  stead up";
+        let said = lab.stead("doctor").code(1).out;
+        assert!(said.contains("cut off: ") && said.contains(mend), "{said}");
+        lab.stead("up").ok();
+    }
+    reaches_out(&lab);
+    assert!(!lab.stead("doctor").out.contains("the way out in use"));
+    world.sh(Place::Computer, "nft 'delete table ip filter; delete table ip6 filter'");
 }
 
 #[test]
