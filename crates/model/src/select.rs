@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::address::overlap;
 use crate::name::{MachineId, Name, NetworkId, NicId};
-use crate::observed::{Engine, NetworkState, NicState, Observed};
+use crate::observed::{Body, Engine, NetworkState, NicState, Observed};
 use crate::plan::{Power, UnwantedVolumes, Wanted, WantedMachine};
 use crate::project::Reach;
 use crate::resolve::Refusal;
@@ -49,7 +49,7 @@ impl Wanted {
     #[must_use]
     pub fn with_ours_as_they_are(mut self, seen: &Observed) -> Self {
         let as_it_is = Self::as_it_is(&self.project, seen);
-        let is_ours = |machine: &WantedMachine| machine.state.container().is_some();
+        let is_ours = |machine: &WantedMachine| machine.state.body != Body::External;
         self.machines.retain(|_, machine| !is_ours(machine));
         self.machines.extend(as_it_is.machines.into_iter().filter(|(_, machine)| is_ours(machine)));
         let machines = &self.machines;

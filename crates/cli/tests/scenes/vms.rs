@@ -213,6 +213,11 @@ fn comes_up_again_by_another_firmware(world: &World, project: &Project<'_>, text
     // Its file system was clean.
     let kernel = exec(&["db", "dmesg"]).ok();
     assert!(kernel.contains("EXT4-fs") && !kernel.contains("recovery"), "{kernel}");
+    // Without its keeper it is ended, and that is known.
+    world.sh(Place::Computer, "kill -9 $(pgrep -P 1 -f '^[^ ]*stead __keeper.* db.shop')");
+    world.until("it is known", || (status(project, "db")["status"] == "lost").then_some(()));
+    let dies = world.stead("events --no-stream --filter event=die --filter machine=db.shop").ok();
+    assert!(dies.ends_with("why=its keeper was killed, or the computer went off\n"), "{dies}");
 }
 
 /// A computer that is told nothing has a console and a power button.

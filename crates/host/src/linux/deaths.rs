@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result};
 
 use stead_model::name::MachineId;
-use stead_model::observed::MachineState;
+use stead_model::observed::{Body, MachineState};
 
 use crate::home::{Home, write_run_file};
 use crate::journal::{Action, Event, Journal};
@@ -23,7 +23,7 @@ const WHY: &str = "its keeper was killed, or the computer went off";
 
 /// Writes down the ends that nobody has. For the one that changes the home now.
 pub(super) fn note(home: &Home, machines: &BTreeMap<MachineId, MachineState>) -> Result<()> {
-    for (id, _) in machines.iter().filter(|(_, state)| state.container().is_some()) {
+    for (id, _) in machines.iter().filter(|(_, state)| state.body != Body::External) {
         let files = Files::new(home, id);
         if files.exit().exists() || !files.assignment().exists() || has_keeper(&files)? {
             continue;
