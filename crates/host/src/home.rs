@@ -72,6 +72,7 @@ impl Home {
 
     /// Makes the directories that are missing, for this user alone.
     pub fn prepare(&self) -> Result<()> {
+        let makes_around = self.around().is_some_and(|around| !around.exists());
         for directory in [&self.state, &self.run] {
             DirBuilder::new()
                 .recursive(true)
@@ -84,7 +85,26 @@ impl Home {
                     .with_context(|| format!("cannot keep others out of {}", directory.display()))?;
             }
         }
+        if makes_around {
+            let path = self.made_around();
+            fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        }
         Ok(())
+    }
+
+    /// The directory that holds both and nothing else, where `STEAD_HOME` says where they are.
+    fn around(&self) -> Option<&Path> {
+        self.state.parent().filter(|around| self.run.parent() == Some(*around))
+    }
+
+    /// Says that the directory around both was made by us.
+    fn made_around(&self) -> PathBuf {
+        self.state.join("made-around")
+    }
+
+    /// The directory that goes with the home: the one around it, if it was made for it.
+    pub fn goes_with_it(&self) -> Option<PathBuf> {
+        self.around().filter(|_| self.made_around().exists()).map(Path::to_owned)
     }
 
     /// Refuses directories of somebody else: in `/tmp` anyone could have made them before us, and what is in

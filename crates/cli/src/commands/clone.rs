@@ -54,8 +54,9 @@ pub(crate) fn clone(global: &Global, args: &CloneArgs, output: Output) -> Result
     let consent = Consent { yes: false };
     let how = Bring { whose: Whose::Only([id.clone()].into()), relock: false, images, power, consent };
     let made = network::apply_some(&mut session, &project, &how, output.quiet());
-    session.host.drop_prepared()?;
+    let dropped = session.host.drop_prepared();
     made?;
+    dropped?;
     told.iter().for_each(|text| note(text));
     if secrets > 0 {
         note(&format!(

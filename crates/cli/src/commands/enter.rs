@@ -8,7 +8,7 @@ use anyhow::Context;
 
 use stead_host::apply::Host;
 use stead_model::name::MachineId;
-use stead_model::observed::Observed;
+use stead_model::observed::{Engine, Observed};
 use stead_model::project::Kind;
 
 use crate::args::{EnterArgs, Global};
@@ -47,6 +47,10 @@ pub(crate) fn run(global: &Global, args: &EnterArgs) -> Result<ExitCode, Failure
         if let Some(text) = resolv_conf(id, &seen) {
             command.arg("--resolv-conf").arg(text);
         }
+    }
+    if seen.engine != Engine::Present {
+        let hint = "`stead up` brings those of a project file, `stead network create` makes one without";
+        return Err(Failure::request("there is no network to enter: nothing is up", hint));
     }
     let error = command.arg("--").args(&args.command).exec();
     Err(anyhow::Error::new(error).context("cannot run this program again").into())

@@ -114,11 +114,15 @@ fn renew_layer(layer: &Path) -> Result<(), Failure> {
 
 /// Becomes such a root that is killed with whoever waits for it: what it makes is nobody's then.
 pub(super) fn become_bound_root() -> Result<(), Failure> {
+    let parent = rustix::process::getppid();
     anchor::become_root()?;
     let kill = rustix::process::Signal::KILL;
     rustix::process::set_parent_process_death_signal(Some(kill))
-        .context("cannot tie ourselves to our parent")
-        .map_err(Failure::from)
+        .context("cannot tie ourselves to our parent")?;
+    if rustix::process::getppid() != parent {
+        return Err(anyhow!("who waited for this is gone").into());
+    }
+    Ok(())
 }
 
 /// Measures a tree of files as such a root.

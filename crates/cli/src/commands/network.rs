@@ -244,8 +244,10 @@ fn apply(session: &mut Session, project: &Project, output: Output) -> Result<(),
 /// Refuses to change the nics of a guest that runs: it has those that it was started with.
 fn guest_is_off(session: &mut Session, name: &Name, machine: &Machine) -> Result<(), Failure> {
     let id = MachineId::new(&LOOSE_PROJECT.parse().context("no lawful name")?, name);
-    if matches!(machine.runs, Runs::Microvm(_)) && session.observe()?.running.contains_key(&id) {
-        let what = format!("machine `{name}` runs, and a microVM has the nics that it was started with");
+    if matches!(machine.runs, Runs::Microvm(_) | Runs::Vm(_)) && session.observe()?.running.contains_key(&id)
+    {
+        let what =
+            format!("machine `{name}` runs, and a {} has the nics that it was started with", machine.kind);
         return Err(Failure::request(&what, &format!("`stead stop {id}` first, and `stead start` it then")));
     }
     Ok(())
@@ -421,6 +423,7 @@ fn connect(args: &ConnectArgs, output: Output) -> Result<(), Failure> {
             "make one with `stead network create`, or edit the project's file",
         ));
     }
+    addresses_are_free(&project, args)?;
     let machine = match project.machines.entry(args.machine.clone()) {
         Entry::Occupied(there) => there.into_mut(),
         Entry::Vacant(place) => place.insert(somebody_elses(args)?),
@@ -454,6 +457,25 @@ fn somebody_elses(args: &ConnectArgs) -> Result<Machine, Failure> {
     };
     let (nics, ports, depends_on) = (Vec::new(), Vec::new(), [].into());
     Ok(Machine { kind: kind.into(), runs: Runs::External, nics, ports, depends_on })
+}
+
+/// Refuses an address or a MAC that another machine on the network has by somebody's wish.
+fn addresses_are_free(project: &Project, args: &ConnectArgs) -> Result<(), Failure> {
+    let others = project.machines.iter().filter(|(name, _)| **name != args.machine);
+    let nics = others.flat_map(|(name, machine)| machine.nics.iter().map(move |nic| (name, nic)));
+    for (name, nic) in nics.filter(|(_, nic)| nic.network == args.network) {
+        let v4 = args.address.filter(|address| nic.address == Some(*address)).map(|a| a.to_string());
+        let v6 = args.address6.filter(|address| nic.address6 == Some(*address)).map(|a| a.to_string());
+        let mac = args.mac.filter(|mac| nic.mac == Some(*mac)).map(|mac| mac.to_string());
+        if let Some(taken) = v4.or(v6).or(mac) {
+            let what = format!("machine `{name}` has `{taken}` on network `{}` already", args.network);
+            return Err(Failure::request(
+                &what,
+                "choose another, or leave it out: the next free one is taken",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// A fixed address is one of a fixed subnet: an automatic one becomes the one that was chosen.

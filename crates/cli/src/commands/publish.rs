@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use stead_host::held::Held;
@@ -107,8 +108,9 @@ pub(crate) fn publish(global: &Global, args: &PublishArgs, output: Output) -> Re
         message: args.message.clone(),
     };
     let packed = pack(&order).with_context(doing);
-    session.host.drop_prepared()?;
+    let dropped = session.host.drop_prepared();
     let Reply { digest, skipped } = packed?;
+    dropped?;
     skipped.iter().for_each(|skip| note(&format!("left out: {skip}")));
     let made = store.inspect(&digest)?.context("the image is gone again")?.image;
     image::unpack(&store, &made)?;
@@ -130,6 +132,10 @@ pub(crate) fn publish_here(order: &str) -> Result<(), Failure> {
     let order: Order = serde_json::from_str(order).context("this is no order")?;
     let is_real = rustix::process::geteuid().is_root();
     super::internal::become_bound_root()?;
+    // Of each snapshot's layer some directories are open at a time.
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+        .context("cannot raise the file limit")?;
     let publish = Publish {
         name: &order.name,
         base: &order.base,

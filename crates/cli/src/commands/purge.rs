@@ -26,6 +26,7 @@ pub(crate) fn run(consent: Consent, output: Output) -> Result<(), Failure> {
     }
     let mut session = Session::open()?;
     let namespaces = session.host.namespaces()?;
+    let around = home.goes_with_it();
     // It would include what is not there any more.
     let mut left: Vec<Error> = super::ssh::forget(&home).err().into_iter().collect();
     // What plans cannot do (the records are damaged, the engine is of another version), taking the engine away whole may still do.
@@ -35,11 +36,21 @@ pub(crate) fn run(consent: Consent, output: Output) -> Result<(), Failure> {
     // Whatever is left: an engine that was cut off, or that nothing uses.
     match session.host.raze() {
         // The lock goes last: until then nobody begins anew.
-        Ok(()) => left.extend(
-            [session.host.delete_data(), remove(&home.state, || false), remove(&home.run, || is_anew(&home))]
+        Ok(()) => {
+            left.extend(
+                [
+                    session.host.delete_data(),
+                    remove(&home.state, || false),
+                    remove(&home.run, || is_anew(&home)),
+                ]
                 .into_iter()
                 .filter_map(Result::err),
-        ),
+            );
+            if let Some(around) = around {
+                // Somebody may have put something there, or begun anew: then it stays.
+                let _is_in_use = std::fs::remove_dir(around);
+            }
+        }
         // With the directories what is known of it would be lost.
         Err(error) => left.push(error),
     }

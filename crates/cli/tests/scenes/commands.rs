@@ -23,6 +23,7 @@ fn without_bridge(text: &str) -> String {
 fn networks_are_made_joined_and_removed_by_command() {
     let world = World::offline();
     let stead = |line: &str| world.stead(line);
+    stead("network enter -- true").code(125).says("nothing is up").says("hint: ");
     stead(
         "network create lan --subnet 10.1.2.0/24 --subnet6 fd00:1::/64 --reach isolated --addressing static",
     )
@@ -30,7 +31,10 @@ fn networks_are_made_joined_and_removed_by_command() {
     stead("network create lan").code(2).says("there is a network `lan` already");
     stead("network connect lan wbe").code(2).says("no command made a machine `wbe`").says("`--kind`");
     stead("network connect lan web --kind container --alias www --address 10.1.2.9").ok();
-    stead("network connect lan db --kind container").ok();
+    stead("network connect lan.default db.default --kind container").ok();
+    stead("network connect lan.shop db").code(2).says("in project `shop` is changed in the project's file");
+    let taken = "machine `web` has `10.1.2.9` on network `lan` already";
+    stead("network connect lan api --kind container --address 10.1.2.9").code(2).says(taken);
     stead("network connect lan db").code(2).says("already");
     stead("network connect lan db --kind vm").code(2).says("of kind `container`");
     stead("network connect nowhere db").code(2).says("nowhere");
@@ -76,9 +80,9 @@ fn networks_are_made_joined_and_removed_by_command() {
     stead("network enter -m nobody -- true").code(125).says("nobody");
     stead("network inspect nowhere").code(2).says("hint: ");
     stead("network disconnect lan nobody").code(2);
-    stead("network disconnect lan db").ok();
+    stead("network disconnect lan.default db").ok();
     stead("network rm lan").code(2).says("web");
-    stead("network rm lan --force").ok();
+    stead("network rm lan.default --force").ok();
     stead("network rm lan").code(2);
     assert_eq!(stead("network ls --format json").json(), serde_json::json!([]));
     assert_eq!(stead("ps --all --format json").json(), serde_json::json!([]));
@@ -254,8 +258,12 @@ fn purge_asks_and_leaves_nothing() {
     shop.stead("purge").code(3).says("hint: say `--yes`");
     assert!(shop.stead("ps").ok().contains("web.shop"), "purged without consent");
     shop.stead("purge --yes").ok();
-    assert!(!world.path().join("home/state").exists());
-    assert!(!world.path().join("home/run").exists());
+    assert!(!world.path().join("home").exists());
+    // A directory that was there before stays.
+    std::fs::create_dir(world.path().join("home")).unwrap();
+    world.stead("network create extra").ok();
+    world.stead("purge --yes").ok();
+    assert_eq!(std::fs::read_dir(world.path().join("home")).unwrap().count(), 0);
     assert_eq!(shop.stead("ls --format json").json(), serde_json::json!([]));
     // The rest is judged when the world ends: links, rules, processes, mounts, byte for byte.
 }
