@@ -103,8 +103,11 @@ pub enum Request {
         /// Since 1970.
         time_ns: u64,
     },
-    /// Write to disk what is not yet there. Answered by [`Word::Done`].
-    Sync,
+    /// Write to disk what is not yet there, and hold file systems on disks still until [`Request::GoOn`], or for some
+    /// seconds. Answered by [`Word::Done`].
+    StandStill,
+    /// Let file systems go on that are held still. Answered by [`Word::Done`].
+    GoOn,
     /// End containers that still run, write everything to disk and go. Answered by [`Word::Done`] when all is
     /// written and nothing but the end is left.
     ShutDown {

@@ -1,6 +1,6 @@
 //! A machine that is held still while what it wrote is copied.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -11,6 +11,9 @@ use crate::machine::{Answer, Client, Files, Look, Phase, Request, status};
 
 /// A guest may have much to write, and a busy disk.
 const WRITE_LIMIT: Duration = Duration::from_secs(120);
+
+/// Its agent lets file systems go on after 20 seconds, if it is not held by then.
+const STANDSTILL_LIMIT: Duration = Duration::from_secs(15);
 
 /// A VMM that is to stand still finishes what its disk is asked for.
 const HOLD_LIMIT: Duration = Duration::from_secs(30);
@@ -24,26 +27,36 @@ pub struct Held {
 }
 
 impl Held {
-    /// Holds it, with all that was written in a guest on its disk.
+    /// Holds it, with all that was written in a guest on its disk, and its file systems in order.
     pub fn take(home: &Home, id: &MachineId) -> Result<Self> {
         let files = Files::new(home, id);
         let status = status(home, id)?.context("it does not run any more; hint: try again")?;
         let connect = || Client::connect(&files)?.context("it does not run any more; hint: try again");
-        let is_guest = files.own()?.written.disk().exists();
+        let written = files.own()?.written;
+        let is_guest = written.disk().exists() || written.qcow2().exists();
         if is_guest && status.phase == Phase::Paused {
             bail!(
                 "it is paused, so its guest cannot write what it has in memory; hint: `stead unpause` it first"
             );
         }
         if is_guest {
-            match connect()?.ask(&Request::Look(Look::Written), Some(WRITE_LIMIT))? {
+            match connect()?.ask(&Request::Look(Look::StandsStill), Some(WRITE_LIMIT))? {
                 Answer::Seen(_) => {}
-                Answer::Failed(why) => bail!("its guest cannot write what it has in memory: {why}"),
+                Answer::Failed(why) => {
+                    let why = why.split_once("; hint: ").map_or(why.as_str(), |(why, _)| why);
+                    bail!(
+                        "its guest cannot write what it has in memory: {why}; hint: `stead stop` it first"
+                    )
+                }
                 other => bail!("the keeper answered {other:?}"),
             }
         }
+        let stood_still = Instant::now();
         let mut client = connect()?;
         match client.ask(&Request::Hold, Some(HOLD_LIMIT))? {
+            Answer::Done if is_guest && stood_still.elapsed() > STANDSTILL_LIMIT => {
+                bail!("it could not be held in time; hint: try again when this computer has less to do")
+            }
             Answer::Done => Ok(Self { client, started_ms: status.started_ms }),
             Answer::Failed(why) => bail!("it runs, and cannot be held: {why}; hint: `stead stop` it first"),
             other => bail!("the keeper answered {other:?}"),

@@ -3,12 +3,13 @@
 //! when it was killed is done if that file says so, and else layers that nobody names, which go.
 //!
 //! ```text
-//! machines/web.shop/             layer 0: upper, work (or flat, or disk.ext4), as long as it is one
-//!                   layers/1/    upper, work (or flat, or disk.ext4)
+//! machines/web.shop/             layer 0: upper, work (or flat, disk.ext4, disk.qcow2), as long as it is one
+//!                   layers/1/    upper, work (or flat, disk.ext4, disk.qcow2)
 //!                   history.json the layer that is written, those below it, and what each snapshot consists of
 //! ```
 //!
-//! Layers of an overlay lie upon each other. Of a disk, or where overlayfs cannot be used, each layer is the whole.
+//! Layers of an overlay lie upon each other, and so do those of a vm's disk, each with what its firmware remembers. Of a
+//! microVM's disk, or where overlayfs cannot be used, each layer is the whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -230,9 +231,20 @@ impl Layer {
         self.0.join("disk.ext4")
     }
 
+    /// What a vm wrote over its image and the layers below.
+    pub fn qcow2(&self) -> PathBuf {
+        self.0.join("disk.qcow2")
+    }
+
+    /// What the firmware of a vm remembers.
+    pub fn variables(&self) -> PathBuf {
+        self.0.join("uefi-variables")
+    }
+
     /// Whether nothing was ever written in it. One that cannot be looked into is somebody's.
     pub fn is_empty(&self) -> bool {
         !self.is_flat()
+            && !self.qcow2().exists()
             && match fs::read_dir(self.upper()) {
                 Ok(mut entries) => entries.next().is_none(),
                 Err(error) => error.kind() == std::io::ErrorKind::NotFound,
@@ -264,14 +276,14 @@ pub struct Own {
     /// What it writes.
     pub written: Layer,
     /// What lies between that and its image, the lowest first.
-    pub below: Vec<PathBuf>,
+    pub below: Vec<Layer>,
 }
 
 impl Own {
     /// Looks it up.
     pub fn load(files: &Files) -> Result<Self> {
         let Stack { written, below } = History::load(files)?.present;
-        let below = below.into_iter().map(|number| Layer::new(files, number).upper()).collect();
+        let below = below.into_iter().map(|number| Layer::new(files, number)).collect();
         Ok(Self { written: Layer::new(files, written), below })
     }
 
@@ -280,7 +292,7 @@ impl Own {
         if self.written.is_flat() {
             Vec::new()
         } else {
-            image.into_iter().chain(self.below.clone()).collect()
+            image.into_iter().chain(self.below.iter().map(Layer::upper)).collect()
         }
     }
 }

@@ -129,8 +129,9 @@ pub enum Look {
     Processes,
     /// What it changed of its image.
     Changes,
-    /// Nothing: whatever was written there is on its disk when this is answered, by an empty list.
-    Written,
+    /// Nothing: whatever was written there is on its disk when this is answered, by an empty list, and its file systems stand
+    /// still until it was held and goes on, or for some seconds.
+    StandsStill,
 }
 
 /// Another program for a machine.
@@ -311,16 +312,6 @@ impl Files {
     /// There, if the machine goes when it ends: what it wrote is nobody's afterwards.
     pub fn fleeting(&self) -> PathBuf {
         self.state.join("fleeting")
-    }
-
-    /// The disk of a whole computer: a layer over its image.
-    pub fn layer(&self) -> PathBuf {
-        self.state.join("disk.qcow2")
-    }
-
-    /// What the firmware of a whole computer remembers.
-    pub fn variables(&self) -> PathBuf {
-        self.state.join("uefi-variables")
     }
 
     /// What the kernel of its guest said.

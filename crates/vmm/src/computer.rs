@@ -10,6 +10,11 @@ use stead_model::vm::DiskFormat;
 use crate::Accelerator;
 use crate::qemu::{AGENT_PORT, Nic, process_name, share, shared_memory};
 
+/// The node of the image.
+const IMAGE: &str = "image";
+/// Sets of descriptors below this one are the image's, the disk's, the seed's and the firmware's.
+const FIRST_BELOW_SET: u32 = 6;
+
 /// What QEMU runs. Numbers of descriptors are those that its process has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Computer {
@@ -27,9 +32,11 @@ pub struct Computer {
     pub agent_fd: i32,
     /// A socket, whose other end tells QEMU what to do.
     pub control_fd: i32,
-    /// The file of the layer that is its disk.
+    /// The file of the layer of its disk that it writes.
     pub disk_fd: i32,
-    /// The file of the image that the layer is over, and its format.
+    /// The files of the layers below that, the lowest first.
+    pub below_fds: Vec<i32>,
+    /// The file of the image that the lowest layer is over, and its format.
     pub image: (i32, DiskFormat),
     /// The program of its firmware and what that remembers, where it is UEFI; else it is QEMU's own, SeaBIOS.
     pub uefi: Option<(i32, i32)>,
@@ -79,7 +86,13 @@ pub fn computer_args(vm: &Computer) -> Vec<OsString> {
     let (image_fd, format) = vm.image;
     put(&["-add-fd", &format!("fd={image_fd},set=1"), "-add-fd", &format!("fd={},set=2", vm.disk_fd)]);
     put(&["-blockdev", &image(format)]);
-    put(&["-blockdev", &layer()]);
+    let mut over = IMAGE.to_owned();
+    for (fd, place) in vm.below_fds.iter().zip(0..) {
+        let (set, node) = (FIRST_BELOW_SET + place, format!("layer{place}"));
+        put(&["-add-fd", &format!("fd={fd},set={set}"), "-blockdev", &below(&node, &over, set)]);
+        over = node;
+    }
+    put(&["-blockdev", &layer(&over)]);
     put(&["-device", &disk("disk", "bootindex=0,")]);
     if let Some(fd) = vm.seed_fd {
         put(&["-add-fd", &format!("fd={fd},set=3"), "-blockdev", &seed(), "-device", &disk(crate::SEED, "")]);
@@ -107,7 +120,7 @@ fn file(set: u32) -> serde_json::Value {
 /// What other machines read as well. That it is a layer over nothing is said as well, whatever it says itself.
 fn image(format: DiskFormat) -> String {
     let mut node = json!({
-        "driver": format.to_string(), "node-name": "image", "read-only": true, "file": file(1),
+        "driver": format.to_string(), "node-name": IMAGE, "read-only": true, "file": file(1),
     });
     if let (DiskFormat::Qcow2, Some(node)) = (format, node.as_object_mut()) {
         node.insert("backing".to_owned(), serde_json::Value::Null);
@@ -115,10 +128,18 @@ fn image(format: DiskFormat) -> String {
     node.to_string()
 }
 
-/// What is deleted in the guest takes no room here.
-fn layer() -> String {
+/// A layer that nobody writes any more.
+fn below(node: &str, over: &str, set: u32) -> String {
     let node = json!({
-        "driver": "qcow2", "node-name": "disk", "backing": "image", "discard": "unmap", "detect-zeroes": "unmap",
+        "driver": "qcow2", "node-name": node, "read-only": true, "backing": over, "file": file(set),
+    });
+    node.to_string()
+}
+
+/// What is deleted in the guest takes no room here.
+fn layer(over: &str) -> String {
+    let node = json!({
+        "driver": "qcow2", "node-name": "disk", "backing": over, "discard": "unmap", "detect-zeroes": "unmap",
         "file": { "driver": "file", "filename": "/dev/fdset/2", "locking": "off", "discard": "unmap" },
     });
     node.to_string()
@@ -149,6 +170,7 @@ mod tests {
             agent_fd: 13,
             control_fd: 14,
             disk_fd: 20,
+            below_fds: Vec::new(),
             image: (21, DiskFormat::Qcow2),
             uefi: None,
             seed_fd: Some(22),
@@ -186,7 +208,8 @@ mod tests {
             -device virtio-blk-pci,drive=stead-seed,serial=stead-seed,werror=report,rerror=report,romfile=
             -netdev tap,id=nic0,fd=30
             -device virtio-net-pci,netdev=nic0,mac=02:00:00:00:00:01,romfile="#]].assert_eq(&words.join(" ").replace(" -", "\n-"));
-        let more = computer_args(&Computer { uefi: Some((40, 41)), share_fd: Some(50), ..vm });
+        let uefi = Some((40, 41));
+        let more = computer_args(&Computer { uefi, share_fd: Some(50), below_fds: vec![60, 61], ..vm });
         let has = |start: &str, end: &str| {
             let words = more.iter().filter_map(|word| word.to_str());
             words.into_iter().any(|word| word.starts_with(start) && word.ends_with(end))
@@ -195,5 +218,18 @@ mod tests {
             has("q35", ",memory-backend=memory,pflash0=code,pflash1=variables") && has("fd=41", ",set=5")
         );
         assert!(has("memory-backend-memfd,", "size=1024M,share=on") && has("vhost-user-fs-pci,", ""));
+        let words: Vec<_> = more.iter().filter_map(|word| word.to_str()).collect();
+        let from = words.iter().position(|word| word.contains("set=6")).unwrap();
+        expect![[r#"
+            fd=60,set=6
+            -blockdev
+            {"backing":"image","driver":"qcow2","file":{"driver":"file","filename":"/dev/fdset/6","locking":"off"},"node-name":"layer0","read-only":true}
+            -add-fd
+            fd=61,set=7
+            -blockdev
+            {"backing":"layer0","driver":"qcow2","file":{"driver":"file","filename":"/dev/fdset/7","locking":"off"},"node-name":"layer1","read-only":true}
+            -blockdev
+            {"backing":"layer1","detect-zeroes":"unmap","discard":"unmap","driver":"qcow2","file":{"discard":"unmap","driver":"file","filename":"/dev/fdset/2","locking":"off"},"node-name":"disk"}"#]]
+        .assert_eq(&words[from..from + 9].join("\n"));
     }
 }

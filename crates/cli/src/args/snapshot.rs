@@ -13,11 +13,12 @@ pub(crate) enum SnapshotCommand {
     #[command(after_help = "\
   stead snapshot create web before -d 'before the upgrade'
 
-Of a container that does not run it costs nothing: what was written is set aside, and only what is written from now on
-takes more room. One that runs is held while what it wrote is copied; of a microVM all of its disk is, after
-its guest has written what it had in memory. Volumes and other mounts are no part of it, nor is what is in memory.
-Where the file system shares blocks nothing is copied. An ordinary user without a control group of his own stops a
-container first.")]
+Of a container or a vm that does not run it costs nothing: what was written is set aside, and only what is written from
+now on takes more room. One that runs is held while what it wrote is copied; of a microVM all of its disk is, whether it
+runs or not. In a guest that runs the agent has all file systems stand still meanwhile, so that they are in order. Volumes
+and other mounts are no part of it, nor is what is in memory. Where the file system shares blocks nothing is copied. An
+ordinary user without a control group of his own stops a container first, and anybody a vm without the agent
+(`cloud_init: off`).")]
     Create(SnapshotCreateArgs),
     /// List snapshots
     #[command(after_help = "\
@@ -35,7 +36,7 @@ SIZE is what came with a snapshot, beyond its parent's. `*` is where the machine
     /// Set a machine back to a snapshot; what it wrote since is lost
     #[command(after_help = "\
 One that runs is ended first and then started again; killed in between, the command leaves it stopped. All snapshots
-stay, and volumes are as they are.")]
+stay, and volumes are as they are. To the cloud-init of a vm it is no new machine.")]
     Restore {
         /// The machine: `web`, or `web.shop` (with its project)
         #[arg(add = ArgValueCompleter::new(complete::machines))]

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use stead_agent::message::{self, Changed};
 use stead_host::apply::Host;
+use stead_host::history::Layer;
 use stead_host::machine::Files;
 use stead_image::Store;
 use stead_image::unpack::{Change, XattrSpace, changes};
@@ -71,7 +72,7 @@ pub(crate) fn diff(global: &Global, args: &DiffArgs, output: Output) -> Result<(
     if is_guest {
         return in_guest(&files, &id, &mounts, output);
     }
-    let uppers = [own.written.upper()].into_iter().chain(own.below.into_iter().rev()).collect();
+    let uppers = [own.written.upper()].into_iter().chain(own.below.iter().rev().map(Layer::upper)).collect();
     let order = Order { uppers, layers, mounts, is_json: output.format == Format::Json };
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let text = serde_json::to_string(&order).context("cannot write an order as JSON")?;

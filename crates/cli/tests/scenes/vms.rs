@@ -80,14 +80,16 @@ fn a_whole_computer_stands_beside_others_and_keeps_what_it_wrote() {
     carries_files(&world, &project);
     shares_volumes(&world, &project);
     can_be_looked_at(&world, &project);
+    is_kept_while_it_runs(&world, &project);
     ends_in_order(&world, &project);
+    is_kept_as_it_ended(&world, &project);
     // Another boot takes another minute; so each kind of user is shown one of the two that are left.
     match role() {
         Role::Root => comes_up_again_by_another_firmware(&world, &project, &text),
         Role::User => comes_up_without_being_told_anything(&world, &project, &text),
     }
     // Its data is on its disk, which nobody loses unasked.
-    project.stead("down").code(3).says("- machine db.shop (its disk is lost)");
+    project.stead("down").code(3).says("- machine db.shop (its disk is lost) (its snapshots are lost: ");
     slowly(&world, &project.directory, &["down", "--yes"]).ok();
     assert_eq!(world.stead("ps --all --format json").json(), serde_json::json!([]));
 }
@@ -193,21 +195,46 @@ fn ends_in_order(world: &World, project: &Project<'_>) {
     slowly(world, &project.directory, &["stop", "db"]).ok();
     let db = status(project, "db");
     assert_eq!((&db["status"], &db["exit_code"]), (&"exited".into(), &0.into()));
-    let refused = "is a vm, and snapshots are of containers and microVMs";
-    project.stead("snapshot create db").code(2).says(refused);
     let log = project.stead("logs db").ok();
     assert!(log.contains("Power down"), "{log}");
+}
+
+#[track_caller]
+fn is_kept_while_it_runs(world: &World, project: &Project<'_>) {
+    let say = |words: &[&str]| slowly(world, &project.directory, words);
+    let shell = |script: &str| say(&["exec", "db", "sh", "-c", script]).ok();
+    shell("echo as it was first > /etc/issue");
+    // Its agent has its file systems stand still meanwhile, and go on.
+    assert_eq!(say(&["snapshot", "create", "db", "first"]).ok(), "first\n");
+    shell("rm /srv/kept; echo as it was last > /etc/issue; sync");
+    assert_eq!(status(project, "db")["phase"], "running");
+}
+
+/// What it wrote is set aside. Nothing is copied.
+#[track_caller]
+fn is_kept_as_it_ended(world: &World, project: &Project<'_>) {
+    let say = |words: &[&str]| slowly(world, &project.directory, words);
+    say(&["snapshot", "create", "db", "last"]).ok();
+    let rows = say(&["snapshot", "ls", "db", "--format", "json"]).json();
+    let names: Vec<_> = rows.as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap()).collect();
+    assert_eq!((names, &rows[1]["parent"]), (vec!["first", "last"], &"first".into()));
+    for row in rows.as_array().unwrap() {
+        assert!(row["size_bytes"].as_u64().unwrap() > 1 << 20, "{rows}");
+    }
 }
 
 /// What changes of it in the file changes it in place.
 #[track_caller]
 fn comes_up_again_by_another_firmware(world: &World, project: &Project<'_>, text: &str) {
     let exec = |words: &[&str]| slowly(world, &project.directory, &[&["exec"], words].concat());
+    // It was kept while it ran, and goes back to that; what it wrote since goes.
+    slowly(world, &project.directory, &["snapshot", "restore", "db", "first"]).ok();
+    slowly(world, &project.directory, &["snapshot", "rm", "db", "last"]).ok();
     project.write(&text.replace("    disk: 1g\n", "    disk: 1g\n    firmware: uefi\n"));
     let plan = project.stead("plan").ok();
     assert!(plan.contains("~ vm db") && !plan.contains("- vm"), "{plan}");
     slowly(world, &project.directory, &["up"]).ok();
-    assert_eq!(exec(&["db", "cat", "/srv/kept"]).ok(), "kept\n");
+    assert_eq!(exec(&["db", "cat", "/srv/kept", "/etc/issue"]).ok(), "kept\nas it was first\n");
     exec(&["db", "test", "-d", "/sys/firmware/efi"]).ok();
     assert_eq!(exec(&["db", "cat", "/srv/data/db", "/etc/note"]).ok(), "of a vm\nof the host\n");
     // Its file system was clean.
@@ -242,7 +269,11 @@ fn comes_up_without_being_told_anything(world: &World, project: &Project<'_>, te
             std::thread::sleep(Duration::from_millis(500));
         }
     };
+    // It goes on upon what was set aside.
+    says("as it was last");
     says("login:");
+    let refused = project.stead("snapshot create db").code(1);
+    refused.says("its guest cannot write what it has in memory").says("hint: `stead stop` it first");
     let mut console = world.spawn_stead(&project.directory, &["console", "db"]);
     console.stdin().write_all(b"nobody-here\n").unwrap();
     says("Password:");

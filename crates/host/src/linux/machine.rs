@@ -383,7 +383,7 @@ pub(super) fn unfinished(home: &Home, recorded: &BTreeMap<MachineId, MachineStat
         let files = Files::new(home, id);
         let layer = Layer::new(&files, 0);
         // What a guest wrote is on its disk.
-        let has_any = [files.history(), layer.disk(), files.layer()].iter().any(|path| path.exists());
+        let has_any = [files.history(), layer.disk(), layer.qcow2()].iter().any(|path| path.exists());
         let is_bare = is_empty(&layer.upper()) && !has_any;
         !recorded.contains_key(id) && is_bare && is_empty(&files.own_volumes())
     })

@@ -76,7 +76,9 @@ fn drop_unused(home: &Home, program: &Path, id: &MachineId, history: &History) -
                 tree::delete(program, &path)?;
             }
         }
-        crate::home::remove_if_there(&first.disk())?;
+        for path in [first.disk(), first.qcow2(), first.variables()] {
+            crate::home::remove_if_there(&path)?;
+        }
     }
     for path in &gone {
         going::send(home, path, &id.to_string())?;
@@ -101,14 +103,14 @@ impl LinuxHost {
             make(&new.flat())?;
             self.laid(id, tree::copy(&self.program, &written.flat(), &new.flat()))?;
             history.copied(label, true)
-        } else if is_empty(&written.upper())? {
+        } else if !written.qcow2().exists() && is_empty(&written.upper())? {
             history.unchanged(label)
         } else if held.is_some() || is_high {
-            make(&new.upper())?;
-            self.laid(id, tree::copy(&self.program, &written.upper(), &new.upper()))?;
+            self.laid(id, self.copy_written(&written, &new))?;
             history.copied(label, false)
         } else {
-            self.laid(id, new.make())?;
+            // The firmware of a vm goes on with what it remembered.
+            self.laid(id, new.make().and_then(|()| copy_variables(&written, &new)))?;
             history.frozen(label)
         };
         let was_still = held.map_or(Ok(true), Held::release);
@@ -121,6 +123,16 @@ impl LinuxHost {
         let event = Event::of_machine(id, Action::Snapshot).with("snapshot", &label.name);
         Journal::new(&self.home).note(&event);
         Ok(())
+    }
+
+    fn copy_written(&self, written: &Layer, new: &Layer) -> Result<()> {
+        if !written.qcow2().exists() {
+            make(&new.upper())?;
+            return tree::copy(&self.program, &written.upper(), &new.upper());
+        }
+        make(new.path())?;
+        copy_file(&written.qcow2(), &new.qcow2())?;
+        copy_variables(written, new)
     }
 
     /// What was begun goes if it cannot be brought to its end.
@@ -138,10 +150,14 @@ impl LinuxHost {
         let files = Files::new(&self.home, id);
         let history = History::load(&files)?;
         let new = Layer::new(&files, history.next());
-        let whole = to.and_then(|name| history.snapshots.get(name)).filter(|snapshot| snapshot.is_whole);
-        let made = new.make().and_then(|()| match whole {
+        let snapshot = to.and_then(|name| history.snapshots.get(name));
+        let made = new.make().and_then(|()| match snapshot {
+            Some(snapshot) if snapshot.is_whole => self.copy_whole(&files, snapshot, &new),
+            Some(Snapshot { layers, .. }) => match layers.last() {
+                Some(top) => copy_variables(&Layer::new(&files, *top), &new),
+                None => Ok(()),
+            },
             None => Ok(()),
-            Some(snapshot) => self.copy_whole(&files, snapshot, &new),
         });
         self.laid(id, made)?;
         Ok(Return { id: id.clone(), history: history.gone_back(to) })
@@ -187,7 +203,9 @@ impl LinuxHost {
     pub fn layer_bytes(&self, id: &MachineId, numbers: &[u64]) -> Result<u64> {
         let files = Files::new(&self.home, id);
         let layers = numbers.iter().map(|number| Layer::new(&files, *number));
-        let paths = layers.flat_map(|layer| [layer.upper(), layer.flat(), layer.disk()]);
+        let paths = layers.flat_map(|layer| {
+            [layer.upper(), layer.flat(), layer.disk(), layer.qcow2(), layer.variables()]
+        });
         paths.map(|path| tree::measure(&self.program, &path)).sum()
     }
 }
@@ -222,10 +240,16 @@ pub(super) fn copy_file(from: &Path, to: &Path) -> Result<()> {
     copy_data(source.as_fd(), target.as_fd()).with_context(doing)
 }
 
+/// Copies what the firmware of a vm remembers, if it is one that does.
+pub(super) fn copy_variables(from: &Layer, to: &Layer) -> Result<()> {
+    if from.variables().exists() { copy_file(&from.variables(), &to.variables()) } else { Ok(()) }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{Seek, Write};
     use std::os::unix::fs::MetadataExt;
+    use std::path::PathBuf;
 
     use super::*;
 
@@ -272,6 +296,40 @@ mod tests {
         host.take_snapshot(&id, &label("a"), None).unwrap();
         assert_eq!(numbers(&files), BTreeSet::new());
         assert_eq!(observe(&host.home, [&id].into_iter()), [(id, ["a".parse().unwrap()].into())].into());
+    }
+
+    #[test]
+    fn the_layer_of_a_vm_is_set_aside_with_what_its_firmware_remembers() {
+        let (_temporary, mut host, id, files) = host();
+        let write = |layer: &Layer, text: &str| {
+            fs::write(layer.qcow2(), text).unwrap();
+            fs::write(layer.variables(), text).unwrap();
+        };
+        let read = |path: PathBuf| fs::read_to_string(path).unwrap();
+        write(&Layer::new(&files, 0), "one");
+        host.take_snapshot(&id, &label("a"), None).unwrap();
+        let own = files.own().unwrap();
+        assert_eq!(own.below, [Layer::new(&files, 0)]);
+        assert!(!own.written.qcow2().exists(), "its keeper makes it when it starts");
+        assert_eq!(read(own.written.variables()), "one");
+        // One that has not been started since has written nothing.
+        host.take_snapshot(&id, &label("b"), None).unwrap();
+        write(&own.written, "two");
+        let way = host.prepare_return(&id, Some(&"b".parse().unwrap())).unwrap();
+        host.go_back(way).unwrap();
+        let own = files.own().unwrap();
+        assert_eq!((&own.below, read(own.written.variables()).as_str()), (&vec![Layer::new(&files, 0)], "one"));
+        assert_eq!(numbers(&files), ["2".to_owned()].into());
+        assert!(host.layer_bytes(&id, &[0]).unwrap() > 0);
+        // Set back to its image it is as if it had never been started.
+        let way = host.prepare_return(&id, None).unwrap();
+        host.go_back(way).unwrap();
+        host.forget_snapshot(&id, &"a".parse().unwrap()).unwrap();
+        assert_eq!(read(files.state.join("disk.qcow2")), "one");
+        host.forget_snapshot(&id, &"b".parse().unwrap()).unwrap();
+        let own = files.own().unwrap();
+        assert!(own.below.is_empty() && !own.written.variables().exists() && files.are_whole());
+        assert!(!files.state.join("disk.qcow2").exists() && !files.state.join("uefi-variables").exists());
     }
 
     #[test]

@@ -318,6 +318,18 @@ pub fn grow_layer(path: &Path, bytes: u64) -> Result<()> {
     qcow2::grow(&file, bytes).with_context(|| format!("cannot make the disk {} larger", path.display()))
 }
 
+/// Opens a layer that is below others, to be read. What it may have become under a VMM that a guest took over leads
+/// nowhere else.
+pub fn open_layer(path: &Path) -> Result<File> {
+    let file = open(path)?;
+    let judged = head(&file).and_then(|head| {
+        ensure!(head.starts_with(qcow2::MAGIC), "it is not as it was made");
+        qcow2::disk_bytes(&head)
+    });
+    judged.with_context(|| format!("cannot use the layer {}", path.display()))?;
+    Ok(file)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -378,6 +390,20 @@ mod tests {
         store.keep(&path, &other).unwrap();
         store.keep_only(&[other.clone()].into()).unwrap();
         assert!(!store.path(&image).exists() && store.path(&other).exists());
+    }
+
+    #[test]
+    fn a_layer_that_is_read_leads_nowhere_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk.qcow2");
+        make_layer(&path, 1 << 30).unwrap();
+        open_layer(&path).unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[79] = 4;
+        fs::write(&path, &bytes).unwrap();
+        assert!(format!("{:#}", open_layer(&path).unwrap_err()).contains("its data is in another file"));
+        fs::write(&path, raw(1024)).unwrap();
+        assert!(format!("{:#}", open_layer(&path).unwrap_err()).contains("it is not as it was made"));
     }
 
     #[test]

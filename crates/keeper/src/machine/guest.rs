@@ -103,6 +103,8 @@ pub(super) struct Guest {
     execs: BTreeSet<Call>,
     looks: BTreeMap<Call, Seen>,
     typing: Typing,
+    /// Whether its file systems were told to stand still.
+    stands_still: bool,
     /// Bytes that came and were passed on, but not yet acknowledged: those who watch are slow.
     owed: Vec<(Call, usize)>,
     has_pending: bool,
@@ -175,6 +177,7 @@ impl Guest {
             execs: BTreeSet::new(),
             looks: BTreeMap::new(),
             typing: Typing::default(),
+            stands_still: false,
             owed: Vec::new(),
             has_pending: true,
             is_cut: false,

@@ -1,5 +1,7 @@
 //! What can be asked of a guest, carried out.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result};
 use stead_agent::message::{Request, Usage, Word};
 use stead_agent::mux::StreamId;
@@ -13,12 +15,19 @@ use crate::ending::Ending;
 use crate::process::Process;
 use crate::{look, parcel};
 
+/// Whoever has file systems held still holds the whole guest at once, for which no time passes while it is held.
+const STANDSTILL_LIMIT: Duration = Duration::from_secs(20);
+
 impl Agent {
     /// Does what was asked, or begins to.
     pub(super) fn carry_out(&mut self, id: StreamId, request: Request) {
         let needs_mounts = matches!(request, Request::Exec(_) | Request::Read { .. } | Request::Write { .. });
         if let Some(lack) = self.lack.as_ref().filter(|_| needs_mounts) {
             return self.fail(id, &anyhow::anyhow!("{lack}").into());
+        }
+        if matches!(request, Request::ShutDown { .. }) {
+            // Nothing ends that waits to write.
+            self.standstill = None;
         }
         let done = match request {
             Request::Watch => return self.watch(id),
@@ -58,8 +67,12 @@ impl Agent {
                 .and_then(|container| stead_container::unpause(container.state()))
                 .map(|()| Word::Done),
             Request::SetClock { time_ns } => crate::setup::set_clock(time_ns).map(|()| Word::Done),
-            Request::Sync => {
-                rustix::fs::sync();
+            Request::StandStill => stead_container::Standstill::begin().map(|standstill| {
+                self.standstill = Some((standstill, Instant::now() + STANDSTILL_LIMIT));
+                Word::Done
+            }),
+            Request::GoOn => {
+                self.standstill = None;
                 Ok(Word::Done)
             }
         };

@@ -12,7 +12,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 
 use stead_host::linux::vm::disks;
 use stead_host::machine::{Boots, GuestNic, Seed as Told};
-use stead_image::disk::{grow_layer, make_layer};
+use stead_image::disk::{grow_layer, make_layer, open_layer};
 use stead_model::vm::Firmware;
 use stead_vmm::{
     Computer, Seed, SeedAddresses, SeedNic, UEFI, computer_args, missing_program, seed, uefi_files,
@@ -22,14 +22,19 @@ use super::super::set_up::mounts;
 use super::{Boot, Booted, Given, Streams, booted};
 
 impl Boot {
-    /// The machine's own disk, made when it is started first, and as large as it is to be.
+    /// The layer of the machine's disk that it writes, made when it is started first, and as large as it is to be.
     pub(super) fn layer(&self) -> Result<PathBuf> {
-        let path = self.files.layer();
+        let path = self.files.own()?.written.qcow2();
         if !path.exists() {
             make_layer(&path, self.plan.disk_bytes)?;
         }
         grow_layer(&path, self.plan.disk_bytes)?;
         Ok(path)
+    }
+
+    /// Those below it that snapshots consist of, the lowest first. Its VMM can only read them.
+    fn layers_below(&self) -> Result<Vec<File>> {
+        self.files.own()?.below.iter().map(|layer| open_layer(&layer.qcow2())).collect()
     }
 
     /// Switches it on. This process has one thread.
@@ -47,6 +52,7 @@ impl Boot {
         let base = File::open(base).context("the copy of its image is not here any more")?;
         let disk = File::options().read(true).write(true).open(self.layer()?);
         let disk = disk.context("cannot open its disk")?;
+        let below = self.layers_below()?;
         let told = seed.as_ref().map(|told| self.seed(hostname, told, given)).transpose()?;
         let uefi = match firmware {
             Firmware::Bios => None,
@@ -63,6 +69,7 @@ impl Boot {
             agent_fd: theirs.agent.as_raw_fd(),
             control_fd: theirs.control.as_raw_fd(),
             disk_fd: disk.as_raw_fd(),
+            below_fds: below.iter().map(AsRawFd::as_raw_fd).collect(),
             image: (base.as_raw_fd(), image.format),
             uefi: uefi.as_ref().map(|(code, variables)| (code.as_raw_fd(), variables.as_raw_fd())),
             seed_fd: told.as_ref().map(AsRawFd::as_raw_fd),
@@ -70,6 +77,7 @@ impl Boot {
             share_fd: share.as_ref().map(AsRawFd::as_raw_fd),
         };
         let mut inherited: Vec<OwnedFd> = vec![base.into(), disk.into()];
+        inherited.extend(below.into_iter().map(OwnedFd::from));
         inherited.extend(<[OwnedFd; 3]>::from(theirs));
         inherited.extend(told.map(OwnedFd::from));
         inherited.extend(uefi.into_iter().flat_map(|(code, variables)| [code, variables]).map(OwnedFd::from));
@@ -82,7 +90,7 @@ impl Boot {
     /// The program of its firmware, and what that remembers: at first what everybody's does.
     fn uefi(&self) -> Result<(File, File)> {
         let (code, template) = uefi_files().with_context(|| missing_program(UEFI))?;
-        let path = self.files.variables();
+        let path = self.files.own()?.written.variables();
         if !path.exists() {
             let unfinished = path.with_extension("new");
             std::fs::copy(template, &unfinished)

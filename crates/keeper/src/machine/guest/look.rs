@@ -50,11 +50,22 @@ impl Guest {
             Look::Usage => Request::Usage(name),
             Look::Processes => Request::Processes(name),
             Look::Changes => Request::Changes(name),
-            Look::Written => Request::Sync,
+            Look::StandsStill => Request::StandStill,
         })?;
+        self.stands_still |= what == Look::StandsStill;
         self.looks.insert(call, Seen::default());
         self.send();
         Ok(call)
+    }
+
+    /// After it was held, its file systems go on as well.
+    pub(in crate::machine) fn goes_on(&mut self) {
+        if std::mem::take(&mut self.stands_still) {
+            if let Err(error) = self.session.ask(&Request::GoOn) {
+                tracing::warn!("its file systems stand still for some seconds more: {error:#}");
+            }
+            self.send();
+        }
     }
 
     /// Takes files out: their parcel is output.

@@ -101,6 +101,7 @@ impl Life {
 
     fn goes_on(&mut self) {
         self.phase = Phase::Running;
+        self.guest_mut().into_iter().for_each(Guest::goes_on);
         let health = self.run.as_mut().and_then(|run| run.health.as_mut());
         if let (Some(since), Some(health)) = (self.paused.take(), health) {
             health.put_off(since.elapsed());
