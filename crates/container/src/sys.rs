@@ -249,16 +249,20 @@ pub(crate) fn namespace_kind(namespace: BorrowedFd<'_>) -> rustix::io::Result<u6
     u64::try_from(kind).map_err(|_| last_error())
 }
 
+/// Their type has its sign elsewhere in musl.
+#[allow(clippy::cast_lossless, clippy::cast_possible_wrap)]
+const FIFREEZE: libc::Ioctl = 0xc004_5877_u32 as libc::Ioctl;
+#[allow(clippy::cast_lossless, clippy::cast_possible_wrap)]
+const FITHAW: libc::Ioctl = 0xc004_5878_u32 as libc::Ioctl;
+
 /// Writes a file system to its disk and holds it still: who writes to it waits.
 pub(crate) fn freeze(file: BorrowedFd<'_>) -> rustix::io::Result<()> {
-    const FIFREEZE: libc::Ioctl = 0xc004_5877_u32.cast_signed() as libc::Ioctl;
     // SAFETY: a descriptor that lives; the kernel does not look at the argument.
     if unsafe { libc::ioctl(file.as_raw_fd(), FIFREEZE, 0) } < 0 { Err(last_error()) } else { Ok(()) }
 }
 
 /// Lets one go on that is held.
 pub(crate) fn thaw(file: BorrowedFd<'_>) -> rustix::io::Result<()> {
-    const FITHAW: libc::Ioctl = 0xc004_5878_u32.cast_signed() as libc::Ioctl;
     // SAFETY: a descriptor that lives; the kernel does not look at the argument.
     if unsafe { libc::ioctl(file.as_raw_fd(), FITHAW, 0) } < 0 { Err(last_error()) } else { Ok(()) }
 }

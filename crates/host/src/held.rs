@@ -44,9 +44,7 @@ impl Held {
                 Answer::Seen(_) => {}
                 Answer::Failed(why) => {
                     let why = why.split_once("; hint: ").map_or(why.as_str(), |(why, _)| why);
-                    bail!(
-                        "its guest cannot write what it has in memory: {why}; hint: `stead stop` it first"
-                    )
+                    bail!("its guest cannot write what it has in memory: {why}; hint: `stead stop` it first")
                 }
                 other => bail!("the keeper answered {other:?}"),
             }

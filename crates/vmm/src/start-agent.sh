@@ -1,7 +1,8 @@
 #cloud-boothook
 #!/bin/sh
 # Starts the agent of stead, by which programs are run in this machine and it is ended in order. Run by cloud-init at
-# every start. Without systemd it is a process like any other.
+# every start. Without systemd it is a process like any other. A clone is another instance than the machine whose disk it
+# has: cloud-init makes its SSH host keys anew, and this its machine-id.
 set -u
 seed=/run/stead/seed
 for serial in /sys/block/*/serial; do
@@ -10,6 +11,17 @@ for serial in /sys/block/*/serial; do
     mkdir -p "$seed" && mount -t iso9660 -o ro "/dev/${disk##*/}" "$seed" || exit 1
 done
 [ -e "$seed/stead-agent" ] || exit 1
+known=/var/lib/stead/instance
+last=$(cat "$known" 2>/dev/null)
+if [ -n "${INSTANCE_ID-}" ] && [ "$last" != "$INSTANCE_ID" ]; then
+    if [ -n "$last" ] && command -v systemd-machine-id-setup >/dev/null; then
+        # It would take the one that D-Bus has.
+        [ -L /var/lib/dbus/machine-id ] || rm -f /var/lib/dbus/machine-id
+        rm -f /etc/machine-id
+        systemd-machine-id-setup && systemctl --no-block try-restart systemd-journald
+    fi
+    mkdir -p "${known%/*}" && echo "$INSTANCE_ID" >"$known"
+fi 2>/dev/null
 for place in /usr/local/sbin /var/lib/stead; do
     mkdir -p "$place" 2>/dev/null || continue
     agent=$place/stead-agent

@@ -1,22 +1,25 @@
 //! `clone`: a machine like another, with an identity of its own. It is made as `create` makes one, but for its files.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context;
 
 use stead_host::held::Held;
 use stead_host::history::History;
+use stead_host::home::Home;
 use stead_host::linux::Origin;
+use stead_host::linux::vm::disks;
 use stead_host::machine::Files;
 use stead_model::container::{Container, Mount};
 use stead_model::name::{MachineId, Name};
-use stead_model::observed::{Body, MachineState, Observed};
+use stead_model::observed::{Body, Observed};
 use stead_model::plan::Power;
 use stead_model::project::{Bind, Guard, Machine, Nic, Project, Runs};
 use stead_model::resolve::Images;
+use stead_model::vm::Vm;
 
 use super::up::{Bring, Whose};
-use super::{LOOSE_PROJECT, guest, machines, network, run, snapshot};
+use super::{LOOSE_PROJECT, machines, network, run, snapshot};
 use crate::args::{CloneArgs, Consent, Global};
 use crate::failure::Failure;
 use crate::output::{Output, note};
@@ -27,9 +30,8 @@ pub(crate) fn clone(global: &Global, args: &CloneArgs, output: Output) -> Result
     let mut session = Session::open()?;
     let seen = session.observe()?;
     let source = machines::chosen_one(global, &args.source, &seen)?;
-    snapshot::not_of_vms("clones", &source, &seen)?;
-    if guest::is_guest(&source, &seen) {
-        let what = format!("machine `{source}` is a microVM, and clones are of containers");
+    if matches!(seen.machines.get(&source).map(|state| &state.body), Some(Body::Microvm(_))) {
+        let what = format!("machine `{source}` is a microVM, and clones are of containers and vms");
         return Err(Failure::request(&what, "`stead cp` carries its files out"));
     }
     let mut project = network::loose(&session)?;
@@ -42,7 +44,8 @@ pub(crate) fn clone(global: &Global, args: &CloneArgs, output: Output) -> Result
         let history = History::load(&Files::new(session.host.home(), &source));
         snapshot::known(&history.with_context(|| format!("machine `{source}`"))?, &source, name)?;
     }
-    let Likeness { machine, volumes, images, told } = likeness(&source, &seen, &mut project)?;
+    let Likeness { machine, volumes, images, told } =
+        likeness(session.host.home(), &source, &seen, &mut project)?;
     project.volumes.extend(volumes);
     project.machines.insert(args.name.clone(), machine);
     let doing = || format!("machine `{source}`");
@@ -78,30 +81,64 @@ struct Likeness {
 }
 
 /// A machine like this one, of the project of what commands make.
-fn likeness(source: &MachineId, seen: &Observed, project: &mut Project) -> Result<Likeness, Failure> {
+fn likeness(
+    home: &Home,
+    source: &MachineId,
+    seen: &Observed,
+    project: &mut Project,
+) -> Result<Likeness, Failure> {
     let state = seen.machines.get(source).context("the machine is gone")?;
-    let MachineState { kind, body: Body::Container(made) | Body::Microvm(made) } = state else {
-        return Err(anyhow::anyhow!("machine `{source}` is not made of an image").into());
-    };
-    let digest = made.image.clone().context("its image was never here")?;
-    let mut wish = made.wish.clone();
-    // It is called by its name, as the source may have been by another.
-    wish.hostname = None;
-    let reference = (wish.image.clone(), wish.platform.clone());
-    let images = Images { named: [(reference, digest)].into(), ..Images::default() };
+    let mut images = Images::default();
     let mut told = Vec::new();
-    let volumes = share_volumes(source, &mut wish, &mut told);
+    // It is called by its name, as the source may have been by another.
+    let (runs, volumes) = match &state.body {
+        Body::Container(made) => {
+            let digest = made.image.clone().context("its image was never here")?;
+            let mut wish = Container { hostname: None, ..made.wish.clone() };
+            images.named.insert((wish.image.clone(), wish.platform.clone()), digest);
+            let Volumes { shared, own } = share_volumes(source, &mut wish.mounts, "is a new one", &mut told);
+            wish.own_volumes.extend(own);
+            (Runs::Container(Box::new(wish)), shared)
+        }
+        Body::Vm(made) => {
+            let image = made.image.clone().context("its image was never here")?;
+            // By the copy of its image that the source has: the user's file may be another by now, or gone.
+            let path = disks(home).path(&image);
+            let mut wish = Vm { hostname: None, image: path, ..made.wish.clone() };
+            images.disks.insert(wish.image.clone(), image);
+            let Volumes { shared, .. } =
+                share_volumes(source, &mut wish.mounts, "is not mounted in it", &mut told);
+            told.push(renewed(&wish).to_owned());
+            (Runs::Vm(Box::new(wish)), shared)
+        }
+        Body::Microvm(_) | Body::External => {
+            return Err(anyhow::anyhow!("what machine `{source}` wrote cannot be another's").into());
+        }
+    };
     let nics = nics(source, seen, project, &mut told)?;
     let ports = ports(source, seen, project);
     if !ports.is_empty() {
         told.push(format!("published ports stay with `{source}`: {}", ports.join(", ")));
     }
-    let runs = match state.body {
-        Body::Microvm(_) => Runs::Microvm(Box::new(wish)),
-        _ => Runs::Container(Box::new(wish)),
-    };
-    let machine = Machine { kind: *kind, runs, nics, ports: Vec::new(), depends_on: [].into() };
+    let machine = Machine { kind: state.kind, runs, nics, ports: Vec::new(), depends_on: [].into() };
     Ok(Likeness { machine, volumes, images, told })
+}
+
+/// What becomes of that by which the system of a vm is known.
+fn renewed(wish: &Vm) -> &'static str {
+    if wish.cloud_init.is_some() {
+        "its cloud-init does again what it does once: SSH host keys and machine-id are its own after its start"
+    } else {
+        "its system is told nothing (`cloud_init: off`): SSH host keys and machine-id are those of its source"
+    }
+}
+
+/// What becomes of the named volumes that a machine mounts.
+struct Volumes {
+    /// Those that its clone uses as well.
+    shared: BTreeSet<Name>,
+    /// The places of the others.
+    own: Vec<String>,
 }
 
 /// The ports that are published of the source, or will be when it is started: two machines cannot have the same ones.
@@ -115,32 +152,36 @@ fn ports(source: &MachineId, seen: &Observed, project: &Project) -> Vec<String> 
 }
 
 /// What becomes of the source's volumes: those of the same project are used by both. Those of another project are that
-/// project's, and the clone has its own in their places.
-fn share_volumes(source: &MachineId, wish: &mut Container, told: &mut Vec<String>) -> BTreeSet<Name> {
+/// project's, and not mounted in the clone.
+fn share_volumes(
+    source: &MachineId,
+    mounts: &mut BTreeMap<String, Mount>,
+    instead: &str,
+    told: &mut Vec<String>,
+) -> Volumes {
     let is_loose = source.project.as_str() == LOOSE_PROJECT;
-    let named: Vec<(String, Name)> = wish
-        .mounts
+    let named: Vec<(String, Name)> = mounts
         .iter()
         .filter_map(|(place, mount)| match mount {
             Mount::Volume { name, .. } => Some((place.clone(), name.clone())),
             Mount::Bind { .. } | Mount::Tmpfs { .. } => None,
         })
         .collect();
-    let mut shared = BTreeSet::new();
+    let mut volumes = Volumes { shared: BTreeSet::new(), own: Vec::new() };
     for (place, name) in named {
         if is_loose {
             told.push(format!("volume `{name}` is used by `{}` as well", source.name));
-            shared.insert(name);
+            volumes.shared.insert(name);
         } else {
             told.push(format!(
-                "volume `{name}.{}` stays with its project: `{place}` is a new one",
+                "volume `{name}.{}` stays with its project: `{place}` {instead}",
                 source.project
             ));
-            wish.mounts.remove(&place);
-            wish.own_volumes.insert(place);
+            mounts.remove(&place);
+            volumes.own.push(place);
         }
     }
-    shared
+    volumes
 }
 
 /// The nics of a clone: on the source's networks, but for those of another project.

@@ -230,6 +230,10 @@ fn comes_up_again_by_another_firmware(world: &World, project: &Project<'_>, text
     // It was kept while it ran, and goes back to that; what it wrote since goes.
     slowly(world, &project.directory, &["snapshot", "restore", "db", "first"]).ok();
     slowly(world, &project.directory, &["snapshot", "rm", "db", "last"]).ok();
+    // They come up at the same time.
+    let copied =
+        slowly(world, &project.directory, &["clone", "db", "copy", "--snapshot", "first", "--start"]);
+    copied.says("volume `data.shop` stays with its project").says("machine-id are its own").ok();
     project.write(&text.replace("    disk: 1g\n", "    disk: 1g\n    firmware: uefi\n"));
     let plan = project.stead("plan").ok();
     assert!(plan.contains("~ vm db") && !plan.contains("- vm"), "{plan}");
@@ -240,11 +244,29 @@ fn comes_up_again_by_another_firmware(world: &World, project: &Project<'_>, text
     // Its file system was clean.
     let kernel = exec(&["db", "dmesg"]).ok();
     assert!(kernel.contains("EXT4-fs") && !kernel.contains("recovery"), "{kernel}");
+    is_another_machine(world, project);
     // Without its keeper it is ended, and that is known.
     world.sh(Place::Computer, "kill -9 $(pgrep -P 1 -f '^[^ ]*stead __keeper.* db.shop')");
     world.until("it is known", || (status(project, "db")["status"] == "lost").then_some(()));
     let dies = world.stead("events --no-stream --filter event=die --filter machine=db.shop").ok();
     assert!(dies.ends_with("why=its keeper was killed, or the computer went off\n"), "{dies}");
+}
+
+/// A clone has its source's files, and is known by something else.
+#[track_caller]
+fn is_another_machine(world: &World, project: &Project<'_>) {
+    let exec = |words: &[&str]| slowly(world, &project.directory, &[&["exec"], words].concat());
+    assert_eq!(
+        exec(&["copy.default", "cat", "/srv/kept", "/etc/issue", "/srv/given/note"]).ok(),
+        "kept\nas it was first\nof the host\n"
+    );
+    assert_eq!(exec(&["copy.default", "hostname"]).ok(), "copy\n");
+    let known = |machine: &str, path: &str| exec(&[machine, "cat", path]).ok();
+    for path in ["/etc/machine-id", "/sys/class/net/eth0/address"] {
+        let (source, clone) = (known("db", path), known("copy.default", path));
+        assert!(source != clone && source.len() == clone.len(), "{path}: {source} {clone}");
+    }
+    slowly(world, &project.directory, &["rm", "--force", "copy.default"]).ok();
 }
 
 /// A computer that is told nothing has a console and a power button.

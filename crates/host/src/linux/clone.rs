@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use stead_model::name::{MachineId, Name};
 
-use super::snapshot::{copy_file, is_empty};
+use super::snapshot::{copy_file, copy_variables, is_empty};
 use super::{LinuxHost, tree};
 use crate::held::Held;
 use crate::history::{History, Layer};
@@ -44,6 +44,11 @@ fn released(held: Option<Held>) -> Result<()> {
         bail!("it did not stand still meanwhile; hint: try again");
     }
     Ok(())
+}
+
+/// Has a file that nobody writes any more by another name; a copy of it where it cannot have one.
+fn share(from: &Path, to: &Path) -> Result<()> {
+    if fs::hard_link(from, to).is_ok() { Ok(()) } else { copy_file(from, to) }
 }
 
 impl LinuxHost {
@@ -118,10 +123,14 @@ impl LinuxHost {
         };
         let new = Layer::new(clone, 0);
         new.make()?;
+        let remembers = top.or(below.last().copied());
+        remembers.map_or(Ok(()), |layer| copy_variables(&Layer::new(source, layer), &new))?;
         let mut laid = Vec::new();
         if let Some(top) = top.map(|number| Layer::new(source, number)) {
             if top.disk().exists() {
                 copy_file(&top.disk(), &new.disk())?;
+            } else if top.qcow2().exists() {
+                copy_file(&top.qcow2(), &new.qcow2())?;
             } else {
                 let (from, to) = if top.is_flat() {
                     fs::create_dir(new.flat()).context("cannot make a directory for what it wrote")?;
@@ -137,10 +146,16 @@ impl LinuxHost {
         }
         let copies = History::upon(below.len());
         for (number, copy) in below.iter().zip(&copies.present.below) {
-            let upper = Layer::new(clone, *copy).upper();
-            fs::create_dir_all(&upper).with_context(|| format!("cannot make {}", upper.display()))?;
-            tree::link(&self.program, &Layer::new(source, *number).upper(), &upper)?;
-            laid.push(upper);
+            let (layer, copy) = (Layer::new(source, *number), Layer::new(clone, *copy));
+            fs::create_dir_all(copy.upper())
+                .with_context(|| format!("cannot make {}", copy.upper().display()))?;
+            if layer.qcow2().exists() {
+                share(&layer.qcow2(), &copy.qcow2())?;
+                copy_variables(&layer, &copy)?;
+            } else {
+                tree::link(&self.program, &layer.upper(), &copy.upper())?;
+                laid.push(copy.upper());
+            }
         }
         if !below.is_empty() {
             copies.store(clone)?;
@@ -163,5 +178,47 @@ impl LinuxHost {
         // Empty, or the next command's to take away.
         let _not_empty = fs::remove_dir(self.home.clones());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+    use crate::history::Label;
+
+    #[test]
+    fn a_vm_has_layers_of_its_source_by_more_names_and_a_copy_of_what_that_writes() {
+        let temporary = tempfile::tempdir().unwrap();
+        let home = Home { state: temporary.path().join("state"), run: temporary.path().join("run") };
+        let [source, clone]: [MachineId; 2] = ["db.shop", "copy.default"].map(|name| name.parse().unwrap());
+        let mut host = LinuxHost::open(home.clone(), "/nonexistent".into()).unwrap();
+        let files = Files::new(&home, &source);
+        let write = |layer: &Layer, text: &str| {
+            layer.make().unwrap();
+            fs::write(layer.qcow2(), text).unwrap();
+            fs::write(layer.variables(), text).unwrap();
+        };
+        write(&Layer::new(&files, 0), "below");
+        let label = Label { name: "a".parse().unwrap(), description: String::new(), at_ms: 1 };
+        host.take_snapshot(&source, &label, None).unwrap();
+        write(&files.own().unwrap().written, "written");
+        let laid = |host: &mut LinuxHost, snapshot: Option<&Name>| {
+            host.prepare_clone(&clone, Origin { machine: &source, snapshot, held: None }).unwrap();
+            host.hand_over().unwrap();
+            let own = Files::new(&home, &clone).own().unwrap();
+            assert_eq!(own.below.len(), 1);
+            let inode = |layer: &Layer| fs::metadata(layer.qcow2()).unwrap().ino();
+            assert_eq!(inode(&own.below[0]), inode(&Layer::new(&files, 0)));
+            let read = |path: PathBuf| fs::read_to_string(path).ok();
+            let has = (read(own.written.qcow2()), read(own.written.variables()));
+            fs::remove_dir_all(Files::new(&home, &clone).state).unwrap();
+            has
+        };
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(laid(&mut host, None), (text("written"), text("written")));
+        // From a snapshot its own layer is made at its first start; its firmware remembers what it did then.
+        assert_eq!(laid(&mut host, Some(&label.name)), (None, text("below")));
     }
 }

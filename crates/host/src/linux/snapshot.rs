@@ -203,9 +203,8 @@ impl LinuxHost {
     pub fn layer_bytes(&self, id: &MachineId, numbers: &[u64]) -> Result<u64> {
         let files = Files::new(&self.home, id);
         let layers = numbers.iter().map(|number| Layer::new(&files, *number));
-        let paths = layers.flat_map(|layer| {
-            [layer.upper(), layer.flat(), layer.disk(), layer.qcow2(), layer.variables()]
-        });
+        let paths = layers
+            .flat_map(|layer| [layer.upper(), layer.flat(), layer.disk(), layer.qcow2(), layer.variables()]);
         paths.map(|path| tree::measure(&self.program, &path)).sum()
     }
 }
@@ -318,7 +317,10 @@ mod tests {
         let way = host.prepare_return(&id, Some(&"b".parse().unwrap())).unwrap();
         host.go_back(way).unwrap();
         let own = files.own().unwrap();
-        assert_eq!((&own.below, read(own.written.variables()).as_str()), (&vec![Layer::new(&files, 0)], "one"));
+        assert_eq!(
+            (&own.below, read(own.written.variables()).as_str()),
+            (&vec![Layer::new(&files, 0)], "one")
+        );
         assert_eq!(numbers(&files), ["2".to_owned()].into());
         assert!(host.layer_bytes(&id, &[0]).unwrap() > 0);
         // Set back to its image it is as if it had never been started.

@@ -25,6 +25,9 @@ pub(super) fn add(host: &LinuxHost, id: &MachineId, made: &MadeVm) -> Result<()>
     let wanted = &made.wish.image;
     let image = made.image.as_ref().with_context(|| format!("there is no {}", wanted.display()))?;
     disks(&host.home).keep(wanted, image)?;
+    if host.is_prepared(id) {
+        return Ok(());
+    }
     let files = Files::new(&host.home, id);
     for directory in [files.log(), files.present(), files.own_volumes()] {
         fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;

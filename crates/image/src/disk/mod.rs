@@ -179,6 +179,9 @@ impl DiskStore {
         }
         let file = open(path)?;
         let marks = marks(&file)?;
+        if let Some(image) = self.kept(path, &file) {
+            return Ok((Found::Disk(image), None));
+        }
         if let Some(known) = self.recall().remove(path)
             && identity(marks, known.image.clone()) == known
         {
@@ -192,6 +195,7 @@ impl DiskStore {
     pub fn learn(&self, path: &Path) -> Result<Found> {
         let (image, marks) = match self.look(path)? {
             (Found::Disk(image), Some(marks)) => (image, marks),
+            // One that there is nothing to remember of.
             (other, _) => return Ok(other),
         };
         let known = identity(marks, image.clone());
@@ -207,6 +211,14 @@ impl DiskStore {
             }
         }
         Ok(Found::Disk(image))
+    }
+
+    /// The image whose copy this file is: it was read when that was made, and is what its name says.
+    fn kept(&self, path: &Path, file: &File) -> Option<DiskImage> {
+        let digest = format!("sha256:{}", path.file_stem()?.to_str()?).parse().ok()?;
+        let (format, bytes) = judge(&head(file).ok()?, file.metadata().ok()?.len()).ok()?;
+        let image = DiskImage { digest, format, bytes };
+        (self.path(&image) == path).then_some(image)
     }
 
     /// Where the copy of an image is.
@@ -380,6 +392,8 @@ mod tests {
         assert_eq!((image.format, image.bytes), (DiskFormat::Raw, 3 << 20));
         store.keep(&path, &image).unwrap();
         assert_eq!(fs::read(store.path(&image)).unwrap(), disk);
+        assert_eq!(image_of(store.find(&store.path(&image)).unwrap()), image);
+        assert_eq!(image_of(store.learn(&store.path(&image)).unwrap()), image);
         // A file that was changed is another image.
         disk[2 << 20] = 8;
         fs::write(&path, &disk).unwrap();
