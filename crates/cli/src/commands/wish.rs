@@ -321,8 +321,7 @@ fn told(problems: &Problems, name: &Name) -> Failure {
     let line = |problem: &Problem| {
         let key = problem.path.strip_prefix(&of_machine).unwrap_or(&problem.path);
         let option = OPTIONS.iter().find(|(known, _)| is_at(key, known)).map_or(key, |(_, option)| *option);
-        let hint = problem.hint.as_ref().map_or_else(String::new, |hint| format!("hint: {hint}\n"));
-        format!("error: `{option}`: {}\n{hint}", problem.message)
+        format!("error: `{option}`: {}\nhint: {}\n", problem.message, problem.hint)
     };
     Failure::Request(problems.problems.iter().map(line).collect())
 }

@@ -67,11 +67,7 @@ pub(crate) fn read(
                 found.push((name, value));
             }
             Err((message, hint)) => {
-                let problem = Problem::new(span, "", trimmed, message);
-                problems.push(match hint {
-                    Some(hint) => problem.hint(hint),
-                    None => problem,
-                });
+                problems.push(Problem::new(span, "", trimmed, message).hint(hint));
             }
         }
     }
@@ -83,10 +79,11 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && !text.starts_with(|c: char| c.is_ascii_digit()) && text.chars().all(lawful)
 }
 
-type Bad = (String, Option<String>);
+/// What is wrong with a line, and what to do about it.
+type Bad = (String, String);
 
 fn bad(message: &str, hint: &str) -> Bad {
-    (message.to_owned(), Some(hint.to_owned()))
+    (message.to_owned(), hint.to_owned())
 }
 
 /// Reads an assignment from its first line, and further lines where a quoted value goes on there.
@@ -101,10 +98,7 @@ fn assignment<'t>(
     let name = name.trim_end();
     if !is_name(name) {
         let message = format!("{} cannot name a variable", quote(name));
-        return Err((
-            message,
-            Some("a name has `A-Z`, `a-z`, `0-9` and `_` and starts with no digit".to_owned()),
-        ));
+        return Err((message, "a name has `A-Z`, `a-z`, `0-9` and `_` and starts with no digit".to_owned()));
     }
     let value = value.trim_start();
     let value = if let Some(value) = value.strip_prefix('\'') {

@@ -20,7 +20,8 @@ pub(crate) fn gather(tree: &mut Node, machines: &str, reading: &mut Reading<'_>)
         if variables > NODES_MAX {
             let message =
                 format!("the machines have more than {NODES_MAX} variables with those of their files");
-            reading.problems.push(Problem::new(entry.key_span, &path, &entry.key, message));
+            let problem = Problem::new(entry.key_span, &path, &entry.key, message);
+            reading.problems.push(problem.hint("leave some out, or mount a file with them"));
             return;
         }
         let Value::Mapping(keys) = &mut entry.node.value else { continue };
@@ -132,7 +133,8 @@ fn file(wanted: &Wanted, reading: &mut Reading<'_>) -> Found {
             return Vec::new();
         }
         Ok(FileText::Unreadable(why)) => {
-            reading.problems.push(problem(format!("{} cannot be read: {why}", quote(name))));
+            let told = problem(format!("{} cannot be read: {why}", quote(name)));
+            reading.problems.push(told.hint(super::READABLE));
             return Vec::new();
         }
         Err(wrong) => {

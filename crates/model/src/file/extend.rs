@@ -33,7 +33,8 @@ pub(crate) fn resolve(tree: &mut Node, machines: &str, reading: &mut Reading<'_>
         nodes += size(&entry.node);
         if nodes > NODES_MAX {
             let message = format!("the machines have more than {NODES_MAX} values with all that they extend");
-            walk.reading.problems.push(Problem::new(entry.key_span, &path, &entry.key, message));
+            let problem = Problem::new(entry.key_span, &path, &entry.key, message);
+            walk.reading.problems.push(problem.hint("let them extend less"));
             return;
         }
     }
@@ -83,10 +84,7 @@ impl Walk<'_, '_> {
             Ok(found) => found,
             Err(hint) => {
                 let problem = told(format!("there is no machine {} to extend", quote(&name)));
-                self.reading.problems.push(match hint {
-                    Some(hint) => problem.hint(format!("did you mean `{hint}`?")),
-                    None => problem,
-                });
+                self.reading.problems.push(problem.hint(hint));
                 return own;
             }
         };
@@ -133,13 +131,16 @@ impl Walk<'_, '_> {
     }
 }
 
-/// A machine of a file, the file, and its other machines; or the name of one that was likely meant.
-type Base = Result<(Node, File, Machines), Option<String>>;
+/// A machine of a file, the file, and its other machines; or what to do where there is none.
+type Base = Result<(Node, File, Machines), String>;
 
 fn from(name: &str, file: &File, machines: &Machines) -> Base {
     match machines.iter().find(|entry| entry.key == name) {
         Some(entry) => Ok((entry.node.clone(), file.clone(), machines.clone())),
-        None => Err(nearest(name, machines.iter().map(|entry| entry.key.as_str())).map(str::to_owned)),
+        None => Err(match nearest(name, machines.iter().map(|entry| entry.key.as_str())) {
+            Some(name) => format!("did you mean `{name}`?"),
+            None => "name one of that file's machines, or leave `extends` out".to_owned(),
+        }),
     }
 }
 

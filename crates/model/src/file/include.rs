@@ -81,8 +81,7 @@ impl Walk<'_, '_> {
     }
 
     fn problem(&mut self, (span, path): (Span, &str), about: &str, message: String, hint: &str) {
-        let problem = Problem::new(span, path, about, message);
-        self.reading.problems.push(if hint.is_empty() { problem } else { problem.hint(hint) });
+        self.reading.problems.push(Problem::new(span, path, about, message).hint(hint));
     }
 
     /// What files have, with all that they include.
@@ -122,7 +121,7 @@ impl Walk<'_, '_> {
         self.nodes += size(&whole);
         if self.nodes > NODES_MAX {
             let message = format!("the project has more than {NODES_MAX} values with all that it includes");
-            self.problem(told, &wanted.paths.join(" "), message, "");
+            self.problem(told, &wanted.paths.join(" "), message, "include less");
             return None;
         }
         Some(whole)
@@ -160,11 +159,16 @@ impl Walk<'_, '_> {
                 FileText::Text(text) => text,
                 FileText::Missing if wanted.env_files.is_empty() => continue,
                 FileText::Missing => {
-                    self.problem(told, name, format!("there is no file {}", quote(name)), "");
+                    self.problem(told, name, format!("there is no file {}", quote(name)), super::WRITE_IT);
                     continue;
                 }
                 FileText::Unreadable(why) => {
-                    self.problem(told, name, format!("{} cannot be read: {why}", quote(name)), "");
+                    self.problem(
+                        told,
+                        name,
+                        format!("{} cannot be read: {why}", quote(name)),
+                        super::READABLE,
+                    );
                     continue;
                 }
             };

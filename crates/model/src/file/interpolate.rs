@@ -112,7 +112,7 @@ pub(crate) fn fill(text: &str, scope: &mut Scope<'_>) -> Result<String, Wrong> {
 /// Reads `rest` to its end, or within `${…}` (depth > 0) to the closing brace, which it leaves.
 fn scan(rest: &mut &str, scope: &mut Scope<'_>, depth: usize) -> Result<String, Wrong> {
     if depth > DEPTH_MAX {
-        return Err(Wrong::new(format!("more than {DEPTH_MAX} defaults within each other")));
+        return Err(too_deep());
     }
     let mut filled = String::new();
     loop {
@@ -120,7 +120,8 @@ fn scan(rest: &mut &str, scope: &mut Scope<'_>, depth: usize) -> Result<String, 
         let (plain, tail) = rest.split_at(stop);
         filled.push_str(plain);
         if filled.len() > VALUE_MAX_BYTES {
-            return Err(Wrong::new(format!("the value grows past {VALUE_MAX_BYTES} bytes")));
+            return Err(Wrong::new(format!("the value grows past {VALUE_MAX_BYTES} bytes"))
+                .hint("put long texts into files, which `configs` and `volumes` bring into machines"));
         }
         *rest = tail;
         let Some(tail) = tail.strip_prefix('$') else { return Ok(filled) };
@@ -154,7 +155,10 @@ fn braced(rest: &mut &str, scope: &mut Scope<'_>, depth: usize) -> Result<String
     };
     let colon = rest.get(name.len()..).is_some_and(|tail| tail.starts_with(':'));
     let operator = tail.chars().next();
-    let unclosed = || Wrong::new(format!("`${{{name}` has no closing `}}`"));
+    let unclosed = || {
+        Wrong::new(format!("`${{{name}` has no closing `}}`"))
+            .hint(format!("write `${{{name}}}`, or `$$` for a dollar sign"))
+    };
     if operator == Some('}') && !colon {
         *rest = tail.get(1..).unwrap_or_default();
         return scope.value_of(name).map(str::to_owned);
@@ -173,7 +177,10 @@ fn braced(rest: &mut &str, scope: &mut Scope<'_>, depth: usize) -> Result<String
     *rest = rest.strip_prefix('}').ok_or_else(unclosed)?;
     match (operator, value) {
         (Some('?'), None) if word.is_empty() => Err(unset(name)),
-        (Some('?'), None) => Err(Wrong::new(format!("the variable `{name}` is not set: {}", quote(&word)))),
+        (Some('?'), None) => {
+            let wrong = Wrong::new(format!("the variable `{name}` is not set: {}", quote(&word)));
+            Err(wrong.hint(format!("set `{name}` in the environment, or in `.env` beside the file")))
+        }
         (Some('+'), None) => Ok(String::new()),
         (Some('-'), None) | (Some('+'), Some(_)) => Ok(word),
         (_, value) => Ok(value.unwrap_or_default().to_owned()),
@@ -195,7 +202,7 @@ fn skip(rest: &mut &str, depth: usize) -> Result<String, Wrong> {
             _ => {}
         }
         if depth + open > DEPTH_MAX {
-            return Err(Wrong::new(format!("more than {DEPTH_MAX} defaults within each other")));
+            return Err(too_deep());
         }
         previous = if c == '$' && previous == '$' { ' ' } else { c };
     }
@@ -217,6 +224,10 @@ fn variable(text: &str) -> (&str, &str) {
 pub(crate) fn empty(name: &str, span: Span, path: &str) -> Problem {
     let message = format!("the variable `{name}` is not set, so it stands for nothing");
     unset(name).at(span, path, name).say(message)
+}
+
+fn too_deep() -> Wrong {
+    Wrong::new(format!("more than {DEPTH_MAX} defaults within each other")).hint("set one of the variables")
 }
 
 fn unset(name: &str) -> Wrong {

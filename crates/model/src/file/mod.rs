@@ -201,6 +201,12 @@ fn missing(source: &Source<'_>) -> BTreeSet<PathBuf> {
     reading.missing
 }
 
+/// What to do about a file that is not there.
+const WRITE_IT: &str = "write it, or name another; a path is relative to the file that names it";
+
+/// What to do about one that cannot be read.
+const READABLE: &str = "let it be a text file that you may read";
+
 /// One reading of a file.
 struct Reading<'a> {
     source: &'a Source<'a>,
@@ -325,12 +331,12 @@ impl<'a> Reading<'a> {
             FileText::Text(text) => text,
             FileText::Missing => {
                 let message = format!("there is no file {}", problem::quote(name));
-                self.problems.push(Problem::new(span, path, name, message));
+                self.problems.push(Problem::new(span, path, name, message).hint(WRITE_IT));
                 return None;
             }
             FileText::Unreadable(why) => {
                 let message = format!("{} cannot be read: {why}", problem::quote(name));
-                self.problems.push(Problem::new(span, path, name, message));
+                self.problems.push(Problem::new(span, path, name, message).hint(READABLE));
                 return None;
             }
         };

@@ -29,11 +29,17 @@ pub struct Problem {
     /// What is wrong.
     pub message: String,
     /// What to do about it.
-    pub hint: Option<String>,
+    pub hint: String,
     /// The line, fit to be shown.
     #[serde(skip)]
     excerpt: Option<Excerpt>,
 }
+
+/// What is wrong, before it is said what to do about it. It becomes a [`Problem`] in no other way, so there is none
+/// without a hint.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Finding(Problem);
 
 /// A line fit to be shown, or the middle of it, and what to underline.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,27 +74,28 @@ pub(crate) const PROBLEMS_MAX: usize = 200;
 
 impl Problem {
     /// A problem at a place. The file's line is added by [`Problems::new`].
-    pub(crate) fn new(span: Span, path: &str, text: &str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(span: Span, path: &str, text: &str, message: impl Into<String>) -> Finding {
         let cut = |text: &str| text.chars().take(TEXT_MAX_CHARS).collect();
-        Self {
+        Finding(Self {
             span,
             path: path.to_owned(),
             text: cut(text),
             message: message.into(),
-            hint: None,
+            hint: String::new(),
             excerpt: None,
-        }
+        })
     }
 
     /// The same in other words.
     pub(crate) fn say(self, message: impl Into<String>) -> Self {
         Self { message: message.into(), ..self }
     }
+}
 
-    /// The same with advice.
-    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
+impl Finding {
+    /// The problem, with what to do about it.
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Problem {
+        Problem { hint: hint.into(), ..self.0 }
     }
 }
 
@@ -182,9 +189,7 @@ impl fmt::Display for Problems {
                 let under = "^".repeat(excerpt.under);
                 writeln!(f, "{:width$} | {:before$}{under}", "", "", before = excerpt.before)?;
             }
-            if let Some(hint) = &problem.hint {
-                writeln!(f, "  hint: {}", harmless(hint))?;
-            }
+            writeln!(f, "  hint: {}", harmless(&problem.hint))?;
         }
         if self.more > 0 {
             writeln!(f, "\nand {} more", self.more)?;

@@ -2,13 +2,18 @@
 //! value, each value's own form.
 
 use super::join;
-use super::leaf::Wrong;
+use super::leaf::{Leaf, Wrong};
 use super::problem::{PROBLEMS_MAX, Problem, nearest, quote};
 use super::shape::{Form, Key, Keys, Shape};
 use super::yaml::{Entry, Node, Value};
 
 /// Reports all that is wrong with `node`, which stands at `path`.
 pub(crate) fn check(node: &Node, shape: Shape, path: &str, problems: &mut Vec<Problem>) {
+    under(node, shape, (path, ""), problems);
+}
+
+/// The same, where `example` is what may stand there, if that is known.
+fn under(node: &Node, shape: Shape, (path, example): (&str, &str), problems: &mut Vec<Problem>) {
     // What nobody will read is not worth the search for what was meant.
     if problems.len() >= PROBLEMS_MAX {
         return;
@@ -50,7 +55,7 @@ pub(crate) fn check(node: &Node, shape: Shape, path: &str, problems: &mut Vec<Pr
             ) => {}
         }
     }
-    problems.push(unfit(node, shape, path));
+    problems.push(unfit(node, shape, path, example));
 }
 
 fn all(keys: Keys) -> impl Iterator<Item = &'static Key> {
@@ -69,7 +74,7 @@ fn mapping(node: &Node, entries: &[Entry], keys: Keys, path: &str, problems: &mu
                     let wrong = Wrong::new(format!("{} cannot be honoured: {why}", quote(key.name)));
                     problems.push(wrong.hint(*hint).at(entry.key_span, &inner, &entry.key));
                 }
-                check(&entry.node, key.shape, &inner, problems);
+                under(&entry.node, key.shape, (&inner, key.example), problems);
             }
             None if path.is_empty() && entry.key.starts_with("x-") => {}
             None => problems.push(unknown(&entry.key, keys, path).at(entry.key_span, &inner, &entry.key)),
@@ -96,12 +101,15 @@ fn unknown(key: &str, keys: Keys, path: &str) -> Wrong {
         None if path.is_empty() && nearest(key, ["services"]).is_some() => {
             wrong.hint("the services of Compose are `machines` here")
         }
-        None if names().nth(NAMES_MAX).is_some() => wrong,
+        None if names().nth(NAMES_MAX).is_some() => {
+            let published = all(keys).all(|key| !key.doc.is_empty());
+            wrong.hint(if published { "leave it out; `stead schema` has all keys" } else { "leave it out" })
+        }
         None => wrong.hint(format!("there are {}", names().collect::<Vec<_>>().join(", "))),
     }
 }
 
-fn unfit(node: &Node, shape: Shape, path: &str) -> Problem {
+fn unfit(node: &Node, shape: Shape, path: &str, example: &str) -> Problem {
     let wanted: Vec<&str> = shape
         .iter()
         .map(|form| match form {
@@ -125,6 +133,28 @@ fn unfit(node: &Node, shape: Shape, path: &str) -> Problem {
         (Some(Form::List(_)), Value::Scalar(text)) => {
             problem.hint(format!("write `[{}]`", quote(text).trim_matches('`')))
         }
-        _ => problem,
+        (form, _) => problem.hint(instead(form, path, example)),
+    }
+}
+
+/// What to write where something else is wanted.
+fn instead(form: Option<&Form>, path: &str, example: &str) -> String {
+    let key = path.rsplit('.').next().unwrap_or(path);
+    if !example.is_empty() {
+        return format!("it is written like `{key}: {example}`");
+    }
+    match form {
+        Some(Form::Leaf(Leaf::Choice([(word, _), ..]))) => format!("write `{word}`"),
+        Some(Form::Leaf(Leaf::Flag)) => "write `true` or `false`".to_owned(),
+        Some(Form::Leaf(Leaf::Only { word, .. })) => format!("write `{word}`, or leave it out"),
+        Some(Form::Leaf(_)) => "write one text or number, or leave it out".to_owned(),
+        Some(Form::List(_)) => "write a list: each part in its line, after `- `".to_owned(),
+        Some(Form::Keys(keys)) => match all(keys).next() {
+            Some(Key { name, example: "", .. }) => format!("write keys under it, such as `{name}: …`"),
+            Some(Key { name, example, .. }) => format!("write keys under it, such as `{name}: {example}`"),
+            None => "leave out what stands under it".to_owned(),
+        },
+        Some(Form::Map(..)) => "write names under it, each with `:` and what it is".to_owned(),
+        Some(Form::Nothing | Form::Refused(..)) | None => "leave it out".to_owned(),
     }
 }

@@ -219,6 +219,7 @@ services: {}
             stead.yaml:6:10: `12` is not a whole number from 576 to 9216
               6 |     mtu: 12
                 |          ^^
+              hint: write `576` or more
 
             stead.yaml:7:5: there is no key `raech` here
               7 |     raech: nat
@@ -258,6 +259,7 @@ services: {}
             stead.yaml:9:73: `yes` is not `true` or `false`
               9 | …t6: fd00::/48, dhcp: {lease: 90, slaac: yes, pool: 10.1.7.9-10.1.7.1}}
                 |                                          ^^^
+              hint: write `true`
 
             stead.yaml:9:84: `10.1.7.9-10.1.7.1` runs backwards
               9 | …48, dhcp: {lease: 90, slaac: yes, pool: 10.1.7.9-10.1.7.1}}
@@ -352,14 +354,17 @@ services: {}
             stead.yaml:21:29: `10.1.0.0` is the address of network `a` itself
              21 |     networks: {a: {address: 10.1.0.0}, d: {address: 10.2.0.1, mac: "01:00:00:00:00:00"}, lann: {}}
                 |                             ^^^^^^^^
+              hint: machines have `10.1.0.2` to `10.1.255.254` there; without `address` one is chosen
 
             stead.yaml:21:53: `10.2.0.1` is the gateway of network `d`
              21 |     networks: {a: {address: 10.1.0.0}, d: {address: 10.2.0.1, mac: "01:00:00:00:00:00"}, lann: {}}
                 |                                                     ^^^^^^^^
+              hint: machines have `10.2.0.2` to `10.2.0.254` there; without `address` one is chosen
 
             stead.yaml:21:68: `01:00:00:00:00:00` is not a MAC: this MAC names a group of nics: its first byte must be even
              21 |     networks: {a: {address: 10.1.0.0}, d: {address: 10.2.0.1, mac: "01:00:00:00:00:00"}, lann: {}}
                 |                                                                    ^^^^^^^^^^^^^^^^^^^
+              hint: write `02:00:00:00:00:00`, or leave it out
 
             stead.yaml:21:90: there is no network `lann`
              21 |     networks: {a: {address: 10.1.0.0}, d: {address: 10.2.0.1, mac: "01:00:00:00:00:00"}, lann: {}}
@@ -369,10 +374,12 @@ services: {}
             stead.yaml:22:13: `70000` is not a port from 1 to 65535
              22 |     ports: ["70000:80", "80:80/sctp", "8000-8002:80", "::1:80:80", {port: 1}, "8080:80", "1.2.3:80:8…
                 |             ^^^^^^^^^^
+              hint: write `65535` or less
 
             stead.yaml:22:25: `sctp` is not `tcp` or `udp`
              22 |     ports: ["70000:80", "80:80/sctp", "8000-8002:80", "::1:80:80", {port: 1}, "8080:80", "1.2.3:80:8…
                 |                         ^^^^^^^^^^^^
+              hint: no other can be published; machines of one network reach each other by any
 
             stead.yaml:22:39: 3 ports cannot lead to 1 targets
              22 |     ports: ["70000:80", "80:80/sctp", "8000-8002:80", "::1:80:80", {port: 1}, "8080:80", "1.2.3:80:8…
@@ -412,10 +419,12 @@ services: {}
             stead.yaml:27:73: `web` is the name of another machine
              27 | ….0.5, mac: 02:00:00:00:00:01, aliases: [web, gateway]}, b: {address: 10.1.7.255, address6: fd00::1}}
                 |                                          ^^^
+              hint: take another alias; names that several machines have in common are none of a machine
 
             stead.yaml:27:78: `gateway` is not a name: this name is reserved
              27 | … mac: 02:00:00:00:00:01, aliases: [web, gateway]}, b: {address: 10.1.7.255, address6: fd00::1}}
                 |                                          ^^^^^^^
+              hint: take another, like `my-gateway`: this one means something else here
 
             stead.yaml:28:13: `0.0.0.0:8080/tcp` is published already, for machine `web` as `127.0.0.1:8080/tcp`
              28 |     ports: ["0.0.0.0:8080:80"]
@@ -440,10 +449,12 @@ services: {}
             stead.yaml:32:29: machine `db` has the address `10.2.0.5` already
              32 |     networks: {d: {address: 10.2.0.5, mac: 02:00:00:00:00:01}, f: {address: 10.9.0.9}, b: {address: …
                 |                             ^^^^^^^^
+              hint: take another, or leave it out: one is chosen
 
             stead.yaml:32:44: a nic of machine `db` has the MAC `02:00:00:00:00:01` already
              32 | … networks: {d: {address: 10.2.0.5, mac: 02:00:00:00:00:01}, f: {address: 10.9.0.9}, b: {address: 10.…
                 |                                          ^^^^^^^^^^^^^^^^^
+              hint: take another, or leave it out: each nic has its own
 
             stead.yaml:32:77: a fixed address needs a fixed subnet, and that of network `f` is `auto`
              32 | …, mac: 02:00:00:00:00:01}, f: {address: 10.9.0.9}, b: {address: 10.1.7.250}}
@@ -463,10 +474,12 @@ services: {}
             stead.yaml:34:6: `machines.z` takes a mapping, not a list
              34 |   z: [1]
                 |      ^
+              hint: write keys under it, such as `kind: vm`
 
             stead.yaml:35:3: `localhost` is not a name: this name is reserved
              35 |   localhost: {kind: "${KIND}", driver: external}
                 |   ^^^^^^^^^
+              hint: take another, like `my-localhost`: this one means something else here
 
             stead.yaml:35:21: the variable `KIND` is not set
              35 |   localhost: {kind: "${KIND}", driver: external}
@@ -492,10 +505,11 @@ fn what_is_not_yaml_is_told_with_its_place() {
     check(
         "a: [1\nb: 2",
         expect![[r#"
-        stead.yaml:2:2: not YAML: illegal placement of ':' indicator
-          2 | b: 2
-            |  ^
-    "#]],
+            stead.yaml:2:2: not YAML: illegal placement of ':' indicator
+              2 | b: 2
+                |  ^
+              hint: look at this line and the one before: how far they are indented, and whether quotes and brackets are closed; a text with `: ` or ` #` in it stands in quotes
+        "#]],
     );
     check(
         "networks:\n\tlan: {}\n",
@@ -509,18 +523,20 @@ fn what_is_not_yaml_is_told_with_its_place() {
     check(
         "a: 1\n---\nb: 2\n",
         expect![[r#"
-        stead.yaml:2:1: a second document starts here; the file holds one
-          2 | ---
-            | ^^^
-    "#]],
+            stead.yaml:2:1: a second document starts here; the file holds one
+              2 | ---
+                | ^^^
+              hint: take the line `---` away, or put what follows into a file of its own
+        "#]],
     );
     check(
         "a: &a [*a]\n",
         expect![[r#"
-        stead.yaml:1:8: an alias cannot stand within what it stands for
-          1 | a: &a [*a]
-            |        ^^
-    "#]],
+            stead.yaml:1:8: an alias cannot stand within what it stands for
+              1 | a: &a [*a]
+                |        ^^
+              hint: write out what is meant
+        "#]],
     );
     check(
         "[1]: 2\nname: !!str x\n<<: 1\n",
@@ -528,6 +544,7 @@ fn what_is_not_yaml_is_told_with_its_place() {
             stead.yaml:1:1: a key must be text
               1 | [1]: 2
                 | ^
+              hint: write a word, with `:` behind; a text that begins with `{`, `[` or `?` stands in quotes
 
             stead.yaml:2:7: tags (`!…`) mean nothing here
               2 | name: !!str x
@@ -543,28 +560,31 @@ fn what_is_not_yaml_is_told_with_its_place() {
     check(
         "- a\n",
         expect![[r#"
-        stead.yaml:1:1: the file takes a mapping, not a list
-          1 | - a
-            | ^
-    "#]],
+            stead.yaml:1:1: the file takes a mapping, not a list
+              1 | - a
+                | ^
+              hint: write keys under it, such as `name: shop`
+        "#]],
     );
     check(
         &format!("x: {}", "[".repeat(100)),
         expect![[r#"
-        stead.yaml:1:36: more than 32 levels within each other
-          1 | x: [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[…
-            |                                    ^
-    "#]],
+            stead.yaml:1:36: more than 32 levels within each other
+              1 | x: [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[…
+                |                                    ^
+              hint: nothing in this file needs so many: look for a `[` or `{` too much
+        "#]],
     );
     let bomb: String =
         (1..9).map(|n| format!("x-{n}: &a{n} [{}]\n", format!("*a{},", n - 1).repeat(10))).collect();
     check(
         &format!("x-0: &a0 lol\n{bomb}"),
         expect![[r#"
-        stead.yaml:6:19: the file has more than 100000 values, aliases resolved
-          6 | x-5: &a5 [*a4,*a4,*a4,*a4,*a4,*a4,*a4,*a4,*a4,*a4,]
-            |                   ^^^
-    "#]],
+            stead.yaml:6:19: the file has more than 100000 values, aliases resolved
+              6 | x-5: &a5 [*a4,*a4,*a4,*a4,*a4,*a4,*a4,*a4,*a4,*a4,]
+                |                   ^^^
+              hint: use fewer aliases, or put parts into other files
+        "#]],
     );
 }
 
@@ -626,14 +646,17 @@ machines:
             stead.yaml:8:31: `10.0.0.7` is the broadcast address of network `a`
               8 |   a: {networks: {a: {address: 10.0.0.7, address6: fd00::1}, b: {address: 10.0.0.3}, c: {address: 10.…
                 |                               ^^^^^^^^
+              hint: machines have `10.0.0.2` to `10.0.0.6` there; without `address` one is chosen
 
             stead.yaml:8:51: `fd00::1` is the gateway of network `a`
               8 | …orks: {a: {address: 10.0.0.7, address6: fd00::1}, b: {address: 10.0.0.3}, c: {address: 10.0.0.4}}}
                 |                                          ^^^^^^^
+              hint: machines have `fd00::2` and higher there; without `address6` one is chosen
 
             stead.yaml:8:74: network `b` carries no IPv4
               8 | …0.0.7, address6: fd00::1}, b: {address: 10.0.0.3}, c: {address: 10.0.0.4}}}
                 |                                          ^^^^^^^^
+              hint: leave the address out, or take away its `subnet: off`
 
             stead.yaml:8:98: network `c` has addressing `none`: addresses are not planned there
               8 | …}, b: {address: 10.0.0.3}, c: {address: 10.0.0.4}}}
@@ -643,10 +666,12 @@ machines:
             stead.yaml:9:31: `10.0.1.9` is not in `10.0.0.0/29` of network `a`
               9 |   b: {networks: {a: {address: 10.0.1.9, address6: "fd00::", aliases: [www]}, b: {address6: fd01::1}}…
                 |                               ^^^^^^^^
+              hint: machines have `10.0.0.2` to `10.0.0.6` there; without `address` one is chosen
 
             stead.yaml:9:51: `fd00::` is the address of network `a` itself
               9 | …orks: {a: {address: 10.0.1.9, address6: "fd00::", aliases: [www]}, b: {address6: fd01::1}}}
                 |                                          ^^^^^^^^
+              hint: machines have `fd00::2` and higher there; without `address6` one is chosen
 
             stead.yaml:9:92: a fixed address needs a fixed subnet, and that of network `b` is `auto`
               9 | …fd00::", aliases: [www]}, b: {address6: fd01::1}}}
@@ -656,6 +681,7 @@ machines:
             stead.yaml:10:51: `fd00:1::1` is not in `fd00::/64` of network `a`
              10 | …orks: {a: {address: 10.0.0.6, address6: fd00:1::1, aliases: [www]}, c: {address6: fe80::1}}}
                 |                                          ^^^^^^^^^
+              hint: machines have `fd00::2` and higher there; without `address6` one is chosen
 
             stead.yaml:10:93: network `c` has addressing `none`: addresses are not planned there
              10 | …00:1::1, aliases: [www]}, c: {address6: fe80::1}}}
@@ -675,6 +701,7 @@ machines:
             stead.yaml:11:66: `1-9999` has more than 1024 ports
              11 |   d: {networks: {a: {address: 10.0.0.2/24}}, ports: ["2000-3:1", "1-9999:1", "9:9", "9:9/udp"]}
                 |                                                                  ^^^^^^^^^^
+              hint: publish fewer, or reach the machine by its own address
 
             stead.yaml:12:20: machines wait for each other: `e → e`
              12 |   e: {depends_on: [e], networks: {a: {mac: 2:0:0:0:0:0}}, ports: ["[::]:9:9", "[::1]:9:9", "0.0.0.0:…
@@ -684,6 +711,7 @@ machines:
             stead.yaml:12:44: `2:0:0:0:0:0` is not a MAC: a MAC is six bytes in hexadecimal, like `02:00:00:00:00:01`
              12 | …: {depends_on: [e], networks: {a: {mac: 2:0:0:0:0:0}}, ports: ["[::]:9:9", "[::1]:9:9", "0.0.0.0:9:9…
                 |                                          ^^^^^^^^^^^
+              hint: a MAC is written like `02:00:00:00:00:07`; or leave it out
 
             stead.yaml:12:79: `[::1]:9/tcp` is published already, for machine `e` as `[::]:9/tcp`
              12 | …mac: 2:0:0:0:0:0}}, ports: ["[::]:9:9", "[::1]:9:9", "0.0.0.0:9:9"]}
@@ -707,6 +735,7 @@ fn a_project_publishes_only_so_many_ports() {
             stead.yaml:19:1: the project publishes more than 16384 ports
              19 | "127.0.0.17:1-1024:1-1024",
                 | ^^^^^^^^^^^^^^^^^^^^^^^^^^
+              hint: publish fewer, or reach machines by their own addresses
         "#]],
     );
 }

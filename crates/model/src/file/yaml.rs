@@ -50,7 +50,11 @@ type Fatal = Box<Problem>;
 pub(crate) fn parse(text: &str, problems: &mut Vec<Problem>) -> Result<Node, Fatal> {
     if text.len() > FILE_MAX_BYTES {
         let message = format!("the file has {} bytes; the limit is {FILE_MAX_BYTES}", text.len());
-        return Err(fatal(Span { line: 1, column: 1, chars: 0 }, "", message));
+        return Err(fatal(
+            Span { line: 1, column: 1, chars: 0 },
+            message,
+            "put parts of it into other files, and `include` them",
+        ));
     }
     let parser = Parser::new_from_str(text);
     let mut reader = Reader { text, parser, anchors: BTreeMap::new(), nodes: 0, problems };
@@ -72,8 +76,8 @@ struct Anchor {
     height: usize,
 }
 
-fn fatal(span: Span, text: &str, message: impl Into<String>) -> Fatal {
-    Box::new(Problem::new(span, "", text, message))
+fn fatal(span: Span, message: impl Into<String>, hint: &str) -> Fatal {
+    Box::new(Problem::new(span, "", "", message).hint(hint))
 }
 
 fn place(span: &saphyr_parser::Span) -> Span {
@@ -89,18 +93,16 @@ impl<'t> Reader<'t, '_> {
             Some(Err(error)) => {
                 let (line, column) = (error.marker().line(), error.marker().col() + 1);
                 let span = Span { line, column, chars: 0 };
-                let mut problem = Problem::new(span, "", "", format!("not YAML: {}", error.info()));
-                if self.indented_by_tab(line) {
-                    problem = problem.hint("indent with spaces, not with tabs");
-                } else if self
-                    .text
-                    .lines()
-                    .nth(line.saturating_sub(1))
-                    .is_some_and(|line| line.contains("${"))
-                {
-                    problem = problem.hint("within `{ }` and `[ ]` a value with `${…}` stands in quotes");
-                }
-                Err(Box::new(problem))
+                let told = self.text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
+                let hint = if self.indented_by_tab(line) {
+                    "indent with spaces, not with tabs"
+                } else if told.contains("${") {
+                    "within `{ }` and `[ ]` a value with `${…}` stands in quotes"
+                } else {
+                    "look at this line and the one before: how far they are indented, and whether quotes and brackets \
+                     are closed; a text with `: ` or ` #` in it stands in quotes"
+                };
+                Err(fatal(span, format!("not YAML: {}", error.info()), hint))
             }
             None => Ok((Event::StreamEnd, Span::default())),
         }
@@ -118,7 +120,11 @@ impl<'t> Reader<'t, '_> {
             match event {
                 Event::StreamEnd => break,
                 Event::DocumentStart(_) if root.is_some() => {
-                    return Err(fatal(span, "", "a second document starts here; the file holds one"));
+                    return Err(fatal(
+                        span,
+                        "a second document starts here; the file holds one",
+                        "take the line `---` away, or put what follows into a file of its own",
+                    ));
                 }
                 Event::DocumentStart(_) => {
                     let (event, span) = self.next()?;
@@ -153,7 +159,9 @@ impl<'t> Reader<'t, '_> {
             | Event::DocumentStart(_)
             | Event::DocumentEnd
             | Event::SequenceEnd
-            | Event::MappingEnd => return Err(fatal(span, "", "not YAML: a value is missing")),
+            | Event::MappingEnd => {
+                return Err(fatal(span, "not YAML: a value is missing", "write one, or `null`"));
+            }
         };
         if tag.is_some() {
             let problem = Problem::new(span, "", "", "tags (`!…`) mean nothing here");
@@ -173,21 +181,27 @@ impl<'t> Reader<'t, '_> {
     fn spend(&mut self, nodes: usize, depth: usize, span: Span) -> Result<(), Fatal> {
         self.nodes += nodes;
         if self.nodes > NODES_MAX {
-            return Err(fatal(
-                span,
-                "",
-                format!("the file has more than {NODES_MAX} values, aliases resolved"),
-            ));
+            let message = format!("the file has more than {NODES_MAX} values, aliases resolved");
+            return Err(fatal(span, message, "use fewer aliases, or put parts into other files"));
         }
         if depth > DEPTH_MAX {
-            return Err(fatal(span, "", format!("more than {DEPTH_MAX} levels within each other")));
+            let message = format!("more than {DEPTH_MAX} levels within each other");
+            return Err(fatal(
+                span,
+                message,
+                "nothing in this file needs so many: look for a `[` or `{` too much",
+            ));
         }
         Ok(())
     }
 
     fn alias(&mut self, id: usize, span: Span, depth: usize) -> Result<Node, Fatal> {
         let Some(anchor) = self.anchors.get(&id) else {
-            return Err(fatal(span, "", "an alias cannot stand within what it stands for"));
+            return Err(fatal(
+                span,
+                "an alias cannot stand within what it stands for",
+                "write out what is meant",
+            ));
         };
         // The places stay those of the anchor: there the text stands that may be wrong.
         let (node, nodes, height) = (anchor.node.clone(), anchor.nodes, anchor.height);
@@ -230,7 +244,9 @@ impl<'t> Reader<'t, '_> {
                 }
                 (Some(name), _) | (None, Value::Scalar(name)) => name,
                 (None, Value::Null | Value::Unknown | Value::Sequence(_) | Value::Mapping(_)) => {
-                    self.problems.push(Problem::new(key_span, "", "", "a key must be text"));
+                    self.problems.push(Problem::new(key_span, "", "", "a key must be text").hint(
+                        "write a word, with `:` behind; a text that begins with `{`, `[` or `?` stands in quotes",
+                    ));
                     continue;
                 }
             };

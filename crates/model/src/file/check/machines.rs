@@ -117,7 +117,7 @@ fn addresses(spec: &NicSpec, network: &Network, problems: &mut Vec<Problem>) {
         };
         match network.subnet {
             Subnet::Given(net) => problems.extend(address4(at, net, dhcp, name)),
-            Subnet::Off => problems.push(at.place.problem(format!("network `{name}` carries no IPv4"))),
+            Subnet::Off => problems.push(off(&at.place, name, "subnet", "IPv4")),
             Subnet::Auto => {
                 let net = Ipv4Net::new(at.value, 24).map_or(at.value, |net| net.network());
                 problems.push(floating(&at.place, name, &format!("subnet: {net}/24")));
@@ -130,7 +130,7 @@ fn addresses(spec: &NicSpec, network: &Network, problems: &mut Vec<Problem>) {
         }
         match network.subnet6 {
             Subnet::Given(net) => problems.extend(address6(at, net, name)),
-            Subnet::Off => problems.push(at.place.problem(format!("network `{name}` carries no IPv6"))),
+            Subnet::Off => problems.push(off(&at.place, name, "subnet6", "IPv6")),
             Subnet::Auto => {
                 let net = Ipv6Net::new(at.value, 64).map_or(at.value, |net| net.network());
                 problems.push(floating(&at.place, name, &format!("subnet6: {net}/64")));
@@ -142,6 +142,11 @@ fn addresses(spec: &NicSpec, network: &Network, problems: &mut Vec<Problem>) {
 fn unplanned(place: &Place, network: &Name) -> Problem {
     let message = format!("network `{network}` has addressing `none`: addresses are not planned there");
     place.problem(message).hint("leave the address out")
+}
+
+fn off(place: &Place, network: &Name, key: &str, what: &str) -> Problem {
+    let message = format!("network `{network}` carries no {what}");
+    place.problem(message).hint(format!("leave the address out, or take away its `{key}: off`"))
 }
 
 fn floating(place: &Place, network: &Name, hint: &str) -> Problem {
@@ -168,7 +173,10 @@ fn address4(at: &At<Ipv4Addr>, net: Ipv4Net, pool: Option<Pool>, network: &Name)
             at.place.problem(message).hint("take another address, or set the network's `dhcp: { pool: … }`"),
         );
     };
-    Some(at.place.problem(message))
+    let lowest = nth4(net, 2).unwrap_or(net.network());
+    let highest = Ipv4Addr::from(u32::from(net.broadcast()).saturating_sub(1));
+    let hint = format!("machines have `{lowest}` to `{highest}` there; without `address` one is chosen");
+    Some(at.place.problem(message).hint(hint))
 }
 
 fn address6(at: &At<std::net::Ipv6Addr>, net: Ipv6Net, network: &Name) -> Option<Problem> {
@@ -182,7 +190,9 @@ fn address6(at: &At<std::net::Ipv6Addr>, net: Ipv6Net, network: &Name) -> Option
     } else {
         return None;
     };
-    Some(at.place.problem(message))
+    let lowest = nth6(net, 2).unwrap_or(net.network());
+    let hint = format!("machines have `{lowest}` and higher there; without `address6` one is chosen");
+    Some(at.place.problem(message).hint(hint))
 }
 
 /// Addresses, MACs and aliases of a nic that something else has.
@@ -198,18 +208,21 @@ fn only_one(
     let address6 = spec.address6.is().map(|at| (IpAddr::V6(at.value), &at.place));
     for (address, place) in address.into_iter().chain(address6) {
         if let Some(other) = unique.addresses.by((network.clone(), address), own.as_str()) {
-            problems.push(place.problem(format!("machine `{other}` has the address `{address}` already")));
+            let message = format!("machine `{other}` has the address `{address}` already");
+            problems.push(place.problem(message).hint("take another, or leave it out: one is chosen"));
         }
     }
     if let Some(at) = spec.mac.is()
         && let Some(other) = unique.macs.by(at.value, own.as_str())
     {
-        problems
-            .push(at.place.problem(format!("a nic of machine `{other}` has the MAC `{}` already", at.value)));
+        let message = format!("a nic of machine `{other}` has the MAC `{}` already", at.value);
+        problems.push(at.place.problem(message).hint("take another, or leave it out: each nic has its own"));
     }
     for at in &spec.aliases {
         if at.value != *own && machines.contains(&at.value) {
-            problems.push(at.place.problem(format!("`{}` is the name of another machine", at.value)));
+            let message = format!("`{}` is the name of another machine", at.value);
+            let hint = "take another alias; names that several machines have in common are none of a machine";
+            problems.push(at.place.problem(message).hint(hint));
         }
     }
 }
@@ -239,7 +252,9 @@ fn ports(
         unique.ports += usize::from(written.port.last - written.port.first) + 1;
         if unique.ports > PORTS_MAX {
             if before <= PORTS_MAX {
-                problems.push(at.place.problem(format!("the project publishes more than {PORTS_MAX} ports")));
+                let message = format!("the project publishes more than {PORTS_MAX} ports");
+                let hint = "publish fewer, or reach machines by their own addresses";
+                problems.push(at.place.problem(message).hint(hint));
             }
             continue;
         }

@@ -140,7 +140,8 @@ fn pool(spec: &NetworkSpec, subnet: Subnet<Ipv4Net>, problems: &mut Vec<Problem>
             }
         }
         Subnet::Off => {
-            problems.push(place.problem("a pool needs a subnet, and this network has `subnet: off`"));
+            let message = "a pool needs a subnet, and this network has `subnet: off`";
+            problems.push(place.problem(message).hint("leave one of them out"));
         }
         Subnet::Auto if matches!(spec.subnet, Given::Wrong) => {}
         Subnet::Auto => problems.push(

@@ -51,7 +51,8 @@ pub(super) fn multiply(
                 at.place.problem(format!("there is a machine `{name}` already")).hint("rename one of them"),
             );
         } else if names.len() < usize::from(at.value) {
-            problems.push(at.place.problem(format!("`{base}` with a number behind is too long for a name")));
+            let message = format!("`{base}` with a number behind is too long for a name");
+            problems.push(at.place.problem(message).hint("shorten the machine's name"));
         }
         several.insert(base.clone(), names);
     }

@@ -67,18 +67,25 @@ pub(crate) fn image(text: &str) -> Result<Reference, Wrong> {
     text.parse::<Reference>().map_err(|error| {
         let wrong = Wrong::new(error.to_string());
         let lower = text.to_lowercase();
-        if lower.parse::<Reference>().is_ok() { wrong.hint(format!("write `{lower}`")) } else { wrong }
+        if lower.parse::<Reference>().is_ok() {
+            wrong.hint(format!("write `{lower}`"))
+        } else {
+            wrong.hint("an image is written like `debian:12` or `ghcr.io/owner/name:1.2`")
+        }
     })
 }
 
 pub(crate) fn platform(text: &str) -> Result<Platform, Wrong> {
-    text.parse().map_err(|error: crate::image::PlatformError| Wrong::new(error.to_string()))
+    text.parse().map_err(|error: crate::image::PlatformError| {
+        Wrong::new(error.to_string())
+            .hint("leave it out for this computer's own, or write it as \"system/processor\"")
+    })
 }
 
 pub(crate) fn any(text: &str) -> Result<String, Wrong> {
     // The kernel ends arguments and variables there.
     if text.contains('\0') {
-        Err(Wrong::new("a text with a zero byte cannot be given to a program"))
+        Err(Wrong::new("a text with a zero byte cannot be given to a program").hint("leave the `\\0` out"))
     } else {
         Ok(text.to_owned())
     }
@@ -163,7 +170,8 @@ pub(crate) fn group(text: &str) -> Result<String, Wrong> {
     if is_account(text) {
         return Ok(text.to_owned());
     }
-    Err(Wrong::new(format!("{} is not a group's name or number", quote(text))))
+    Err(Wrong::new(format!("{} is not a group's name or number", quote(text)))
+        .hint("one of the machine's own `/etc/group`, like `audio`, or a number, like `29`"))
 }
 
 /// The kernel holds no more of a host's name.
@@ -211,7 +219,8 @@ pub(crate) fn profile(text: &str) -> Result<String, Wrong> {
 /// `name:address` or `name=address`.
 pub(crate) fn host(text: &str) -> Result<(String, IpAddr), Wrong> {
     let Some((name, address)) = text.split_once('=').or_else(|| text.split_once(':')) else {
-        return Err(Wrong::new(format!("{} is not `name:address`", quote(text))));
+        return Err(Wrong::new(format!("{} is not `name:address`", quote(text)))
+            .hint("it is written like `db:10.0.5.7`"));
     };
     Ok((hostname(name)?, host_address(address)?))
 }
@@ -289,7 +298,10 @@ pub(crate) fn device(text: &str) -> Result<Device, Wrong> {
         [source, second] if second.starts_with('/') => (*source, *second, "rwm"),
         [source, second] => (*source, *source, *second),
         [source, target, access] => (*source, *target, *access),
-        _ => return Err(Wrong::new(format!("{} is not `source[:target][:access]`", quote(text)))),
+        _ => {
+            return Err(Wrong::new(format!("{} is not `source[:target][:access]`", quote(text)))
+                .hint("it is written like `/dev/fuse` or `/dev/sda:/dev/disk:r`"));
+        }
     };
     Ok(Device {
         source: device_path(source)?,
@@ -311,7 +323,8 @@ pub(crate) fn device_access(text: &str) -> Result<String, Wrong> {
     if !text.is_empty() && text.char_indices().all(lawful) {
         return Ok(text.to_owned());
     }
-    Err(Wrong::new(format!("{} is not of `r`, `w` and `m`", quote(text))))
+    Err(Wrong::new(format!("{} is not of `r`, `w` and `m`", quote(text)))
+        .hint("each at most once, like `rw`: read, write, make"))
 }
 
 /// The kernel parameters that a container has of its own.
@@ -333,12 +346,15 @@ pub(crate) fn sysctl(text: &str) -> Result<String, Wrong> {
 pub(crate) fn sysctl_pair(text: &str) -> Result<(String, String), Wrong> {
     match pair(text)? {
         (name, Some(value)) => Ok((sysctl(&name)?, value)),
-        (_, None) => Err(Wrong::new(format!("{} is not `name=value`", quote(text)))),
+        (_, None) => Err(Wrong::new(format!("{} is not `name=value`", quote(text)))
+            .hint("it is written like `net.ipv4.ip_forward=1`")),
     }
 }
 
 pub(crate) fn signal(text: &str) -> Result<Signal, Wrong> {
-    text.parse().map_err(|error: crate::container::SignalError| Wrong::new(error.to_string()))
+    text.parse().map_err(|error: crate::container::SignalError| {
+        Wrong::new(error.to_string()).hint("`SIGTERM` asks a program to end, and is the usual one")
+    })
 }
 
 pub(crate) fn restart(text: &str) -> Result<Restart, Wrong> {
@@ -346,7 +362,9 @@ pub(crate) fn restart(text: &str) -> Result<Restart, Wrong> {
         let wrong = Wrong::new(error.to_string());
         match nearest(text, ["no", "always", "on-failure", "unless-stopped"]) {
             Some(word) => wrong.hint(format!("did you mean `{word}`?")),
-            None => wrong,
+            None => {
+                wrong.hint("write `no`, which holds anyway, or `always` for a machine that is to stay up")
+            }
         }
     })
 }
@@ -380,7 +398,7 @@ mod tests {
             assert_eq!(capability(text).unwrap(), "NET_ADMIN");
         }
         assert_eq!(capability("all").unwrap(), "ALL");
-        assert_eq!(capability("NET_ADMN").unwrap_err().hint.unwrap(), "did you mean `NET_ADMIN`?");
+        assert_eq!(capability("NET_ADMN").unwrap_err().hint, "did you mean `NET_ADMIN`?");
     }
 
     #[test]

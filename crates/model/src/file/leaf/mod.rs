@@ -7,32 +7,36 @@ pub(crate) mod port;
 pub(crate) mod quantity;
 pub(crate) mod vm;
 
-use super::problem::{Problem, Span, nearest, quote};
-use crate::name::Name;
+use std::fmt::Display;
 
-/// Why a text is not what it should be.
+use super::problem::{Problem, Span, nearest, quote};
+use crate::name::{Name, NameError};
+
+/// Why a text is not what it should be, and what to do about it.
 #[derive(Debug)]
 pub(crate) struct Wrong {
     pub(crate) message: String,
-    pub(crate) hint: Option<String>,
+    pub(crate) hint: String,
 }
 
-impl Wrong {
-    pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None }
-    }
+/// The first half of one, which is of no use alone.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Unfit(String);
 
-    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
+impl Wrong {
+    pub(crate) fn new(message: impl Into<String>) -> Unfit {
+        Unfit(message.into())
     }
 
     pub(crate) fn at(self, span: Span, path: &str, text: &str) -> Problem {
-        let problem = Problem::new(span, path, text, self.message);
-        match self.hint {
-            Some(hint) => problem.hint(hint),
-            None => problem,
-        }
+        Problem::new(span, path, text, self.message).hint(self.hint)
+    }
+}
+
+impl Unfit {
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Wrong {
+        Wrong { message: self.0, hint: hint.into() }
     }
 }
 
@@ -98,9 +102,12 @@ impl Leaf {
 pub(crate) fn name(text: &str) -> Result<Name, Wrong> {
     text.parse().map_err(|error| {
         let wrong = Wrong::new(format!("{} is not a name: {error}", quote(text)));
-        match lawful_name(text) {
-            Some(name) => wrong.hint(format!("write `{name}`")),
-            None => wrong,
+        match (lawful_name(text), error) {
+            (Some(name), _) => wrong.hint(format!("write `{name}`")),
+            (None, NameError::Reserved) => {
+                wrong.hint(format!("take another, like `my-{text}`: this one means something else here"))
+            }
+            (None, _) => wrong.hint("a name is written like `web-1`: a letter, then letters, digits and `-`"),
         }
     })
 }
@@ -127,7 +134,11 @@ fn choice(text: &str, words: &[(&str, &str)]) -> Result<(), Wrong> {
     let meant = meant.filter(|meant| words.iter().any(|(word, _)| word == meant));
     match meant.or_else(|| nearest(text, words.iter().map(|(word, _)| *word))) {
         Some(word) => Err(wrong.hint(format!("write `{word}`"))),
-        None => Err(wrong),
+        None => {
+            let meant: Vec<String> =
+                words.iter().map(|(word, meaning)| format!("`{word}`: {meaning}")).collect();
+            Err(wrong.hint(meant.join(" | ")))
+        }
     }
 }
 
@@ -135,7 +146,22 @@ pub(crate) fn whole(text: &str, min: u16, max: u16) -> Result<u16, Wrong> {
     let digits = !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
     match text.parse::<u16>() {
         Ok(number) if digits && (min..=max).contains(&number) => Ok(number),
-        _ => Err(Wrong::new(format!("{} is not a whole number from {min} to {max}", quote(text)))),
+        _ => Err(Wrong::new(format!("{} is not a whole number from {min} to {max}", quote(text)))
+            .hint(nearest_number(text, min, max))),
+    }
+}
+
+/// What to write instead of what is no whole number within these bounds.
+pub(crate) fn nearest_number<T: Display + PartialOrd>(text: &str, min: T, max: T) -> String {
+    match text.trim().parse::<f64>() {
+        // Only which side it is on matters.
+        Ok(number) if min.to_string().parse().is_ok_and(|min: f64| number < min) => {
+            format!("write `{min}` or more")
+        }
+        Ok(number) if max.to_string().parse().is_ok_and(|max: f64| number > max) => {
+            format!("write `{max}` or less")
+        }
+        Ok(_) | Err(_) => "write it in digits, without a fraction and a unit".to_owned(),
     }
 }
 
@@ -144,7 +170,14 @@ pub(crate) fn flag(text: &str) -> Result<bool, Wrong> {
         // As YAML's core schema has them.
         "true" | "True" | "TRUE" => Ok(true),
         "false" | "False" | "FALSE" => Ok(false),
-        _ => Err(Wrong::new(format!("{} is not `true` or `false`", quote(text)))),
+        _ => {
+            let wrong = Wrong::new(format!("{} is not `true` or `false`", quote(text)));
+            Err(match text.to_lowercase().as_str() {
+                "yes" | "on" | "y" | "1" => wrong.hint("write `true`"),
+                "no" | "off" | "n" | "0" => wrong.hint("write `false`"),
+                _ => wrong.hint("write one of these two words, without quotes"),
+            })
+        }
     }
 }
 
@@ -154,7 +187,7 @@ const TEXT_MAX_BYTES: usize = 255;
 pub(crate) fn plain_text(text: &str) -> Result<String, Wrong> {
     if text.is_empty() || text.len() > TEXT_MAX_BYTES || text.chars().any(char::is_control) {
         let message = format!("{} is not a line of 1 to {TEXT_MAX_BYTES} bytes", quote(text));
-        return Err(Wrong::new(message));
+        return Err(Wrong::new(message).hint("write a shorter text in one line, or leave the key out"));
     }
     Ok(text.to_owned())
 }

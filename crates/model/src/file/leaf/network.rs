@@ -7,7 +7,7 @@ use std::str::FromStr;
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::{Numbers, TextForm, Wrong};
-use crate::address::{Mac, is_unicast};
+use crate::address::{Mac, MacError, is_unicast};
 use crate::file::problem::{nearest, quote};
 use crate::name::LinkName;
 use crate::project::{Pool, Reach, Subnet};
@@ -142,8 +142,23 @@ pub(crate) fn any_address(text: &str) -> Result<IpAddr, Wrong> {
 
 pub(crate) fn mac(text: &str) -> Result<Mac, Wrong> {
     let hex = text.chars().all(|c| c.is_ascii_hexdigit() || c == ':');
-    let mac = if hex { text.parse() } else { Err(crate::address::MacError::Form) };
-    mac.map_err(|error| Wrong::new(format!("{} is not a MAC: {error}", quote(text))))
+    let mac = if hex { text.parse() } else { Err(MacError::Form) };
+    mac.map_err(|error| {
+        let wrong = Wrong::new(format!("{} is not a MAC: {error}", quote(text)));
+        match error {
+            MacError::Form => wrong.hint("a MAC is written like `02:00:00:00:00:07`; or leave it out"),
+            MacError::Group => {
+                let first = text.get(..2).and_then(|first| u8::from_str_radix(first, 16).ok());
+                let lawful =
+                    first.map(|first| format!("{:02x}{}", first & !1 | 2, text.get(2..).unwrap_or("")));
+                wrong.hint(match lawful {
+                    Some(mac) => format!("write `{mac}`, or leave it out"),
+                    None => "let its first byte be `02`, or leave it out".to_owned(),
+                })
+            }
+            MacError::Zero => wrong.hint("leave it out: each nic has one of its own"),
+        }
+    })
 }
 
 pub(crate) fn link(text: &str) -> Result<LinkName, Wrong> {
@@ -163,7 +178,9 @@ pub(crate) fn reach(text: &str) -> Result<Reach, Wrong> {
             Err(match nearest(text, ["nat", "isolated", "bridged"]) {
                 Some("bridged") => wrong.hint("name the link, like `bridged:eth0`"),
                 Some(word) => wrong.hint(format!("write `{word}`")),
-                None => wrong,
+                None => wrong.hint(
+                    "`nat` is out by this computer, `isolated` nowhere, `bridged:eth0` on a real network",
+                ),
             })
         }
     }
@@ -219,7 +236,9 @@ pub(crate) fn duration_s(text: &str) -> Result<u32, Wrong> {
         return Err(if text.is_empty() {
             form()
         } else {
+            let nearest = if total < LEASE_MIN_S { "1m` or more" } else { "366d` or less" };
             Wrong::new(format!("{} is not from `1m` to `366d`", quote(text)))
+                .hint(format!("write `{nearest}"))
         });
     }
     Ok(total)

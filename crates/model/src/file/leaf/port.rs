@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::network::{V4, V6, any_address};
 use super::{Numbers, TextForm, Wrong, whole};
-use crate::file::problem::quote;
+use crate::file::problem::{nearest, quote};
 use crate::project::Protocol;
 
 const RANGE: &str = "[0-9]{1,5}(-[0-9]{1,5})?";
@@ -44,8 +44,9 @@ const PORTS_MAX: u16 = 1024;
 
 pub(crate) fn port_range(text: &str) -> Result<PortRange, Wrong> {
     let number = |text: &str| {
-        whole(text, 1, u16::MAX)
-            .map_err(|_| Wrong::new(format!("{} is not a port from 1 to 65535", quote(text))))
+        whole(text, 1, u16::MAX).map_err(|wrong| {
+            Wrong::new(format!("{} is not a port from 1 to 65535", quote(text))).hint(wrong.hint)
+        })
     };
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let range = PortRange { first: number(first)?, last: number(last)? };
@@ -55,7 +56,8 @@ pub(crate) fn port_range(text: &str) -> Result<PortRange, Wrong> {
         );
     }
     if range.last - range.first >= PORTS_MAX {
-        return Err(Wrong::new(format!("{} has more than {PORTS_MAX} ports", quote(text))));
+        return Err(Wrong::new(format!("{} has more than {PORTS_MAX} ports", quote(text)))
+            .hint("publish fewer, or reach the machine by its own address"));
     }
     Ok(range)
 }
@@ -66,7 +68,13 @@ pub(crate) fn port(text: &str) -> Result<Ports, Wrong> {
         Some((rest, "tcp")) => (rest, Protocol::Tcp),
         Some((rest, "udp")) => (rest, Protocol::Udp),
         Some((_, other)) => {
-            return Err(Wrong::new(format!("{} is not `tcp` or `udp`", quote(other))));
+            let wrong = Wrong::new(format!("{} is not `tcp` or `udp`", quote(other)));
+            return Err(match nearest(other, ["tcp", "udp"]) {
+                Some(word) => wrong.hint(format!("write `/{word}`")),
+                None => {
+                    wrong.hint("no other can be published; machines of one network reach each other by any")
+                }
+            });
         }
     };
     let (rest, target) = match rest.rsplit_once(':') {

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use super::{Numbers, TextForm, Wrong};
+use super::{Numbers, TextForm, Wrong, nearest_number};
 use crate::file::problem::quote;
 
 /// `512m`, `1.5GiB`, or bytes.
@@ -72,7 +72,8 @@ where
     let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse::<T>() {
         Ok(number) if plain && number >= min && number <= max => Ok(number),
-        _ => Err(Wrong::new(format!("{} is not a whole number from {min} to {max}", quote(text)))),
+        _ => Err(Wrong::new(format!("{} is not a whole number from {min} to {max}", quote(text)))
+            .hint(nearest_number(text, min, max))),
     }
 }
 
@@ -84,7 +85,8 @@ pub(crate) fn oom_score(text: &str) -> Result<i16, Wrong> {
 pub(crate) fn cpu_shares(text: &str) -> Result<Option<u64>, Wrong> {
     match integer(text, 0, 262_144)? {
         0 => Ok(None),
-        1 => Err(Wrong::new("`1` is less than the least part of processors, 2")),
+        1 => Err(Wrong::new("`1` is less than the least part of processors, 2")
+            .hint("write `2` or more; `1024` is the usual part")),
         shares => Ok(Some(shares)),
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::file::join;
 use crate::file::leaf::{self, Wrong};
-use crate::file::problem::{Problem, Span};
+use crate::file::problem::{Finding, Problem, Span};
 use crate::file::yaml::{Entry, Node, Value};
 use crate::name::Name;
 
@@ -22,7 +22,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    pub(crate) fn problem(&self, message: impl Into<String>) -> Problem {
+    pub(crate) fn problem(&self, message: impl Into<String>) -> Finding {
         Problem::new(self.span, &self.path, &self.text, message)
     }
 }
@@ -144,7 +144,9 @@ impl<'a> View<'a> {
 pub(crate) fn word<T: Copy>(words: &'static [(&'static str, T)]) -> impl Fn(&str) -> Result<T, Wrong> {
     move |text| {
         let found = words.iter().find(|(word, _)| *word == text);
-        found.map(|(_, value)| *value).ok_or_else(|| Wrong::new("not one of the words"))
+        found
+            .map(|(_, value)| *value)
+            .ok_or_else(|| Wrong::new("not one of the words").hint("take one of them"))
     }
 }
 

@@ -318,10 +318,12 @@ fn a_variable_that_is_not_set_is_told_with_what_comes_of_it() {
             compose.yaml:1:23: `nginx:` is no image: a tag has 1 to 128 of letters, digits, `_`, `.` and `-`, not first `.` or `-`
               1 | services: {a: {image: 'nginx:${TAG}', user: "$NOBODY", group_add: [$GROUP], hostname: h$OTHER}}
                 |                       ^^^^^^^^^^^^^^
+              hint: an image is written like `debian:12` or `ghcr.io/owner/name:1.2`
 
             compose.yaml:1:68: `` is not a group's name or number
               1 | services: {a: {image: 'nginx:${TAG}', user: "$NOBODY", group_add: [$GROUP], hostname: h$OTHER}}
                 |                                                                    ^^^^^^
+              hint: one of the machine's own `/etc/group`, like `audio`, or a number, like `29`
 
             compose.yaml:1:68: the variable `GROUP` is not set, so it stands for nothing
               1 | services: {a: {image: 'nginx:${TAG}', user: "$NOBODY", group_add: [$GROUP], hostname: h$OTHER}}
@@ -489,6 +491,7 @@ configs:
             compose.yaml:10:68: `sctp` is not `tcp` or `udp`
              10 |     ports: ["3000", "127.0.0.1::80", {target: 80}, "8000-8002:80", "80:80/sctp"]
                 |                                                                    ^^^^^^^^^^^^
+              hint: no other can be published; machines of one network reach each other by any
 
             compose.yaml:11:13: the link `db:database` cannot be honoured: a name holds for all machines
              11 |     links: ["db:database"]
@@ -688,6 +691,7 @@ configs:
             compose.yaml:39:5: there is no key `unknown_key` here
              39 |     unknown_key: 1
                 |     ^^^^^^^^^^^
+              hint: leave it out
 
             compose.yaml:40:35: `false` cannot be honoured
              40 |   b: {image: x, x-any: 1, attach: false, mode: system}
@@ -697,6 +701,7 @@ configs:
             compose.yaml:40:42: there is no key `mode` here
              40 |   b: {image: x, x-any: 1, attach: false, mode: system}
                 |                                          ^^^^
+              hint: leave it out
 
             compose.yaml:42:15: `overlay` cannot be honoured
              42 |   n: {driver: overlay, external: true, name: other, ipam: {config: [{subnet: 10.9.0.0/24, gateway: 1…

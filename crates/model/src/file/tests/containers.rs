@@ -277,6 +277,7 @@ volumes: [data]
             stead.yaml:5:12: `Debian 12` is no image: a name has parts of `a-z`, `0-9`, and single `.`, `_`, `-` within them, with `/` between
               5 |     image: Debian 12
                 |            ^^^^^^^^^
+              hint: an image is written like `debian:12` or `ghcr.io/owner/name:1.2`
 
             stead.yaml:6:5: there is no key `comand` here
               6 |     comand: x
@@ -401,6 +402,7 @@ volumes: [data]
             stead.yaml:24:18: `SIGFOO` is no signal, such as `SIGTERM`, `TERM`, `15` or `SIGRTMIN+3`
              24 |     stop_signal: SIGFOO
                 |                  ^^^^^^
+              hint: `SIGTERM` asks a program to end, and is the usual one
 
             stead.yaml:25:24: `10` is not a time
              25 |     stop_grace_period: 10
@@ -420,6 +422,7 @@ volumes: [data]
             stead.yaml:28:15: `windows/amd64/x/y` is no platform, such as `linux/amd64` or `linux/arm64/v8`
              28 |     platform: windows/amd64/x/y
                 |               ^^^^^^^^^^^^^^^^^
+              hint: leave it out for this computer's own, or write it as "system/processor"
 
             stead.yaml:34:20: memory and swap together are less than memory alone
              34 |     memswap_limit: 50m
@@ -474,6 +477,7 @@ volumes: [data]
             stead.yaml:44:80: `service_done` is not `service_started` or `service_healthy` or `service_completed_successfully`
              44 | …ition: service_healthy}, e: {condition: service_done}, h: {condition: service_completed_successfully…
                 |                                          ^^^^^^^^^^^^
+              hint: `service_started`: it was started | `service_healthy`: its health check says that it is well | `service_completed_successfully`: it ended, and with 0
 
             stead.yaml:44:95: machine `h` is never known to be completed: somebody else runs it
              44 | …healthy}, e: {condition: service_done}, h: {condition: service_completed_successfully}}}
@@ -787,6 +791,7 @@ machines:
             stead.yaml:9:16: there is no file `none.yaml`
               9 |   g: {extends: {machine: y, file: none.yaml}, image: x}
                 |                ^
+              hint: write it, or name another; a path is relative to the file that names it
         "#]],
     );
 }

@@ -183,34 +183,36 @@ networks: { n: }
         text,
         &others,
         expect![[r#"
-        compose.yaml:3:5: `services.a` is in `other.yaml` as well, and not the same
-          3 |   - other.yaml
-            |     ^^^^^^^^^^
-          hint: give one of them another name, or `extends` it
+            compose.yaml:3:5: `services.a` is in `other.yaml` as well, and not the same
+              3 |   - other.yaml
+                |     ^^^^^^^^^^
+              hint: give one of them another name, or `extends` it
 
-        compose.yaml:4:5: in `wrong.yaml`, line 1, column 18: there is no key `imag` here
-          4 |   - wrong.yaml
-            |     ^^^^^^^^^^
-          hint: did you mean `image`?
+            compose.yaml:4:5: in `wrong.yaml`, line 1, column 18: there is no key `imag` here
+              4 |   - wrong.yaml
+                |     ^^^^^^^^^^
+              hint: did you mean `image`?
 
-        compose.yaml:4:5: machine `b` has no image
-          4 |   - wrong.yaml
-            |     ^^^^^^^^^^
-          hint: write `image: debian:12`, or whichever it is made of
+            compose.yaml:4:5: machine `b` has no image
+              4 |   - wrong.yaml
+                |     ^^^^^^^^^^
+              hint: write `image: debian:12`, or whichever it is made of
 
-        compose.yaml:5:5: there is no file `nosuch.yaml`
-          5 |   - nosuch.yaml
-            |     ^^^^^^^^^^^
+            compose.yaml:5:5: there is no file `nosuch.yaml`
+              5 |   - nosuch.yaml
+                |     ^^^^^^^^^^^
+              hint: write it, or name another; a path is relative to the file that names it
 
-        compose.yaml:6:5: files include each other: `circle.yaml → round.yaml → circle.yaml`
-          6 |   - circle.yaml
-            |     ^^^^^^^^^^^
-          hint: leave one of them out
+            compose.yaml:6:5: files include each other: `circle.yaml → round.yaml → circle.yaml`
+              6 |   - circle.yaml
+                |     ^^^^^^^^^^^
+              hint: leave one of them out
 
-        compose.yaml:7:5: there is no file `nosuch.env`
-          7 |   - { path: same.yaml, env_file: nosuch.env }
-            |     ^^
-    "#]],
+            compose.yaml:7:5: there is no file `nosuch.env`
+              7 |   - { path: same.yaml, env_file: nosuch.env }
+                |     ^^
+              hint: write it, or name another; a path is relative to the file that names it
+        "#]],
     );
     let others = [("b.yaml", "defaults: { user: '1' }\nmachines: { b: { image: x } }\n")];
     check(
