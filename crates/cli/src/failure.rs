@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::io::ErrorKind;
 
-use stead_model::resolve::Refusal;
+use serde::Serialize;
+use stead_model::file::{Problem, Problems};
 
 /// A command's failure.
 #[derive(Debug)]
@@ -12,16 +13,45 @@ pub(crate) enum Failure {
     Computer(anyhow::Error),
     /// Steps of a plan failed; they have been reported.
     Steps(Vec<(String, anyhow::Error)>),
-    /// The request or the file is wrong: text that is already whole.
-    Request(String),
-    /// The file is right, but cannot be had here.
-    Refused(Vec<Refusal>),
+    /// The request is wrong.
+    Request(Vec<Said>),
+    /// Files are wrong, or what they ask for cannot be had here.
+    File(Vec<Problems>),
     /// It would lose data, and nobody agreed.
-    WouldLose(String),
+    WouldLose(Said),
     /// We failed, in whichever way, before a program could run inside: its own codes must not be taken for ours.
     BeforeProgram(Box<Failure>),
     /// A program could not be started, which has an exit code of its own.
     Program(u8, Box<Failure>),
+}
+
+/// What is said of a failure that is of no file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Said {
+    /// What failed.
+    message: String,
+    /// Why, each because of the next.
+    causes: Vec<String>,
+    /// What to do, if anything can be done.
+    hint: Option<String>,
+}
+
+/// A failure as `--format json` prints it.
+#[derive(Serialize)]
+struct Json<'a> {
+    code: u8,
+    errors: Vec<Said>,
+    problems: Vec<InFile<'a>>,
+    /// How many more problems there are.
+    more: usize,
+}
+
+/// A problem with its file.
+#[derive(Serialize)]
+struct InFile<'a> {
+    file: &'a str,
+    #[serde(flatten)]
+    problem: &'a Problem,
 }
 
 impl From<anyhow::Error> for Failure {
@@ -35,30 +65,57 @@ impl Failure {
     pub(crate) fn code(&self) -> u8 {
         match self {
             Self::Computer(_) | Self::Steps(_) => 1,
-            Self::Request(_) | Self::Refused(_) => 2,
+            Self::Request(_) | Self::File(_) => 2,
             Self::WouldLose(_) => 3,
             Self::BeforeProgram(_) => 125,
             Self::Program(code, _) => *code,
         }
     }
 
-    /// What is printed on standard error.
+    /// What is printed on standard error, for people.
     pub(crate) fn text(&self) -> String {
+        let files = self.files().iter().map(Problems::to_string).collect::<Vec<_>>().join("\n");
+        files + &self.said().iter().map(Said::text).collect::<String>()
+    }
+
+    /// What is printed on standard error, for programs.
+    pub(crate) fn json(&self) -> String {
+        let of_file = |file: &'_ Problems| file.problems.len();
+        let mut problems = Vec::with_capacity(self.files().iter().map(of_file).sum());
+        for Problems { file, problems: found, .. } in self.files() {
+            problems.extend(found.iter().map(|problem| InFile { file, problem }));
+        }
+        let more = self.files().iter().map(|file| file.more).sum();
+        let json = Json { code: self.code(), errors: self.said(), problems, more };
+        // Plain structures always have a JSON form.
+        serde_json::to_string_pretty(&json).unwrap_or_default()
+    }
+
+    /// The files that are wrong.
+    fn files(&self) -> &[Problems] {
         match self {
-            Self::Computer(error) => chain(error),
-            Self::BeforeProgram(failure) | Self::Program(_, failure) => failure.text(),
-            Self::Steps(failures) => {
-                let texts = failures
-                    .iter()
-                    .map(|(step, error)| format!("error: step `{step}` failed\n{}", causes(error)));
-                texts.collect::<Vec<_>>().join("")
-            }
-            Self::Request(text) | Self::WouldLose(text) => text.clone(),
-            Self::Refused(refusals) => {
-                let texts =
-                    refusals.iter().map(|refusal| format!("error: {refusal}\nhint: {}\n", refusal.hint));
-                texts.collect::<Vec<_>>().join("")
-            }
+            Self::File(files) => files,
+            Self::BeforeProgram(failure) | Self::Program(_, failure) => failure.files(),
+            Self::Computer(_) | Self::Steps(_) | Self::Request(_) | Self::WouldLose(_) => &[],
+        }
+    }
+
+    /// What is said of anything else.
+    fn said(&self) -> Vec<Said> {
+        match self {
+            Self::Computer(error) => vec![chain(error)],
+            Self::BeforeProgram(failure) | Self::Program(_, failure) => failure.said(),
+            Self::Steps(failures) => failures
+                .iter()
+                .map(|(step, error)| {
+                    let Said { message, mut causes, hint } = chain(error);
+                    causes.insert(0, message);
+                    Said { message: format!("step `{step}` failed"), causes, hint }
+                })
+                .collect(),
+            Self::Request(said) => said.clone(),
+            Self::WouldLose(said) => vec![said.clone()],
+            Self::File(_) => Vec::new(),
         }
     }
 
@@ -72,33 +129,44 @@ impl Failure {
 
     /// A wrong request, with what to do about it.
     pub(crate) fn request(what: &str, hint: &str) -> Self {
-        Self::Request(format!("error: {what}\nhint: {hint}\n"))
+        Self::Request(vec![Said::with_hint(what, hint)])
     }
 }
 
-fn chain(error: &anyhow::Error) -> String {
-    let mut text = format!("error: {}\n", strip_hint(&error.to_string()));
-    let below: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
-    for cause in &below {
-        let _ = writeln!(text, "  cause: {}", strip_hint(cause));
+impl Said {
+    /// This alone.
+    pub(crate) fn what(what: &str) -> Self {
+        Self { message: what.to_owned(), causes: Vec::new(), hint: None }
     }
-    text + &hints(error)
+
+    /// This, and what to do about it.
+    pub(crate) fn with_hint(what: &str, hint: &str) -> Self {
+        Self { hint: Some(hint.to_owned()), ..Self::what(what) }
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!("error: {}\n", self.message);
+        for cause in &self.causes {
+            let _ = writeln!(text, "  cause: {cause}");
+        }
+        if let Some(hint) = &self.hint {
+            let _ = writeln!(text, "hint: {hint}");
+        }
+        text
+    }
 }
 
-fn causes(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain() {
-        let _ = writeln!(text, "  cause: {}", strip_hint(&cause.to_string()));
-    }
-    text + &hints(error)
+fn chain(error: &anyhow::Error) -> Said {
+    let mut texts = error.chain().map(|level| strip_hint(&level.to_string()).to_owned());
+    let message = texts.next().unwrap_or_default();
+    Said { message, causes: texts.collect(), hint: hint(error) }
 }
 
 /// A level of an error may end in `; hint: …`, which is printed once, at the end.
-fn hints(error: &anyhow::Error) -> String {
+fn hint(error: &anyhow::Error) -> Option<String> {
     let texts = error.chain().map(ToString::to_string);
     let hint = texts.filter_map(|text| text.split_once("; hint: ").map(|(_, hint)| hint.to_owned())).last();
-    let hint = hint.or_else(|| is_full(error).then(|| ROOM.to_owned()));
-    hint.map_or_else(String::new, |hint| format!("hint: {hint}\n"))
+    hint.or_else(|| is_full(error).then(|| ROOM.to_owned()))
 }
 
 /// What to do about a full disk, whatever was being written.

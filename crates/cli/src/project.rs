@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use stead_host::home::{remove_unfinished, write_whole};
-use stead_model::file::{self, Build, COMPOSE_NAMES, FileText, Problems, Pull, Source, Sources, Variables};
+use stead_model::file::{self, Build, COMPOSE_NAMES, FileText, Known, Problems, Pull, Source, Sources};
 use stead_model::lock::{Lock, LockError};
 use stead_model::name::Name;
 use stead_model::project::Project;
 
-use crate::args::{Format, Global};
+use crate::args::Global;
 use crate::failure::Failure;
 use crate::output::note;
 
@@ -35,6 +35,8 @@ const FILE_MAX_BYTES: u64 = 4 * 1024 * 1024;
 /// A project as its files have it.
 pub(crate) struct Loaded {
     pub(crate) file: PathBuf,
+    /// What stands in it.
+    pub(crate) text: String,
     pub(crate) directory: PathBuf,
     pub(crate) project: Project,
     pub(crate) sources: Sources,
@@ -103,7 +105,7 @@ fn shown_from(here: &Path, path: &Path) -> PathBuf {
 
 /// Reads the project here.
 pub(crate) fn load(global: &Global) -> Result<Loaded, Failure> {
-    load_with(&find(global)?, global.format, &global.profile.iter().cloned().collect())
+    load_with(&find(global)?, &global.profile.iter().cloned().collect())
 }
 
 /// Reads the project in this directory.
@@ -113,15 +115,15 @@ pub(crate) fn load_in(directory: &Path) -> Result<Loaded, Failure> {
         Failure::request(&what, "restore it, or `stead down` the project by its name")
     })?;
     // Whichever profiles a machine was made by.
-    load_with(&file, Format::Text, &["*".to_owned()].into())
+    load_with(&file, &["*".to_owned()].into())
 }
 
 /// Reads this project file.
-pub(crate) fn load_file(path: &Path, format: Format) -> Result<Loaded, Failure> {
-    load_with(path, format, &BTreeSet::new())
+pub(crate) fn load_file(path: &Path) -> Result<Loaded, Failure> {
+    load_with(path, &BTreeSet::new())
 }
 
-fn load_with(path: &Path, format: Format, profiles: &BTreeSet<String>) -> Result<Loaded, Failure> {
+fn load_with(path: &Path, profiles: &BTreeSet<String>) -> Result<Loaded, Failure> {
     let directory = directory_of(path)?;
     let text = match read(path)? {
         Some(text) => text,
@@ -130,24 +132,29 @@ fn load_with(path: &Path, format: Format, profiles: &BTreeSet<String>) -> Result
             return Err(Failure::request(&what, "name another with `-f`"));
         }
     };
-    let wrong = |problems: Problems| Failure::Request(render(&problems, format));
-    let variables = variables(&directory)?.map_err(|problems| {
-        let file = shown(&path.with_file_name(ENVIRONMENT));
-        wrong(Problems { file, ..problems })
-    })?;
+    let Known { variables, unread, problems: wrong_lines } = variables(&directory)?;
+    let wrong_lines =
+        wrong_lines.map(|lines| Problems { file: shown(&path.with_file_name(ENVIRONMENT)), ..lines });
     let here = |problems: Problems| Problems { file: shown(path), ..problems };
     let file_name = path.file_name().unwrap_or_default().to_string_lossy();
     let texts = crate::session::home()?.texts();
-    let source = Source { profiles, texts: &texts, ..Source::new(&file_name, &text, &variables, &directory) };
+    let source = Source::new(&file_name, &text, &variables, &directory);
+    let source = Source { profiles, unread: &unread, texts: &texts, ..source };
     let files = file::files(&source, read_other);
-    let parsed =
-        file::parse(&Source { files: &files, ..source }).map_err(|problems| wrong(here(problems)))?;
+    let parsed = match (file::parse(&Source { files: &files, ..source }), wrong_lines) {
+        (Ok(parsed), None) => parsed,
+        (Ok(_), Some(lines)) => return Err(Failure::File(vec![lines])),
+        (Err(problems), lines) => {
+            return Err(Failure::File(lines.into_iter().chain([here(problems)]).collect()));
+        }
+    };
     let lock = load_lock(&directory)?;
     let file::Parsed { project, sources, pull, builds, texts, warnings, dormant } = parsed;
     if let Some(warnings) = warnings.map(here) {
         note(warnings.to_string().trim_end());
     }
-    Ok(Loaded { file: path.to_owned(), directory, project, sources, lock, pull, builds, texts, dormant })
+    let file = path.to_owned();
+    Ok(Loaded { file, text, directory, project, sources, lock, pull, builds, texts, dormant })
 }
 
 /// The directory that a project file is in, without links, so that a project is one whichever way it is
@@ -200,19 +207,11 @@ pub(crate) fn read_other(path: &Path) -> FileText {
 }
 
 /// What `${…}` may name: the environment, and `.env` beside the file.
-fn variables(directory: &Path) -> Result<Result<Variables, Problems>, Failure> {
+fn variables(directory: &Path) -> Result<Known, Failure> {
     let text = read(&directory.join(ENVIRONMENT))?.unwrap_or_default();
     let texts = std::env::vars_os()
         .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
     Ok(file::variables(ENVIRONMENT, &text, &texts.collect()))
-}
-
-fn render(problems: &Problems, format: Format) -> String {
-    match format {
-        Format::Text => problems.to_string(),
-        // A list of plain structures always has a JSON form.
-        Format::Json => serde_json::to_string_pretty(problems).unwrap_or_default(),
-    }
 }
 
 fn lock_path(directory: &Path) -> PathBuf {

@@ -18,7 +18,7 @@ use stead_model::step::Step;
 
 use crate::args::Consent;
 use crate::commands::reaper::Reaper;
-use crate::failure::Failure;
+use crate::failure::{Failure, Said};
 use crate::output::{Output, note};
 
 /// Half a second is where waiting begins to feel like hanging.
@@ -180,7 +180,7 @@ fn agree(plan: &Plan, consent: Consent) -> Result<(), Failure> {
 /// Asks a yes-or-no question where somebody can answer it.
 pub(crate) fn confirm(what: &str) -> Result<(), Failure> {
     let refused = |why: &str| {
-        Failure::WouldLose(format!("error: {why}: {what}\nhint: say `--yes` if that is what you want\n"))
+        Failure::WouldLose(Said::with_hint(&format!("{why}: {what}"), "say `--yes` if that is what you want"))
     };
     if !std::io::stdin().is_terminal() {
         return Err(refused("not done without consent"));

@@ -25,7 +25,7 @@ use stead_model::project::{
 
 use super::LOOSE_PROJECT;
 use super::up::{Bring, Whose};
-use crate::args::{ConnectArgs, CreateArgs, Format, Global, NetworkCommand};
+use crate::args::{ConnectArgs, CreateArgs, Global, NetworkCommand};
 use crate::failure::Failure;
 use crate::output::{Output, table};
 use crate::project::load_file;
@@ -220,7 +220,7 @@ pub(super) fn loose(session: &Session) -> Result<Project, Failure> {
     let home = session.host.home();
     let path = home.loose_project().join("stead.yaml");
     if path.exists() {
-        let mut project = load_file(&path, Format::Text)?.project;
+        let mut project = load_file(&path)?.project;
         let is_there = |name: &Name| Files::new(home, &MachineId::new(&project.name, name)).are_whole();
         let is_none = |(name, machine): (&Name, &Machine)| machine.runs != Runs::External && !is_there(name);
         let never: BTreeSet<Name> =
@@ -308,9 +308,8 @@ pub(super) fn apply_some(
     let path = directory.join("stead.yaml");
     let before = fs::read(&path).ok();
     write_whole(&path, render(project).as_bytes())?;
-    let result =
-        load_file(&path, output.format).and_then(|loaded| super::up::bring_up(session, &loaded, how, output));
-    if matches!(result, Err(Failure::Request(_) | Failure::Refused(_))) {
+    let result = load_file(&path).and_then(|loaded| super::up::bring_up(session, &loaded, how, output));
+    if matches!(result, Err(Failure::Request(_) | Failure::File(_))) {
         crate::output::note(&format!("what commands make stands in {}; it stays as it was", path.display()));
         match before {
             Some(text) => write_whole(&path, &text)?,

@@ -40,7 +40,7 @@ pub(crate) fn rename(global: &Global, args: &RenameArgs, output: Output) -> Resu
     wanted.ports.retain(|_, target| target.machine != from);
     session.apply(&plan(&wanted, &seen), Consent { yes: false }, output.quiet())?;
     let path = session.host.home().loose_project().join("stead.yaml");
-    let mut lock = project::load_file(&path, output.format)?.lock;
+    let mut lock = project::load_file(&path)?.lock;
     if let Some(machine) = project.machines.remove(&from.name) {
         project.machines.insert(to.name.clone(), machine);
     }

@@ -9,7 +9,6 @@ use serde::Serialize;
 use stead_container::ids_refused;
 use stead_host::home::Home;
 use stead_host::linux::store_texts;
-use stead_model::file::Sources;
 use stead_model::lock::Lock;
 use stead_model::name::{MachineId, Name};
 use stead_model::observed::{Body, MachineState, Observed};
@@ -103,9 +102,10 @@ fn resolved(loaded: &Loaded, seen: &Observed, relock: bool, images: &Images) -> 
     wanted.map_err(|refusals| refused(refusals, loaded))
 }
 
-/// Refusals, with the places of their keys.
+/// Refusals, as problems of the file: what it asks for cannot be had here.
 pub(super) fn refused(refusals: Vec<Refusal>, loaded: &Loaded) -> Failure {
-    Failure::Refused(refusals.into_iter().map(|r| placed(r, &loaded.sources, loaded)).collect())
+    let file = project::shown(&loaded.file);
+    Failure::File(vec![loaded.sources.problems(&file, &loaded.text, refusals)])
 }
 
 /// What a project on record is to be by its own file, with the images that its machines were made from.
@@ -126,17 +126,6 @@ pub(super) fn wanted_of(session: &mut Session, project: &Name) -> Result<(Loaded
     let images = super::image::those_here(session.host.home(), &loaded.project)?;
     let wanted = resolved(&loaded, &seen, false, &images)?;
     Ok((loaded, wanted))
-}
-
-/// A refusal with the place of its key.
-fn placed(refusal: Refusal, sources: &Sources, loaded: &Loaded) -> Refusal {
-    match sources.find(&refusal.key) {
-        Some(span) => {
-            let place = format!("{}:{}:{}", project::shown(&loaded.file), span.line, span.column);
-            Refusal { key: format!("{place}: {}", refusal.key), ..refusal }
-        }
-        None => refusal,
-    }
 }
 
 /// Makes the project what its file says.
@@ -307,10 +296,10 @@ fn refuse_unfit(home: &Home, plan: &Plan, loaded: &Loaded) -> Result<(), Failure
         let ids = ids.map(|whom| (format!("this user's containers have no {whom}"), ID_HINT));
         for (why, hint) in limits.chain(ids) {
             let refusal = Refusal { key: format!("machines.{}", id.name), why, hint: hint.to_owned() };
-            refusals.push(placed(refusal, &loaded.sources, loaded));
+            refusals.push(refusal);
         }
     }
-    if refusals.is_empty() { Ok(()) } else { Err(Failure::Refused(refusals)) }
+    if refusals.is_empty() { Ok(()) } else { Err(refused(refusals, loaded)) }
 }
 
 /// The user and group ids that containers have: those of the engine, or that it will have.

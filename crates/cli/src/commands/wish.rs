@@ -10,7 +10,7 @@ use stead_model::name::Name;
 use stead_model::project::{Machine, Project};
 
 use crate::args::{MachineArgs, RunKind};
-use crate::failure::Failure;
+use crate::failure::{Failure, Said};
 
 /// The options, and the keys of a machine that they are.
 const OPTIONS: [(&str, &str); 48] = [
@@ -321,7 +321,7 @@ fn told(problems: &Problems, name: &Name) -> Failure {
     let line = |problem: &Problem| {
         let key = problem.path.strip_prefix(&of_machine).unwrap_or(&problem.path);
         let option = OPTIONS.iter().find(|(known, _)| is_at(key, known)).map_or(key, |(_, option)| *option);
-        format!("error: `{option}`: {}\nhint: {}\n", problem.message, problem.hint)
+        Said::with_hint(&format!("`{option}`: {}", problem.message), &problem.hint)
     };
     Failure::Request(problems.problems.iter().map(line).collect())
 }

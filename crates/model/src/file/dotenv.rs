@@ -2,21 +2,46 @@
 //! quotes take everything as it is; within double quotes `\n`, `\t`, `\"`, `\\` and `\$` are escapes and lines
 //! may be broken; without quotes ` #` starts a comment. Values without single quotes may use variables.
 
-use super::interpolate::{self, Scope, Unset, Variables, fill};
+use std::collections::BTreeSet;
+
+use super::interpolate::{self, Scope, Unread, Unset, Variables, fill};
 use super::problem::{Problem, Problems, Span, quote};
 
+/// What a project file may use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The variables, with their values.
+    pub variables: Variables,
+    /// Those whose lines could not be read: what uses them cannot be checked, and is not told of once more.
+    pub unread: BTreeSet<String>,
+    /// What is wrong with the file of variables.
+    pub problems: Option<Problems>,
+}
+
 /// The variables of `.env` and of the environment; the environment wins.
-pub fn variables(file_name: &str, text: &str, environment: &Variables) -> Result<Variables, Problems> {
+pub fn variables(file_name: &str, text: &str, environment: &Variables) -> Known {
     let mut problems = Vec::new();
     let mut variables = environment.clone();
     let mut scope = Scope::strict(environment);
-    for (name, value) in read(text, &mut scope, Bare::Refused, (&mut problems, &mut Vec::new())) {
+    let Lines { found, mut unread } = read(text, &mut scope, Bare::Refused, (&mut problems, &mut Vec::new()));
+    for (name, value) in found {
         if !environment.contains_key(&name) {
             variables.insert(name, value);
         }
     }
+    unread.retain(|name| !variables.contains_key(name));
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if problems.is_empty() { Ok(variables) } else { Err(Problems::new(file_name, text, problems)) }
+    let problems = (!problems.is_empty()).then(|| Problems::new(file_name, text, problems));
+    Known { variables, unread, problems }
+}
+
+/// What the lines of a file say.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    /// The variables, in the file's order.
+    pub(crate) found: Vec<(String, String)>,
+    /// Those whose values could not be read, which was reported.
+    pub(crate) unread: Unread,
 }
 
 /// What a name alone on a line means.
@@ -28,17 +53,18 @@ pub(crate) enum Bare {
     Passed,
 }
 
-/// The variables of a file, in its order. Values see the environment, and where that has nothing the lines before.
+/// The variables of a file. Values see the environment, and where that has nothing the lines before.
 /// Unset ones that are allowed go to `warnings`.
 pub(crate) fn read(
     text: &str,
     outside: &mut Scope<'_>,
     bare: Bare,
     (problems, warnings): (&mut Vec<Problem>, &mut Vec<Problem>),
-) -> Vec<(String, String)> {
+) -> Lines {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut known = outside.variables.clone();
-    let mut found = Vec::new();
+    let Lines { mut found, mut unread } = Lines::default();
+    unread.extend(outside.unread.iter().cloned());
     let mut lines = text.lines().enumerate();
     while let Some((index, line)) = lines.next() {
         let trimmed = line.trim();
@@ -50,10 +76,14 @@ pub(crate) fn read(
             continue;
         }
         let mut value_lines = std::iter::once(line).chain(std::iter::from_fn(|| lines.next().map(|l| l.1)));
-        let mut scope =
-            Scope { variables: &known, unset: std::mem::replace(&mut outside.unset, Unset::Problem) };
+        let mut scope = Scope {
+            unset: std::mem::replace(&mut outside.unset, Unset::Problem),
+            unread: &unread,
+            ..Scope::strict(&known)
+        };
         let read = assignment(&mut value_lines, &mut scope);
-        outside.unset = scope.unset;
+        let Scope { unset, is_told, .. } = scope;
+        outside.unset = unset;
         let column = line.chars().count() - line.trim_start().chars().count() + 1;
         let span = Span { line: index + 1, column, chars: trimmed.chars().count() };
         if let Unset::Empty(names) = &mut outside.unset {
@@ -64,14 +94,29 @@ pub(crate) fn read(
                 if !outside.variables.contains_key(&name) {
                     known.insert(name.clone(), value.clone());
                 }
+                unread.remove(&name);
                 found.push((name, value));
             }
             Err((message, hint)) => {
+                // A quote that is not closed takes in all lines after it.
+                let next = lines.clone().next().map_or(usize::MAX, |(next, _)| next);
+                let lost = text.lines().take(next).skip(index);
+                unread.extend(lost.filter_map(|line| name_of(line.trim())).map(str::to_owned));
+                if is_told {
+                    continue;
+                }
                 problems.push(Problem::new(span, "", trimmed, message).hint(hint));
             }
         }
     }
-    found
+    Lines { found, unread }
+}
+
+/// The name that a line gives a value, if it does.
+fn name_of(line: &str) -> Option<&str> {
+    let line = line.strip_prefix("export ").map_or(line, str::trim_start);
+    let name = line.split_once('=').map_or(line, |(name, _)| name).trim_end();
+    is_name(name).then_some(name)
 }
 
 fn is_name(text: &str) -> bool {
@@ -172,9 +217,10 @@ mod tests {
     #[expect(clippy::needless_pass_by_value, reason = "reads better at every call")]
     fn check(text: &str, expected: Expect) {
         let environment = Variables::from([("HOME".to_owned(), "/root".to_owned())]);
-        let shown = match variables(".env", text, &environment) {
-            Ok(variables) => variables.iter().map(|(name, value)| format!("{name}={value:?}\n")).collect(),
-            Err(problems) => problems.to_string(),
+        let known = variables(".env", text, &environment);
+        let shown = match known.problems {
+            None => known.variables.iter().map(|(name, value)| format!("{name}={value:?}\n")).collect(),
+            Some(problems) => problems.to_string(),
         };
         expected.assert_eq(&shown);
     }
@@ -200,33 +246,33 @@ mod tests {
     #[test]
     fn every_bad_line_is_told() {
         check(
-            "A\n  1B=2\nC='x' y\nD=$NOPE\nE=\"open\n",
+            "A\n  1B=2\nC='x' y\nD=$NOPE\nD2=$D\nE=\"open\n",
             expect![[r#"
-            .env:1:1: not `NAME=value`
-              1 | A
-                | ^
-              hint: start the line with `#` if it is a comment
+                .env:1:1: not `NAME=value`
+                  1 | A
+                    | ^
+                  hint: start the line with `#` if it is a comment
 
-            .env:2:3: `1B` cannot name a variable
-              2 |   1B=2
-                |   ^^^^
-              hint: a name has `A-Z`, `a-z`, `0-9` and `_` and starts with no digit
+                .env:2:3: `1B` cannot name a variable
+                  2 |   1B=2
+                    |   ^^^^
+                  hint: a name has `A-Z`, `a-z`, `0-9` and `_` and starts with no digit
 
-            .env:3:1: something follows the closing quote
-              3 | C='x' y
-                | ^^^^^^^
-              hint: put the whole value in quotes
+                .env:3:1: something follows the closing quote
+                  3 | C='x' y
+                    | ^^^^^^^
+                  hint: put the whole value in quotes
 
-            .env:4:1: the variable `NOPE` is not set
-              4 | D=$NOPE
-                | ^^^^^^^
-              hint: set it, or write `${NOPE:-default}`, or `${NOPE:-}` for an empty text
+                .env:4:1: the variable `NOPE` is not set
+                  4 | D=$NOPE
+                    | ^^^^^^^
+                  hint: set it, or write `${NOPE:-default}`, or `${NOPE:-}` for an empty text
 
-            .env:5:1: the quote is not closed
-              5 | E="open
-                | ^^^^^^^
-              hint: close it, or leave it out
-        "#]],
+                .env:6:1: the quote is not closed
+                  6 | E="open
+                    | ^^^^^^^
+                  hint: close it, or leave it out
+            "#]],
         );
     }
 }

@@ -143,7 +143,7 @@ fn file(wanted: &Wanted, reading: &mut Reading<'_>) -> Found {
         }
     };
     let (mut problems, mut warnings) = (Vec::new(), Vec::new());
-    let found = dotenv::read(
+    let dotenv::Lines { found, .. } = dotenv::read(
         &text,
         &mut reading.scope(reading.source.env),
         Bare::Passed,
@@ -185,6 +185,7 @@ fn listed(node: Node, path: &str, reading: &mut Reading<'_>) -> Found {
         match value.or_else(|| reading.source.env.get(&name).cloned()) {
             Some(value) => found.push((name, Node { span, value: Value::Scalar(value) })),
             // Compose leaves it out without a word.
+            None if reading.unread.contains(&name) => {}
             None if reading.dialect == super::Dialect::Compose => {}
             None => {
                 let message = format!("the variable {} is not set", quote(&name));

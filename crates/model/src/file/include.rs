@@ -173,11 +173,13 @@ impl Walk<'_, '_> {
                 }
             };
             let (mut problems, mut warnings) = (Vec::new(), Vec::new());
-            let mut scope = Scope::strict(&variables);
+            let unread = self.reading.unread.clone();
+            let mut scope = Scope { unread: &unread, ..Scope::strict(&variables) };
             let read = dotenv::read(&text, &mut scope, Bare::Refused, (&mut problems, &mut warnings));
             self.reading.elsewhere(name, told, problems, warnings);
+            self.reading.unread.extend(read.unread);
             // The last line of a name wins within its file.
-            let found: Variables = read.into_iter().collect();
+            let found: Variables = read.found.into_iter().collect();
             for (key, value) in found {
                 variables.entry(key).or_insert(value);
             }

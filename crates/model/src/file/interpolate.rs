@@ -11,7 +11,7 @@
 //! Defaults may hold variables again. It works on single values after the YAML is read, so that a
 //! variable's value cannot change what the file means, and places stay those of the file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::leaf::Wrong;
 use super::problem::{Problem, Span, quote};
@@ -32,7 +32,17 @@ pub(crate) struct Scope<'v> {
     pub(crate) variables: &'v Variables,
     /// What a variable that is not set means.
     pub(crate) unset: Unset,
+    /// Those whose lines of a file could not be read, which was reported: nothing is known of what they stand for.
+    pub(crate) unread: &'v Unread,
+    /// Whether what could not be filled in was for one of those alone.
+    pub(crate) is_told: bool,
 }
+
+/// The names of variables.
+pub(crate) type Unread = BTreeSet<String>;
+
+/// For those who have none.
+pub(crate) static ALL_READ: Unread = Unread::new();
 
 /// What a variable that is not set, and has no default, means.
 #[derive(Debug)]
@@ -46,12 +56,16 @@ pub(crate) enum Unset {
 impl<'v> Scope<'v> {
     /// One in which every variable has to be set.
     pub(crate) fn strict(variables: &'v Variables) -> Self {
-        Self { variables, unset: Unset::Problem }
+        Self { variables, unset: Unset::Problem, unread: &ALL_READ, is_told: false }
     }
 
     fn value_of(&mut self, name: &str) -> Result<&'v str, Wrong> {
         match (self.variables.get(name), &mut self.unset) {
             (Some(value), _) => Ok(value),
+            (None, _) if self.unread.contains(name) => {
+                self.is_told = true;
+                Err(unset(name))
+            }
             (None, Unset::Problem) => Err(unset(name)),
             (None, Unset::Empty(names)) => {
                 names.push(name.to_owned());
@@ -78,7 +92,9 @@ pub(crate) fn tree(
                 *text = filled;
             }
             Err(wrong) => {
-                problems.push(wrong.at(node.span, path, text));
+                if !std::mem::take(&mut scope.is_told) {
+                    problems.push(wrong.at(node.span, path, text));
+                }
                 // Reported once; nothing else can be said of it.
                 node.value = Value::Unknown;
             }
@@ -175,6 +191,9 @@ fn braced(rest: &mut &str, scope: &mut Scope<'_>, depth: usize) -> Result<String
     let taken = matches!((operator, value), (Some('-' | '?'), None) | (Some('+'), Some(_)));
     let word = if taken { scan(rest, scope, depth + 1)? } else { skip(rest, depth + 1)? };
     *rest = rest.strip_prefix('}').ok_or_else(unclosed)?;
+    if operator == Some('?') && value.is_none() && scope.unread.contains(name) {
+        scope.is_told = true;
+    }
     match (operator, value) {
         (Some('?'), None) if word.is_empty() => Err(unset(name)),
         (Some('?'), None) => {
@@ -274,7 +293,7 @@ mod tests {
     #[test]
     fn where_it_may_be_what_is_not_set_is_empty_and_told() {
         let variables = Variables::new();
-        let mut scope = Scope { variables: &variables, unset: Unset::Empty(Vec::new()) };
+        let mut scope = Scope { unset: Unset::Empty(Vec::new()), ..Scope::strict(&variables) };
         assert_eq!(fill("a$B${C}${D:-d}${E:-$F}", &mut scope).unwrap(), "ad");
         assert!(matches!(&scope.unset, Unset::Empty(names) if names == &["B", "C", "F"]));
         assert!(fill("${B:?no}", &mut scope).is_err());

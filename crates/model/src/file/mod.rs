@@ -23,6 +23,7 @@ mod problem;
 mod published;
 mod render;
 mod shape;
+mod sources;
 mod spec;
 mod structure;
 #[cfg(test)]
@@ -35,15 +36,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 pub use build::{Build, Dockerfile};
-pub use dotenv::variables;
+pub use dotenv::{Known, variables};
 pub use interpolate::Variables;
 pub use problem::{Problem, Problems, Span};
 pub use published::{reference, schema};
 pub use render::{Origins, render, render_json, render_json_with, render_with};
+pub use sources::Sources;
 
 use crate::name::Name;
 use crate::project::Project;
-use interpolate::{Scope, Unset};
+use interpolate::{Scope, Unread, Unset};
 use yaml::{Node, Value};
 
 /// A project file, and what it may refer to.
@@ -55,6 +57,8 @@ pub struct Source<'a> {
     pub text: &'a str,
     /// The variables it may use; [`variables`] makes them of the environment and `.env`.
     pub env: &'a Variables,
+    /// Those that it may use and that could not be read, which was reported: what uses them is not checked.
+    pub unread: &'a BTreeSet<String>,
     /// The directory it is in, absolute: where its paths start, and the project's name where the file has none.
     pub dir: &'a Path,
     /// The other files that it names; [`files`] gathers them.
@@ -76,7 +80,8 @@ static NO_PROFILES: BTreeSet<String> = BTreeSet::new();
 impl<'a> Source<'a> {
     /// A file that names no others, with no profiles asked for.
     pub fn new(file_name: &'a str, text: &'a str, env: &'a Variables, dir: &'a Path) -> Self {
-        Self { file_name, text, env, dir, files: &NO_FILES, profiles: &NO_PROFILES, texts: dir }
+        let (files, profiles) = (&NO_FILES, &NO_PROFILES);
+        Self { file_name, text, env, unread: &interpolate::ALL_READ, dir, files, profiles, texts: dir }
     }
 }
 
@@ -135,23 +140,6 @@ enum Dialect {
     Stead,
     /// Those of the Compose specification.
     Compose,
-}
-
-/// Where keys stand in a file, by their path: `networks.lan.mtu`, `machines.web.ports[0]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sources(BTreeMap<String, Span>);
-
-impl Sources {
-    /// The place of a key, or of the nearest one around it that stands in the file.
-    pub fn find(&self, path: &str) -> Option<Span> {
-        let mut path = path;
-        loop {
-            if let Some(span) = self.0.get(path) {
-                return Some(*span);
-            }
-            path = path.get(..path.rfind(['.', '['])?)?;
-        }
-    }
 }
 
 /// Reads and checks a project file, reporting every problem rather than only the first.
@@ -213,6 +201,8 @@ struct Reading<'a> {
     dialect: Dialect,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
+    /// The variables that could not be read, which was reported.
+    unread: Unread,
     /// The files that were asked for and not handed in.
     missing: BTreeSet<PathBuf>,
     /// The texts that become files.
@@ -223,7 +213,8 @@ impl<'a> Reading<'a> {
     fn new(source: &'a Source<'a>) -> Self {
         let (problems, warnings) = (Vec::new(), Vec::new());
         let (missing, texts) = (BTreeSet::new(), BTreeMap::new());
-        Self { source, dialect: Dialect::Stead, problems, warnings, missing, texts }
+        let unread = source.unread.clone();
+        Self { source, dialect: Dialect::Stead, problems, warnings, unread, missing, texts }
     }
 
     /// The file's text without a byte order mark, which is no part of the first line.
@@ -256,9 +247,7 @@ impl<'a> Reading<'a> {
         let profiles = self.profiles();
         let checked = check::check(&mut spec, dir_name.as_deref(), &profiles, &mut self.problems);
         let (project, dormant) = checked?;
-        let mut sources = Sources::default();
-        places(&tree, "", &mut sources);
-        replicas(&project, &mut sources);
+        let sources = Sources::new(&tree, &project);
         let (pull, builds) = (spec.pulls(), spec.builds());
         let texts = std::mem::take(&mut self.texts);
         Some(Parsed { project, sources, pull, builds, texts, dormant, warnings: None })
@@ -348,12 +337,12 @@ impl<'a> Reading<'a> {
         Some(tree)
     }
 
-    fn scope<'v>(&self, variables: &'v Variables) -> Scope<'v> {
+    fn scope<'v>(&'v self, variables: &'v Variables) -> Scope<'v> {
         let unset = match self.dialect {
             Dialect::Stead => Unset::Problem,
             Dialect::Compose => Unset::Empty(Vec::new()),
         };
-        Scope { variables, unset }
+        Scope { unset, unread: &self.unread, ..Scope::strict(variables) }
     }
 
     fn ground(&self) -> spec::Ground<'a> {
@@ -403,38 +392,6 @@ impl<'a> Reading<'a> {
 fn without_extensions(node: &mut Node) {
     if let Value::Mapping(entries) = &mut node.value {
         entries.retain(|entry| !entry.key.starts_with("x-"));
-    }
-}
-
-/// Each of several machines stands where their common name does.
-fn replicas(project: &Project, sources: &mut Sources) {
-    for name in project.machines.keys() {
-        let path = format!("machines.{name}");
-        let base = path.rsplit_once('-').and_then(|(base, _)| sources.0.get(base));
-        if let (false, Some(span)) = (sources.0.contains_key(&path), base) {
-            let span = *span;
-            sources.0.insert(path, span);
-        }
-    }
-}
-
-fn places(node: &Node, path: &str, sources: &mut Sources) {
-    match &node.value {
-        Value::Null | Value::Unknown | Value::Scalar(_) => {}
-        Value::Sequence(items) => {
-            for (index, item) in items.iter().enumerate() {
-                let path = format!("{path}[{index}]");
-                places(item, &path, sources);
-                sources.0.insert(path, item.span);
-            }
-        }
-        Value::Mapping(entries) => {
-            for entry in entries {
-                let path = join(path, &entry.key);
-                places(&entry.node, &path, sources);
-                sources.0.insert(path, entry.key_span);
-            }
-        }
     }
 }
 

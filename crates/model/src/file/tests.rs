@@ -28,6 +28,44 @@ fn check(text: &str, expected: Expect) {
 }
 
 #[test]
+fn what_a_bad_line_of_variables_leaves_open_is_not_told_of_again() {
+    let known = variables(".env", "OPEN='no end\nFINE=1400\n", &Variables::new());
+    assert_eq!(known.problems.map(|problems| problems.problems.len()), Some(1));
+    let text = "networks: { lan: { mtu: $OPEN, reach: \"${OPEN:?say it}\" }, wan: { mtu: $FINE, subnet: $NOPE } }\n\
+        machines: { a: { image: \"${OPEN}\", prots: [1], environment: [OPEN] } }\n";
+    let check = |name: &str, text: &str, expected: Expect| {
+        let source = Source::new(name, text, &known.variables, Path::new("/srv/shop"));
+        expected
+            .assert_eq(&parse(&Source { unread: &known.unread, ..source }).expect_err("wrong").to_string());
+    };
+    check(
+        "stead.yaml",
+        text,
+        expect![[r#"
+        stead.yaml:1:87: the variable `NOPE` is not set
+          1 | networks: { lan: { mtu: $OPEN, reach: "${OPEN:?say it}" }, wan: { mtu: $FINE, subnet: $NOPE } }
+            |                                                                                       ^^^^^
+          hint: set it, or write `${NOPE:-default}`, or `${NOPE:-}` for an empty text
+
+        stead.yaml:2:36: there is no key `prots` here
+          2 | machines: { a: { image: "${OPEN}", prots: [1], environment: [OPEN] } }
+            |                                    ^^^^^
+          hint: did you mean `ports`?
+    "#]],
+    );
+    check(
+        "compose.yaml",
+        "services: { a: { image: $OPEN, mem_limit: $OPEN, colour: red } }\n",
+        expect![[r#"
+            compose.yaml:1:50: there is no key `colour` here
+              1 | services: { a: { image: $OPEN, mem_limit: $OPEN, colour: red } }
+                |                                                  ^^^^^^
+              hint: leave it out
+        "#]],
+    );
+}
+
+#[test]
 fn the_schema_is_as_published() {
     expect_file!["../../../../docs/stead.schema.json"].assert_eq(&schema());
 }

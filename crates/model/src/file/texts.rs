@@ -53,6 +53,7 @@ fn settle(way: &mut Entry, path: &str, reading: &mut Reading<'_>) -> Result<(), 
     let Value::Scalar(said) = &way.node.value else { return Ok(()) };
     let text = match way.key.as_str() {
         "content" => said.clone(),
+        "environment" if reading.unread.contains(said) => return Ok(()),
         "environment" => reading.source.env.get(said).cloned().ok_or_else(|| {
             let wrong = Wrong::new(format!("the variable {} is not set", quote(said)));
             wrong.hint("set it, also in `.env` beside the file")

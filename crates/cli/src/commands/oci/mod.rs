@@ -17,7 +17,7 @@ use stead_host::log::timestamp;
 use crate::args::oci::{
     ExecBundleArgs, MakeBundleArgs, OciCli, OciCommand, OciGlobal, RunBundleArgs, TableOrJson, parse_oci,
 };
-use crate::failure::Failure;
+use crate::failure::{Failure, Said};
 use crate::output::{raw, table};
 
 /// The name by which the program is this runtime alone.
@@ -44,7 +44,7 @@ pub(crate) fn run(words: Vec<OsString>) -> Result<ExitCode, Failure> {
             tracing::error!("{line}");
         }
         let code = failure.code();
-        Failure::Program(code, Box::new(Failure::Request(format!("error: {line}\n"))))
+        Failure::Program(code, Box::new(Failure::Request(vec![Said::what(&line)])))
     })
 }
 
@@ -128,9 +128,7 @@ fn told(error: anyhow::Error) -> Failure {
         };
     }
     match error.downcast_ref::<Refused>() {
-        Some(refused) => {
-            Failure::Request(refused.0.iter().map(|why| format!("error: {why}\n")).collect::<String>())
-        }
+        Some(refused) => Failure::Request(refused.0.iter().map(|why| Said::what(why)).collect()),
         None => Failure::Computer(error),
     }
 }
