@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use super::leaf::{Leaf, Numbers};
+use super::leaf::{Leaf, Numbers, TextForm};
 use super::shape::{FILE, Form, Key, Keys, ROOT, Shape};
 use crate::name::NAME_MAX_CHARS;
 
@@ -25,16 +25,9 @@ pub fn schema() -> String {
     text
 }
 
-fn shape(forms: Shape) -> Value {
-    let mut schemas: Vec<Value> = forms.iter().map(form).collect();
-    match (schemas.len(), schemas.pop()) {
-        (1, Some(schema)) => schema,
-        (_, Some(last)) => {
-            schemas.push(last);
-            json!({ "anyOf": schemas })
-        }
-        (_, None) => json!({}),
-    }
+/// The schema of what may stand at a place.
+pub(crate) fn shape(forms: Shape) -> Value {
+    any_of(forms.iter().map(form).collect())
 }
 
 fn form(form: &Form) -> Value {
@@ -109,7 +102,7 @@ fn pattern(pattern: &str) -> Value {
 
 fn value(leaf: Leaf) -> Value {
     match leaf {
-        Leaf::Name => json!({ "anyOf": [name(), variable()] }),
+        Leaf::Name => json!({ "anyOf": [name(), { "enum": [true, false] }, variable()] }),
         Leaf::Choice(words) => {
             let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
             json!({ "anyOf": [{ "enum": words }, variable()] })
@@ -121,16 +114,45 @@ fn value(leaf: Leaf) -> Value {
         Leaf::Only { word, .. } => json!({ "const": word }),
         Leaf::Text => json!({ "type": ["string", "number", "boolean"] }),
         Leaf::Form(form) => {
-            let text = pattern(&form.pattern.concat());
-            match form.numbers {
-                Numbers::No => text,
-                Numbers::Whole(min, max) => {
-                    json!({ "anyOf": [{ "type": "integer", "minimum": min, "maximum": max }, text] })
-                }
-                Numbers::All => json!({ "anyOf": [{ "type": "number" }, text] }),
-                Numbers::AndFlags => json!({ "anyOf": [{ "type": ["number", "boolean"] }, text] }),
-            }
+            let mut schemas = unquoted(form);
+            schemas.push(pattern(&form.pattern.concat()));
+            any_of(schemas)
         }
+    }
+}
+
+/// Numbers and flags without quotes that are such a text: to the parser they are the text that stands there.
+fn unquoted(form: &TextForm) -> Vec<Value> {
+    let is_one = |text: &&str| (form.check)(text).is_ok();
+    let number = match form.numbers {
+        Numbers::AndFlags => return vec![json!({ "type": ["number", "boolean"] })],
+        Numbers::All => Some(json!({ "type": "number" })),
+        Numbers::Whole(min, max) => {
+            let kind = if is_one(&"1.5") { "number" } else { "integer" };
+            Some(json!({ "type": kind, "minimum": min, "maximum": max }))
+        }
+        Numbers::No => {
+            ["5", "-1", "1.5"].iter().any(|text| is_one(text)).then(|| json!({ "type": "number" }))
+        }
+    };
+    let flags: Vec<bool> = [("true", true), ("false", false)]
+        .iter()
+        .filter(|(text, _)| is_one(text))
+        .map(|(_, flag)| *flag)
+        .collect();
+    let flags = (!flags.is_empty()).then(|| json!({ "enum": flags }));
+    number.into_iter().chain(flags).collect()
+}
+
+/// The one, or any of several.
+fn any_of(mut schemas: Vec<Value>) -> Value {
+    match (schemas.len(), schemas.pop()) {
+        (1, Some(schema)) => schema,
+        (_, Some(last)) => {
+            schemas.push(last);
+            json!({ "anyOf": schemas })
+        }
+        (_, None) => json!({}),
     }
 }
 
