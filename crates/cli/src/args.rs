@@ -148,10 +148,10 @@ Exit codes: those of its program; 127 if there is no such program in the image, 
     #[command(after_help = "\
 The clone, of a container or a vm, belongs to the project of what commands make. It has its own name, hostname, MAC and
 addresses. Of a container, the /etc/machine-id and the SSH host keys that the source wrote are not taken along, but its
-image's are; of a vm, cloud-init makes them anew at the clone's start. All else that the source was made with is the same, but for what one
-machine alone can have: published ports and fixed addresses. A source that runs is held still while its files are copied.
-Volumes are not copied: those of the project of what commands make are used by both machines, others are made anew,
-and are not mounted in a vm.")]
+image's are; of a vm, both are made anew at the clone's start, which cloud-init does. All else that the source was made
+with is the same, but for what one machine alone can have: published ports and fixed addresses. A source that runs is held
+still while its files are copied. Volumes are not copied: those of the project of what commands make are used by both
+machines, others are made anew, and are not mounted in a vm.")]
     Clone(CloneArgs),
     /// Make an image of a machine, as it is or as a snapshot has it
     #[command(after_help = "\
