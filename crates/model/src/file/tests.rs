@@ -66,6 +66,24 @@ fn what_a_bad_line_of_variables_leaves_open_is_not_told_of_again() {
 }
 
 #[test]
+fn a_key_that_does_not_exist_is_told_once() {
+    check(
+        "machines: { a: { kind: container, driver: external, prots: [1] }, b: { kind: vm, image: ./a.raw, dsk: 2g } }\n",
+        expect![[r#"
+            stead.yaml:1:53: there is no key `prots` here
+              1 | …a: { kind: container, driver: external, prots: [1] }, b: { kind: vm, image: ./a.raw, dsk: 2g } }
+                |                                          ^^^^^
+              hint: did you mean `ports`?
+
+            stead.yaml:1:98: there is no key `dsk` here
+              1 | …: [1] }, b: { kind: vm, image: ./a.raw, dsk: 2g } }
+                |                                          ^^^
+              hint: did you mean `disk`?
+        "#]],
+    );
+}
+
+#[test]
 fn the_schema_is_as_published() {
     expect_file!["../../../../docs/stead.schema.json"].assert_eq(&schema());
 }
@@ -636,7 +654,7 @@ fn an_empty_file_is_an_empty_project_and_keys_have_places() {
     );
     let parsed = read("networks:\n  lan:\n    mtu: 1400\n").unwrap();
     let at = |path: &str| parsed.sources.find(path).map(|span| (span.line, span.column));
-    assert_eq!(at("networks.lan.mtu"), Some((3, 5)));
+    assert_eq!(at("networks.lan.mtu"), Some((3, 10)));
     assert_eq!(at("networks.lan.subnet"), Some((2, 3)));
     assert_eq!(at("machines.web"), None);
 }

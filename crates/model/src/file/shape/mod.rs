@@ -71,6 +71,12 @@ pub(crate) const fn plain(name: &'static str, shape: Shape) -> Key {
     Key { name, shape, required: false, default: "", example: "", doc: "" }
 }
 
+/// Whether a machine can have such a key at all, whatever its kind.
+pub(crate) fn is_machines(key: &str) -> bool {
+    let groups = [machine::MACHINE, container::SHARED, container::OURS, vm::VM];
+    groups.iter().any(|group| group.iter().any(|known| known.name == key))
+}
+
 /// The whole file. Other keys of the outermost level that start with `x-` are left alone.
 pub(crate) const FILE: &[Key] = &[
     key("name", NAME, "", "shop", "The project's name. Left out: the name of the directory, made lawful."),

@@ -11,6 +11,7 @@ use crate::file::leaf::port::{self, Ports};
 use crate::file::leaf::vm::any_image;
 use crate::file::leaf::{self, network as wire};
 use crate::file::problem::Problem;
+use crate::file::shape::is_machines;
 use crate::file::yaml::Value;
 use crate::file::{Build, Pull};
 use crate::name::Name;
@@ -132,7 +133,8 @@ pub(crate) fn read(
         contained: view
             .entries()
             .map(|(key, _)| key)
-            .find(|key| !COMMON.contains(&key.value))
+            // What is no key at all was reported.
+            .find(|key| !COMMON.contains(&key.value) && is_machines(key.value))
             .map(|key| key.place),
         container,
         vm,

@@ -8,6 +8,7 @@ use crate::file::leaf::container as value;
 use crate::file::leaf::quantity;
 use crate::file::leaf::vm::{self as leaf, AnyImage};
 use crate::file::problem::Problem;
+use crate::file::shape::is_machines;
 use crate::vm::{CloudInit, Firmware, Vm};
 
 /// What of a container's keys a vm has, too.
@@ -89,7 +90,10 @@ fn cloud_init(view: &View<'_>, problems: &mut Vec<Problem>) -> Option<CloudInit>
 /// Reports keys that say nothing of a vm.
 pub(super) fn refuse_others(view: &View<'_>, name: &str, common: &[&str], problems: &mut Vec<Problem>) {
     for (key, _) in view.entries() {
-        if common.contains(&key.value) || SHARED.contains(&key.value) || OWN.contains(&key.value) {
+        let can_have =
+            [common, SHARED.as_slice(), OWN.as_slice()].iter().any(|keys| keys.contains(&key.value));
+        // What is no key at all was reported.
+        if can_have || !is_machines(key.value) {
             continue;
         }
         let what = format!("machine `{name}` is a `vm`, which cannot have `{}`", key.value);
