@@ -10,8 +10,23 @@ use crate::observed::MachineState;
 /// The fields that differ between two states, as `key old -> new`, those of a part of it as `part.key`.
 pub(crate) fn differences<T: Serialize>(from: &T, to: &T) -> String {
     let said = leaves(from, to).into_iter();
-    let said: Vec<String> = said.map(|(path, old, new)| format!("{path} {old} -> {new}")).collect();
+    let said: Vec<String> = said.map(|(path, old, new)| of_network(&path, &old, &new)).collect();
     said.join(", ")
+}
+
+/// How the parts of a network's state are called where they come or go as a whole.
+fn of_network(path: &str, old: &Value, new: &Value) -> String {
+    let addressing = |service: &Value| match service.get("dhcp") {
+        None => "none",
+        Some(Value::Null) => "static",
+        Some(_) => "managed",
+    };
+    let dhcp = |dhcp: &Value| if dhcp.is_null() { "static" } else { "managed" };
+    match path {
+        "service" => format!("addressing {} -> {}", addressing(old), addressing(new)),
+        "service.dhcp" => format!("addressing {} -> {}", dhcp(old), dhcp(new)),
+        path => format!("{path} {} -> {}", plain(old), plain(new)),
+    }
 }
 
 /// The keys of the file that make a machine another one. What is in them may be a secret, in an environment as in a
@@ -19,6 +34,7 @@ pub(crate) fn differences<T: Serialize>(from: &T, to: &T) -> String {
 pub(crate) fn machine_differences(from: &MachineState, to: &MachineState) -> String {
     let mut said: Vec<String> = Vec::new();
     for (path, old, new) in leaves(from, to) {
+        let (old, new) = (plain(&old), plain(&new));
         let words = match said_of(&path) {
             Said::Nothing => continue,
             Said::Key(key) => key,
@@ -89,7 +105,9 @@ fn key_of(field: &str, part: Option<&str>) -> String {
 }
 
 /// Where two values differ: the way there, what it was and what it is.
-fn leaves<T: Serialize>(from: &T, to: &T) -> Vec<(String, String, String)> {
+type Leaf = (String, Value, Value);
+
+fn leaves<T: Serialize>(from: &T, to: &T) -> Vec<Leaf> {
     let (Ok(from), Ok(to)) = (serde_json::to_value(from), serde_json::to_value(to)) else {
         return Vec::new();
     };
@@ -98,7 +116,7 @@ fn leaves<T: Serialize>(from: &T, to: &T) -> Vec<(String, String, String)> {
     found
 }
 
-fn differing(path: &str, from: &Value, to: &Value, found: &mut Vec<(String, String, String)>) {
+fn differing(path: &str, from: &Value, to: &Value, found: &mut Vec<Leaf>) {
     match (from, to) {
         (Value::Object(from), Value::Object(to)) => {
             let keys: BTreeSet<&String> = from.keys().chain(to.keys()).collect();
@@ -108,19 +126,34 @@ fn differing(path: &str, from: &Value, to: &Value, found: &mut Vec<(String, Stri
                 differing(&path, &of(from).unwrap_or_default(), &of(to).unwrap_or_default(), found);
             }
         }
-        (old, new) if old != new => found.push((path.to_owned(), plain(old), plain(new))),
+        (old, new) if old != new => found.push((path.to_owned(), old.clone(), new.clone())),
         _ => {}
     }
 }
 
-/// A JSON value without the quotes that a reader does not need.
+/// A value as the file would have it, without the quotes that a reader does not need.
 fn plain(value: &Value) -> String {
     match value {
         Value::Null => "none".to_owned(),
         Value::String(text) => text.clone(),
         Value::Array(items) if items.is_empty() => "none".to_owned(),
         Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join("+"),
-        Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::Object(keys) => {
+            let said: Vec<(&String, String)> = keys
+                .iter()
+                .filter(|(_, value)| !value.is_null())
+                .map(|(key, value)| (key, plain(value)))
+                .collect();
+            match said.as_slice() {
+                // A choice with something to it: `bridged:eth0`.
+                [(key, value)] if keys.len() == 1 => format!("{key}:{value}"),
+                said => {
+                    let said = said.iter().map(|(key, value)| format!("{key}: {value}"));
+                    format!("{{ {} }}", said.collect::<Vec<_>>().join(", "))
+                }
+            }
+        }
     }
 }
 
@@ -130,6 +163,7 @@ mod tests {
     use crate::container::Container;
     use crate::observed::{Body, MadeContainer};
     use crate::project::Kind;
+    use serde_json::json;
 
     #[track_caller]
     fn check(change: impl Fn(&mut MachineState, &mut MadeContainer), expected: &str) {
@@ -175,6 +209,22 @@ mod tests {
             },
             "volumes",
         );
+    }
+
+    #[test]
+    fn what_comes_or_goes_of_a_network_is_told_in_the_files_words() {
+        let check = |path: &str, old: Value, new: Value, expected: &str| {
+            assert_eq!(of_network(path, &old, &new), expected);
+        };
+        let dhcp = json!({ "pool": null, "lease_s": 3600, "slaac": false, "boot": null });
+        let service = json!({ "domain": "shop.stead", "dhcp": dhcp.clone() });
+        check("reach", json!("isolated"), json!({ "bridged": "eth0" }), "reach isolated -> bridged:eth0");
+        check("service", Value::Null, service, "addressing none -> managed");
+        check("service", json!({ "domain": "a", "dhcp": null }), Value::Null, "addressing static -> none");
+        check("service.dhcp", dhcp, Value::Null, "addressing managed -> static");
+        let boot = json!({ "file": "pxe.0", "server": "10.0.0.1" });
+        let said = "service.dhcp.boot none -> { file: pxe.0, server: 10.0.0.1 }";
+        check("service.dhcp.boot", Value::Null, boot, said);
     }
 
     #[test]
