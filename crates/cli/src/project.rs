@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use stead_host::home::{remove_unfinished, write_whole};
 use stead_model::file::{self, Build, COMPOSE_NAMES, FileText, Known, Problems, Pull, Source, Sources};
-use stead_model::lock::{Lock, LockError};
+use stead_model::lock::Lock;
 use stead_model::name::Name;
 use stead_model::project::Project;
 
@@ -23,7 +23,14 @@ const FILE_NAMES: [&str; 2] = ["stead.yaml", "stead.yml"];
 /// The first of these in a directory.
 fn file_in(directory: &Path) -> Option<PathBuf> {
     let names = FILE_NAMES.into_iter().chain(COMPOSE_NAMES);
-    names.map(|name| directory.join(name)).find(|path| path.is_file())
+    // A link that leads nowhere is told, not passed over.
+    names.map(|name| directory.join(name)).find(|path| path.is_file() || leads_nowhere(path).is_some())
+}
+
+/// Where a link leads to that leads to nothing.
+fn leads_nowhere(path: &Path) -> Option<PathBuf> {
+    let to = fs::read_link(path).ok()?;
+    matches!(fs::metadata(path), Err(error) if error.kind() == ErrorKind::NotFound).then_some(to)
 }
 
 /// The file of variables beside a project's file.
@@ -41,6 +48,8 @@ pub(crate) struct Loaded {
     pub(crate) project: Project,
     pub(crate) sources: Sources,
     pub(crate) lock: Lock,
+    /// Whether the lock could not be read, and is to be written anew.
+    pub(crate) lock_is_lost: bool,
     /// When images of machines are pulled, where the file says it.
     pub(crate) pull: BTreeMap<Name, Pull>,
     /// How images of machines are built, where the file says it.
@@ -105,7 +114,12 @@ fn shown_from(here: &Path, path: &Path) -> PathBuf {
 
 /// Reads the project here.
 pub(crate) fn load(global: &Global) -> Result<Loaded, Failure> {
-    load_with(&find(global)?, &global.profile.iter().cloned().collect())
+    load_for(global, false)
+}
+
+/// Reads the project here, to choose anew what its lock pins, if so: then it need not be one that can be read.
+pub(crate) fn load_for(global: &Global, relock: bool) -> Result<Loaded, Failure> {
+    load_with(&find(global)?, &global.profile.iter().cloned().collect(), relock)
 }
 
 /// Reads the project in this directory.
@@ -115,15 +129,15 @@ pub(crate) fn load_in(directory: &Path) -> Result<Loaded, Failure> {
         Failure::request(&what, "restore it, or `stead down` the project by its name")
     })?;
     // Whichever profiles a machine was made by.
-    load_with(&file, &["*".to_owned()].into())
+    load_with(&file, &["*".to_owned()].into(), false)
 }
 
 /// Reads this project file.
 pub(crate) fn load_file(path: &Path) -> Result<Loaded, Failure> {
-    load_with(path, &BTreeSet::new())
+    load_with(path, &BTreeSet::new(), false)
 }
 
-fn load_with(path: &Path, profiles: &BTreeSet<String>) -> Result<Loaded, Failure> {
+fn load_with(path: &Path, profiles: &BTreeSet<String>, relock: bool) -> Result<Loaded, Failure> {
     let directory = directory_of(path)?;
     let text = match read(path)? {
         Some(text) => text,
@@ -148,13 +162,23 @@ fn load_with(path: &Path, profiles: &BTreeSet<String>) -> Result<Loaded, Failure
             return Err(Failure::File(lines.into_iter().chain([here(problems)]).collect()));
         }
     };
-    let lock = load_lock(&directory)?;
+    let (lock, lock_is_lost) = match load_lock(&directory) {
+        // What it says does not count, only that there is none any more.
+        Err(unreadable @ (Failure::Request(_) | Failure::File(_))) if relock => {
+            note(&format!(
+                "stead.lock is written anew; it cannot be read:\n{}",
+                unreadable.text().trim_end()
+            ));
+            (Lock::default(), true)
+        }
+        read => (read?, false),
+    };
     let file::Parsed { project, sources, pull, builds, texts, warnings, dormant } = parsed;
     if let Some(warnings) = warnings.map(here) {
         note(warnings.to_string().trim_end());
     }
     let file = path.to_owned();
-    Ok(Loaded { file, text, directory, project, sources, lock, pull, builds, texts, dormant })
+    Ok(Loaded { file, text, directory, project, sources, lock, lock_is_lost, pull, builds, texts, dormant })
 }
 
 /// The directory that a project file is in, without links, so that a project is one whichever way it is
@@ -174,7 +198,11 @@ fn read(path: &Path) -> Result<Option<String>, Failure> {
     let doing = || format!("cannot read {}", path.display());
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let Some(to) = leads_nowhere(path) else { return Ok(None) };
+            let what = format!("{} is a link to {}, and there is nothing", shown(path), to.display());
+            return Err(Failure::request(&what, "let it lead to a file again, or take it away"));
+        }
         Err(error) => return Err(Failure::from(anyhow::Error::new(error).context(doing()))),
     };
     if !metadata.is_file() || metadata.len() > FILE_MAX_BYTES {
@@ -221,16 +249,7 @@ fn lock_path(directory: &Path) -> PathBuf {
 fn load_lock(directory: &Path) -> Result<Lock, Failure> {
     let path = lock_path(directory);
     let Some(text) = read(&path)? else { return Ok(Lock::default()) };
-    Lock::parse(&text).map_err(|error| {
-        let what = format!("{}: {error}", shown(&path));
-        let hint = match error {
-            LockError::Newer(_) => "a newer stead wrote it: use that one",
-            LockError::Broken(_) => {
-                "restore it from version control, or delete it: `stead up` writes a new one"
-            }
-        };
-        Failure::request(&what, hint)
-    })
+    Lock::parse(&shown(&path), &text).map_err(|problems| Failure::File(vec![problems]))
 }
 
 /// Takes away what a command that was killed left beside a project's file.
@@ -240,7 +259,7 @@ pub(crate) fn tidy(directory: &Path) -> Result<()> {
 
 /// Writes the lock, if it changed.
 pub(crate) fn store_lock(loaded: &Loaded, lock: &Lock) -> Result<()> {
-    if *lock == loaded.lock {
+    if *lock == loaded.lock && !loaded.lock_is_lost {
         return tidy(&loaded.directory);
     }
     write_whole(&lock_path(&loaded.directory), lock.render().as_bytes())

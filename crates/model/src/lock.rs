@@ -3,15 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::address::Mac;
-use crate::name::Name;
+use crate::file::{Problem, Problems, Span, quote};
+use crate::name::{Name, NicId};
 use crate::observed::NetworkState;
 use crate::plan::Wanted;
+use crate::project::{Project, Subnet};
+use crate::resolve::{is_host6, is_usable};
 
 /// What a project's open choices became.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,28 +36,6 @@ pub enum Version {
     #[serde(rename = "1")]
     One,
 }
-
-/// Why a lock file cannot be read.
-#[derive(Debug)]
-pub enum LockError {
-    /// It has a form that came after this program.
-    Newer(String),
-    /// It is not what we write; the text says where.
-    Broken(serde_json::Error),
-}
-
-impl fmt::Display for LockError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Newer(version) => {
-                write!(f, "its version is {version:?}, and this program reads version \"1\"")
-            }
-            Self::Broken(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for LockError {}
 
 /// The subnets of a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,21 +91,211 @@ impl Lock {
     }
 
     /// Reads a lock file.
-    pub fn parse(text: &str) -> Result<Self, LockError> {
+    pub fn parse(file_name: &str, text: &str) -> Result<Self, Problems> {
         /// What is read first, of a file of any form.
         #[derive(Deserialize)]
         struct Any {
             version: String,
         }
-        match serde_json::from_str::<Any>(text) {
-            Ok(Any { version }) if version != "1" => Err(LockError::Newer(version)),
-            Ok(_) | Err(_) => serde_json::from_str(text).map_err(LockError::Broken),
-        }
+        let problem = match serde_json::from_str::<Any>(text) {
+            Ok(Any { version }) if version != "1" => {
+                let before = text.split("\"version\"").next().unwrap_or_default();
+                let line = before.matches('\n').count() + 1;
+                let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+                let message =
+                    format!("its version is {}, and this program reads version `1`", quote(&version));
+                let span = Span { line, column, chars: "\"version\"".len() };
+                Problem::new(span, "version", &version, message)
+                    .hint("a newer stead wrote it: use that one, or choose anew by `stead up --relock`")
+            }
+            Ok(_) | Err(_) => match serde_json::from_str(text) {
+                Ok(lock) => return Ok(lock),
+                Err(error) => broken(&error),
+            },
+        };
+        Err(Problems::new(file_name, text, vec![problem]))
     }
 
     /// The text of the file.
     pub fn render(&self) -> String {
         // A map with text keys always has a JSON form.
         serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
+    }
+}
+
+/// What is wrong with a text that we did not write so.
+fn broken(error: &serde_json::Error) -> Problem {
+    let said = error.to_string();
+    // It ends in its place, which is said in the same form as always; twice, where a part of it was read by itself.
+    let message = said.split(" at line ").next().unwrap_or_default();
+    // At the end of a line it has none.
+    let span = Span { line: error.line().max(1), column: error.column().max(1), chars: 0 };
+    Problem::new(span, "", "", message)
+        .hint("restore it from version control, or let `stead up --relock` choose subnets and addresses anew")
+}
+
+/// A choice that the lock pins and that could not be kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replaced {
+    /// Whose it is, as the file has it: `networks.lan`, `machines.web.networks.lan`.
+    pub key: String,
+    /// What was pinned.
+    pub pinned: String,
+    /// What is there instead, if anything is.
+    pub instead: Option<String>,
+    /// Why.
+    pub why: String,
+}
+
+impl fmt::Display for Replaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, pinned, why, .. } = self;
+        write!(f, "{key}: stead.lock pins {pinned}, which cannot be kept: {why}; ")?;
+        match &self.instead {
+            Some(instead) => write!(f, "it has {instead} now"),
+            None => write!(f, "it has none now"),
+        }
+    }
+}
+
+impl Lock {
+    /// The pins that choices did not keep, but for those that the file itself gives another value.
+    pub fn replaced(&self, project: &Project, wanted: &Wanted) -> Vec<Replaced> {
+        let mut replaced = Vec::new();
+        for (id, state) in &wanted.networks {
+            let (Some(pins), Some(network)) = (self.networks.get(&id.name), project.networks.get(&id.name))
+            else {
+                continue;
+            };
+            let key = format!("networks.{}", id.name);
+            let mut told = |pinned: Option<String>, now: Option<String>, is_open: bool| {
+                let Some(pinned) = pinned.filter(|pinned| is_open && now.as_ref() != Some(pinned)) else {
+                    return;
+                };
+                let why = match now {
+                    Some(_) => "it stands with another, which only `stead down` gives up",
+                    None => "this computer cannot have it",
+                };
+                replaced.push(Replaced { key: key.clone(), pinned, instead: now, why: why.to_owned() });
+            };
+            told(
+                pins.subnet.map(|net| net.to_string()),
+                state.gateway.map(|net| net.trunc().to_string()),
+                network.subnet == Subnet::Auto,
+            );
+            told(
+                pins.subnet6.map(|net| net.to_string()),
+                state.gateway6.map(|net| net.trunc().to_string()),
+                network.subnet6 == Subnet::Auto,
+            );
+        }
+        for id in wanted.nics.keys() {
+            replaced.extend(self.replaced_of(id, project, wanted));
+        }
+        replaced
+    }
+
+    fn replaced_of(&self, id: &NicId, project: &Project, wanted: &Wanted) -> Vec<Replaced> {
+        let pins = self.machines.get(&id.machine).and_then(|nics| nics.get(&id.network));
+        let said = project.machines.get(&id.machine);
+        let said = said.and_then(|machine| machine.nics.iter().find(|nic| nic.network == id.network));
+        let (Some(pins), Some(said), Some(state)) = (pins, said, wanted.nics.get(id)) else {
+            return Vec::new();
+        };
+        let Some(network) = wanted.networks.get(&id.network()) else { return Vec::new() };
+        let lease = &state.lease;
+        let pinned = [
+            (pins.address.map(IpAddr::V4), lease.address.map(IpAddr::V4), said.address.is_none()),
+            (pins.address6.map(IpAddr::V6), lease.address6.map(IpAddr::V6), said.address6.is_none()),
+        ];
+        let key = format!("machines.{}.networks.{}", id.machine, id.network);
+        let mut replaced = Vec::new();
+        for (pinned, now, is_open) in pinned {
+            let Some(pinned) = pinned.filter(|_| is_open && pinned != now) else { continue };
+            let (key, instead) = (key.clone(), now.map(|now| now.to_string()));
+            let why = why_not(id, pinned, network, wanted);
+            replaced.push(Replaced { key, pinned: pinned.to_string(), instead, why });
+        }
+        let is_open = said.mac.is_none() && !network.is_bridged();
+        if let Some(mac) = pins.mac.filter(|mac| is_open && *mac != lease.mac) {
+            let instead = Some(lease.mac.to_string());
+            let why = "another nic has it, or this one had another already".to_owned();
+            replaced.push(Replaced { key, pinned: mac.to_string(), instead, why });
+        }
+        replaced
+    }
+}
+
+/// Why a nic does not have an address that was pinned for it.
+fn why_not(id: &NicId, pinned: IpAddr, network: &NetworkState, wanted: &Wanted) -> String {
+    let fits = match pinned {
+        IpAddr::V4(address) => is_usable(network, address),
+        IpAddr::V6(address) => is_host6(network, address),
+    };
+    let holder = wanted.nics.iter().find(|(other, nic)| {
+        *other != id && other.network() == id.network() && nic.lease.addresses().contains(&pinned)
+    });
+    match (fits, holder) {
+        (false, _) => format!("no machine of network `{}` ({network}) can have it", id.network),
+        (true, Some((other, _))) => format!("machine `{}` has it", other.machine),
+        (true, None) => "it has another already, which only `stead down` or `stead rm` gives up".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::{Expect, expect};
+
+    #[track_caller]
+    #[expect(clippy::needless_pass_by_value, reason = "reads better at every call")]
+    fn check(text: &str, expected: Expect) {
+        expected.assert_eq(&Lock::parse("stead.lock", text).expect_err("no lock").to_string());
+    }
+
+    #[test]
+    fn a_damaged_lock_is_told_with_its_place() {
+        check(
+            "{\n  \"version\": \"1\",\n",
+            expect![[r#"
+            stead.lock:3:1: EOF while parsing a value
+              hint: restore it from version control, or let `stead up --relock` choose subnets and addresses anew
+        "#]],
+        );
+        check(
+            "{\n  \"version\": \"2\"\n}\n",
+            expect![[r#"
+            stead.lock:2:3: its version is `2`, and this program reads version `1`
+              2 |   "version": "2"
+                |   ^^^^^^^^^
+              hint: a newer stead wrote it: use that one, or choose anew by `stead up --relock`
+        "#]],
+        );
+        let bad = "{ \"version\": \"1\", \"networks\": { \"lan\": { \"subnet\": \"10.0.5/24\", \"subnet6\": null } } }";
+        check(
+            bad,
+            expect![[r#"
+            stead.lock:1:62: invalid IP address syntax
+              1 | { "version": "1", "networks": { "lan": { "subnet": "10.0.5/24", "subnet6": null } } }
+                |                                                              ^
+              hint: restore it from version control, or let `stead up --relock` choose subnets and addresses anew
+        "#]],
+        );
+        check(
+            "<<<<<<< HEAD\n{}\n",
+            expect![[r#"
+            stead.lock:1:1: expected value
+              1 | <<<<<<< HEAD
+                | ^
+              hint: restore it from version control, or let `stead up --relock` choose subnets and addresses anew
+        "#]],
+        );
+        check(
+            "",
+            expect![[r#"
+            stead.lock:1:1: EOF while parsing a value
+              hint: restore it from version control, or let `stead up --relock` choose subnets and addresses anew
+        "#]],
+        );
     }
 }

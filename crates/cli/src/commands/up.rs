@@ -42,9 +42,10 @@ pub(crate) fn plan(global: &Global, args: &PlanArgs, output: Output) -> Result<(
         let name = project_of(global, None, &seen)?;
         (make_plan(&Wanted::nothing(&name, &seen, UnwantedVolumes::Keep), &seen), None)
     } else {
-        let loaded = project::load(global)?.with_something()?;
+        let loaded = project::load_for(global, args.relock)?.with_something()?;
         let images = super::image::those_here(host.home(), &loaded.project)?;
         let wanted = resolved(&loaded, &seen, args.relock, &images)?;
+        tell_replaced(&loaded, &wanted, args.relock);
         (make_plan(&wanted, &seen), Some(loaded))
     };
     print(&plan, loaded.as_ref(), output)
@@ -102,6 +103,13 @@ fn resolved(loaded: &Loaded, seen: &Observed, relock: bool, images: &Images) -> 
     wanted.map_err(|refusals| refused(refusals, loaded))
 }
 
+/// Tells which pins of the lock are replaced though nobody asked for that.
+fn tell_replaced(loaded: &Loaded, wanted: &Wanted, relock: bool) {
+    if !relock {
+        loaded.lock.replaced(&loaded.project, wanted).iter().for_each(|one| note(&one.to_string()));
+    }
+}
+
 /// Refusals, as problems of the file: what it asks for cannot be had here.
 pub(super) fn refused(refusals: Vec<Refusal>, loaded: &Loaded) -> Failure {
     let file = project::shown(&loaded.file);
@@ -130,7 +138,7 @@ pub(super) fn wanted_of(session: &mut Session, project: &Name) -> Result<(Loaded
 
 /// Makes the project what its file says.
 pub(crate) fn up(global: &Global, args: &UpArgs, output: Output) -> Result<(), Failure> {
-    let loaded = project::load(global)?.with_something()?;
+    let loaded = project::load_for(global, args.relock)?.with_something()?;
     let chosen = with_dependencies(&loaded.project, &args.machines)?;
     let when = match (args.build, args.no_build) {
         (true, _) => BuildWhen::Always,
@@ -248,6 +256,7 @@ pub(super) fn bring_up(
     let (wanted, plan) = loop {
         let seen = session.observe()?;
         let all = resolved(loaded, &seen, how.relock, &how.images)?;
+        tell_replaced(loaded, &all, how.relock);
         let locked = Lock::new(&all).keeping(&loaded.lock, &loaded.resting());
         let wanted = match &how.whose {
             Whose::Only(chosen) => {

@@ -144,8 +144,10 @@ machines: { a: {networks: [lan]}, b: {networks: [lan]}, c: {networks: [lan]}, d:
     let lab = world.project("lab", full);
     let said = lab.stead("up").code(2).says("stead.yaml:4:").says("hint: ");
     expect![[r#"
-        error: stead.yaml:4:127: machines.f.networks.lan: no address is left on network `lan`
-        hint: give it a larger `subnet`, or a smaller `dhcp.pool`
+        stead.yaml:4:127: machines.f.networks.lan: no address is left on network `lan`
+          4 | …{networks: [lan]}, d: {networks: [lan]}, e: {networks: [lan]}, f: {networks: [lan]} }
+            |                                                                     ^^^^^^^^
+          hint: give it a larger `subnet`, or a smaller `dhcp.pool`
     "#]]
     .assert_eq(&said.err);
     assert_eq!(lab.stead("ls --format json").json(), serde_json::json!([]));
@@ -156,10 +158,17 @@ machines: { a: {networks: [lan]}, b: {networks: [lan]}, c: {networks: [lan]}, d:
     let other = world.project("other", &full.replace(", f: {networks: [lan]}", ""));
     let said = other.stead("up").code(2);
     expect![[r#"
-        error: stead.yaml:2:20: networks.lan.subnet: 10.0.5.0/29 overlaps network `lan.lab`
-        hint: choose another, or `auto`
+        stead.yaml:2:28: 10.0.5.0/29 overlaps network `lan.lab`
+          2 | networks: { lan: { subnet: 10.0.5.0/29, subnet6: off, dhcp: { pool: off } } }
+            |                            ^^^^^^^^^^^
+          hint: choose another, or `auto`
     "#]]
     .assert_eq(&said.err);
+    let json = other.stead("plan --format json").code(2).err;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["problems"][0]["path"], "networks.lan.subnet");
+    assert_eq!(json["problems"][0]["text"], "10.0.5.0/29");
+    assert_eq!((json["code"].as_u64(), json["errors"].as_array().map(Vec::len)), (Some(2), Some(0)));
     // Two machines want the same address: that is in the file.
     other.write(
         "
@@ -177,14 +186,17 @@ machines:
         stead.yaml:6:36: machine `a` has the address `10.0.6.9` already
           6 |   b: { networks: { lan: { address: 10.0.6.9 } } }
             |                                    ^^^^^^^^
+          hint: take another, or leave it out: one is chosen
 
         stead.yaml:7:36: `10.0.7.9` is not in `10.0.6.0/24` of network `lan`
           7 |   c: { networks: { lan: { address: 10.0.7.9 } } }
             |                                    ^^^^^^^^
+          hint: machines have `10.0.6.2` to `10.0.6.254` there; without `address` one is chosen
 
         stead.yaml:8:36: `10.0.6.1` is the gateway of network `lan`
           8 |   d: { networks: { lan: { address: 10.0.6.1 } } }
             |                                    ^^^^^^^^
+          hint: machines have `10.0.6.2` to `10.0.6.254` there; without `address` one is chosen
     "#]]
     .assert_eq(&said.err);
 }

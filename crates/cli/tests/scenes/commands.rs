@@ -182,6 +182,44 @@ fn colour_is_for_terminals_that_want_it() {
 }
 
 #[test]
+fn what_is_wrong_beside_the_file_is_told_as_well() {
+    let world = World::offline();
+    let shop = world.project("shop", &SHOP.replace("['8080:80']", "[$PORT]"));
+    let beside = |name: &str| shop.directory.join(name);
+    // Problems of the variables hide none of the file, and are not told twice.
+    fs::write(beside(".env"), "PORT='80\n").unwrap();
+    shop.write("networks: { lan: { mtu: 12 } }\nmachines: { web: { image: a, ports: [$PORT] } }\n");
+    let said = shop.stead("plan").code(2).says(".env:1:1: the quote is not closed");
+    assert_eq!(said.says("stead.yaml:1:25: `12`").err.matches("hint: ").count(), 2);
+    fs::remove_file(beside(".env")).unwrap();
+    // A link that leads nowhere is no file that is not there.
+    fs::remove_file(beside("stead.yaml")).unwrap();
+    std::os::unix::fs::symlink("elsewhere.yaml", beside("stead.yaml")).unwrap();
+    shop.stead("plan").code(2).says("stead.yaml is a link to elsewhere.yaml").says("hint: ");
+    fs::remove_file(beside("stead.yaml")).unwrap();
+    let json = shop.stead("plan --format json").code(2).err;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert!(json["errors"][0]["message"].as_str().unwrap().contains("no stead.yaml"), "{json:#}");
+    // What the lock pins and cannot be kept is told, before and as it is replaced.
+    shop.write(SHOP);
+    shop.stead("up").ok();
+    shop.write(&SHOP.replace("10.0.5", "10.0.6"));
+    let pinned = "machines.web.networks.lan: stead.lock pins 10.0.5.2, which cannot be kept";
+    for line in ["plan", "up"] {
+        shop.stead(line).code(0).says(pinned).says("it has 10.0.6.2 now");
+    }
+    assert!(!shop.stead("plan").code(0).err.contains("pins"));
+    // A lock that cannot be read is in the way, but not of who wants another.
+    fs::write(beside("stead.lock"), "<<<<<<< HEAD\n").unwrap();
+    shop.stead("up").code(2).says("stead.lock:1:1: expected value").says("--relock");
+    shop.stead("plan --relock").code(0).says("stead.lock is written anew");
+    shop.stead("up").code(2);
+    shop.stead("up --relock").code(0).says("stead.lock is written anew");
+    assert_eq!(shop.stead("up").ok(), "nothing to do\n");
+    shop.stead("down --volumes --yes").ok();
+}
+
+#[test]
 fn a_wrong_file_is_told_whole_and_down_needs_none() {
     let world = World::offline();
     let shop = world.project("shop", SHOP);
@@ -207,6 +245,7 @@ fn a_wrong_file_is_told_whole_and_down_needs_none() {
         stead.yaml:3:16: `ship` is not `container` or `microvm` or `vm`
           3 |   Web: { kind: ship }
             |                ^^^^
+          hint: `container`: shares this computer's kernel; its nics are veth pairs | `microvm`: has a kernel of its own and little else; its nics are TAPs | `vm`: a whole computer; its nics are TAPs
     "#]]
     .assert_eq(&said.err);
     assert_eq!(shop.stead("up").code(2).err, said.err);

@@ -416,7 +416,7 @@ fn a_limit_that_nothing_can_hold_to_is_refused_before_anything_is_made() {
     assert_eq!(world.stead("ps --all --format json").json(), json!([]));
     let text = format!("machines:\n  web:\n    image: {BUSYBOX}\n    mem_limit: 32m\n");
     let shop = world.project("shop", &text);
-    shop.stead("up").code(2).says("stead.yaml:2:3: machines.web: `memory`");
+    shop.stead("up").code(2).says("stead.yaml:2:3: `memory`");
     assert_eq!(world.stead("ps --all --format json").json(), json!([]));
 }
 

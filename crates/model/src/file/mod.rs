@@ -38,6 +38,7 @@ use std::path::{Path, PathBuf};
 pub use build::{Build, Dockerfile};
 pub use dotenv::{Known, variables};
 pub use interpolate::Variables;
+pub(crate) use problem::quote;
 pub use problem::{Problem, Problems, Span};
 pub use published::{reference, schema};
 pub use render::{Origins, render, render_json, render_json_with, render_with};

@@ -85,13 +85,13 @@ pub(super) fn is_host(network: &NetworkState, address: Ipv4Addr) -> bool {
 }
 
 /// The same for IPv6, where the first address is every router's (RFC 4291, 2.6.1).
-pub(super) fn is_host6(network: &NetworkState, address: Ipv6Addr) -> bool {
+pub(crate) fn is_host6(network: &NetworkState, address: Ipv6Addr) -> bool {
     let not_ours = |net: Ipv6Net| ![net.addr(), net.network()].contains(&address);
     network.gateway6.is_some_and(|net| net.contains(&address) && not_ours(net))
 }
 
 /// Whether we would give a machine this address: it can have it, and it is not for strangers.
-pub(super) fn is_usable(network: &NetworkState, address: Ipv4Addr) -> bool {
+pub(crate) fn is_usable(network: &NetworkState, address: Ipv4Addr) -> bool {
     let strangers = network.service.as_ref().and_then(|s| s.dhcp.as_ref()).and_then(|dhcp| dhcp.pool);
     is_host(network, address) && strangers.is_none_or(|(first, last)| address < first || address > last)
 }

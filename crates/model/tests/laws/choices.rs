@@ -48,7 +48,7 @@ fn a_lock_gives_the_same_addresses_on_another_computer() {
     for project in small_projects("shop", 8080) {
         let here = must_want(&project, &Lock::default(), &computer());
         assert_eq!(here, must_want(&project, &Lock::default(), &computer()), "resolve is deterministic");
-        let lock = Lock::parse(&Lock::new(&here).render()).unwrap();
+        let lock = Lock::parse("stead.lock", &Lock::new(&here).render()).unwrap();
         assert_eq!(lock, Lock::new(&here));
         let mut other = computer();
         other.host.home = "p0q1".into();
@@ -70,6 +70,24 @@ fn a_lock_gives_the_same_addresses_on_another_computer() {
         }
     }
     assert!(moved > 0);
+}
+
+#[test]
+fn pins_that_cannot_be_kept_are_told_and_no_others() {
+    let plain = project("shop").net("lan", subnet("10.0.5.0/24")).container("web", &[nic("lan")]);
+    let lock = Lock::new(&must_want(&plain, &Lock::default(), &computer()));
+    assert_eq!(lock.replaced(&plain, &must_want(&plain, &lock, &computer())), []);
+    let moved = project("shop").net("lan", subnet("10.0.6.0/24")).container("web", &[nic("lan")]);
+    let told = lock.replaced(&moved, &must_want(&moved, &lock, &computer()));
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert_eq!(told[0].key, "machines.web.networks.lan");
+    assert_eq!((told[0].pinned.as_str(), told[0].instead.as_deref()), ("10.0.5.2", Some("10.0.6.2")));
+    assert!(told[0].why.contains("can have it"), "{told:#?}");
+    // Somebody else is given the address by the file.
+    let taken = plain.clone().container("db", &[fixed("lan", "10.0.5.2")]);
+    let told = lock.replaced(&taken, &must_want(&taken, &lock, &computer()));
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert_eq!(told[0].why, "machine `db` has it");
 }
 
 #[test]
