@@ -127,6 +127,17 @@ impl Failure {
         }
     }
 
+    /// The same failure without places, where a request was written to a file that nobody reads.
+    pub(crate) fn of_request(self) -> Self {
+        match self {
+            Self::File(files) => {
+                let problems = files.iter().flat_map(|file| &file.problems);
+                Self::Request(problems.map(|found| Said::with_hint(&found.message, &found.hint)).collect())
+            }
+            other => other,
+        }
+    }
+
     /// A wrong request, with what to do about it.
     pub(crate) fn request(what: &str, hint: &str) -> Self {
         Self::Request(vec![Said::with_hint(what, hint)])

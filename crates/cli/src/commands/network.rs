@@ -310,13 +310,13 @@ pub(super) fn apply_some(
     write_whole(&path, render(project).as_bytes())?;
     let result = load_file(&path).and_then(|loaded| super::up::bring_up(session, &loaded, how, output));
     if matches!(result, Err(Failure::Request(_) | Failure::File(_))) {
-        crate::output::note(&format!("what commands make stands in {}; it stays as it was", path.display()));
         match before {
             Some(text) => write_whole(&path, &text)?,
             None => stead_host::home::remove_if_there(&path)?,
         }
     }
-    result
+    // Nobody wrote that file, and its lines say nothing to who said a command.
+    result.map_err(Failure::of_request)
 }
 
 fn create(args: &CreateArgs, output: Output) -> Result<(), Failure> {

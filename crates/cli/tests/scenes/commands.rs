@@ -79,6 +79,13 @@ fn networks_are_made_joined_and_removed_by_command() {
     stead("network enter -m db -- /no/such/program").code(125);
     stead("network enter -m nobody -- true").code(125).says("nobody");
     stead("network inspect nowhere").code(2).says("hint: ");
+    let said = stead("network connect lan api --kind container --address 10.7.0.5").code(2).err;
+    assert_eq!(
+        said.lines().next(),
+        Some("error: `10.7.0.5` is not in `10.1.2.0/24` of network `lan`"),
+        "{said}"
+    );
+    assert!(said.contains("hint: ") && !said.contains("stead.yaml:"), "{said}");
     stead("network disconnect lan nobody").code(2);
     stead("network disconnect lan.default db").ok();
     stead("network rm lan").code(2).says("web");
