@@ -145,8 +145,8 @@ machines: { a: {networks: [lan]}, b: {networks: [lan]}, c: {networks: [lan]}, d:
     let said = lab.stead("up").code(2).says("stead.yaml:4:").says("hint: ");
     expect![[r#"
         stead.yaml:4:127: machines.f.networks.lan: no address is left on network `lan`
-          4 | …{networks: [lan]}, d: {networks: [lan]}, e: {networks: [lan]}, f: {networks: [lan]} }
-            |                                                                     ^^^^^^^^
+          4 | …orks: [lan]}, e: {networks: [lan]}, f: {networks: [lan]} }
+            |                                          ^^^^^^^^
           hint: give it a larger `subnet`, or a smaller `dhcp.pool`
     "#]]
     .assert_eq(&said.err);
