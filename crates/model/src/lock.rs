@@ -105,7 +105,7 @@ impl Lock {
                 let message =
                     format!("its version is {}, and this program reads version `1`", quote(&version));
                 let span = Span { line, column, chars: "\"version\"".len() };
-                Problem::new(span, "version", &version, message)
+                Problem::found(span, "version", &version, message)
                     .hint("a newer stead wrote it: use that one, or choose anew by `stead up --relock`")
             }
             Ok(_) | Err(_) => match serde_json::from_str(text) {
@@ -130,7 +130,7 @@ fn broken(error: &serde_json::Error) -> Problem {
     let message = said.split(" at line ").next().unwrap_or_default();
     // At the end of a line it has none.
     let span = Span { line: error.line().max(1), column: error.column().max(1), chars: 0 };
-    Problem::new(span, "", "", message)
+    Problem::found(span, "", "", message)
         .hint("restore it from version control, or let `stead up --relock` choose subnets and addresses anew")
 }
 

@@ -105,7 +105,7 @@ pub(crate) fn read(
                 if is_told {
                     continue;
                 }
-                problems.push(Problem::new(span, "", trimmed, message).hint(hint));
+                problems.push(Problem::found(span, "", trimmed, message).hint(hint));
             }
         }
     }

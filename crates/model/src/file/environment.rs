@@ -20,7 +20,7 @@ pub(crate) fn gather(tree: &mut Node, machines: &str, reading: &mut Reading<'_>)
         if variables > NODES_MAX {
             let message =
                 format!("the machines have more than {NODES_MAX} variables with those of their files");
-            let problem = Problem::new(entry.key_span, &path, &entry.key, message);
+            let problem = Problem::found(entry.key_span, &path, &entry.key, message);
             reading.problems.push(problem.hint("leave some out, or mount a file with them"));
             return;
         }
@@ -123,7 +123,7 @@ fn wanted(node: &Node, path: &str) -> Vec<Wanted> {
 
 fn file(wanted: &Wanted, reading: &mut Reading<'_>) -> Found {
     let Wanted { name, span, path, .. } = wanted;
-    let problem = |message: String| Problem::new(*span, path, name, message);
+    let problem = |message: String| Problem::found(*span, path, name, message);
     let text = match reading.file(name) {
         Ok(FileText::Text(text)) => text,
         Ok(FileText::Missing) if !wanted.required => return Vec::new(),
@@ -189,7 +189,7 @@ fn listed(node: Node, path: &str, reading: &mut Reading<'_>) -> Found {
             None if reading.dialect == super::Dialect::Compose => {}
             None => {
                 let message = format!("the variable {} is not set", quote(&name));
-                let problem = Problem::new(span, &join(path, &name), &name, message);
+                let problem = Problem::found(span, &join(path, &name), &name, message);
                 reading
                     .problems
                     .push(problem.hint("set it, or give it a value here; `\"\"` is an empty one"));

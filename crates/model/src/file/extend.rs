@@ -33,7 +33,7 @@ pub(crate) fn resolve(tree: &mut Node, machines: &str, reading: &mut Reading<'_>
         nodes += size(&entry.node);
         if nodes > NODES_MAX {
             let message = format!("the machines have more than {NODES_MAX} values with all that they extend");
-            let problem = Problem::new(entry.key_span, &path, &entry.key, message);
+            let problem = Problem::found(entry.key_span, &path, &entry.key, message);
             walk.reading.problems.push(problem.hint("let them extend less"));
             return;
         }
@@ -72,7 +72,7 @@ impl Walk<'_, '_> {
         let extends = keys.remove(at);
         let path = join(path, "extends");
         let Some((name, other)) = wanted(&extends.node, self.reading.dialect) else { return own };
-        let told = |message: String| Problem::new(extends.node.span, &path, &name, message);
+        let told = |message: String| Problem::found(extends.node.span, &path, &name, message);
         let base = match other {
             None => from(&name, file, machines),
             Some(other) => match self.load(&other, &file.dir, (extends.node.span, &path)) {

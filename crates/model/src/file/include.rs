@@ -81,7 +81,7 @@ impl Walk<'_, '_> {
     }
 
     fn problem(&mut self, (span, path): (Span, &str), about: &str, message: String, hint: &str) {
-        self.reading.problems.push(Problem::new(span, path, about, message).hint(hint));
+        self.reading.problems.push(Problem::found(span, path, about, message).hint(hint));
     }
 
     /// What files have, with all that they include.

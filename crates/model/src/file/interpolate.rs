@@ -136,7 +136,7 @@ fn scan(rest: &mut &str, scope: &mut Scope<'_>, depth: usize) -> Result<String, 
         let (plain, tail) = rest.split_at(stop);
         filled.push_str(plain);
         if filled.len() > VALUE_MAX_BYTES {
-            return Err(Wrong::new(format!("the value grows past {VALUE_MAX_BYTES} bytes"))
+            return Err(Wrong::found(format!("the value grows past {VALUE_MAX_BYTES} bytes"))
                 .hint("put long texts into files, which `configs` and `volumes` bring into machines"));
         }
         *rest = tail;
@@ -150,7 +150,7 @@ fn scan(rest: &mut &str, scope: &mut Scope<'_>, depth: usize) -> Result<String, 
         } else {
             let (name, tail) = variable(tail);
             if name.is_empty() {
-                return Err(Wrong::new("a lone `$`").hint("write `$$` for a dollar sign"));
+                return Err(Wrong::found("a lone `$`").hint("write `$$` for a dollar sign"));
             }
             *rest = tail;
             filled.push_str(scope.value_of(name)?);
@@ -162,7 +162,7 @@ fn scan(rest: &mut &str, scope: &mut Scope<'_>, depth: usize) -> Result<String, 
 fn braced(rest: &mut &str, scope: &mut Scope<'_>, depth: usize) -> Result<String, Wrong> {
     let (name, tail) = variable(rest);
     if name.is_empty() {
-        return Err(Wrong::new("`${` is not followed by a name").hint("write `$$` for a dollar sign"));
+        return Err(Wrong::found("`${` is not followed by a name").hint("write `$$` for a dollar sign"));
     }
     let value = scope.variables.get(name).map(String::as_str);
     let (value, tail) = match tail.strip_prefix(':') {
@@ -172,7 +172,7 @@ fn braced(rest: &mut &str, scope: &mut Scope<'_>, depth: usize) -> Result<String
     let colon = rest.get(name.len()..).is_some_and(|tail| tail.starts_with(':'));
     let operator = tail.chars().next();
     let unclosed = || {
-        Wrong::new(format!("`${{{name}` has no closing `}}`"))
+        Wrong::found(format!("`${{{name}` has no closing `}}`"))
             .hint(format!("write `${{{name}}}`, or `$$` for a dollar sign"))
     };
     if operator == Some('}') && !colon {
@@ -182,7 +182,7 @@ fn braced(rest: &mut &str, scope: &mut Scope<'_>, depth: usize) -> Result<String
     if !matches!(operator, Some('-' | '?' | '+')) {
         return Err(match operator {
             None => unclosed(),
-            Some(c) => Wrong::new(format!("{} cannot follow `${{{name}`", quote(&c.to_string())))
+            Some(c) => Wrong::found(format!("{} cannot follow `${{{name}`", quote(&c.to_string())))
                 .hint(format!("write `${{{name}}}` or `${{{name}:-default}}`")),
         });
     }
@@ -197,7 +197,7 @@ fn braced(rest: &mut &str, scope: &mut Scope<'_>, depth: usize) -> Result<String
     match (operator, value) {
         (Some('?'), None) if word.is_empty() => Err(unset(name)),
         (Some('?'), None) => {
-            let wrong = Wrong::new(format!("the variable `{name}` is not set: {}", quote(&word)));
+            let wrong = Wrong::found(format!("the variable `{name}` is not set: {}", quote(&word)));
             Err(wrong.hint(format!("set `{name}` in the environment, or in `.env` beside the file")))
         }
         (Some('+'), None) => Ok(String::new()),
@@ -246,11 +246,11 @@ pub(crate) fn empty(name: &str, span: Span, path: &str) -> Problem {
 }
 
 fn too_deep() -> Wrong {
-    Wrong::new(format!("more than {DEPTH_MAX} defaults within each other")).hint("set one of the variables")
+    Wrong::found(format!("more than {DEPTH_MAX} defaults within each other")).hint("set one of the variables")
 }
 
 fn unset(name: &str) -> Wrong {
-    Wrong::new(format!("the variable `{name}` is not set"))
+    Wrong::found(format!("the variable `{name}` is not set"))
         .hint(format!("set it, or write `${{{name}:-default}}`, or `${{{name}:-}}` for an empty text"))
 }
 

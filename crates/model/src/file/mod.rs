@@ -321,12 +321,12 @@ impl<'a> Reading<'a> {
             FileText::Text(text) => text,
             FileText::Missing => {
                 let message = format!("there is no file {}", problem::quote(name));
-                self.problems.push(Problem::new(span, path, name, message).hint(WRITE_IT));
+                self.problems.push(Problem::found(span, path, name, message).hint(WRITE_IT));
                 return None;
             }
             FileText::Unreadable(why) => {
                 let message = format!("{} cannot be read: {why}", problem::quote(name));
-                self.problems.push(Problem::new(span, path, name, message).hint(READABLE));
+                self.problems.push(Problem::found(span, path, name, message).hint(READABLE));
                 return None;
             }
         };

@@ -74,7 +74,7 @@ pub(crate) const PROBLEMS_MAX: usize = 200;
 
 impl Problem {
     /// A problem at a place. The file's line is added by [`Problems::new`].
-    pub(crate) fn new(span: Span, path: &str, text: &str, message: impl Into<String>) -> Finding {
+    pub(crate) fn found(span: Span, path: &str, text: &str, message: impl Into<String>) -> Finding {
         let cut = |text: &str| text.chars().take(TEXT_MAX_CHARS).collect();
         Finding(Self {
             span,
@@ -260,7 +260,7 @@ mod tests {
         let text = format!("a: {long}\u{1b}{long}");
         let span = Span { line: 1, column: 5004, chars: 1 };
         let shown =
-            Problems::new("f\u{7}", &text, vec![Problem::new(span, "", "", "bad \u{2}").hint("\u{1d}")])
+            Problems::new("f\u{7}", &text, vec![Problem::found(span, "", "", "bad \u{2}").hint("\u{1d}")])
                 .to_string();
         assert!(shown.lines().all(|line| line.chars().count() < 120), "{shown}");
         assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{shown}");

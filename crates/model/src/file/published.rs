@@ -131,9 +131,7 @@ fn unquoted(form: &TextForm) -> Vec<Value> {
             let kind = if is_one(&"1.5") { "number" } else { "integer" };
             Some(json!({ "type": kind, "minimum": min, "maximum": max }))
         }
-        Numbers::No => {
-            ["5", "-1", "1.5"].iter().any(|text| is_one(text)).then(|| json!({ "type": "number" }))
-        }
+        Numbers::No => ["5", "-1", "1.5"].iter().any(&is_one).then(|| json!({ "type": "number" })),
     };
     let flags: Vec<bool> = [("true", true), ("false", false)]
         .iter()

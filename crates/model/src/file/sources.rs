@@ -48,13 +48,13 @@ impl Sources {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let told = |Refusal { key, why, hint }: Refusal| match self.nearest(&key) {
             Some((found, Place { span, text })) if found == key => {
-                Problem::new(*span, &key, text, why).hint(hint)
+                Problem::found(*span, &key, text, why).hint(hint)
             }
             // The place alone does not say what is meant.
-            Some((_, place)) => Problem::new(place.span, &key, "", format!("{key}: {why}")).hint(hint),
+            Some((_, place)) => Problem::found(place.span, &key, "", format!("{key}: {why}")).hint(hint),
             None => {
                 let start = Span { line: 1, column: 1, chars: 0 };
-                Problem::new(start, &key, "", format!("{key}: {why}")).hint(hint)
+                Problem::found(start, &key, "", format!("{key}: {why}")).hint(hint)
             }
         };
         Problems::new(file_name, text, refusals.into_iter().map(told).collect())

@@ -71,7 +71,7 @@ fn mapping(node: &Node, entries: &[Entry], keys: Keys, path: &str, problems: &mu
         match all(keys).find(|key| key.name == entry.key) {
             Some(key) => {
                 if let [Form::Refused(why, hint)] = key.shape {
-                    let wrong = Wrong::new(format!("{} cannot be honoured: {why}", quote(key.name)));
+                    let wrong = Wrong::found(format!("{} cannot be honoured: {why}", quote(key.name)));
                     problems.push(wrong.hint(*hint).at(entry.key_span, &inner, &entry.key));
                 }
                 under(&entry.node, key.shape, (&inner, key.example), problems);
@@ -82,7 +82,7 @@ fn mapping(node: &Node, entries: &[Entry], keys: Keys, path: &str, problems: &mu
     }
     for key in all(keys).filter(|key| key.required) {
         if !entries.iter().any(|entry| entry.key == key.name) {
-            let wrong = Wrong::new(format!("the key `{}` is missing", key.name));
+            let wrong = Wrong::found(format!("the key `{}` is missing", key.name));
             problems
                 .push(wrong.hint(format!("write `{}: {}`", key.name, key.example)).at(node.span, path, ""));
         }
@@ -93,7 +93,7 @@ fn mapping(node: &Node, entries: &[Entry], keys: Keys, path: &str, problems: &mu
 const NAMES_MAX: usize = 20;
 
 fn unknown(key: &str, keys: Keys, path: &str) -> Wrong {
-    let wrong = Wrong::new(format!("there is no key {} here", quote(key)));
+    let wrong = Wrong::found(format!("there is no key {} here", quote(key)));
     let names = || all(keys).map(|key| key.name);
     match nearest(key, names()) {
         Some(name) => wrong.hint(format!("did you mean `{name}`?")),
@@ -128,7 +128,7 @@ fn unfit(node: &Node, shape: Shape, path: &str, example: &str) -> Problem {
     let found = if found.is_empty() { quote(text) } else { found.to_owned() };
     let place = if path.is_empty() { "the file".to_owned() } else { quote(path) };
     let message = format!("{place} takes {}, not {found}", wanted.join(" or "));
-    let problem = Problem::new(node.span, path, text, message);
+    let problem = Problem::found(node.span, path, text, message);
     match (shape.first(), &node.value) {
         (Some(Form::List(_)), Value::Scalar(text)) => {
             problem.hint(format!("write `[{}]`", quote(text).trim_matches('`')))

@@ -28,14 +28,14 @@ pub(crate) fn gather(tree: &mut Node, reading: &mut Reading<'_>) {
             let way = match (said.next(), said.next()) {
                 (Some(way), None) => way,
                 (None, _) => {
-                    let wrong = Wrong::new("nothing says what is in it");
+                    let wrong = Wrong::found("nothing says what is in it");
                     let hint = "write `file:`, `content:` or `environment:`";
                     reading.problems.push(told(wrong.hint(hint)));
                     continue;
                 }
                 (Some(one), Some(other)) => {
                     let wrong =
-                        Wrong::new(format!("`{}` and `{}` both say what is in it", one.key, other.key));
+                        Wrong::found(format!("`{}` and `{}` both say what is in it", one.key, other.key));
                     reading.problems.push(told(wrong.hint("leave one of them out")));
                     continue;
                 }
@@ -55,7 +55,7 @@ fn settle(way: &mut Entry, path: &str, reading: &mut Reading<'_>) -> Result<(), 
         "content" => said.clone(),
         "environment" if reading.unread.contains(said) => return Ok(()),
         "environment" => reading.source.env.get(said).cloned().ok_or_else(|| {
-            let wrong = Wrong::new(format!("the variable {} is not set", quote(said)));
+            let wrong = Wrong::found(format!("the variable {} is not set", quote(said)));
             wrong.hint("set it, also in `.env` beside the file")
         })?,
         _ => return Ok(()),

@@ -29,7 +29,7 @@ pub(crate) fn gather(tree: &mut super::yaml::Node, machines: &str, reading: &mut
             Err(wrong) => wrong.message,
         };
         text.node.value = Value::Unknown;
-        let problem = Problem::new(span, &path, &name, why);
+        let problem = Problem::found(span, &path, &name, why);
         reading
             .problems
             .push(problem.hint("it is relative to this file; or write the text itself, with `|`"));

@@ -77,7 +77,7 @@ struct Anchor {
 }
 
 fn fatal(span: Span, message: impl Into<String>, hint: &str) -> Fatal {
-    Box::new(Problem::new(span, "", "", message).hint(hint))
+    Box::new(Problem::found(span, "", "", message).hint(hint))
 }
 
 fn place(span: &saphyr_parser::Span) -> Span {
@@ -164,7 +164,7 @@ impl<'t> Reader<'t, '_> {
             }
         };
         if tag.is_some() {
-            let problem = Problem::new(span, "", "", "tags (`!…`) mean nothing here");
+            let problem = Problem::found(span, "", "", "tags (`!…`) mean nothing here");
             self.problems.push(problem.hint("leave it out"));
         }
         let node = Node { span, value };
@@ -244,7 +244,7 @@ impl<'t> Reader<'t, '_> {
                 }
                 (Some(name), _) | (None, Value::Scalar(name)) => name,
                 (None, Value::Null | Value::Unknown | Value::Sequence(_) | Value::Mapping(_)) => {
-                    self.problems.push(Problem::new(key_span, "", "", "a key must be text").hint(
+                    self.problems.push(Problem::found(key_span, "", "", "a key must be text").hint(
                         "write a word, with `:` behind; a text that begins with `{`, `[` or `?` stands in quotes",
                     ));
                     continue;
@@ -253,7 +253,7 @@ impl<'t> Reader<'t, '_> {
             if let Some(first) = seen.get(&key) {
                 let message = format!("the key {} stands here twice", quote(&key));
                 let hint = format!("it stands first in line {first}");
-                self.problems.push(Problem::new(key_span, "", &key, message).hint(hint));
+                self.problems.push(Problem::found(key_span, "", &key, message).hint(hint));
                 continue;
             }
             seen.insert(key.clone(), key_span.line);
@@ -275,7 +275,7 @@ impl<'t> Reader<'t, '_> {
         for source in sources {
             let Value::Mapping(more) = source.value else {
                 let message = "`<<` takes a mapping or a list of mappings";
-                self.problems.push(Problem::new(source.span, "", "", message).hint("write `<<: *name`"));
+                self.problems.push(Problem::found(source.span, "", "", message).hint("write `<<: *name`"));
                 continue;
             };
             entries.extend(more.into_iter().filter(|entry| had.insert(entry.key.clone())));

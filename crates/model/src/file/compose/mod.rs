@@ -82,7 +82,7 @@ fn project_name(entries: &[Entry], span: Span, reading: &mut Reading<'_>) -> Opt
     match lawful_name(name) {
         Some(name) => Some(text("name", span, name.as_str())),
         None => {
-            let wrong = Wrong::new(format!("{} cannot name the project", quote(name)));
+            let wrong = Wrong::found(format!("{} cannot name the project", quote(name)));
             reading.problems.push(wrong.hint("a name has `a-z`, `0-9` and `-`").at(span, "name", name));
             None
         }
@@ -108,7 +108,7 @@ fn renamed(node: Node, path: &str, reading: &mut Reading<'_>) -> Vec<(Name, Entr
         let Ok(name) = value::resource(&entry.key) else { continue };
         if let Some(other) = known.insert(name.clone(), entry.key.clone()) {
             let message = format!("{} and {} are both `{name}` here", quote(&other), quote(&entry.key));
-            let problem = Problem::new(entry.key_span, &join(path, &entry.key), &entry.key, message);
+            let problem = Problem::found(entry.key_span, &join(path, &entry.key), &entry.key, message);
             reading.problems.push(problem.hint("rename one of them"));
         }
         named.push((name, entry));

@@ -84,7 +84,7 @@ fn subnets(ipam: &Node, path: &str, reading: &mut Reading<'_>) -> Vec<Entry> {
             && gateway != first
         {
             let message = format!("the gateway {} cannot be honoured", quote(&gateway.to_string()));
-            let problem = Problem::new(span, path, &gateway.to_string(), message);
+            let problem = Problem::found(span, path, &gateway.to_string(), message);
             reading.problems.push(problem.hint(format!("it is the first address, `{first}`: leave it out")));
         }
     }
@@ -100,7 +100,7 @@ fn once(ours: &mut Vec<Entry>, path: &str, reading: &mut Reading<'_>) {
             known.push(entry.key.clone());
         } else {
             let message = "a network has at most one subnet of each family";
-            let problem = Problem::new(entry.key_span, path, "", message);
+            let problem = Problem::found(entry.key_span, path, "", message);
             reading.problems.push(problem.hint("leave one of them out, or make it a network of its own"));
         }
         first

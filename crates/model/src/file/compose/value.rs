@@ -26,7 +26,7 @@ pub(super) const SUBNET: &TextForm =
 /// Compose's names of networks and volumes may hold more than ours; nobody outside of the file uses them.
 pub(super) fn resource(text: &str) -> Result<Name, Wrong> {
     let lawful = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    let wrong = || Wrong::new(format!("{} is not a name", quote(text)));
+    let wrong = || Wrong::found(format!("{} is not a name", quote(text)));
     if !text.chars().all(lawful) {
         return Err(wrong().hint("letters, digits, `_`, `.` and `-`"));
     }
@@ -62,7 +62,7 @@ pub(super) fn volume_name(text: &str) -> Option<Name> {
 fn link(text: &str) -> Result<(), Wrong> {
     let (to, alias) = text.split_once(':').unwrap_or((text, text));
     if to != alias {
-        return Err(Wrong::new(format!(
+        return Err(Wrong::found(format!(
             "the link {} cannot be honoured: a name holds for all machines",
             quote(text)
         ))
@@ -72,7 +72,7 @@ fn link(text: &str) -> Result<(), Wrong> {
 }
 
 fn any_port(text: &str) -> Wrong {
-    Wrong::new(format!("{} asks for any free port of this computer, which cannot be honoured", quote(text)))
+    Wrong::found(format!("{} asks for any free port of this computer, which cannot be honoured", quote(text)))
         .hint("name the port, like `8080:80`; or leave it out, for machines of its networks reach it anyway")
 }
 

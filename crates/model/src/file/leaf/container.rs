@@ -65,7 +65,7 @@ pub(crate) const RESTART: &TextForm = &TextForm {
 
 pub(crate) fn image(text: &str) -> Result<Reference, Wrong> {
     text.parse::<Reference>().map_err(|error| {
-        let wrong = Wrong::new(error.to_string());
+        let wrong = Wrong::found(error.to_string());
         let lower = text.to_lowercase();
         if lower.parse::<Reference>().is_ok() {
             wrong.hint(format!("write `{lower}`"))
@@ -77,7 +77,7 @@ pub(crate) fn image(text: &str) -> Result<Reference, Wrong> {
 
 pub(crate) fn platform(text: &str) -> Result<Platform, Wrong> {
     text.parse().map_err(|error: crate::image::PlatformError| {
-        Wrong::new(error.to_string())
+        Wrong::found(error.to_string())
             .hint("leave it out for this computer's own, or write it as \"system/processor\"")
     })
 }
@@ -85,7 +85,7 @@ pub(crate) fn platform(text: &str) -> Result<Platform, Wrong> {
 pub(crate) fn any(text: &str) -> Result<String, Wrong> {
     // The kernel ends arguments and variables there.
     if text.contains('\0') {
-        Err(Wrong::new("a text with a zero byte cannot be given to a program").hint("leave the `\\0` out"))
+        Err(Wrong::found("a text with a zero byte cannot be given to a program").hint("leave the `\\0` out"))
     } else {
         Ok(text.to_owned())
     }
@@ -102,7 +102,7 @@ pub(crate) fn words(text: &str) -> Result<Vec<String>, Wrong> {
         match (c, quote_open) {
             ('\\', None | Some('"')) => {
                 let next = chars.next().ok_or_else(|| {
-                    Wrong::new(format!("{} ends in a backslash", quote(text))).hint("write `\\\\` for one")
+                    Wrong::found(format!("{} ends in a backslash", quote(text))).hint("write `\\\\` for one")
                 })?;
                 let into = word.get_or_insert_default();
                 // Within double quotes a shell keeps the backslash before most characters.
@@ -121,7 +121,7 @@ pub(crate) fn words(text: &str) -> Result<Vec<String>, Wrong> {
         }
     }
     if let Some(open) = quote_open {
-        let wrong = Wrong::new(format!("{} has a `{open}` that is not closed", quote(text)));
+        let wrong = Wrong::found(format!("{} has a `{open}` that is not closed", quote(text)));
         return Err(wrong.hint("close it, or write a list of words"));
     }
     words.extend(word);
@@ -141,7 +141,7 @@ pub(crate) fn pair(text: &str) -> Result<(String, Option<String>), Wrong> {
 
 pub(crate) fn pair_name(text: &str) -> Result<String, Wrong> {
     if text.is_empty() || text.contains(['=', '\0']) {
-        return Err(Wrong::new(format!("{} cannot be a name", quote(text))).hint("write `NAME=value`"));
+        return Err(Wrong::found(format!("{} cannot be a name", quote(text))).hint("write `NAME=value`"));
     }
     Ok(text.to_owned())
 }
@@ -150,7 +150,7 @@ pub(crate) fn workdir(text: &str) -> Result<String, Wrong> {
     if text.starts_with('/') && !text.contains('\0') {
         return Ok(text.to_owned());
     }
-    Err(Wrong::new(format!("{} is not an absolute path", quote(text))).hint("it starts with `/`"))
+    Err(Wrong::found(format!("{} is not an absolute path", quote(text))).hint("it starts with `/`"))
 }
 
 fn is_account(text: &str) -> bool {
@@ -162,7 +162,7 @@ pub(crate) fn user(text: &str) -> Result<String, Wrong> {
     if is_account(user) && is_account(group) {
         return Ok(text.to_owned());
     }
-    Err(Wrong::new(format!("{} is not `user` or `user:group`", quote(text)))
+    Err(Wrong::found(format!("{} is not `user` or `user:group`", quote(text)))
         .hint("names or numbers, like `1000:1000`"))
 }
 
@@ -170,7 +170,7 @@ pub(crate) fn group(text: &str) -> Result<String, Wrong> {
     if is_account(text) {
         return Ok(text.to_owned());
     }
-    Err(Wrong::new(format!("{} is not a group's name or number", quote(text)))
+    Err(Wrong::found(format!("{} is not a group's name or number", quote(text)))
         .hint("one of the machine's own `/etc/group`, like `audio`, or a number, like `29`"))
 }
 
@@ -187,7 +187,7 @@ pub(crate) fn hostname(text: &str) -> Result<String, Wrong> {
     if text.len() <= HOSTNAME_MAX_CHARS && text.split('.').all(is_label) {
         return Ok(text.to_owned());
     }
-    Err(Wrong::new(format!("{} is not a host's name", quote(text)))
+    Err(Wrong::found(format!("{} is not a host's name", quote(text)))
         .hint("letters, digits and `-` within, parts with `.` between, at most 64 characters"))
 }
 
@@ -204,7 +204,7 @@ pub(crate) fn secret(text: &str) -> Result<String, Wrong> {
     if is_word(text) {
         return Ok(text.to_owned());
     }
-    Err(Wrong::new(format!("{} cannot name a file", quote(text)))
+    Err(Wrong::found(format!("{} cannot name a file", quote(text)))
         .hint("letters, digits, `_`, `.` and `-`, not first `.` or `-`"))
 }
 
@@ -212,14 +212,14 @@ pub(crate) fn profile(text: &str) -> Result<String, Wrong> {
     if is_word(text) && !text.starts_with('_') {
         return Ok(text.to_owned());
     }
-    Err(Wrong::new(format!("{} is not the name of a profile", quote(text)))
+    Err(Wrong::found(format!("{} is not the name of a profile", quote(text)))
         .hint("letters, digits, `_`, `.` and `-`, first a letter or digit"))
 }
 
 /// `name:address` or `name=address`.
 pub(crate) fn host(text: &str) -> Result<(String, IpAddr), Wrong> {
     let Some((name, address)) = text.split_once('=').or_else(|| text.split_once(':')) else {
-        return Err(Wrong::new(format!("{} is not `name:address`", quote(text)))
+        return Err(Wrong::found(format!("{} is not `name:address`", quote(text)))
             .hint("it is written like `db:10.0.5.7`"));
     };
     Ok((hostname(name)?, host_address(address)?))
@@ -228,7 +228,7 @@ pub(crate) fn host(text: &str) -> Result<(String, IpAddr), Wrong> {
 pub(crate) fn host_address(text: &str) -> Result<IpAddr, Wrong> {
     match text {
         "host-gateway" => {
-            Err(Wrong::new("`host-gateway` cannot be honoured: machines do not reach into this computer")
+            Err(Wrong::found("`host-gateway` cannot be honoured: machines do not reach into this computer")
                 .hint("write an address; the network's own gateway is found as `gateway`"))
         }
         text => any_address(text),
@@ -246,7 +246,8 @@ pub(crate) fn cpuset(text: &str) -> Result<String, Wrong> {
     if text.split(',').all(is_range) {
         return Ok(text.to_owned());
     }
-    Err(Wrong::new(format!("{} is not a set of processors", quote(text))).hint("it is written like `0-2,4`"))
+    Err(Wrong::found(format!("{} is not a set of processors", quote(text)))
+        .hint("it is written like `0-2,4`"))
 }
 
 /// A capability in capitals without `CAP_`, or `ALL`.
@@ -256,7 +257,7 @@ pub(crate) fn capability(text: &str) -> Result<String, Wrong> {
     if name == "ALL" || CAPABILITIES.contains(&name) {
         return Ok(name.to_owned());
     }
-    let wrong = Wrong::new(format!("there is no capability {}", quote(text)));
+    let wrong = Wrong::found(format!("there is no capability {}", quote(text)));
     let lower: Vec<String> = CAPABILITIES.iter().map(|name| name.to_lowercase()).collect();
     match nearest(&name.to_lowercase(), lower.iter().map(String::as_str)) {
         Some(name) => Err(wrong.hint(format!("did you mean `{}`?", name.to_uppercase()))),
@@ -285,7 +286,7 @@ pub(crate) fn security(text: &str) -> Result<Security, Wrong> {
         ("seccomp", Some("unconfined")) => Ok(Security::SeccompUnconfined),
         ("seccomp", Some("default" | "builtin")) => Ok(Security::SeccompDefault),
         ("seccomp", Some(path)) => super::mount::source(path).map(Security::SeccompProfile),
-        _ => Err(Wrong::new(format!("the security option {} cannot be honoured", quote(text)))
+        _ => Err(Wrong::found(format!("the security option {} cannot be honoured", quote(text)))
             .hint("there are `no-new-privileges`, `seccomp=unconfined` and `seccomp=<path of a profile>`")),
     }
 }
@@ -299,7 +300,7 @@ pub(crate) fn device(text: &str) -> Result<Device, Wrong> {
         [source, second] => (*source, *source, *second),
         [source, target, access] => (*source, *target, *access),
         _ => {
-            return Err(Wrong::new(format!("{} is not `source[:target][:access]`", quote(text)))
+            return Err(Wrong::found(format!("{} is not `source[:target][:access]`", quote(text)))
                 .hint("it is written like `/dev/fuse` or `/dev/sda:/dev/disk:r`"));
         }
     };
@@ -314,7 +315,7 @@ pub(crate) fn device_path(text: &str) -> Result<PathBuf, Wrong> {
     if text.starts_with('/') && !text.contains('\0') {
         return Ok(PathBuf::from(text));
     }
-    Err(Wrong::new(format!("{} is not a device of this computer", quote(text)))
+    Err(Wrong::found(format!("{} is not a device of this computer", quote(text)))
         .hint("it is written like `/dev/fuse`"))
 }
 
@@ -323,7 +324,7 @@ pub(crate) fn device_access(text: &str) -> Result<String, Wrong> {
     if !text.is_empty() && text.char_indices().all(lawful) {
         return Ok(text.to_owned());
     }
-    Err(Wrong::new(format!("{} is not of `r`, `w` and `m`", quote(text)))
+    Err(Wrong::found(format!("{} is not of `r`, `w` and `m`", quote(text)))
         .hint("each at most once, like `rw`: read, write, make"))
 }
 
@@ -339,27 +340,27 @@ pub(crate) fn sysctl(text: &str) -> Result<String, Wrong> {
     if is_own && name.chars().all(lawful) && !name.split('.').any(str::is_empty) {
         return Ok(name);
     }
-    Err(Wrong::new(format!("{} is not a kernel parameter that a container has of its own", quote(text)))
+    Err(Wrong::found(format!("{} is not a kernel parameter that a container has of its own", quote(text)))
         .hint("there are `net.…`, `kernel.msg…`, `kernel.sem`, `kernel.shm…` and `fs.mqueue.…`"))
 }
 
 pub(crate) fn sysctl_pair(text: &str) -> Result<(String, String), Wrong> {
     match pair(text)? {
         (name, Some(value)) => Ok((sysctl(&name)?, value)),
-        (_, None) => Err(Wrong::new(format!("{} is not `name=value`", quote(text)))
+        (_, None) => Err(Wrong::found(format!("{} is not `name=value`", quote(text)))
             .hint("it is written like `net.ipv4.ip_forward=1`")),
     }
 }
 
 pub(crate) fn signal(text: &str) -> Result<Signal, Wrong> {
     text.parse().map_err(|error: crate::container::SignalError| {
-        Wrong::new(error.to_string()).hint("`SIGTERM` asks a program to end, and is the usual one")
+        Wrong::found(error.to_string()).hint("`SIGTERM` asks a program to end, and is the usual one")
     })
 }
 
 pub(crate) fn restart(text: &str) -> Result<Restart, Wrong> {
     text.parse().map_err(|error: crate::container::RestartError| {
-        let wrong = Wrong::new(error.to_string());
+        let wrong = Wrong::found(error.to_string());
         match nearest(text, ["no", "always", "on-failure", "unless-stopped"]) {
             Some(word) => wrong.hint(format!("did you mean `{word}`?")),
             None => {

@@ -25,12 +25,12 @@ pub(crate) struct Wrong {
 pub(crate) struct Unfit(String);
 
 impl Wrong {
-    pub(crate) fn new(message: impl Into<String>) -> Unfit {
+    pub(crate) fn found(message: impl Into<String>) -> Unfit {
         Unfit(message.into())
     }
 
     pub(crate) fn at(self, span: Span, path: &str, text: &str) -> Problem {
-        Problem::new(span, path, text, self.message).hint(self.hint)
+        Problem::found(span, path, text, self.message).hint(self.hint)
     }
 }
 
@@ -91,7 +91,7 @@ impl Leaf {
             Self::Flag => flag(text).map(drop),
             Self::Only { word, .. } if text == word => Ok(()),
             Self::Only { hint, .. } => {
-                Err(Wrong::new(format!("{} cannot be honoured", quote(text))).hint(hint))
+                Err(Wrong::found(format!("{} cannot be honoured", quote(text))).hint(hint))
             }
             Self::Text => plain_text(text).map(drop),
             Self::Form(form) => (form.check)(text),
@@ -101,7 +101,7 @@ impl Leaf {
 
 pub(crate) fn name(text: &str) -> Result<Name, Wrong> {
     text.parse().map_err(|error| {
-        let wrong = Wrong::new(format!("{} is not a name: {error}", quote(text)));
+        let wrong = Wrong::found(format!("{} is not a name: {error}", quote(text)));
         match (lawful_name(text), error) {
             (Some(name), _) => wrong.hint(format!("write `{name}`")),
             (None, NameError::Reserved) => {
@@ -124,7 +124,7 @@ fn choice(text: &str, words: &[(&str, &str)]) -> Result<(), Wrong> {
         return Ok(());
     }
     let listed: Vec<String> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
-    let wrong = Wrong::new(format!("{} is not {}", quote(text), listed.join(" or ")));
+    let wrong = Wrong::found(format!("{} is not {}", quote(text), listed.join(" or ")));
     // YAML 1.1 habits: `yes` for `on` where on and off are to choose from.
     let meant = match text.to_lowercase().as_str() {
         "true" | "yes" => Some("on"),
@@ -146,7 +146,7 @@ pub(crate) fn whole(text: &str, min: u16, max: u16) -> Result<u16, Wrong> {
     let digits = !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
     match text.parse::<u16>() {
         Ok(number) if digits && (min..=max).contains(&number) => Ok(number),
-        _ => Err(Wrong::new(format!("{} is not a whole number from {min} to {max}", quote(text)))
+        _ => Err(Wrong::found(format!("{} is not a whole number from {min} to {max}", quote(text)))
             .hint(nearest_number(text, min, max))),
     }
 }
@@ -171,7 +171,7 @@ pub(crate) fn flag(text: &str) -> Result<bool, Wrong> {
         "true" | "True" | "TRUE" => Ok(true),
         "false" | "False" | "FALSE" => Ok(false),
         _ => {
-            let wrong = Wrong::new(format!("{} is not `true` or `false`", quote(text)));
+            let wrong = Wrong::found(format!("{} is not `true` or `false`", quote(text)));
             Err(match text.to_lowercase().as_str() {
                 "yes" | "on" | "y" | "1" => wrong.hint("write `true`"),
                 "no" | "off" | "n" | "0" => wrong.hint("write `false`"),
@@ -187,7 +187,7 @@ const TEXT_MAX_BYTES: usize = 255;
 pub(crate) fn plain_text(text: &str) -> Result<String, Wrong> {
     if text.is_empty() || text.len() > TEXT_MAX_BYTES || text.chars().any(char::is_control) {
         let message = format!("{} is not a line of 1 to {TEXT_MAX_BYTES} bytes", quote(text));
-        return Err(Wrong::new(message).hint("write a shorter text in one line, or leave the key out"));
+        return Err(Wrong::found(message).hint("write a shorter text in one line, or leave the key out"));
     }
     Ok(text.to_owned())
 }

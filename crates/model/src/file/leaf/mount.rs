@@ -67,7 +67,7 @@ pub(crate) fn volume(text: &str) -> Result<Volume, Wrong> {
         [from, to] => (Some(*from), *to, ""),
         [from, to, options] => (Some(*from), *to, *options),
         _ => {
-            return Err(Wrong::new(format!("{} is not `[source:]target[:options]`", quote(text))).hint(
+            return Err(Wrong::found(format!("{} is not `[source:]target[:options]`", quote(text))).hint(
                 "a path with `:` in it is written under `source`: `{ type: bind, source: …, target: … }`",
             ));
         }
@@ -85,7 +85,7 @@ pub(crate) fn volume(text: &str) -> Result<Volume, Wrong> {
         }
     }
     if volume.propagation.is_some() && !matches!(volume.source, VolumeSource::Path(_)) {
-        return Err(Wrong::new("only paths of this computer have a propagation").hint("leave it out"));
+        return Err(Wrong::found("only paths of this computer have a propagation").hint("leave it out"));
     }
     Ok(volume)
 }
@@ -95,11 +95,11 @@ fn access(option: &str) -> Result<Access, Wrong> {
         "rw" => Ok(Access::Write),
         "ro" => Ok(Access::Read),
         "z" | "Z" => {
-            Err(Wrong::new(format!("the option `{option}` cannot be honoured: files are not relabelled"))
+            Err(Wrong::found(format!("the option `{option}` cannot be honoured: files are not relabelled"))
                 .hint("leave it out, or label them yourself: `chcon -t container_file_t`"))
         }
         _ => {
-            let wrong = Wrong::new(format!("there is no option {} of volumes", quote(option)));
+            let wrong = Wrong::found(format!("there is no option {} of volumes", quote(option)));
             let words = PROPAGATIONS.iter().map(|(word, _)| *word).chain(["ro", "rw"]);
             Err(match nearest(option, words) {
                 Some(word) => wrong.hint(format!("did you mean `{word}`?")),
@@ -114,7 +114,7 @@ pub(crate) fn any_source(text: &str) -> Result<VolumeSource, Wrong> {
         return source(text).map(VolumeSource::Path);
     }
     if text.contains('/') {
-        return Err(Wrong::new(format!("{} is neither a volume's name nor a path", quote(text)))
+        return Err(Wrong::found(format!("{} is neither a volume's name nor a path", quote(text)))
             .hint(format!("a path starts with `/`, `./`, `../` or `~`: `./{text}`")));
     }
     name(text).map(VolumeSource::Named)
@@ -124,7 +124,7 @@ pub(crate) fn any_source(text: &str) -> Result<VolumeSource, Wrong> {
 pub(crate) fn source(text: &str) -> Result<String, Wrong> {
     let first = text.split('/').next().unwrap_or_default();
     if text.contains('\0') || !matches!(first, "" | "." | ".." | "~") || text.is_empty() {
-        let wrong = Wrong::new(format!("{} is not a path", quote(text)));
+        let wrong = Wrong::found(format!("{} is not a path", quote(text)));
         return Err(if first.starts_with('~') {
             wrong.hint("`~` alone stands for the home directory, your own")
         } else {
@@ -138,15 +138,15 @@ pub(crate) fn source(text: &str) -> Result<String, Wrong> {
 pub(crate) fn target(text: &str) -> Result<String, Wrong> {
     let parts: Vec<&str> = text.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
     if !text.starts_with('/') || text.contains('\0') {
-        return Err(Wrong::new(format!("{} is not a place in the machine", quote(text)))
+        return Err(Wrong::found(format!("{} is not a place in the machine", quote(text)))
             .hint("a place is an absolute path, like `/srv/data`"));
     }
     if parts.contains(&"..") {
-        return Err(Wrong::new(format!("{} has `..` in it", quote(text))).hint("write the path itself"));
+        return Err(Wrong::found(format!("{} has `..` in it", quote(text))).hint("write the path itself"));
     }
     if parts.is_empty() {
         return Err(
-            Wrong::new("nothing can be mounted over the root of a machine").hint("name a directory in it")
+            Wrong::found("nothing can be mounted over the root of a machine").hint("name a directory in it")
         );
     }
     Ok(format!("/{}", parts.join("/")))
@@ -162,7 +162,7 @@ pub(crate) fn tmpfs(text: &str) -> Result<Tmpfs, Wrong> {
             ("ro", "") => tmpfs.access = Access::Read,
             ("rw", "") => tmpfs.access = Access::Write,
             _ => {
-                return Err(Wrong::new(format!(
+                return Err(Wrong::found(format!(
                     "the option {} of a tmpfs cannot be honoured",
                     quote(option)
                 ))

@@ -46,13 +46,13 @@ where
         _ => {}
     }
     let Ok(net) = text.parse::<T>() else {
-        return Err(Wrong::new(format!("{} is not `auto`, `off` or a network", quote(text)))
+        return Err(Wrong::found(format!("{} is not `auto`, `off` or a network", quote(text)))
             .hint(format!("a network is written like `{example}`")));
     };
     let right = trunc(&net);
     if net != right {
         let message = format!("{} is not a network: bits are set after the prefix", quote(text));
-        return Err(Wrong::new(message).hint(format!("write `{right}`")));
+        return Err(Wrong::found(message).hint(format!("write `{right}`")));
     }
     Ok(Subnet::Given(net))
 }
@@ -82,13 +82,13 @@ pub(crate) fn subnet(text: &str) -> Result<Subnet<Ipv4Net>, Wrong> {
         let shown = quote(text);
         if !(PREFIX_MIN..=PREFIX_MAX).contains(&net.prefix_len()) {
             let message = format!("{shown} does not have a prefix from /{PREFIX_MIN} to /{PREFIX_MAX}");
-            return Err(Wrong::new(message).hint("`/24` has room for 253 machines"));
+            return Err(Wrong::found(message).hint("`/24` has room for 253 machines"));
         }
         for (unusable, why) in UNUSABLE {
             let overlaps =
                 unusable.parse::<Ipv4Net>().is_ok_and(|other| other.contains(&net) || net.contains(&other));
             if overlaps {
-                return Err(Wrong::new(format!("{shown} cannot be used: `{unusable}` is for {why}"))
+                return Err(Wrong::found(format!("{shown} cannot be used: `{unusable}` is for {why}"))
                     .hint("take one of `10.0.0.0/8`, `172.16.0.0/12` or `192.168.0.0/16`, or `auto`"));
             }
         }
@@ -102,13 +102,13 @@ pub(crate) fn subnet6(text: &str) -> Result<Subnet<Ipv6Net>, Wrong> {
         let shown = quote(text);
         for (unusable, why) in UNUSABLE6 {
             if unusable.parse::<Ipv6Net>().is_ok_and(|other| other.contains(&net.network())) {
-                return Err(Wrong::new(format!("{shown} cannot be used: `{unusable}` is for {why}"))
+                return Err(Wrong::found(format!("{shown} cannot be used: `{unusable}` is for {why}"))
                     .hint("take one of `fd00::/8`, or `auto`"));
             }
         }
         if net.prefix_len() != 64 {
             return Err(
-                Wrong::new(format!("{shown} is not a /64")).hint(format!("write `{}/64`", net.network()))
+                Wrong::found(format!("{shown} is not a /64")).hint(format!("write `{}/64`", net.network()))
             );
         }
     }
@@ -118,7 +118,7 @@ pub(crate) fn subnet6(text: &str) -> Result<Subnet<Ipv6Net>, Wrong> {
 pub(crate) fn address(text: &str) -> Result<Ipv4Addr, Wrong> {
     match text.parse::<Ipv4Addr>() {
         Ok(address) if is_unicast(address.into()) => Ok(address),
-        _ => Err(Wrong::new(format!("{} is not an IPv4 address a machine can have", quote(text)))
+        _ => Err(Wrong::found(format!("{} is not an IPv4 address a machine can have", quote(text)))
             .hint("an address is written like `10.0.5.7`, without a prefix")),
     }
 }
@@ -126,7 +126,7 @@ pub(crate) fn address(text: &str) -> Result<Ipv4Addr, Wrong> {
 pub(crate) fn address6(text: &str) -> Result<Ipv6Addr, Wrong> {
     match text.parse::<Ipv6Addr>() {
         Ok(address) if is_unicast(address.into()) => Ok(address),
-        _ => Err(Wrong::new(format!("{} is not an IPv6 address a machine can have", quote(text)))
+        _ => Err(Wrong::found(format!("{} is not an IPv6 address a machine can have", quote(text)))
             .hint("an address is written like `fd00:5::7`, without a prefix")),
     }
 }
@@ -135,7 +135,7 @@ pub(crate) fn any_address(text: &str) -> Result<IpAddr, Wrong> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     match bare.parse::<IpAddr>() {
         Ok(address) if bare == text || address.is_ipv6() => Ok(address),
-        _ => Err(Wrong::new(format!("{} is not an address", quote(text)))
+        _ => Err(Wrong::found(format!("{} is not an address", quote(text)))
             .hint("an address is written like `127.0.0.1` or `::1`")),
     }
 }
@@ -144,7 +144,7 @@ pub(crate) fn mac(text: &str) -> Result<Mac, Wrong> {
     let hex = text.chars().all(|c| c.is_ascii_hexdigit() || c == ':');
     let mac = if hex { text.parse() } else { Err(MacError::Form) };
     mac.map_err(|error| {
-        let wrong = Wrong::new(format!("{} is not a MAC: {error}", quote(text)));
+        let wrong = Wrong::found(format!("{} is not a MAC: {error}", quote(text)));
         match error {
             MacError::Form => wrong.hint("a MAC is written like `02:00:00:00:00:07`; or leave it out"),
             MacError::Group => {
@@ -163,7 +163,7 @@ pub(crate) fn mac(text: &str) -> Result<Mac, Wrong> {
 
 pub(crate) fn link(text: &str) -> Result<LinkName, Wrong> {
     text.parse().map_err(|_| {
-        Wrong::new(format!("{} cannot name a link", quote(text)))
+        Wrong::found(format!("{} cannot name a link", quote(text)))
             .hint("1 to 15 characters, no `/`, `:` or space; `ip link` lists the links of this computer")
     })
 }
@@ -174,7 +174,7 @@ pub(crate) fn reach(text: &str) -> Result<Reach, Wrong> {
         ("isolated", _) => Ok(Reach::Isolated),
         (_, Some(name)) => link(name).map(Reach::Bridged),
         (_, None) => {
-            let wrong = Wrong::new(format!("{} is not `nat`, `isolated` or `bridged:<link>`", quote(text)));
+            let wrong = Wrong::found(format!("{} is not `nat`, `isolated` or `bridged:<link>`", quote(text)));
             Err(match nearest(text, ["nat", "isolated", "bridged"]) {
                 Some("bridged") => wrong.hint("name the link, like `bridged:eth0`"),
                 Some(word) => wrong.hint(format!("write `{word}`")),
@@ -196,10 +196,13 @@ pub(crate) fn pool(text: &str) -> Result<Pool, Wrong> {
         ("off", _) => Ok(Pool::Off),
         (_, Some((first, last))) if first <= last => Ok(Pool::Range(first, last)),
         (_, Some((first, last))) => {
-            Err(Wrong::new(format!("{} runs backwards", quote(text))).hint(format!("write `{last}-{first}`")))
+            Err(Wrong::found(format!("{} runs backwards", quote(text)))
+                .hint(format!("write `{last}-{first}`")))
         }
-        (_, None) => Err(Wrong::new(format!("{} is not `auto`, `off` or a range of addresses", quote(text)))
-            .hint("a range is written like `10.0.5.100-10.0.5.200`")),
+        (_, None) => {
+            Err(Wrong::found(format!("{} is not `auto`, `off` or a range of addresses", quote(text)))
+                .hint("a range is written like `10.0.5.100-10.0.5.200`"))
+        }
     }
 }
 
@@ -211,7 +214,7 @@ const LEASE_MAX_S: u32 = 366 * 86_400;
 
 pub(crate) fn duration_s(text: &str) -> Result<u32, Wrong> {
     let form = || {
-        let wrong = Wrong::new(format!("{} is not a time", quote(text)));
+        let wrong = Wrong::found(format!("{} is not a time", quote(text)));
         match text.parse::<u32>() {
             Ok(number) => {
                 wrong.hint(format!("with its unit: `{number}s`, `{number}m`, `{number}h` or `{number}d`"))
@@ -237,7 +240,7 @@ pub(crate) fn duration_s(text: &str) -> Result<u32, Wrong> {
             form()
         } else {
             let nearest = if total < LEASE_MIN_S { "1m` or more" } else { "366d` or less" };
-            Wrong::new(format!("{} is not from `1m` to `366d`", quote(text)))
+            Wrong::found(format!("{} is not from `1m` to `366d`", quote(text)))
                 .hint(format!("write `{nearest}"))
         });
     }

@@ -45,18 +45,18 @@ const PORTS_MAX: u16 = 1024;
 pub(crate) fn port_range(text: &str) -> Result<PortRange, Wrong> {
     let number = |text: &str| {
         whole(text, 1, u16::MAX).map_err(|wrong| {
-            Wrong::new(format!("{} is not a port from 1 to 65535", quote(text))).hint(wrong.hint)
+            Wrong::found(format!("{} is not a port from 1 to 65535", quote(text))).hint(wrong.hint)
         })
     };
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let range = PortRange { first: number(first)?, last: number(last)? };
     if range.first > range.last {
         return Err(
-            Wrong::new(format!("{} runs backwards", quote(text))).hint(format!("write `{last}-{first}`"))
+            Wrong::found(format!("{} runs backwards", quote(text))).hint(format!("write `{last}-{first}`"))
         );
     }
     if range.last - range.first >= PORTS_MAX {
-        return Err(Wrong::new(format!("{} has more than {PORTS_MAX} ports", quote(text)))
+        return Err(Wrong::found(format!("{} has more than {PORTS_MAX} ports", quote(text)))
             .hint("publish fewer, or reach the machine by its own address"));
     }
     Ok(range)
@@ -68,7 +68,7 @@ pub(crate) fn port(text: &str) -> Result<Ports, Wrong> {
         Some((rest, "tcp")) => (rest, Protocol::Tcp),
         Some((rest, "udp")) => (rest, Protocol::Udp),
         Some((_, other)) => {
-            let wrong = Wrong::new(format!("{} is not `tcp` or `udp`", quote(other)));
+            let wrong = Wrong::found(format!("{} is not `tcp` or `udp`", quote(other)));
             return Err(match nearest(other, ["tcp", "udp"]) {
                 Some(word) => wrong.hint(format!("write `/{word}`")),
                 None => {
@@ -90,7 +90,7 @@ pub(crate) fn port(text: &str) -> Result<Ports, Wrong> {
     };
     let address = match address {
         Some(text) if text.contains(':') && !text.starts_with('[') => {
-            return Err(Wrong::new(format!("{} is not `[address:]port:target`", quote(text)))
+            return Err(Wrong::found(format!("{} is not `[address:]port:target`", quote(text)))
                 .hint("an IPv6 address stands in brackets, like `[::1]:8080:80`"));
         }
         address => address.map(any_address).transpose()?,
@@ -105,6 +105,6 @@ pub(crate) fn same_length(ports: Ports) -> Result<Ports, Wrong> {
         return Ok(ports);
     }
     let count = |range: PortRange| usize::from(range.last - range.first) + 1;
-    Err(Wrong::new(format!("{} ports cannot lead to {} targets", count(port), count(target)))
+    Err(Wrong::found(format!("{} ports cannot lead to {} targets", count(port), count(target)))
         .hint("both ranges have the same length"))
 }

@@ -72,7 +72,7 @@ where
     let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse::<T>() {
         Ok(number) if plain && number >= min && number <= max => Ok(number),
-        _ => Err(Wrong::new(format!("{} is not a whole number from {min} to {max}", quote(text)))
+        _ => Err(Wrong::found(format!("{} is not a whole number from {min} to {max}", quote(text)))
             .hint(nearest_number(text, min, max))),
     }
 }
@@ -85,7 +85,7 @@ pub(crate) fn oom_score(text: &str) -> Result<i16, Wrong> {
 pub(crate) fn cpu_shares(text: &str) -> Result<Option<u64>, Wrong> {
     match integer(text, 0, 262_144)? {
         0 => Ok(None),
-        1 => Err(Wrong::new("`1` is less than the least part of processors, 2")
+        1 => Err(Wrong::found("`1` is less than the least part of processors, 2")
             .hint("write `2` or more; `1024` is the usual part")),
         shares => Ok(Some(shares)),
     }
@@ -110,7 +110,7 @@ const LOG_BYTES_MIN: u64 = 1024;
 pub(crate) fn log_bytes(text: &str) -> Result<u64, Wrong> {
     match bytes(text)? {
         bytes if bytes >= LOG_BYTES_MIN => Ok(bytes),
-        _ => Err(Wrong::new(format!("{} does not hold a line", quote(text))).hint("write `1k` or more")),
+        _ => Err(Wrong::found(format!("{} does not hold a line", quote(text))).hint("write `1k` or more")),
     }
 }
 
@@ -119,7 +119,7 @@ const UNITS: &str = "kmgtp";
 
 pub(crate) fn bytes(text: &str) -> Result<u64, Wrong> {
     let form = || {
-        Wrong::new(format!("{} is not a size", quote(text)))
+        Wrong::found(format!("{} is not a size", quote(text)))
             .hint("a size is written like `512m`, `1.5g`, or `1048576` for bytes")
     };
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -161,7 +161,7 @@ fn scaled(number: &str, factor: u64) -> Option<u64> {
 /// The kernel counts a processor in parts of 100 ms and none below 1 ms; 0 means no limit, as in Docker.
 pub(crate) fn cpus_milli(text: &str) -> Result<Option<u32>, Wrong> {
     let form = || {
-        Wrong::new(format!("{} is not a number of processors", quote(text)))
+        Wrong::found(format!("{} is not a number of processors", quote(text)))
             .hint("it is written like `0.5`, `2` or `1.25`, and at least `0.01`")
     };
     if !text.contains(|c: char| c.is_ascii_digit()) {
@@ -182,7 +182,7 @@ const TIME_MAX_MS: u64 = 366 * 86_400_000;
 /// A time as Go writes it, which Compose took over, and days: `1h30m`, `1.5s`, `500ms`.
 pub(crate) fn time_ms(text: &str) -> Result<u64, Wrong> {
     let form = || {
-        let wrong = Wrong::new(format!("{} is not a time", quote(text)));
+        let wrong = Wrong::found(format!("{} is not a time", quote(text)));
         match text.parse::<u32>() {
             Ok(number) => wrong.hint(format!("with its unit: `{number}ms`, `{number}s` or `{number}m`")),
             Err(_) => wrong.hint("a time is written like `90s`, `1m30s` or `500ms`, and is at most `366d`"),
@@ -221,7 +221,7 @@ pub(crate) fn file_mode(text: &str) -> Result<u32, Wrong> {
     let octal = !digits.is_empty() && digits.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
     match u32::from_str_radix(digits, 8) {
         Ok(mode) if octal && mode <= 0o7777 => Ok(mode),
-        _ => Err(Wrong::new(format!("{} is not a file mode", quote(text)))
+        _ => Err(Wrong::found(format!("{} is not a file mode", quote(text)))
             .hint("a mode is octal, like `0755` or `1777`")),
     }
 }

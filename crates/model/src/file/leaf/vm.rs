@@ -40,7 +40,7 @@ pub(crate) fn ssh_key(text: &str) -> Result<String, Wrong> {
     if is_kind && key.len() > 16 && key.bytes().all(is_base64) && !text.contains(char::is_control) {
         return Ok(text.to_owned());
     }
-    Err(Wrong::new(format!("{} is not a public key", quote(text)))
+    Err(Wrong::found(format!("{} is not a public key", quote(text)))
         .hint("it is the line in a file like `~/.ssh/id_ed25519.pub`"))
 }
 
@@ -59,7 +59,7 @@ const USER_DATA_STARTS: [&str; 8] = [
 pub(crate) fn user_data(text: &str) -> Result<String, Wrong> {
     let first = text.lines().next().unwrap_or_default();
     if !USER_DATA_STARTS.iter().any(|start| first.starts_with(start)) {
-        return Err(Wrong::new(format!("cloud-init does not know what begins with {}", quote(first)))
+        return Err(Wrong::found(format!("cloud-init does not know what begins with {}", quote(first)))
             .hint("the first line is `#cloud-config`, or `#!/bin/sh` for a program"));
     }
     if first.starts_with("#cloud-config") && !first.starts_with("#cloud-config-archive") {
@@ -74,7 +74,7 @@ fn is_yaml(text: &str) -> Result<(), Wrong> {
         if let Err(error) = event {
             let (line, column) = (error.marker().line(), error.marker().col() + 1);
             let message = format!("its line {line}, column {column} is not YAML: {}", error.info());
-            return Err(Wrong::new(message).hint("cloud-init would leave all of it out"));
+            return Err(Wrong::found(message).hint("cloud-init would leave all of it out"));
         }
     }
     Ok(())

@@ -27,7 +27,7 @@ pub(super) fn read(
         problems.push(wrong.at(place.span, &place.path, &place.text));
     };
     if is_elsewhere(&text) {
-        let told = Wrong::new("the context of a build is a directory of this computer");
+        let told = Wrong::found("the context of a build is a directory of this computer");
         wrong(told.hint("fetch it first, and write the directory"), &view.place, problems);
         return Given::Wrong;
     }
@@ -47,7 +47,7 @@ pub(super) fn read(
     };
     if let (Some(inline), true) = (view.key_place("dockerfile_inline"), view.get("dockerfile").node.is_some())
     {
-        let told = Wrong::new("the instructions stand here, and `dockerfile` names a file of them");
+        let told = Wrong::found("the instructions stand here, and `dockerfile` names a file of them");
         wrong(told.hint("leave one of them out"), &inline, problems);
     }
     let known = files(&root.get("secrets"));
@@ -67,7 +67,7 @@ pub(super) fn read(
                     || "name its file under the file's own `secrets`".to_owned(),
                     |name| format!("did you mean `{name}`?"),
                 );
-                wrong(Wrong::new(format!("there is no secret `{name}`")).hint(hint), &place, problems);
+                wrong(Wrong::found(format!("there is no secret `{name}`")).hint(hint), &place, problems);
             }
         }
     }

@@ -303,7 +303,7 @@ fn health_command(test: &View<'_>) -> Result<Option<Option<HealthCommand>>, Wron
     }
     let words: Vec<String> = test.items().filter_map(|item| item.read(value::any).value()).collect();
     let form = || {
-        Wrong::new("the test is no command")
+        Wrong::found("the test is no command")
             .hint("write `[CMD, program, …]`, `[CMD-SHELL, \"a line\"]`, `[NONE]`, or a line for the shell")
     };
     match words.split_first() {

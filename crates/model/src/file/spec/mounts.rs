@@ -64,7 +64,7 @@ fn short(volume: Volume, ground: Ground<'_>) -> Result<(String, Mounted), Wrong>
     let mounted = match source {
         VolumeSource::Own if access == Access::Read => {
             return Err(
-                Wrong::new("nothing could ever write what goes with the machine").hint("leave out `ro`")
+                Wrong::found("nothing could ever write what goes with the machine").hint("leave out `ro`")
             );
         }
         VolumeSource::Own => Mounted::Own,
@@ -85,7 +85,7 @@ fn long(view: &View<'_>, ground: Ground<'_>) -> Read {
     let source = view.get("source");
     let more = |key: &str| view.key_place(key).is_some();
     let misplaced = |key: &str, kind: &str| {
-        Wrong::new(format!("`{key}` says nothing of type `{kind}`"))
+        Wrong::found(format!("`{key}` says nothing of type `{kind}`"))
             .hint("leave it out, or write another `type`")
     };
     let result = match kind.as_deref() {
@@ -99,7 +99,7 @@ fn long(view: &View<'_>, ground: Ground<'_>) -> Read {
         }
         Some("bind") if more("tmpfs") => Err(misplaced("tmpfs", "bind")),
         Some("bind") => match source.read(mount::source).value() {
-            None => Err(Wrong::new("a bind needs the path of its `source`")
+            None => Err(Wrong::found("a bind needs the path of its `source`")
                 .hint("it starts with `/`, `./`, `../` or `~/`")),
             Some(path) => {
                 let create = view.get("bind").get("create_host_path").read(flag).value().unwrap_or(true);
@@ -109,10 +109,8 @@ fn long(view: &View<'_>, ground: Ground<'_>) -> Read {
         _ if more("bind") => Err(misplaced("bind", "volume")),
         _ if more("tmpfs") => Err(misplaced("tmpfs", "volume")),
         _ => match source.read(mount::any_source).value() {
-            Some(VolumeSource::Path(_)) => {
-                Err(Wrong::new("a volume's source is its name, not a path")
-                    .hint("write `type: bind` for a path"))
-            }
+            Some(VolumeSource::Path(_)) => Err(Wrong::found("a volume's source is its name, not a path")
+                .hint("write `type: bind` for a path")),
             Some(source @ (VolumeSource::Named(_) | VolumeSource::Own)) => {
                 short(Volume { source, target, access, propagation: None }, ground)
             }
@@ -144,7 +142,7 @@ pub(super) fn files(view: &View<'_>) -> BTreeMap<String, Option<String>> {
 fn used(item: &View<'_>, what: &str, files: &BTreeMap<String, Option<String>>, ground: Ground<'_>) -> Read {
     let name = item.read(value::secret).value().or_else(|| item.get("source").read(value::secret).value())?;
     let Some(path) = files.get(&name) else {
-        let wrong = Wrong::new(format!("there is no {what} `{name}`"));
+        let wrong = Wrong::found(format!("there is no {what} `{name}`"));
         return Some(Err(match nearest(&name, files.keys().map(String::as_str)) {
             Some(name) => wrong.hint(format!("did you mean `{name}`?")),
             None => wrong.hint(format!("name its file under the file's own `{what}s`")),
@@ -172,7 +170,7 @@ pub(crate) fn absolute(ground: Ground<'_>, path: &str) -> Result<PathBuf, Wrong>
     let whole = match path.strip_prefix('~') {
         Some(rest) if rest.is_empty() || rest.starts_with('/') => {
             let home = ground.home.ok_or_else(|| {
-                Wrong::new("`~` stands for nothing: the variable `HOME` is not set")
+                Wrong::found("`~` stands for nothing: the variable `HOME` is not set")
                     .hint("write the whole path")
             })?;
             Path::new(home).join(rest.trim_start_matches('/'))

@@ -23,7 +23,7 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn problem(&self, message: impl Into<String>) -> Finding {
-        Problem::new(self.span, &self.path, &self.text, message)
+        Problem::found(self.span, &self.path, &self.text, message)
     }
 }
 
@@ -146,7 +146,7 @@ pub(crate) fn word<T: Copy>(words: &'static [(&'static str, T)]) -> impl Fn(&str
         let found = words.iter().find(|(word, _)| *word == text);
         found
             .map(|(_, value)| *value)
-            .ok_or_else(|| Wrong::new("not one of the words").hint("take one of them"))
+            .ok_or_else(|| Wrong::found("not one of the words").hint("take one of them"))
     }
 }
 
