@@ -103,6 +103,8 @@ pub enum Request {
         /// Since 1970.
         time_ns: u64,
     },
+    /// Write to disk what is not yet there. Answered by [`Word::Done`].
+    Sync,
     /// Write to disk what is not yet there, and hold file systems on disks still until [`Request::GoOn`], or for some
     /// seconds. Answered by [`Word::Done`].
     StandStill,

@@ -28,7 +28,7 @@ pub(crate) use image::{
     ExportArgs, ImageBuildArgs, ImageCommand, ImportArgs, LoadArgs, LoginArgs, LogoutArgs, OneImage,
     PullArgs, PushArgs, SaveArgs,
 };
-pub(crate) use internal::{InternalEnter, TreeCommand};
+pub(crate) use internal::{InternalEnter, ProvisionCommand, TreeCommand};
 pub(crate) use looks::{CopyArgs, DiffArgs, EventsArgs, InspectArgs, PortArgs, PsArgs, StatsArgs, TopArgs};
 pub(crate) use machines::{
     AttachArgs, CloneArgs, ConsoleArgs, ExecArgs, KillArgs, LogsArgs, MachinesArgs, PublishArgs, RemoveArgs,
@@ -343,6 +343,8 @@ The name and password are tried at once. A credential helper of Docker keeps the
     Reap { machine: MachineId },
     #[command(name = "__ssh-proxy", hide = true)]
     SshProxy { host: String, user: String },
+    #[command(flatten)]
+    Provision(ProvisionCommand),
     #[command(name = "__enter", hide = true)]
     Enter(InternalEnter),
 }

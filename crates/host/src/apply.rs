@@ -49,7 +49,7 @@ pub fn apply(plan: &Plan, host: &mut dyn Host, report: &mut dyn FnMut(&Event<'_>
     loop {
         let ready = course.ready();
         let (waits, changes): (Vec<usize>, Vec<usize>) =
-            ready.into_iter().partition(|place| course.step(*place).is_some_and(Step::only_waits));
+            ready.into_iter().partition(|place| course.step(*place).is_some_and(Step::is_waited_for));
         if !changes.is_empty() {
             course.change(&changes, host, report);
         } else if waits.is_empty() {

@@ -19,6 +19,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use stead_model::name::Name;
+use stead_model::provision::ScriptId;
 
 use crate::home::write_whole;
 use crate::machine::Files;
@@ -35,6 +36,9 @@ pub struct History {
     pub present: Stack,
     /// Where that began: a snapshot, or its image.
     pub on: Option<Name>,
+    /// The scripts that have been run in it as it is.
+    #[serde(default)]
+    pub provisioned: BTreeSet<ScriptId>,
     /// What it is to go back to when that is asked for.
     pub snapshots: BTreeMap<Name, Snapshot>,
 }
@@ -61,6 +65,9 @@ pub struct Snapshot {
     pub layers: Vec<u64>,
     /// Whether its one layer is the whole, rather than what lies upon the image.
     pub is_whole: bool,
+    /// The scripts that had been run in it.
+    #[serde(default)]
+    pub provisioned: BTreeSet<ScriptId>,
 }
 
 /// What a snapshot is called, and what is said of it.
@@ -77,7 +84,7 @@ pub struct Label {
 impl Default for History {
     fn default() -> Self {
         let present = Stack { written: 0, below: Vec::new() };
-        Self { next: 1, present, on: None, snapshots: BTreeMap::new() }
+        Self { next: 1, present, on: None, provisioned: BTreeSet::new(), snapshots: BTreeMap::new() }
     }
 }
 
@@ -140,7 +147,8 @@ impl History {
     fn taken(&self, label: &Label, layers: Vec<u64>, is_whole: bool) -> Self {
         let mut after = self.clone();
         let Label { name, description, at_ms } = label.clone();
-        let snapshot = Snapshot { at_ms, description, parent: self.on.clone(), layers, is_whole };
+        let (parent, provisioned) = (self.on.clone(), self.provisioned.clone());
+        let snapshot = Snapshot { at_ms, description, parent, layers, is_whole, provisioned };
         after.snapshots.insert(name.clone(), snapshot);
         after.on = Some(name);
         after
@@ -155,6 +163,7 @@ impl History {
         let below = snapshot.filter(|snapshot| !snapshot.is_whole).map(|snapshot| snapshot.layers.clone());
         after.present = Stack { written: self.next, below: below.unwrap_or_default() };
         after.on = to.cloned();
+        after.provisioned = snapshot.map(|snapshot| snapshot.provisioned.clone()).unwrap_or_default();
         after.next += 1;
         after
     }

@@ -132,6 +132,7 @@ impl Event {
             | Step::MachineChange(..)
             | Step::MachineStart(..)
             | Step::MachineAwait(..)
+            | Step::MachineProvision(..)
             | Step::NicAdd(..)
             | Step::NicChange(..)
             | Step::NicRemove(..)

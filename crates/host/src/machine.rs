@@ -129,8 +129,9 @@ pub enum Look {
     Processes,
     /// What it changed of its image.
     Changes,
-    /// Nothing: whatever was written there is on its disk when this is answered, by an empty list, and its file systems stand
-    /// still until it was held and goes on, or for some seconds.
+    /// Nothing: whatever was written there is on its disk when this is answered, by an empty list.
+    Written,
+    /// The same, and its file systems stand still until it was held and goes on, or for some seconds.
     StandsStill,
 }
 

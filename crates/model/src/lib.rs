@@ -15,6 +15,7 @@ pub mod observed;
 pub mod plan;
 pub mod pretend;
 pub mod project;
+pub mod provision;
 pub mod resolve;
 pub mod select;
 pub mod served;

@@ -14,6 +14,7 @@ use crate::container::{Container, Mount};
 use crate::image::Digest;
 use crate::name::{LinkName, MachineId, Name, NetworkId, NicId, VolumeId};
 use crate::project::{Bind, Driver, Guard, Kind, Reach};
+use crate::provision::ScriptId;
 use crate::served::{ServedDhcp, Target};
 use crate::vm::MadeVm;
 
@@ -38,6 +39,8 @@ pub struct Observed {
     pub running: BTreeMap<MachineId, Running>,
     /// The snapshots of those of them that have any.
     pub snapshots: BTreeMap<MachineId, BTreeSet<Name>>,
+    /// The scripts that have been run in those of them in which any have.
+    pub provisioned: BTreeMap<MachineId, BTreeSet<ScriptId>>,
     /// The nics that are on their networks.
     pub nics: BTreeMap<NicId, NicState>,
     /// The addresses on record.
@@ -423,6 +426,7 @@ impl Observed {
             machines: BTreeMap::new(),
             running: BTreeMap::new(),
             snapshots: BTreeMap::new(),
+            provisioned: BTreeMap::new(),
             nics: BTreeMap::new(),
             leases: BTreeMap::new(),
             ports: BTreeMap::new(),

@@ -14,6 +14,7 @@ use crate::difference::{differences, machine_differences};
 use crate::name::{MachineId, Name, NetworkId, NicId, VolumeId};
 use crate::observed::{Engine, MachineState, NetworkState, NicState, Observed, Running, Switchboard, Uplink};
 use crate::project::{Bind, Condition, Reach};
+use crate::provision::{self, Provision};
 use crate::served::Target;
 use crate::step::{Change, Lost, Step};
 
@@ -49,6 +50,8 @@ pub struct WantedMachine {
     pub after: BTreeMap<MachineId, Condition>,
     /// Whether it is to run, if we run it.
     pub power: Power,
+    /// What is run in it once it runs.
+    pub provision: Vec<Provision>,
 }
 
 /// Whether a machine is to run.
@@ -397,6 +400,14 @@ fn machine_additions(wanted: &Wanted, left: &Observed) -> Vec<Reasoned> {
             }
             let step = Step::MachineStart(id.clone(), machine.after.clone());
             steps.push((step, format!("machines.{}", id.name)));
+        }
+        if machine.is_to_run() {
+            let missing = provision::missing(&machine.provision, left.provisioned.get(&id));
+            steps.extend(missing.map(|(one, is_changed)| {
+                let changed = if is_changed { " (changed)" } else { "" };
+                let why = format!("machines.{}.provision[{}]{changed}", id.name, one.place);
+                (Step::MachineProvision(id.clone(), Box::new(one.clone())), why)
+            }));
         }
     }
     steps

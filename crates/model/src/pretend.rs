@@ -8,6 +8,7 @@ use crate::address::overlap;
 use crate::name::{LinkName, MachineId, Name, NetworkId, NicId};
 use crate::observed::{Engine, Lease, MachineState, NetworkState, NicState, Observed, Running, Switchboard};
 use crate::project::{Bind, Condition, Reach};
+use crate::provision::ScriptId;
 use crate::resolve::binds_clash;
 use crate::served::Target;
 use crate::step::{Change, Step};
@@ -52,7 +53,9 @@ impl Observed {
             let next = seen.with(step);
             match seen.lacks(step) {
                 None => seen = next,
-                Some(_) if next == seen && !step.only_waits() => drop(done.insert(place)),
+                Some(_) if next == seen && !matches!(step, Step::MachineAwait(..)) => {
+                    done.insert(place);
+                }
                 Some(why) => return Err((place, Misstep { step: step.to_string(), why })),
             }
         }
@@ -105,6 +108,10 @@ impl Observed {
             ),
             Step::MachineStart(id, after) => self.lacks_for_start(id, after),
             Step::MachineAwait(id, _) => needs(self.machines.contains_key(id), "there is no such machine"),
+            Step::MachineProvision(id, one) => {
+                needs(self.running.contains_key(id), "the machine does not run")
+                    .or_else(|| needs(!self.is_provisioned(id, &one.id), "its script was run already"))
+            }
             Step::MachineStop(id) => needs(self.running.contains_key(id), "the machine does not run"),
             Step::MachineRemove(id, lost) => needs(
                 self.machines.contains_key(id)
@@ -195,6 +202,10 @@ impl Observed {
         needs(self.projects.contains_key(name), "the project is not on record")
     }
 
+    fn is_provisioned(&self, id: &MachineId, script: &ScriptId) -> bool {
+        self.provisioned.get(id).is_some_and(|done| done.contains(script))
+    }
+
     /// Whether anything of a project exists besides its record.
     fn has_of(&self, project: &Name) -> bool {
         self.networks.keys().any(|id| id.project == *project)
@@ -263,10 +274,14 @@ impl Observed {
             }
             Step::MachineStart(id, _) => drop(seen.running.insert(id, Running::Connected)),
             Step::MachineAwait(..) => {}
+            Step::MachineProvision(id, one) => {
+                seen.provisioned.entry(id).or_default().insert(one.id);
+            }
             Step::MachineStop(id) => drop(seen.running.remove(&id)),
             Step::MachineRemove(id, _) => {
                 seen.machines.remove(&id);
                 seen.snapshots.remove(&id);
+                seen.provisioned.remove(&id);
             }
             Step::NicAdd(id, to) | Step::NicChange(id, Change { to, .. }) => drop(seen.nics.insert(id, to)),
             Step::NicRemove(id, _) => drop(seen.nics.remove(&id)),

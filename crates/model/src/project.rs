@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::Mac;
 use crate::container::{Container, Mount};
 use crate::name::{LinkName, Name};
+use crate::provision::Script;
 use crate::vm::Vm;
 
 /// What a project asks for.
@@ -127,6 +128,9 @@ pub struct Machine {
     pub ports: Vec<Port>,
     /// The machines that come before it, and how far those have to be.
     pub depends_on: BTreeMap<Name, Condition>,
+    /// What is run in it once it runs, in this order, each once.
+    #[serde(default)]
+    pub provision: Vec<Script>,
 }
 
 /// What runs a machine, and what it runs.

@@ -13,6 +13,7 @@ use crate::difference::{differences, machine_differences};
 use crate::name::{MachineId, Name, NetworkId, NicId, VolumeId};
 use crate::observed::{Body, Lease, MachineState, NetworkState, NicEnd, NicState, Uplink};
 use crate::project::{Bind, Condition, Protocol, Reach};
+use crate::provision::Provision;
 use crate::served::Target;
 
 /// One change to this computer. Every step can be done again after it was cut off half-way.
@@ -51,6 +52,8 @@ pub enum Step {
     MachineStart(MachineId, BTreeMap<MachineId, Condition>),
     /// Waits until a machine is so far.
     MachineAwait(MachineId, Condition),
+    /// Runs a script in a machine that runs, and remembers that.
+    MachineProvision(MachineId, Box<Provision>),
     /// Ends a machine of ours: first it is asked, then it is made to.
     MachineStop(MachineId),
     /// Takes a machine away, and this with it.
@@ -128,9 +131,9 @@ impl Step {
             || matches!(self, Self::MachineRemove(_, lost) if *lost != Lost::default())
     }
 
-    /// Whether this step changes nothing, however long it takes.
-    pub fn only_waits(&self) -> bool {
-        matches!(self, Self::MachineAwait(..))
+    /// Whether others may change the computer while this step is carried out, however long it takes.
+    pub fn is_waited_for(&self) -> bool {
+        matches!(self, Self::MachineAwait(..) | Self::MachineProvision(..))
     }
 
     /// What must be as it is while this step runs.
@@ -166,7 +169,7 @@ impl Step {
                     .collect()
             }
             Self::MachineAwait(id, _) => [Machine(id.clone()), Project(id.project.clone())].into(),
-            Self::MachineStop(id) | Self::MachineChange(id, _) => {
+            Self::MachineStop(id) | Self::MachineChange(id, _) | Self::MachineProvision(id, _) => {
                 [Engine, Project(id.project.clone())].into()
             }
             Self::MachineRemove(id, _) => [Engine, Project(id.project.clone())].into(),
@@ -200,6 +203,8 @@ impl Step {
             Self::MachineAdd(id, ..)
             | Self::MachineChange(id, _)
             | Self::MachineStart(id, _)
+            // What depends on the machine waits for it.
+            | Self::MachineProvision(id, _)
             | Self::MachineStop(id)
             | Self::MachineRemove(id, _) => [Thing::Machine(id.clone())].into(),
             Self::MachineAwait(id, _) => [Thing::Stage(id.clone())].into(),
@@ -248,6 +253,9 @@ impl fmt::Display for Step {
             }
             Self::MachineStart(id, _) => write!(f, "> start {id}"),
             Self::MachineAwait(id, condition) => write!(f, "> await {id} {condition}"),
+            Self::MachineProvision(id, one) => {
+                write!(f, "> provision {id} ({} of {})", one.place + 1, one.of)
+            }
             Self::MachineStop(id) => write!(f, "> stop {id}"),
             Self::MachineRemove(id, Lost { snapshots, disk }) => {
                 write!(f, "- machine {id}")?;

@@ -4,6 +4,17 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+/// A script that is run in a machine.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProvisionCommand {
+    /// Sees to it that it is run, and remembers that.
+    #[command(name = "__provision", hide = true)]
+    Script,
+    /// Runs it.
+    #[command(name = "__exec", hide = true)]
+    Exec,
+}
+
 /// What is done with a tree of files as what may do it to files of whichever owner.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TreeCommand {

@@ -120,7 +120,14 @@ fn likeness(
     if !ports.is_empty() {
         told.push(format!("published ports stay with `{source}`: {}", ports.join(", ")));
     }
-    let machine = Machine { kind: state.kind, runs, nics, ports: Vec::new(), depends_on: [].into() };
+    let machine = Machine {
+        kind: state.kind,
+        runs,
+        nics,
+        ports: Vec::new(),
+        depends_on: [].into(),
+        provision: Vec::new(),
+    };
     Ok(Likeness { machine, volumes, images, told })
 }
 

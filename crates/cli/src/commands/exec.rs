@@ -43,12 +43,7 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<ExitCode, Failure
     if super::guest::is_guest(&id, &seen) {
         return in_guest(&Files::new(host.home(), &id), &id, args);
     }
-    // What is executed in there must not be able to write to our program.
-    if rustix::process::geteuid().is_root()
-        && let Err(error) = stead_container::seal()
-    {
-        tracing::warn!("our program is not sealed: {error:#}");
-    }
+    seal();
     let executed = start(&host, &id, args)?;
     let (executed, carried) = executed;
     let code = if args.tty {
@@ -57,6 +52,15 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<ExitCode, Failure
         beside(&executed, carried, !args.outlives_hangup)
     };
     Ok(ExitCode::from(code.map_err(|error| Failure::from(error).before_program())?))
+}
+
+/// Becomes a program that what is executed in a container cannot write to. What was read by then is lost.
+pub(super) fn seal() {
+    if rustix::process::geteuid().is_root()
+        && let Err(error) = stead_container::seal()
+    {
+        tracing::warn!("our program is not sealed: {error:#}");
+    }
 }
 
 /// Runs it in a machine's guest, by its keeper.

@@ -22,6 +22,7 @@ mod logs;
 mod machines;
 mod network;
 pub(crate) mod oci;
+mod provision;
 mod ps;
 mod publish;
 mod purge;
@@ -120,6 +121,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Forget { store, what, used } => ours(image::forget_here(&store, &what, used)),
         Command::Tree(command) => internal::tree(&command).map(done),
         Command::Reap { machine } => reaper::reap(&machine, output.quiet()).map(done),
+        Command::Provision(part) => provision::run(&global, &part),
         Command::Enter(args) => internal::enter(args),
     }
 }

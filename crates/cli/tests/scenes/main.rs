@@ -23,6 +23,7 @@ mod microvms;
 mod names;
 mod ports;
 mod projects;
+mod provisions;
 mod publishes;
 mod reach;
 mod snapshots;

@@ -84,6 +84,7 @@ machines:
     command: [sh, -c, 'trap exit TERM; echo served >> /data/seed; httpd -p 80 -h /data; while :; do sleep 1; done']
     ports: [\"18080:80\"]
     volumes: [\"pool:/pool\", \"known:/srv\", \"./site:/site:ro\", \"./drop:/drop\", \"./motd:/etc/motd\"]
+    provision: [{ run: 'echo $$A as $$(id -un) >> /etc/provisioned', environment: { A: run } }]
     healthcheck: { test: [CMD, wget, -qO-, 'http://127.0.0.1/seed'], interval: 1s, timeout: 60s }
   box:
     image: 127.0.0.1:5000/lab/busybox
@@ -260,8 +261,8 @@ fn a_guest_stands_beside_a_container_on_one_network_whoever_is_killed() {
     let why = project.stead("inspect web").ok();
     assert!(why.contains("its VMM ended (signal: 9 (SIGKILL))"), "{why}");
     bring_up();
-    let words = ["exec", "web", "cat", "/data/seed"];
-    assert!(slowly(&world, &project.directory, &words).ok().starts_with("from-the-image\n"));
+    let words = ["exec", "web", "cat", "/etc/provisioned", "/data/seed"];
+    assert!(slowly(&world, &project.directory, &words).ok().starts_with("run as root\nfrom-the-image\n"));
     // Its kernel gives up: that is told, too.
     let crash = "mount -o remount,rw /proc/sysrq-trigger; echo c > /proc/sysrq-trigger";
     slowly(&world, &project.directory, &["exec", "--privileged", "web", "sh", "-c", crash]);

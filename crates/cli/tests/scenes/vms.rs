@@ -43,6 +43,7 @@ machines:
     ports: [\"18090:80\"]
     cloud_init: { user_data: ./db.yaml }
     volumes: [data:/srv/data, skel:/etc/skel, ./given:/srv/given:ro, ./given/note:/etc/note]
+    provision: [{ run: 'cat >> /tmp/provisioned; echo $$A >> /tmp/provisioned', user: nobody, environment: [A=run] }]
     healthcheck: { test: [CMD, test, -e, /srv/told], interval: 2s, timeout: 1m, retries: 100 }
   box:
     image: 127.0.0.1:5000/lab/busybox
@@ -118,6 +119,7 @@ fn is_on_the_network(world: &World, project: &Project<'_>, db: &serde_json::Valu
 fn runs_programs(world: &World, project: &Project<'_>) {
     let exec = |words: &[&str]| slowly(world, &project.directory, &[&["exec"], words].concat());
     exec(&["db", "sh", "-c", "echo oops >&2; exit 3"]).code(3).says("oops");
+    assert_eq!(exec(&["db", "stat", "-c", "%U %s", "/tmp/provisioned"]).ok(), "nobody 4\n");
     exec(&["db", "nosuch"]).code(127).says("no such file: `nosuch`");
     assert_eq!(
         exec(&["-e", "A=1", "-w", "/tmp", "-u", "nobody", "db", "sh", "-c", "echo $A; pwd; id -un"]).ok(),

@@ -109,7 +109,7 @@ impl LinuxHost {
     /// Copies what the source is made of. What is written no more is shared: the same files have one more name each.
     fn copy_layers(&self, source: &Files, clone: &Files, snapshot: Option<&Name>) -> Result<Vec<PathBuf>> {
         let history = History::load(source)?;
-        let (below, top) = match snapshot {
+        let (below, top, provisioned) = match snapshot {
             Some(name) => {
                 let snapshot = history.snapshots.get(name);
                 let snapshot = snapshot.with_context(|| format!("it has no snapshot `{name}`"))?;
@@ -117,9 +117,12 @@ impl LinuxHost {
                     Some((top, below)) if snapshot.is_whole => (Some(*top), below),
                     _ => (None, snapshot.layers.as_slice()),
                 };
-                (below.to_vec(), top)
+                (below.to_vec(), top, snapshot.provisioned.clone())
             }
-            None => (history.present.below.clone(), Some(history.present.written)),
+            None => {
+                let present = history.present;
+                (present.below, Some(present.written), history.provisioned)
+            }
         };
         let new = Layer::new(clone, 0);
         new.make()?;
@@ -144,7 +147,8 @@ impl LinuxHost {
                 laid.push(to);
             }
         }
-        let copies = History::upon(below.len());
+        let mut copies = History::upon(below.len());
+        copies.provisioned = provisioned;
         for (number, copy) in below.iter().zip(&copies.present.below) {
             let (layer, copy) = (Layer::new(source, *number), Layer::new(clone, *copy));
             fs::create_dir_all(copy.upper())
@@ -157,7 +161,7 @@ impl LinuxHost {
                 laid.push(copy.upper());
             }
         }
-        if !below.is_empty() {
+        if copies != History::default() {
             copies.store(clone)?;
         }
         Ok(laid)

@@ -16,6 +16,7 @@ mod mark;
 mod network;
 mod nic;
 mod observe;
+mod provision;
 mod rename;
 mod served;
 mod snapshot;
@@ -49,6 +50,7 @@ pub use self::clone::Origin;
 pub use self::engine::namespace_label;
 pub use self::inhabitants::Namespaces;
 pub use self::machine::{StartError, stop_one};
+pub use self::provision::{Order, provisioned, remember};
 pub use self::rename::Renaming;
 pub use self::snapshot::Return;
 pub use self::texts::store_texts;
@@ -249,7 +251,7 @@ impl Host for LinuxHost {
     }
 
     fn wait(&mut self, steps: &[&Step]) -> Result<Vec<(usize, Result<()>)>> {
-        self.waits.next(&self.home, steps)
+        self.waits.next((&self.home, &self.program), steps)
     }
 
     fn run(&mut self, steps: &[&Step]) -> Vec<Result<()>> {
@@ -320,7 +322,9 @@ impl LinuxHost {
             | Step::UplinkRemove(_)
             | Step::VolumeAdd(_)
             | Step::VolumeRemove(_) => steps.iter().map(|step| self.run_alone(step)).collect(),
-            Step::MachineAwait(..) => steps.iter().map(|_| Err(anyhow!("it is waited for"))).collect(),
+            Step::MachineAwait(..) | Step::MachineProvision(..) => {
+                steps.iter().map(|_| Err(anyhow!("it is waited for"))).collect()
+            }
         }
     }
 

@@ -50,7 +50,7 @@ pub(super) fn observe(host: &mut LinuxHost) -> Result<Observed> {
     // A command was killed while it took one away: what it wrote is out of sight already.
     seen.machines.retain(|id, state| !state.is_ours() || Files::new(&home, id).are_whole());
     seen.running = super::machine::observe(&home)?;
-    seen.snapshots = super::snapshot::observe(&home, seen.machines.keys());
+    (seen.snapshots, seen.provisioned) = super::snapshot::observe(&home, seen.machines.keys());
     let Some(inside) = &mut host.inside else {
         let leftovers =
             has_leftovers(&home, &home_id)? || seen.machines.values().any(MachineState::goes_with_engine);

@@ -12,6 +12,7 @@ use rustix::fs::ioctl_ficlone;
 
 use stead_container::copy_data;
 use stead_model::name::{MachineId, Name};
+use stead_model::provision::ScriptId;
 
 use super::{LinuxHost, going, tree};
 use crate::held::Held;
@@ -27,17 +28,21 @@ pub struct Return {
     history: History,
 }
 
-/// The names of machines' snapshots. A history that cannot be read is told by whoever needs it.
+/// The names of machines' snapshots, and the scripts that were run in them. A history that cannot be read is told by
+/// whoever needs it.
 pub(super) fn observe<'a>(
     home: &Home,
     machines: impl Iterator<Item = &'a MachineId>,
-) -> BTreeMap<MachineId, BTreeSet<Name>> {
-    let names = machines.filter_map(|id| {
-        let history = History::load(&Files::new(home, id)).ok()?;
+) -> (BTreeMap<MachineId, BTreeSet<Name>>, BTreeMap<MachineId, BTreeSet<ScriptId>>) {
+    let (mut snapshots, mut provisioned) = (BTreeMap::new(), BTreeMap::new());
+    for id in machines {
+        let Ok(history) = History::load(&Files::new(home, id)) else { continue };
         let names: BTreeSet<Name> = history.snapshots.into_keys().collect();
-        (!names.is_empty()).then(|| (id.clone(), names))
-    });
-    names.collect()
+        snapshots.extend((!names.is_empty()).then(|| (id.clone(), names)));
+        let scripts = history.provisioned;
+        provisioned.extend((!scripts.is_empty()).then(|| (id.clone(), scripts)));
+    }
+    (snapshots, provisioned)
 }
 
 /// Takes layers away that nobody names: of snapshots that were forgotten, and of commands that were killed.
@@ -210,7 +215,7 @@ impl LinuxHost {
 }
 
 /// Has on the disk what was copied, before the machine's history says that it is there.
-fn settle(files: &Files) -> Result<()> {
+pub(super) fn settle(files: &Files) -> Result<()> {
     let directory =
         File::open(&files.state).with_context(|| format!("cannot open {}", files.state.display()))?;
     rustix::fs::syncfs(&directory).with_context(|| format!("cannot write {}", files.state.display()))
@@ -294,7 +299,7 @@ mod tests {
         let (_temporary, mut host, id, files) = host();
         host.take_snapshot(&id, &label("a"), None).unwrap();
         assert_eq!(numbers(&files), BTreeSet::new());
-        assert_eq!(observe(&host.home, [&id].into_iter()), [(id, ["a".parse().unwrap()].into())].into());
+        assert_eq!(observe(&host.home, [&id].into_iter()).0, [(id, ["a".parse().unwrap()].into())].into());
     }
 
     #[test]

@@ -1,12 +1,13 @@
-//! Waiting for stages of machines, for several at once.
+//! Waiting for stages of machines and for scripts that are run in them, for several at once.
 
+use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use anyhow::{Context, Result};
 
 use stead_model::step::Step;
 
-use super::machine;
+use super::{machine, provision};
 use crate::home::Home;
 
 /// A step that waits, and what came of it.
@@ -29,10 +30,14 @@ impl Default for Waits {
 
 impl Waits {
     /// Waits until at least one of these steps is decided, and tells all that are, by their places.
-    pub(super) fn next(&mut self, home: &Home, steps: &[&Step]) -> Result<Vec<(usize, Result<()>)>> {
+    pub(super) fn next(
+        &mut self,
+        whose: (&Home, &Path),
+        steps: &[&Step],
+    ) -> Result<Vec<(usize, Result<()>)>> {
         for step in steps {
             if !self.asked.contains(step) {
-                self.ask(home, step)?;
+                self.ask(whose, step)?;
             }
         }
         let mut ended = Vec::new();
@@ -49,12 +54,14 @@ impl Waits {
         Ok(ended)
     }
 
-    fn ask(&mut self, home: &Home, step: &Step) -> Result<()> {
-        let (home, step, sender) = (home.clone(), step.clone(), self.sender.clone());
+    fn ask(&mut self, (home, program): (&Home, &Path), step: &Step) -> Result<()> {
+        let (home, program) = (home.clone(), program.to_owned());
+        let (step, sender) = (step.clone(), self.sender.clone());
         self.asked.push(step.clone());
         let wait = move || {
             let result = match &step {
                 Step::MachineAwait(id, condition) => machine::await_stage(&home, id, *condition),
+                Step::MachineProvision(id, one) => provision::run(&program, id, one),
                 _ => Err(anyhow::anyhow!("nothing is waited for")),
             };
             // Nobody hears it when the command is over.

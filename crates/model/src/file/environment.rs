@@ -65,7 +65,7 @@ pub(crate) fn under<'t>(tree: &'t mut Node, key: &str) -> &'t mut [Entry] {
 }
 
 /// Variables with the places that they come from.
-type Found = Vec<(String, Node)>;
+pub(crate) type Found = Vec<(String, Node)>;
 
 fn insert(keys: &mut Vec<Entry>, key: &str, found: Found) {
     let Some(span) = found.first().map(|(_, node)| node.span) else { return };
@@ -155,7 +155,7 @@ fn file(wanted: &Wanted, reading: &mut Reading<'_>) -> Found {
 }
 
 /// What `environment` says: a mapping, or a list of `NAME=value`. Names alone are passed on from outside.
-fn listed(node: Node, path: &str, reading: &mut Reading<'_>) -> Found {
+pub(crate) fn listed(node: Node, path: &str, reading: &mut Reading<'_>) -> Found {
     let pairs: Vec<(String, Option<String>, Span)> = match node.value {
         Value::Mapping(entries) => {
             let known = |entry: &Entry| {

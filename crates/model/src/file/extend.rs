@@ -214,6 +214,11 @@ pub(crate) fn move_paths(machine: &mut Node, dir: &Path) {
                     *text = moved(text).unwrap_or_else(|| text.clone());
                 }
             }
+            "provision" => each(&mut entry.node, |node| {
+                if let Some(Value::Scalar(text)) = get_mut(node, "path").map(|node| &mut node.value) {
+                    *text = moved(text).unwrap_or_else(|| text.clone());
+                }
+            }),
             "security_opt" => each(&mut entry.node, |node| {
                 if let Value::Scalar(text) = &mut node.value
                     && let Some(path) =

@@ -22,6 +22,7 @@ mod merge;
 mod problem;
 mod published;
 mod render;
+mod scripts;
 mod shape;
 mod sources;
 mod spec;
@@ -240,6 +241,7 @@ impl<'a> Reading<'a> {
         build::gather(&mut tree, machines, self);
         texts::gather(&mut tree, self);
         user_data::gather(&mut tree, machines, self);
+        scripts::gather(&mut tree, machines, self);
         if self.dialect == Dialect::Compose {
             tree = compose::translate(tree, self);
         }

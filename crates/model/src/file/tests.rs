@@ -9,6 +9,7 @@ mod compose;
 mod containers;
 mod includes;
 mod laws;
+mod scripts;
 mod vms;
 
 fn read(text: &str) -> Result<Parsed, Problems> {

@@ -27,6 +27,7 @@ use crate::observed::{
 };
 use crate::plan::{Power, UnwantedVolumes, Wanted, WantedMachine};
 use crate::project::{Bind, Nic, Project, Reach, Runs};
+use crate::provision::in_places;
 use crate::served::Target;
 use crate::vm::{DiskImage, MadeVm};
 
@@ -117,7 +118,8 @@ pub fn resolve(project: &Project, context: Context<'_>) -> Result<Wanted, Vec<Re
             }
         };
         let state = MachineState { kind: machine.kind, body };
-        (machine_id(name), WantedMachine { state, after, power: Power::On })
+        let provision = in_places(&machine.provision);
+        (machine_id(name), WantedMachine { state, after, power: Power::On, provision })
     });
     Ok(Wanted {
         project: project.name.clone(),

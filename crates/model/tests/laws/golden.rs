@@ -294,3 +294,40 @@ fn an_uplink_that_works_no_more_is_replaced_under_the_networks() {
     seen.host.uplinks.veth = Ok(());
     check_on(&seen, &shop(), &lock, expect![[""]]);
 }
+
+#[test]
+fn scripts_are_run_before_what_depends_on_their_machine_and_each_once() {
+    let bare = project("shop").ours("db", "debian:12", &[]).ours("web", "nginx", &[]);
+    let bare = bare.depends("web", "db", Condition::Started);
+    let shop = bare.clone().script("db", "a").script("db", "b");
+    check(
+        &project("shop"),
+        &shop,
+        expect![[r#"
+        + engine
+        + container db.shop from debian:12
+        > start db.shop
+        > provision db.shop (1 of 2)
+        > provision db.shop (2 of 2)
+        + container web.shop from nginx:latest
+        > start web.shop
+    "#]],
+    );
+    let (seen, lock) = up(&project("shop"), &computer());
+    let first = plan(&must_want(&shop, &lock, &seen), &seen);
+    let place = |text: &str| first.steps.iter().position(|one| one.step.to_string() == text).unwrap();
+    let before_web = &first.steps[place("> start web.shop")].after;
+    assert!(before_web.contains(&place("> provision db.shop (2 of 2)")));
+
+    let (seen, lock) = up(&shop, &computer());
+    check_on(&seen, &shop, &lock, expect![""]);
+    // Those around one that is another by now stay done; the machine is none that is made anew.
+    let changed = bare.script("db", "a").script("db", "c").script("web", "d");
+    let changed = plan(&must_want(&changed, &lock, &seen), &seen);
+    let told = changed.steps.iter().map(|one| format!("{}  # {}\n", one.step, one.why));
+    expect![[r#"
+        > provision db.shop (2 of 2)  # machines.db.provision[1] (changed)
+        > provision web.shop (1 of 1)  # machines.web.provision[0]
+    "#]]
+    .assert_eq(&told.collect::<String>());
+}

@@ -99,7 +99,9 @@ fn with_machines(bare: &Project, port: u16) -> Vec<Project> {
             .container("old", first)
             .depends("web", "db", Condition::Healthy)
             .depends("web", "job", Condition::Completed)
-            .depends("db", "old", Condition::Started),
+            .depends("db", "old", Condition::Started)
+            .script("db", "a")
+            .script("db", "b"),
     ]
 }
 
@@ -107,7 +109,8 @@ fn with_machines(bare: &Project, port: u16) -> Vec<Project> {
 fn vms(port: u16, text: &str) -> Vec<Project> {
     let bare = project(text).net("lan", network());
     let vm = |memory_mib| bare.clone().vm_ours("web", memory_mib, &[nic("lan")]);
-    [512, 1024].map(|mib| vm(mib).port("web", &format!("127.0.0.1:{port}/tcp"))).into()
+    let scripted = |mib: u64| vm(mib).script("web", "a").script("web", &mib.to_string());
+    [512, 1024].map(|mib| scripted(mib).port("web", &format!("127.0.0.1:{port}/tcp"))).into()
 }
 
 /// Every small project of this name, with ports of its own.

@@ -14,6 +14,7 @@ use stead_model::plan::{Plan, Power, UnwantedVolumes, Wanted, plan};
 use stead_model::project::{
     Addressing, Condition, Dhcp, Guard, Kind, Machine, Network, Nic, Pool, Port, Project, Reach, Runs, Subnet,
 };
+use stead_model::provision::Script;
 use stead_model::resolve::{Context, Images, Refusal, resolve};
 use stead_model::vm::{DiskFormat, DiskImage, Vm};
 
@@ -77,6 +78,7 @@ pub(crate) trait With: Sized {
     fn depends(self, machine: &str, on: &str, how_far: Condition) -> Self;
     fn join(self, a: &str, b: &str) -> Self;
     fn volume(self, text: &str) -> Self;
+    fn script(self, machine: &str, text: &str) -> Self;
     fn container(self, text: &str, nics: &[Nic]) -> Self {
         self.machine(Kind::Container, text, nics)
     }
@@ -86,6 +88,12 @@ pub(crate) trait With: Sized {
 }
 
 impl With for Project {
+    fn script(mut self, machine: &str, text: &str) -> Self {
+        let script = Script { text: text.to_owned(), user: None, environment: BTreeMap::new() };
+        self.machines.get_mut(&name(machine)).unwrap().provision.push(script);
+        self
+    }
+
     fn net(mut self, text: &str, network: Network) -> Self {
         self.networks.insert(name(text), network);
         self
@@ -93,7 +101,14 @@ impl With for Project {
 
     fn machine(mut self, kind: Kind, text: &str, nics: &[Nic]) -> Self {
         let (runs, nics) = (Runs::External, nics.to_vec());
-        let machine = Machine { kind, runs, nics, ports: Vec::new(), depends_on: BTreeMap::new() };
+        let machine = Machine {
+            kind,
+            runs,
+            nics,
+            ports: Vec::new(),
+            depends_on: BTreeMap::new(),
+            provision: Vec::new(),
+        };
         self.machines.insert(name(text), machine);
         self
     }
@@ -107,7 +122,14 @@ impl With for Project {
     fn ours(mut self, text: &str, image: &str, nics: &[Nic]) -> Self {
         let runs = Runs::Container(Box::new(Container::new(image.parse().unwrap())));
         let (kind, nics) = (Kind::Container, nics.to_vec());
-        let machine = Machine { kind, runs, nics, ports: Vec::new(), depends_on: BTreeMap::new() };
+        let machine = Machine {
+            kind,
+            runs,
+            nics,
+            ports: Vec::new(),
+            depends_on: BTreeMap::new(),
+            provision: Vec::new(),
+        };
         self.machines.insert(name(text), machine);
         self
     }
@@ -116,7 +138,14 @@ impl With for Project {
         let vm = Vm { memory_mib: Some(memory_mib), ..Vm::new("/srv/debian.img".into()) };
         let (kind, nics) = (Kind::Vm, nics.to_vec());
         let runs = Runs::Vm(Box::new(vm));
-        let machine = Machine { kind, runs, nics, ports: Vec::new(), depends_on: BTreeMap::new() };
+        let machine = Machine {
+            kind,
+            runs,
+            nics,
+            ports: Vec::new(),
+            depends_on: BTreeMap::new(),
+            provision: Vec::new(),
+        };
         self.machines.insert(name(text), machine);
         self
     }
@@ -291,6 +320,8 @@ pub(crate) fn part(seen: &Observed, project: &Name) -> Observed {
     part.projects.retain(|name, _| name == project);
     part.networks = seen.networks.clone();
     part.networks.retain(|id, _| id.project == *project);
+    part.provisioned = seen.provisioned.clone();
+    part.provisioned.retain(|id, _| id.project == *project);
     part.machines = seen.machines.clone();
     part.machines.retain(|id, _| id.project == *project);
     part.running = seen.running.clone();
@@ -355,6 +386,9 @@ impl Damages<'_> {
     fn add(&mut self, what: &str, change: &dyn Fn(&mut Observed)) {
         let mut world = self.seen.clone();
         change(&mut world);
+        // What is known of a machine is looked up for those that are there.
+        let machines = &world.machines;
+        world.provisioned.retain(|id, _| machines.contains_key(id));
         self.worlds.push((what.to_owned(), world));
     }
 }

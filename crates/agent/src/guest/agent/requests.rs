@@ -67,6 +67,10 @@ impl Agent {
                 .and_then(|container| stead_container::unpause(container.state()))
                 .map(|()| Word::Done),
             Request::SetClock { time_ns } => crate::setup::set_clock(time_ns).map(|()| Word::Done),
+            Request::Sync => {
+                rustix::fs::sync();
+                Ok(Word::Done)
+            }
             Request::StandStill => stead_container::Standstill::begin().map(|standstill| {
                 self.standstill = Some((standstill, Instant::now() + STANDSTILL_LIMIT));
                 Word::Done

@@ -50,6 +50,7 @@ impl Guest {
             Look::Usage => Request::Usage(name),
             Look::Processes => Request::Processes(name),
             Look::Changes => Request::Changes(name),
+            Look::Written => Request::Sync,
             Look::StandsStill => Request::StandStill,
         })?;
         self.stands_still |= what == Look::StandsStill;

@@ -57,7 +57,14 @@ pub(super) fn check(
             nics,
             ports,
             depends_on,
+            provision: machine.provision.clone(),
         });
+        if let (Some(place), Some(vm)) = (&machine.provision_place, machine.vm.value())
+            && vm.cloud_init.is_none()
+        {
+            let message = format!("machine `{}` has no agent of stead to run scripts", machine.name.value);
+            problems.push(place.problem(message).hint("leave `cloud_init: off` out"));
+        }
         if let Some(made) = made {
             machines.insert(machine.name.value.clone(), made);
         }

@@ -22,7 +22,12 @@ fn size(machine: &Machine) -> usize {
             + container.mounts.len()
             + container.hosts.len()
     });
-    1 + machine.depends_on.len() + machine.nics.iter().map(|nic| 1 + nic.aliases.len()).sum::<usize>() + more
+    let scripts =
+        machine.provision.iter().map(|script| 1 + script.environment.len() + script.text.len() / 64);
+    1 + scripts.sum::<usize>()
+        + machine.depends_on.len()
+        + machine.nics.iter().map(|nic| 1 + nic.aliases.len()).sum::<usize>()
+        + more
 }
 
 /// The machines with each of several in its place, and those that wait for it waiting for all.

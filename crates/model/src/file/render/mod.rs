@@ -15,6 +15,7 @@ use crate::name::Name;
 use crate::project::{
     Addressing, Condition, Dhcp, Guard, Machine, Network, Nic, Pool, Project, Runs, Subnet,
 };
+use crate::provision::Script;
 
 /// Where the images of machines come from, as far as the file says it: what is no part of the project itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -132,6 +133,16 @@ fn render_machine(text: &mut String, machine: &Machine) {
         Runs::External => {}
         Runs::Container(container) | Runs::Microvm(container) => container::render(text, container),
         Runs::Vm(vm) => vm::render(text, vm),
+    }
+    if !machine.provision.is_empty() {
+        text.push_str("    provision:\n");
+    }
+    for Script { text: run, user, environment } in &machine.provision {
+        let user = user.as_ref().map(|user| format!(", user: {}", quoted(user))).unwrap_or_default();
+        let pairs: Vec<String> =
+            environment.iter().map(|(name, value)| quoted(&format!("{name}={value}"))).collect();
+        let _ =
+            writeln!(text, "      - {{ run: {}{user}, environment: [{}] }}", quoted(run), pairs.join(", "));
     }
 }
 

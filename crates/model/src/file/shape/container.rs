@@ -20,7 +20,7 @@ pub(crate) const fn leaf(form: &'static crate::file::leaf::TextForm) -> Form {
 }
 
 const TEXTS: Shape = &[leaf(ANY), Form::List(&[leaf(ANY)])];
-const PAIRS: Shape =
+pub(crate) const PAIRS: Shape =
     &[Form::List(&[leaf(PAIR)]), Form::Map(Leaf::Form(PAIR_NAME), &[leaf(ANY), Form::Nothing])];
 const CAPABILITIES: Shape = &[Form::List(&[leaf(CAPABILITY)])];
 const FILES: Shape = &[Form::List(&[leaf(SECRET), Form::Keys(&[FILE_USE])])];

@@ -1,8 +1,9 @@
 //! The keys that machines of every kind have.
 
+use super::container::PAIRS;
 use super::{DRIVER, Form, GUARD, KIND, Key, NAME, NAMES, key, required};
 use crate::file::leaf::Leaf;
-use crate::file::leaf::container::PROFILE;
+use crate::file::leaf::container::{ANY, PROFILE, USER};
 use crate::file::leaf::network::{ADDRESS, ADDRESS6, ANY_ADDRESS, MAC};
 use crate::file::leaf::port::{PORT, PORT_RANGE};
 
@@ -52,6 +53,16 @@ pub(crate) const MACHINE: &[Key] = &[
         "The machine is there only when one of these profiles is asked for. Left out: always.",
     ),
     key(
+        "provision",
+        &[Form::List(&[Form::Leaf(Leaf::Form(ANY)), Form::Keys(&[PROVISION])])],
+        "",
+        "[apt-get update && apt-get install -y git]",
+        "Scripts that are run in it once it runs, one after the other, each once. Until they have succeeded it does not count \
+         as started: what depends on it waits. One that failed is run again by the next `stead up`, and one that is another \
+         by now as well. A machine that is made anew has them all before it. A `$` of the shell is `$$` here, as \
+         everywhere in this file.",
+    ),
+    key(
         "replicas",
         REPLICAS,
         "1",
@@ -94,6 +105,32 @@ pub(crate) const DEPENDENCY: &[Key] = &[
         "true",
         "false",
         "Whether it has to be there; its profile may leave it out.",
+    ),
+];
+
+const PROVISION: &[Key] = &[
+    key(
+        "run",
+        &[Form::Leaf(Leaf::Form(ANY))],
+        "",
+        "echo ready >/etc/motd",
+        "The script. Its first line may name what reads it, like `#!/bin/bash -e`; else it is `/bin/sh`.",
+    ),
+    key(
+        "path",
+        super::LINE,
+        "",
+        "./setup.sh",
+        "Instead of that a file of this computer with it; relative to this one. What stands in it is taken as it is.",
+    ),
+    key("user", &[Form::Leaf(Leaf::Form(USER))], "root", "web", "As whom it is run, in the machine."),
+    key(
+        "environment",
+        PAIRS,
+        "",
+        "{ VERSION: 1.2 }",
+        "More environment than the machine's own: a mapping, or a list of `NAME=value`. A name alone has the value that \
+         stead's own environment or `.env` gives it.",
     ),
 ];
 

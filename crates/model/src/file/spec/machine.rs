@@ -16,6 +16,7 @@ use crate::file::yaml::Value;
 use crate::file::{Build, Pull};
 use crate::name::Name;
 use crate::project::{Condition, Driver, Guard, Kind, Protocol};
+use crate::provision::Script;
 use crate::vm::Vm;
 
 #[derive(Debug)]
@@ -36,6 +37,9 @@ pub(crate) struct MachineSpec {
     pub(crate) mounts: Vec<At<(String, Mounted)>>,
     pub(crate) pull: Given<Pull>,
     pub(crate) build: Given<Box<Build>>,
+    pub(crate) provision: Vec<Script>,
+    /// Where that stands.
+    pub(crate) provision_place: Option<Place>,
 }
 
 impl MachineSpec {
@@ -141,8 +145,20 @@ pub(crate) fn read(
         mounts: mounts::read(view, around, problems),
         pull: view.get("pull_policy").read(word(PULLS)),
         build: super::build::read(&view.get("build"), &around.root, around.ground, problems),
+        provision_place: view.key_place("provision"),
+        provision: view.get("provision").items().filter_map(|item| script(&item)).collect(),
         name,
     }
+}
+
+/// A script, whose text is here by now; what has none was told.
+fn script(view: &View<'_>) -> Option<Script> {
+    let any = leaf::container::any;
+    let text = [view.read(any), view.get("run").read(any)].iter().find_map(Given::value)?;
+    let user = view.get("user").read(leaf::container::user).value();
+    let environment = view.get("environment").pairs().into_iter();
+    let environment = environment.map(|(name, value)| (name.value, value.unwrap_or_default())).collect();
+    Some(Script { text, user, environment })
 }
 
 fn implied<T>(named: bool, value: T, place: &Place) -> Given<T> {

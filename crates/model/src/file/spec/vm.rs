@@ -12,7 +12,7 @@ use crate::file::shape::is_machines;
 use crate::vm::{CloudInit, Firmware, Vm};
 
 /// What of a container's keys a vm has, too.
-const SHARED: [&str; 12] = [
+const SHARED: [&str; 13] = [
     "image",
     "hostname",
     "labels",
@@ -25,6 +25,7 @@ const SHARED: [&str; 12] = [
     "volumes",
     "secrets",
     "configs",
+    "provision",
 ];
 /// What only a vm has.
 pub(super) const OWN: [&str; 3] = ["disk", "firmware", "cloud_init"];

@@ -15,6 +15,7 @@ use super::read;
 use crate::file::shape::{self, Form, Shape};
 use crate::file::{Variables, published, render, schema, structure, variables};
 use crate::project::*;
+use crate::provision::Script;
 
 proptest! {
     #[test]
@@ -111,6 +112,14 @@ fn networks() -> impl Strategy<Value = Network> {
         })
 }
 
+fn script(flags: &[bool; 8]) -> Script {
+    Script {
+        text: "#!/bin/sh\necho \"$A ${B}\": '#'\n\ttrue\n".to_owned(),
+        user: flags[3].then(|| "web:1".to_owned()),
+        environment: [("A".to_owned(), "$1 \"x\"".to_owned())].into_iter().filter(|_| flags[4]).collect(),
+    }
+}
+
 /// Up to five networks and as many machines, each with its own part of what may not be taken twice.
 fn projects() -> impl Strategy<Value = Project> {
     let networks = proptest::collection::vec(networks(), 0..5);
@@ -172,7 +181,8 @@ fn projects() -> impl Strategy<Value = Project> {
             let before: Vec<&crate::name::Name> = machines.keys().filter(|_| flags[7]).collect();
             let depends_on = before.into_iter().map(|name| (name.clone(), condition(name))).collect();
             let name: crate::name::Name = format!("m{index}").parse().unwrap();
-            machines.insert(name, Machine { kind, runs, nics, ports, depends_on });
+            let provision = if runs.is_ours() && flags[2] { vec![script(&flags)] } else { Vec::new() };
+            machines.insert(name, Machine { kind, runs, nics, ports, depends_on, provision });
         }
         Project { name: "on".parse().unwrap(), networks, machines, volumes: names.into_iter().collect() }
     })
@@ -233,22 +243,31 @@ fn the_schema_and_the_parser_agree() {
         ("machines: {a: {image: web, ulimits: {files: 1}}}\n", false),
         ("machines: {a: {image: web, depends_on: {b: {condition: up}}}, b: {image: web}}\n", false),
         ("machines: {a: {image: web, healthcheck: {interval: 5}}}\n", false),
+        (
+            "machines: {a: {image: web, provision: [date, {run: \"date\\n\", user: web, environment: [A=1]}]}}\n",
+            true,
+        ),
+        ("machines: {a: {image: web, provision: [{run: date, when: start}]}}\n", false),
+        ("machines: {a: {image: web, provision: date}}\n", false),
         ("machines: {a: {image: web, mode: init}}\n", false),
         ("machines: {a: {image: web, build: .}}\n", true),
         ("machines: {a: {image: web, restart: false}}\n", true),
         ("machines: {a: {image: web, restart: true}}\n", false),
         ("networks: {a: {reach: {bridged: 5}, addressing: none}}\n", true),
     ];
-    for (text, expected) in agree {
-        let parsed = read(text);
-        assert_eq!(
-            parsed.is_ok(),
-            expected,
-            "the parser\n{text}{}",
-            parsed.err().map_or(String::new(), |p| p.to_string())
-        );
-        assert_eq!(valid(text), expected, "the schema\n{text}");
-    }
+    agree.into_iter().for_each(|(text, expected)| check_agreement(text, expected));
+}
+
+#[track_caller]
+fn check_agreement(text: &str, expected: bool) {
+    let parsed = read(text);
+    assert_eq!(
+        parsed.is_ok(),
+        expected,
+        "the parser\n{text}{}",
+        parsed.err().map_or(String::new(), |p| p.to_string())
+    );
+    assert_eq!(valid(text), expected, "the schema\n{text}");
 }
 
 /// What the parser takes under any key the schema takes, too, whatever the value's type; and what is no single value

@@ -1,0 +1,264 @@
+//! Scripts of `provision:` are run in machines, each by a process of its own, which is this program:
+//!
+//! ```text
+//! stead up ──order──▶ stead __provision: waits for the machine, tells what is written, remembers that it succeeded
+//!                        └──order, script──▶ stead __exec: becomes what `stead exec` is, with a script as its input
+//! ```
+//! When `up` is killed the script comes to its end all the same. When the second is killed, the third ends what it runs.
+
+use std::collections::VecDeque;
+use std::fs::TryLockError;
+use std::io::{BufRead, BufReader, PipeReader, Read, Write};
+use std::process::{Child, ExitCode, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use stead_host::home::Home;
+use stead_host::linux::{Order, provisioned, remember};
+use stead_host::lock;
+use stead_host::machine::{Answer, Client, Files, Look, Phase, Request, Status, status};
+use stead_model::name::MachineId;
+
+use crate::args::{ExecArgs, Global, ProvisionCommand};
+use crate::failure::Failure;
+use crate::output::{note, raw};
+
+/// Between looks whether the machine is so far: short beside what that takes, and cheap.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// A vm that is started for the first time, without KVM, has come up by then.
+const COMES_UP_WITHIN: Duration = Duration::from_secs(900);
+
+/// A guest may have much to write, and a busy disk.
+const WRITE_LIMIT: Duration = Duration::from_secs(120);
+
+/// What a failure tells of what the script wrote.
+const LAST_LINES: usize = 20;
+
+/// A longer line is told in pieces.
+const LINE_MAX_BYTES: u64 = 4096;
+
+/// What a script wrote before it ended is there at once. What it left behind may hold its output open for ever.
+const LAST_WORDS_LIMIT: Duration = Duration::from_millis(200);
+
+/// Does its part in running a script.
+pub(crate) fn run(global: &Global, part: &ProvisionCommand) -> Result<ExitCode, Failure> {
+    match part {
+        ProvisionCommand::Script => provision(),
+        ProvisionCommand::Exec => execute(global),
+    }
+}
+
+/// Runs the script that standard input names. Why that failed is said on standard output, to the command that wants it.
+fn provision() -> Result<ExitCode, Failure> {
+    let order = || -> Result<Order> {
+        let mut text = Vec::new();
+        std::io::stdin().read_to_end(&mut text).context("cannot hear what is to be run")?;
+        serde_json::from_slice(&text).context("cannot read what is to be run")
+    };
+    match order().and_then(|order| carry_out(&crate::session::home()?, &order)) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => {
+            raw(&format!("{error:#}\n"))?;
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn carry_out(home: &Home, order: &Order) -> Result<()> {
+    let id = &order.machine;
+    let files = Files::new(home, id);
+    let held = files.hold().context("the machine is gone")?;
+    // One at a time, also after a command that was killed.
+    match held.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            note(&format!("waiting for a script that another command runs in `{id}`"));
+            held.lock().context("cannot lock the machine")?;
+        }
+        Err(TryLockError::Error(error)) => return Err(error).context("cannot lock the machine"),
+    }
+    if provisioned(home, id, &order.provision.id)? {
+        return Ok(());
+    }
+    let before = come_up(home, id)?;
+    let (code, lines) = run_script(order)?;
+    if code != 0 {
+        let words: String = lines.iter().map(|line| format!("\n    {line}")).collect();
+        let wrote = if words.is_empty() {
+            "; it wrote nothing".to_owned()
+        } else {
+            format!("; it wrote last:{words}")
+        };
+        bail!(
+            "the script ended with {code}{wrote}; hint: `stead shell {id}` to look around; the next `stead up` runs it again"
+        );
+    }
+    write_out(&files)?;
+    let _lock = lock::lock(home, "stead up", &mut |_| {})?;
+    let after = status(home, id)?;
+    anyhow::ensure!(
+        after.is_some_and(|after| after.init == before.init),
+        "the machine ended while the script ran; hint: the next `stead up` runs it again"
+    );
+    remember(home, id, &held, &order.provision.id)
+}
+
+/// Waits until the machine runs.
+fn come_up(home: &Home, id: &MachineId) -> Result<Status> {
+    let begun = Instant::now();
+    loop {
+        let Some(status) = status(home, id)? else {
+            let exit = Files::new(home, id).load_exit();
+            let code =
+                exit.map(|exit| format!(": it ended with exit code {}", exit.code)).unwrap_or_default();
+            bail!("the machine does not run{code}; hint: a machine with `provision` is one that stays up");
+        };
+        match status.phase {
+            Phase::Running => return Ok(status),
+            Phase::Booting | Phase::Restarting if begun.elapsed() < COMES_UP_WITHIN => {
+                std::thread::sleep(LOOK_EVERY);
+            }
+            Phase::Booting | Phase::Restarting => {
+                bail!(
+                    "the machine was not up after {} s; hint: `stead console {id}`",
+                    begun.elapsed().as_secs()
+                )
+            }
+            Phase::Paused => bail!("the machine is paused; hint: `stead unpause {id}`"),
+            Phase::Stopping => bail!("the machine is being stopped"),
+        }
+    }
+}
+
+/// Has on its disk what was written in a guest.
+fn write_out(files: &Files) -> Result<()> {
+    if !files.own()?.written.disk().exists() {
+        return Ok(());
+    }
+    let mut client = Client::connect(files)?.context("the machine ended while the script ran")?;
+    match client.ask(&Request::Look(Look::Written), Some(WRITE_LIMIT))? {
+        Answer::Seen(_) => Ok(()),
+        Answer::Failed(why) => bail!("its guest cannot write what it has in memory: {why}"),
+        other => bail!("the keeper answered {other:?}"),
+    }
+}
+
+/// What becomes known of a script that runs.
+enum Word {
+    Line(String),
+    /// It has ended, with this code.
+    Ended(Result<i32>),
+}
+
+/// Runs it, and tells what it writes. Its exit code, and its last lines.
+fn run_script(order: &Order) -> Result<(i32, VecDeque<String>)> {
+    let doing = "cannot start a process to run it";
+    let (reader, writer) = std::io::pipe().context(doing)?;
+    let mut command = std::process::Command::new(std::env::current_exe().context(doing)?);
+    command.arg("__exec").stdin(Stdio::piped());
+    command.stdout(writer.try_clone().context(doing)?).stderr(writer);
+    let mut child = command.spawn().context(doing)?;
+    // It has our end of the pipe, too.
+    drop(command);
+    let mut line = serde_json::to_vec(order).context(doing)?;
+    line.push(b'\n');
+    let (sender, words) = channel();
+    let lines = sender.clone();
+    std::thread::spawn(move || read_lines(reader, &lines));
+    let mut input = child.stdin.take().context(doing)?;
+    // One that ended before it read all of it says why.
+    let _unread =
+        input.write_all(&line).and_then(|()| input.write_all(order.provision.script.text.as_bytes()));
+    drop(input);
+    std::thread::spawn(move || wait(child, &sender));
+    listen(&order.machine, &words)
+}
+
+fn read_lines(reader: PipeReader, words: &Sender<Word>) {
+    let mut reader = BufReader::new(reader);
+    loop {
+        let mut line = Vec::new();
+        match reader.by_ref().take(LINE_MAX_BYTES).read_until(b'\n', &mut line) {
+            Ok(1..) => {}
+            Ok(0) | Err(_) => return,
+        }
+        let text = String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']).to_owned();
+        if words.send(Word::Line(text)).is_err() {
+            return;
+        }
+    }
+}
+
+fn wait(mut child: Child, words: &Sender<Word>) {
+    use std::os::unix::process::ExitStatusExt;
+    let ended = child.wait().context("cannot wait for the script");
+    let code =
+        ended.map(|status| status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(255));
+    // Whoever listens waits for this.
+    let _heard = words.send(Word::Ended(code));
+}
+
+fn listen(id: &MachineId, words: &Receiver<Word>) -> Result<(i32, VecDeque<String>)> {
+    let mut last = VecDeque::new();
+    let mut ended = None;
+    loop {
+        let word = match ended {
+            None => words.recv().ok(),
+            Some(_) => words.recv_timeout(LAST_WORDS_LIMIT).ok(),
+        };
+        match (word, ended) {
+            (Some(Word::Line(line)), _) => {
+                note(&format!("{id} | {line}"));
+                if last.len() == LAST_LINES {
+                    last.pop_front();
+                }
+                last.push_back(line);
+            }
+            (Some(Word::Ended(code)), _) => ended = Some(code?),
+            (None, Some(code)) => return Ok((code, last)),
+            (None, None) => bail!("nothing is known of the script's end"),
+        }
+    }
+}
+
+/// Executes a script whose order is the first line of standard input, and the script the rest of it.
+fn execute(global: &Global) -> Result<ExitCode, Failure> {
+    // That begins this program anew, which hears nothing twice.
+    super::exec::seal();
+    let order = bound_order().map_err(|error| Failure::from(error).before_program())?;
+    let Order { machine, provision } = order;
+    let script = provision.script;
+    let args = ExecArgs {
+        interactive: true,
+        tty: false,
+        env: script.environment.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+        workdir: None,
+        user: Some(script.user.clone().unwrap_or_else(|| "0".to_owned())),
+        privileged: false,
+        login: false,
+        outlives_hangup: false,
+        machine: machine.to_string(),
+        command: script.program(),
+    };
+    super::exec::exec(global, &args)
+}
+
+/// Hears the order, of somebody without whom the script is to end. Byte by byte: what follows is for the script's shell.
+fn bound_order() -> Result<Order> {
+    let end = rustix::process::Signal::TERM;
+    rustix::process::set_parent_process_death_signal(Some(end))
+        .context("cannot tie ourselves to our parent")?;
+    let mut line = Vec::new();
+    let mut byte = [0];
+    loop {
+        let length =
+            rustix::io::read(rustix::stdio::stdin(), &mut byte).context("cannot hear what is to be run")?;
+        if length == 0 || byte == [b'\n'] {
+            return serde_json::from_slice(&line).context("cannot read what is to be run");
+        }
+        line.extend(byte);
+    }
+}

@@ -1,0 +1,137 @@
+//! What is done in a machine once it runs, and before it counts as ready: scripts, each of them once.
+//!
+//! A script is known by what it says, to whom and with which environment. So one that changes is another one, which has
+//! not been run yet, and those around it have.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::address::digest;
+
+/// A script to be run in a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Script {
+    /// What it says. Its first line may name what is to read it, `#!/usr/bin/python3`; else `/bin/sh` does.
+    pub text: String,
+    /// As whom: `user[:group]`; as root where absent.
+    pub user: Option<String>,
+    /// More environment.
+    pub environment: BTreeMap<String, String>,
+}
+
+/// What scripts are known by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ScriptId(String);
+
+/// A script in its place among those of its machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provision {
+    /// What it is known by when it has been run.
+    pub id: ScriptId,
+    /// Its place among them, from 0.
+    pub place: usize,
+    /// How many there are.
+    pub of: usize,
+    /// The script.
+    pub script: Script,
+}
+
+/// Those that are yet to be run, in their order, with whether others were run in their stead before.
+pub fn missing<'a>(
+    wanted: &'a [Provision],
+    done: Option<&'a BTreeSet<ScriptId>>,
+) -> impl Iterator<Item = (&'a Provision, bool)> {
+    let is_done = move |id: &ScriptId| done.is_some_and(|done| done.contains(id));
+    let is_changed = done.is_some_and(|done| !done.iter().all(|id| wanted.iter().any(|w| w.id == *id)));
+    wanted.iter().filter(move |one| !is_done(&one.id)).map(move |one| (one, is_changed))
+}
+
+/// Scripts in their places. The same one twice is run twice.
+pub fn in_places(scripts: &[Script]) -> Vec<Provision> {
+    let id = |place: usize, script: &Script| {
+        let before = scripts.iter().take(place).filter(|other| *other == script).count().to_string();
+        let pairs = script.environment.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
+        let parts = [script.text.as_str(), script.user.as_deref().unwrap_or_default(), &before];
+        let parts: Vec<&str> = parts.into_iter().chain(pairs).collect();
+        ScriptId(digest(&parts).iter().map(|byte| format!("{byte:02x}")).collect())
+    };
+    let placed = scripts.iter().enumerate().map(|(place, script)| Provision {
+        id: id(place, script),
+        place,
+        of: scripts.len(),
+        script: script.clone(),
+    });
+    placed.collect()
+}
+
+/// Reads a script whole and runs it with what is named behind. Its file has no name when it begins, so nothing is left of
+/// it; and what tells this shell to end is told to all that the script has started.
+const RUNNER: &str = r#"file=$(mktemp -p /dev/shm 2>/dev/null || mktemp) && cat >"$file" && exec 3<"$file" && rm -f "$file" || exit 125
+trap 'trap - TERM; kill -TERM 0; exit 143' HUP INT TERM
+"$@" /proc/self/fd/3 </dev/null &
+wait $!"#;
+
+impl Script {
+    /// The program that runs it in a machine, and finds its text on standard input.
+    pub fn program(&self) -> Vec<String> {
+        let named = self.text.lines().next().and_then(|first| first.strip_prefix("#!"));
+        // As the kernel reads it: a program, and all the rest is one argument.
+        let mut reader: Vec<&str> =
+            named.map(|line| line.trim().splitn(2, [' ', '\t']).collect()).unwrap_or_default();
+        reader.retain(|word| !word.is_empty());
+        if reader.is_empty() {
+            reader.push("/bin/sh");
+        }
+        let runner = ["/bin/sh", "-c", RUNNER, "provision"];
+        runner.into_iter().chain(reader.into_iter().map(str::trim)).map(str::to_owned).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn script(text: &str) -> Script {
+        Script { text: text.to_owned(), user: None, environment: BTreeMap::new() }
+    }
+
+    #[test]
+    fn a_script_says_in_its_first_line_what_reads_it() {
+        let reader = |text: &str| script(text).program().split_off(4);
+        assert_eq!(reader("echo a"), ["/bin/sh"]);
+        assert_eq!(reader(""), ["/bin/sh"]);
+        assert_eq!(reader("#!\n"), ["/bin/sh"]);
+        assert_eq!(reader("#! /bin/bash  -e \nfalse\n"), ["/bin/bash", "-e"]);
+        assert_eq!(reader("#!/usr/bin/env -S python3 -u\n"), ["/usr/bin/env", "-S python3 -u"]);
+    }
+
+    #[test]
+    fn a_script_is_known_by_all_that_it_is() {
+        let as_web = Script { user: Some("web".to_owned()), ..script("a") };
+        let with = Script { environment: [("A".to_owned(), "1".to_owned())].into(), ..script("a") };
+        let ids: BTreeSet<ScriptId> = in_places(&[script("a"), script("b"), script("a"), as_web, with])
+            .into_iter()
+            .map(|p| p.id)
+            .collect();
+        assert_eq!(ids.len(), 5, "{ids:?}");
+        assert_eq!(
+            in_places(&[script("b"), script("a")]).pop().map(|p| p.id),
+            in_places(&[script("a")]).pop().map(|p| p.id)
+        );
+    }
+
+    #[test]
+    fn what_was_done_is_done_and_what_replaces_it_is_changed() {
+        let (old, new) = (in_places(&[script("a"), script("b")]), in_places(&[script("a"), script("c")]));
+        let done: BTreeSet<ScriptId> = old.iter().map(|one| one.id.clone()).collect();
+        let told = |wanted: &[Provision], done: Option<&BTreeSet<ScriptId>>| -> Vec<(usize, bool)> {
+            missing(wanted, done).map(|(one, changed)| (one.place, changed)).collect()
+        };
+        assert_eq!(told(&old, None), [(0, false), (1, false)]);
+        assert_eq!(told(&old, Some(&done)), []);
+        assert_eq!(told(&new, Some(&done)), [(1, true)]);
+        let first: BTreeSet<ScriptId> = done.iter().filter(|id| old[0].id == **id).cloned().collect();
+        assert_eq!(told(&old, Some(&first)), [(1, false)]);
+    }
+}
