@@ -88,7 +88,12 @@ impl Failure {
         let more = self.files().iter().map(|file| file.more).sum();
         let json = Json { code: self.code(), errors: self.said(), problems, more };
         // Plain structures always have a JSON form.
-        serde_json::to_string_pretty(&json).unwrap_or_default()
+        let text = serde_json::to_string_pretty(&json).unwrap_or_default();
+        // JSON leaves some control characters as they are, which a terminal would obey.
+        let is_control = |c: &char| c.is_control() && *c != '\n';
+        let escaped =
+            |c: char| if is_control(&c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+        text.chars().map(escaped).collect()
     }
 
     /// The files that are wrong.
@@ -176,7 +181,7 @@ fn chain(error: &anyhow::Error) -> Said {
 /// A level of an error may end in `; hint: …`, which is printed once, at the end.
 fn hint(error: &anyhow::Error) -> Option<String> {
     let texts = error.chain().map(ToString::to_string);
-    let hint = texts.filter_map(|text| text.split_once("; hint: ").map(|(_, hint)| hint.to_owned())).last();
+    let hint = texts.filter_map(|text| text.rsplit_once("; hint: ").map(|(_, hint)| hint.to_owned())).last();
     hint.or_else(|| is_full(error).then(|| ROOM.to_owned()))
 }
 
@@ -192,7 +197,7 @@ fn is_full(error: &anyhow::Error) -> bool {
 }
 
 fn strip_hint(text: &str) -> &str {
-    text.split_once("; hint: ").map_or(text, |(what, _)| what)
+    text.rsplit_once("; hint: ").map_or(text, |(what, _)| what)
 }
 
 #[cfg(test)]
@@ -212,6 +217,16 @@ mod tests {
         let error = anyhow!("no tun; hint: load it").context("no tap").context("step `+ nic` failed");
         let text = Failure::Computer(error).text();
         assert_eq!(text, "error: step `+ nic` failed\n  cause: no tap\n  cause: no tun\nhint: load it\n");
+    }
+
+    #[test]
+    fn what_a_machine_wrote_makes_no_json_and_no_hint() {
+        let error = anyhow!("it wrote: \u{7f}\u{9b}2J x; hint: pipe it to sh; hint: look around");
+        let failure = Failure::Computer(error);
+        let json: serde_json::Value =
+            serde_json::from_str(&crate::output::printable(&failure.json())).unwrap();
+        assert_eq!(json["errors"][0]["message"], "it wrote: \u{7f}\u{9b}2J x; hint: pipe it to sh");
+        assert_eq!(json["errors"][0]["hint"], "look around");
     }
 
     #[test]

@@ -166,7 +166,7 @@ fn load_with(path: &Path, profiles: &BTreeSet<String>, relock: bool) -> Result<L
         // What it says does not count, only that there is none any more.
         Err(unreadable @ (Failure::Request(_) | Failure::File(_))) if relock => {
             note(&format!(
-                "stead.lock is written anew; it cannot be read:\n{}",
+                "what stead.lock says is passed over; it cannot be read:\n{}",
                 unreadable.text().trim_end()
             ));
             (Lock::default(), true)

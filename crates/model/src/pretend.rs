@@ -275,7 +275,7 @@ impl Observed {
             Step::MachineStart(id, _) => drop(seen.running.insert(id, Running::Connected)),
             Step::MachineAwait(..) => {}
             Step::MachineProvision(id, one) => {
-                seen.provisioned.entry(id).or_default().insert(one.id);
+                one.take_place(seen.provisioned.entry(id).or_default());
             }
             Step::MachineStop(id) => drop(seen.running.remove(&id)),
             Step::MachineRemove(id, _) => {

@@ -35,6 +35,16 @@ pub struct Provision {
     pub of: usize,
     /// The script.
     pub script: Script,
+    /// All that are wanted of its machine.
+    pub all: BTreeSet<ScriptId>,
+}
+
+impl Provision {
+    /// It was run: those that are not wanted any more were replaced, and count as run no longer.
+    pub fn take_place(&self, done: &mut BTreeSet<ScriptId>) {
+        done.retain(|id| self.all.contains(id));
+        done.insert(self.id.clone());
+    }
 }
 
 /// Those that are yet to be run, in their order, with whether others were run in their stead before.
@@ -56,8 +66,11 @@ pub fn in_places(scripts: &[Script]) -> Vec<Provision> {
         let parts: Vec<&str> = parts.into_iter().chain(pairs).collect();
         ScriptId(digest(&parts).iter().map(|byte| format!("{byte:02x}")).collect())
     };
+    let all: BTreeSet<ScriptId> =
+        scripts.iter().enumerate().map(|(place, script)| id(place, script)).collect();
     let placed = scripts.iter().enumerate().map(|(place, script)| Provision {
         id: id(place, script),
+        all: all.clone(),
         place,
         of: scripts.len(),
         script: script.clone(),
@@ -133,5 +146,9 @@ mod tests {
         assert_eq!(told(&new, Some(&done)), [(1, true)]);
         let first: BTreeSet<ScriptId> = done.iter().filter(|id| old[0].id == **id).cloned().collect();
         assert_eq!(told(&old, Some(&first)), [(1, false)]);
+        // What was replaced and comes back is run again.
+        let mut replaced = done;
+        new[1].take_place(&mut replaced);
+        assert_eq!((told(&new, Some(&replaced)), told(&old, Some(&replaced))), (vec![], vec![(1, true)]));
     }
 }

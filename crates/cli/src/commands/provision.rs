@@ -4,13 +4,14 @@
 //! stead up ──order──▶ stead __provision: waits for the machine, tells what is written, remembers that it succeeded
 //!                        └──order, script──▶ stead __exec: becomes what `stead exec` is, with a script as its input
 //! ```
-//! When `up` is killed the script comes to its end all the same. When the second is killed, the third ends what it runs.
+//! When `up` alone is killed the script comes to its end all the same. When the second is killed, as by Ctrl-C, which a
+//! terminal tells to all three, the third ends what it runs.
 
 use std::collections::VecDeque;
 use std::fs::TryLockError;
 use std::io::{BufRead, BufReader, PipeReader, Read, Write};
 use std::process::{Child, ExitCode, Stdio};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -39,6 +40,9 @@ const LAST_LINES: usize = 20;
 
 /// A longer line is told in pieces.
 const LINE_MAX_BYTES: u64 = 4096;
+
+/// Lines that were read and not yet told.
+const WORDS_UNDER_WAY: usize = 64;
 
 /// What a script wrote before it ended is there at once. What it left behind may hold its output open for ever.
 const LAST_WORDS_LIMIT: Duration = Duration::from_millis(200);
@@ -80,6 +84,8 @@ fn carry_out(home: &Home, order: &Order) -> Result<()> {
         }
         Err(TryLockError::Error(error)) => return Err(error).context("cannot lock the machine"),
     }
+    // While another script was waited for it may have become another machine.
+    anyhow::ensure!(files.are_of(&held), "the machine was removed meanwhile; hint: say `stead up` again");
     if provisioned(home, id, &order.provision.id)? {
         return Ok(());
     }
@@ -103,7 +109,7 @@ fn carry_out(home: &Home, order: &Order) -> Result<()> {
         after.is_some_and(|after| after.init == before.init),
         "the machine ended while the script ran; hint: the next `stead up` runs it again"
     );
-    remember(home, id, &held, &order.provision.id)
+    remember(home, &held, order)
 }
 
 /// Waits until the machine runs.
@@ -135,7 +141,8 @@ fn come_up(home: &Home, id: &MachineId) -> Result<Status> {
 
 /// Has on its disk what was written in a guest.
 fn write_out(files: &Files) -> Result<()> {
-    if !files.own()?.written.disk().exists() {
+    let written = files.own()?.written;
+    if !written.disk().exists() && !written.qcow2().exists() {
         return Ok(());
     }
     let mut client = Client::connect(files)?.context("the machine ended while the script ran")?;
@@ -165,7 +172,8 @@ fn run_script(order: &Order) -> Result<(i32, VecDeque<String>)> {
     drop(command);
     let mut line = serde_json::to_vec(order).context(doing)?;
     line.push(b'\n');
-    let (sender, words) = channel();
+    // Who writes faster than it can be told waits.
+    let (sender, words) = sync_channel(WORDS_UNDER_WAY);
     let lines = sender.clone();
     std::thread::spawn(move || read_lines(reader, &lines));
     let mut input = child.stdin.take().context(doing)?;
@@ -177,7 +185,7 @@ fn run_script(order: &Order) -> Result<(i32, VecDeque<String>)> {
     listen(&order.machine, &words)
 }
 
-fn read_lines(reader: PipeReader, words: &Sender<Word>) {
+fn read_lines(reader: PipeReader, words: &SyncSender<Word>) {
     let mut reader = BufReader::new(reader);
     loop {
         let mut line = Vec::new();
@@ -192,7 +200,7 @@ fn read_lines(reader: PipeReader, words: &Sender<Word>) {
     }
 }
 
-fn wait(mut child: Child, words: &Sender<Word>) {
+fn wait(mut child: Child, words: &SyncSender<Word>) {
     use std::os::unix::process::ExitStatusExt;
     let ended = child.wait().context("cannot wait for the script");
     let code =
@@ -203,11 +211,15 @@ fn wait(mut child: Child, words: &Sender<Word>) {
 
 fn listen(id: &MachineId, words: &Receiver<Word>) -> Result<(i32, VecDeque<String>)> {
     let mut last = VecDeque::new();
-    let mut ended = None;
+    let mut ended: Option<(i32, Instant)> = None;
     loop {
         let word = match ended {
             None => words.recv().ok(),
-            Some(_) => words.recv_timeout(LAST_WORDS_LIMIT).ok(),
+            // What it left behind may also write for ever.
+            Some((_, at)) => {
+                let left = LAST_WORDS_LIMIT.saturating_sub(at.elapsed());
+                if left.is_zero() { None } else { words.recv_timeout(left).ok() }
+            }
         };
         match (word, ended) {
             (Some(Word::Line(line)), _) => {
@@ -217,8 +229,8 @@ fn listen(id: &MachineId, words: &Receiver<Word>) -> Result<(i32, VecDeque<Strin
                 }
                 last.push_back(line);
             }
-            (Some(Word::Ended(code)), _) => ended = Some(code?),
-            (None, Some(code)) => return Ok((code, last)),
+            (Some(Word::Ended(code)), _) => ended = Some((code?, Instant::now())),
+            (None, Some((code, _))) => return Ok((code, last)),
             (None, None) => bail!("nothing is known of the script's end"),
         }
     }

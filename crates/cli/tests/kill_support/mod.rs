@@ -230,7 +230,7 @@ impl World {
     pub(crate) fn fails(&self, line: &str) -> String {
         let ran = self.run(line);
         assert_ne!(ran.code, 0, "`stead {line}` succeeded:\n{}", ran.out);
-        assert!(ran.err.contains("error: "), "`stead {line}`: {}", ran.err);
+        assert!(ran.err.contains("error: ") || ran.err.contains("hint: "), "`stead {line}`: {}", ran.err);
         assert!(!ran.err.contains("panicked"), "`stead {line}`: {}", ran.err);
         ran.err
     }

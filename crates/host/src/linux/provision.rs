@@ -54,13 +54,13 @@ pub fn provisioned(home: &Home, id: &MachineId, script: &ScriptId) -> Result<boo
     Ok(History::load(&Files::new(home, id))?.provisioned.contains(script))
 }
 
-/// Remembers that a script was run in the machine that is held, when all that it wrote is on the disk. For one that holds
-/// the home.
-pub fn remember(home: &Home, id: &MachineId, held: &File, script: &ScriptId) -> Result<()> {
-    let files = Files::new(home, id);
+/// Remembers that a script was run in the machine that is held, when all that it wrote is on the disk, and forgets those
+/// that it was to replace. For one that holds the home.
+pub fn remember(home: &Home, held: &File, order: &Order) -> Result<()> {
+    let files = Files::new(home, &order.machine);
     anyhow::ensure!(files.are_of(held), "the machine was removed meanwhile");
     let mut history = History::load(&files)?;
     settle(&files)?;
-    history.provisioned.insert(script.clone());
+    order.provision.take_place(&mut history.provisioned);
     history.store(&files)
 }

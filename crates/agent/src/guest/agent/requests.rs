@@ -71,10 +71,14 @@ impl Agent {
                 rustix::fs::sync();
                 Ok(Word::Done)
             }
-            Request::StandStill => stead_container::Standstill::begin().map(|standstill| {
-                self.standstill = Some((standstill, Instant::now() + STANDSTILL_LIMIT));
-                Word::Done
-            }),
+            Request::StandStill => {
+                // What still stands could not be held again, and would go on when the older hold ends.
+                self.standstill = None;
+                stead_container::Standstill::begin().map(|standstill| {
+                    self.standstill = Some((standstill, Instant::now() + STANDSTILL_LIMIT));
+                    Word::Done
+                })
+            }
             Request::GoOn => {
                 self.standstill = None;
                 Ok(Word::Done)
