@@ -72,6 +72,7 @@ pub(crate) fn fixed(network: &str, address: &str) -> Nic {
 pub(crate) trait With: Sized {
     fn net(self, text: &str, network: Network) -> Self;
     fn machine(self, kind: Kind, text: &str, nics: &[Nic]) -> Self;
+    fn put(self, kind: Kind, text: &str, runs: Runs, nics: &[Nic]) -> Self;
     fn ours(self, text: &str, image: &str, nics: &[Nic]) -> Self;
     fn vm_ours(self, text: &str, memory_mib: u64, nics: &[Nic]) -> Self;
     fn port(self, machine: &str, bind: &str) -> Self;
@@ -99,16 +100,13 @@ impl With for Project {
         self
     }
 
-    fn machine(mut self, kind: Kind, text: &str, nics: &[Nic]) -> Self {
-        let (runs, nics) = (Runs::External, nics.to_vec());
-        let machine = Machine {
-            kind,
-            runs,
-            nics,
-            ports: Vec::new(),
-            depends_on: BTreeMap::new(),
-            provision: Vec::new(),
-        };
+    fn machine(self, kind: Kind, text: &str, nics: &[Nic]) -> Self {
+        self.put(kind, text, Runs::External, nics)
+    }
+
+    fn put(mut self, kind: Kind, text: &str, runs: Runs, nics: &[Nic]) -> Self {
+        let (ports, depends_on, provision) = (Vec::new(), BTreeMap::new(), Vec::new());
+        let machine = Machine { kind, runs, nics: nics.to_vec(), ports, depends_on, provision };
         self.machines.insert(name(text), machine);
         self
     }
@@ -119,35 +117,14 @@ impl With for Project {
         self
     }
 
-    fn ours(mut self, text: &str, image: &str, nics: &[Nic]) -> Self {
+    fn ours(self, text: &str, image: &str, nics: &[Nic]) -> Self {
         let runs = Runs::Container(Box::new(Container::new(image.parse().unwrap())));
-        let (kind, nics) = (Kind::Container, nics.to_vec());
-        let machine = Machine {
-            kind,
-            runs,
-            nics,
-            ports: Vec::new(),
-            depends_on: BTreeMap::new(),
-            provision: Vec::new(),
-        };
-        self.machines.insert(name(text), machine);
-        self
+        self.put(Kind::Container, text, runs, nics)
     }
 
-    fn vm_ours(mut self, text: &str, memory_mib: u64, nics: &[Nic]) -> Self {
+    fn vm_ours(self, text: &str, memory_mib: u64, nics: &[Nic]) -> Self {
         let vm = Vm { memory_mib: Some(memory_mib), ..Vm::new("/srv/debian.img".into()) };
-        let (kind, nics) = (Kind::Vm, nics.to_vec());
-        let runs = Runs::Vm(Box::new(vm));
-        let machine = Machine {
-            kind,
-            runs,
-            nics,
-            ports: Vec::new(),
-            depends_on: BTreeMap::new(),
-            provision: Vec::new(),
-        };
-        self.machines.insert(name(text), machine);
-        self
+        self.put(Kind::Vm, text, Runs::Vm(Box::new(vm)), nics)
     }
 
     fn depends(mut self, machine: &str, on: &str, how_far: Condition) -> Self {
