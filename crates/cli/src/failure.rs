@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::ErrorKind;
 
+use rustix::io::Errno;
 use serde::Serialize;
 use stead_model::file::{Problem, Problems};
 
@@ -191,9 +192,11 @@ const ROOM: &str = "no room is left there: remove what is not needed (`stead ima
 
 /// Whether a disk or a quota was full.
 fn is_full(error: &anyhow::Error) -> bool {
+    let errnos = error.chain().filter_map(|cause| cause.downcast_ref::<Errno>());
     let kinds =
         error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
     kinds.into_iter().any(|kind| matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
+        || errnos.into_iter().any(|errno| matches!(*errno, Errno::NOSPC | Errno::DQUOT))
 }
 
 fn strip_hint(text: &str) -> &str {

@@ -44,8 +44,11 @@ const LINE_MAX_BYTES: u64 = 4096;
 /// Lines that were read and not yet told.
 const WORDS_UNDER_WAY: usize = 64;
 
-/// What a script wrote before it ended is there at once. What it left behind may hold its output open for ever.
+/// What a script wrote before it ended comes without a pause. What it left behind may hold its output open for ever.
 const LAST_WORDS_LIMIT: Duration = Duration::from_millis(200);
+
+/// And it may write for ever as well. A slow terminal takes what a pipe holds by then.
+const LAST_WORDS_ALL_LIMIT: Duration = Duration::from_secs(5);
 
 /// Does its part in running a script.
 pub(crate) fn run(global: &Global, part: &ProvisionCommand) -> Result<ExitCode, Failure> {
@@ -215,11 +218,8 @@ fn listen(id: &MachineId, words: &Receiver<Word>) -> Result<(i32, VecDeque<Strin
     loop {
         let word = match ended {
             None => words.recv().ok(),
-            // What it left behind may also write for ever.
-            Some((_, at)) => {
-                let left = LAST_WORDS_LIMIT.saturating_sub(at.elapsed());
-                if left.is_zero() { None } else { words.recv_timeout(left).ok() }
-            }
+            Some((_, at)) if at.elapsed() > LAST_WORDS_ALL_LIMIT => None,
+            Some(_) => words.recv_timeout(LAST_WORDS_LIMIT).ok(),
         };
         match (word, ended) {
             (Some(Word::Line(line)), _) => {

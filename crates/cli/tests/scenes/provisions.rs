@@ -50,7 +50,7 @@ fn scripts_are_run_once_and_again_when_they_are_others() {
     assert_eq!((status("web"), status("after")), ("running".into(), "created".into()));
     assert!(shop.plan().contains("> provision web.shop (2 of 2)  # machines.web.provision[1] (stead.yaml:"));
     shop.stead("up").code(1).says("it wrote nothing");
-    setup("echo done >>/etc/told\nsleep 1000 &\n");
+    setup("echo done >>/etc/told\nsleep 1000 &\nwhile :; do echo on; sleep 0.1; done &\n");
     let done = shop.stead("up").ok();
     assert!(
         done.starts_with("> provision web.shop (2 of 2)\n") && done.contains("> start after.shop\n"),
