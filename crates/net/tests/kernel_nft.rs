@@ -361,17 +361,22 @@ fn elements_of_networks_and_nics_are_added_read_back_and_removed() {
     }
 }
 
+/// Each is read at once, while the kernel may still be moving the set to a larger table.
 #[test]
 fn thousands_of_elements_go_in_one_transaction() {
     own_namespace();
     let socket = NftSocket::open().unwrap();
-    let elements =
-        (0..5000_u32).map(|n| vec![Value::Name(name(&format!("p{n}"))), Value::V4(n.into())]).collect();
-    let all = Elements { family: Family::Bridge, table: TABLE, set: "addr4", elements };
-    socket.run(&[NftRequest::Create(guard_table()), NftRequest::Add(all.clone())]).unwrap();
-    let seen = socket.elements(&guard_table()).unwrap().unwrap();
-    assert_eq!(seen.iter().find(|one| one.set == "addr4"), sorted(vec![all.clone()]).first());
-    socket.run(&[NftRequest::Remove(all)]).unwrap();
+    socket.run(&[NftRequest::Create(guard_table())]).unwrap();
+    for count in (1000..9000_u32).step_by(400) {
+        let elements =
+            (0..count).map(|n| vec![Value::Name(name(&format!("p{n}"))), Value::V4(n.into())]).collect();
+        let all = Elements { family: Family::Bridge, table: TABLE, set: "addr4", elements };
+        socket.run(&[NftRequest::Add(all.clone())]).unwrap();
+        let seen = socket.elements(&guard_table()).unwrap().unwrap();
+        let seen = seen.iter().find(|one| one.set == "addr4").unwrap();
+        assert!(Some(seen) == sorted(vec![all.clone()]).first(), "{count}: {}", seen.elements.len());
+        socket.run(&[NftRequest::Remove(all)]).unwrap();
+    }
     assert!(socket.elements(&guard_table()).unwrap().unwrap().iter().all(|one| one.elements.is_empty()));
 }
 

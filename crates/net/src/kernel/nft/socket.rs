@@ -56,6 +56,8 @@ pub struct SeenChain {
 
 /// How often we try to remove chains while others keep changing rules.
 const REMOVE_ATTEMPTS: u32 = 50;
+/// How often we read a set that the kernel is moving to a larger table, once for each doubling of it.
+const ELEMENTS_ATTEMPTS: u32 = 50;
 /// The kernel's `ERESTART`: the rules are of another generation than the transaction was made for.
 const OTHER_GENERATION: Errno = Errno::from_raw_os_error(85);
 
@@ -156,15 +158,22 @@ impl NftSocket {
         ours.map(|set| self.set_elements(table, set)).collect::<Result<_>>().map(Some)
     }
 
+    /// While the kernel moves a large set to a larger table, its dump, which counts from the start for each
+    /// datagram, names some elements twice and leaves as many out; it does not say so as it does of other changes.
     fn set_elements(&self, table: &Table, set: &Set) -> Result<Elements> {
         let question = wire::list_elements(table.family, table.name, set.name, NLM_F_DUMP);
-        let parts = self
-            .socket
-            .dump(&question, |received| Some(wire::read_elements(received.body, &set.key)))
-            .with_context(|| format!("cannot list the elements of set `{}`", set.name))?;
-        let mut elements: Vec<Element> = parts.into_iter().flatten().collect();
-        elements.sort();
-        Ok(Elements { family: table.family, table: table.name, set: set.name, elements })
+        for _ in 0..ELEMENTS_ATTEMPTS {
+            let parts = self
+                .socket
+                .dump(&question, |received| Some(wire::read_elements(received.body, &set.key)))
+                .with_context(|| format!("cannot list the elements of set `{}`", set.name))?;
+            let mut elements: Vec<Element> = parts.into_iter().flatten().collect();
+            elements.sort();
+            if elements.is_sorted_by(|one, next| one < next) {
+                return Ok(Elements { family: table.family, table: table.name, set: set.name, elements });
+            }
+        }
+        bail!("the elements of set `{}` kept moving during {ELEMENTS_ATTEMPTS} readings", set.name)
     }
 
     /// The number of the last transaction.
