@@ -50,8 +50,20 @@ pub(crate) struct Session {
 
 /// Waits for this command's turn to change the home.
 fn turn(home: &Home) -> Result<HomeLock> {
-    let words: Vec<String> = std::env::args().take(3).collect();
-    lock::lock(home, &words.join(" "), &mut |holder| note(&format!("waiting for {holder}")))
+    lock::lock(home, &words(), &mut tell_holder)
+}
+
+/// Waits until nobody changes the home, if there is one, so that one who only looks sees what is.
+pub(crate) fn quiet(home: &Home) -> Result<Option<HomeLock>> {
+    lock::lock_if_there(home, &words(), &mut tell_holder)
+}
+
+fn words() -> String {
+    std::env::args().take(3).collect::<Vec<_>>().join(" ")
+}
+
+fn tell_holder(holder: &str) {
+    note(&format!("waiting for {holder}"));
 }
 
 impl Host for Session {

@@ -1,7 +1,7 @@
 //! One command at a time changes a home. The others wait, and say for whom.
 
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -27,23 +27,42 @@ pub struct HomeLock {
 
 /// Takes the lock, waiting for another command if need be; `waiting` is told once, after half a second.
 pub fn lock(home: &Home, me: &str, waiting: &mut dyn FnMut(&str)) -> Result<HomeLock> {
-    let path = home.run.join("lock");
-    let doing = || format!("cannot lock {}", path.display());
-    let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
     home.prepare()?;
-    let mut file = open().with_context(doing)?;
+    loop {
+        let file = open(home, true).with_context(|| doing(home))?;
+        match turn(home, file, me, waiting)? {
+            Some(lock) => return Ok(lock),
+            None => home.prepare()?,
+        }
+    }
+}
+
+/// The same for a command that only looks: in a home that is not there, or is purged meanwhile, nobody does anything.
+pub fn lock_if_there(home: &Home, me: &str, waiting: &mut dyn FnMut(&str)) -> Result<Option<HomeLock>> {
+    match open(home, false) {
+        Ok(file) => turn(home, file, me, waiting),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| doing(home)),
+    }
+}
+
+fn open(home: &Home, make: bool) -> std::io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(make).truncate(false).open(home.run.join("lock"))
+}
+
+fn doing(home: &Home) -> String {
+    format!("cannot lock {}", home.run.join("lock").display())
+}
+
+/// Waits until the file is ours. None if who held it has purged the home: what we have locked is nobody's file any more.
+fn turn(home: &Home, mut file: File, me: &str, waiting: &mut dyn FnMut(&str)) -> Result<Option<HomeLock>> {
     let start = Instant::now();
     let mut told = false;
     loop {
         match file.try_lock() {
-            Ok(()) if is_at(&file, &path) => break,
-            // Who held it has purged the home: what we have locked is nobody's file any more.
-            Ok(()) => {
-                home.prepare()?;
-                file = open().with_context(doing)?;
-                continue;
-            }
-            Err(TryLockError::Error(error)) => return Err(error).with_context(doing),
+            Ok(()) if is_at(&file, &home.run.join("lock")) => break,
+            Ok(()) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error).with_context(|| doing(home)),
             Err(TryLockError::WouldBlock) => {}
         }
         let waited = start.elapsed();
@@ -60,7 +79,7 @@ pub fn lock(home: &Home, me: &str, waiting: &mut dyn FnMut(&str)) -> Result<Home
     let _ = file.set_len(0);
     let _ = file.seek(SeekFrom::Start(0));
     let _ = write!(file, "`{me}` (process {})", std::process::id());
-    Ok(HomeLock { _file: file })
+    Ok(Some(HomeLock { _file: file }))
 }
 
 /// Keeps two commands from bringing up the project in this directory at once: one sees nothing of the jobs that the other
@@ -86,14 +105,11 @@ pub fn lock_project(directory: &Path, waiting: &mut dyn FnMut()) -> Result<File>
 
 /// Takes the lock if nobody has it, and nothing is to be waited for. A home of which nothing runs has none.
 pub fn lock_if_free(home: &Home) -> Result<Option<HomeLock>> {
-    let path = home.run.join("lock");
-    let Ok(file) = OpenOptions::new().write(true).open(&path) else { return Ok(None) };
+    let Ok(file) = open(home, false) else { return Ok(None) };
     match file.try_lock() {
-        Ok(()) if is_at(&file, &path) => Ok(Some(HomeLock { _file: file })),
+        Ok(()) if is_at(&file, &home.run.join("lock")) => Ok(Some(HomeLock { _file: file })),
         Ok(()) | Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("cannot lock {}", path.display()))
-        }
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| doing(home)),
     }
 }
 

@@ -7,8 +7,9 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use stead_container::ids_refused;
+use stead_host::apply::Host;
 use stead_host::home::Home;
-use stead_host::linux::store_texts;
+use stead_host::linux::{LinuxHost, store_texts};
 use stead_model::lock::Lock;
 use stead_model::name::{MachineId, Name};
 use stead_model::observed::{Body, MachineState, Observed};
@@ -22,7 +23,7 @@ use crate::args::{Consent, DownArgs, Global, PlanArgs, UpArgs};
 use crate::failure::Failure;
 use crate::output::{Output, note, printable};
 use crate::project::{self, Loaded};
-use crate::session::{Session, look};
+use crate::session::{Session, look, quiet};
 
 /// A step, as `plan --format json` and `up --format json` print it.
 #[derive(Serialize)]
@@ -37,18 +38,36 @@ struct Line<'a> {
 /// Shows what would change, and why.
 pub(crate) fn plan(global: &Global, args: &PlanArgs, output: Output) -> Result<(), Failure> {
     let mut host = look()?;
-    let seen = stead_host::apply::Host::observe(&mut host)?;
-    let (plan, loaded) = if args.down {
-        let name = project_of(global, None, &seen)?;
-        (make_plan(&Wanted::nothing(&name, &seen, UnwantedVolumes::Keep), &seen), None)
-    } else {
-        let loaded = project::load_for(global, args.relock)?.with_something()?;
-        let images = super::image::those_here(host.home(), &loaded.project)?;
-        let wanted = resolved(&loaded, &seen, args.relock, &images)?;
-        tell_replaced(&loaded, &wanted, args.relock);
-        (make_plan(&wanted, &seen), Some(loaded))
+    let loaded = match args.down {
+        true => None,
+        false => Some(project::load_for(global, args.relock)?.with_something()?),
+    };
+    let plan = match planned(&mut host, global, args, loaded.as_ref()) {
+        Ok(plan) => plan,
+        // What another command is just changing is neither as it was nor as it will be.
+        Err(_) => {
+            let _quiet = quiet(host.home())?;
+            planned(&mut host, global, args, loaded.as_ref())?
+        }
     };
     print(&plan, loaded.as_ref(), output)
+}
+
+fn planned(
+    host: &mut LinuxHost,
+    global: &Global,
+    args: &PlanArgs,
+    loaded: Option<&Loaded>,
+) -> Result<Plan, Failure> {
+    let seen = Host::observe(host)?;
+    let Some(loaded) = loaded else {
+        let name = project_of(global, None, &seen)?;
+        return Ok(make_plan(&Wanted::nothing(&name, &seen, UnwantedVolumes::Keep), &seen));
+    };
+    let images = super::image::those_here(host.home(), &loaded.project)?;
+    let wanted = resolved(loaded, &seen, args.relock, &images)?;
+    tell_replaced(loaded, &wanted, args.relock);
+    Ok(make_plan(&wanted, &seen))
 }
 
 fn print(plan: &Plan, loaded: Option<&Loaded>, output: Output) -> Result<(), Failure> {
