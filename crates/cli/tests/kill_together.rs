@@ -4,6 +4,10 @@
 mod kill_support;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::process::Stdio;
 
 use kill_support::{FULL, Outside, Started, World, is_root, judge};
 
@@ -68,6 +72,29 @@ fn a_purge_among_other_commands_leaves_a_whole_home() {
         ends_well(lines.iter().map(|line| ((*line).to_owned(), world.start(line))).collect());
     }
     world.arrives();
+    world.leaves_nothing();
+}
+
+/// A command that has claimed a range and not yet given the claim to its anchor is no other home.
+#[test]
+fn a_plan_waits_for_what_another_command_has_half_made() {
+    let world = World::new(Outside::Forwards, FULL);
+    world.ok("up");
+    world.ok("down");
+    let lock = fs::File::open(world.run_file("lock")).unwrap();
+    lock.lock().unwrap();
+    let pinned = fs::read_to_string(world.project.join("stead.lock")).unwrap();
+    let subnet = pinned.split('"').find(|word| word.ends_with(".0/24")).unwrap();
+    let name = SocketAddr::from_abstract_name(format!("stead/subnet/{subnet}")).unwrap();
+    let claim = UnixListener::bind_addr(&name).unwrap();
+    let mut plan = world.command("plan").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut told = BufReader::new(plan.stderr.take().unwrap()).lines();
+    let first = told.next().unwrap().unwrap();
+    assert!(first.contains("waiting for"), "{first}");
+    drop((claim, lock));
+    let planned = plan.wait_with_output().unwrap();
+    assert!(planned.status.success(), "{told:?}");
+    assert!(String::from_utf8(planned.stdout).unwrap().contains("+ network"));
     world.leaves_nothing();
 }
 
