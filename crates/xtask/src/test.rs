@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -195,6 +196,10 @@ impl Tally {
         let scratch = inside::scratch()?;
         let mut command = inside::command(role, scratch.path())?;
         command.args(by).arg(&program.file).args(filter).current_dir(&program.directory);
+        if program.is_integration {
+            // These wait for other programs half of their time.
+            command.arg(format!("--test-threads={}", available_parallelism()?.get() + 1));
+        }
         // Tests that rewrite what they expect find their source with it.
         command.env("CARGO_MANIFEST_DIR", &program.directory);
         for (name, image) in [("STEAD_TEST_SYSTEM", &self.system), ("STEAD_TEST_DISK", &self.disk)] {
