@@ -9,6 +9,7 @@ mod computer;
 mod ending;
 mod look;
 mod role;
+mod told;
 mod typed;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,8 +52,6 @@ const READ_MAX_BYTES: usize = 256 * 1024;
 
 /// What its agent could not do is told so often.
 const REFUSALS_MAX: u32 = 20;
-/// A name of a stage is a word.
-const STAGE_MAX_CHARS: usize = 32;
 
 /// The container's name in its guest.
 const MAIN: &str = "main";
@@ -308,7 +307,7 @@ impl Guest {
     }
 
     fn take(&mut self, happening: Happening, events: &mut Vec<Heard>) {
-        match happening {
+        match told::tamed(happening) {
             Happening::Hello(hello) => {
                 tracing::debug!("the agent of version {} is there", hello.program);
                 self.is_met(events);
@@ -362,7 +361,7 @@ impl Guest {
         }
         match word {
             Word::Stage(stage) => {
-                self.stage = stage.name.chars().take(STAGE_MAX_CHARS).collect();
+                self.stage.clone_from(&stage.name);
                 events.push(Heard::Stage(stage));
             }
             Word::Failed { why, code } if self.role.is_start(call) => {

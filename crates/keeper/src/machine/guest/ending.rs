@@ -15,6 +15,7 @@ use stead_agent::message::{Ending, Exited, Request};
 use stead_container::Failure;
 use stead_vmm::{Order, Reason};
 
+use super::told::part;
 use super::{BOOT_LIMIT, Guest, MAIN, Role, State};
 
 /// What a guest writes to disk when it ends is little.
@@ -36,7 +37,7 @@ impl Guest {
                     "its guest did not come up within {} s, it got to stage `{}`, its console's last words: {}",
                     BOOT_LIMIT.as_secs(),
                     self.stage.escape_debug(),
-                    self.console.last_line()
+                    part(&self.console.last_line())
                 ),
                 State::Running | State::Ending => {
                     format!("its guest did not end within {} s", END_LIMIT.as_secs())
@@ -123,9 +124,10 @@ impl Guest {
         };
         let text = match (self.why, self.console.panic(), self.control.reason) {
             (Some(why), ..) => why,
-            (None, Some(line), _) => format!("its kernel gave up: {line}"),
+            (None, Some(line), _) => format!("its kernel gave up: {}", part(&line)),
             (None, None, Some(reason)) => {
-                format!("its guest ended: {reason}; its console's last words: {}", self.console.last_line())
+                let words = part(&self.console.last_line());
+                format!("its guest ended: {reason}; its console's last words: {words}")
             }
             (None, None, None) => {
                 format!("its VMM ended ({status}){}", self.words.last())
