@@ -85,6 +85,8 @@ pub enum Action {
     Exec,
     /// It is gone.
     Rm,
+    /// It was to go with its end, and is not gone yet: `why`. That is tried again.
+    RmFailed,
 }
 
 impl Event {
@@ -161,7 +163,8 @@ impl Journal {
         }
     }
 
-    fn append(&self, event: &Event) -> Result<()> {
+    /// Writes an event down that nobody hears of otherwise.
+    pub fn append(&self, event: &Event) -> Result<()> {
         let doing = || format!("cannot write to {}", self.path.display());
         let mut line = serde_json::to_vec(event).with_context(doing)?;
         line.push(b'\n');

@@ -81,9 +81,22 @@ pub(crate) enum EventFilter {
 }
 
 const TYPES: [&str; 3] = ["machine", "network", "volume"];
-const EVENTS: [&str; 14] = [
-    "create", "start", "die", "oom", "health", "kill", "pause", "unpause", "stop", "snapshot", "restore",
-    "rename", "exec", "rm",
+const EVENTS: [&str; 15] = [
+    "create",
+    "start",
+    "die",
+    "oom",
+    "health",
+    "kill",
+    "pause",
+    "unpause",
+    "stop",
+    "snapshot",
+    "restore",
+    "rename",
+    "exec",
+    "rm",
+    "rm-failed",
 ];
 
 impl FromStr for EventFilter {

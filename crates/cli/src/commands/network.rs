@@ -12,7 +12,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use stead_host::apply::Host;
-use stead_host::home::write_whole;
+use stead_host::home::{Home, write_whole};
 use stead_host::machine::Files;
 use stead_model::container::Mount;
 use stead_model::file::render;
@@ -155,6 +155,14 @@ pub(super) fn forget_machines(session: &Session, machines: &BTreeSet<MachineId>)
     edit(session, |project| {
         project.machines.retain(|name, _| !machines.contains(&MachineId::new(&project.name, name)));
     })
+}
+
+/// Whether the file names a machine, be it there or not.
+pub(super) fn is_written_down(home: &Home, id: &MachineId) -> Result<bool, Failure> {
+    let path = home.loose_project().join("stead.yaml");
+    Ok(id.project.as_str() == LOOSE_PROJECT
+        && path.exists()
+        && load_file(&path)?.project.machines.contains_key(&id.name))
 }
 
 /// Takes volumes out of the file, which are gone already, or the next command would make them anew.

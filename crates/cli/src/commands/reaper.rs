@@ -9,17 +9,25 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use stead_host::apply::Host;
 use stead_host::home::Home;
+use stead_host::journal::{Action, Event, Journal};
 use stead_host::machine::Files;
 use stead_model::name::MachineId;
+use stead_model::observed::Observed;
 
 use super::machines::remove_these;
+use super::network::is_written_down;
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::session::Session;
+use crate::session::{Session, look};
 
-/// A machine that could not be removed, or that somebody has started again, is looked at after this time.
-const AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// A machine that could not be removed, or that somebody has started again, is looked at after this time, and then after
+/// twice that, as what hinders it may last,
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// but no less often than this: a person who has made room looks whether it is gone.
+const AGAIN_AFTER_AT_MOST: Duration = Duration::from_secs(60);
 
 /// A process that removes a machine when it has ended; at once if this command goes before it says that the machine
 /// stands.
@@ -67,25 +75,91 @@ pub(crate) fn reap(id: &MachineId, output: Output) -> Result<(), Failure> {
     let word =
         File::from(std::io::stdout().as_fd().try_clone_to_owned().context("there is no standard output")?);
     let stands = word.take(1).read_to_end(&mut Vec::new()).context("cannot hear whether it stands")? > 0;
-    while files.are_of(&held) {
-        if stands {
+    let going = Going { home, id: id.clone(), files, held, stands, output };
+    let (mut pause, mut told) = (AGAIN_AFTER, None);
+    loop {
+        if going.stands && going.files.are_of(&going.held) {
             // However it ended, it is over now; if it never ran, nothing is known of that.
-            let _unknown = super::attach::outlast(&files);
+            let _unknown = super::attach::outlast(&going.files);
         }
-        let remove = || -> Result<(), Failure> {
-            let mut session = Session::open()?;
-            session.host.make_fleeting();
-            let runs = session.observe()?.running.contains_key(id);
-            if files.are_of(&held) && !(runs && stands) {
-                remove_these(&mut session, std::slice::from_ref(id), output)?;
+        match going.go() {
+            Ok(Gone::Wholly) => return Ok(()),
+            Ok(Gone::RunsAgain) => {
+                (pause, told) = (AGAIN_AFTER, None);
+                std::thread::sleep(pause);
             }
-            Ok(())
-        };
-        // Whatever hinders it (another command has the home for long, the disk is full), nobody else would do it.
-        let _hindered = remove();
-        if files.are_of(&held) {
-            std::thread::sleep(AGAIN_AFTER);
+            // Whatever hinders it (another command has the home for long, the disk is full), nobody else would do it.
+            Err(failure) => {
+                going.tell(&failure, &mut told);
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(AGAIN_AFTER_AT_MOST);
+            }
         }
     }
-    Ok(())
+}
+
+/// Whether anything is left of the machine that is held, and no other has its name. Its directory goes first: what is on
+/// record and in the file of its project may stay if the disk is full.
+pub(crate) fn is_left(home: &Home, id: &MachineId, held: &File, seen: &Observed) -> Result<bool, Failure> {
+    let files = Files::new(home, id);
+    let is_named = || Ok(seen.machines.contains_key(id) || is_written_down(home, id)?);
+    if files.are_of(held) {
+        Ok(true)
+    } else if files.state.exists() {
+        Ok(false)
+    } else {
+        is_named()
+    }
+}
+
+/// What became of a removal.
+enum Gone {
+    /// Nothing of the machine is left, or another one has its name.
+    Wholly,
+    /// Somebody has started it again: its next end is waited for.
+    RunsAgain,
+}
+
+/// A machine that is to go.
+struct Going {
+    home: Home,
+    id: MachineId,
+    files: Files,
+    held: File,
+    stands: bool,
+    output: Output,
+}
+
+impl Going {
+    fn go(&self) -> Result<Gone, Failure> {
+        let is_left = |seen: &Observed| is_left(&self.home, &self.id, &self.held, seen);
+        // A session would make a home that has been purged anew.
+        if !self.files.are_of(&self.held) && !is_left(&look()?.observe()?)? {
+            return Ok(Gone::Wholly);
+        }
+        let mut session = Session::open()?;
+        session.host.make_fleeting();
+        let seen = session.observe()?;
+        if !is_left(&seen)? {
+            return Ok(Gone::Wholly);
+        }
+        if self.stands && self.files.are_of(&self.held) && seen.running.contains_key(&self.id) {
+            return Ok(Gone::RunsAgain);
+        }
+        remove_these(&mut session, std::slice::from_ref(&self.id), self.output).map(|()| Gone::Wholly)
+    }
+
+    /// Writes down why it is still there, once for each reason: nobody hears us, and nobody waits for us.
+    fn tell(&self, failure: &Failure, told: &mut Option<String>) {
+        let why = failure.text().trim_end().replace('\n', "; ");
+        // It would be the last thing that is left of it.
+        if told.as_ref() == Some(&why) || !self.home.state.exists() {
+            return;
+        }
+        let event = Event::of_machine(&self.id, Action::RmFailed).with("why", &why);
+        // The disk may be full, which may be why: it is told the next time, then.
+        if Journal::new(&self.home).append(&event).is_ok() {
+            *told = Some(why);
+        }
+    }
 }

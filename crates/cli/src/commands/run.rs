@@ -14,7 +14,7 @@ use stead_model::project::{Addressing, Dhcp, Network, Pool, Project, Reach, Subn
 use stead_model::resolve::Images;
 
 use super::attach::{Watch, Watched, watch};
-use super::reaper::Reaper;
+use super::reaper::{Reaper, is_left};
 use super::up::{Bring, Whose};
 use super::{image, machines, network, wish};
 use crate::args::{Global, MachineArgs, MakeArgs, RunArgs, RunKind};
@@ -60,7 +60,8 @@ pub(crate) fn run(global: &Global, args: &RunArgs, output: Output) -> Result<Exi
     let mut session = Session::open()?;
     session.host.make_fleeting();
     // Nobody would ever know of one that still runs: it is ended first.
-    if files.are_of(&reaper.held) {
+    let seen = session.observe()?;
+    if is_left(session.host.home(), &id, &reaper.held, &seen)? {
         machines::remove_these(&mut session, &[id], quiet)?;
     }
     // It has nothing to do any more.

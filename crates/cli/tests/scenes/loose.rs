@@ -207,6 +207,32 @@ fn who_was_to_remove_a_machine_removes_no_later_one_of_its_name() {
 }
 
 #[test]
+fn what_was_to_go_goes_wholly_once_nothing_hinders_it() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    sleeper(&world, "--rm --name gone").ok();
+    let find = format!("find {} -path '*/default/stead.yaml'", world.path().display());
+    let file = world.sh(Place::Computer, &find).trim().to_owned();
+    let is_written = || std::fs::read_to_string(&file).unwrap().contains("gone");
+    // Where that file is written before it takes its place: it cannot be.
+    let hindrance = format!("{file}.new");
+    std::fs::create_dir(&hindrance).unwrap();
+    world.stead("kill gone").ok();
+    let told = world.until("it is told that it cannot go", || {
+        let events = world.stead("events --all --no-stream --since 1h --filter event=rm-failed").ok();
+        (!events.is_empty()).then_some(events)
+    });
+    assert!(told.contains("rm-failed gone.default why=error: cannot write"), "{told}");
+    assert!(machines(&world) == json!([]) && is_written());
+    std::fs::remove_dir(&hindrance).unwrap();
+    world.until("it has gone wholly", || (!is_written()).then_some(()));
+    let reaper = "pgrep -f '[_]_reap gone.default'";
+    world.until("nobody waits any more", || (world.sh_said(Place::Computer, reaper).code == 1).then_some(()));
+    let again = world.stead("events --all --no-stream --since 1h --filter event=rm-failed").ok();
+    assert_eq!(again.lines().count(), 1, "it is told once: {again}");
+}
+
+#[test]
 fn a_name_that_was_written_down_for_nothing_is_free() {
     let world = World::offline();
     let _registry = registry(&world);
