@@ -31,26 +31,17 @@ impl Held {
     pub fn take(home: &Home, id: &MachineId) -> Result<Self> {
         let files = Files::new(home, id);
         let status = status(home, id)?.context("it does not run any more; hint: try again")?;
-        let connect = || Client::connect(&files)?.context("it does not run any more; hint: try again");
-        let written = files.own()?.written;
-        let is_guest = written.disk().exists() || written.qcow2().exists();
+        let is_guest = is_guest(&files)?;
         if is_guest && status.phase == Phase::Paused {
             bail!(
                 "it is paused, so its guest cannot write what it has in memory; hint: `stead unpause` it first"
             );
         }
         if is_guest {
-            match connect()?.ask(&Request::Look(Look::StandsStill), Some(WRITE_LIMIT))? {
-                Answer::Seen(_) => {}
-                Answer::Failed(why) => {
-                    let why = why.split_once("; hint: ").map_or(why.as_str(), |(why, _)| why);
-                    bail!("its guest cannot write what it has in memory: {why}; hint: `stead stop` it first")
-                }
-                other => bail!("the keeper answered {other:?}"),
-            }
+            write_out(&files, Look::StandsStill, "`stead stop` it first")?;
         }
         let stood_still = Instant::now();
-        let mut client = connect()?;
+        let mut client = connect(&files)?;
         match client.ask(&Request::Hold, Some(HOLD_LIMIT))? {
             Answer::Done if is_guest && stood_still.elapsed() > STANDSTILL_LIMIT => {
                 bail!("it could not be held in time; hint: try again when this computer has less to do")
@@ -68,4 +59,27 @@ impl Held {
         };
         Ok(status.phase == Phase::Paused && status.started_ms == self.started_ms)
     }
+}
+
+/// Whether what a machine writes is on a disk of its own, and some of it in the memory of its guest.
+pub fn is_guest(files: &Files) -> Result<bool> {
+    let written = files.own()?.written;
+    Ok(written.disk().exists() || written.qcow2().exists())
+}
+
+/// Has on its disk what was written in a guest, which goes on writing ([`Look::Written`]) or does not
+/// ([`Look::StandsStill`]). The hint is what to do where it cannot.
+pub fn write_out(files: &Files, look: Look, hint: &str) -> Result<()> {
+    match connect(files)?.ask(&Request::Look(look), Some(WRITE_LIMIT))? {
+        Answer::Seen(_) => Ok(()),
+        Answer::Failed(why) => {
+            let why = why.split_once("; hint: ").map_or(why.as_str(), |(why, _)| why);
+            bail!("its guest cannot write what it has in memory: {why}; hint: {hint}")
+        }
+        other => bail!("the keeper answered {other:?}"),
+    }
+}
+
+fn connect(files: &Files) -> Result<Client> {
+    Client::connect(files)?.context("it does not run any more; hint: try again")
 }

@@ -16,10 +16,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use stead_host::held::{is_guest, write_out};
 use stead_host::home::Home;
 use stead_host::linux::{Order, provisioned, remember};
 use stead_host::lock;
-use stead_host::machine::{Answer, Client, Files, Look, Phase, Request, Status, status};
+use stead_host::machine::{Files, Look, Phase, Status, status};
 use stead_model::name::MachineId;
 
 use crate::args::{ExecArgs, Global, ProvisionCommand};
@@ -31,9 +32,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A vm that is started for the first time, without KVM, has come up by then.
 const COMES_UP_WITHIN: Duration = Duration::from_secs(900);
-
-/// A guest may have much to write, and a busy disk.
-const WRITE_LIMIT: Duration = Duration::from_secs(120);
 
 /// What a failure tells of what the script wrote.
 const LAST_LINES: usize = 20;
@@ -105,7 +103,9 @@ fn carry_out(home: &Home, order: &Order) -> Result<()> {
             "the script ended with {code}{wrote}; hint: `stead shell {id}` to look around; the next `stead up` runs it again"
         );
     }
-    write_out(&files)?;
+    if is_guest(&files)? {
+        write_out(&files, Look::Written, "the next `stead up` runs the script again")?;
+    }
     let _lock = lock::lock(home, "stead up", &mut |_| {})?;
     let after = status(home, id)?;
     anyhow::ensure!(
@@ -139,20 +139,6 @@ fn come_up(home: &Home, id: &MachineId) -> Result<Status> {
             Phase::Paused => bail!("the machine is paused; hint: `stead unpause {id}`"),
             Phase::Stopping => bail!("the machine is being stopped"),
         }
-    }
-}
-
-/// Has on its disk what was written in a guest.
-fn write_out(files: &Files) -> Result<()> {
-    let written = files.own()?.written;
-    if !written.disk().exists() && !written.qcow2().exists() {
-        return Ok(());
-    }
-    let mut client = Client::connect(files)?.context("the machine ended while the script ran")?;
-    match client.ask(&Request::Look(Look::Written), Some(WRITE_LIMIT))? {
-        Answer::Seen(_) => Ok(()),
-        Answer::Failed(why) => bail!("its guest cannot write what it has in memory: {why}"),
-        other => bail!("the keeper answered {other:?}"),
     }
 }
 
