@@ -32,7 +32,7 @@ pub(crate) use internal::{InternalEnter, ProvisionCommand, TreeCommand};
 pub(crate) use looks::{CopyArgs, DiffArgs, EventsArgs, InspectArgs, PortArgs, PsArgs, StatsArgs, TopArgs};
 pub(crate) use machines::{
     AttachArgs, CloneArgs, ConsoleArgs, ExecArgs, KillArgs, LogsArgs, MachinesArgs, PublishArgs, RemoveArgs,
-    RenameArgs, ShellArgs, SshArgs, SshConfigArgs, StopArgs,
+    RenameArgs, ShellArgs, SshArgs, SshConfigArgs, StopArgs, Told,
 };
 pub(crate) use network::{ConnectArgs, CreateArgs, EnterArgs, NetworkCommand};
 pub(crate) use project::{

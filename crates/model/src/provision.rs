@@ -78,12 +78,24 @@ pub fn in_places(scripts: &[Script]) -> Vec<Provision> {
     placed.collect()
 }
 
-/// Reads a script whole and runs it with what is named behind. Its file has no name when it begins, so nothing is left of
-/// it; and what tells this shell to end is told to all that the script has started.
-const RUNNER: &str = r#"file=$(mktemp -p /dev/shm 2>/dev/null || mktemp) && cat >"$file" && exec 3<"$file" && rm -f "$file" || exit 125
-trap 'trap - TERM; kill -TERM 0; exit 143' HUP INT TERM
-"$@" /proc/self/fd/3 </dev/null &
-wait $!"#;
+/// Reads a script whole, of so many bytes, and runs it with what is named behind. One that was cut off is not begun. Its
+/// file has no name when it begins, so nothing is left of it. It is a shell's ordinary child, as those that a shell does
+/// not wait for ignore SIGINT. What waits beside it learns of the shell's end by the end of a pipe, and if that comes
+/// before the script's, tells all that the script has started to end.
+const RUNNER: &str = r#"length=$1; shift
+at=$(mktemp -d -p /dev/shm 2>/dev/null || mktemp -d) || exit 125
+trap 'rm -rf "$at"; exit 143' HUP INT TERM
+cat >"$at/text" && mkfifo "$at/end" && came=$(wc -c <"$at/text") || { rm -rf "$at"; exit 125; }
+exec 3<"$at/text" 4<>"$at/end" 5<"$at/end" 6>"$at/end" 4>&-
+rm -rf "$at"
+[ "$came" -eq "$length" ] || { echo "the script did not come whole: $came of $length bytes" >&2; exit 125; }
+(exec <&5 3<&- 5<&- 6>&-; read -r over || kill -TERM 0) &
+trap - HUP INT TERM
+"$@" /proc/self/fd/3 </dev/null 5<&- 6>&-
+code=$?
+echo over >&6
+wait $!
+exit $code"#;
 
 impl Script {
     /// The program that runs it in a machine, and finds its text on standard input.
@@ -96,7 +108,8 @@ impl Script {
         if reader.is_empty() {
             reader.push("/bin/sh");
         }
-        let runner = ["/bin/sh", "-c", RUNNER, "provision"];
+        let length = self.text.len().to_string();
+        let runner = ["/bin/sh", "-c", RUNNER, "provision", &length];
         runner.into_iter().chain(reader.into_iter().map(str::trim)).map(str::to_owned).collect()
     }
 }
@@ -111,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_script_says_in_its_first_line_what_reads_it() {
-        let reader = |text: &str| script(text).program().split_off(4);
+        let reader = |text: &str| script(text).program().split_off(5);
         assert_eq!(reader("echo a"), ["/bin/sh"]);
         assert_eq!(reader(""), ["/bin/sh"]);
         assert_eq!(reader("#!\n"), ["/bin/sh"]);

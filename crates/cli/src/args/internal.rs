@@ -12,7 +12,10 @@ pub(crate) enum ProvisionCommand {
     Script,
     /// Runs it.
     #[command(name = "__exec", hide = true)]
-    Exec,
+    Exec {
+        /// The process that wants it.
+        parent: i32,
+    },
 }
 
 /// What is done with a tree of files as what may do it to files of whichever owner.

@@ -139,15 +139,27 @@ pub(crate) struct ExecArgs {
     /// Whether it is the user's login shell instead, which another command asks for.
     #[arg(skip)]
     pub(crate) login: bool,
-    /// Whether that we are hung up on is not the program's concern, which learns of it by the end of its input.
+    /// What of signals to us it is told.
     #[arg(skip)]
-    pub(crate) outlives_hangup: bool,
+    pub(crate) told: Told,
     /// The machine: `web`, or `web.shop` (with its project)
     #[arg(add = ArgValueCompleter::new(complete::machines))]
     pub(crate) machine: String,
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
     pub(crate) command: Vec<String>,
+}
+
+/// What a program is told of signals that the command which waits for it gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// All of them.
+    #[default]
+    Each,
+    /// All but that we are hung up on, of which it learns by the end of its input.
+    ButHangup,
+    /// That it is to end.
+    End,
 }
 
 #[derive(Debug, Args)]

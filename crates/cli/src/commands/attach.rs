@@ -20,6 +20,7 @@ use stead_host::machine::{Answer, Attached, Client, Exec, Exit, Files, Request};
 use stead_model::container::Signal;
 use stead_model::project::Condition;
 
+use crate::args::Told;
 use crate::session::Session;
 
 /// What a person types to leave a machine that goes on: Ctrl-P, Ctrl-Q.
@@ -117,9 +118,12 @@ fn gone(files: &Files, has_left: &AtomicBool) -> Result<Watched> {
 }
 
 /// Has a keeper start another program in its machine, and stays until that ends.
-pub(crate) fn execute(mut client: Client, order: Exec, tells_hangup: bool) -> Result<Exit> {
+pub(crate) fn execute(mut client: Client, order: Exec, told: Told) -> Result<Exit> {
     let stdin = order.stdin;
     let tty = order.tty.is_some();
+    // Before it starts: none of those that it is to be told is missed, or ends us and leaves it.
+    let wanted = [SIGWINCH, SIGHUP, SIGINT, SIGQUIT, SIGTERM];
+    let mut signals = Signals::new(wanted).context("cannot listen for signals")?;
     match client.ask(&Request::Exec(Box::new(order)), Some(Duration::ZERO))? {
         Answer::Attached(_) => {}
         Answer::Failed(why) => bail!("{why}"),
@@ -135,15 +139,12 @@ pub(crate) fn execute(mut client: Client, order: Exec, tells_hangup: bool) -> Re
         let writer = Arc::clone(&writer);
         std::thread::spawn(move || carry_input(&writer, false));
     }
-    let wanted = [SIGWINCH, SIGHUP, SIGINT, SIGQUIT, SIGTERM];
-    let mut signals = signal_hook::iterator::Signals::new(wanted).context("cannot listen for signals")?;
     std::thread::spawn(move || {
         for signal in signals.forever() {
-            match signal.to_string().parse::<Signal>() {
-                Ok(_) if signal == SIGWINCH => send_size(&writer),
-                Ok(_) if signal == SIGHUP && !tells_hangup => {}
-                Ok(signal) => drop(send(&writer, Frame::Signal, signal.to_string().as_bytes())),
-                Err(_) => {}
+            if signal == SIGWINCH {
+                send_size(&writer);
+            } else if let Some(signal) = told.of(signal) {
+                drop(send(&writer, Frame::Signal, signal.to_string().as_bytes()));
             }
         }
     });

@@ -16,6 +16,7 @@ use rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 use rustix::termios::{tcgetwinsize, tcsetwinsize};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
+use signal_hook::iterator::Signals;
 
 use stead_container::{ExecRequest, Executed, Stdio, WindowSize};
 use stead_host::apply::Host;
@@ -26,7 +27,7 @@ use stead_model::container::Signal;
 use stead_model::name::MachineId;
 
 use super::attach::{Raw, execute};
-use crate::args::{ExecArgs, Global};
+use crate::args::{ExecArgs, Global, Told};
 use crate::failure::Failure;
 use crate::session::look;
 
@@ -44,12 +45,13 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<ExitCode, Failure
         return in_guest(&Files::new(host.home(), &id), &id, args);
     }
     seal();
-    let executed = start(&host, &id, args)?;
-    let (executed, carried) = executed;
+    // Before it starts: none of those that it is to be told is missed, or ends us and leaves it.
+    let signals = listen(args.tty).map_err(early)?;
+    let (executed, carried) = start(&host, &id, args)?;
     let code = if args.tty {
-        at_terminal(&executed, args.interactive)
+        at_terminal(&executed, args.interactive, signals)
     } else {
-        beside(&executed, carried, !args.outlives_hangup)
+        beside(&executed, carried, Telling { signals, told: args.told })
     };
     Ok(ExitCode::from(code.map_err(|error| Failure::from(error).before_program())?))
 }
@@ -81,7 +83,7 @@ fn in_guest(files: &Files, id: &MachineId, args: &ExecArgs) -> Result<ExitCode, 
         tty: args.tty.then(|| (size().rows, size().columns)),
         stdin: args.interactive,
     };
-    let exit = execute(client, order, !args.outlives_hangup).map_err(early)?;
+    let exit = execute(client, order, args.told).map_err(early)?;
     match exit.why {
         None => Ok(ExitCode::from(exit.code)),
         Some(why) => Err(Failure::Program(exit.code, Box::new(Failure::from(anyhow!(why))))),
@@ -192,8 +194,31 @@ fn size() -> WindowSize {
     size.map_or_else(WindowSize::default, |size| WindowSize { columns: size.ws_col, rows: size.ws_row })
 }
 
+/// Signals that we get, and what the program is told of them.
+struct Telling {
+    signals: Signals,
+    told: Told,
+}
+
+/// Listens for those that a program is told, or for those that tell of its terminal's size.
+fn listen(tty: bool) -> Result<Signals> {
+    let wanted: &[i32] = if tty { &[SIGWINCH] } else { &[SIGHUP, SIGINT, SIGQUIT, SIGTERM] };
+    Signals::new(wanted).context("cannot listen for signals")
+}
+
+impl Told {
+    /// What becomes of a signal; nothing of one that the program does not know or is not told.
+    pub(super) fn of(self, signal: i32) -> Option<Signal> {
+        match self {
+            Self::ButHangup if signal == SIGHUP => None,
+            Self::Each | Self::ButHangup => signal.to_string().parse().ok(),
+            Self::End => SIGTERM.to_string().parse().ok(),
+        }
+    }
+}
+
 /// Waits for a program that has our own streams, or pipes that stand for them. What tells us to end is told to it.
-fn beside(executed: &Executed, carried: Carried, tells_hangup: bool) -> Result<u8> {
+fn beside(executed: &Executed, carried: Carried, telling: Telling) -> Result<u8> {
     if let Some(input) = carried.input {
         std::thread::spawn(move || carry(std::io::stdin(), File::from(input)));
     }
@@ -203,15 +228,12 @@ fn beside(executed: &Executed, carried: Carried, tells_hangup: bool) -> Result<u
         let (from, to) = (File::from(from), File::from(to));
         outputs.push(std::thread::spawn(move || carry_until_end(from, to, &program)));
     }
-    let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])
-        .context("cannot listen for signals")?;
     let pidfd = executed.pidfd.try_clone().context("cannot share a descriptor")?;
     std::thread::spawn(move || {
-        for signal in signals.forever().filter(|signal| tells_hangup || *signal != SIGHUP) {
-            if let Ok(signal) = signal.to_string().parse::<Signal>() {
-                // It may just have ended.
-                let _ended = stead_container::kill(pidfd.as_fd(), signal);
-            }
+        let Telling { mut signals, told } = telling;
+        for signal in signals.forever().filter_map(|signal| told.of(signal)) {
+            // It may just have ended.
+            let _ended = stead_container::kill(pidfd.as_fd(), signal);
         }
     });
     let code = outlast(executed)?;
@@ -282,7 +304,7 @@ fn outlast(executed: &Executed) -> Result<u8> {
 }
 
 /// Carries what is typed and written until the program has ended, and all that it wrote has come.
-fn at_terminal(executed: &Executed, interactive: bool) -> Result<u8> {
+fn at_terminal(executed: &Executed, interactive: bool, mut signals: Signals) -> Result<u8> {
     let terminal = executed.terminal.as_ref().context("it has no terminal")?;
     let terminal = Arc::new(File::from(terminal.try_clone().context("cannot share its terminal")?));
     let raw = if interactive { Raw::new()? } else { None };
@@ -291,7 +313,6 @@ fn at_terminal(executed: &Executed, interactive: bool) -> Result<u8> {
         std::thread::spawn(move || carry(std::io::stdin(), &*terminal));
     }
     let resized = Arc::clone(&terminal);
-    let mut signals = signal_hook::iterator::Signals::new([SIGWINCH]).context("cannot listen for signals")?;
     std::thread::spawn(move || {
         for _ in signals.forever() {
             if let Ok(size) = tcgetwinsize(std::io::stdout()) {

@@ -23,7 +23,7 @@ use stead_host::lock;
 use stead_host::machine::{Files, Look, Phase, Status, status};
 use stead_model::name::MachineId;
 
-use crate::args::{ExecArgs, Global, ProvisionCommand};
+use crate::args::{ExecArgs, Global, ProvisionCommand, Told};
 use crate::failure::Failure;
 use crate::output::{note, raw};
 
@@ -52,7 +52,7 @@ const LAST_WORDS_ALL_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) fn run(global: &Global, part: &ProvisionCommand) -> Result<ExitCode, Failure> {
     match part {
         ProvisionCommand::Script => provision(),
-        ProvisionCommand::Exec => execute(global),
+        ProvisionCommand::Exec { parent } => execute(global, *parent),
     }
 }
 
@@ -154,7 +154,7 @@ fn run_script(order: &Order) -> Result<(i32, VecDeque<String>)> {
     let doing = "cannot start a process to run it";
     let (reader, writer) = std::io::pipe().context(doing)?;
     let mut command = std::process::Command::new(std::env::current_exe().context(doing)?);
-    command.arg("__exec").stdin(Stdio::piped());
+    command.arg("__exec").arg(std::process::id().to_string()).stdin(Stdio::piped());
     command.stdout(writer.try_clone().context(doing)?).stderr(writer);
     let mut child = command.spawn().context(doing)?;
     // It has our end of the pipe, too.
@@ -223,10 +223,10 @@ fn listen(id: &MachineId, words: &Receiver<Word>) -> Result<(i32, VecDeque<Strin
 }
 
 /// Executes a script whose order is the first line of standard input, and the script the rest of it.
-fn execute(global: &Global) -> Result<ExitCode, Failure> {
+fn execute(global: &Global, parent: i32) -> Result<ExitCode, Failure> {
     // That begins this program anew, which hears nothing twice.
     super::exec::seal();
-    let order = bound_order().map_err(|error| Failure::from(error).before_program())?;
+    let order = bound_order(parent).map_err(|error| Failure::from(error).before_program())?;
     let Order { machine, provision } = order;
     let script = provision.script;
     let args = ExecArgs {
@@ -237,7 +237,7 @@ fn execute(global: &Global) -> Result<ExitCode, Failure> {
         user: Some(script.user.clone().unwrap_or_else(|| "0".to_owned())),
         privileged: false,
         login: false,
-        outlives_hangup: false,
+        told: Told::End,
         machine: machine.to_string(),
         command: script.program(),
     };
@@ -245,10 +245,13 @@ fn execute(global: &Global) -> Result<ExitCode, Failure> {
 }
 
 /// Hears the order, of somebody without whom the script is to end. Byte by byte: what follows is for the script's shell.
-fn bound_order() -> Result<Order> {
+fn bound_order(parent: i32) -> Result<Order> {
     let end = rustix::process::Signal::TERM;
     rustix::process::set_parent_process_death_signal(Some(end))
         .context("cannot tie ourselves to our parent")?;
+    // It may have gone before that, and then nobody would tell us.
+    let is_there = rustix::process::getppid().is_some_and(|now| now.as_raw_nonzero().get() == parent);
+    anyhow::ensure!(is_there, "who wanted the script to be run has gone");
     let mut line = Vec::new();
     let mut byte = [0];
     loop {
@@ -258,5 +261,45 @@ fn bound_order() -> Result<Order> {
             return serde_json::from_slice(&line).context("cannot read what is to be run");
         }
         line.extend(byte);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::collections::BTreeMap;
+
+    use stead_model::provision::Script;
+
+    /// Runs a script as in a machine, of whose text so many bytes come.
+    fn run(text: &str, bytes: usize) -> (Option<i32>, String) {
+        let script = Script { text: text.to_owned(), user: None, environment: BTreeMap::new() };
+        let words = script.program();
+        let mut command = std::process::Command::new(&words[0]);
+        command.args(&words[1..]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(&text.as_bytes()[..bytes]).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    }
+
+    #[test]
+    fn a_script_that_was_cut_off_is_not_begun() {
+        let text = format!("echo begun\n{}exit 3\n", "# long\n".repeat(20_000));
+        assert_eq!(run(&text, text.len()), (Some(3), "begun\n".to_owned()));
+        let (code, said) = run(&text, 70_000);
+        let why = format!("the script did not come whole: 70000 of {} bytes\n", text.len());
+        assert_eq!((code, said), (Some(125), why));
+    }
+
+    #[test]
+    fn a_script_ignores_no_signal() {
+        let text = "sed -n 's/^SigIgn:.//p' /proc/self/status";
+        let (code, said) = run(text, text.len());
+        let (interrupt, quit) = (1 << (2 - 1), 1 << (3 - 1));
+        let ignored = u64::from_str_radix(said.trim(), 16).unwrap();
+        assert_eq!((code, ignored & (interrupt | quit)), (Some(0), 0));
     }
 }

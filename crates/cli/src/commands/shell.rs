@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use crate::args::{ExecArgs, Global, ShellArgs};
+use crate::args::{ExecArgs, Global, ShellArgs, Told};
 use crate::failure::Failure;
 
 /// Runs a user's login shell in a machine, at a terminal if we have one.
@@ -22,7 +22,7 @@ fn login(args: &ShellArgs, tty: bool) -> ExecArgs {
         user: Some(args.user.clone().unwrap_or_else(|| "0".to_owned())),
         privileged: false,
         login: true,
-        outlives_hangup: false,
+        told: Told::Each,
         machine: args.machine.clone(),
         // For an agent from before there were logins.
         command: vec!["/bin/sh".to_owned(), "-l".to_owned()],

@@ -127,3 +127,10 @@ fn a_script_comes_to_its_end_whoever_is_killed() {
     }
     shop.stead("down").ok();
 }
+
+#[test]
+fn what_runs_a_script_does_not_without_who_wants_it() {
+    let world = World::offline();
+    // As if who started it had been killed at once: somebody else is its parent by now.
+    world.stead("__exec 1").code(125).says("who wanted the script to be run has gone");
+}

@@ -17,7 +17,7 @@ use stead_host::home::Home;
 use stead_host::machine::{Client, Files};
 use stead_model::name::MachineId;
 
-use crate::args::{ExecArgs, Global, SshArgs, SshConfigArgs};
+use crate::args::{ExecArgs, Global, SshArgs, SshConfigArgs, Told};
 use crate::failure::Failure;
 use crate::output::raw;
 use crate::session::{home, look};
@@ -114,7 +114,7 @@ pub(crate) fn proxy(global: &Global, host: &str, user: &str) -> Result<ExitCode,
         user: Some("0".to_owned()),
         privileged: false,
         login: false,
-        outlives_hangup: true,
+        told: Told::ButHangup,
         machine: id.to_string(),
         command: vec!["/bin/sh".to_owned(), "-c".to_owned(), include_str!("sshd.sh").to_owned()],
     };
