@@ -133,15 +133,21 @@ impl Failure {
         }
     }
 
-    /// The same failure without places, where a request was written to a file that nobody reads.
+    /// The same failure without places, where a request was written to a file that nobody reads. What it was written as is
+    /// told by its key, which is called as the option is, and says of which machine or network it is.
     pub(crate) fn of_request(self) -> Self {
-        match self {
-            Self::File(files) => {
-                let problems = files.iter().flat_map(|file| &file.problems);
-                Self::Request(problems.map(|found| Said::with_hint(&found.message, &found.hint)).collect())
-            }
-            other => other,
+        let Self::File(files) = self else { return self };
+        let what = |found: &Problem| match found.path.as_str() {
+            path if path.is_empty() || found.message.contains(path) => found.message.clone(),
+            path => format!("{} (`{path}`)", found.message),
+        };
+        let problems = files.iter().flat_map(|file| &file.problems);
+        let mut said: Vec<Said> = problems.map(|found| Said::with_hint(&what(found), &found.hint)).collect();
+        let more: usize = files.iter().map(|file| file.more).sum();
+        if more > 0 {
+            said.push(Said::what(&format!("not told here: {more} more")));
         }
+        Self::Request(said)
     }
 
     /// A wrong request, with what to do about it.
@@ -207,12 +213,27 @@ fn strip_hint(text: &str) -> &str {
 mod tests {
     use super::*;
     use anyhow::anyhow;
+    use std::path::Path;
+    use stead_model::file::{Source, Variables, parse};
 
     #[test]
     fn what_fails_before_a_program_runs_is_told_apart_from_the_program() {
         let failure = Failure::request("there is no machine `x`", "`stead ps --all` lists them");
         let (text, failure) = (failure.text(), failure.before_program().before_program());
         assert_eq!((failure.code(), failure.text()), (125, text));
+    }
+
+    #[test]
+    fn a_request_has_no_places_and_all_the_rest() {
+        let text = "name: default\nnetworks: { lan: { mtu: 1 } }\n";
+        let (env, directory) = (Variables::default(), Path::new("."));
+        let found = parse(&Source::new("default/stead.yaml", text, &env, directory)).unwrap_err();
+        let (first, more) = (found.problems[0].clone(), 7);
+        let text = Failure::File(vec![Problems { more, ..found }]).of_request().text();
+        let begins = format!("error: {} (`{}`)\nhint: {}\n", first.message, first.path, first.hint);
+        let ends = format!("error: not told here: {more} more\n");
+        assert_eq!(text, begins + &ends);
+        assert!(text.contains("(`networks.lan.mtu`)"), "{text}");
     }
 
     #[test]

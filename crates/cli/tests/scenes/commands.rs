@@ -103,8 +103,9 @@ fn what_a_command_cannot_do_to_networks_is_said_without_a_file() {
     let taken = "machine `web` has `10.1.2.9` on network `lan` already";
     stead("network connect lan api --kind container --address 10.1.2.9").code(2).says(taken);
     let said = stead("network connect lan api --kind container --address 10.7.0.5").code(2).err;
-    let first = "error: `10.7.0.5` is not in `10.1.2.0/24` of network `lan`";
-    assert_eq!(said.lines().next(), Some(first), "{said}");
+    let key = "machines.api.networks.lan.address";
+    let first = format!("error: `10.7.0.5` is not in `10.1.2.0/24` of network `lan` (`{key}`)");
+    assert_eq!(said.lines().next(), Some(first.as_str()), "{said}");
     assert!(said.contains("hint: ") && !said.contains("stead.yaml:"), "{said}");
     stead("network rm lan --force").ok();
 }
