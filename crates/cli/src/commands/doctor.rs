@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use stead_host::apply::Host;
-use stead_model::observed::{Lack, Observed, Uplink};
+use stead_model::observed::{HostFacts, Lack, Uplink, Uplinks};
 use stead_net::facts::{Cgroups, Device, Facts, Program, Switch, UserNamespaces, observe};
 
 use crate::failure::Failure;
@@ -43,7 +43,7 @@ pub(crate) fn run(output: Output) -> Result<ExitCode, Failure> {
     match &seen {
         Ok(seen) => {
             checks.extend(uplink_checks(&seen.host.uplinks.veth, &seen.host.uplinks.pasta));
-            checks.extend(cut_off(seen));
+            checks.extend(way_out(seen.uplink.as_ref(), &seen.host));
         }
         Err(error) => checks.push(check(
             "this user's home",
@@ -237,20 +237,27 @@ fn uplink_checks(veth: &Result<(), Lack>, pasta: &Result<(), Lack>) -> Vec<Check
     vec![one("uplink by the kernel", veth), one("uplink by pasta", pasta)]
 }
 
-/// A way out that stands and leads nowhere any more: a firewall came after it.
-fn cut_off(seen: &Observed) -> Option<Check> {
-    let uplinks = &seen.host.uplinks;
-    let (in_use, other) = match seen.uplink.as_ref().filter(|_| seen.host.online)? {
-        Uplink::Veth(_) => (&uplinks.veth, &uplinks.pasta),
-        Uplink::Pasta => (&uplinks.pasta, &uplinks.veth),
-    };
-    let lack = in_use.as_ref().err()?;
-    let fix = match other {
-        Ok(()) => "stead up (in a project with `reach: nat`: it takes the other way out)",
-        Err(_) => &lack.hint,
-    };
-    let found = format!("cut off: {}", lack.why);
-    Some(check("the way out in use", Verdict::Missing, found, "`reach: nat` of what is up", Some(fix)))
+/// A way out that stands, and leads nowhere any more since a firewall came after it, or could not be made again.
+fn way_out(in_use: Option<&Uplink>, host: &HostFacts) -> Option<Check> {
+    let what = "the way out in use";
+    let needed_for = "`reach: nat` of what is up";
+    let Uplinks { veth, pasta } = &host.uplinks;
+    match in_use.filter(|_| host.online)? {
+        Uplink::Veth(_) => {
+            let lack = veth.as_ref().err()?;
+            let fix = match pasta {
+                Ok(()) => "stead up (in a project with `reach: nat`: it takes the other way out)",
+                Err(_) => &lack.hint,
+            };
+            Some(check(what, Verdict::Missing, format!("cut off: {}", lack.why), needed_for, Some(fix)))
+        }
+        // What it lacks it needs to begin. A process that runs has it.
+        Uplink::Pasta => {
+            let lack = pasta.as_ref().err()?;
+            let found = format!("pasta runs, and could not be started again: {}", lack.why);
+            Some(check(what, Verdict::Limited, found, needed_for, Some(&lack.hint)))
+        }
+    }
 }
 
 fn check(
@@ -261,4 +268,26 @@ fn check(
     fix: Option<&str>,
 ) -> Check {
     Check { what, verdict, found: found.into(), needed_for, fix: fix.map(str::to_owned) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_leads_nowhere_is_cut_off() {
+        let lack = |why: &str| Lack { why: why.to_owned(), hint: "mend it".to_owned() };
+        let host = |pasta: Result<(), Lack>| HostFacts {
+            online: true,
+            uplinks: Uplinks { veth: Err(lack("rules drop it")), pasta },
+            ..HostFacts::default()
+        };
+        assert_eq!(way_out(Some(&Uplink::Pasta), &host(Ok(()))), None);
+        let found = way_out(Some(&Uplink::Pasta), &host(Err(lack("`pasta` is not installed")))).unwrap();
+        assert_eq!(
+            (found.verdict, found.found.as_str()),
+            (Verdict::Limited, "pasta runs, and could not be started again: `pasta` is not installed")
+        );
+        assert_eq!(found.fix.as_deref(), Some("mend it"));
+    }
 }
