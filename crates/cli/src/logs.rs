@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::Mutex;
 
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{Directive, LevelFilter};
 
 use crate::failure::Failure;
 use crate::output;
@@ -33,14 +33,35 @@ pub(crate) fn understood() -> Result<(), Failure> {
 }
 
 fn filter(text: &str) -> Result<EnvFilter, String> {
+    let words: Vec<&str> = words(text).into_iter().map(str::trim).filter(|word| !word.is_empty()).collect();
     // By itself a word that is no level would be taken for a module's name, and nothing would be told at all.
-    let words = text.split(',').map(str::trim);
     let unknown =
-        words.into_iter().find(|word| !word.contains(['=', '[']) && LevelFilter::from_str(word).is_err());
+        words.iter().find(|word| !word.contains(['=', '[']) && LevelFilter::from_str(word).is_err());
     if let Some(word) = unknown {
         return Err(format!("`{}` is no level", output::printable(word)));
     }
-    EnvFilter::builder().parse(text).map_err(|error| format!("`{}`: {error}", output::printable(text)))
+    let directive = |word: &&str| {
+        Directive::from_str(word).map_err(|error| format!("`{}`: {error}", output::printable(word)))
+    };
+    let mut directives = words.iter().map(directive).collect::<Result<Vec<_>, _>>()?.into_iter();
+    let first = directives.next().ok_or_else(|| "there is no word in it".to_owned())?;
+    // It would take text itself, and separate that at each comma. Of an empty one nothing but this is left.
+    let only = EnvFilter::builder().with_default_directive(first).parse_lossy("");
+    Ok(directives.fold(only, EnvFilter::add_directive))
+}
+
+/// The parts of a wish. A comma between the fields of a span, `stead[up{a,b}]`, separates none.
+fn words(text: &str) -> Vec<&str> {
+    let mut depth = 0_usize;
+    let separates = |c: char| {
+        match c {
+            '[' | '{' => depth += 1,
+            ']' | '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        c == ',' && depth == 0
+    };
+    text.split(separates).collect()
 }
 
 /// Logs to standard error what `--debug` or `STEAD_LOG` ask for; warnings always.
@@ -90,13 +111,34 @@ mod tests {
     use super::*;
 
     #[test]
+    fn all_words_are_heeded() {
+        let text = filter("stead[{a,b}]=trace,stead_net=debug,warn").unwrap().to_string();
+        let mut words = words(&text);
+        words.sort_unstable();
+        assert_eq!(words, ["stead[{a,b}]=trace", "stead_net=debug", "warn"]);
+    }
+
+    #[test]
     fn a_word_that_is_no_level_is_told() {
-        for text in ["trace", "WARN", "off", "warn,stead_net=trace", "stead=debug, info", "stead[up]=debug"] {
+        for text in [
+            "trace",
+            "WARN",
+            "off",
+            "warn,stead_net=trace",
+            "stead=debug, info",
+            "stead[up]=debug",
+            "stead[{a,b}]=debug",
+            "warn,stead[up{a=1,b}]=debug,info",
+        ] {
             assert!(filter(text).is_ok(), "{text}");
         }
-        for (text, why) in
-            [("bogus", "`bogus` is no level"), ("info,all", "`all` is no level"), ("a=b", "a=b")]
-        {
+        for (text, why) in [
+            ("bogus", "`bogus` is no level"),
+            ("info,all", "`all` is no level"),
+            ("a=b", "a=b"),
+            (",", "no word"),
+            ("stead[{a,b}]=debug,all", "`all` is no level"),
+        ] {
             let error = filter(text).map(drop).unwrap_err();
             assert!(error.contains(why), "{text}: {error}");
         }
