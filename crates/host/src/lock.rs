@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::home::Home;
 
@@ -24,6 +24,21 @@ const RETRY_EVERY: Duration = Duration::from_millis(20);
 pub struct HomeLock {
     _file: File,
 }
+
+/// Another command holds the home for longer than one does that is not stuck.
+#[derive(Debug)]
+pub struct Held(
+    /// Which.
+    pub String,
+);
+
+impl std::fmt::Display for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} still holds the home after {} s", self.0, WAIT_LIMIT.as_secs())
+    }
+}
+
+impl std::error::Error for Held {}
 
 /// Takes the lock, waiting for another command if need be; `waiting` is told once, after half a second.
 pub fn lock(home: &Home, me: &str, waiting: &mut dyn FnMut(&str)) -> Result<HomeLock> {
@@ -67,7 +82,7 @@ fn turn(home: &Home, mut file: File, me: &str, waiting: &mut dyn FnMut(&str)) ->
         }
         let waited = start.elapsed();
         if waited > WAIT_LIMIT {
-            bail!("{} still holds the home after {} s", holder(&mut file), WAIT_LIMIT.as_secs());
+            return Err(Held(holder(&mut file)).into());
         }
         if !told && waited > TELL_AFTER {
             told = true;

@@ -106,13 +106,30 @@ fn carry_out(home: &Home, order: &Order) -> Result<()> {
     if is_guest(&files)? {
         write_out(&files, Look::Written, "the next `stead up` runs the script again")?;
     }
-    let _lock = lock::lock(home, "stead up", &mut |_| {})?;
-    let after = status(home, id)?;
+    let is_as_before = || status(home, id).map(|after| after.is_some_and(|after| after.init == before.init));
+    let _lock = whenever_free(id, || lock::lock(home, "stead up", &mut |_| {}), is_as_before)?;
     anyhow::ensure!(
-        after.is_some_and(|after| after.init == before.init),
+        is_as_before()?,
         "the machine ended while the script ran; hint: the next `stead up` runs it again"
     );
     remember(home, &held, order)
+}
+
+/// Takes the home's lock, however long another command has it: what has been done would be done again if we gave up. As long
+/// as there is a machine of which that is to be remembered.
+fn whenever_free<T>(
+    id: &MachineId,
+    mut lock: impl FnMut() -> Result<T>,
+    is_as_before: impl Fn() -> Result<bool>,
+) -> Result<T> {
+    loop {
+        match lock() {
+            Err(error) if error.is::<lock::Held>() && is_as_before()? => {
+                note(&format!("waiting to remember what was run in `{id}`: {error}"));
+            }
+            taken => return taken,
+        }
+    }
 }
 
 /// Waits until the machine runs.
@@ -292,6 +309,20 @@ mod tests {
         let (code, said) = run(&text, 70_000);
         let why = format!("the script did not come whole: 70000 of {} bytes\n", text.len());
         assert_eq!((code, said), (Some(125), why));
+    }
+
+    #[test]
+    fn what_succeeded_is_remembered_however_long_that_takes() {
+        let id = "web.shop".parse().unwrap();
+        let held = || -> Result<()> { Err(lock::Held("`stead up`".to_owned()).into()) };
+        let mut times = 0;
+        let third = || {
+            times += 1;
+            if times < 3 { held() } else { Ok(()) }
+        };
+        whenever_free(&id, third, || Ok(true)).unwrap();
+        let error = whenever_free(&id, held, || Ok(false)).unwrap_err();
+        assert!(error.to_string().starts_with("`stead up` still holds the home"), "{error}");
     }
 
     #[test]
