@@ -7,17 +7,20 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use stead_host::home::{Home, write_whole};
+use stead_host::home::{Environment, Home, write_whole};
 
 use super::keys::SETTINGS;
 use crate::failure::Failure;
+
+/// The kernel follows no more than these.
+const LINKS_MAX: usize = 40;
 
 /// By what `ssh` reaches machines.
 pub(super) struct Reach {
     /// This program.
     pub(super) program: PathBuf,
-    /// Where the home was moved to, if it was.
-    pub(super) moved: Option<PathBuf>,
+    /// What of the environment says where the home is. `ssh` may be run from another one: by a desktop, by cron.
+    pub(super) variables: Vec<(&'static str, PathBuf)>,
     /// The key by which machines know the person.
     pub(super) identity: PathBuf,
     /// The keys by which the person knows machines.
@@ -50,10 +53,23 @@ impl Reach {
         let word =
             |path: &Path| -> Result<String> { Ok(text(path)?.replace('\'', r"'\''").replace('%', "%%")) };
         let program = format!("'{}' __ssh-proxy '%h' '%r'", word(&self.program)?);
-        Ok(match &self.moved {
-            Some(home) => format!("env 'STEAD_HOME={}' {program}", word(home)?),
-            None => program,
-        })
+        let mut words = vec!["env".to_owned()];
+        for (name, value) in &self.variables {
+            words.push(format!("'{name}={}'", word(value)?));
+        }
+        words.push(program);
+        Ok(words.join(" "))
+    }
+}
+
+/// What of the environment leads to this home and no other, whatever else is in it: empty is as good as absent. Pure.
+pub(super) fn variables(environment: &Environment, home: &Home) -> Vec<(&'static str, PathBuf)> {
+    let around = home.state.parent().map(Path::to_owned).unwrap_or_default();
+    let runtime = environment.runtime_dir.clone().unwrap_or_default();
+    match environment {
+        Environment { stead_home: Some(_), .. } => vec![("STEAD_HOME", around)],
+        Environment { uid: 0, .. } => vec![("STEAD_HOME", PathBuf::new())],
+        _ => vec![("STEAD_HOME", PathBuf::new()), ("XDG_DATA_HOME", around), ("XDG_RUNTIME_DIR", runtime)],
     }
 }
 
@@ -115,14 +131,33 @@ fn included(line: &str) -> Option<String> {
     (Path::new(&path).file_name()? == SETTINGS).then_some(path)
 }
 
-/// The person's settings of `ssh`, which goes by the home of the account and not by `HOME`. A link leads to them.
+/// The person's settings of `ssh`, which goes by the home of the account and not by `HOME`.
 fn own_settings() -> Result<PathBuf> {
     let uid = rustix::process::getuid().as_raw();
     let accounts = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let home =
         home_of(&accounts, uid).map(PathBuf::from).or_else(|| std::env::var_os("HOME").map(PathBuf::from));
-    let path = home.context("nobody knows where you are at home; hint: set HOME")?.join(".ssh/config");
-    Ok(fs::canonicalize(&path).unwrap_or(path))
+    Ok(home.context("nobody knows where you are at home; hint: set HOME")?.join(".ssh/config"))
+}
+
+/// Where links lead to, be it there or not: a file that takes the place of a link would be none of those that the person
+/// keeps elsewhere.
+fn behind_links(path: &Path) -> Result<PathBuf> {
+    let mut place = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        let Ok(to) = fs::read_link(&place) else {
+            let is_lost = place != path && !place.parent().is_some_and(Path::is_dir);
+            anyhow::ensure!(
+                !is_lost,
+                "{} is a link to {}, whose directory is not there; hint: make that, or remove the link",
+                path.display(),
+                place.display()
+            );
+            return Ok(place);
+        };
+        place = place.parent().map(|directory| directory.join(&to)).unwrap_or(to);
+    }
+    bail!("{} is a link that leads nowhere; hint: remove it", path.display())
 }
 
 fn home_of(accounts: &str, uid: u32) -> Option<&str> {
@@ -141,6 +176,7 @@ fn load(path: &Path) -> Result<String> {
 
 /// Writes the person's settings whole or not at all, for whom they were for.
 fn store(path: &Path, text: &str) -> Result<()> {
+    let path = &behind_links(path)?;
     let doing = || format!("cannot write {}", path.display());
     let Some(directory) = path.parent() else { bail!("{}", doing()) };
     DirBuilder::new().recursive(true).mode(0o700).create(directory).with_context(doing)?;
@@ -165,10 +201,10 @@ mod tests {
     use super::*;
     use expect_test::expect;
 
-    fn reach(moved: Option<&str>, state: &str) -> Reach {
+    fn reach(home: &str, state: &str) -> Reach {
         Reach {
             program: "/usr/bin/stead".into(),
-            moved: moved.map(PathBuf::from),
+            variables: vec![("STEAD_HOME", home.into())],
             identity: Path::new(state).join("identity"),
             known_hosts: Path::new(state).join("known_hosts"),
         }
@@ -179,7 +215,7 @@ mod tests {
         expect![[r#"
             # Machines of stead: `ssh <user>@<machine>.<project>.stead`.
             Host *.stead
-                ProxyCommand '/usr/bin/stead' __ssh-proxy '%h' '%r'
+                ProxyCommand env 'STEAD_HOME=' '/usr/bin/stead' __ssh-proxy '%h' '%r'
                 IdentityFile "/home/joe/.local/share/stead/ssh/identity"
                 IdentitiesOnly yes
                 UserKnownHostsFile "/home/joe/.local/share/stead/ssh/known_hosts"
@@ -187,14 +223,63 @@ mod tests {
                 StrictHostKeyChecking yes
                 UpdateHostKeys no
         "#]]
-        .assert_eq(&reach(None, "/home/joe/.local/share/stead/ssh").block().unwrap());
-        let odd = reach(Some("/it's 50%"), "/it's 50%/state/ssh");
+        .assert_eq(&reach("", "/home/joe/.local/share/stead/ssh").block().unwrap());
+        let odd = reach("/it's 50%", "/it's 50%/state/ssh");
         assert_eq!(
             odd.proxy().unwrap(),
             r"env 'STEAD_HOME=/it'\''s 50%%' '/usr/bin/stead' __ssh-proxy '%h' '%r'"
         );
         assert_eq!(quoted(&odd.identity).unwrap(), "\"/it's 50%%/state/ssh/identity\"");
-        assert!(reach(None, "/a\"b").block().is_err());
+        assert!(reach("", "/a\"b").block().is_err());
+    }
+
+    #[test]
+    fn the_home_is_the_one_of_who_wrote_the_settings() {
+        let told = |environment: Environment| {
+            let home = Home::new(&environment).unwrap();
+            let variables = variables(&environment, &home);
+            // Whatever the one has who says `ssh`.
+            let value = |name| {
+                let told = variables.iter().find(|(other, _)| *other == name);
+                let value = told.map_or_else(|| PathBuf::from("/other"), |(_, value)| value.clone());
+                Some(value).filter(|value| !value.as_os_str().is_empty())
+            };
+            let there = Environment {
+                stead_home: value("STEAD_HOME"),
+                data_home: value("XDG_DATA_HOME"),
+                runtime_dir: value("XDG_RUNTIME_DIR"),
+                home: Some("/other".into()),
+                uid: environment.uid,
+            };
+            assert_eq!(Home::new(&there).unwrap(), home, "{variables:?}");
+        };
+        let joe = Environment { home: Some("/home/joe".into()), uid: 1000, ..Environment::default() };
+        told(Environment { stead_home: Some("/moved".into()), ..joe.clone() });
+        told(Environment {
+            data_home: Some("/data".into()),
+            runtime_dir: Some("/run/user/1000".into()),
+            ..joe.clone()
+        });
+        told(joe.clone());
+        told(Environment { uid: 0, ..joe });
+    }
+
+    #[test]
+    fn a_link_leads_to_the_settings_be_they_there_or_not() {
+        let temporary = tempfile::tempdir().unwrap();
+        let at = |name: &str| temporary.path().join(name);
+        let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, at(name)).unwrap();
+        fs::create_dir(at("kept")).unwrap();
+        link("kept/config", "config");
+        store(&at("config"), "one\n").unwrap();
+        assert_eq!(fs::read_to_string(at("kept/config")).unwrap(), "one\n");
+        assert!(at("config").is_symlink());
+        link("nosuch/config", "lost");
+        let error = store(&at("lost"), "one\n").unwrap_err().to_string();
+        assert!(error.contains("whose directory is not there; hint: ") && at("lost").is_symlink(), "{error}");
+        link("loop", "loop");
+        let error = store(&at("loop"), "one\n").unwrap_err().to_string();
+        assert!(error.contains("leads nowhere; hint: "), "{error}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, anyhow};
 
 use stead_host::apply::Host;
-use stead_host::home::Home;
+use stead_host::home::{Environment, Home};
 use stead_host::machine::{Client, Files};
 use stead_model::name::MachineId;
 
@@ -70,9 +70,8 @@ fn words(args: &SshArgs, id: &MachineId) -> anyhow::Result<Vec<OsString>> {
 fn reach(home: &Home) -> anyhow::Result<Reach> {
     let keys = Keys::open(home)?;
     let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let moved = std::env::var_os("STEAD_HOME").filter(|home| !home.is_empty());
-    let moved = moved.map(std::path::absolute).transpose().context("cannot make STEAD_HOME absolute")?;
-    Ok(Reach { program, moved, identity: keys.identity(), known_hosts: keys.known_hosts() })
+    let variables = config::variables(&Environment::observe(), home);
+    Ok(Reach { program, variables, identity: keys.identity(), known_hosts: keys.known_hosts() })
 }
 
 /// `ssh-config`.
