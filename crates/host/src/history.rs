@@ -27,6 +27,10 @@ use crate::machine::Files;
 /// Before Linux 6.7 all layers, with the image's, have to be told in 4096 bytes, and take 18 of them each.
 pub const LAYERS_MAX: usize = 100;
 
+/// What to do about a history that says nothing any more.
+const DAMAGED: &str = "put a copy of that file back, if you have one; `stead rm` takes the machine away with all that it \
+                       wrote and its snapshots";
+
 /// All layers of a machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
@@ -100,8 +104,9 @@ impl History {
     pub fn load(files: &Files) -> Result<Self> {
         let path = files.history();
         let doing = || format!("cannot read {}", path.display());
+        let damaged = || format!("{} is damaged; hint: {DAMAGED}", path.display());
         match fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text).with_context(doing),
+            Ok(text) => serde_json::from_slice(&text).with_context(damaged),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(error).with_context(doing),
         }
@@ -394,6 +399,7 @@ mod tests {
         assert_eq!(own.written.disk(), files.state.join("layers/1/disk.ext4"));
         assert_eq!(own.over(vec!["/image".into()]), [PathBuf::from("/image"), files.state.join("upper")]);
         fs::write(files.history(), "{").unwrap();
-        assert!(Own::load(&files).unwrap_err().to_string().contains("history.json"));
+        let error = Own::load(&files).unwrap_err().to_string();
+        assert!(error.contains("history.json is damaged; hint: "), "{error}");
     }
 }

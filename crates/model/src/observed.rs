@@ -39,6 +39,8 @@ pub struct Observed {
     pub running: BTreeMap<MachineId, Running>,
     /// The snapshots of those of them that have any.
     pub snapshots: BTreeMap<MachineId, BTreeSet<Name>>,
+    /// Those of them whose history is damaged: nobody knows which snapshots they have.
+    pub damaged: BTreeSet<MachineId>,
     /// The scripts that have been run in those of them in which any have.
     pub provisioned: BTreeMap<MachineId, BTreeSet<ScriptId>>,
     /// The nics that are on their networks.
@@ -426,6 +428,7 @@ impl Observed {
             machines: BTreeMap::new(),
             running: BTreeMap::new(),
             snapshots: BTreeMap::new(),
+            damaged: BTreeSet::new(),
             provisioned: BTreeMap::new(),
             nics: BTreeMap::new(),
             leases: BTreeMap::new(),

@@ -282,7 +282,8 @@ fn record_removals(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
         if wanted.machines.get(id).is_none_or(|to| to.state != *state && !can_become(state, &to.state)) {
             let why = format!("machines.{}{}", id.name, changed(wanted, seen, id));
             let snapshots = seen.snapshots.get(id).cloned().unwrap_or_default();
-            let lost = Lost { snapshots, disk: state.vm().is_some() };
+            let unknown = seen.damaged.contains(id);
+            let lost = Lost { snapshots, unknown, disk: state.vm().is_some() };
             steps.push((Step::MachineRemove(id.clone(), lost), why));
         }
     }

@@ -119,6 +119,7 @@ impl Observed {
                         .snapshots
                         .get(id)
                         .map_or(lost.snapshots.is_empty(), |there| *there == lost.snapshots)
+                    && self.damaged.contains(id) == lost.unknown
                     && !self.running.contains_key(id)
                     && !self.nics.keys().any(|nic| nic.machine() == *id),
                 "there is no such machine, or it runs, or has nics or other snapshots",
@@ -281,6 +282,7 @@ impl Observed {
             Step::MachineRemove(id, _) => {
                 seen.machines.remove(&id);
                 seen.snapshots.remove(&id);
+                seen.damaged.remove(&id);
                 seen.provisioned.remove(&id);
             }
             Step::NicAdd(id, to) | Step::NicChange(id, Change { to, .. }) => drop(seen.nics.insert(id, to)),

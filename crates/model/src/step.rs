@@ -79,6 +79,8 @@ pub enum Step {
 pub struct Lost {
     /// What somebody took care to keep.
     pub snapshots: BTreeSet<Name>,
+    /// Whether there may be others of these: its history is damaged.
+    pub unknown: bool,
     /// Whether it is a vm, whose data is on its disk.
     pub disk: bool,
 }
@@ -257,10 +259,13 @@ impl fmt::Display for Step {
                 write!(f, "> provision {id} ({} of {})", one.place + 1, one.of)
             }
             Self::MachineStop(id) => write!(f, "> stop {id}"),
-            Self::MachineRemove(id, Lost { snapshots, disk }) => {
+            Self::MachineRemove(id, Lost { snapshots, unknown, disk }) => {
                 write!(f, "- machine {id}")?;
                 if *disk {
                     f.write_str(" (its disk is lost)")?;
+                }
+                if *unknown {
+                    f.write_str(" (its snapshots are lost: nobody knows which, its history is damaged)")?;
                 }
                 let names: Vec<&str> = snapshots.iter().map(Name::as_str).collect();
                 if names.is_empty() {

@@ -195,6 +195,7 @@ fn text(machine: &Inspected) -> String {
     lines.extend(row.ports.iter().map(|port| ("port", port.clone())));
     let snapshots: Vec<&str> = row.snapshots.iter().map(Name::as_str).collect();
     lines.extend((!snapshots.is_empty()).then(|| ("snapshots", snapshots.join(", "))));
+    lines.extend(row.is_damaged.then(|| ("snapshots", "nobody knows: its history is damaged".to_owned())));
     match &machine.made {
         Some(Made::Container(made)) => lines.extend(text_of_container(made)),
         Some(Made::Vm(made)) => lines.extend(text_of_vm(made)),

@@ -33,6 +33,9 @@ pub(super) struct MachineRow {
     pub(super) nics: Vec<NicRow>,
     pub(super) ports: Vec<String>,
     pub(super) snapshots: Vec<Name>,
+    /// Whether its history is damaged, and nobody knows its snapshots.
+    #[serde(rename = "damaged", skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_damaged: bool,
 }
 
 /// Its end of a network.
@@ -212,6 +215,7 @@ pub(super) fn machine_row(
         nics: nics.collect(),
         ports: ports.map(|(bind, target)| format!("{bind} -> {}", target.port)).collect(),
         snapshots: seen.snapshots.get(id).into_iter().flatten().cloned().collect(),
+        is_damaged: seen.damaged.contains(id),
     })
 }
 

@@ -1,5 +1,6 @@
 //! `snapshot` and `reset`: a machine's files kept as they are, and the way back to them.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
@@ -119,7 +120,9 @@ fn ls(global: &Global, args: &SnapshotListArgs, output: Output) -> Result<(), Fa
     let ids = if args.machines.is_empty() {
         let here = super::up::project_of(global, None, &seen).ok();
         let is_meant = |id: &&MachineId| here.as_ref().is_none_or(|project| id.project == *project);
-        seen.snapshots.keys().filter(is_meant).cloned().collect()
+        // Of those that are damaged it is told why they are not listed.
+        let all: BTreeSet<&MachineId> = seen.snapshots.keys().chain(&seen.damaged).collect();
+        all.into_iter().filter(is_meant).cloned().collect()
     } else {
         choose(global, &args.machines, &seen)?
     };

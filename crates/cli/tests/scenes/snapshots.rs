@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::registry::{BUSYBOX, registry};
-use crate::support::{Role, Said, World, role, said, said_within};
+use crate::support::{Place, Role, Said, World, role, said, said_within};
 
 /// Each name in a machine's directory with what is in it, and what it hides of its image.
 const LOOK: &str = "cd /etc; ls; cat state; stat -c %a /work /; ls /work";
@@ -244,4 +244,25 @@ fn a_microvm_goes_back_to_what_was_on_its_disk() {
     slowly(&["start", "web"]).ok();
     assert_eq!(exec("ls /etc/state || echo none"), "none\n");
     slowly(&["rm", "--force", "web"]).ok();
+}
+
+#[test]
+fn snapshots_of_which_nothing_is_known_are_not_taken_for_none() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let shop = world.project(
+        "shop",
+        &format!("machines: {{ a: {{ image: {BUSYBOX}, command: sleep 1000, init: true }} }}"),
+    );
+    shop.stead("up").ok();
+    // Who has no freezer cannot hold one that runs.
+    shop.stead("stop a").ok();
+    shop.stead("snapshot create a").ok();
+    let find = format!("find {} -path '*/machines/a.shop/history.json'", world.path().display());
+    let file = world.sh(Place::Computer, &find).trim().to_owned();
+    std::fs::write(&file, "{").unwrap();
+    shop.stead("snapshot ls").code(1).says("history.json is damaged");
+    assert!(shop.stead("inspect a").ok().contains("nobody knows: its history is damaged"));
+    shop.stead("down").code(3).says("its snapshots are lost: nobody knows which");
+    shop.stead("down --yes").ok();
 }

@@ -22,6 +22,7 @@ use stead_net::uplink;
 
 use super::inside::Inside;
 use super::mark::{Mark, NicMark};
+use super::snapshot::Histories;
 use super::{LinuxHost, bridged, claims, engine, facts};
 use crate::home::Home;
 use crate::machine::Files;
@@ -50,7 +51,8 @@ pub(super) fn observe(host: &mut LinuxHost) -> Result<Observed> {
     // A command was killed while it took one away: what it wrote is out of sight already.
     seen.machines.retain(|id, state| !state.is_ours() || Files::new(&home, id).are_whole());
     seen.running = super::machine::observe(&home)?;
-    (seen.snapshots, seen.provisioned) = super::snapshot::observe(&home, seen.machines.keys());
+    let Histories { snapshots, provisioned, damaged } = super::snapshot::observe(&home, seen.machines.keys());
+    (seen.snapshots, seen.provisioned, seen.damaged) = (snapshots, provisioned, damaged);
     let Some(inside) = &mut host.inside else {
         let leftovers =
             has_leftovers(&home, &home_id)? || seen.machines.values().any(MachineState::goes_with_engine);

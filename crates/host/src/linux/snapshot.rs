@@ -28,21 +28,37 @@ pub struct Return {
     history: History,
 }
 
+/// What the histories of machines say.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Histories {
+    /// The snapshots of those that have any.
+    pub(super) snapshots: BTreeMap<MachineId, BTreeSet<Name>>,
+    /// The scripts that were run in those in which any were.
+    pub(super) provisioned: BTreeMap<MachineId, BTreeSet<ScriptId>>,
+    /// Those of which it cannot be read.
+    pub(super) damaged: BTreeSet<MachineId>,
+}
+
 /// The names of machines' snapshots, and the scripts that were run in them. A history that cannot be read is told by
 /// whoever needs it.
-pub(super) fn observe<'a>(
-    home: &Home,
-    machines: impl Iterator<Item = &'a MachineId>,
-) -> (BTreeMap<MachineId, BTreeSet<Name>>, BTreeMap<MachineId, BTreeSet<ScriptId>>) {
-    let (mut snapshots, mut provisioned) = (BTreeMap::new(), BTreeMap::new());
+pub(super) fn observe<'a>(home: &Home, machines: impl Iterator<Item = &'a MachineId>) -> Histories {
+    let mut histories = Histories::default();
+    let Histories { snapshots, provisioned, damaged } = &mut histories;
     for id in machines {
-        let Ok(history) = History::load(&Files::new(home, id)) else { continue };
+        let history = match History::load(&Files::new(home, id)) {
+            Ok(history) => history,
+            Err(error) => {
+                tracing::debug!("machine `{id}`: {error:#}");
+                damaged.insert(id.clone());
+                continue;
+            }
+        };
         let names: BTreeSet<Name> = history.snapshots.into_keys().collect();
         snapshots.extend((!names.is_empty()).then(|| (id.clone(), names)));
         let scripts = history.provisioned;
         provisioned.extend((!scripts.is_empty()).then(|| (id.clone(), scripts)));
     }
-    (snapshots, provisioned)
+    histories
 }
 
 /// Takes layers away that nobody names: of snapshots that were forgotten, and of commands that were killed.
@@ -299,7 +315,12 @@ mod tests {
         let (_temporary, mut host, id, files) = host();
         host.take_snapshot(&id, &label("a"), None).unwrap();
         assert_eq!(numbers(&files), BTreeSet::new());
-        assert_eq!(observe(&host.home, [&id].into_iter()).0, [(id, ["a".parse().unwrap()].into())].into());
+        let seen = observe(&host.home, [&id].into_iter());
+        assert_eq!(seen.snapshots, [(id.clone(), ["a".parse().unwrap()].into())].into());
+        // What cannot be read is not taken for none.
+        fs::write(files.history(), "{").unwrap();
+        let seen = observe(&host.home, [&id].into_iter());
+        assert_eq!(seen, Histories { damaged: [id].into(), ..Histories::default() });
     }
 
     #[test]
