@@ -353,3 +353,39 @@ fn a_system_runs_its_own_init() {
     assert_eq!(keeper.finish(call).out, "I am 1\n");
     guest.end();
 }
+
+/// A file system of its own, which a holder holds; what is said of it is what came of holding it by somebody else.
+const STANDSTILL: &str = r#"
+    set -eu; cd "$1"; mount -t tmpfs tmpfs /run; mkdir /run/stead at; mkfifo in
+    truncate -s 16M disk; mkfs.ext4 -qF disk; mount -o loop disk at
+    is_held() { fsfreeze --freeze at 2>said && { fsfreeze --unfreeze at; return 1; }; grep -q busy said; }
+    is_free() { fsfreeze --freeze at && fsfreeze --unfreeze at; }
+    begin() {
+        ./stead-agent --hold-still "$PWD/at" <in >out & holder=$!
+        exec 9>in
+        until grep -q held out; do kill -0 $holder; done
+        is_held
+        (exec 9>&-; echo x >at/file) & writer=$!
+    }
+    # The program goes; and then its holder is killed, too, by which nothing goes on.
+    begin; exec 9>&-; wait $holder; wait $writer; is_free; [ ! -e /run/stead/standstill.json ]
+    begin; kill -9 $holder; wait $holder || :; is_held
+    ./stead-agent --go-on; wait $writer; is_free; [ ! -e /run/stead/standstill.json ]
+    # Who comes next may have nothing to do.
+    ./stead-agent --go-on; umount at; echo done
+"#;
+
+#[test]
+fn file_systems_go_on_when_those_who_held_them_are_gone() {
+    if !is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    support::program(directory.path());
+    let said = Command::new("timeout")
+        .args(["-k1", "60", "unshare", "--mount", "--propagation", "private", "sh", "-c", STANDSTILL, "sh"])
+        .arg(directory.path())
+        .output()
+        .unwrap();
+    assert_eq!((said.status.code(), &*said.stdout), (Some(0), &b"done\n"[..]), "{said:?}");
+}

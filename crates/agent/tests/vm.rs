@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use stead_agent::message::{Disk, FileSystem, Nic, Request, SetUp, Source, Word};
 use stead_model::container::Access;
 
-use support::{Keeper, LIMIT, attach, name, start};
+use support::{Keeper, LIMIT, attach, exec, name, start};
 
 /// What a guest needs of the kernel's modules, in the order in which they need each other.
 const MODULES: &[&str] = &[
@@ -265,6 +265,9 @@ fn a_guest_boots_runs_a_container_on_its_disks_and_keeps_what_was_written() {
         // Much at once, both ways.
         let said = guest.keeper.shell("head -c 2000000 /dev/zero | tr '\\0' x");
         assert_eq!(said.out.len(), 2_000_000);
+        if boot == 1 {
+            stands_still(&mut guest);
+        }
         let words = guest.keeper.calls.remove(&watch).unwrap().words;
         let stages: Vec<String> = words
             .iter()
@@ -282,6 +285,23 @@ fn a_guest_boots_runs_a_container_on_its_disks_and_keeps_what_was_written() {
     }
     // Its file system was let go of in order.
     run("e2fsck", &["-fn", &vm.path("data.ext4")]);
+}
+
+/// Who writes waits, until all goes on: by the keeper's word, or by itself after a time.
+#[track_caller]
+fn stands_still(guest: &mut Running) {
+    for is_told in [true, false] {
+        guest.keeper.done(&Request::StandStill);
+        let writes = guest.keeper.ask(&Request::Exec(exec("echo x >> /data/file; echo written")));
+        // In the kernel, where nothing of what it does can be cut off.
+        let said = guest.keeper.shell("until grep -l '^State:.D ' /proc/[0-9]*/status; do :; done");
+        assert_eq!(said.code(), 0, "{said:?}");
+        assert_eq!(guest.keeper.calls.get(&writes).map_or("", |said| &said.out), "");
+        if is_told {
+            guest.keeper.done(&Request::GoOn);
+        }
+        assert_eq!(guest.keeper.finish(writes).out, "written\n");
+    }
 }
 
 #[test]

@@ -53,6 +53,6 @@ pub use place::{CODE_OURS, Failure, Place, Stdio, WindowSize};
 pub use renew::renew_layer;
 pub use seal::{seal, sealed};
 pub use shares::{Share, assemble};
-pub use standstill::Standstill;
+pub use standstill::{Standstill, held_places, let_go_on};
 pub use transfer::{End, Owners, Root, running_root, stopped_root, transfer};
 pub use user::ids_refused;

@@ -18,15 +18,11 @@ pub struct Standstill {
 }
 
 impl Standstill {
-    /// Has all that was written on disk, and holds all file systems on disks that can be held; others are written.
-    pub fn begin() -> Result<Self> {
-        const TABLE: &str = "/proc/self/mountinfo";
-        let table = fs::read_to_string(TABLE).with_context(|| format!("cannot read `{TABLE}`"))?;
+    /// Has all that was written on disk, and holds those of these file systems that can be held; others are written.
+    pub fn begin(places: &[PathBuf]) -> Result<Self> {
         // One that was mounted over, or has gone meanwhile, is not held.
-        let opened: Vec<(PathBuf, File)> = places(&table)
-            .into_iter()
-            .filter_map(|place| Some((place.clone(), File::open(place).ok()?)))
-            .collect();
+        let opened: Vec<(&PathBuf, File)> =
+            places.iter().filter_map(|place| Some((place, File::open(place).ok()?))).collect();
         // Those that cannot be held, and so that nobody waits long for those that can.
         rustix::fs::sync();
         let mut standstill = Self::default();
@@ -51,6 +47,20 @@ impl Drop for Standstill {
             let _not_held = sys::thaw(file.as_fd());
         }
     }
+}
+
+/// Lets file systems go on whose holder was killed. The kernel holds them for nobody's sake, and so for ever.
+pub fn let_go_on(places: &[PathBuf]) {
+    for place in places.iter().rev() {
+        // One that is gone is held no more, and of the others it fails only if nothing holds them.
+        let _not_held = File::open(place).map(|file| sys::thaw(file.as_fd()));
+    }
+}
+
+/// Where the file systems of this computer are that can be held.
+pub fn held_places() -> Result<Vec<PathBuf>> {
+    const TABLE: &str = "/proc/self/mountinfo";
+    fs::read_to_string(TABLE).map(|table| places(&table)).with_context(|| format!("cannot read `{TABLE}`"))
 }
 
 /// Where file systems on disks are mounted that can be written: each once, what lies upon others first.

@@ -39,9 +39,13 @@ umount "$seed"
 # Before anything that may need them is started. What is in the way is told when the keeper asks for them, too.
 [ ! -e "$mounts" ] || "$agent" --mount "$mounts"
 if [ -d /run/systemd/system ]; then
-    exec systemd-run --quiet --no-block --unit stead-agent --description "The agent of stead" \
-        --property DefaultDependencies=no --property Conflicts=shutdown.target --property Before=shutdown.target \
-        --property Restart=always --property OOMScoreAdjust=-900 --property TasksMax=infinity \
-        "$agent" --service
+    start() {
+        systemd-run --quiet --no-block --unit stead-agent --description "The agent of stead" \
+            --property DefaultDependencies=no --property Conflicts=shutdown.target --property Before=shutdown.target \
+            --property Restart=always --property OOMScoreAdjust=-900 --property TasksMax=infinity "$@" "$agent" --service
+    }
+    # If all of it was killed while it held file systems still, they go on. Before systemd 236 its next start sees to that.
+    start --property ExecStopPost="$agent --go-on" || start
+    exit
 fi
 "$agent" --service </dev/null >/dev/null 2>&1 &

@@ -22,6 +22,7 @@ mod parcel;
 mod port;
 mod process;
 mod setup;
+mod standstill;
 
 use std::process::ExitCode;
 
@@ -44,6 +45,12 @@ fn run(args: &[&str]) -> Result<()> {
     match args {
         [port::CARRY_IN] => port::carry_in(),
         [port::CARRY_OUT] => port::carry_out(),
+        [standstill::HOLD, places @ ..] => standstill::hold(places),
+        // When its service has ended.
+        [standstill::GO_ON] => {
+            standstill::go_on();
+            Ok(())
+        }
         [parcel::PACK, pid, started, path] => parcel::pack_from(pid, started, path),
         [parcel::UNPACK, pid, started, path, owners] => parcel::unpack_to((pid, started), path, owners),
         // In a system that somebody else has booted, or a test: its standard input is the stream, and its containers'
@@ -55,6 +62,8 @@ fn run(args: &[&str]) -> Result<()> {
         }
         // Of a whole computer, which is what programs are run in.
         ["--service"] => {
+            // The one before may have been killed while it held them.
+            standstill::go_on();
             let ground =
                 agent::Ground { stages: Vec::new(), role: agent::Role::Service, cgroups: String::new() };
             agent::Agent::new(port::open()?, ground)?.serve()

@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use stead_agent::message::{Exited, Hello, Stage, VERSION, Word};
 use stead_agent::mux::{Channel, Event, Mux, StreamId};
-use stead_container::{Failure, Standstill};
+use stead_container::Failure;
 use stead_model::name::Name;
 
 use crate::boot::{stage, text};
@@ -20,6 +20,7 @@ use crate::container::Container;
 use crate::ending::Ending;
 use crate::port::Link;
 use crate::process::Process;
+use crate::standstill::Hold;
 
 /// What is read of a process or the host at once.
 const READ_BYTES: usize = 16 * 1024;
@@ -71,8 +72,8 @@ pub(crate) struct Agent {
     ending: Option<Ending>,
     /// Why a whole computer has not what it is to have of its host.
     lack: Option<String>,
-    /// File systems that are held still, and until when.
-    standstill: Option<(Standstill, Instant)>,
+    /// File systems that are held still.
+    standstill: Option<Hold>,
     ground: Ground,
 }
 
@@ -130,7 +131,7 @@ impl Agent {
     pub(crate) fn serve(mut self) -> Result<()> {
         loop {
             self.pump();
-            self.standstill = self.standstill.take().filter(|(_, until)| *until > Instant::now());
+            self.standstill = self.standstill.take().filter(|hold| hold.until > Instant::now());
             if self.end_if_told()? {
                 return Ok(());
             }
@@ -149,7 +150,7 @@ impl Agent {
     fn wait(&mut self) -> Result<Vec<Source>> {
         let has_more = !self.mux.pending().is_empty();
         let ending = self.ending.as_ref().and_then(|ending| ending.next_look(&self.containers));
-        let goes_on = self.standstill.as_ref().map(|(_, until)| *until);
+        let goes_on = self.standstill.as_ref().map(|hold| hold.until);
         let timeout = ending.into_iter().chain(goes_on).min();
         let timeout = timeout.map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = timeout.map(Timespec::try_from).transpose().context("a time limit is too long")?;

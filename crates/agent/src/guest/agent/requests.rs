@@ -1,7 +1,5 @@
 //! What can be asked of a guest, carried out.
 
-use std::time::{Duration, Instant};
-
 use anyhow::{Context, Result};
 use stead_agent::message::{Request, Usage, Word};
 use stead_agent::mux::StreamId;
@@ -13,10 +11,8 @@ use crate::boot::stage;
 use crate::container::Container;
 use crate::ending::Ending;
 use crate::process::Process;
+use crate::standstill::Hold;
 use crate::{look, parcel};
-
-/// Whoever has file systems held still holds the whole guest at once, for which no time passes while it is held.
-const STANDSTILL_LIMIT: Duration = Duration::from_secs(20);
 
 impl Agent {
     /// Does what was asked, or begins to.
@@ -74,8 +70,8 @@ impl Agent {
             Request::StandStill => {
                 // What still stands could not be held again, and would go on when the older hold ends.
                 self.standstill = None;
-                stead_container::Standstill::begin().map(|standstill| {
-                    self.standstill = Some((standstill, Instant::now() + STANDSTILL_LIMIT));
+                Hold::begin().map(|hold| {
+                    self.standstill = Some(hold);
                     Word::Done
                 })
             }
