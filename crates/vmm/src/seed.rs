@@ -206,4 +206,51 @@ mod tests {
             }"#]]
         .assert_eq(&serde_json::to_string_pretty(&network(&nics)).unwrap());
     }
+
+    /// Directories of its own for what the script changes, and an agent that does nothing; then the script, as another
+    /// instance each time. Gives the machine-id that there is after each start, and the instance that is on record.
+    const STARTS: &str = r#"
+        set -eu; printf %s "$2" >"$1/script"; cd "$1"
+        for place in /etc /run /var/lib /usr/local/sbin; do
+            # What programs need of it stays.
+            [ $place != /etc ] || { mkdir kept; cp -a /etc/ld.so* kept 2>said || :; }
+            mount -t tmpfs tmpfs $place
+        done
+        cp -a kept/. /etc; mkdir -p /run/stead/seed /var/lib/dbus
+        printf '#!/bin/sh\n' >/run/stead/seed/stead-agent
+        for path in /etc /var/lib/dbus; do echo 00000000000000000000000000000001 >$path/machine-id; done
+        start() {
+            INSTANCE_ID=$1 PATH=/usr/bin:/bin sh script >said 2>&1
+            cmp -s /etc/machine-id /var/lib/dbus/machine-id || echo "D-Bus has another"
+            echo "$(wc -c </etc/machine-id) $(sort -u seen /etc/machine-id | wc -l) $(cat /var/lib/stead/instance)"
+            cat /etc/machine-id >>seen
+        }
+        : >seen
+        start first; start first; start clone; start clone
+        # Nothing can take its place.
+        mount --bind /etc/machine-id /etc/machine-id; start other; grep stead: said; ls /etc | grep new || :
+        umount /etc/machine-id; start other
+    "#;
+
+    #[test]
+    fn another_instance_gets_another_machine_id_and_never_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let output = std::process::Command::new("unshare")
+            .args(["--map-root-user", "--mount", "sh", "-c", STARTS, "sh"])
+            .args([directory.path().as_os_str(), START_AGENT.as_ref()])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        expect![[r"
+            33 1 first
+            33 1 first
+            33 2 clone
+            33 2 clone
+            33 2 clone
+            stead: it could not be given a machine-id of its own
+            33 3 other
+        "]]
+        .assert_eq(&said);
+        assert!(output.status.success(), "{output:?}");
+    }
 }

@@ -11,17 +11,28 @@ for serial in /sys/block/*/serial; do
     mkdir -p "$seed" && mount -t iso9660 -o ro "/dev/${disk##*/}" "$seed" || exit 1
 done
 [ -e "$seed/stead-agent" ] || exit 1
+# Puts a file in the place of another, whole; if it cannot, that one stays.
+put() {
+    cat >"$1.new" && chmod "$2" "$1.new" && mv -f "$1.new" "$1" && return
+    rm -f "$1.new"
+    return 1
+}
+renew() {
+    # D-Bus has one of its own where that is no link.
+    tr -d - </proc/sys/kernel/random/uuid | put /etc/machine-id 444 || return
+    [ -L /var/lib/dbus/machine-id ] || [ ! -e /var/lib/dbus/machine-id ] ||
+        put /var/lib/dbus/machine-id 444 </etc/machine-id || return
+    # What was logged before is under the old one.
+    [ ! -d /run/systemd/system ] || systemctl --no-block try-restart systemd-journald || :
+}
 known=/var/lib/stead/instance
 last=$(cat "$known" 2>/dev/null)
 if [ -n "${INSTANCE_ID-}" ] && [ "$last" != "$INSTANCE_ID" ]; then
-    if [ -n "$last" ] && command -v systemd-machine-id-setup >/dev/null; then
-        # It would take the one that D-Bus has.
-        [ -L /var/lib/dbus/machine-id ] || rm -f /var/lib/dbus/machine-id
-        rm -f /etc/machine-id
-        systemd-machine-id-setup && systemctl --no-block try-restart systemd-journald
-    fi
-    mkdir -p "${known%/*}" && echo "$INSTANCE_ID" >"$known"
-fi 2>/dev/null
+    # What could not be done is tried at the next start again.
+    { [ -z "$last" ] || [ ! -s /etc/machine-id ] || renew; } &&
+        mkdir -p "${known%/*}" && echo "$INSTANCE_ID" | put "$known" 644 ||
+        echo "stead: it could not be given a machine-id of its own" >&2
+fi
 for place in /usr/local/sbin /var/lib/stead; do
     mkdir -p "$place" 2>/dev/null || continue
     agent=$place/stead-agent
