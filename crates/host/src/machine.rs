@@ -305,6 +305,11 @@ impl Files {
         self.state.join("exit.json")
     }
 
+    /// By which a vm is another machine than any before it, whatever that was called.
+    pub fn instance(&self) -> PathBuf {
+        self.state.join("instance")
+    }
+
     /// Where its log is.
     pub fn log(&self) -> PathBuf {
         self.state.join("log")

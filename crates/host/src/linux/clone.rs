@@ -167,7 +167,13 @@ impl LinuxHost {
         Ok(laid)
     }
 
-    /// Whether a machine that is made now has its files already.
+    /// The files of a machine that is made now, where they wait for it.
+    pub(super) fn prepared_files(&self, id: &MachineId) -> Option<Files> {
+        let prepared = self.prepared.as_ref().filter(|prepared| prepared.id == *id)?;
+        Some(Files { state: prepared.directory.clone(), run: PathBuf::new() })
+    }
+
+    /// Whether there are any.
     pub(super) fn is_prepared(&self, id: &MachineId) -> bool {
         self.prepared.as_ref().is_some_and(|prepared| prepared.id == *id)
     }

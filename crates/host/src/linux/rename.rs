@@ -57,6 +57,10 @@ impl LinuxHost {
                 fs::rename(old, new).with_context(|| format!("cannot rename {}", old.display()))?;
             }
         }
+        // Under a name that it had before it would be known as what it was then.
+        if new.instance().exists() {
+            super::vm::renew(&new)?;
+        }
         self.record_renaming(from, to)?;
         for (path, text) in files {
             write_whole(path, text.as_bytes())?;
