@@ -28,6 +28,8 @@ use super::{GREETING, Guest, Heard};
 
 /// Translated, on a computer that has much else to do, a distribution takes long until its cloud-init runs.
 const AGENT_LIMIT: Duration = Duration::from_secs(600);
+/// What it is given is mounted at once; its kernel may have to find the device first.
+const MOUNTS_LIMIT: Duration = Duration::from_secs(300);
 /// A system that comes up, or is busy, does not heed its power button at once.
 const PRESS_EVERY: Duration = Duration::from_secs(5);
 /// One that is without its files is switched off, as any other that is told to end.
@@ -39,14 +41,55 @@ pub(super) struct Computer {
     pub(super) has_seed: bool,
     /// Whether its agent has the stream open.
     pub(super) is_open: bool,
-    /// Until when its agent is waited for.
-    pub(super) agent_by: Option<Instant>,
+    /// Until when something is waited for, and what.
+    pub(super) waits: Waits,
     /// When its power button is pressed next.
     press_at: Option<Instant>,
     /// What is mounted in it by its agent, if anything is.
     mounts: Option<Mounts>,
     /// The call that has that done, until it is.
     mounting: Option<Call>,
+}
+
+/// Until when its agent is waited for, and then for what that is to mount: each has its own time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waits {
+    /// For its agent's hello.
+    Agent(Instant),
+    /// For its agent to have mounted what it is given.
+    Mounts(Instant),
+    /// For nothing: all is there, or will never be.
+    No,
+    /// What it is given is not mounted in it: it is on its way to its end, and that was told.
+    Lacks,
+}
+
+impl Waits {
+    /// After its agent said hello.
+    fn met(self, is_mounting: bool, now: Instant) -> Self {
+        match self {
+            Self::Lacks => Self::Lacks,
+            _ if is_mounting => Self::Mounts(now + MOUNTS_LIMIT),
+            _ => Self::No,
+        }
+    }
+
+    /// After its agent has gone: another one is to come.
+    fn left(self, has_seed: bool, now: Instant) -> Self {
+        match self {
+            Self::Lacks => Self::Lacks,
+            _ if has_seed => Self::Agent(now + AGENT_LIMIT),
+            _ => Self::No,
+        }
+    }
+
+    /// Until when.
+    pub(super) fn until(self) -> Option<Instant> {
+        match self {
+            Self::Agent(at) | Self::Mounts(at) => Some(at),
+            Self::No | Self::Lacks => None,
+        }
+    }
 }
 
 pub(super) fn no_agent() -> String {
@@ -64,9 +107,9 @@ impl Guest {
         let given = given(launch, &boot.volumes)?;
         let booted = boot.start_computer(&launch.hostname, netns, &given)?;
         let mounts = mounts(&given)?;
-        let agent_by = has_seed.then(|| Instant::now() + AGENT_LIMIT);
+        let waits = Waits::No.left(has_seed, Instant::now());
         let (session, mounting) = session(mounts.as_ref())?;
-        let computer = Computer { has_seed, is_open: false, agent_by, press_at: None, mounts, mounting };
+        let computer = Computer { has_seed, is_open: false, waits, press_at: None, mounts, mounting };
         Ok(Self::of(boot, booted, session, Role::Computer(computer)))
     }
 
@@ -80,7 +123,7 @@ impl Guest {
         match &self.role {
             Role::Container { .. } => !self.is_booting(),
             Role::Computer(computer) if self.session.is_met() => computer.mounting.is_none(),
-            Role::Computer(computer) => computer.agent_by.is_none() && computer.mounting.is_none(),
+            Role::Computer(computer) => computer.waits == Waits::No && computer.mounting.is_none(),
         }
     }
 
@@ -91,17 +134,20 @@ impl Guest {
 
     pub(super) fn next_look_at_computer(&self) -> Option<Instant> {
         let Role::Computer(computer) = &self.role else { return None };
-        let agent_by = computer.agent_by.filter(|_| !self.session.is_met() || computer.mounting.is_some());
-        [agent_by, computer.press_at].into_iter().flatten().min()
+        [computer.waits.until(), computer.press_at].into_iter().flatten().min()
     }
 
     pub(super) fn look_at_computer(&mut self, now: Instant) {
         let Role::Computer(computer) = &mut self.role else { return };
-        let is_met = self.session.is_met();
-        if computer.agent_by.is_some_and(|at| at <= now) && (!is_met || computer.mounting.is_some()) {
-            computer.agent_by = None;
+        if computer.waits.until().is_some_and(|at| at <= now) {
+            let why = match computer.waits {
+                Waits::Mounts(_) => {
+                    format!("its agent did not mount them within {} s", MOUNTS_LIMIT.as_secs())
+                }
+                Waits::Agent(_) | Waits::No | Waits::Lacks => no_agent(),
+            };
+            computer.waits = Waits::No;
             let lacks_files = computer.mounting.is_some();
-            let why = if is_met { "its agent did not mount them in time".to_owned() } else { no_agent() };
             let execs = std::mem::take(&mut self.execs);
             self.news.extend(execs.into_iter().map(|call| Heard::ExecEnded(call, 125, Some(why.clone()))));
             if lacks_files {
@@ -122,10 +168,11 @@ impl Guest {
 
     /// The agent said hello.
     pub(super) fn is_met(&mut self, events: &mut Vec<Heard>) {
-        if let Role::Computer(computer) = &self.role
-            && computer.mounting.is_none()
-        {
-            events.push(Heard::Met);
+        if let Role::Computer(computer) = &mut self.role {
+            computer.waits = computer.waits.met(computer.mounting.is_some(), Instant::now());
+            if computer.waits == Waits::No {
+                events.push(Heard::Met);
+            }
         }
     }
 
@@ -142,8 +189,10 @@ impl Guest {
         }
         match word {
             Word::Failed { why, .. } => self.are_not_mounted(why.clone(), events),
+            // Too late: it is being switched off.
+            _ if computer.waits == Waits::Lacks => {}
             _ => {
-                computer.mounting = None;
+                (computer.mounting, computer.waits) = (None, Waits::No);
                 events.push(Heard::Met);
             }
         }
@@ -152,6 +201,11 @@ impl Guest {
 
     /// Without what it is given it would write elsewhere: it ends, in order, and that is why.
     pub(super) fn are_not_mounted(&mut self, why: String, events: &mut Vec<Heard>) {
+        let Role::Computer(computer) = &mut self.role else { return };
+        if std::mem::replace(&mut computer.waits, Waits::Lacks) == Waits::Lacks {
+            // That was told, and it ends.
+            return;
+        }
         tracing::error!("what it is given is not mounted in it: {}", why.escape_debug());
         self.why.get_or_insert_with(|| why.clone());
         events.push(Heard::Failed(Failure { code: 125, text: why }));
@@ -176,7 +230,7 @@ impl Guest {
             if !was_met {
                 continue;
             }
-            computer.agent_by = computer.has_seed.then(|| Instant::now() + AGENT_LIMIT);
+            computer.waits = computer.waits.left(computer.has_seed, Instant::now());
             match session(computer.mounts.as_ref()) {
                 Ok((session, mounting)) => {
                     computer.mounting = mounting;
@@ -237,4 +291,23 @@ fn session(mounts: Option<&Mounts>) -> Result<(Session, Option<Call>)> {
     session.ask(&Request::Watch)?;
     let mounting = mounts.map(|mounts| session.ask(&Request::Mount(mounts.clone()))).transpose()?;
     Ok((session, mounting))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_mounted_has_a_time_of_its_own_and_is_told_to_be_lacking_once() {
+        let on = Instant::now();
+        let waits = Waits::No.left(true, on);
+        assert_eq!(waits, Waits::Agent(on + AGENT_LIMIT));
+        // Its agent comes in the last moment.
+        let hello = on + AGENT_LIMIT;
+        assert_eq!(waits.met(true, hello).until(), Some(hello + MOUNTS_LIMIT));
+        assert_eq!(waits.met(false, hello), Waits::No);
+        // One that ends for want of them waits for nobody who comes back meanwhile.
+        assert_eq!(Waits::Lacks.left(true, hello).met(true, hello), Waits::Lacks);
+        assert_eq!((Waits::No.left(false, on).until(), Waits::Lacks.until()), (None, None));
+    }
 }

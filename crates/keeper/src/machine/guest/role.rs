@@ -31,7 +31,9 @@ impl Role {
                     "it has no agent, as its file says `cloud_init: off`; hint: `stead attach` is its console"
                 )
             }
-            Self::Computer(computer) if !is_met && computer.agent_by.is_none() => bail!("{}", no_agent()),
+            Self::Computer(computer) if !is_met && computer.waits.until().is_none() => {
+                bail!("{}", no_agent())
+            }
             Self::Container { .. } | Self::Computer(_) => Ok(()),
         }
     }
