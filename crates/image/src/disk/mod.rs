@@ -327,17 +327,14 @@ pub fn make_layer(path: &Path, bytes: u64) -> Result<()> {
 pub fn grow_layer(path: &Path, bytes: u64) -> Result<()> {
     let options = File::options().read(true).write(true).open(path);
     let file = options.with_context(|| format!("cannot open {}", path.display()))?;
-    qcow2::grow(&file, bytes).with_context(|| format!("cannot make the disk {} larger", path.display()))
+    qcow2::grow(&file, bytes).with_context(|| format!("cannot use the layer {}", path.display()))
 }
 
 /// Opens a layer that is below others, to be read. What it may have become under a VMM that a guest took over leads
 /// nowhere else.
 pub fn open_layer(path: &Path) -> Result<File> {
     let file = open(path)?;
-    let judged = head(&file).and_then(|head| {
-        ensure!(head.starts_with(qcow2::MAGIC), "it is not as it was made");
-        qcow2::disk_bytes(&head)
-    });
+    let judged = head(&file).and_then(|head| qcow2::layer_bytes(&head));
     judged.with_context(|| format!("cannot use the layer {}", path.display()))?;
     Ok(file)
 }

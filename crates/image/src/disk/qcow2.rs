@@ -69,6 +69,12 @@ pub(super) fn disk_bytes(header: &[u8]) -> Result<u64> {
     field(u64_at(header, 24))
 }
 
+/// How large the disk of a layer is whose file begins so: judged as an image is, and it can be nothing else.
+pub(super) fn layer_bytes(header: &[u8]) -> Result<u64> {
+    ensure!(header.starts_with(MAGIC), "it is not as it was made");
+    disk_bytes(header)
+}
+
 /// A new layer for a disk of this size, with nothing in it.
 pub(super) fn layer(bytes: u64) -> Result<Vec<u8>> {
     ensure!(bytes <= LAYER_MAX_BYTES, "a disk has at most {} TiB", LAYER_MAX_BYTES >> 40);
@@ -103,11 +109,9 @@ pub(super) fn grow(file: &File, bytes: u64) -> Result<()> {
     ensure!(bytes <= LAYER_MAX_BYTES, "a disk has at most {} TiB", LAYER_MAX_BYTES >> 40);
     let mut header = [0; HEADER_BYTES as usize];
     file.read_exact_at(&mut header, 0).context("cannot read its header")?;
-    let is_ours = header.starts_with(MAGIC)
-        && u32_at(&header, 20) == Some(CLUSTER_BITS)
-        && u64_at(&header, 40) == Some(L1_AT);
-    ensure!(is_ours, "its disk is not as it was made");
-    let now = u64_at(&header, 24).unwrap_or_default();
+    let now = layer_bytes(&header)?;
+    let is_ours = u32_at(&header, 20) == Some(CLUSTER_BITS) && u64_at(&header, 40) == Some(L1_AT);
+    ensure!(is_ours, "it is not as it was made");
     if bytes < now {
         bail!("its disk has {now} bytes, and would be cut off at {bytes}");
     }
@@ -155,5 +159,28 @@ mod tests {
             grow(&file, 4 << 30).unwrap_err().to_string(),
             "its disk has 5368709120 bytes, and would be cut off at 4294967296"
         );
+    }
+
+    #[test]
+    fn a_layer_that_is_damaged_does_not_grow() {
+        #[track_caller]
+        fn refused(change: impl Fn(&mut Vec<u8>), expected: &str) {
+            let file = tempfile::tempfile().unwrap();
+            let mut content = layer(3 << 30).unwrap();
+            change(&mut content);
+            file.write_all_at(&content, 0).unwrap();
+            assert_eq!(grow(&file, 5 << 30).unwrap_err().to_string(), expected);
+            let mut after = vec![0; content.len()];
+            file.read_exact_at(&mut after, 0).unwrap();
+            assert!(after == content);
+        }
+        refused(|file| file[0] = 0, "it is not as it was made");
+        refused(|file| file[79] = 2, "it is corrupt; hint: `qemu-img check -r all` may repair it");
+        refused(|file| file[47] = 1, "it is not as it was made");
+        refused(
+            |file| file[15] = 104,
+            "it is only a layer over another file; hint: `qemu-img convert -O qcow2` makes one of both",
+        );
+        refused(|file| file[23] = 99, "its clusters are of an impossible size");
     }
 }
