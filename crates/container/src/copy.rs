@@ -212,10 +212,20 @@ pub(crate) fn names(directory: BorrowedFd<'_>) -> rustix::io::Result<Vec<CString
 
 /// Copies the bytes, as a reflink where the file system has them, and leaves holes out.
 fn content(from: OwnedFd, to: OwnedFd) -> Result<()> {
-    if ioctl_ficlone(&to, &from).is_ok() {
+    if reflink(from.as_fd(), to.as_fd())? {
         return Ok(());
     }
     copy_data(from.as_fd(), to.as_fd())
+}
+
+/// Gives a file the blocks of another one; false where the file system shares none, so that the bytes are to be copied.
+pub fn reflink(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> rustix::io::Result<bool> {
+    match ioctl_ficlone(to, from) {
+        Ok(()) => Ok(true),
+        // It has no such thing, not with this one, or not for such files. Anything else would hinder a copy as well.
+        Err(Errno::OPNOTSUPP | Errno::XDEV | Errno::INVAL | Errno::NOTTY | Errno::NOSYS) => Ok(false),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// Copies the bytes of a file into one that is empty, and leaves holes holes.
@@ -401,5 +411,16 @@ mod tests {
         assert_eq!(mode(), 0o600);
         set_mode(directory.as_fd(), c"file", 0o640).unwrap();
         assert_eq!(mode(), 0o640);
+    }
+
+    #[test]
+    fn blocks_are_shared_or_not_and_what_fails_is_told() {
+        let file = || tempfile::tempfile().unwrap();
+        // Whether this file system can is not known here; that it can or cannot is no failure.
+        reflink(file().as_fd(), file().as_fd()).unwrap();
+        let other = std::fs::File::open("/proc/self/status").unwrap();
+        assert_eq!(reflink(other.as_fd(), file().as_fd()), Ok(false));
+        let unwritable = std::fs::File::open(tempfile::NamedTempFile::new().unwrap().path()).unwrap();
+        assert_eq!(reflink(file().as_fd(), unwritable.as_fd()), Err(Errno::BADF));
     }
 }

@@ -13,6 +13,7 @@ pub mod manifest;
 mod obtain;
 mod parallel;
 mod publish;
+mod reflink;
 pub mod registry;
 mod root;
 mod store;

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use rustix::io::Errno;
 
 use stead_model::name::{MachineId, Name};
 
@@ -46,9 +47,19 @@ fn released(held: Option<Held>) -> Result<()> {
     Ok(())
 }
 
-/// Has a file that nobody writes any more by another name; a copy of it where it cannot have one.
+/// Has a file that nobody writes any more by another name; a copy of it where it cannot have one: on another file system,
+/// on one without such names, or where it has all that it can have.
 fn share(from: &Path, to: &Path) -> Result<()> {
-    if fs::hard_link(from, to).is_ok() { Ok(()) } else { copy_file(from, to) }
+    let Err(error) = fs::hard_link(from, to) else { return Ok(()) };
+    match Errno::from_io_error(&error) {
+        Some(Errno::XDEV | Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK) => {
+            copy_file(from, to)
+        }
+        _ => {
+            let doing = || format!("cannot give {} the name {}", from.display(), to.display());
+            Err(error).with_context(doing)
+        }
+    }
 }
 
 impl LinuxHost {
@@ -230,5 +241,20 @@ mod tests {
         assert_eq!(laid(&mut host, None), (text("written"), text("written")));
         // From a snapshot its own layer is made at its first start; its firmware remembers what it did then.
         assert_eq!(laid(&mut host, Some(&label.name)), (None, text("below")));
+    }
+
+    #[test]
+    fn a_file_is_copied_only_where_it_cannot_have_another_name() {
+        let temporary = tempfile::tempdir().unwrap();
+        let [from, to] = ["from", "to"].map(|name| temporary.path().join(name));
+        fs::write(&from, "text").unwrap();
+        fs::write(&to, "another").unwrap();
+        let told = format!("{:#}", share(&from, &to).unwrap_err());
+        assert!(told.starts_with("cannot give ") && told.contains("File exists"), "{told}");
+        assert_eq!(fs::read_to_string(&to).unwrap(), "another");
+        let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap().keep();
+        share(&from, &elsewhere.join("to")).unwrap();
+        assert_eq!(fs::read_to_string(elsewhere.join("to")).unwrap(), "text");
+        fs::remove_dir_all(elsewhere).unwrap();
     }
 }

@@ -8,9 +8,8 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use rustix::fs::ioctl_ficlone;
 
-use stead_container::copy_data;
+use stead_container::{copy_data, reflink};
 use stead_model::name::{MachineId, Name};
 use stead_model::provision::ScriptId;
 
@@ -254,7 +253,7 @@ pub(super) fn copy_file(from: &Path, to: &Path) -> Result<()> {
     let doing = || format!("cannot copy {} to {}", from.display(), to.display());
     let source = File::open(from).with_context(doing)?;
     let target = File::create(to).with_context(doing)?;
-    if ioctl_ficlone(&target, &source).is_ok() {
+    if reflink(source.as_fd(), target.as_fd()).with_context(doing)? {
         return Ok(());
     }
     copy_data(source.as_fd(), target.as_fd()).with_context(doing)

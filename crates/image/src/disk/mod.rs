@@ -9,16 +9,18 @@ mod qcow2;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::fs::ioctl_ficlone;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use stead_model::image::Digest;
 use stead_model::vm::{DiskFormat, DiskImage};
+
+use crate::reflink::reflink;
 
 /// The copies of a home.
 #[derive(Clone, Debug)]
@@ -291,7 +293,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Copies a file, by reference where the file system can, and with holes where there is nothing. Gives its digest.
 fn copy(from: &File, to: &File) -> Result<Digest> {
     let mut sum = Sha256::new();
-    if ioctl_ficlone(to, from).is_ok() {
+    if reflink(from.as_fd(), to.as_fd()).context("cannot write the copy")? {
         read_all(to, |_, piece| {
             sum.update(piece);
             Ok(())

@@ -4,14 +4,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{
-    FileType, Mode, OFlags, SeekFrom, Stat, copy_file_range, fstat, ftruncate, ioctl_ficlone, mknodat,
-    openat, readlinkat, seek, symlinkat,
+    FileType, Mode, OFlags, SeekFrom, Stat, copy_file_range, fstat, ftruncate, mknodat, openat, readlinkat,
+    seek, symlinkat,
 };
 use rustix::io::Errno;
 
 use super::Form;
 use super::metadata::{Dresser, Metadata, Target};
 use super::tree::file_type;
+use crate::reflink::reflink;
 
 /// How regular files are made.
 pub(super) const CREATE: OFlags =
@@ -86,7 +87,7 @@ pub(super) fn observe(target: Target<'_>, stat: &Stat, form: Form) -> Result<Met
 /// Shares the blocks where the file system can; else copies in the kernel, and leaves holes where they are.
 fn copy_contents(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
     let size = u64::try_from(fstat(from)?.st_size)?;
-    if size == 0 || ioctl_ficlone(to, from).is_ok() {
+    if size == 0 || reflink(from, to)? {
         return Ok(());
     }
     let mut at = 0;
