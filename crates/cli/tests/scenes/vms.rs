@@ -82,6 +82,7 @@ fn a_whole_computer_stands_beside_others_and_keeps_what_it_wrote() {
     shares_volumes(&world, &project);
     can_be_looked_at(&world, &project);
     is_kept_while_it_runs(&world, &project);
+    goes_on_without_who_held_it(&world, &project);
     ends_in_order(&world, &project);
     is_kept_as_it_ended(&world, &project);
     // Another boot takes another minute; so each kind of user is shown one of the two that are left.
@@ -210,6 +211,22 @@ fn is_kept_while_it_runs(world: &World, project: &Project<'_>) {
     assert_eq!(say(&["snapshot", "create", "db", "first"]).ok(), "first\n");
     shell("rm /srv/kept; echo as it was last > /etc/issue; sync");
     assert_eq!(status(project, "db")["phase"], "running");
+}
+
+/// Its agent and what holds file systems for it are killed, while its whole disk stands still.
+#[track_caller]
+fn goes_on_without_who_held_it(world: &World, project: &Project<'_>) {
+    const KILL: &str = "
+        mkfifo /run/in; /usr/local/sbin/stead-agent --hold-still / </run/in >/run/out & holder=$!
+        exec 9>/run/in; until grep held /run/out; do sleep 1; done
+        kill -9 $holder; exec systemctl kill -s KILL stead-agent";
+    let exec = |script: &str| slowly(world, &project.directory, &["exec", "db", "sh", "-c", script]);
+    let said = exec(KILL);
+    assert!(said.out.contains("held"), "{said:?}");
+    let deadline = Instant::now() + BOOT_LIMIT;
+    while exec("echo on >/srv/on && cat /srv/on").out != "on\n" {
+        assert!(Instant::now() < deadline, "it stands still: {}", project.stead("logs db").ok());
+    }
 }
 
 /// What it wrote is set aside. Nothing is copied.
