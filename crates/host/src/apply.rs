@@ -189,6 +189,7 @@ impl<'a> Course<'a> {
 mod tests {
     use anyhow::anyhow;
     use expect_test::{Expect, expect};
+    use stead_model::dev::Person;
     use stead_model::file::{Source, Variables, parse};
     use stead_model::lock::Lock;
     use stead_model::name::{MachineId, VolumeId};
@@ -250,6 +251,7 @@ machines:
             lock: &lock,
             seen: &host.seen,
             user: 0,
+            person: &Person::default(),
             images: &Images::default(),
             resting: &[].into(),
         };

@@ -10,5 +10,6 @@ pub mod linux;
 pub mod lock;
 pub mod log;
 pub mod machine;
+pub mod person;
 pub mod state;
 pub mod switchboard;

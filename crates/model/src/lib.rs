@@ -6,6 +6,7 @@
 pub mod address;
 pub mod capability;
 pub mod container;
+pub mod dev;
 mod difference;
 pub mod file;
 pub mod image;

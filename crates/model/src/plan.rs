@@ -14,7 +14,7 @@ use crate::difference::{differences, machine_differences};
 use crate::name::{MachineId, Name, NetworkId, NicId, VolumeId};
 use crate::observed::{Engine, MachineState, NetworkState, NicState, Observed, Running, Switchboard, Uplink};
 use crate::project::{Bind, Condition, Reach};
-use crate::provision::{self, Provision};
+use crate::provision::{self, Part, Provision};
 use crate::served::Target;
 use crate::step::{Change, Lost, Step};
 
@@ -406,7 +406,11 @@ fn machine_additions(wanted: &Wanted, left: &Observed) -> Vec<Reasoned> {
             let missing = provision::missing(&machine.provision, left.provisioned.get(&id));
             steps.extend(missing.map(|(one, is_changed)| {
                 let changed = if is_changed { " (changed)" } else { "" };
-                let why = format!("machines.{}.provision[{}]{changed}", id.name, one.place);
+                let key = match &one.part {
+                    Part::User(_) => "dev".to_owned(),
+                    Part::Own { place, .. } => format!("provision[{place}]"),
+                };
+                let why = format!("machines.{}.{key}{changed}", id.name);
                 (Step::MachineProvision(id.clone(), Box::new(one.clone())), why)
             }));
         }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::Mac;
 use crate::container::{Container, Mount};
+use crate::dev::Dev;
 use crate::name::{LinkName, Name};
 use crate::provision::Script;
 use crate::vm::Vm;
@@ -128,6 +129,9 @@ pub struct Machine {
     pub ports: Vec<Port>,
     /// The machines that come before it, and how far those have to be.
     pub depends_on: BTreeMap<Name, Condition>,
+    /// Somebody to work as in it.
+    #[serde(default)]
+    pub dev: Option<Box<Dev>>,
     /// What is run in it once it runs, in this order, each once.
     #[serde(default)]
     pub provision: Vec<Script>,

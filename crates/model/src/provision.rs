@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::address::digest;
+use crate::dev::Account;
 
 /// A script to be run in a machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,15 +25,38 @@ pub struct Script {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ScriptId(String);
 
+impl ScriptId {
+    /// Whom it makes sure of, if it is the script of somebody to work as: a machine in which it was run has them.
+    pub fn user(&self) -> Option<&str> {
+        self.0.strip_prefix(OF_USER)?.split_once(':').map(|(user, _)| user)
+    }
+}
+
+/// What such a script is known by begins so; the others are known by digests alone.
+const OF_USER: &str = "user:";
+
+/// What a script is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// It makes sure of this user to work as.
+    User(String),
+    /// It is the project's own, at this place among those, from 0.
+    Own {
+        /// The place.
+        place: usize,
+        /// How many there are.
+        of: usize,
+    },
+}
+
 /// A script in its place among those of its machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provision {
     /// What it is known by when it has been run.
     pub id: ScriptId,
-    /// Its place among them, from 0.
-    pub place: usize,
-    /// How many there are.
-    pub of: usize,
+    /// What it is for.
+    pub part: Part,
     /// The script.
     pub script: Script,
     /// All that are wanted of its machine.
@@ -57,25 +81,29 @@ pub fn missing<'a>(
     wanted.iter().filter(move |one| !is_done(&one.id)).map(move |one| (one, is_changed))
 }
 
-/// Scripts in their places. The same one twice is run twice.
-pub fn in_places(scripts: &[Script]) -> Vec<Provision> {
-    let id = |place: usize, script: &Script| {
-        let before = scripts.iter().take(place).filter(|other| *other == script).count().to_string();
-        let pairs = script.environment.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
-        let parts = [script.text.as_str(), script.user.as_deref().unwrap_or_default(), &before];
-        let parts: Vec<&str> = parts.into_iter().chain(pairs).collect();
-        ScriptId(digest(&parts).iter().map(|byte| format!("{byte:02x}")).collect())
-    };
-    let all: BTreeSet<ScriptId> =
-        scripts.iter().enumerate().map(|(place, script)| id(place, script)).collect();
-    let placed = scripts.iter().enumerate().map(|(place, script)| Provision {
-        id: id(place, script),
-        all: all.clone(),
-        place,
-        of: scripts.len(),
-        script: script.clone(),
+/// Scripts in their places, behind the one that makes sure of the user to work as. The same one twice is run twice.
+pub fn in_places(user: Option<&Account>, scripts: &[Script]) -> Vec<Provision> {
+    let of_user = user.map(|account| {
+        let script = account.script();
+        let id = ScriptId(format!("{OF_USER}{}:{}", account.user, known_by(&script, 0)));
+        (id, Part::User(account.user.clone()), script)
     });
-    placed.collect()
+    let own = scripts.iter().enumerate().map(|(place, script)| {
+        let before = scripts.iter().take(place).filter(|other| *other == script).count();
+        (ScriptId(known_by(script, before)), Part::Own { place, of: scripts.len() }, script.clone())
+    });
+    let placed: Vec<(ScriptId, Part, Script)> = of_user.into_iter().chain(own).collect();
+    let all: BTreeSet<ScriptId> = placed.iter().map(|(id, ..)| id.clone()).collect();
+    placed.into_iter().map(|(id, part, script)| Provision { id, part, script, all: all.clone() }).collect()
+}
+
+/// The digest of a script, behind so many that are the same.
+fn known_by(script: &Script, before: usize) -> String {
+    let before = before.to_string();
+    let pairs = script.environment.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
+    let parts = [script.text.as_str(), script.user.as_deref().unwrap_or_default(), &before];
+    let parts: Vec<&str> = parts.into_iter().chain(pairs).collect();
+    digest(&parts).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Reads a script whole, of so many bytes, and runs it with what is named behind. One that was cut off is not begun. Its
@@ -117,6 +145,8 @@ impl Script {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dev::{Dev, Person, account};
+    use crate::project::Kind;
 
     fn script(text: &str) -> Script {
         Script { text: text.to_owned(), user: None, environment: BTreeMap::new() }
@@ -136,23 +166,45 @@ mod tests {
     fn a_script_is_known_by_all_that_it_is() {
         let as_web = Script { user: Some("web".to_owned()), ..script("a") };
         let with = Script { environment: [("A".to_owned(), "1".to_owned())].into(), ..script("a") };
-        let ids: BTreeSet<ScriptId> = in_places(&[script("a"), script("b"), script("a"), as_web, with])
+        let ids: BTreeSet<ScriptId> = in_places(None, &[script("a"), script("b"), script("a"), as_web, with])
             .into_iter()
             .map(|p| p.id)
             .collect();
         assert_eq!(ids.len(), 5, "{ids:?}");
         assert_eq!(
-            in_places(&[script("b"), script("a")]).pop().map(|p| p.id),
-            in_places(&[script("a")]).pop().map(|p| p.id)
+            in_places(None, &[script("b"), script("a")]).pop().map(|p| p.id),
+            in_places(None, &[script("a")]).pop().map(|p| p.id)
         );
+    }
+
+    fn place(one: &Provision) -> usize {
+        match one.part {
+            Part::Own { place, .. } => place,
+            Part::User(_) => usize::MAX,
+        }
+    }
+
+    #[test]
+    fn a_script_of_a_user_says_whose_it_is() {
+        let account = |name: &str| {
+            let dev = Dev { user: Some(name.to_owned()), ..Dev::default() };
+            account(&dev, &Person::default(), Kind::Vm).unwrap()
+        };
+        let ids: Vec<ScriptId> =
+            in_places(Some(&account("joe")), &[script("a")]).into_iter().map(|one| one.id).collect();
+        assert_eq!(ids.iter().map(ScriptId::user).collect::<Vec<_>>(), [Some("joe"), None]);
+        // The others are known by what they were.
+        assert_eq!(ids[1], in_places(None, &[script("a")])[0].id);
+        assert_ne!(ids[0], in_places(Some(&account("ann")), &[])[0].id);
     }
 
     #[test]
     fn what_was_done_is_done_and_what_replaces_it_is_changed() {
-        let (old, new) = (in_places(&[script("a"), script("b")]), in_places(&[script("a"), script("c")]));
+        let (old, new) =
+            (in_places(None, &[script("a"), script("b")]), in_places(None, &[script("a"), script("c")]));
         let done: BTreeSet<ScriptId> = old.iter().map(|one| one.id.clone()).collect();
         let told = |wanted: &[Provision], done: Option<&BTreeSet<ScriptId>>| -> Vec<(usize, bool)> {
-            missing(wanted, done).map(|(one, changed)| (one.place, changed)).collect()
+            missing(wanted, done).map(|(one, changed)| (place(one), changed)).collect()
         };
         assert_eq!(told(&old, None), [(0, false), (1, false)]);
         assert_eq!(told(&old, Some(&done)), []);

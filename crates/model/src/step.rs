@@ -13,7 +13,7 @@ use crate::difference::{differences, machine_differences};
 use crate::name::{MachineId, Name, NetworkId, NicId, VolumeId};
 use crate::observed::{Body, Lease, MachineState, NetworkState, NicEnd, NicState, Uplink};
 use crate::project::{Bind, Condition, Protocol, Reach};
-use crate::provision::Provision;
+use crate::provision::{Part, Provision};
 use crate::served::Target;
 
 /// One change to this computer. Every step can be done again after it was cut off half-way.
@@ -255,9 +255,10 @@ impl fmt::Display for Step {
             }
             Self::MachineStart(id, _) => write!(f, "> start {id}"),
             Self::MachineAwait(id, condition) => write!(f, "> await {id} {condition}"),
-            Self::MachineProvision(id, one) => {
-                write!(f, "> provision {id} ({} of {})", one.place + 1, one.of)
-            }
+            Self::MachineProvision(id, one) => match &one.part {
+                Part::User(user) => write!(f, "> provision {id} (user {user})"),
+                Part::Own { place, of } => write!(f, "> provision {id} ({} of {of})", place + 1),
+            },
             Self::MachineStop(id) => write!(f, "> stop {id}"),
             Self::MachineRemove(id, Lost { snapshots, unknown, disk }) => {
                 write!(f, "- machine {id}")?;

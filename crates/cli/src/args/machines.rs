@@ -164,7 +164,7 @@ pub(crate) enum Told {
 
 #[derive(Debug, Args)]
 pub(crate) struct ShellArgs {
-    /// As whom [default: root]
+    /// As whom [default: the one whom `dev` made in it, else root]
     #[arg(short, long)]
     pub(crate) user: Option<String>,
     /// The machine: `web`, or `web.shop` (with its project)
@@ -174,7 +174,7 @@ pub(crate) struct ShellArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct SshArgs {
-    /// As whom [default: root]
+    /// As whom [default: the one whom `dev` made in it, else root]
     #[arg(short, long)]
     pub(crate) user: Option<String>,
     /// The machine: `web`, or `web.shop` (with its project)

@@ -126,6 +126,7 @@ fn likeness(
         nics,
         ports: Vec::new(),
         depends_on: [].into(),
+        dev: None,
         provision: Vec::new(),
     };
     Ok(Likeness { machine, volumes, images, told })

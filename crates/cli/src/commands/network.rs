@@ -350,7 +350,15 @@ fn somebody_elses(args: &ConnectArgs) -> Result<Machine, Failure> {
         return Err(Failure::request(&what, hint));
     };
     let (nics, ports, depends_on) = (Vec::new(), Vec::new(), [].into());
-    Ok(Machine { kind: kind.into(), runs: Runs::External, nics, ports, depends_on, provision: Vec::new() })
+    Ok(Machine {
+        kind: kind.into(),
+        runs: Runs::External,
+        nics,
+        ports,
+        depends_on,
+        dev: None,
+        provision: Vec::new(),
+    })
 }
 
 /// Refuses an address or a MAC that another machine on the network has by somebody's wish.

@@ -10,6 +10,7 @@ use stead_container::ids_refused;
 use stead_host::apply::Host;
 use stead_host::home::Home;
 use stead_host::linux::{LinuxHost, store_texts};
+use stead_model::dev::{Ids, Person};
 use stead_model::lock::Lock;
 use stead_model::name::{MachineId, Name};
 use stead_model::observed::{Body, MachineState, Observed};
@@ -116,10 +117,39 @@ fn resolved(loaded: &Loaded, seen: &Observed, relock: bool, images: &Images) -> 
     let lock = if relock { &none } else { &loaded.lock };
     let user = rustix::process::getuid().as_raw();
     let resting = loaded.resting();
-    let context = Context { directory: &loaded.directory, lock, seen, user, images, resting: &resting };
+    let person = person(&loaded.project)?;
+    let directory = &loaded.directory;
+    let context = Context { directory, lock, seen, user, person: &person, images, resting: &resting };
     let ids = resting.iter().map(|name| MachineId::new(&loaded.project.name, name)).collect();
     let wanted = resolve(&loaded.project, context).and_then(|wanted| wanted.beside(&ids, seen));
     wanted.map_err(|refusals| refused(refusals, loaded))
+}
+
+/// Who calls, if that bears on a machine of the project.
+fn person(project: &Project) -> Result<Person, Failure> {
+    if project.machines.values().all(|machine| machine.dev.is_none()) {
+        return Ok(Person::default());
+    }
+    let (uids, gids) = id_maps(&crate::session::home()?)?;
+    // A group has the id of its user.
+    let below = [&uids, &gids].map(|map| ids_below(map)).into_iter().min().unwrap_or(1);
+    let ids = if rustix::process::geteuid().is_root() { Ids::Same(below) } else { Ids::Lent(below) };
+    Ok(stead_host::person::observe(ids))
+}
+
+/// The first id that an id map has not, counted from 0.
+fn ids_below(map: &str) -> u32 {
+    let ranges = map.lines().filter_map(|line| {
+        let mut fields = line.split_whitespace().map(|field| field.parse::<u64>().ok());
+        let (first, _, count) = (fields.next()??, fields.next()??, fields.next()??);
+        Some((first, count))
+    });
+    let mut ranges: Vec<(u64, u64)> = ranges.collect();
+    ranges.sort_unstable();
+    let below = ranges
+        .iter()
+        .fold(0, |below, (first, count)| if *first <= below { below.max(first + count) } else { below });
+    u32::try_from(below).unwrap_or(u32::MAX)
 }
 
 /// Tells which pins of the lock are replaced though nobody asked for that.

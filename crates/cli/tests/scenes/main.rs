@@ -9,6 +9,7 @@ mod changes;
 mod clones;
 mod commands;
 mod containers;
+mod devs;
 mod events;
 mod guard;
 mod half;

@@ -1,7 +1,7 @@
 //! Containers with an init of their own: Debian with systemd, from an image that stead made of Debian's packages.
 
 use crate::support::registry::{BUSYBOX, registry};
-use crate::support::{Place, Role, Said, World, role, said, stead as program};
+use crate::support::{LIMIT, Place, Role, Said, World, role, said, said_after, stead as program};
 
 /// What people call it.
 const IMAGE: &str = "lab/system:12";
@@ -75,6 +75,66 @@ fn a_users_system_has_services_and_runs_containers_of_ours() {
     lets_ssh_in(&world);
     runs_stead(&world);
     reboots_and_goes_off(&world);
+}
+
+/// A system, and a container of its image that has no init.
+const WORK: &str = "\
+machines:
+  dev: { image: \"lab/system:12\", mode: system, dev: { user: joe, groups: [audio, lab] } }
+  box: { image: \"lab/system:12\", init: true, command: sleep 1000, dev: true, provision: [id joe || id dev || id person] }
+";
+
+#[test]
+fn somebody_works_in_roots_machines() {
+    if role() == Role::Root {
+        let mut world = World::offline();
+        load(&mut world);
+        somebody_works(&world, "dev");
+    }
+}
+
+#[test]
+fn somebody_works_in_a_users_machines() {
+    let Some(mut world) = World::with_subids() else {
+        eprintln!("not tried: it takes root to make somebody with subordinate ids and a cgroup");
+        return;
+    };
+    load(&mut world);
+    // Ids of this computer are others in them.
+    somebody_works(&world, "person");
+}
+
+#[track_caller]
+fn somebody_works(world: &World, name: &str) {
+    let line = "mkdir -p nobody/.ssh; ssh-keygen -q -t ed25519 -N '' -C mine -f nobody/.ssh/id_ed25519";
+    world.sh(Place::Person, line);
+    let shop = world.project("shop", WORK);
+    world.sh(Place::Computer, "chown -R --reference=. projects");
+    let up = shop.stead("up").ok();
+    let user = format!("> provision box.shop (user {name})\n");
+    assert!(up.contains("> provision dev.shop (user joe)\n") && up.contains(&user), "{up}");
+    assert_eq!(shop.stead("up").ok(), "nothing to do\n");
+    let ssh = |words: &[&str]| world.stead_at("home", &shop.directory, &[&["ssh"], words].concat());
+    let line = "id -un; id -u; pwd; sudo -n id -u; echo $SHELL; ls -a";
+    let told = |user: &str| {
+        let files = ".\n..\n.bash_logout\n.bashrc\n.profile\n.ssh\n";
+        format!("{user}\n1000\n/home/{user}\n0\n/bin/bash\n{files}")
+    };
+    assert_eq!(ssh(&["box", "--", line]).ok(), told(name));
+    assert_eq!(ssh(&["dev", "--", line]).ok(), told("joe"));
+    assert_eq!(ssh(&["-u", "root", "dev", "--", "id -un"]).ok(), "root\n");
+    let shell = world.stead_command("home", &shop.directory, &["shell", "dev"]);
+    let line = "id -nG; cut -d' ' -f3 .ssh/authorized_keys; systemctl is-active ssh; sudo -n visudo -c >&2\n";
+    let said = said_after(shell, line, LIMIT).ok();
+    assert_eq!(said, "joe audio lab\nbegin\nmine\nend\nactive\n");
+    // Its own sshd knows the person by their own key.
+    let line = "ssh-keyscan 127.0.0.1 2> /dev/null > .ssh/known_hosts; cat > .ssh/key; chmod 600 .ssh/key; \
+        ssh -i .ssh/key -o BatchMode=yes joe@127.0.0.1 id -un";
+    let key = std::fs::read_to_string(world.path().join("nobody/.ssh/id_ed25519")).unwrap();
+    let words = ["exec", "-i", "-u", "joe", "-w", "/home/joe", "dev", "sh", "-c", line];
+    let exec = world.stead_command("home", &shop.directory, &words);
+    assert_eq!(said_after(exec, &key, LIMIT).ok(), "joe\n");
+    shop.stead("down --yes").ok();
 }
 
 #[track_caller]

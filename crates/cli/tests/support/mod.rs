@@ -390,7 +390,15 @@ impl World {
             (Place::Outside, _, None) => panic!("there is no outside"),
             (Place::Computer | Place::Person, ..) => {}
         }
-        for variable in ["XDG_DATA_HOME", "XDG_RUNTIME_DIR", "STEAD_FILE", "STEAD_LOG", "NO_COLOR"] {
+        for variable in [
+            "XDG_DATA_HOME",
+            "XDG_RUNTIME_DIR",
+            "STEAD_FILE",
+            "STEAD_LOG",
+            "NO_COLOR",
+            "SUDO_USER",
+            "SUDO_UID",
+        ] {
             command.env_remove(variable);
         }
         if let (Place::Person, Some(cgroup)) = (place, &self.delegated) {

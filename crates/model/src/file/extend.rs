@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::environment::under;
+use super::leaf::dev::is_key_file;
 use super::leaf::mount::{self, VolumeSource};
 use super::merge::merge;
 use super::problem::{Problem, Span, nearest, quote};
@@ -219,6 +220,17 @@ pub(crate) fn move_paths(machine: &mut Node, dir: &Path) {
                     *text = moved(text).unwrap_or_else(|| text.clone());
                 }
             }),
+            "dev" => {
+                if let Some(keys) = get_mut(&mut entry.node, "keys") {
+                    each(keys, |node| {
+                        if let Value::Scalar(text) = &mut node.value
+                            && is_key_file(text)
+                        {
+                            *text = moved(text).unwrap_or_else(|| text.clone());
+                        }
+                    });
+                }
+            }
             "security_opt" => each(&mut entry.node, |node| {
                 if let Value::Scalar(text) = &mut node.value
                     && let Some(path) =

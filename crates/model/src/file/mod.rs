@@ -17,6 +17,7 @@ mod environment;
 mod extend;
 mod include;
 mod interpolate;
+mod keys;
 mod leaf;
 mod merge;
 mod problem;
@@ -242,6 +243,7 @@ impl<'a> Reading<'a> {
         texts::gather(&mut tree, self);
         user_data::gather(&mut tree, machines, self);
         scripts::gather(&mut tree, machines, self);
+        keys::gather(&mut tree, machines, self);
         if self.dialect == Dialect::Compose {
             tree = compose::translate(tree, self);
         }
@@ -396,6 +398,11 @@ fn without_extensions(node: &mut Node) {
     if let Value::Mapping(entries) = &mut node.value {
         entries.retain(|entry| !entry.key.starts_with("x-"));
     }
+}
+
+/// Whether a text is a public key as `ssh-keygen` writes it, in its line.
+pub(crate) fn is_public_key(text: &str) -> bool {
+    leaf::vm::ssh_key(text).is_ok()
 }
 
 /// The path of a key under another.

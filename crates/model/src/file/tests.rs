@@ -7,6 +7,7 @@ use super::*;
 
 mod compose;
 mod containers;
+mod dev;
 mod includes;
 mod laws;
 mod scripts;

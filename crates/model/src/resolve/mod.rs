@@ -19,6 +19,7 @@ pub(crate) use self::addresses::{is_host6, is_usable};
 use self::addresses::{transfer_subnet6, transfer_subnets};
 use crate::address::{link_name, nth4, nth6, overlap};
 use crate::container::Container;
+use crate::dev::{Account, Person, Unfit, account};
 use crate::image::{Digest, Platform, Reference};
 use crate::lock::Lock;
 use crate::name::{LinkName, MachineId, Name, NetworkId, NicId, VolumeId};
@@ -59,6 +60,8 @@ pub struct Context<'a> {
     pub seen: &'a Observed,
     /// Who will open the TAPs.
     pub user: u32,
+    /// Who calls, where that bears on a machine.
+    pub person: &'a Person,
     /// The images that are here.
     pub images: &'a Images,
     /// The machines of its file that this is not about: their addresses are theirs all the same.
@@ -98,6 +101,7 @@ pub fn resolve(project: &Project, context: Context<'_>) -> Result<Wanted, Vec<Re
     let uplink = choice.uplink(&networks);
     let ports = choice.ports(&nics);
     choice.check_disks();
+    let users = choice.users();
     if !choice.refusals.is_empty() {
         return Err(choice.refusals);
     }
@@ -118,7 +122,7 @@ pub fn resolve(project: &Project, context: Context<'_>) -> Result<Wanted, Vec<Re
             }
         };
         let state = MachineState { kind: machine.kind, body };
-        let provision = in_places(&machine.provision);
+        let provision = in_places(users.get(name), &machine.provision);
         (machine_id(name), WantedMachine { state, after, power: Power::On, provision })
     });
     Ok(Wanted {
@@ -196,6 +200,23 @@ impl Choice<'_> {
                 });
             }
         }
+    }
+
+    /// The users to work as in machines, every choice made.
+    fn users(&mut self) -> BTreeMap<Name, Account> {
+        let wanted = self.project.machines.iter();
+        let wanted = wanted.filter_map(|(name, machine)| Some((name, machine.dev.as_ref()?, machine.kind)));
+        let mut users = BTreeMap::new();
+        for (name, dev, kind) in wanted {
+            match account(dev, self.context.person, kind) {
+                Ok(account) => drop(users.insert(name.clone(), account)),
+                Err(Unfit { key, why, hint }) => {
+                    let dot = if key.is_empty() { "" } else { "." };
+                    self.refuse(format!("machines.{name}.dev{dot}{key}"), why, hint);
+                }
+            }
+        }
+        users
     }
 
     /// A link name that nothing of ours has.

@@ -331,3 +331,30 @@ fn scripts_are_run_before_what_depends_on_their_machine_and_each_once() {
     "#]]
     .assert_eq(&told.collect::<String>());
 }
+
+#[test]
+fn a_user_to_work_as_comes_before_scripts_and_changes_alone() {
+    let bare = project("shop").ours("web", "debian:12", &[]).script("web", "a");
+    let shop = bare.clone().dev("web", "ann");
+    check(
+        &project("shop"),
+        &shop,
+        expect![[r#"
+        + engine
+        + container web.shop from debian:12
+        > start web.shop
+        > provision web.shop (user ann)
+        > provision web.shop (1 of 1)
+    "#]],
+    );
+    let (seen, lock) = up(&shop, &computer());
+    check_on(&seen, &shop, &lock, expect![""]);
+    let changed = plan(&must_want(&bare.clone().dev("web", "joe"), &lock, &seen), &seen);
+    let told = changed.steps.iter().map(|one| format!("{}  # {}\n", one.step, one.why));
+    expect![[r#"
+        > provision web.shop (user joe)  # machines.web.dev (changed)
+    "#]]
+    .assert_eq(&told.collect::<String>());
+    // One who is wanted no more stays, as what a script did does.
+    check_on(&seen, &bare, &lock, expect![""]);
+}

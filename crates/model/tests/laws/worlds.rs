@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use stead_model::container::Container;
+use stead_model::dev::{Dev, Person};
 use stead_model::lock::Lock;
 use stead_model::name::{MachineId, Name};
 use stead_model::observed::{
@@ -80,6 +81,7 @@ pub(crate) trait With: Sized {
     fn join(self, a: &str, b: &str) -> Self;
     fn volume(self, text: &str) -> Self;
     fn script(self, machine: &str, text: &str) -> Self;
+    fn dev(self, machine: &str, user: &str) -> Self;
     fn container(self, text: &str, nics: &[Nic]) -> Self {
         self.machine(Kind::Container, text, nics)
     }
@@ -89,6 +91,12 @@ pub(crate) trait With: Sized {
 }
 
 impl With for Project {
+    fn dev(mut self, machine: &str, user: &str) -> Self {
+        let dev = Dev { user: Some(user.to_owned()), ..Dev::default() };
+        self.machines.get_mut(&name(machine)).unwrap().dev = Some(Box::new(dev));
+        self
+    }
+
     fn script(mut self, machine: &str, text: &str) -> Self {
         let script = Script { text: text.to_owned(), user: None, environment: BTreeMap::new() };
         self.machines.get_mut(&name(machine)).unwrap().provision.push(script);
@@ -106,7 +114,7 @@ impl With for Project {
 
     fn put(mut self, kind: Kind, text: &str, runs: Runs, nics: &[Nic]) -> Self {
         let (ports, depends_on, provision) = (Vec::new(), BTreeMap::new(), Vec::new());
-        let machine = Machine { kind, runs, nics: nics.to_vec(), ports, depends_on, provision };
+        let machine = Machine { kind, runs, nics: nics.to_vec(), ports, depends_on, dev: None, provision };
         self.machines.insert(name(text), machine);
         self
     }
@@ -187,8 +195,9 @@ pub(crate) fn wanted_beside(
     let directory = format!("/home/ann/{}", project.name);
     let (directory, images) = (Path::new(&directory), images());
     let ids = resting.iter().map(|name| MachineId::new(&project.name, name)).collect();
-    resolve(project, Context { directory, lock, seen, user: 1000, images: &images, resting })?
-        .beside(&ids, seen)
+    let person = Person::default();
+    let context = Context { directory, lock, seen, user: 1000, person: &person, images: &images, resting };
+    resolve(project, context)?.beside(&ids, seen)
 }
 
 #[track_caller]

@@ -29,8 +29,9 @@ pub(crate) use self::config::forget;
 
 /// Becomes OpenSSH's client, for a machine.
 pub(crate) fn ssh(global: &Global, args: &SshArgs) -> Result<ExitCode, Failure> {
-    let id = reachable(global, &args.machine).map_err(Failure::before_program)?;
-    let words = words(args, &id).map_err(|error| Failure::from(error).before_program())?;
+    let (id, usual) = reachable(global, &args.machine).map_err(Failure::before_program)?;
+    let user = args.user.as_deref().unwrap_or(&usual);
+    let words = words(args, user, &id).map_err(|error| Failure::from(error).before_program())?;
     let error = Command::new("ssh").args(words).exec();
     let failure = match error.kind() {
         ErrorKind::NotFound => {
@@ -41,8 +42,8 @@ pub(crate) fn ssh(global: &Global, args: &SshArgs) -> Result<ExitCode, Failure> 
     Err(Failure::from(failure).before_program())
 }
 
-/// A machine that runs, and that we run.
-fn reachable(global: &Global, pattern: &str) -> Result<MachineId, Failure> {
+/// A machine that runs, and that we run; and as whom people log in unless they say otherwise.
+fn reachable(global: &Global, pattern: &str) -> Result<(MachineId, String), Failure> {
     let mut host = look()?;
     let seen = host.observe()?;
     let id = super::machines::chosen_one(global, pattern, &seen)?;
@@ -50,17 +51,17 @@ fn reachable(global: &Global, pattern: &str) -> Result<MachineId, Failure> {
         let what = format!("machine `{id}` does not run");
         return Err(Failure::request(&what, &format!("`stead start {id}`")));
     }
-    Ok(id)
+    let user = super::shell::user_to_work_as(&id, &seen).unwrap_or("root").to_owned();
+    Ok((id, user))
 }
 
 /// What `ssh` is told: ours goes before the person's own settings, which hold for all else.
-fn words(args: &SshArgs, id: &MachineId) -> anyhow::Result<Vec<OsString>> {
+fn words(args: &SshArgs, user: &str, id: &MachineId) -> anyhow::Result<Vec<OsString>> {
     let reach = reach(&home()?)?;
     let mut words: Vec<OsString> = Vec::new();
     for (name, value) in reach.settings()? {
         words.extend(["-o".into(), format!("{name}={value}").into()]);
     }
-    let user = args.user.as_deref().unwrap_or("root");
     words.extend(["-l".into(), user.into(), host_name(id).into()]);
     words.extend(args.args.iter().cloned());
     Ok(words)

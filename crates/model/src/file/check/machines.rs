@@ -57,9 +57,10 @@ pub(super) fn check(
             nics,
             ports,
             depends_on,
+            dev: machine.dev.clone(),
             provision: machine.provision.clone(),
         });
-        if let (Some(place), Some(vm)) = (&machine.provision_place, machine.vm.value())
+        if let (Some(place), Some(vm)) = (&machine.scripts_place, machine.vm.value())
             && vm.cloud_init.is_none()
         {
             let message = format!("machine `{}` has no agent of stead to run scripts", machine.name.value);

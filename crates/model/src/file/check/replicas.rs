@@ -24,7 +24,9 @@ fn size(machine: &Machine) -> usize {
     });
     let scripts =
         machine.provision.iter().map(|script| 1 + script.environment.len() + script.text.len() / 64);
+    let dev = machine.dev.as_ref().map_or(0, |dev| dev.groups.len() + dev.keys.as_ref().map_or(0, Vec::len));
     1 + scripts.sum::<usize>()
+        + dev
         + machine.depends_on.len()
         + machine.nics.iter().map(|nic| 1 + nic.aliases.len()).sum::<usize>()
         + more

@@ -1,6 +1,7 @@
 //! The kinds of single value that the file holds: how each is read, and what is said when it cannot be.
 
 pub(crate) mod container;
+pub(crate) mod dev;
 pub(crate) mod mount;
 pub(crate) mod network;
 pub(crate) mod port;

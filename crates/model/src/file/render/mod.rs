@@ -2,6 +2,7 @@
 
 mod build;
 mod container;
+mod dev;
 mod json;
 mod vm;
 
@@ -133,6 +134,9 @@ fn render_machine(text: &mut String, machine: &Machine) {
         Runs::External => {}
         Runs::Container(container) | Runs::Microvm(container) => container::render(text, container),
         Runs::Vm(vm) => vm::render(text, vm),
+    }
+    if let Some(dev) = &machine.dev {
+        dev::render(text, dev);
     }
     if !machine.provision.is_empty() {
         text.push_str("    provision:\n");

@@ -4,6 +4,7 @@ use super::container::PAIRS;
 use super::{DRIVER, Form, GUARD, KIND, Key, NAME, NAMES, key, required};
 use crate::file::leaf::Leaf;
 use crate::file::leaf::container::{ANY, PROFILE, USER};
+use crate::file::leaf::dev::{KEY_OR_FILE, LOGIN, LOGIN_GROUP, PASSWORD_HASH, SHELL, UID};
 use crate::file::leaf::network::{ADDRESS, ADDRESS6, ANY_ADDRESS, MAC};
 use crate::file::leaf::port::{PORT, PORT_RANGE};
 
@@ -51,6 +52,16 @@ pub(crate) const MACHINE: &[Key] = &[
         "",
         "[debug]",
         "The machine is there only when one of these profiles is asked for. Left out: always.",
+    ),
+    key(
+        "dev",
+        &[Form::Leaf(Leaf::Flag), Form::Keys(&[DEV])],
+        "false",
+        "{ groups: [docker], shell: /bin/zsh }",
+        "Somebody to work as in it: a user with your name and id, a home, your public keys, and sudo without a password; for \
+         whom `stead shell` and `stead ssh` log in. It is made once the machine runs, before its `provision`, and again when \
+         something of it changed; sudo and OpenSSH's server are installed where they are missing, by apt, dnf, apk, zypper or \
+         pacman. `true`: with all that is left out.",
     ),
     key(
         "provision",
@@ -105,6 +116,56 @@ pub(crate) const DEPENDENCY: &[Key] = &[
         "true",
         "false",
         "Whether it has to be there; its profile may leave it out.",
+    ),
+];
+
+const DEV: &[Key] = &[
+    key(
+        "user",
+        &[Form::Leaf(Leaf::Form(LOGIN))],
+        "",
+        "joe",
+        "The name. Left out: that of whoever calls stead, also by sudo; `dev` for root. A user of the image with the name is \
+         taken over.",
+    ),
+    key(
+        "uid",
+        &[Form::Leaf(Leaf::Form(UID))],
+        "",
+        "1000",
+        "The user id. Left out: that of whoever calls, also by sudo, so that files of bind mounts are theirs; 1000 for root, and \
+         in containers of an ordinary user, whose ids are others. A user of the image with the id stays, and is the same one \
+         by another name.",
+    ),
+    key(
+        "shell",
+        &[Form::Leaf(Leaf::Form(SHELL))],
+        "",
+        "/bin/zsh",
+        "The login shell, installed by its name where it is missing. Left out: bash, or `/bin/sh`.",
+    ),
+    key(
+        "groups",
+        &[Form::List(&[Form::Leaf(Leaf::Form(LOGIN_GROUP))])],
+        "",
+        "[docker]",
+        "More groups to be in; those that are missing are made.",
+    ),
+    key("sudo", super::FLAG, "true", "false", "Whether they become root by sudo, without a password."),
+    key(
+        "keys",
+        &[Form::Leaf(Leaf::Form(KEY_OR_FILE)), Form::List(&[Form::Leaf(Leaf::Form(KEY_OR_FILE))])],
+        "",
+        "[~/.ssh/id_ed25519.pub]",
+        "Public keys that let them in, or files with some. Left out: those in `~/.ssh/*.pub` of whoever calls. `stead ssh` needs \
+         none of them.",
+    ),
+    key(
+        "password_hash",
+        &[Form::Leaf(Leaf::Form(PASSWORD_HASH))],
+        "",
+        "$$6$$salt$$hash",
+        "The hash of a password, as `openssl passwd -6` makes it, each `$` written `$$`. Left out: no password lets them in.",
     ),
 ];
 

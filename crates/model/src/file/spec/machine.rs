@@ -4,9 +4,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::mounts::{self, Mounted};
 use super::view::{At, Given, Place, View, word};
-use super::{Around, DEFAULT_NETWORK, container, vm};
+use super::{Around, DEFAULT_NETWORK, container, dev, vm};
 use crate::address::Mac;
 use crate::container::Container;
+use crate::dev::Dev;
 use crate::file::leaf::port::{self, Ports};
 use crate::file::leaf::vm::any_image;
 use crate::file::leaf::{self, network as wire};
@@ -37,9 +38,10 @@ pub(crate) struct MachineSpec {
     pub(crate) mounts: Vec<At<(String, Mounted)>>,
     pub(crate) pull: Given<Pull>,
     pub(crate) build: Given<Box<Build>>,
+    pub(crate) dev: Option<Box<Dev>>,
     pub(crate) provision: Vec<Script>,
-    /// Where that stands.
-    pub(crate) provision_place: Option<Place>,
+    /// Where one of these two stands, if anything of them is wanted.
+    pub(crate) scripts_place: Option<Place>,
 }
 
 impl MachineSpec {
@@ -145,7 +147,10 @@ pub(crate) fn read(
         mounts: mounts::read(view, around, problems),
         pull: view.get("pull_policy").read(word(PULLS)),
         build: super::build::read(&view.get("build"), &around.root, around.ground, problems),
-        provision_place: view.key_place("provision"),
+        scripts_place: view
+            .key_place("provision")
+            .or_else(|| view.key_place("dev").filter(|_| dev::read(&view.get("dev")).is_some())),
+        dev: dev::read(&view.get("dev")),
         provision: view.get("provision").items().filter_map(|item| script(&item)).collect(),
         name,
     }

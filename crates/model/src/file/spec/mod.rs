@@ -3,6 +3,7 @@
 
 mod build;
 mod container;
+mod dev;
 mod machine;
 mod mounts;
 mod network;

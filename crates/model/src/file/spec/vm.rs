@@ -12,7 +12,7 @@ use crate::file::shape::is_machines;
 use crate::vm::{CloudInit, Firmware, Vm};
 
 /// What of a container's keys a vm has, too.
-const SHARED: [&str; 13] = [
+const SHARED: [&str; 14] = [
     "image",
     "hostname",
     "labels",
@@ -25,6 +25,7 @@ const SHARED: [&str; 13] = [
     "volumes",
     "secrets",
     "configs",
+    "dev",
     "provision",
 ];
 /// What only a vm has.

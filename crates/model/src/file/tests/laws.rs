@@ -12,6 +12,7 @@ use super::super::published::EXAMPLE;
 use super::super::yaml::{self, Node, Value};
 use super::compose::SHOP;
 use super::read;
+use crate::dev::Dev;
 use crate::file::shape::{self, Form, Shape};
 use crate::file::{Variables, published, render, schema, structure, variables};
 use crate::project::*;
@@ -120,6 +121,19 @@ fn script(flags: &[bool; 8]) -> Script {
     }
 }
 
+fn dev(flags: &[bool; 8]) -> Dev {
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB \"it's\": $me #1".to_owned();
+    Dev {
+        user: flags[0].then(|| "joe".to_owned()),
+        uid: flags[1].then_some(1001),
+        shell: flags[4].then(|| "/bin/zsh".to_owned()),
+        groups: ["audio".to_owned(), "no".to_owned()].into_iter().filter(|_| flags[5]).collect(),
+        sudo: flags[6],
+        keys: flags[7].then(|| vec![key; usize::from(flags[0])]),
+        password_hash: flags[0].then(|| "$6$a$b".to_owned()),
+    }
+}
+
 /// Up to five networks and as many machines, each with its own part of what may not be taken twice.
 fn projects() -> impl Strategy<Value = Project> {
     let networks = proptest::collection::vec(networks(), 0..5);
@@ -182,7 +196,8 @@ fn projects() -> impl Strategy<Value = Project> {
             let depends_on = before.into_iter().map(|name| (name.clone(), condition(name))).collect();
             let name: crate::name::Name = format!("m{index}").parse().unwrap();
             let provision = if runs.is_ours() && flags[2] { vec![script(&flags)] } else { Vec::new() };
-            machines.insert(name, Machine { kind, runs, nics, ports, depends_on, provision });
+            let dev = (runs.is_ours() && flags[3]).then(|| Box::new(dev(&flags)));
+            machines.insert(name, Machine { kind, runs, nics, ports, depends_on, dev, provision });
         }
         Project { name: "on".parse().unwrap(), networks, machines, volumes: names.into_iter().collect() }
     })
@@ -243,6 +258,18 @@ fn the_schema_and_the_parser_agree() {
         ("machines: {a: {image: web, ulimits: {files: 1}}}\n", false),
         ("machines: {a: {image: web, depends_on: {b: {condition: up}}}, b: {image: web}}\n", false),
         ("machines: {a: {image: web, healthcheck: {interval: 5}}}\n", false),
+        ("machines: {a: {image: web, dev: true}, b: {image: web, dev: false}}\n", true),
+        (
+            "machines: {a: {image: web, dev: {user: joe, uid: 1001, shell: /bin/zsh, groups: [a], sudo: false, keys: [], password_hash: $$6$$a$$b}}}\n",
+            true,
+        ),
+        ("machines: {a: {image: web, dev: {keys: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB}}}\n", true),
+        ("machines: {a: {image: web, dev: {user: Joe}}}\n", false),
+        ("machines: {a: {image: web, dev: {uid: 0}}}\n", false),
+        ("machines: {a: {image: web, dev: {shell: zsh}}}\n", false),
+        ("machines: {a: {image: web, dev: {keys: [a]}}}\n", false),
+        ("machines: {a: {image: web, dev: {password_hash: secret}}}\n", false),
+        ("machines: {a: {image: web, dev: yes}}\n", false),
         (
             "machines: {a: {image: web, provision: [date, {run: \"date\\n\", user: web, environment: [A=1]}]}}\n",
             true,

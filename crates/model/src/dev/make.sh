@@ -1,0 +1,271 @@
+# Run as root in a machine: makes sure that somebody can work there, and log in. What is there already stays as it is.
+# Lines before this one say of whom: user, uid, shell, groups, sudo, hash, keys.
+set -u
+umask 022
+PATH="${PATH:-/bin}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+export PATH
+
+refuse() {
+    printf '%s\nhint: %s\n' "$1" "$2" >&2
+    exit 1
+}
+
+has() {
+    command -v "$1" > /dev/null 2>&1
+}
+
+# Puts what "$2…" makes of the lines of file $1 in the file's place, whole or not at all.
+rewrite() {
+    file=$1
+    shift
+    rm -f "$file.stead"
+    if [ -e "$file" ]; then cp -p "$file" "$file.stead"; else (umask 077 && : > "$file"; cp -p "$file" "$file.stead"); fi &&
+        "$@" < "$file" > "$file.stead" || refuse "cannot write $file" "is its disk full, or read-only?"
+    # What is mounted cannot be replaced, only written over.
+    mv -f "$file.stead" "$file" 2> /dev/null || { cat "$file.stead" > "$file" && rm -f "$file.stead"; } ||
+        refuse "cannot write $file" "is it mounted read-only?"
+}
+
+# Writes the lines that it reads, with $1 where the name $2 was; or before the first one whose id is $3, as the first one
+# is whom an id stands for. Who had the id keeps it.
+with_line() {
+    placed=
+    while IFS= read -r line || [ -n "$line" ]; do
+        name=${line%%:*}
+        id=${line#*:}
+        id=${id#*:}
+        id=${id%%:*}
+        if [ -z "$placed" ] && { [ "$name" = "$2" ] || [ "$id" = "$3" ]; }; then
+            printf '%s\n' "$1" || return 1
+            placed=yes
+        fi
+        [ "$name" = "$2" ] || printf '%s\n' "$line" || return 1
+    done
+    [ -n "$placed" ] || printf '%s\n' "$1"
+}
+
+# Writes the groups that it reads, with the user in $1.
+with_member() {
+    while IFS= read -r line || [ -n "$line" ]; do
+        case $line in
+            "$1":*)
+                case ",${line##*:}," in
+                    *",$user,"*) ;;
+                    ,,) line=$line$user ;;
+                    *) line=$line,$user ;;
+                esac ;;
+        esac
+        printf '%s\n' "$line" || return 1
+    done
+}
+
+# Writes the lines that it reads with the keys as the last ones, and without those that were there for this.
+with_keys() {
+    mine=
+    while IFS= read -r line || [ -n "$line" ]; do
+        case $line in
+            "# stead: begin") mine=yes ;;
+            "# stead: end") mine= ;;
+            *) [ -n "$mine" ] || printf '%s\n' "$line" || return 1 ;;
+        esac
+    done
+    [ -z "$keys" ] || printf '# stead: begin\n%s\n# stead: end\n' "$keys"
+}
+
+# The line of file $2 whose name is $1.
+line_of() {
+    while IFS= read -r line || [ -n "$line" ]; do
+        [ "${line%%:*}" = "$1" ] || continue
+        printf '%s\n' "$line"
+        return 0
+    done < "$2"
+    return 1
+}
+
+# Whether a group has this id.
+is_group() {
+    while IFS=: read -r name password id members; do
+        [ "$id" = "$1" ] && return 0
+    done < /etc/group
+    return 1
+}
+
+is_mounted() {
+    while read -r mount parent device root at rest; do
+        [ "$at" = "$1" ] && return 0
+    done < /proc/self/mountinfo
+    return 1
+}
+
+is_empty() {
+    for each in "$1"/* "$1"/.[!.]* "$1"/..?*; do
+        [ -e "$each" ] || [ -L "$each" ] && return 1
+    done
+    return 0
+}
+
+owner_of() {
+    ls -nd "$1" | { read -r mode links owner rest && printf '%s\n' "$owner"; }
+}
+
+# Programs that are missing, and the packages that have them.
+programs='' packages=''
+manager=''
+for each in apt-get dnf apk zypper pacman; do
+    if has "$each"; then
+        manager=$each
+        break
+    fi
+done
+
+# A program, its package, and what pacman calls that.
+need() {
+    has "$1" && return
+    programs="$programs $1"
+    case $manager in
+        pacman) packages="$packages $3" ;;
+        *) packages="$packages $2" ;;
+    esac
+}
+
+install() {
+    case $manager in
+        apt-get)
+            DEBIAN_FRONTEND=noninteractive
+            export DEBIAN_FRONTEND
+            apt-get -q update && apt-get -q -y -o DPkg::Lock::Timeout=300 --no-install-recommends install "$@" ;;
+        dnf) dnf -y --setopt=install_weak_deps=False install "$@" ;;
+        apk) apk add --no-cache "$@" ;;
+        zypper) zypper --non-interactive install --no-recommends "$@" ;;
+        pacman) pacman -Sy --noconfirm --needed "$@" ;;
+    esac
+}
+
+case $shell in
+    '') ;;
+    *) need "$shell" "${shell##*/}" "${shell##*/}" ;;
+esac
+[ -z "$sudo" ] || need sudo sudo sudo
+need sshd openssh-server openssh
+if [ -n "$programs" ]; then
+    other='use an image that has them'
+    [ -z "$sudo" ] || other="$other, or write \`sudo: false\` for a machine without sudo"
+    [ -n "$manager" ] || refuse "this machine lacks$programs, and none of apt-get, dnf, apk, zypper and pacman to install$packages" "$other"
+    # One word each: they have no spaces.
+    install $packages < /dev/null || refuse "this machine lacks$programs, and $manager could not install$packages" "does it reach its packages? Or $other"
+    for each in $programs; do
+        has "$each" || refuse "$manager installed$packages, and there is still no $each" "$other"
+    done
+fi
+if [ -z "$shell" ]; then
+    for shell in /bin/bash /usr/bin/bash /bin/sh; do
+        [ -x "$shell" ] && break
+    done
+    usual=yes
+else
+    usual=
+fi
+
+# The account. One of the image that has the name is taken over; one that has the id stays, and is the same person.
+home=/home/$user comment='' before=''
+if old=$(line_of "$user" /etc/passwd); then
+    IFS=: read -r name password before group comment home old_shell << END
+$old
+END
+    if [ "$before" != "$uid" ] && [ "$before" -lt 1000 ]; then
+        refuse "\`$user\` is an account of this machine's system, with the id $before" "name another one: \`dev: { user: … }\`"
+    fi
+    case $old_shell in
+        '' | */nologin | */false) ;;
+        *) [ -n "$usual" ] && [ -x "$old_shell" ] && shell=$old_shell ;;
+    esac
+    [ -n "$home" ] && [ "$home" != / ] || home=/home/$user
+fi
+[ -e /etc/group ] || : > /etc/group
+gid=$uid
+if old=$(line_of "$user" /etc/group); then
+    gid=${old#*:}
+    gid=${gid#*:}
+    gid=${gid%%:*}
+else
+    rewrite /etc/group with_line "$user:x:$gid:" "$user" "$gid"
+    [ ! -e /etc/gshadow ] || rewrite /etc/gshadow with_line "$user:!::" "$user" -
+fi
+# First, so that a run that is cut off here knows whose they were.
+if [ -n "$before" ] && [ "$before" != "$uid" ] && [ -d "$home" ]; then
+    find "$home" -xdev -user "$before" -exec chown -h "$uid:$gid" {} + ||
+        refuse "cannot give the files in $home to the new id of \`$user\`" "has the machine \`find\`?"
+fi
+password='*'
+if [ -e /etc/shadow ] || [ "$hash" != '*' ]; then
+    password=x
+    rewrite /etc/shadow with_line "$user:$hash::0:99999:7:::" "$user" -
+fi
+rewrite /etc/passwd with_line "$user:$password:$uid:$gid:$comment:$home:$shell" "$user" "$uid"
+
+free=999
+for group in $groups; do
+    if ! line_of "$group" /etc/group > /dev/null; then
+        while is_group "$free"; do free=$((free - 1)); done
+        rewrite /etc/group with_line "$group:x:$free:" "$group" -
+        [ ! -e /etc/gshadow ] || rewrite /etc/gshadow with_line "$group:!::" "$group" -
+    fi
+    rewrite /etc/group with_member "$group"
+    [ ! -e /etc/gshadow ] || rewrite /etc/gshadow with_member "$group"
+done
+
+# The home. One that is mounted here is somebody's already.
+if is_mounted "$home" && ! is_empty "$home"; then
+    [ -z "$keys" ] || printf 'note: %s is mounted, and no keys are written there\n' "$home"
+else
+    no_home="cannot make $home"
+    mkdir -p "$home" || refuse "$no_home" "is the machine's disk read-only?"
+    if [ "$(owner_of "$home")" != "$uid" ]; then
+        chown "$uid:$gid" "$home" && chmod 700 "$home" || refuse "$no_home" "may its owner be changed?"
+    fi
+    for each in /etc/skel/* /etc/skel/.[!.]*; do
+        to=$home/${each##*/}
+        [ -e "$each" ] && [ ! -e "$to" ] && [ ! -L "$to" ] || continue
+        cp -R "$each" "$to" && chown -R "$uid:$gid" "$to" || refuse "cannot write $to" "is its disk full?"
+    done
+    ssh=$home/.ssh
+    if [ -n "$keys" ] || [ -e "$ssh/authorized_keys" ]; then
+        # What a user has a link lead to is not for root to write.
+        [ ! -L "$ssh" ] && [ ! -L "$ssh/authorized_keys" ] || refuse "$ssh is a link, or authorized_keys in it" "take it away, or write \`keys: []\`"
+        if [ ! -d "$ssh" ]; then
+            mkdir -m 700 "$ssh" && chown "$uid:$gid" "$ssh" || refuse "cannot make $ssh" "is its disk full?"
+        fi
+        rewrite "$ssh/authorized_keys" with_keys
+        chown "$uid:$gid" "$ssh/authorized_keys" && chmod 600 "$ssh/authorized_keys" ||
+            refuse "cannot give $ssh/authorized_keys to its user" "may its owner be changed?"
+    fi
+fi
+
+# Rights. Files with a dot in their names are passed over there.
+rights=/etc/sudoers.d/stead-dev
+if [ -n "$sudo" ]; then
+    mkdir -p -m 750 /etc/sudoers.d && rm -f "$rights.new" &&
+        (umask 0337 && printf '%s ALL=(ALL:ALL) NOPASSWD: ALL\n' "$user" > "$rights.new") ||
+        refuse "cannot write $rights" "is its disk full, or read-only?"
+    ! has visudo || visudo -cqf "$rights.new" || refuse "sudo does not take what $rights would say" "\`visudo -c\` in the machine may say more"
+    mv -f "$rights.new" "$rights" || refuse "cannot write $rights" "is its disk full?"
+else
+    rm -f "$rights"
+fi
+! has restorecon || restorecon -R /etc/passwd /etc/group /etc/shadow /etc/gshadow /etc/sudoers.d "$home" 2> /dev/null
+
+# Where an init keeps services sshd is one; elsewhere each login by `stead ssh` has its own.
+if [ -d /run/systemd/system ] && has systemctl; then
+    if ! systemctl --quiet is-active ssh.service sshd.service ssh.socket; then
+        ! has ssh-keygen || ssh-keygen -A > /dev/null
+        unit=sshd.service
+        systemctl cat ssh.service > /dev/null 2>&1 && unit=ssh.service
+        systemctl --quiet enable --now "$unit" || refuse "$unit does not start" "\`systemctl status $unit\` in the machine"
+    fi
+elif [ -d /run/openrc ] && has rc-service; then
+    if ! rc-service sshd status > /dev/null 2>&1; then
+        rc-update -q add sshd default
+        rc-service sshd start || refuse "sshd does not start" "\`rc-service sshd start\` in the machine"
+    fi
+fi
+exit 0
