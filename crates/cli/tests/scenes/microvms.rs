@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::support::registry::{BUSYBOX, registry};
-use crate::support::{Place, Project, Said, World, said_after, said_within};
+use crate::support::{Place, Project, Said, World, executable, said_after, said_within};
 
 /// What boots a guest takes this long at most.
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
@@ -280,5 +280,37 @@ fn a_guest_stands_beside_a_container_on_one_network_whoever_is_killed() {
     bring_up();
     assert_eq!(status(&project, "web")["kind"], "container");
     project.stead("exec box ping -c1 -W20 web").ok();
+    project.stead("down").ok();
+}
+
+const WORK: &str = "
+machines:
+  web:
+    image: 127.0.0.1:5000/lab/busybox
+    kind: microvm
+    init: true
+    command: sleep 1000
+    networks: []
+    volumes: [\"./manager:/bin/apk:ro\"]
+    dev: { user: joe, uid: 70000, groups: [lab], keys: [] }
+    provision: [{ run: id > /tmp/who, user: joe }]
+";
+
+#[test]
+fn somebody_works_in_a_guest_with_an_id_of_their_own() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    get_kernel(&world);
+    let project = world.project("shop", WORK);
+    let manager = "#!/bin/sh -e\nfor program in sudo sshd; do echo '#!/bin/sh' > /bin/$program; chmod 755 /bin/$program; done\n";
+    executable(&project.directory.join("manager"), manager.as_bytes());
+    slowly(&world, &project.directory, &["up"]).ok();
+    assert_eq!(project.stead("plan").ok(), "nothing to do\n");
+    let words = ["exec", "web", "cat", "/tmp/who", "/etc/sudoers.d/stead-dev"];
+    let who = "uid=70000(joe) gid=70000(joe) groups=999(lab)\n";
+    let told = slowly(&world, &project.directory, &words).ok();
+    assert_eq!(told, format!("{who}joe ALL=(ALL:ALL) NOPASSWD: ALL\n"));
+    let shell = world.stead_command("home", &project.directory, &["shell", "web"]);
+    assert_eq!(said_after(shell, "echo $USER $PWD; id -u", BOOT_LIMIT).ok(), "joe /home/joe\n70000\n");
     project.stead("down").ok();
 }

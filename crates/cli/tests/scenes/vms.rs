@@ -44,6 +44,7 @@ machines:
     cloud_init: { user_data: ./db.yaml }
     volumes: [data:/srv/data, skel:/etc/skel, ./given:/srv/given:ro, ./given/note:/etc/note]
     provision: [{ run: 'cat >> /tmp/provisioned; echo $$A >> /tmp/provisioned', user: nobody, environment: [A=run] }]
+    dev: { user: joe, uid: 1000, groups: [lab], keys: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB mine }
     healthcheck: { test: [CMD, test, -e, /srv/told], interval: 2s, timeout: 1m, retries: 100 }
   box:
     image: 127.0.0.1:5000/lab/busybox
@@ -53,9 +54,13 @@ machines:
 volumes: [data, skel]
 ";
 
-/// What is done in `db`, once, and last.
+/// What is done in `db`, once, and last. What is there need not be installed.
 const TOLD: &str = "#cloud-config
 write_files:
+  - { path: /usr/bin/sudo, permissions: '0755', content: \"#!/bin/sh\\n\" }
+  - { path: /usr/sbin/sshd, permissions: '0755', content: \"#!/bin/sh\\nexec sleep 100000\\n\" }
+  - path: /etc/systemd/system/ssh.service
+    content: \"[Service]\\nExecStart=/usr/sbin/sshd\\n[Install]\\nWantedBy=multi-user.target\\n\"
   - { path: /srv/told, content: \"by cloud-init\\n\" }
 ";
 
@@ -127,6 +132,11 @@ fn runs_programs(world: &World, project: &Project<'_>) {
         "1\n/tmp\nnobody\n"
     );
     let shell = world.stead_command("home", &project.directory, &["shell", "db"]);
+    let line = "id -un; id -u; id -nG; pwd; cat .ssh/authorized_keys; systemctl is-active ssh";
+    let said = said_after(shell, line, BOOT_LIMIT).ok();
+    let keys = "# stead: begin\nssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB mine\n# stead: end\n";
+    assert_eq!(said, format!("joe\n1000\njoe lab\n/home/joe\n{keys}active\n"));
+    let shell = world.stead_command("home", &project.directory, &["shell", "-u", "root", "db"]);
     let said = said_after(shell, "echo $0 $USER $HOME $PWD $SHELL; exit 6", BOOT_LIMIT).code(6);
     assert_eq!(said.out, "-bash root /root /root /bin/bash\n");
     exec(&["db", "sh", "-c", "echo kept > /srv/kept"]).ok();
@@ -297,7 +307,8 @@ fn comes_up_without_being_told_anything(world: &World, project: &Project<'_>, te
     let bare = bare.replace("service_healthy", "service_started");
     project.write(&bare);
     project.stead("up").code(2).says("nobody would mount its volumes in it").says("hint: ");
-    let is_of_db = |line: &&str| line.contains("/etc/skel") || line.contains("provision:");
+    let is_of_db =
+        |line: &&str| line.contains("/etc/skel") || line.contains("provision:") || line.contains("dev:");
     let bare: String = bare.lines().filter(|line| !is_of_db(line)).flat_map(|line| [line, "\n"]).collect();
     project.write(&bare);
     slowly(world, &project.directory, &["up"]).ok();

@@ -27,14 +27,20 @@ pub(crate) fn gather(tree: &mut Node, machines: &str, reading: &mut Reading<'_>)
         };
         let mut found = Vec::new();
         for item in said {
-            match &item.value {
-                Value::Scalar(name) if is_key_file(name) => match in_file(name, reading) {
-                    Ok(keys) => found.extend(
-                        keys.into_iter().map(|key| Node { span: item.span, value: Value::Scalar(key) }),
-                    ),
-                    Err(wrong) => reading.problems.push(wrong.at(item.span, &path, name)),
-                },
-                _ => found.push(item),
+            let Value::Scalar(name) = &item.value else {
+                found.push(item);
+                continue;
+            };
+            if !is_key_file(name) {
+                found.push(item);
+                continue;
+            }
+            match in_file(name, reading) {
+                Ok(keys) => {
+                    let keys = keys.into_iter();
+                    found.extend(keys.map(|key| Node { span: item.span, value: Value::Scalar(key) }));
+                }
+                Err(wrong) => reading.problems.push(wrong.at(item.span, &path, name)),
             }
         }
         keys.value = Value::Sequence(found);

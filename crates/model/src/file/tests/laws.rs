@@ -258,6 +258,24 @@ fn the_schema_and_the_parser_agree() {
         ("machines: {a: {image: web, ulimits: {files: 1}}}\n", false),
         ("machines: {a: {image: web, depends_on: {b: {condition: up}}}, b: {image: web}}\n", false),
         ("machines: {a: {image: web, healthcheck: {interval: 5}}}\n", false),
+        (
+            "machines: {a: {image: web, provision: [date, {run: \"date\\n\", user: web, environment: [A=1]}]}}\n",
+            true,
+        ),
+        ("machines: {a: {image: web, provision: [{run: date, when: start}]}}\n", false),
+        ("machines: {a: {image: web, provision: date}}\n", false),
+        ("machines: {a: {image: web, mode: init}}\n", false),
+        ("machines: {a: {image: web, build: .}}\n", true),
+        ("machines: {a: {image: web, restart: false}}\n", true),
+        ("machines: {a: {image: web, restart: true}}\n", false),
+        ("networks: {a: {reach: {bridged: 5}, addressing: none}}\n", true),
+    ];
+    agree.into_iter().for_each(|(text, expected)| check_agreement(text, expected));
+}
+
+#[test]
+fn the_schema_and_the_parser_agree_on_users_to_work_as() {
+    let agree = [
         ("machines: {a: {image: web, dev: true}, b: {image: web, dev: false}}\n", true),
         (
             "machines: {a: {image: web, dev: {user: joe, uid: 1001, shell: /bin/zsh, groups: [a], sudo: false, keys: [], password_hash: $$6$$a$$b}}}\n",
@@ -270,17 +288,6 @@ fn the_schema_and_the_parser_agree() {
         ("machines: {a: {image: web, dev: {keys: [a]}}}\n", false),
         ("machines: {a: {image: web, dev: {password_hash: secret}}}\n", false),
         ("machines: {a: {image: web, dev: yes}}\n", false),
-        (
-            "machines: {a: {image: web, provision: [date, {run: \"date\\n\", user: web, environment: [A=1]}]}}\n",
-            true,
-        ),
-        ("machines: {a: {image: web, provision: [{run: date, when: start}]}}\n", false),
-        ("machines: {a: {image: web, provision: date}}\n", false),
-        ("machines: {a: {image: web, mode: init}}\n", false),
-        ("machines: {a: {image: web, build: .}}\n", true),
-        ("machines: {a: {image: web, restart: false}}\n", true),
-        ("machines: {a: {image: web, restart: true}}\n", false),
-        ("networks: {a: {reach: {bridged: 5}, addressing: none}}\n", true),
     ];
     agree.into_iter().for_each(|(text, expected)| check_agreement(text, expected));
 }
