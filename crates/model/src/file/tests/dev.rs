@@ -21,7 +21,7 @@ fn check(text: &str, expected: Expect) {
     ];
     let shown = shown("stead.yaml", text, &others, &[]);
     let dev = shown.lines().filter(|line| line.contains("dev:") && shown.starts_with("name:"));
-    let dev: String = dev.map(|line| format!("{line}\n")).collect();
+    let dev: String = dev.map(|line| format!("{}\n", line.trim())).collect();
     expected.assert_eq(if dev.is_empty() { &shown } else { &dev });
 }
 
