@@ -29,9 +29,11 @@ known=/var/lib/stead/instance
 last=$(cat "$known" 2>/dev/null)
 if [ -n "${INSTANCE_ID-}" ] && [ "$last" != "$INSTANCE_ID" ]; then
     # What could not be done is tried at the next start again.
-    { [ -z "$last" ] || [ ! -s /etc/machine-id ] || renew; } &&
-        mkdir -p "${known%/*}" && echo "$INSTANCE_ID" | put "$known" 644 ||
+    if [ -n "$last" ] && [ -s /etc/machine-id ] && ! renew; then
         echo "stead: it could not be given a machine-id of its own" >&2
+    elif ! mkdir -p "${known%/*}" || ! echo "$INSTANCE_ID" | put "$known" 644; then
+        echo "stead: $known could not be written" >&2
+    fi
 fi
 for place in /usr/local/sbin /var/lib/stead; do
     mkdir -p "$place" 2>/dev/null || continue

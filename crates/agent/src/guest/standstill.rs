@@ -27,8 +27,8 @@ pub(crate) const GO_ON: &str = "--go-on";
 const LIMIT: Duration = Duration::from_secs(20);
 /// For one whose program lives and does not answer.
 const HOLDER_LIMIT: Duration = Duration::from_secs(25);
-/// Who asked for it waits no longer.
-const BEGIN_LIMIT: Duration = Duration::from_secs(15);
+/// A guest may have much to write, and a busy disk. Who asked for it waits a little longer.
+const BEGIN_LIMIT: Duration = Duration::from_secs(110);
 /// It has nothing to do any more but that.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
@@ -57,6 +57,8 @@ impl Hold {
         // If it fails after this, what is held already goes on.
         let mut hold = Self { holder, until: Instant::now() + LIMIT };
         hold.wait()?;
+        // Who asked for it counts from the answer.
+        hold.until = Instant::now() + LIMIT;
         Ok(hold)
     }
 
@@ -81,9 +83,10 @@ impl Drop for Hold {
     fn drop(&mut self) {
         drop(self.holder.stdin.take());
         // It lets them go on, unless it was killed. Its output ends with it.
-        let is_over =
-            self.holder.stdout.as_ref().is_some_and(|out| is_there(out, END_LIMIT).unwrap_or(false));
-        if !is_over {
+        let output = self.holder.stdout.as_ref();
+        let is_over = || output.is_some_and(|out| is_there(out, END_LIMIT).unwrap_or(false));
+        // One that still writes would hold them later, when nobody wants it any more.
+        if !is_over() && !(self.holder.kill().is_ok() && is_over()) {
             return eprintln!("stead-agent: file systems are not let go on within {} s", END_LIMIT.as_secs());
         }
         if !self.holder.wait().is_ok_and(|status| status.success()) {

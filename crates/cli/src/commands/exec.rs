@@ -7,6 +7,7 @@ use std::io::{ErrorKind, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -17,6 +18,7 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid
 use rustix::termios::{tcgetwinsize, tcsetwinsize};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
 use signal_hook::iterator::Signals;
+use signal_hook::{SigId, flag};
 
 use stead_container::{ExecRequest, Executed, Stdio, WindowSize};
 use stead_host::apply::Host;
@@ -47,7 +49,9 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<ExitCode, Failure
     seal();
     // Before it starts: none of those that it is to be told is missed, or ends us and leaves it.
     let signals = listen(args.tty).map_err(early)?;
+    let impatience = Impatience::new(if args.tty { &[] } else { &ENDING }).map_err(early)?;
     let (executed, carried) = start(&host, &id, args)?;
+    drop(impatience);
     let code = if args.tty {
         at_terminal(&executed, args.interactive, signals)
     } else {
@@ -200,10 +204,42 @@ struct Telling {
     told: Told,
 }
 
+/// What asks a program to end.
+const ENDING: [i32; 4] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM];
+
 /// Listens for those that a program is told, or for those that tell of its terminal's size.
 fn listen(tty: bool) -> Result<Signals> {
-    let wanted: &[i32] = if tty { &[SIGWINCH] } else { &[SIGHUP, SIGINT, SIGQUIT, SIGTERM] };
+    let wanted: &[i32] = if tty { &[SIGWINCH] } else { &ENDING };
     Signals::new(wanted).context("cannot listen for signals")
+}
+
+/// While a program is being started, which what is in its machine may hold up, the first signal is kept for it, and a
+/// second one ends us.
+struct Impatience {
+    is_second: Arc<AtomicBool>,
+    firsts: Vec<SigId>,
+}
+
+impl Impatience {
+    fn new(wanted: &[i32]) -> Result<Self> {
+        let is_second = Arc::new(AtomicBool::new(false));
+        let first = |signal: &i32| {
+            // They act in this order.
+            flag::register_conditional_default(*signal, Arc::clone(&is_second))?;
+            flag::register(*signal, Arc::clone(&is_second))
+        };
+        let firsts = wanted.iter().map(first).collect::<std::io::Result<_>>();
+        Ok(Self { firsts: firsts.context("cannot listen for signals")?, is_second })
+    }
+}
+
+impl Drop for Impatience {
+    fn drop(&mut self) {
+        for first in &self.firsts {
+            signal_hook::low_level::unregister(*first);
+        }
+        self.is_second.store(false, Ordering::SeqCst);
+    }
 }
 
 impl Told {

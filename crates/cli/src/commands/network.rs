@@ -157,12 +157,13 @@ pub(super) fn forget_machines(session: &Session, machines: &BTreeSet<MachineId>)
     })
 }
 
-/// Whether the file names a machine, be it there or not.
+/// Whether the file names a machine of ours, be it there or not.
 pub(super) fn is_written_down(home: &Home, id: &MachineId) -> Result<bool, Failure> {
     let path = home.loose_project().join("stead.yaml");
+    let is_ours = |machine: &Machine| machine.runs != Runs::External;
     Ok(id.project.as_str() == LOOSE_PROJECT
         && path.exists()
-        && load_file(&path)?.project.machines.contains_key(&id.name))
+        && load_file(&path)?.project.machines.get(&id.name).is_some_and(is_ours))
 }
 
 /// Takes volumes out of the file, which are gone already, or the next command would make them anew.

@@ -102,7 +102,11 @@ pub(crate) fn reap(id: &MachineId, output: Output) -> Result<(), Failure> {
 /// record and in the file of its project may stay if the disk is full.
 pub(crate) fn is_left(home: &Home, id: &MachineId, held: &File, seen: &Observed) -> Result<bool, Failure> {
     let files = Files::new(home, id);
-    let is_named = || Ok(seen.machines.contains_key(id) || is_written_down(home, id)?);
+    // One that somebody else runs has no directory, and took the name.
+    let is_named = || match seen.machines.get(id) {
+        Some(state) => Ok(state.is_ours()),
+        None => is_written_down(home, id),
+    };
     if files.are_of(held) {
         Ok(true)
     } else if files.state.exists() {

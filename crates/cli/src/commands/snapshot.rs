@@ -126,9 +126,12 @@ fn ls(global: &Global, args: &SnapshotListArgs, output: Output) -> Result<(), Fa
     } else {
         choose(global, &args.machines, &seen)?
     };
-    let mut rows = Vec::new();
+    let (mut rows, mut failures) = (Vec::new(), Vec::new());
     for id in &ids {
-        rows.extend(rows_of(&host, id).with_context(|| format!("machine `{id}`"))?);
+        match rows_of(&host, id).with_context(|| format!("machine `{id}`")) {
+            Ok(some) => rows.extend(some),
+            Err(error) => failures.push(error),
+        }
     }
     let cells = |row: &Row| {
         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(row.created_ms);
@@ -146,7 +149,9 @@ fn ls(global: &Global, args: &SnapshotListArgs, output: Output) -> Result<(), Fa
         let heading = ["MACHINE", "SNAPSHOT", "CREATED", "SIZE", "PARENT", "DESCRIPTION"];
         table(&heading, &rows.iter().map(cells).collect::<Vec<_>>())
     };
-    output.data(&rows, text).map_err(Failure::from)
+    output.data(&rows, text)?;
+    // The others' are listed all the same.
+    failures.into_iter().next().map_or(Ok(()), |error| Err(error.into()))
 }
 
 /// The snapshots of a machine, the oldest first.

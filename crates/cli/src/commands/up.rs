@@ -46,8 +46,8 @@ pub(crate) fn plan(global: &Global, args: &PlanArgs, output: Output) -> Result<(
     let plan = match planned(&mut host, global, args, loaded.as_ref()) {
         Ok(plan) => plan,
         // What another command is just changing is neither as it was nor as it will be.
-        Err(_) => {
-            let _quiet = quiet(host.home())?;
+        Err(failure) => {
+            let Ok(_quiet) = quiet(host.home()) else { return Err(failure) };
             planned(&mut host, global, args, loaded.as_ref())?
         }
     };

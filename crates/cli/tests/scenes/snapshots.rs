@@ -265,16 +265,18 @@ fn snapshots_of_which_nothing_is_known_are_not_taken_for_none() {
     let _registry = registry(&world);
     let shop = world.project(
         "shop",
-        &format!("machines: {{ a: {{ image: {BUSYBOX}, command: sleep 1000, init: true }} }}"),
+        &format!("machines:\n  a: &a {{ image: {BUSYBOX}, command: sleep 1000, init: true }}\n  b: *a\n"),
     );
     shop.stead("up").ok();
     // Who has no freezer cannot hold one that runs.
-    shop.stead("stop a").ok();
+    shop.stead("stop a b").ok();
     shop.stead("snapshot create a").ok();
+    shop.stead("snapshot create b").ok();
     let find = format!("find {} -path '*/machines/a.shop/history.json'", world.path().display());
     let file = world.sh(Place::Computer, &find).trim().to_owned();
     std::fs::write(&file, "{").unwrap();
-    shop.stead("snapshot ls").code(1).says("history.json is damaged");
+    let listed = shop.stead("snapshot ls").code(1).says("history.json is damaged");
+    assert!(listed.out.contains("b.shop"), "{listed:?}");
     assert!(shop.stead("inspect a").ok().contains("nobody knows: its history is damaged"));
     shop.stead("down").code(3).says("its snapshots are lost: nobody knows which");
     shop.stead("down --yes").ok();

@@ -33,7 +33,8 @@ pub(super) fn add(host: &LinuxHost, id: &MachineId, made: &MadeVm) -> Result<()>
     for directory in [files.log(), files.present(), files.own_volumes()] {
         fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     }
-    if !files.instance().exists() {
+    // One that was made before there were lots stays what it was, however it is changed.
+    if !files.are_whole() {
         renew(&files)?;
     }
     // The last one says that the rest is there.
