@@ -407,7 +407,7 @@ fn machine_additions(wanted: &Wanted, left: &Observed) -> Vec<Reasoned> {
             steps.extend(missing.map(|(one, is_changed)| {
                 let changed = if is_changed { " (changed)" } else { "" };
                 let key = match &one.part {
-                    Part::User(_) => "dev".to_owned(),
+                    Part::User(_) | Part::Home(_) => "dev".to_owned(),
                     Part::Own { place, .. } => format!("provision[{place}]"),
                 };
                 let why = format!("machines.{}.{key}{changed}", id.name);

@@ -272,8 +272,18 @@ impl Runs {
 
     /// What is mounted in it, if we run it.
     pub fn mounts(&self) -> impl Iterator<Item = &Mount> {
+        self.places().map(|(_, mount)| mount)
+    }
+
+    /// Where directories and files of this computer are in it.
+    pub fn binds(&self) -> BTreeSet<String> {
+        let binds = self.places().filter(|(_, mount)| matches!(mount, Mount::Bind { .. }));
+        binds.map(|(place, _)| place.clone()).collect()
+    }
+
+    fn places(&self) -> impl Iterator<Item = (&String, &Mount)> {
         let of_container = self.container().map(|container| &container.mounts);
-        of_container.or_else(|| self.vm().map(|vm| &vm.mounts)).into_iter().flat_map(BTreeMap::values)
+        of_container.or_else(|| self.vm().map(|vm| &vm.mounts)).into_iter().flatten()
     }
 
     /// The vm, if we run one.

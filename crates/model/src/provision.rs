@@ -41,6 +41,8 @@ const OF_USER: &str = "user:";
 pub enum Part {
     /// It makes sure of this user to work as.
     User(String),
+    /// It makes the home of this user one to work in.
+    Home(String),
     /// It is the project's own, at this place among those, from 0.
     Own {
         /// The place.
@@ -66,9 +68,15 @@ pub struct Provision {
 impl Provision {
     /// It was run: those that are not wanted any more were replaced, and count as run no longer.
     pub fn take_place(&self, done: &mut BTreeSet<ScriptId>) {
-        done.retain(|id| self.all.contains(id));
+        let stays = keeps_user(self.all.iter());
+        done.retain(|id| self.all.contains(id) || stays && id.user().is_some());
         done.insert(self.id.clone());
     }
+}
+
+/// Whether a user who was made sure of is still the one to work as: they are there as long as no other is wanted.
+fn keeps_user<'a>(mut wanted: impl Iterator<Item = &'a ScriptId>) -> bool {
+    !wanted.any(|id| id.user().is_some())
 }
 
 /// Those that are yet to be run, in their order, with whether others were run in their stead before.
@@ -77,22 +85,25 @@ pub fn missing<'a>(
     done: Option<&'a BTreeSet<ScriptId>>,
 ) -> impl Iterator<Item = (&'a Provision, bool)> {
     let is_done = move |id: &ScriptId| done.is_some_and(|done| done.contains(id));
-    let is_changed = done.is_some_and(|done| !done.iter().all(|id| wanted.iter().any(|w| w.id == *id)));
+    let stays = keeps_user(wanted.iter().map(|one| &one.id));
+    let is_kept = |id: &ScriptId| wanted.iter().any(|w| w.id == *id) || stays && id.user().is_some();
+    let is_changed = done.is_some_and(|done| !done.iter().all(is_kept));
     wanted.iter().filter(move |one| !is_done(&one.id)).map(move |one| (one, is_changed))
 }
 
-/// Scripts in their places, behind the one that makes sure of the user to work as. The same one twice is run twice.
+/// Scripts in their places, behind those that make sure of the user to work as. The same one twice is run twice.
 pub fn in_places(user: Option<&Account>, scripts: &[Script]) -> Vec<Provision> {
-    let of_user = user.map(|account| {
-        let script = account.script();
-        let id = ScriptId(format!("{OF_USER}{}:{}", account.user, known_by(&script, 0)));
-        (id, Part::User(account.user.clone()), script)
+    let of_user = user.into_iter().flat_map(|account| {
+        let (make, furnish) = (account.make(), account.furnish());
+        let id = ScriptId(format!("{OF_USER}{}:{}", account.user, known_by(&make, 0)));
+        let home = ScriptId(known_by(&furnish, 0));
+        [(id, Part::User(account.user.clone()), make), (home, Part::Home(account.user.clone()), furnish)]
     });
     let own = scripts.iter().enumerate().map(|(place, script)| {
         let before = scripts.iter().take(place).filter(|other| *other == script).count();
         (ScriptId(known_by(script, before)), Part::Own { place, of: scripts.len() }, script.clone())
     });
-    let placed: Vec<(ScriptId, Part, Script)> = of_user.into_iter().chain(own).collect();
+    let placed: Vec<(ScriptId, Part, Script)> = of_user.chain(own).collect();
     let all: BTreeSet<ScriptId> = placed.iter().map(|(id, ..)| id.clone()).collect();
     placed.into_iter().map(|(id, part, script)| Provision { id, part, script, all: all.clone() }).collect()
 }
@@ -180,7 +191,7 @@ mod tests {
     fn place(one: &Provision) -> usize {
         match one.part {
             Part::Own { place, .. } => place,
-            Part::User(_) => usize::MAX,
+            Part::User(_) | Part::Home(_) => usize::MAX,
         }
     }
 
@@ -188,14 +199,23 @@ mod tests {
     fn a_script_of_a_user_says_whose_it_is() {
         let account = |name: &str| {
             let dev = Dev { user: Some(name.to_owned()), ..Dev::default() };
-            account(&dev, &Person::default(), Kind::Vm).unwrap()
+            account(&dev, &Person::default(), Kind::Vm, BTreeSet::new()).unwrap()
         };
         let ids: Vec<ScriptId> =
             in_places(Some(&account("joe")), &[script("a")]).into_iter().map(|one| one.id).collect();
-        assert_eq!(ids.iter().map(ScriptId::user).collect::<Vec<_>>(), [Some("joe"), None]);
+        assert_eq!(ids.iter().map(ScriptId::user).collect::<Vec<_>>(), [Some("joe"), None, None]);
         // The others are known by what they were.
-        assert_eq!(ids[1], in_places(None, &[script("a")])[0].id);
-        assert_ne!(ids[0], in_places(Some(&account("ann")), &[])[0].id);
+        assert_eq!(ids[2], in_places(None, &[script("a")])[0].id);
+        let ann = in_places(Some(&account("ann")), &[]);
+        assert_ne!(ids[0], ann[0].id);
+        // Who is wanted no more is there all the same, until somebody else is.
+        let mut done: BTreeSet<ScriptId> = ids.iter().cloned().collect();
+        let none = in_places(None, &[script("b")]);
+        assert!(missing(&in_places(None, &[script("a")]), Some(&done)).next().is_none());
+        none[0].take_place(&mut done);
+        assert_eq!(done, [ids[0].clone(), none[0].id.clone()].into());
+        ann[0].take_place(&mut done);
+        assert_eq!(done, [ann[0].id.clone()].into());
     }
 
     #[test]

@@ -257,6 +257,7 @@ impl fmt::Display for Step {
             Self::MachineAwait(id, condition) => write!(f, "> await {id} {condition}"),
             Self::MachineProvision(id, one) => match &one.part {
                 Part::User(user) => write!(f, "> provision {id} (user {user})"),
+                Part::Home(user) => write!(f, "> provision {id} (home of {user})"),
                 Part::Own { place, of } => write!(f, "> provision {id} ({} of {of})", place + 1),
             },
             Self::MachineStop(id) => write!(f, "> stop {id}"),

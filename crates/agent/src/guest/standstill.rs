@@ -79,14 +79,18 @@ impl Hold {
     }
 }
 
+impl Hold {
+    /// Whether the holder has ended, or does so in time: its output ends with it.
+    fn is_over(&self) -> bool {
+        self.holder.stdout.as_ref().is_some_and(|out| is_there(out, END_LIMIT).unwrap_or(false))
+    }
+}
+
 impl Drop for Hold {
     fn drop(&mut self) {
         drop(self.holder.stdin.take());
-        // It lets them go on, unless it was killed. Its output ends with it.
-        let output = self.holder.stdout.as_ref();
-        let is_over = || output.is_some_and(|out| is_there(out, END_LIMIT).unwrap_or(false));
-        // One that still writes would hold them later, when nobody wants it any more.
-        if !is_over() && !(self.holder.kill().is_ok() && is_over()) {
+        // It lets them go on, unless it was killed. One that still writes would hold them later, when nobody wants it.
+        if !self.is_over() && !(self.holder.kill().is_ok() && self.is_over()) {
             return eprintln!("stead-agent: file systems are not let go on within {} s", END_LIMIT.as_secs());
         }
         if !self.holder.wait().is_ok_and(|status| status.success()) {

@@ -28,7 +28,7 @@ fn usual_user(global: &Global, pattern: &str) -> Result<String, Failure> {
     Ok(user_to_work_as(&id, &seen).unwrap_or("0").to_owned())
 }
 
-/// Who works in a machine, if the file says so and they are there: whom people log in as unless they say otherwise.
+/// Who works in a machine, if its file said so once and they are there: whom people log in as unless they say otherwise.
 pub(super) fn user_to_work_as<'s>(id: &MachineId, seen: &'s Observed) -> Option<&'s str> {
     seen.provisioned.get(id)?.iter().find_map(ScriptId::user)
 }

@@ -26,7 +26,7 @@ const MANAGERS: [(&str, &str); 5] = [
     ("dnf", "-y --setopt=install_weak_deps=False install sudo openssh-server"),
     ("apk", "add --no-cache sudo openssh-server"),
     ("zypper", "--non-interactive install --no-recommends sudo openssh-server"),
-    ("pacman", "-Sy --noconfirm --needed sudo openssh"),
+    ("pacman", "-Syu --noconfirm --needed sudo openssh"),
 ];
 
 /// A machine with a manager of packages, and this under `dev`.
@@ -96,7 +96,10 @@ fn somebody_works_in_a_machine_whatever_its_image_has() {
         "{ user: joe, uid: 1001, groups: [docker, app], keys: [], sudo: false, password_hash: $$6$$a$$b }";
     shop.write(&format!("machines:\n{}", machine("by-apk", "apk", hash)));
     let plan = shop.plan();
-    assert!(plan.contains("> provision by-apk.shop (user joe)  # machines.by-apk.dev (changed)"), "{plan}");
+    for part in ["user", "home of"] {
+        let line = format!("> provision by-apk.shop ({part} joe)  # machines.by-apk.dev (changed)");
+        assert!(plan.contains(&line), "{plan}");
+    }
     shop.stead("up --yes").ok();
     assert_eq!(shop.stead("exec -u joe by-apk id -u").ok(), "1001\n");
     let groups = "root:x:0:\ndev:x:1000:\napp:x:1000:joe\njoe:x:1001:\ndocker:x:999:joe\n";
@@ -106,6 +109,62 @@ fn somebody_works_in_a_machine_whatever_its_image_has() {
     shop.stead("exec by-apk test -e /etc/sudoers.d/stead-dev").code(1);
     assert_eq!(who(""), "joe\n/home/joe\n");
     shop.stead("down --yes").ok();
+}
+
+/// What is of this computer in a machine stays whose it is, and so does what is in it; a volume is the machine's.
+#[test]
+fn homes_of_this_computer_stay_as_they_are() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    world.sh(Place::Person, &format!("mkdir -p nobody/.ssh; echo \"{KEY}\" > nobody/.ssh/id.pub"));
+    let mounts = [
+        ("every", "- ./people:/home"),
+        ("whole", "- ./people/dev:/home/dev"),
+        ("keys", "- ./people/dev/.ssh:/home/dev/.ssh"),
+        ("kept", "- home:/home/dev\n      - ./people:/home/dev/.config/more/people"),
+    ];
+    let text = mounts.iter().fold(String::new(), |text, (name, mount)| {
+        let machine = machine(name, "apk", "true");
+        text + &machine
+            .replace("volumes: [", "volumes:\n      - ")
+            .replace(":ro]", &format!(":ro\n      {mount}"))
+    });
+    let shop = project(&world, &format!("{text}volumes: {{ home: {{}} }}\n"));
+    if role() == Role::User {
+        return refuses(&shop);
+    }
+    world.sh(
+        Place::Person,
+        "mkdir -p projects/home/shop/people/dev/.ssh; echo mine > projects/home/shop/people/dev/.ssh/authorized_keys",
+    );
+    world.sh(Place::Computer, "chown -R 4321:4321 projects/home/shop/people");
+    let all = || {
+        let line = "cd projects/home/shop/people; find . -printf '%p %u:%g %m\\n' | sort; cat dev/.ssh/authorized_keys";
+        world.sh(Place::Computer, line)
+    };
+    let before = all();
+    assert!(before.contains("./dev/.ssh/authorized_keys 4321:4321"), "{before}");
+    shop.stead("up").ok();
+    assert_eq!(all(), before);
+    let keys = format!("# stead: begin\n{KEY}\n# stead: end\n");
+    assert_eq!(shop.stead("exec -u dev kept cat /home/dev/.ssh/authorized_keys").ok(), keys);
+    let line = "exec kept stat -c %U:%a /home/dev /home/dev/.config /home/dev/.config/more /home/dev/.ssh";
+    assert_eq!(shop.stead(line).ok(), "dev:700\ndev:755\ndev:755\ndev:700\n");
+    shop.stead("exec -u dev keys touch /home/dev/own").ok();
+    // Where they lead root by a link of theirs nothing is written as root.
+    world
+        .stead_at(
+            "home",
+            &shop.directory,
+            &["exec", "-u", "dev", "kept", "sh", "-c", "cd; rm -r .ssh; ln -s /etc .ssh"],
+        )
+        .ok();
+    world.sh(Place::Person, "echo 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIC other' > nobody/.ssh/other.pub");
+    let up = shop.stead("up").ok();
+    assert!(up.contains("> provision kept.shop (home of dev)\n") && !up.contains("(user dev)"), "{up}");
+    shop.stead("exec kept test -e /etc/authorized_keys").code(1);
+    assert_eq!(all(), before);
+    shop.stead("down --volumes --yes").ok();
 }
 
 #[test]

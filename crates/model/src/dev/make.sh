@@ -1,14 +1,6 @@
-# Run as root in a machine: makes sure that somebody can work there, and log in. What is there already stays as it is.
-# Lines before this one say of whom: user, uid, shell, groups, sudo, hash, keys.
-set -u
-umask 022
-PATH="${PATH:-/bin}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-export PATH
-
-refuse() {
-    printf '%s\nhint: %s\n' "$1" "$2" >&2
-    exit 1
-}
+# Run as root in a machine: makes sure that somebody can work there. What is there already stays as it is. What is in their
+# home they write themselves: where they may lead root by links of theirs, it has no business.
+# Lines before this one say of whom: user, uid, shell, groups, sudo, hash.
 
 has() {
     command -v "$1" > /dev/null 2>&1
@@ -19,8 +11,14 @@ rewrite() {
     file=$1
     shift
     rm -f "$file.stead"
-    if [ -e "$file" ]; then cp -p "$file" "$file.stead"; else (umask 077 && : > "$file"; cp -p "$file" "$file.stead"); fi &&
-        "$@" < "$file" > "$file.stead" || refuse "cannot write $file" "is its disk full, or read-only?"
+    case $file in
+        *shadow) mask=077 ;;
+        *) mask=022 ;;
+    esac
+    [ -e "$file" ] || (umask "$mask" && : > "$file") || refuse "cannot write $file" "is its disk read-only?"
+    [ "$("$@" < "$file")" = "$(cat "$file")" ] && return
+    cp -p "$file" "$file.stead" && "$@" < "$file" > "$file.stead" ||
+        refuse "cannot write $file" "is its disk full, or read-only?"
     # What is mounted cannot be replaced, only written over.
     mv -f "$file.stead" "$file" 2> /dev/null || { cat "$file.stead" > "$file" && rm -f "$file.stead"; } ||
         refuse "cannot write $file" "is it mounted read-only?"
@@ -59,29 +57,6 @@ with_member() {
     done
 }
 
-# Writes the lines that it reads with the keys as the last ones, and without those that were there for this.
-with_keys() {
-    mine=
-    while IFS= read -r line || [ -n "$line" ]; do
-        case $line in
-            "# stead: begin") mine=yes ;;
-            "# stead: end") mine= ;;
-            *) [ -n "$mine" ] || printf '%s\n' "$line" || return 1 ;;
-        esac
-    done
-    [ -z "$keys" ] || printf '# stead: begin\n%s\n# stead: end\n' "$keys"
-}
-
-# The line of file $2 whose name is $1.
-line_of() {
-    while IFS= read -r line || [ -n "$line" ]; do
-        [ "${line%%:*}" = "$1" ] || continue
-        printf '%s\n' "$line"
-        return 0
-    done < "$2"
-    return 1
-}
-
 # Whether a group has this id.
 is_group() {
     while IFS=: read -r name password id members; do
@@ -90,18 +65,14 @@ is_group() {
     return 1
 }
 
-is_mounted() {
+# The places below $1 at which something is mounted.
+mounts_below() {
     while read -r mount parent device root at rest; do
-        [ "$at" = "$1" ] && return 0
+        case $at in
+            *\\*) ;;
+            "$1"/*) printf '%s\n' "$at" ;;
+        esac
     done < /proc/self/mountinfo
-    return 1
-}
-
-is_empty() {
-    for each in "$1"/* "$1"/.[!.]* "$1"/..?*; do
-        [ -e "$each" ] || [ -L "$each" ] && return 1
-    done
-    return 0
 }
 
 owner_of() {
@@ -151,7 +122,8 @@ install() {
         dnf) dnf -y --setopt=install_weak_deps=False install "$@" ;;
         apk) apk add --no-cache "$@" ;;
         zypper) zypper --non-interactive install --no-recommends "$@" ;;
-        pacman) pacman -Sy --noconfirm --needed "$@" ;;
+        # A part of it may not fit the older rest.
+        pacman) pacman -Syu --noconfirm --needed "$@" ;;
     esac
 }
 
@@ -186,7 +158,7 @@ if old=$(line_of "$user" /etc/passwd); then
     IFS=: read -r name password before group comment home old_shell << END
 $old
 END
-    if [ "$before" != "$uid" ] && [ "$before" -lt 1000 ]; then
+    if [ "$before" != "$uid" ] && { [ "$before" -lt 1000 ] || [ "$before" -ge 65534 ]; }; then
         refuse "\`$user\` is an account of this machine's system, with the id $before" "name another one: \`dev: { user: … }\`"
     fi
     case $old_shell in
@@ -205,8 +177,12 @@ else
     rewrite /etc/group with_line "$user:x:$gid:" "$user" "$gid"
     [ ! -e /etc/gshadow ] || rewrite /etc/gshadow with_line "$user:!::" "$user" -
 fi
-# First, so that a run that is cut off here knows whose they were.
+# First, so that a run that is cut off here knows whose they were. Files of this computer are whose they are.
 if [ -n "$before" ] && [ "$before" != "$uid" ] && [ -d "$home" ]; then
+    if is_bound "$home" || binds_below "$home"; then
+        refuse "\`$user\` has the id $before in this machine's image, and files of this computer are mounted in $home" \
+            "write \`uid: $before\`, or another \`user\`"
+    fi
     find "$home" -xdev -user "$before" -exec chown -h "$uid:$gid" {} + ||
         refuse "cannot give the files in $home to the new id of \`$user\`" "has the machine \`find\`?"
 fi
@@ -228,31 +204,21 @@ for group in $groups; do
     [ ! -e /etc/gshadow ] || rewrite /etc/gshadow with_member "$group"
 done
 
-# The home. One that is mounted here is somebody's already.
-if is_mounted "$home" && ! is_empty "$home"; then
-    [ -z "$keys" ] || printf 'note: %s is mounted, and no keys are written there\n' "$home"
-else
+# The home. One that is a directory of this computer is somebody's already.
+if ! is_bound "$home"; then
     no_home="cannot make $home"
-    mkdir -p "$home" || refuse "$no_home" "is the machine's disk read-only?"
+    [ -d "$home" ] || mkdir -p "$home" || refuse "$no_home" "is the machine's disk read-only?"
     if [ "$(owner_of "$home")" != "$uid" ]; then
         chown "$uid:$gid" "$home" && chmod 700 "$home" || refuse "$no_home" "may its owner be changed?"
     fi
-    for each in /etc/skel/* /etc/skel/.[!.]*; do
-        to=$home/${each##*/}
-        [ -e "$each" ] && [ ! -e "$to" ] && [ ! -L "$to" ] || continue
-        cp -R "$each" "$to" && chown -R "$uid:$gid" "$to" || refuse "cannot write $to" "is its disk full?"
+    # What was made to mount something on is root's, and what is above it is the user's to write.
+    mounts_below "$home" | while IFS= read -r at; do
+        at=${at%/*}
+        while [ "$at" != "$home" ] && ! is_bound "$at"; do
+            [ "$(owner_of "$at")" != 0 ] || chown -h "$uid:$gid" "$at"
+            at=${at%/*}
+        done
     done
-    ssh=$home/.ssh
-    if [ -n "$keys" ] || [ -e "$ssh/authorized_keys" ]; then
-        # What a user has a link lead to is not for root to write.
-        [ ! -L "$ssh" ] && [ ! -L "$ssh/authorized_keys" ] || refuse "$ssh is a link, or authorized_keys in it" "take it away, or write \`keys: []\`"
-        if [ ! -d "$ssh" ]; then
-            mkdir -m 700 "$ssh" && chown "$uid:$gid" "$ssh" || refuse "cannot make $ssh" "is its disk full?"
-        fi
-        rewrite "$ssh/authorized_keys" with_keys
-        chown "$uid:$gid" "$ssh/authorized_keys" && chmod 600 "$ssh/authorized_keys" ||
-            refuse "cannot give $ssh/authorized_keys to its user" "may its owner be changed?"
-    fi
 fi
 
 # Rights. Files with a dot in their names are passed over there.

@@ -1,9 +1,9 @@
-//! Somebody to work as in a machine: what the file says of them, what is filled in of the person who calls, and the script
-//! that makes sure of them.
+//! Somebody to work as in a machine: what the file says of them, what is filled in of the person who calls, and the scripts
+//! that make sure of them.
 //!
 //! ```text
-//! Dev, as the file has it ──┐
-//! Person, who calls ────────┴──account──▶ Account, every choice made ──script──▶ run in the machine as its root
+//! Dev, as the file has it ──┐                                            ┌──make──▶ run in the machine as its root
+//! Person, who calls ────────┴──account──▶ Account, every choice made ────┴──furnish──▶ then as themselves
 //! ```
 
 use std::collections::BTreeSet;
@@ -83,6 +83,8 @@ pub struct Account {
     sudo: bool,
     keys: Vec<String>,
     password_hash: Option<String>,
+    /// Where directories and files of this computer are in the machine: whose those are is not for a script to change.
+    binds: BTreeSet<String>,
 }
 
 /// Why a machine cannot have such a user.
@@ -103,7 +105,10 @@ const NAME: &str = "dev";
 const UID: u32 = 1000;
 
 /// What makes sure of the user, after lines that say of whom.
-const MAKE: &str = include_str!("make.sh");
+const MAKE: &str = concat!(include_str!("common.sh"), "\n", include_str!("make.sh"));
+
+/// What makes their home one to work in, after such lines.
+const FURNISH: &str = concat!(include_str!("common.sh"), "\n", include_str!("home.sh"));
 
 /// Whether a text can be the name of a user or a group.
 pub fn is_name(text: &str) -> bool {
@@ -124,8 +129,9 @@ pub fn public_keys(text: &str) -> Result<Vec<String>, usize> {
         .collect()
 }
 
-/// The user that a machine is to have. A machine with a kernel of its own has all ids.
-pub fn account(dev: &Dev, person: &Person, kind: Kind) -> Result<Account, Unfit> {
+/// The user that a machine is to have in which there is something of this computer at these places. A machine with a
+/// kernel of its own has all ids.
+pub fn account(dev: &Dev, person: &Person, kind: Kind, binds: BTreeSet<String>) -> Result<Account, Unfit> {
     let own = person.account.as_ref().filter(|(_, uid)| *uid != 0);
     let name = own.map(|(name, _)| name.as_str()).filter(|name| is_name(name) && *name != "root");
     let own_uid = own.map(|(_, uid)| *uid);
@@ -153,12 +159,13 @@ pub fn account(dev: &Dev, person: &Person, kind: Kind) -> Result<Account, Unfit>
         sudo: dev.sudo,
         keys: dev.keys.clone().unwrap_or_else(|| person.keys.clone()),
         password_hash: dev.password_hash.clone(),
+        binds,
     })
 }
 
 impl Account {
     /// The script that makes sure of it in a machine, whatever that has already.
-    pub fn script(&self) -> Script {
+    pub fn make(&self) -> Script {
         let groups: Vec<&str> = self.groups.iter().map(String::as_str).collect();
         let pairs = [
             ("user", self.user.clone()),
@@ -168,10 +175,21 @@ impl Account {
             ("sudo", if self.sudo { "yes" } else { "" }.to_owned()),
             // Not `!`: some sshd lets nobody in whose password is that.
             ("hash", self.password_hash.clone().unwrap_or_else(|| "*".to_owned())),
-            ("keys", self.keys.join("\n")),
         ];
-        let said: String = pairs.iter().map(|(name, value)| format!("{name}={}\n", quoted(value))).collect();
-        Script { text: format!("#!/bin/sh\n{said}{MAKE}"), user: None, environment: [].into() }
+        Script { text: self.text(&pairs, MAKE), user: None, environment: [].into() }
+    }
+
+    /// The script that makes their home one to work in, and lets their keys in. It is theirs: what is in a home may lead
+    /// anywhere.
+    pub fn furnish(&self) -> Script {
+        let pairs = [("user", self.user.clone()), ("keys", self.keys.join("\n"))];
+        Script { text: self.text(&pairs, FURNISH), user: Some(self.user.clone()), environment: [].into() }
+    }
+
+    fn text(&self, pairs: &[(&str, String)], rest: &str) -> String {
+        let binds = self.binds.iter().map(String::as_str).collect::<Vec<_>>().join("\n");
+        let said = pairs.iter().map(|(name, value)| format!("{name}={}\n", quoted(value)));
+        format!("#!/bin/sh\n{}binds={}\n{rest}", said.collect::<String>(), quoted(&binds))
     }
 }
 
@@ -193,10 +211,13 @@ mod tests {
 
     #[track_caller]
     fn check(dev: &Dev, person: &Person, kind: Kind, expected: Expect) {
-        let said = match account(dev, person, kind) {
+        let binds = ["/home/ann/it's", "/srv"].map(str::to_owned).into();
+        let said = match account(dev, person, kind, binds) {
             Ok(account) => {
-                let text = account.script().text;
-                text.strip_suffix(MAKE).unwrap().to_owned()
+                let [make, furnish] = [account.make(), account.furnish()];
+                assert_eq!((make.user, furnish.user.as_ref()), (None, Some(&account.user)));
+                let said = make.text.strip_suffix(MAKE).unwrap().to_owned();
+                said + "--\n" + furnish.text.strip_suffix(FURNISH).unwrap()
             }
             Err(unfit) => format!("{unfit:?}\n"),
         };
@@ -211,7 +232,7 @@ mod tests {
             &usual,
             &ann(all),
             Kind::Container,
-            expect![[r"
+            expect![[r#"
                 #!/bin/sh
                 user='ann'
                 uid='1234'
@@ -219,8 +240,15 @@ mod tests {
                 groups=''
                 sudo='yes'
                 hash='*'
+                binds='/home/ann/it'\''s
+                /srv'
+                --
+                #!/bin/sh
+                user='ann'
                 keys='ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB it'\''s me; $(id)'
-            "]],
+                binds='/home/ann/it'\''s
+                /srv'
+            "#]],
         );
         let said = Dev {
             user: Some("joe".to_owned()),
@@ -235,7 +263,7 @@ mod tests {
             &said,
             &ann(all),
             Kind::Vm,
-            expect![[r"
+            expect![[r#"
                 #!/bin/sh
                 user='joe'
                 uid='7'
@@ -243,15 +271,22 @@ mod tests {
                 groups='audio docker'
                 sudo=''
                 hash='$6$a$b'
+                binds='/home/ann/it'\''s
+                /srv'
+                --
+                #!/bin/sh
+                user='joe'
                 keys='a
                 b'
-            "]],
+                binds='/home/ann/it'\''s
+                /srv'
+            "#]],
         );
     }
 
     #[track_caller]
     fn who(dev: &Dev, person: &Person, kind: Kind) -> (String, u32) {
-        let account = account(dev, person, kind).unwrap();
+        let account = account(dev, person, kind, BTreeSet::new()).unwrap();
         (account.user, account.uid)
     }
 

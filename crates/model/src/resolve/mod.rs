@@ -205,10 +205,10 @@ impl Choice<'_> {
     /// The users to work as in machines, every choice made.
     fn users(&mut self) -> BTreeMap<Name, Account> {
         let wanted = self.project.machines.iter();
-        let wanted = wanted.filter_map(|(name, machine)| Some((name, machine.dev.as_ref()?, machine.kind)));
+        let wanted = wanted.filter_map(|(name, machine)| Some((name, machine.dev.as_ref()?, machine)));
         let mut users = BTreeMap::new();
-        for (name, dev, kind) in wanted {
-            match account(dev, self.context.person, kind) {
+        for (name, dev, machine) in wanted {
+            match account(dev, self.context.person, machine.kind, machine.runs.binds()) {
                 Ok(account) => drop(users.insert(name.clone(), account)),
                 Err(Unfit { key, why, hint }) => {
                     let dot = if key.is_empty() { "" } else { "." };

@@ -340,12 +340,13 @@ fn a_user_to_work_as_comes_before_scripts_and_changes_alone() {
         &project("shop"),
         &shop,
         expect![[r#"
-        + engine
-        + container web.shop from debian:12
-        > start web.shop
-        > provision web.shop (user ann)
-        > provision web.shop (1 of 1)
-    "#]],
+            + engine
+            + container web.shop from debian:12
+            > start web.shop
+            > provision web.shop (user ann)
+            > provision web.shop (home of ann)
+            > provision web.shop (1 of 1)
+        "#]],
     );
     let (seen, lock) = up(&shop, &computer());
     check_on(&seen, &shop, &lock, expect![""]);
@@ -353,6 +354,7 @@ fn a_user_to_work_as_comes_before_scripts_and_changes_alone() {
     let told = changed.steps.iter().map(|one| format!("{}  # {}\n", one.step, one.why));
     expect![[r#"
         > provision web.shop (user joe)  # machines.web.dev (changed)
+        > provision web.shop (home of joe)  # machines.web.dev (changed)
     "#]]
     .assert_eq(&told.collect::<String>());
     // One who is wanted no more stays, as what a script did does.
