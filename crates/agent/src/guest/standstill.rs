@@ -90,7 +90,8 @@ impl Drop for Hold {
     fn drop(&mut self) {
         drop(self.holder.stdin.take());
         // It lets them go on, unless it was killed. One that still writes would hold them later, when nobody wants it.
-        if !self.is_over() && !(self.holder.kill().is_ok() && self.is_over()) {
+        let is_over = self.is_over() || self.holder.kill().is_ok() && self.is_over();
+        if !is_over {
             return eprintln!("stead-agent: file systems are not let go on within {} s", END_LIMIT.as_secs());
         }
         if !self.holder.wait().is_ok_and(|status| status.success()) {
