@@ -22,8 +22,8 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::session::{Session, look};
 
-/// A machine that could not be removed, or that somebody has started again, is looked at after this time, and then after
-/// twice that, as what hinders it may last,
+/// A machine that somebody has started again is looked at after this time; one that could not be removed after twice that,
+/// and then each time after twice the last, as what hinders it may last,
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// but no less often than this: a person who has made room looks whether it is gone.
@@ -84,17 +84,14 @@ pub(crate) fn reap(id: &MachineId, output: Output) -> Result<(), Failure> {
         }
         match going.go() {
             Ok(Gone::Wholly) => return Ok(()),
-            Ok(Gone::RunsAgain) => {
-                (pause, told) = (AGAIN_AFTER, None);
-                std::thread::sleep(pause);
-            }
+            Ok(Gone::RunsAgain) => (pause, told) = (AGAIN_AFTER, None),
             // Whatever hinders it (another command has the home for long, the disk is full), nobody else would do it.
             Err(failure) => {
                 going.tell(&failure, &mut told);
-                std::thread::sleep(pause);
                 pause = (pause * 2).min(AGAIN_AFTER_AT_MOST);
             }
         }
+        std::thread::sleep(pause);
     }
 }
 
