@@ -89,9 +89,9 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         drop(self.holder.stdin.take());
-        // It lets them go on, unless it was killed. One that still writes would hold them later, when nobody wants it.
-        let is_over = self.is_over() || self.holder.kill().is_ok() && self.is_over();
-        if !is_over {
+        // It lets them go on, unless it was killed. One that still writes does so when it is done: if it were killed in the
+        // middle of holding one still, nobody would know when to let that go on.
+        if !self.is_over() {
             return eprintln!("stead-agent: file systems are not let go on within {} s", END_LIMIT.as_secs());
         }
         if !self.holder.wait().is_ok_and(|status| status.success()) {
@@ -118,9 +118,14 @@ fn is_there(from: &impl AsFd, limit: Duration) -> Result<bool> {
 pub(crate) fn hold(places: &[&str]) -> Result<()> {
     let places: Vec<PathBuf> = places.iter().map(PathBuf::from).collect();
     let note = serde_json::to_vec(&places).context("cannot write what is held as JSON")?;
-    fs::create_dir_all("/run/stead")
-        .and_then(|()| fs::write(NOTE, note))
-        .with_context(|| format!("cannot write `{NOTE}`"))?;
+    fs::create_dir_all("/run/stead").context("cannot make `/run/stead`")?;
+    match fs::File::create_new(NOTE).and_then(|mut file| file.write_all(&note)) {
+        // What that one lets go on this one would count on.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            bail!("others hold them, who are not done yet")
+        }
+        written => written.with_context(|| format!("cannot write `{NOTE}`"))?,
+    }
     let standstill = Standstill::begin(&places);
     let held = standstill.and_then(|standstill| {
         let mut output = std::io::stdout();

@@ -50,8 +50,7 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<ExitCode, Failure
     // Before it starts: none of those that it is to be told is missed, or ends us and leaves it.
     let signals = listen(args.tty).map_err(early)?;
     let impatience = Impatience::new(if args.tty { &[] } else { &ENDING }).map_err(early)?;
-    let (executed, carried) = start(&host, &id, args)?;
-    drop(impatience);
+    let (executed, carried) = start(&host, &id, args, impatience)?;
     let code = if args.tty {
         at_terminal(&executed, args.interactive, signals)
     } else {
@@ -94,7 +93,12 @@ fn in_guest(files: &Files, id: &MachineId, args: &ExecArgs) -> Result<ExitCode, 
     }
 }
 
-fn start(host: &LinuxHost, id: &MachineId, args: &ExecArgs) -> Result<(Executed, Carried), Failure> {
+fn start(
+    host: &LinuxHost,
+    id: &MachineId,
+    args: &ExecArgs,
+    impatience: Impatience,
+) -> Result<(Executed, Carried), Failure> {
     let early = |error: anyhow::Error| Failure::from(error).before_program();
     let files = Files::new(host.home(), id);
     let stopped = || {
@@ -142,7 +146,9 @@ fn start(host: &LinuxHost, id: &MachineId, args: &ExecArgs) -> Result<(Executed,
         login: args.login,
         stdio: if args.tty { Stdio::Terminal(size()) } else { streams },
     };
-    let executed = stead_container::exec(&request).map_err(|failure| {
+    let executed = stead_container::exec(&request);
+    drop(impatience);
+    let executed = executed.map_err(|failure| {
         let code = failure.code;
         Failure::Program(code, Box::new(Failure::from(anyhow::Error::from(failure))))
     })?;

@@ -19,13 +19,30 @@ line_of() {
     return 1
 }
 
+has() {
+    command -v "$1" > /dev/null 2>&1
+}
+
+# Where $1 is, or will be, when no link leads there.
+real_of() {
+    (
+        rest=
+        at=${1%/}
+        until cd -P "${at:-/}" 2> /dev/null; do
+            rest=/${at##*/}$rest
+            at=${at%/*}
+        done
+        at=$(pwd -P)
+        printf '%s\n' "${at%/}$rest"
+    )
+}
+
 # Whether $1 is a directory or a file of this computer, or in one. `binds` are their places, a line each.
 is_bound() {
-    real=$(cd -P "$1" 2> /dev/null && pwd) || real=$1
+    real=$(real_of "$1")
     while IFS= read -r bind; do
         [ -n "$bind" ] || continue
-        case $1/ in "${bind%/}"/*) return 0 ;; esac
-        case $real/ in "${bind%/}"/*) return 0 ;; esac
+        case $real/ in "$(real_of "$bind")"/*) return 0 ;; esac
     done << END
 $binds
 END
@@ -34,8 +51,10 @@ END
 
 # Whether there is one below $1.
 binds_below() {
+    real=$(real_of "$1")
     while IFS= read -r bind; do
-        case $bind in "$1"/*) return 0 ;; esac
+        [ -n "$bind" ] || continue
+        case $(real_of "$bind") in "$real"/*) return 0 ;; esac
     done << END
 $binds
 END

@@ -22,12 +22,19 @@ if is_bound "$home"; then
     [ -z "$keys" ] || printf 'note: %s is a directory of this computer: no keys are written there\n' "$home"
     exit 0
 fi
+# Files are put in place whole or not at all. Another machine may have the same home, on a volume of both.
+work=$(mktemp -d "$home/.stead.XXXXXX") || refuse "cannot write $home" "is its disk full, or read-only?"
+trap 'rm -rf "$work"' EXIT
+trap 'exit 143' HUP INT TERM
 for each in /etc/skel/* /etc/skel/.[!.]*; do
     to=$home/${each##*/}
     [ -e "$each" ] && [ ! -e "$to" ] && [ ! -L "$to" ] || continue
-    # Whole or not at all.
-    rm -rf "$to.stead" && cp -R "$each" "$to.stead" && mv "$to.stead" "$to" ||
+    if ! [ -r "$each" ] || ! cp -R "$each" "$work/new"; then
+        printf 'note: %s is not copied\n' "$each"
+    elif [ ! -e "$to" ] && ! mv "$work/new" "$to"; then
         refuse "cannot write $to" "is its disk full?"
+    fi
+    rm -rf "$work/new"
 done
 file=$home/.ssh/authorized_keys
 [ -n "$keys" ] || [ -e "$file" ] || exit 0
@@ -39,5 +46,6 @@ fi
 [ ! -e "$file" ] || [ -f "$file" ] || refuse "$file is no file" "take it away"
 old=/dev/null
 [ ! -e "$file" ] || old=$file
-rm -rf "$file.stead" && (umask 077 && with_keys < "$old" > "$file.stead") && mv -f "$file.stead" "$file" ||
+(umask 077 && with_keys < "$old" > "$work/keys") && mv -f "$work/keys" "$file" ||
     refuse "cannot write $file" "is its disk full, or read-only?"
+! has restorecon || restorecon -R "$home/.ssh" 2> /dev/null || :

@@ -2,10 +2,6 @@
 # home they write themselves: where they may lead root by links of theirs, it has no business.
 # Lines before this one say of whom: user, uid, shell, groups, sudo, hash.
 
-has() {
-    command -v "$1" > /dev/null 2>&1
-}
-
 # Puts what "$2…" makes of the lines of file $1 in the file's place, whole or not at all.
 rewrite() {
     file=$1
@@ -212,10 +208,12 @@ if ! is_bound "$home"; then
         chown "$uid:$gid" "$home" && chmod 700 "$home" || refuse "$no_home" "may its owner be changed?"
     fi
     # What was made to mount something on is root's, and what is above it is the user's to write.
-    mounts_below "$home" | while IFS= read -r at; do
+    real_home=$(real_of "$home")
+    mounts_below "$real_home" | while IFS= read -r at; do
         at=${at%/*}
-        while [ "$at" != "$home" ] && ! is_bound "$at"; do
-            [ "$(owner_of "$at")" != 0 ] || chown -h "$uid:$gid" "$at"
+        while [ "$at" != "$real_home" ] && ! is_bound "$at"; do
+            # The directory itself, wherever a link of the user's leads by now.
+            (cd -P "$at" && [ "$(pwd -P)" = "$at" ] && [ "$(owner_of .)" = 0 ] && chown "$uid:$gid" .) || :
             at=${at%/*}
         done
     done
@@ -232,7 +230,8 @@ if [ -n "$sudo" ]; then
 else
     rm -f "$rights"
 fi
-! has restorecon || restorecon -R /etc/passwd /etc/group /etc/shadow /etc/gshadow /etc/sudoers.d "$home" 2> /dev/null
+! has restorecon || restorecon -R /etc/passwd /etc/group /etc/shadow /etc/gshadow /etc/sudoers.d 2> /dev/null
+! has restorecon || is_bound "$home" || restorecon "$home" 2> /dev/null
 
 # Where an init keeps services sshd is one; elsewhere each login by `stead ssh` has its own.
 if [ -d /run/systemd/system ] && has systemctl; then
