@@ -131,9 +131,8 @@ pub(crate) fn ensure(chores: &[Chore]) -> Result<bool> {
     if chores.contains(&Test) {
         kernel()?;
     }
-    if chores.contains(&Dist) {
-        musl_target()?;
-    }
+    // `rust-toolchain.toml` asks for it, but a rustup that is not to install by itself does not heed that.
+    musl_target()?;
     Ok(true)
 }
 
