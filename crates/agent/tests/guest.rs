@@ -6,6 +6,8 @@
 #![allow(clippy::print_stderr)]
 
 mod support;
+#[path = "../../cli/tests/support/untested.rs"]
+mod untested;
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -17,6 +19,7 @@ use stead_container::{End, Owners, Root, pack, unpack};
 use stead_model::container::{Mode, Signal};
 
 use support::{Keeper, attach, exec, name, start};
+use untested::untested;
 
 /// A guest, as far as a computer can be one that has booted already.
 struct Guest {
@@ -75,7 +78,7 @@ fn is_root() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
     let is_root = rustix::process::geteuid().is_root() && map.split_whitespace().eq(["0", "0", "4294967295"]);
     if !is_root {
-        eprintln!("NOT TESTED HERE: a guest's own root makes containers, and this is not a computer's root");
+        untested("a guest's own root makes containers, and this is not a computer's root");
     }
     is_root
 }

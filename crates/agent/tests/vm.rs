@@ -5,6 +5,8 @@
 #![allow(clippy::print_stderr)]
 
 mod support;
+#[path = "../../cli/tests/support/untested.rs"]
+mod untested;
 
 use std::fs;
 use std::os::unix::net::UnixStream;
@@ -16,6 +18,7 @@ use stead_agent::message::{Disk, FileSystem, Nic, Request, SetUp, Source, Word};
 use stead_model::container::Access;
 
 use support::{Keeper, LIMIT, attach, exec, name, start};
+use untested::untested;
 
 /// What a guest needs of the kernel's modules, in the order in which they need each other.
 const MODULES: &[&str] = &[
@@ -48,7 +51,7 @@ fn kernel() -> Option<PathBuf> {
     let path = std::env::var_os("STEAD_TEST_KERNEL").map_or(usual, PathBuf::from);
     let is_there = path.join("boot").is_dir();
     if !is_there {
-        eprintln!("NOT TESTED HERE: there is no kernel in {}; `cargo xtask setup` gets one", path.display());
+        untested(&format!("there is no kernel in {}; `cargo xtask setup` gets one", path.display()));
     }
     is_there.then_some(path)
 }

@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 
-use kill_support::{FULL, Outside, World, is_root, until};
+use kill_support::{FULL, Outside, World, is_root, untested, until};
 
 /// What becomes of a file's bytes.
 type Damage = fn(&[u8]) -> Vec<u8>;
@@ -277,7 +277,7 @@ fn check_told(line: &str, ran: &kill_support::Ran) {
 #[test]
 fn a_full_disk_is_told_and_nothing_is_lost() {
     if !is_root() {
-        return;
+        return untested("only root mounts a small disk");
     }
     let world = World::on_small_disk(FULL, "512k");
     let mut failed = 0;
@@ -302,7 +302,7 @@ fn a_full_disk_is_told_and_nothing_is_lost() {
 #[test]
 fn purge_works_on_a_full_disk() {
     if !is_root() {
-        return;
+        return untested("only root mounts a small disk");
     }
     let world = World::on_small_disk(FULL, "512k");
     for left_kib in [0, 4, 16] {
@@ -317,7 +317,7 @@ fn purge_works_on_a_full_disk() {
 #[test]
 fn a_read_only_disk_is_told() {
     if !is_root() {
-        return;
+        return untested("only root mounts a small disk");
     }
     let world = World::new(Outside::Forwards, FULL);
     world.ok("up");

@@ -8,7 +8,7 @@ mod oci_support;
 use std::fs;
 use std::process::{Child, Command, Stdio};
 
-use oci_support::{Bundle, is_root};
+use oci_support::{Bundle, is_root, untested};
 use serde_json::json;
 
 /// A bundle whose root can be written.
@@ -80,8 +80,7 @@ fn mounts_are_made_as_listed_with_their_options() {
 #[test]
 fn a_bind_mount_without_recursion_leaves_what_is_below() {
     if !is_root() {
-        eprintln!("not tried: who is root of a user namespace only must not uncover what is below a mount");
-        return;
+        return untested("who is root of a user namespace only must not uncover what is below a mount");
     }
     let mut bundle = writable();
     // In the container's eyes: a mount below the source is there with `rbind`, and not with `bind`.
@@ -303,8 +302,7 @@ fn without_a_namespace_of_mounts_they_go_when_the_container_is_deleted() {
 #[test]
 fn users_are_mapped() {
     if !is_root() {
-        eprintln!("not tried: it takes more than one id");
-        return;
+        return untested("it takes more than one id");
     }
     let mut bundle = Bundle::new();
     // Nobody in there may see the directory above the root.
@@ -345,8 +343,7 @@ fn system_calls_are_filtered() {
 #[test]
 fn cgroups_are_where_they_are_asked_for_with_their_limits() {
     if !is_root() {
-        eprintln!("not tried: no cgroups are delegated here");
-        return;
+        return untested("no cgroups are delegated here");
     }
     let mut bundle = Bundle::new();
     let name = bundle.path("").file_name().unwrap().to_str().unwrap().to_owned();

@@ -2,11 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
+#[path = "../../cli/tests/support/untested.rs"]
+mod untested;
 
 use std::path::PathBuf;
 
 use stead_model::container::{Access, Device, Mode, Mount, Propagation, Ulimit};
 use support::{Role, World, roles};
+use untested::untested;
 
 /// A shell's line in a container of each root, and what it is to say.
 #[track_caller]
@@ -90,8 +93,7 @@ fn devices_are_the_usual_ones() {
 #[test]
 fn a_device_that_was_not_given_cannot_be_used() {
     if !roles().contains(&Role::Root) {
-        eprintln!("not tried: only root makes device nodes");
-        return;
+        return untested("only root makes device nodes");
     }
     let mut world = World::new(Role::Root);
     // There on every computer, and not among the usual ones.

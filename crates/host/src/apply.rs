@@ -1,4 +1,4 @@
-//! Carrying out a plan: every step as soon as those it waits for are done, independent ones together.
+//! Carrying out a plan: what waits for nothing any more goes together, and what is waited for holds up only what needs it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;

@@ -33,7 +33,7 @@ usage: cargo xtask <chore>
 
   check               format, lints, documentation, dependencies, house rules, documents
   test [--no-check] [FILTER]
-                      `check`, then all tests in namespaces of their own, then fuzzing for a minute;
+                      `check`, then all tests in namespaces of their own, then fuzzing for two minutes;
                       with a filter only the tests whose name holds it, and neither check nor fuzzing
   fuzz [--seconds N] [TARGET]
                       only the fuzzing, or one target of it

@@ -102,7 +102,7 @@ const PACKAGES: &[Package] = &[
     package("ovmf",                        "/usr/share/OVMF/OVMF_CODE_4M.fd", &[Test], "another firmware for guests"),
     package("man-db",                      "/usr/bin/man",                &[Test], "reads the man pages"),
     package("erofs-utils",                 "/usr/bin/mkfs.erofs",         &[Test], "roots of guests"),
-    package("dnsmasq-base",                "/usr/sbin/dnsmasq",           &[Bench], "the peer of the benchmarks"),
+    package("dnsmasq-base",                "/usr/sbin/dnsmasq",           &[Test, Bench], "names and addresses of others, and the peer of the benchmarks"),
     package("containernetworking-plugins", "/usr/lib/cni/bridge",         &[Bench], "the peer of the benchmarks"),
     package("podman",                      "/usr/bin/podman",             &[Bench], "the peer of the benchmarks"),
     package("podman-compose",              "/usr/bin/podman-compose",     &[Bench], "the peer of the benchmarks"),

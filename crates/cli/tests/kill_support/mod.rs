@@ -5,6 +5,8 @@
 #[path = "../support/dice.rs"]
 mod dice;
 mod sys;
+#[path = "../support/untested.rs"]
+mod untested;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,6 +16,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+#[allow(unused_imports, reason = "not every program of tests has some that cannot run")]
+pub(crate) use untested::untested;
 
 #[allow(unused_imports, reason = "not every test is one of chance")]
 pub(crate) use dice::Dice;

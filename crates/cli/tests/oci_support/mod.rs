@@ -4,6 +4,8 @@
 
 #[path = "../../../container/tests/support/said.rs"]
 mod said;
+#[path = "../support/untested.rs"]
+mod untested;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -12,6 +14,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
+
+#[allow(unused_imports, reason = "not every program of tests has some that cannot run")]
+pub(crate) use untested::untested;
 
 #[allow(unused_imports, reason = "each test program uses its own part")]
 pub use said::{Said, cgroups_named, until};

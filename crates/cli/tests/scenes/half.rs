@@ -1,7 +1,7 @@
 //! What a command leaves that is killed within a step, made by hand: the next one finishes it, or takes it away.
 //! (`kill_steps` kills between steps and at random moments; these are the moments that are too short to hit.)
 
-use crate::support::{Place, Project, Role, World, role};
+use crate::support::{Place, Project, Role, World, role, untested};
 
 const LAB: &str = "
 networks: { lan: { subnet: 10.0.5.0/24, subnet6: 'fd00:5::/64', addressing: static, reach: isolated } }
@@ -191,7 +191,7 @@ fn reaches_the_wire(lab: &Project<'_>) {
 #[test]
 fn a_nic_that_was_half_lent_or_half_given_back_is_not_lost() {
     if role() == Role::User {
-        return;
+        return untested("only root lends a computer's nic");
     }
     let world = real_network(
         "ip link set eth1 up; until ip address show dev eth1 | grep -q 'inet6 fe80'; do sleep 0.02; done",
@@ -225,7 +225,7 @@ fn a_nic_that_was_half_lent_or_half_given_back_is_not_lost() {
 #[test]
 fn a_joint_of_two_bridges_that_was_half_made_is_mended() {
     if role() == Role::User {
-        return;
+        return untested("only root lends a computer's nic");
     }
     let bridge = "ip link add br0 type bridge; ip link set br0 up; ip link set eth1 master br0 up; \
         until ip link show br0 | grep -q 'state UP'; do sleep 0.02; done";

@@ -1,7 +1,7 @@
 //! Containers with an init of their own: Debian with systemd, from an image that stead made of Debian's packages.
 
 use crate::support::registry::{BUSYBOX, registry};
-use crate::support::{LIMIT, Place, Role, Said, World, role, said, said_after, stead as program};
+use crate::support::{LIMIT, Place, Role, Said, World, role, said, said_after, stead as program, untested};
 
 /// What people call it.
 const IMAGE: &str = "lab/system:12";
@@ -51,7 +51,7 @@ fn until_up(world: &World) {
 #[test]
 fn roots_system_has_services_and_runs_containers_of_others_and_of_ours() {
     if role() != Role::Root {
-        return;
+        return untested("it takes root");
     }
     let mut world = World::offline();
     load(&mut world);
@@ -66,8 +66,7 @@ fn roots_system_has_services_and_runs_containers_of_others_and_of_ours() {
 #[test]
 fn a_users_system_has_services_and_runs_containers_of_ours() {
     let Some(mut world) = World::with_subids() else {
-        eprintln!("not tried: it takes root to make somebody with subordinate ids and a cgroup");
-        return;
+        return untested("it takes root to make somebody with subordinate ids and a cgroup");
     };
     load(&mut world);
     boot(&world);
@@ -96,8 +95,7 @@ fn somebody_works_in_roots_machines() {
 #[test]
 fn somebody_works_in_a_users_machines() {
     let Some(mut world) = World::with_subids() else {
-        eprintln!("not tried: it takes root to make somebody with subordinate ids and a cgroup");
-        return;
+        return untested("it takes root to make somebody with subordinate ids and a cgroup");
     };
     load(&mut world);
     // Ids of this computer are others in them.

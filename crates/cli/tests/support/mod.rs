@@ -14,6 +14,7 @@
 pub mod dice;
 pub mod registry;
 mod scripts;
+mod untested;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -29,6 +30,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 #[allow(unused_imports, reason = "each test program uses its own part")]
 pub use self::scripts::executable;
+pub(crate) use self::untested::untested;
 
 /// No single command of a test takes longer, even on a computer that does other things.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
