@@ -162,7 +162,7 @@ mod tests {
     fn a_word_is_the_target_and_the_time_is_a_number() {
         let parse =
             |text: &str| Options::parse(&text.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).ok();
-        assert_eq!(parse(""), Some(Options { seconds: 60, target: None }));
+        assert_eq!(parse(""), Some(Options { seconds: SECONDS, target: None }));
         assert_eq!(
             parse("--seconds 5 dhcp4"),
             Some(Options { seconds: 5, target: Some("dhcp4".to_owned()) })
