@@ -10,6 +10,7 @@ pub mod linux;
 pub mod lock;
 pub mod log;
 pub mod machine;
+pub mod many;
 pub mod person;
 pub mod state;
 pub mod switchboard;

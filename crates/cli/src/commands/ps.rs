@@ -7,6 +7,7 @@ use serde::Serialize;
 use stead_host::apply::Host;
 use stead_host::home::Home;
 use stead_host::machine::HealthState;
+use stead_host::many;
 use stead_model::container::Mount;
 use stead_model::image::Reference;
 use stead_model::name::{MachineId, Name, NicId};
@@ -78,11 +79,13 @@ pub(crate) fn ps(global: &Global, args: &PsArgs, output: Output) -> Result<(), F
         wanted.extend(seen.machines.keys().filter(of_here));
     }
     let ends = Ends::of(&seen);
-    let rows = wanted.into_iter().filter_map(|id| {
-        let row = machine_row(id, &seen, &ends, host.home())?;
+    let wanted: Vec<&MachineId> = wanted.into_iter().collect();
+    let home = host.home();
+    let rows = many::each(&wanted, |id| {
+        let row = machine_row(id, &seen, &ends, home)?;
         holds(&args.filter, |filter| is_so(filter, id, &row, &seen)).then_some(row)
     });
-    let rows: Vec<MachineRow> = rows.collect();
+    let rows: Vec<MachineRow> = rows.into_iter().flatten().collect();
     if args.quiet {
         let names: Vec<String> = rows.iter().map(|row| format!("{}.{}", row.name, row.project)).collect();
         let text = || names.iter().map(|name| format!("{name}\n")).collect();

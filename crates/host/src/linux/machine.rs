@@ -26,6 +26,7 @@ use super::{LinuxHost, all, going};
 use crate::history::Layer;
 use crate::home::{Home, write_run_file};
 use crate::machine::{Answer, Assignment, Client, Files, Report, Request};
+use crate::many;
 use crate::switchboard::load_served;
 
 /// What stead is called with to be a keeper.
@@ -63,9 +64,11 @@ pub(super) fn finish_stops(home: &Home) -> Result<()> {
 
 /// Those that have a living keeper. Whether they are connected is the engine's to say.
 pub(super) fn observe(home: &Home) -> Result<BTreeMap<MachineId, Running>> {
+    let ids = kept(home)?;
+    let keepers = many::each(&ids, |id| Files::new(home, id).keeper());
     let mut running = BTreeMap::new();
-    for id in kept(home)? {
-        if Files::new(home, &id).keeper()?.is_some() {
+    for (id, keeper) in ids.into_iter().zip(keepers) {
+        if keeper?.is_some() {
             running.insert(id, Running::CutOff);
         }
     }

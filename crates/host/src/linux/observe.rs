@@ -26,6 +26,7 @@ use super::snapshot::Histories;
 use super::{LinuxHost, bridged, claims, engine, facts};
 use crate::home::Home;
 use crate::machine::Files;
+use crate::many;
 use crate::switchboard::{self, Report, Request, load_served, mark};
 
 /// Reads everything.
@@ -49,7 +50,13 @@ pub(super) fn observe(host: &mut LinuxHost) -> Result<Observed> {
     seen.volumes = volumes(&home);
     seen.machines = records.machines;
     // A command was killed while it took one away: what it wrote is out of sight already.
-    seen.machines.retain(|id, state| !state.is_ours() || Files::new(&home, id).are_whole());
+    let ours: Vec<MachineId> =
+        seen.machines.iter().filter(|(_, state)| state.is_ours()).map(|(id, _)| id.clone()).collect();
+    let whole = many::each(&ours, |id| Files::new(&home, id).are_whole());
+    ours.iter()
+        .zip(whole)
+        .filter(|(_, is_whole)| !is_whole)
+        .for_each(|(id, _)| drop(seen.machines.remove(id)));
     seen.running = super::machine::observe(&home)?;
     let Histories { snapshots, provisioned, damaged } = super::snapshot::observe(&home, seen.machines.keys());
     (seen.snapshots, seen.provisioned, seen.damaged) = (snapshots, provisioned, damaged);

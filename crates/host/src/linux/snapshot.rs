@@ -19,6 +19,7 @@ use crate::history::{History, LAYERS_MAX, Label, Layer, Snapshot};
 use crate::home::Home;
 use crate::journal::{Action, Event, Journal};
 use crate::machine::Files;
+use crate::many;
 
 /// The way back of a machine: its layer is made, and nothing has happened yet.
 #[derive(Debug)]
@@ -43,8 +44,10 @@ pub(super) struct Histories {
 pub(super) fn observe<'a>(home: &Home, machines: impl Iterator<Item = &'a MachineId>) -> Histories {
     let mut histories = Histories::default();
     let Histories { snapshots, provisioned, damaged } = &mut histories;
-    for id in machines {
-        let history = match History::load(&Files::new(home, id)) {
+    let ids: Vec<&MachineId> = machines.collect();
+    let loaded = many::each(&ids, |id| History::load(&Files::new(home, id)));
+    for (id, history) in ids.into_iter().zip(loaded) {
+        let history = match history {
             Ok(history) => history,
             Err(error) => {
                 tracing::debug!("machine `{id}`: {error:#}");
