@@ -36,7 +36,8 @@ pub(crate) use machines::{
 };
 pub(crate) use network::{ConnectArgs, CreateArgs, EnterArgs, NetworkCommand};
 pub(crate) use project::{
-    ConfigArgs, DownArgs, Only, PlanArgs, ProjectBuildArgs, ProjectPullArgs, Stage, UpArgs,
+    ConfigArgs, DownArgs, InitArgs, Only, PlanArgs, ProjectBuildArgs, ProjectPullArgs, Stage, Template,
+    UpArgs,
 };
 pub(crate) use run::{MachineArgs, MakeArgs, PullWhen, RunArgs, RunKind};
 pub(crate) use snapshot::{ResetArgs, SnapshotCommand, SnapshotCreateArgs, SnapshotListArgs};
@@ -96,6 +97,8 @@ BuildKit does it where `buildctl` and a daemon of its are here, else buildah; wh
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Write a project file to begin with, explained by comments
+    Init(InitArgs),
     /// Show what `up` would change, and which key of the file asks for it
     Plan(PlanArgs),
     /// Make this computer what the project file says

@@ -18,10 +18,10 @@ use crate::failure::Failure;
 use crate::output::note;
 
 /// The names that a project file has, in the order in which they are looked for: ours, then Compose's.
-const FILE_NAMES: [&str; 2] = ["stead.yaml", "stead.yml"];
+pub(crate) const FILE_NAMES: [&str; 2] = ["stead.yaml", "stead.yml"];
 
 /// The first of these in a directory.
-fn file_in(directory: &Path) -> Option<PathBuf> {
+pub(crate) fn file_in(directory: &Path) -> Option<PathBuf> {
     let names = FILE_NAMES.into_iter().chain(COMPOSE_NAMES);
     // A link that leads nowhere is told, not passed over.
     names.map(|name| directory.join(name)).find(|path| path.is_file() || leads_nowhere(path).is_some())

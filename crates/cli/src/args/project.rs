@@ -9,6 +9,25 @@ use super::{Consent, PullWhen};
 use crate::complete;
 
 #[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// What the project is to be
+    #[arg(value_enum, default_value_t)]
+    pub(crate) template: Template,
+}
+
+/// What a project begins with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Template {
+    /// A machine to work in, with you as its user
+    #[default]
+    Dev,
+    /// A web server and its database
+    Web,
+    /// Several machines that are alike
+    Agents,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
     /// Show what `down` would change instead
     #[arg(long)]

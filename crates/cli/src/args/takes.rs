@@ -40,7 +40,7 @@ pub(crate) fn takes(words: &[&str]) -> Option<Takes> {
         ["attach" | "clone" | "console" | "exec" | "shell" | "ssh" | "logs" | "cp"]
         | ["network", "enter"] => Takes::FILE,
         ["image", "save" | "export"] | ["kernel", "pull" | "rm"] => Takes::NONE,
-        ["network" | "image" | "kernel", _] | ["ls" | "doctor" | "version" | "login" | "logout"] => {
+        ["network" | "image" | "kernel", _] | ["init" | "ls" | "doctor" | "version" | "login" | "logout"] => {
             Takes::FORMAT
         }
         ["purge" | "schema" | "completion" | "man" | "run" | "create" | "oci" | "ssh-config"] => Takes::NONE,

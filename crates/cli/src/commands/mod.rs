@@ -14,6 +14,7 @@ mod events;
 mod exec;
 mod guest;
 mod image;
+mod init;
 mod inspect;
 pub(crate) mod internal;
 mod kernel;
@@ -59,6 +60,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let done = |()| ExitCode::SUCCESS;
     let ours = |ended: anyhow::Result<()>| ended.map(done).map_err(Failure::from);
     match command {
+        Command::Init(args) => init::init(&args, output).map(done),
         Command::Plan(args) => up::plan(&global, &args, output).map(done),
         Command::Up(args) => up::up(&global, &args, output).map(done),
         Command::Down(args) => up::down(&global, &args, output).map(done),

@@ -219,3 +219,56 @@ fn who_waits_for_a_machine_holds_up_nobody() {
     world.until("it ends", || (!third.is_alive()).then_some(()));
     assert_eq!(shop.stead("ps --all --format json").json(), serde_json::json!([]));
 }
+
+/// Has `init` write a project file into a directory of this name, and says what is in it.
+#[track_caller]
+fn begun(world: &World, template: &str) -> String {
+    let directory = world.path().join(template);
+    std::fs::create_dir(&directory).unwrap();
+    let stead = |words: &[&str]| said(world.stead_command("home", &directory, words));
+    let file = directory.join("stead.yaml");
+    let path = file.display().to_string();
+    assert_eq!(stead(&["init", template]).says("then say `stead up`").ok(), format!("{path}\n"));
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(stead(&["config", "--quiet"]).ok(), "");
+    // What is there is not written over, whatever of it is there.
+    std::fs::rename(&file, directory.join("compose.yaml")).unwrap();
+    stead(&["init", template]).code(2).says("there is a project here already: ").says("compose.yaml");
+    assert!(!file.exists(), "a second file of the project was written");
+    text
+}
+
+#[test]
+fn what_init_writes_is_a_project_that_comes_up() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    for (template, images, machines) in [
+        ("dev", &["debian:12"][..], "dev\n"),
+        ("web", &["nginx:1.27", "postgres:17"], "db\nweb\n"),
+        ("agents", &["debian:12"], "agent-1\nagent-2\nagent-3\nagent-4\n"),
+    ] {
+        let mut text = begun(&world, template);
+        for image in images {
+            let theirs = format!("image: {image}\n");
+            assert!(text.contains(&theirs), "{text}");
+            let command = if text.contains("command: sleep infinity\n") {
+                ""
+            } else {
+                "    command: sleep 1000\n    init: true\n"
+            };
+            text = text.replace(&theirs, &format!("image: {BUSYBOX}\n{command}"));
+        }
+        // The image of the tests lacks what a user is made with, and who would install it.
+        text = text.replace("    dev: true\n", "").replace("pg_isready, --username, app", "'true'");
+        let name = format!("our-{template}");
+        let project = world.project(&name, &format!("name: {name}\n{text}"));
+        std::fs::create_dir_all(project.directory.join("www")).unwrap();
+        project.stead("up --wait").ok();
+        assert_eq!(project.stead("config --machines").ok(), machines);
+        let running = project.stead("ps --filter status=running --quiet").ok();
+        let names: String =
+            running.lines().map(|line| format!("{}\n", line.split('.').next().unwrap())).collect();
+        assert_eq!(names, machines);
+        project.stead("down --volumes --yes").ok();
+    }
+}
