@@ -245,12 +245,33 @@ pub(crate) fn remove(global: &Global, args: &RemoveArgs, output: Output) -> Resu
 pub(crate) fn remove_these(session: &mut Session, ids: &[MachineId], output: Output) -> Result<(), Failure> {
     for (project, machines) in by_project(ids) {
         let seen = session.observe()?;
-        let wanted = Wanted::as_it_is(&project, &seen).without_machines(&machines);
-        // Nothing of value goes with them but their snapshots, and whoever removes a machine means these too.
-        session.apply(&plan(&wanted, &seen), Consent { yes: true }, output)?;
-        if project.as_str() == LOOSE_PROJECT {
-            super::network::forget_machines(session, &machines)?;
-        }
+        remove_of(session, &project, &machines, &seen, output)?;
+    }
+    Ok(())
+}
+
+/// The same for one, of a computer that was looked at just now.
+pub(crate) fn remove_one(
+    session: &mut Session,
+    id: &MachineId,
+    seen: &Observed,
+    output: Output,
+) -> Result<(), Failure> {
+    remove_of(session, &id.project, &[id.clone()].into(), seen, output)
+}
+
+fn remove_of(
+    session: &mut Session,
+    project: &Name,
+    machines: &BTreeSet<MachineId>,
+    seen: &Observed,
+    output: Output,
+) -> Result<(), Failure> {
+    let wanted = Wanted::as_it_is(project, seen).without_machines(machines);
+    // Nothing of value goes with them but their snapshots, and whoever removes a machine means these too.
+    session.apply(&plan(&wanted, seen), Consent { yes: true }, output)?;
+    if project.as_str() == LOOSE_PROJECT {
+        super::network::forget_machines(session, machines)?;
     }
     Ok(())
 }

@@ -2,8 +2,9 @@
 //! made it.
 
 use std::fs::File;
-use std::io::{PipeWriter, Read, Write};
-use std::os::fd::AsFd;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use stead_host::machine::Files;
 use stead_model::name::MachineId;
 use stead_model::observed::Observed;
 
-use super::machines::remove_these;
+use super::machines::remove_one;
 use super::network::is_written_down;
 use crate::failure::Failure;
 use crate::output::Output;
@@ -29,13 +30,23 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// but no less often than this: a person who has made room looks whether it is gone.
 const AGAIN_AFTER_AT_MOST: Duration = Duration::from_secs(60);
 
+/// How long the command waits for it before it does the work itself: longer than the work takes, shorter than people
+/// wait without a word.
+const GONE_WITHIN: Duration = Duration::from_secs(2);
+
+/// What is said between the two: that the machine stands, and that it has gone;
+const WELL: u8 = b'.';
+
+/// that it could not be removed, or not yet.
+const NOT_YET: u8 = b'!';
+
 /// A process that removes a machine when it has ended; at once if this command goes before it says that the machine
 /// stands.
 pub(crate) struct Reaper {
     process: Child,
     /// The machine.
     pub(crate) held: File,
-    word: PipeWriter,
+    word: UnixStream,
 }
 
 impl Reaper {
@@ -44,16 +55,25 @@ impl Reaper {
         let doing = "cannot start the process that is to remove it";
         let program = std::env::current_exe().context("cannot find this program")?;
         let held = Files::new(home, id).hold().context(doing)?;
-        let (reader, word) = std::io::pipe().context(doing)?;
+        let (word, its) = UnixStream::pair().context(doing)?;
         let mut command = std::process::Command::new(program);
         let command = command.arg("__reap").arg(id.to_string()).current_dir("/");
-        command.stdin(held.try_clone().context(doing)?).stdout(reader).stderr(Stdio::null());
+        command.stdin(held.try_clone().context(doing)?).stdout(OwnedFd::from(its)).stderr(Stdio::null());
         Ok(Self { process: command.spawn().context(doing)?, held, word })
     }
 
     /// The machine is as it was asked for: it goes when it ends, and no earlier.
     pub(crate) fn stands(&mut self) -> Result<(), Failure> {
-        Ok(self.word.write_all(b".").context("the process that is to remove it has gone")?)
+        Ok(self.word.write_all(&[WELL]).context("the process that is to remove it has gone")?)
+    }
+
+    /// Whether it has removed the machine, which has ended. It sees that end as soon as anybody, and two of us would
+    /// look at the computer twice and wait for each other.
+    pub(crate) fn has_removed(&mut self) -> bool {
+        let mut word = [NOT_YET];
+        let is_heard =
+            self.word.set_read_timeout(Some(GONE_WITHIN)).is_ok() && self.word.read_exact(&mut word).is_ok();
+        is_heard && word == [WELL]
     }
 
     /// Ends it.
@@ -64,7 +84,7 @@ impl Reaper {
 }
 
 /// Removes a machine when it has ended: the one held as standard input, and no other that has its name by then. Whether
-/// it stands is heard on what would be standard output.
+/// it stands is heard on what would be standard output, and said there whether it is gone.
 pub(crate) fn reap(id: &MachineId, output: Output) -> Result<(), Failure> {
     // Nobody's terminal: what ends the command that started us does not end us.
     let _already_leader = rustix::process::setsid();
@@ -72,9 +92,13 @@ pub(crate) fn reap(id: &MachineId, output: Output) -> Result<(), Failure> {
     let files = Files::new(&home, id);
     let held =
         File::from(std::io::stdin().as_fd().try_clone_to_owned().context("there is no standard input")?);
-    let word =
+    let mut word =
         File::from(std::io::stdout().as_fd().try_clone_to_owned().context("there is no standard output")?);
-    let stands = word.take(1).read_to_end(&mut Vec::new()).context("cannot hear whether it stands")? > 0;
+    let stands = Read::by_ref(&mut word)
+        .take(1)
+        .read_to_end(&mut Vec::new())
+        .context("cannot hear whether it stands")?
+        > 0;
     let going = Going { home, id: id.clone(), files, held, stands, output };
     let (mut pause, mut told) = (AGAIN_AFTER, None);
     loop {
@@ -82,7 +106,10 @@ pub(crate) fn reap(id: &MachineId, output: Output) -> Result<(), Failure> {
             // However it ended, it is over now; if it never ran, nothing is known of that.
             let _unknown = super::attach::outlast(&going.files);
         }
-        match going.go() {
+        let gone = going.go();
+        // The command may have gone long ago, and does not listen any more after the first word.
+        let _unheard = word.write_all(&[if matches!(gone, Ok(Gone::Wholly)) { WELL } else { NOT_YET }]);
+        match gone {
             Ok(Gone::Wholly) => return Ok(()),
             Ok(Gone::RunsAgain) => (pause, told) = (AGAIN_AFTER, None),
             // Whatever hinders it (another command has the home for long, the disk is full), nobody else would do it.
@@ -147,7 +174,7 @@ impl Going {
         if self.stands && self.files.are_of(&self.held) && seen.running.contains_key(&self.id) {
             return Ok(Gone::RunsAgain);
         }
-        remove_these(&mut session, std::slice::from_ref(&self.id), self.output).map(|()| Gone::Wholly)
+        remove_one(&mut session, &self.id, &seen, self.output).map(|()| Gone::Wholly)
     }
 
     /// Writes down why it is still there, once for each reason: nobody hears us, and nobody waits for us.

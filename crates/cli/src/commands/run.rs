@@ -57,16 +57,18 @@ pub(crate) fn run(global: &Global, args: &RunArgs, output: Output) -> Result<Exi
     if matches!(watched, Ok(Watched::Left)) {
         return Ok(ExitCode::SUCCESS);
     }
-    let mut session = Session::open()?;
-    session.host.make_fleeting();
-    // Nobody would ever know of one that still runs: it is ended first.
-    let seen = session.observe()?;
-    if is_left(session.host.home(), &id, &reaper.held, &seen)? {
-        machines::remove_these(&mut session, &[id], quiet)?;
+    let has_ended = matches!(watched, Ok(Watched::Ended(_)));
+    if !(has_ended && reaper.has_removed()) {
+        let mut session = Session::open()?;
+        session.host.make_fleeting();
+        // Nobody would ever know of one that still runs: it is ended first.
+        let seen = session.observe()?;
+        if is_left(session.host.home(), &id, &reaper.held, &seen)? {
+            machines::remove_one(&mut session, &id, &seen, quiet)?;
+        }
     }
     // It has nothing to do any more.
     reaper.end().context("cannot end the process that was to remove it")?;
-    drop(session);
     watched.map(|watched| machines::code(&watched)).or_else(unwatched)
 }
 
