@@ -44,13 +44,14 @@ pub(super) const AGAINST_SOCAT_BY_4: Comparison = Comparison {
     target: Some(3.0),
 };
 
-/// Four streams at once.
+/// Four streams at once. Shown without a target: three programs share the processors here and two there, so on few of them
+/// it says how many there are.
 pub(super) const AGAINST_DIRECT_BY_4: Comparison = Comparison {
     name: "ports4-direct",
     first: OURS_BY_4,
     second: Side { name: "over the bridge", measure: || measure(direct, "4") },
     unit: Unit::GigabitsPerSecond,
-    target: Some(0.7),
+    target: None,
 };
 
 /// iperf3's own.
