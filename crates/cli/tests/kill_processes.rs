@@ -69,6 +69,30 @@ fn a_switchboard_that_hangs_is_replaced() {
     signal(hung, Signal::STOP);
     world.ok("up");
     assert_ne!(world.process("__switchboard"), hung);
+    // Also where the first step is to take something away.
+    signal(world.process("__switchboard"), Signal::STOP);
+    world.write(&FULL.replace("PORT:80", "PORT:81"));
+    world.ok("up");
+    world.write(FULL);
+    world.ok("up");
+    world.stands();
+    world.serves();
+    world.leaves_nothing();
+}
+
+#[test]
+fn an_anchor_that_hangs_is_named() {
+    let world = World::new(Outside::Offline, FULL);
+    world.ok("up");
+    let hung = world.process("__anchor");
+    signal(hung, Signal::STOP);
+    let error = world.fails("up");
+    assert!(
+        error.contains(&format!("process {hung}, which holds the engine's namespaces, does not answer")),
+        "{error}"
+    );
+    assert!(error.contains(&format!("`kill -CONT {hung}`")), "{error}");
+    signal(hung, Signal::CONT);
     world.stands();
     world.serves();
     world.leaves_nothing();

@@ -328,6 +328,14 @@ fn a_read_only_disk_is_told() {
     let error = world.fails("down");
     assert!(error.contains("the disk is mounted read-only"), "{error}");
     rustix::mount::unmount(&state, rustix::mount::UnmountFlags::empty()).unwrap();
+    // Where the project's own directory cannot be written, nothing has to be.
+    let project = world.project.as_path();
+    rustix::mount::mount_bind(project, project).unwrap();
+    rustix::mount::mount_remount(project, read_only, "").unwrap();
+    world.ok("up");
+    world.ok("down");
+    world.ok("up");
+    rustix::mount::unmount(project, rustix::mount::UnmountFlags::empty()).unwrap();
     world.arrives();
     world.serves();
     world.leaves_nothing();

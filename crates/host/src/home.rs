@@ -275,8 +275,14 @@ pub fn remove_if_there(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        // Where nothing can be written that is said before it is looked for.
+        Err(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem && is_nowhere(path) => Ok(()),
         Err(error) => Err(error).with_context(|| format!("cannot remove {}", path.display())),
     }
+}
+
+fn is_nowhere(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
 #[cfg(test)]

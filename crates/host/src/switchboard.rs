@@ -155,6 +155,14 @@ fn talk(stream: &mut UnixStream, request: Request) -> Result<Report> {
     Ok(serde_json::from_str(&answer)?)
 }
 
+/// Has the switchboard read its file again; ends one that hangs, or says what we do not understand.
+pub fn reload_or_end(home: &Home) -> Result<Option<Report>> {
+    ask(home, Request::Reload).or_else(|error| {
+        tracing::warn!("the switchboard is ended: {error:#}");
+        end(home, Asked::No).map(|()| None)
+    })
+}
+
 /// Starts the switchboard, or has the one that lives read its file again, and waits until it serves it.
 pub fn start(home: &Home, program: &std::path::Path) -> Result<Report> {
     match ask(home, Request::Reload) {

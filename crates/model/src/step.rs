@@ -119,6 +119,8 @@ pub enum Thing {
     Nic(NicId),
     /// A port of this computer, whatever the address: `0.0.0.0:80` has to wait until `127.0.0.1:80` is free.
     Port(Protocol, u16),
+    /// One of an address, or of all.
+    Bind(Bind),
     /// A volume.
     Volume(VolumeId),
     /// The volumes of a project: its machines start when they are there.
@@ -179,7 +181,13 @@ impl Step {
                 let machine = Machine(id.machine());
                 [Engine, Switchboard, machine, Network(id.network()), Project(id.project.clone())].into()
             }
-            Self::PortAdd(_, target) | Self::PortRemove(_, target) => {
+            Self::PortAdd(bind, target) => {
+                // What has this port of any address goes first.
+                let port = Thing::Port(bind.protocol, bind.port);
+                let project = Project(target.machine.project.clone());
+                [Switchboard, Machine(target.machine.clone()), project, port].into()
+            }
+            Self::PortRemove(_, target) => {
                 let project = Project(target.machine.project.clone());
                 [Switchboard, Machine(target.machine.clone()), project].into()
             }
@@ -216,9 +224,8 @@ impl Step {
                 [Thing::Nic(id.clone()), Thing::Machine(id.machine())].into()
             }
             Self::NicChange(id, _) => [Thing::Nic(id.clone())].into(),
-            Self::PortAdd(bind, _) | Self::PortRemove(bind, _) => {
-                [Thing::Port(bind.protocol, bind.port)].into()
-            }
+            Self::PortAdd(bind, _) => [Thing::Bind(*bind)].into(),
+            Self::PortRemove(bind, _) => [Thing::Bind(*bind), Thing::Port(bind.protocol, bind.port)].into(),
             Self::VolumeAdd(id) | Self::VolumeRemove(id) => {
                 [Thing::Volume(id.clone()), Thing::Volumes(id.project.clone())].into()
             }

@@ -331,7 +331,7 @@ pub(super) fn bring_up(
     };
     let reaches_out = wanted.networks.values().any(|n| n.reach == stead_model::project::Reach::Nat);
     if output.tells && reaches_out && wanted.uplink.is_none() {
-        note("this computer has no way out just now: run `stead up` again when it has, for `reach: nat`");
+        note("this computer has no way out just now: run this again when it has, for `reach: nat`");
     }
     finished(&plan, output)
 }
@@ -426,7 +426,21 @@ pub(super) fn project_of(global: &Global, named: Option<&Name>, seen: &Observed)
     let directory = project::directory_of(&project::find(global)?)?;
     let mut here = seen.projects.iter().filter(|(_, recorded)| **recorded == directory);
     match (here.next(), here.next()) {
-        (Some((name, _)), None) => Ok(name.clone()),
+        (Some((name, _)), None) => {
+            // Whoever names a file means what it says; there may be several beside each other.
+            let said =
+                global.file.is_some().then(|| project::load(global)).transpose()?.map(|l| l.project.name);
+            match said.filter(|said| said != name) {
+                None => Ok(name.clone()),
+                Some(said) => {
+                    let what =
+                        format!("the file is of project `{said}`, and this directory is that of `{name}`");
+                    let hint =
+                        format!("`stead down {name}` takes that one down; one directory has one project");
+                    Err(Failure::request(&what, &hint))
+                }
+            }
+        }
         // Or more than one: of those with earlier names only volumes are left.
         (None, _) | (Some(_), Some(_)) => {
             let name = project::load(global)?.project.name;

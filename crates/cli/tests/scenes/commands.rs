@@ -124,6 +124,13 @@ fn a_project_of_the_same_name_elsewhere_is_not_meant() {
     }
     world.sh(Place::Person, "test -e home/state/volumes/shop/data/kept");
     assert!(!other.stead("ps --all").out.contains("lan"));
+    // Nor is the one here by another file beside it.
+    std::fs::write(one.directory.join("prod.yaml"), "name: prod\n".to_owned() + text).unwrap();
+    for line in ["up", "down", "down --volumes --yes", "plan --down", "ps"] {
+        one.stead(&format!("-f prod.yaml {line}")).code(2).says("`shop`").says("prod");
+    }
+    one.stead("-f stead.yaml ps").ok();
+    world.sh(Place::Person, "test -e home/state/volumes/shop/data/kept");
     // From elsewhere a file is called so that its name leads to it.
     other.write("netwoks: {}");
     world

@@ -100,22 +100,24 @@ fn ports_change_while_connections_on_the_others_go_on() {
 #[test]
 fn a_taken_port_is_an_error_that_names_the_holder_and_the_next_up_mends_it() {
     let world = World::offline();
-    let shop = world.project("shop", &lab("'8080:80', '8090:80'"));
+    let shop = world.project("shop", &lab("'8080:80', '8090:80', '127.0.0.2:8080:80', '[::1]:8080:80'"));
     // As the same user, or the holder's name could not be seen.
     let holder = world.spawn(Place::Person, &["socat", "TCP-LISTEN:8080,bind=127.0.0.1,fork", "EXEC:cat"]);
     world.until("the port is taken", || {
-        (world.sh_said(Place::Computer, "ss -Hltn sport = 8080 | grep -q 8080").code == 0).then_some(())
+        (world.sh_said(Place::Computer, "ss -Hltn src 127.0.0.1:8080 | grep -q 8080").code == 0).then_some(())
     });
     let said = shop.stead("up").code(1).says("8080").says("socat").says("hint: ");
     assert!(said.err.contains("+ port tcp 127.0.0.1:8080") || said.err.contains("+ port"), "{}", said.err);
     // The rest stands.
     let _server = serve(&shop);
-    world.sh(Place::Computer, "curl -s -m 5 http://127.0.0.1:8090/");
+    for place in ["127.0.0.1:8090", "127.0.0.2:8080", "[::1]:8080"] {
+        world.sh(Place::Computer, &format!("curl -s -m 5 http://{place}/"));
+    }
     assert_ne!(shop.stead("plan").ok(), "nothing to do\n");
     shop.stead("up").code(1);
     holder.end();
     world.until("the port is free", || {
-        (world.sh_said(Place::Computer, "ss -Hltn sport = 8080 | grep -q 8080").code != 0).then_some(())
+        (world.sh_said(Place::Computer, "ss -Hltn src 127.0.0.1:8080 | grep -q 8080").code != 0).then_some(())
     });
     shop.stead("up").ok();
     world.sh(Place::Computer, "curl -s -m 5 http://127.0.0.1:8080/");

@@ -299,7 +299,8 @@ fn a_bridged_network_is_the_real_network_by_an_idle_nic() {
 #[test]
 fn a_bridged_network_joins_a_bridge_of_the_computer() {
     let mut world = World::online();
-    let bridge = "ip link add br0 type bridge; ip link set br0 up; ip link set eth1 master br0 up; \
+    let bridge = "ip link set eth1 address fe:54:00:00:00:01; ip link add br0 type bridge; ip link set br0 up; \
+        ip link set eth1 master br0 up; \
         ip address add 198.51.100.2/24 dev br0";
     let _server = real_network(&mut world, bridge);
     let lab = world.project("lab", &BRIDGED.replace("LINK", "br0"));
@@ -307,7 +308,10 @@ fn a_bridged_network_joins_a_bridge_of_the_computer() {
         lab.stead("up").code(2).says("stead.yaml:").says("hint: ");
         return;
     }
+    let mac = "ip -o link show br0 | grep -o 'link/ether [0-9a-f:]*'";
+    let before = world.sh(Place::Computer, mac);
     lab.stead("up").ok();
+    assert_eq!(world.sh(Place::Computer, mac), before, "the computer's bridge has another address");
     let lease = lab.udhcpc("web", "eth0");
     assert!(lease.contains("serverid=198.51.100.1"), "{lease}");
     lab.on("web", "ping -c 1 -W 5 198.51.100.2 && ping -c 1 -W 5 198.51.100.1").ok();

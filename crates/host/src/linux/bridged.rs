@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, bail};
 
-use stead_model::address::link_name;
+use stead_model::address::{Mac, link_name};
 use stead_model::name::{LinkName, NetworkId};
 use stead_model::observed::NetworkState;
 use stead_model::project::Reach;
@@ -94,7 +94,8 @@ fn join_bridge(inside: &Inside, outside: &RouteSocket, joint: &Joint<'_>) -> Res
     inside.route.delete_links(std::slice::from_ref(&far))?;
     let host = File::open("/proc/self/ns/net").context("cannot open the host's namespace")?;
     let link = NewLink { name: far, alias: mark.clone(), mac: None, mtu: Some(*mtu), group: 0 };
-    let peer = Peer { netns: Some(host.as_fd()), name: near.clone(), mac: None, mtu: Some(*mtu), group: 0 };
+    let mac = Some(last_mac(&near));
+    let peer = Peer { netns: Some(host.as_fd()), name: near.clone(), mac, mtu: Some(*mtu), group: 0 };
     let port = Some(Port { bridge: (*bridge).clone(), flags: PortFlags::default() });
     inside
         .route
@@ -110,6 +111,13 @@ fn join_bridge(inside: &Inside, outside: &RouteSocket, joint: &Joint<'_>) -> Res
     outside
         .run(&[RouteRequest::ChangeLink(near, change)])
         .with_context(|| format!("cannot join bridge `{real}`"))
+}
+
+/// A MAC above those of others: a bridge takes the lowest of its ports for its own, unless somebody has given it one, and
+/// the computer's is to stay what it is.
+fn last_mac(link: &LinkName) -> Mac {
+    let [.., e, f] = Mac::derived(&["last", link.as_str()]).bytes();
+    Mac::new([0xfe, 0xff, 0xff, 0xff, e, f]).unwrap_or_else(|_| Mac::derived(&[link.as_str()]))
 }
 
 /// Whether a link of ours connects a network's bridge with the real network, and is in place.

@@ -19,28 +19,29 @@ const PORT_HINT: &str = "mend that and run the command again, or publish another
 
 /// Changes what is served, and has it served.
 pub(super) fn edit(host: &LinuxHost, change: impl FnOnce(&mut Served)) -> Result<Report> {
-    match change_file(host, change)? {
-        Some(report) => Ok(report),
+    change_file(host, change)?;
+    match switchboard::ask(&host.home, Request::Reload)? {
+        Some(report) => check_serves(host, &report).map(|()| report),
         None => bail!("the switchboard is gone; hint: run the command again, it starts another"),
     }
 }
 
-/// Takes away from what is served. Where no switchboard lives nothing is served any more, and that is that.
+/// Takes away from what is served. Where no switchboard lives nothing is served any more, and that is that; one that
+/// hangs is ended, and a later step or command starts another.
 pub(super) fn forget(host: &LinuxHost, change: impl FnOnce(&mut Served)) -> Result<()> {
-    change_file(host, change).map(drop)
+    change_file(host, change)?;
+    let report = switchboard::reload_or_end(&host.home)?;
+    report.map_or(Ok(()), |report| check_serves(host, &report))
 }
 
-/// Changes the file, and has the switchboard read it; nothing if none lives.
-fn change_file(host: &LinuxHost, change: impl FnOnce(&mut Served)) -> Result<Option<Report>> {
+fn change_file(host: &LinuxHost, change: impl FnOnce(&mut Served)) -> Result<()> {
     let before = find_served(&host.home);
     let mut after = before.clone().unwrap_or_default();
     change(&mut after);
     if before.as_ref() != Some(&after) {
         store_served(&host.home, &after)?;
     }
-    let report = switchboard::ask(&host.home, Request::Reload)?;
-    report.as_ref().map_or(Ok(()), |report| check_serves(host, report))?;
-    Ok(report)
+    Ok(())
 }
 
 /// Starts the switchboard, which serves what its file says.

@@ -1,6 +1,7 @@
 //! Asking the anchor, and starting it.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -72,6 +73,13 @@ impl Client {
         let spoken = self.value(Request::Protocol);
         if spoken.as_ref().is_ok_and(|value| *value == PROTOCOL.to_string()) {
             return Ok(());
+        }
+        if spoken.as_ref().is_err_and(|error| error.downcast_ref::<NoAnswer>().is_some()) {
+            let pid = self.process().pid;
+            bail!(
+                "process {pid}, which holds the engine's namespaces, does not answer; hint: `kill -CONT {pid}` if somebody \
+                 stopped it; after `kill -KILL {pid}` the next `stead up` makes them anew"
+            );
         }
         let spoken = spoken.map_or_else(|error| format!("{error:#}"), |value| format!("it speaks {value}"));
         bail!(
@@ -189,7 +197,7 @@ impl Client {
                 Ok(Packet::Text(text, fds)) => Ok(Reply { answer: serde_json::from_slice(&text)?, fds }),
                 Ok(Packet::Oversized) => bail!("its answer is too long"),
                 Ok(Packet::End) => bail!("it ended"),
-                Err(Errno::AGAIN) => bail!("no answer within {REQUEST_LIMIT:?}"),
+                Err(Errno::AGAIN) => return Err(NoAnswer.into()),
                 Err(errno) => Err(errno.into()),
             }
         };
@@ -230,6 +238,18 @@ impl Reply {
 fn unexpected(answer: &Answer) -> anyhow::Error {
     anyhow!("the anchor gave an answer to another question: {answer:?}")
 }
+
+/// An anchor that hangs, or was stopped by somebody.
+#[derive(Debug)]
+struct NoAnswer;
+
+impl fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no answer within {REQUEST_LIMIT:?}")
+    }
+}
+
+impl std::error::Error for NoAnswer {}
 
 /// A path to what is inside an open directory, always short: a socket's address has room for 107 bytes.
 pub(super) fn by_descriptor(directory: &File) -> PathBuf {
