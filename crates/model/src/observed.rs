@@ -89,6 +89,8 @@ pub enum Ipv6 {
 pub enum Taken {
     /// A route of this computer by this link.
     Route(LinkName),
+    /// A route of this computer that leads by no link: what is sent there is refused or dropped.
+    Refused,
     /// Another home of stead on this computer.
     Home,
 }

@@ -3,7 +3,8 @@
 //!
 //! What pasta does by itself, seen with the version of Debian 12 (2023-03-09):
 //! - It follows the host: without a default route for IPv4 or IPv6 it leaves that protocol out, and without
-//!   any it refuses to start. It looks once, at its start.
+//!   any it refuses to start. It looks once, at its start, and sees no route that leads several ways and no other
+//!   table than the main one: see [`WayOut`].
 //! - It terminates TCP, so packets of 65520 bytes on `uplink` do no harm whatever the MTU outside; the
 //!   datagrams of UDP are fragmented outside by the host's kernel.
 //! - ICMP echo needs the *host's* `net.ipv4.ping_group_range` to hold the user's group, even for root.
@@ -11,6 +12,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +22,7 @@ use std::{fs, io};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Signal, geteuid};
+use stead_model::name::LinkName;
 
 use crate::process::{self, ProcessId};
 
@@ -42,8 +45,20 @@ pub struct Pasta {
     pub dir: PathBuf,
     /// Whose namespaces it joins.
     pub target: Target,
+    /// What it is told of the host's way out; it follows the host's default routes by itself where it can.
+    pub way_out: Option<WayOut>,
     /// The largest packet on the link; pasta's own choice, 65520, is best for TCP.
     pub mtu: Option<u16>,
+}
+
+/// A way out of the host that pasta does not find by itself: of its default routes it reads those of the main table that
+/// lead one way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WayOut {
+    /// The host's link.
+    pub link: LinkName,
+    /// For each protocol an address of the host's on that link, and the router.
+    pub ends: Vec<(IpAddr, IpAddr)>,
 }
 
 /// The namespaces that pasta joins.
@@ -77,6 +92,17 @@ pub fn pasta_args(pasta: &Pasta) -> Vec<OsString> {
         args.extend([ports, "none"].map(OsString::from));
     }
     args.extend(["--no-map-gw", "--no-dhcp", "--no-dhcpv6", "--no-ra"].map(OsString::from));
+    if let Some(WayOut { link, ends }) = &pasta.way_out {
+        args.extend(["--interface".into(), link.to_string().into()]);
+        for (own, router) in ends {
+            args.extend([
+                "--address".into(),
+                own.to_string().into(),
+                "--gateway".into(),
+                router.to_string().into(),
+            ]);
+        }
+    }
     if let Some(mtu) = pasta.mtu {
         args.extend(["--mtu".into(), mtu.to_string().into()]);
     }
@@ -229,7 +255,12 @@ mod tests {
 
     #[track_caller]
     fn check(target: Target, mtu: Option<u16>, expected: Expect) {
-        let args = pasta_args(&Pasta { dir: "/run/stead".into(), target, mtu });
+        check_told(target, None, mtu, expected);
+    }
+
+    #[track_caller]
+    fn check_told(target: Target, way_out: Option<WayOut>, mtu: Option<u16>, expected: Expect) {
+        let args = pasta_args(&Pasta { dir: "/run/stead".into(), target, way_out, mtu });
         let line: Vec<String> = args.into_iter().map(|arg| arg.into_string().unwrap()).collect();
         expected.assert_eq(&line.join(" "));
     }
@@ -249,6 +280,20 @@ mod tests {
             Some(1400),
             expect![
                 "--config-net --quiet --ns-ifname uplink -t none -u none -T none -U none --no-map-gw --no-dhcp --no-dhcpv6 --no-ra --mtu 1400 --log-size 65536 --log-file /run/stead/pasta.log --pid /run/stead/pasta.pid --netns-only --runas 0:0 --netns /proc/self/fd/0"
+            ],
+        );
+    }
+
+    #[test]
+    fn pasta_is_told_a_way_out_that_it_does_not_find() {
+        let ends = [("192.0.2.2", "192.0.2.1"), ("2001:db8::2", "2001:db8::1")];
+        let ends = ends.map(|(own, router)| (own.parse().unwrap(), router.parse().unwrap())).to_vec();
+        check_told(
+            Target::User(ProcessId { pid: 42, start_time: 7 }),
+            Some(WayOut { link: "eth0".parse().unwrap(), ends }),
+            None,
+            expect![
+                "--config-net --quiet --ns-ifname uplink -t none -u none -T none -U none --no-map-gw --no-dhcp --no-dhcpv6 --no-ra --interface eth0 --address 192.0.2.2 --gateway 192.0.2.1 --address 2001:db8::2 --gateway 2001:db8::1 --log-size 65536 --log-file /run/stead/pasta.log --pid /run/stead/pasta.pid --userns /proc/42/ns/user --netns /proc/42/ns/net"
             ],
         );
     }

@@ -147,7 +147,7 @@ impl World {
             Who::Root => (PathBuf::from("pasta"), Target::Root(anchor)),
             Who::User => (self.program("pasta"), Target::User(anchor)),
         };
-        uplink::start(&program, &Pasta { dir: self.run_dir(), target, mtu: None })
+        uplink::start(&program, &Pasta { dir: self.run_dir(), target, way_out: None, mtu: None })
     }
 
     /// Runs a script in the engine's namespace and gives what it says.

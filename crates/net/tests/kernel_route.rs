@@ -220,6 +220,89 @@ fn routes_and_rules_read_back() {
     assert!(!wanted.iter().any(|route| seen.contains(route)), "{seen:?}");
 }
 
+/// Where a packet would go, a line for each way.
+fn ways(routes: &[Route]) -> Vec<String> {
+    routes.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn routes_that_lead_several_ways_or_nowhere_are_seen() {
+    own_namespace();
+    ip("link set lo up");
+    let socket = RouteSocket::open().unwrap();
+    for (near, far, third) in [("p0", "e0", 1), ("p1", "e1", 2)] {
+        let address = |text: String| RouteRequest::AddAddress(name(near), text.parse().unwrap());
+        socket
+            .run(&[
+                veth(near, far, None, None),
+                up(far),
+                up(near),
+                address(format!("10.9.{third}.2/24")),
+                address(format!("fd00:9:{third}::2/64")),
+            ])
+            .unwrap();
+    }
+    ip("route add default nexthop via 10.9.1.1 dev p0 weight 2 nexthop via 10.9.2.1 dev p1");
+    ip("-6 route add default nexthop via fd00:9:1::1 dev p0 nexthop via fd00:9:2::1 dev p1");
+    ip("route add 10.70.0.0/16 nexthop dev p0 nexthop dev p1");
+    for (kind, net) in
+        [("blackhole", "10.71.0.0/16"), ("prohibit", "10.73.0.0/16"), ("unreachable", "fd71::/32")]
+    {
+        ip(&format!("route add {kind} {net}"));
+    }
+    ip("route add throw 10.74.0.0/16");
+    let refused = Route { to: "10.72.0.0/16".parse().unwrap(), by: Hop::NoLink, table: MAIN_TABLE };
+    socket.run(&[RouteRequest::AddRoute(refused)]).unwrap();
+    assert!(ip("route show").contains("unreachable 10.72.0.0/16"));
+    let is_from_here = |line: &String| !line.starts_with("10.9.") && !line.starts_with("f");
+    let mut seen = ways(&socket.routes(Some(MAIN_TABLE)).unwrap());
+    assert!(seen.contains(&"fd71::/32 unreachable".to_owned()), "{seen:#?}");
+    seen.retain(is_from_here);
+    seen.sort();
+    assert_eq!(
+        seen,
+        [
+            "0.0.0.0/0 via 10.9.1.1 on p0",
+            "0.0.0.0/0 via 10.9.2.1 on p1",
+            "10.70.0.0/16 on p0",
+            "10.70.0.0/16 on p1",
+            "10.71.0.0/16 unreachable",
+            "10.72.0.0/16 unreachable",
+            "10.73.0.0/16 unreachable",
+            "::/0 via fd00:9:1::1 on p0",
+            "::/0 via fd00:9:2::1 on p1",
+        ]
+    );
+    let to = |address: &str| {
+        let mut ways = ways(&socket.route_to(address.parse().unwrap()).unwrap());
+        ways.sort();
+        ways
+    };
+    assert_eq!(to("203.0.113.1"), ["0.0.0.0/0 via 10.9.1.1 on p0", "0.0.0.0/0 via 10.9.2.1 on p1"]);
+    assert_eq!(to("2001:db8::1"), ["::/0 via fd00:9:1::1 on p0", "::/0 via fd00:9:2::1 on p1"]);
+    for nowhere in ["10.71.0.1", "10.72.0.1", "10.73.0.1", "fd71::1"] {
+        assert!(to(nowhere).is_empty(), "{nowhere}");
+    }
+}
+
+#[test]
+fn the_route_of_a_packet_is_found_by_the_rules_and_not_in_one_table() {
+    own_namespace();
+    ip("link set lo up");
+    let socket = RouteSocket::open().unwrap();
+    let address = RouteRequest::AddAddress(name("p0"), "10.9.0.2/24".parse().unwrap());
+    socket.run(&[veth("p0", "e0", None, None), up("e0"), up("p0"), address]).unwrap();
+    let to = || ways(&socket.route_to("203.0.113.1".parse().unwrap()).unwrap());
+    assert!(to().is_empty());
+    ip("route add default via 10.9.0.1 table 100");
+    assert!(to().is_empty(), "nothing leads to table 100");
+    ip("rule add lookup 100 priority 100");
+    assert_eq!(to(), ["0.0.0.0/0 via 10.9.0.1 on p0 table 100"]);
+    ip("route add 203.0.113.0/25 dev p0");
+    ip("rule del priority 100");
+    assert_eq!(to(), ["203.0.113.0/25 on p0"]);
+}
+
 fn up(link: &str) -> RouteRequest<'static> {
     RouteRequest::ChangeLink(name(link), LinkChange { up: Some(true), ..LinkChange::default() })
 }

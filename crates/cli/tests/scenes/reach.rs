@@ -185,6 +185,34 @@ fn a_computer_that_is_offline_has_its_networks_and_learns_of_the_way_out() {
     reaches_out(&lab);
 }
 
+/// A second router, by which as well as by the first the computer reaches out.
+const TWO_ROUTERS: &str =
+    "ip address add 192.0.2.3/24 dev eth0; ip address add 2001:db8::3/64 dev eth0 nodad";
+const TWO_WAYS: &str = "
+    ip route replace default nexthop via 192.0.2.1 dev eth0 nexthop via 192.0.2.3 dev eth0
+    ip -6 route del default
+    ip -6 route add default nexthop via 2001:db8::1 dev eth0 nexthop via 2001:db8::3 dev eth0";
+
+/// Machines reach out by both kinds of uplink of a computer whose way out is set like this.
+fn reaches_out_with(way: &str) {
+    for (forward, of_root) in [("", "pasta"), (FORWARD, "veth")] {
+        let mut world = World::online();
+        world.sh(Place::Outside, TWO_ROUTERS);
+        world.sh(Place::Computer, way);
+        world.sh(Place::Computer, forward);
+        world.settle();
+        let lab = world.project("lab", LAB);
+        lab.stead("up").ok();
+        assert_eq!(uplink(&lab), if role() == Role::Root { of_root } else { "pasta" });
+        reaches_out(&lab);
+    }
+}
+
+#[test]
+fn machines_reach_out_where_the_default_route_leads_several_ways() {
+    reaches_out_with(TWO_WAYS);
+}
+
 /// Where in their pool a home looks for a transfer subnet first: as the program has it, or the test below says so.
 fn first_transfer(home: &std::path::Path) -> u32 {
     let machine_id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();

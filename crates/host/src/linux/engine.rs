@@ -234,7 +234,8 @@ pub(super) fn add_uplink(host: &mut LinuxHost, uplink: &Uplink) -> Result<()> {
             let program = super::facts::find_pasta()
                 .ok_or_else(|| anyhow!("`pasta` is not in PATH; hint: install passt"))?;
             let target = Target::of(inside.anchor.process());
-            uplink::start(&program, &Pasta { dir: run, target, mtu: None })?;
+            let way_out = super::facts::told_way_out()?;
+            uplink::start(&program, &Pasta { dir: run, target, way_out, mtu: None })?;
         }
     }
     let text = serde_json::to_vec(uplink).context("cannot write the uplink's record")?;

@@ -1,6 +1,7 @@
 //! What of this computer bears on a plan: its routes, the claims of other homes, and which ways out work.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -13,6 +14,7 @@ use stead_net::kernel::nft::{NftSocket, SeenChain};
 use stead_net::kernel::{
     Address, Hop, Link, LinkKind, MAIN_TABLE, Route, RouteSocket, has_ipv6, legacy, rules,
 };
+use stead_net::uplink::WayOut;
 
 use super::claims;
 use super::mark::Mark;
@@ -26,6 +28,12 @@ const HOOK_FORWARD: u32 = 2;
 
 /// The kernel's numbers of the families whose forward hook sees routed packets: inet, ip and ip6.
 const ROUTED: [u8; 3] = [1, 2, 10];
+
+/// Far addresses, to which nothing is sent: root name servers, to which no one has a route but the default one.
+const FAR: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(198, 41, 0, 4)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0x503, 0xba3e, 0, 0, 0, 2, 0x30)),
+];
 
 /// Whether links that are yet to be made will have no IPv6.
 const IPV6_SWITCH: &str = "/proc/sys/net/ipv6/conf/default/disable_ipv6";
@@ -42,23 +50,69 @@ pub(super) fn observe(home: &str, held: &[Label], own: &BTreeSet<u64>) -> Result
     let is_held = |net: &IpNet| held.iter().any(|label| label.as_str() == claim_name(*net));
     let claimed = claims::observe()?.into_iter().filter(|claim| !own.contains(&claim.inode));
     let claimed = claimed.map(|claim| claim.net).filter(|net| !is_held(net)).map(|net| (net, Taken::Home));
-    let routed = routes.iter().filter_map(|route| match &route.by {
-        Hop::Via(_, link) | Hop::Link(link) if !ours.contains(&link) => {
-            Some((route.to.trunc(), Taken::Route(link.clone())))
-        }
-        Hop::Via(..) | Hop::Link(_) | Hop::Local => None,
-    });
-    let out: Vec<&Route> = routes.iter().filter(|route| route.to.prefix_len() == 0).collect();
+    let routed = taken_by_routes(&routes, &ours);
+    let out: Vec<Route> = routes.iter().filter(|route| leads_out(route)).cloned().collect();
     Ok(HostFacts {
         home: home.to_owned(),
-        taken: claimed
-            .chain(routed.filter(|(net, _)| net.prefix_len() > 0 && !is_link_local(*net)))
-            .collect(),
+        taken: claimed.chain(routed).collect(),
         online: !out.is_empty(),
         ipv6: ipv6(),
         uplinks: uplinks(&out)?,
         links: host_links(&links, &addresses),
     })
+}
+
+/// What the computer's routes say is in use.
+fn taken_by_routes(routes: &[Route], ours: &[&LinkName]) -> BTreeMap<IpNet, Taken> {
+    let mut taken = BTreeMap::new();
+    for route in routes {
+        let net = route.to.trunc();
+        if net.prefix_len() == 0 || is_link_local(net) {
+            continue;
+        }
+        match &route.by {
+            Hop::Via(_, link) | Hop::Link(link) if !ours.contains(&link) => {
+                taken.insert(net, Taken::Route(link.clone()));
+            }
+            // Often the last of several for the same range, for when the link is down.
+            Hop::NoLink => drop(taken.entry(net).or_insert(Taken::Refused)),
+            Hop::Via(..) | Hop::Link(_) | Hop::Local => {}
+        }
+    }
+    taken
+}
+
+fn leads_out(route: &Route) -> bool {
+    route.to.prefix_len() == 0 && matches!(route.by, Hop::Via(..) | Hop::Link(_))
+}
+
+/// What pasta has to be told of the way out: nothing where it finds a default route for itself. Looking at the main
+/// table alone, at routes that lead one way, that of Debian 12 finds no other.
+pub(super) fn told_way_out() -> Result<Option<WayOut>> {
+    let outside = RouteSocket::open()?;
+    let main = outside.routes(Some(MAIN_TABLE))?;
+    let mut hops = Vec::new();
+    let mut unseen = None;
+    for far in FAR {
+        let out: Vec<Route> = outside.route_to(far)?.into_iter().filter(leads_out).collect();
+        let is_seen = |route: &Route| leads_out(route) && route.to.addr().is_ipv4() == far.is_ipv4();
+        if out.len() != 1 || !main.iter().any(is_seen) {
+            unseen = unseen.or(out.first().cloned());
+        }
+        hops.extend(out.into_iter().map(|route| route.by));
+    }
+    let Some(Hop::Via(_, link) | Hop::Link(link)) = unseen.map(|route| route.by) else { return Ok(None) };
+    let addresses = outside.addresses()?;
+    let end = |far: IpAddr| {
+        let is_alike = |address: IpAddr| address.is_ipv4() == far.is_ipv4();
+        let is_own = |own: &&Address| own.link == link && is_alike(own.address.addr());
+        let own = addresses.iter().filter(is_own).find(|own| !is_link_local(own.address))?;
+        hops.iter().find_map(|hop| match hop {
+            Hop::Via(router, by) if *by == link && is_alike(*router) => Some((own.address.addr(), *router)),
+            Hop::Via(..) | Hop::Link(_) | Hop::Local | Hop::NoLink => None,
+        })
+    };
+    Ok(Some(WayOut { ends: FAR.into_iter().filter_map(end).collect(), link }))
 }
 
 fn ipv6() -> Ipv6 {
@@ -78,7 +132,7 @@ fn is_link_local(net: IpNet) -> bool {
 }
 
 /// Which ways out work. What may or may not work by the kernel is only risked where pasta cannot be had.
-fn uplinks(out: &[&Route]) -> Result<Uplinks> {
+fn uplinks(out: &[Route]) -> Result<Uplinks> {
     let pasta = pasta(out);
     let veth = match veth(out)? {
         Veth::Works => Ok(()),
@@ -97,7 +151,7 @@ enum Veth {
 
 /// Looks at the kernel's path out: the computer has to forward already, for both protocols that it reaches out
 /// by, and nobody's rules may drop that.
-fn veth(out: &[&Route]) -> Result<Veth> {
+fn veth(out: &[Route]) -> Result<Veth> {
     let lack = |why: String, hint: &str| Lack { why, hint: hint.to_owned() };
     if !rustix::process::geteuid().is_root() {
         return Ok(Veth::Fails(lack(
@@ -165,7 +219,7 @@ fn firewall() -> Result<Firewall> {
 }
 
 /// Whether pasta can be the way out.
-fn pasta(out: &[&Route]) -> Result<(), Lack> {
+fn pasta(out: &[Route]) -> Result<(), Lack> {
     let lack = |why: String, hint: &str| Err(Lack { why, hint: hint.to_owned() });
     if find_pasta().is_none() {
         return lack("`pasta` is not installed".into(), "apt install passt");

@@ -9,7 +9,7 @@ mod nics;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -24,7 +24,7 @@ use crate::image::{Digest, Platform, Reference};
 use crate::lock::Lock;
 use crate::name::{LinkName, MachineId, Name, NetworkId, NicId, VolumeId};
 use crate::observed::{
-    Body, Ipv6, MachineState, MadeContainer, NetworkState, NicState, Observed, Uplink, VethUplink,
+    Body, Ipv6, MachineState, MadeContainer, NetworkState, NicState, Observed, Taken, Uplink, VethUplink,
 };
 use crate::plan::{Power, UnwantedVolumes, Wanted, WantedMachine};
 use crate::project::{Bind, Nic, Project, Reach, Runs};
@@ -83,9 +83,19 @@ pub const DOMAIN: &str = "stead";
 /// A route this short leads out (a VPN's `0.0.0.0/1`), it does not say that the range is in use.
 const SHORTEST_TAKEN_PREFIX: u8 = 8;
 
+/// The ranges that nobody reaches by the internet (RFC 1918, RFC 4193).
+const PRIVATE: [IpNet; 4] = [
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 0, 0), 12)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 0, 0), 16)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0), 8)),
+];
+
 /// Whether a claim on `taken` is in the way of `net`.
-fn is_taken(taken: IpNet, net: IpNet) -> bool {
-    taken.prefix_len() >= SHORTEST_TAKEN_PREFIX && overlap(taken, net)
+fn is_taken(taken: IpNet, by: &Taken, net: IpNet) -> bool {
+    // A route that refuses a whole private range keeps packets from straying; it does not say that the range is in use.
+    let is_guard = *by == Taken::Refused && PRIVATE.contains(&taken);
+    taken.prefix_len() >= SHORTEST_TAKEN_PREFIX && !is_guard && overlap(taken, net)
 }
 
 /// The whole of a project, every choice made; or every reason why it cannot be had.
@@ -271,7 +281,8 @@ impl Choice<'_> {
         let home = &seen.host.home;
         let is_free = |net: &IpNet| {
             let mut others = seen.networks.values().chain(networks.values()).flat_map(NetworkState::subnets);
-            !others.any(|other| overlap(other, *net)) && !seen.host.taken.keys().any(|t| is_taken(*t, *net))
+            let mut taken = seen.host.taken.iter();
+            !others.any(|other| overlap(other, *net)) && !taken.any(|(other, by)| is_taken(*other, by, *net))
         };
         let Some(net) = transfer_subnets(home).find(|net| is_free(&IpNet::V4(*net))) else {
             let why = "no transfer subnet is free for the uplink".to_owned();

@@ -149,9 +149,10 @@ impl Choice<'_> {
             return Some(format!("the uplink ({})", veth.transfer.trunc()));
         }
         let taken = self.context.seen.host.taken.iter();
-        let mut taken = taken.filter(|(other, _)| is_taken(**other, net));
+        let mut taken = taken.filter(|(other, by)| is_taken(**other, by, net));
         taken.next().map(|(net, taken)| match taken {
             Taken::Route(link) => format!("a route of this computer ({net} by `{link}`)"),
+            Taken::Refused => format!("a route of this computer ({net}, which it refuses or drops)"),
             Taken::Home => format!("another home of stead on this computer ({net})"),
         })
     }

@@ -152,6 +152,19 @@ fn a_claim_on_all_unique_local_addresses_is_a_refusal() {
 }
 
 #[test]
+fn what_is_refused_on_the_way_is_taken_and_a_guard_of_a_whole_private_range_is_not() {
+    let mut seen = computer();
+    let given = project("shop").net("lan", subnet("10.9.0.0/24"));
+    for guard in ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fd00::/8"] {
+        seen.host.taken.insert(guard.parse().unwrap(), Taken::Refused);
+    }
+    must_want(&given, &Lock::default(), &seen);
+    must_want(&project("shop").net("lan", network()), &Lock::default(), &seen);
+    seen.host.taken.insert("10.8.0.0/13".parse().unwrap(), Taken::Refused);
+    assert_refused(&given, &Lock::default(), &seen, "networks.lan.subnet", "10.8.0.0/13, which it refuses");
+}
+
+#[test]
 fn a_small_subnet_runs_out_by_name() {
     let small = || subnet("10.9.0.0/29");
     let wanted = must_want(&many(4, small()), &Lock::default(), &computer());

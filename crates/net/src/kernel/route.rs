@@ -69,6 +69,8 @@ pub enum Hop {
     Link(LinkName),
     /// The destination is this computer itself, as a transparent proxy needs.
     Local,
+    /// By no link: what is sent there is refused. Seen is so, too, what is dropped, and a link that cannot be named.
+    NoLink,
 }
 
 /// The table that is looked in without a rule of one's own.
@@ -101,6 +103,16 @@ pub enum RuleFamily {
 pub struct RouteSocket {
     socket: Socket,
 }
+
+/// How the kernel says that there is no route: none at all, one that refuses or drops, or a protocol that it does not speak.
+const NO_ROUTE: [Errno; 6] = [
+    Errno::NETUNREACH,
+    Errno::HOSTUNREACH,
+    Errno::ACCESS,
+    Errno::INVAL,
+    Errno::OPNOTSUPP,
+    Errno::AFNOSUPPORT,
+];
 
 /// A group for links on their way out; see [`RouteSocket::delete_links`].
 const LEAVING_GROUP: u32 = 0x7374_6f75;
@@ -214,17 +226,38 @@ impl RouteSocket {
         self.dump(&question, "addresses", |body| seen::address(body, &names))
     }
 
-    /// The unicast and local routes of a table, or of all tables.
+    /// The routes of a table, or of all tables. One that leads several ways at once is as many routes.
     pub fn routes(&self, table: Option<u32>) -> Result<Vec<Route>> {
         let names = self.names()?;
         let mut routes = Vec::new();
         for family in [AF_INET, AF_INET6] {
             let header = [family, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
             let question = Message::new(RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, &header);
-            routes.extend(self.dump(&question, "routes", |body| seen::route(body, &names))?);
+            routes.extend(
+                self.dump(&question, "routes", |body| seen::routes(body, &names))?.into_iter().flatten(),
+            );
         }
         routes.retain(|route| table.is_none_or(|table| route.table == table));
         Ok(routes)
+    }
+
+    /// The route by which a packet of this computer gets to an address, as its rules and tables have it: several where
+    /// that leads several ways, none where it would not be sent. Nothing is sent.
+    pub fn route_to(&self, address: IpAddr) -> Result<Vec<Route>> {
+        let (family, to) = octets(address);
+        let length = if address.is_ipv4() { 32 } else { 128 };
+        let [a, b, c, d] = (RTM_F_FIB_MATCH | RTM_F_LOOKUP_TABLE).to_ne_bytes();
+        let header = [family, length, 0, 0, 0, 0, 0, 0, a, b, c, d];
+        let mut question = Message::new(RTM_GETROUTE, NLM_F_REQUEST | NLM_F_ACK, &header);
+        question.put(RTA_DST, &to);
+        let names = self.names()?;
+        match self.socket.dump(&question, |received| seen::routes(received.body, &names)) {
+            Ok(routes) => Ok(routes.into_iter().flatten().filter(|route| route.by != Hop::NoLink).collect()),
+            Err(error) if error.downcast_ref().is_some_and(|errno| NO_ROUTE.contains(errno)) => {
+                Ok(Vec::new())
+            }
+            Err(error) => Err(error).with_context(|| format!("cannot find the route to {address}")),
+        }
     }
 
     /// The rules that lead packets with a mark to a table.
@@ -315,7 +348,7 @@ impl RouteRequest<'_> {
             }
             Self::AddRoute(route) | Self::DeleteRoute(route) => match &route.by {
                 Hop::Via(_, link) | Hop::Link(link) => Some(link),
-                Hop::Local => None,
+                Hop::Local | Hop::NoLink => None,
             },
             Self::AddBridge(_)
             | Self::DeleteLink(_)
@@ -376,6 +409,7 @@ fn route_message(kind: u16, flags: u16, route: &Route, index: u32) -> Message {
         (Hop::Local, _) => (RT_SCOPE_HOST, RTN_LOCAL),
         (Hop::Link(_), IpNet::V4(_)) => (RT_SCOPE_LINK, RTN_UNICAST),
         (Hop::Link(_) | Hop::Via(..), _) => (RT_SCOPE_UNIVERSE, RTN_UNICAST),
+        (Hop::NoLink, _) => (RT_SCOPE_UNIVERSE, RTN_UNREACHABLE),
     };
     // The table stands in an attribute, which has room for any.
     let header =
@@ -392,6 +426,7 @@ fn route_message(kind: u16, flags: u16, route: &Route, index: u32) -> Message {
         }
         Hop::Link(_) => message.put_u32(RTA_OIF, index),
         Hop::Local => message.put_u32(RTA_OIF, LOOPBACK_INDEX),
+        Hop::NoLink => {}
     }
     message
 }
@@ -448,6 +483,7 @@ impl fmt::Display for Route {
             Hop::Via(router, link) => write!(f, "{} via {router} on {link}", self.to)?,
             Hop::Link(link) => write!(f, "{} on {link}", self.to)?,
             Hop::Local => write!(f, "{} local", self.to)?,
+            Hop::NoLink => write!(f, "{} unreachable", self.to)?,
         }
         if self.table == MAIN_TABLE { Ok(()) } else { write!(f, " table {}", self.table) }
     }

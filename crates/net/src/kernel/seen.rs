@@ -8,8 +8,11 @@ use stead_model::address::Mac;
 use stead_model::name::LinkName;
 
 use super::route::{Hop, Route, Rule, RuleFamily};
-use super::tlv::{array_at, attribute, text, u32_at};
+use super::tlv::{array_at, attribute, text, u16_at, u32_at};
 use super::uapi::*;
+
+/// `sizeof(struct rtnexthop)`.
+const NEXT_HOP_BYTES: usize = 8;
 
 /// A link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,8 +121,9 @@ pub(super) fn address(body: &[u8], names: &HashMap<u32, LinkName>) -> Option<Add
     Some(Address { link, address: IpNet::new(ip(family, value)?, prefix).ok()? })
 }
 
-/// Reads a route, unless it is of a kind that we never make, or a cached one.
-pub(super) fn route(body: &[u8], names: &HashMap<u32, LinkName>) -> Option<Route> {
+/// Reads a route, unless it is of a kind that says nothing of what is there, or a cached one. One that leads several ways at once
+/// is as many routes.
+pub(super) fn routes(body: &[u8], names: &HashMap<u32, LinkName>) -> Option<Vec<Route>> {
     let (&family, &prefix, &kind) = (body.first()?, body.get(1)?, body.get(7)?);
     if u32_at(body, 8)? & RTM_F_CLONED != 0 {
         return None;
@@ -130,16 +134,37 @@ pub(super) fn route(body: &[u8], names: &HashMap<u32, LinkName>) -> Option<Route
         None if family == AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
         None => Ipv4Addr::UNSPECIFIED.into(),
     };
-    let router = attribute(attributes, RTA_GATEWAY).and_then(|value| ip(family, value));
-    let link = || names.get(&u32_at(attribute(attributes, RTA_OIF)?, 0)?).cloned();
-    let by = match (kind, router) {
-        (RTN_LOCAL, _) => Hop::Local,
-        (RTN_UNICAST, Some(router)) => Hop::Via(router, link()?),
-        (RTN_UNICAST, None) => Hop::Link(link()?),
+    let index = |attributes| attribute(attributes, RTA_OIF).and_then(|value| u32_at(value, 0));
+    let hop = |index: Option<u32>, attributes| {
+        let link = index.and_then(|index| names.get(&index)).cloned();
+        let router = attribute(attributes, RTA_GATEWAY).and_then(|value| ip(family, value));
+        match (router, link) {
+            (Some(router), Some(link)) => Hop::Via(router, link),
+            (None, Some(link)) => Hop::Link(link),
+            (_, None) => Hop::NoLink,
+        }
+    };
+    let by = match (kind, attribute(attributes, RTA_MULTIPATH)) {
+        (RTN_LOCAL, _) => vec![Hop::Local],
+        (RTN_UNICAST, Some(ways)) => next_hops(ways).map(|(index, more)| hop(Some(index), more)).collect(),
+        (RTN_UNICAST, None) => vec![hop(index(attributes), attributes)],
+        (RTN_BLACKHOLE | RTN_UNREACHABLE | RTN_PROHIBIT, _) => vec![Hop::NoLink],
         _ => return None,
     };
     let table = attribute(attributes, RTA_TABLE).and_then(|value| u32_at(value, 0))?;
-    Some(Route { to: IpNet::new(to, prefix).ok()?, by, table })
+    let to = IpNet::new(to, prefix).ok()?;
+    Some(by.into_iter().map(|by| Route { to, by, table }).collect())
+}
+
+/// The ways of a route with several, as link and attributes. One that is cut short ends the list.
+fn next_hops(mut bytes: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
+    // `struct rtnexthop` is the length, two bytes that are no matter, and the link.
+    std::iter::from_fn(move || {
+        let length = usize::from(u16_at(bytes, 0)?);
+        let way = (u32_at(bytes, 4)?, bytes.get(NEXT_HOP_BYTES..length)?);
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(way)
+    })
 }
 
 /// Reads a rule, unless it is of a kind that we never make.
