@@ -193,6 +193,14 @@ const TWO_WAYS: &str = "
     ip -6 route del default
     ip -6 route add default nexthop via 2001:db8::1 dev eth0 nexthop via 2001:db8::3 dev eth0";
 
+/// The way out in a table of its own, to which a rule leads after the main table.
+const BY_POLICY: &str = "
+    for family in -4 -6; do
+        ip $family rule add lookup 100 priority 40000
+        ip $family route add $(ip $family route show default | sed 's/ metric.*//') table 100
+        ip $family route del default
+    done";
+
 /// Machines reach out by both kinds of uplink of a computer whose way out is set like this.
 fn reaches_out_with(way: &str) {
     for (forward, of_root) in [("", "pasta"), (FORWARD, "veth")] {
@@ -211,6 +219,44 @@ fn reaches_out_with(way: &str) {
 #[test]
 fn machines_reach_out_where_the_default_route_leads_several_ways() {
     reaches_out_with(TWO_WAYS);
+}
+
+#[test]
+fn machines_reach_out_where_only_a_rule_leads_to_the_default_route() {
+    reaches_out_with(BY_POLICY);
+}
+
+/// A network whose subnet stead chooses.
+const CHOSEN: &str = "networks: { lan: { reach: isolated } }\nmachines: {}\n";
+
+#[test]
+fn subnets_keep_clear_of_routes_of_every_kind_and_table() {
+    let mut world = World::online();
+    // A tunnel that takes everything, as wg-quick and OpenVPN make it, takes no subnet from anybody.
+    world.sh(
+        Place::Computer,
+        "for net in 0.0.0.0/0 0.0.0.0/1 128.0.0.0/1 ::/0 ::/1 8000::/1; do ip route add $net dev eth0 table 51820; done",
+    );
+    world.settle();
+    let lab = world.project("lab", LAB);
+    lab.stead("plan").ok();
+    let chosen = world.project("chosen", CHOSEN);
+    assert!(chosen.stead("plan").ok().contains(" 10."), "the first pool is 10.64.0.0/10");
+    for route in [
+        "10.0.0.0/9 dev eth0 table 52",
+        "10.0.0.0/9 via 192.0.2.1 table 4711",
+        "10.0.0.0/9 nexthop via 192.0.2.1 dev eth0 nexthop via 192.0.2.3 dev eth0",
+        "blackhole 10.0.0.0/9",
+        "prohibit 10.0.0.0/9",
+        "unreachable 10.0.0.0/9 table 52",
+    ] {
+        world.sh(Place::Computer, &format!("ip route add {route}"));
+        let (said, plan) = (lab.stead("plan"), chosen.stead("plan").ok());
+        said.code(2).says("10.0.5.0/24 overlaps a route of this computer (10.0.0.0/9");
+        assert!(!plan.contains(" 10."), "with `{route}` there\n{plan}");
+        world.sh(Place::Computer, &format!("ip route del {route}"));
+    }
+    lab.stead("plan").ok();
 }
 
 /// Where in their pool a home looks for a transfer subnet first: as the program has it, or the test below says so.

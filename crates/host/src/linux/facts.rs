@@ -29,6 +29,9 @@ const HOOK_FORWARD: u32 = 2;
 /// The kernel's numbers of the families whose forward hook sees routed packets: inet, ip and ip6.
 const ROUTED: [u8; 3] = [1, 2, 10];
 
+/// The kernel's own table, of what this computer's addresses are.
+const LOCAL_TABLE: u32 = 255;
+
 /// Far addresses, to which nothing is sent: root name servers, to which no one has a route but the default one.
 const FAR: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(198, 41, 0, 4)),
@@ -42,7 +45,7 @@ const IPV6_SWITCH: &str = "/proc/sys/net/ipv6/conf/default/disable_ipv6";
 pub(super) fn observe(home: &str, held: &[Label], own: &BTreeSet<u64>) -> Result<HostFacts> {
     let outside = RouteSocket::open()?;
     let links = outside.links()?;
-    let routes = outside.routes(Some(MAIN_TABLE))?;
+    let routes = outside.routes(None)?;
     let addresses = outside.addresses()?;
     let own_uplink = Mark::Uplink(home.to_owned()).to_string();
     let ours: Vec<&LinkName> =
@@ -51,7 +54,7 @@ pub(super) fn observe(home: &str, held: &[Label], own: &BTreeSet<u64>) -> Result
     let claimed = claims::observe()?.into_iter().filter(|claim| !own.contains(&claim.inode));
     let claimed = claimed.map(|claim| claim.net).filter(|net| !is_held(net)).map(|net| (net, Taken::Home));
     let routed = taken_by_routes(&routes, &ours);
-    let out: Vec<Route> = routes.iter().filter(|route| leads_out(route)).cloned().collect();
+    let out = ways_out(&outside, &routes)?;
     Ok(HostFacts {
         home: home.to_owned(),
         taken: claimed.chain(routed).collect(),
@@ -62,10 +65,11 @@ pub(super) fn observe(home: &str, held: &[Label], own: &BTreeSet<u64>) -> Result
     })
 }
 
-/// What the computer's routes say is in use.
+/// What the computer's routes say is in use. Those of other tables than the main one count as well: VPNs have theirs
+/// in tables of their own, and where a rule leads a packet depends on more than where it goes.
 fn taken_by_routes(routes: &[Route], ours: &[&LinkName]) -> BTreeMap<IpNet, Taken> {
     let mut taken = BTreeMap::new();
-    for route in routes {
+    for route in routes.iter().filter(|route| route.table != LOCAL_TABLE) {
         let net = route.to.trunc();
         if net.prefix_len() == 0 || is_link_local(net) {
             continue;
@@ -80,6 +84,19 @@ fn taken_by_routes(routes: &[Route], ours: &[&LinkName]) -> BTreeMap<IpNet, Take
         }
     }
     taken
+}
+
+/// The default routes: the main table's, and for a protocol that has none there the one to which the rules lead from
+/// everywhere.
+fn ways_out(outside: &RouteSocket, routes: &[Route]) -> Result<Vec<Route>> {
+    let is_main = |route: &&Route| route.table == MAIN_TABLE && leads_out(route);
+    let mut out: Vec<Route> = routes.iter().filter(is_main).cloned().collect();
+    for far in FAR {
+        if !out.iter().any(|route| route.to.addr().is_ipv4() == far.is_ipv4()) {
+            out.extend(outside.route_to(far)?.into_iter().filter(leads_out));
+        }
+    }
+    Ok(out)
 }
 
 fn leads_out(route: &Route) -> bool {

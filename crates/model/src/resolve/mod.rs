@@ -285,8 +285,16 @@ impl Choice<'_> {
             !others.any(|other| overlap(other, *net)) && !taken.any(|(other, by)| is_taken(*other, by, *net))
         };
         let Some(net) = transfer_subnets(home).find(|net| is_free(&IpNet::V4(*net))) else {
+            if seen.host.uplinks.pasta.is_ok() {
+                // It needs none.
+                return Some(Uplink::Pasta);
+            }
             let why = "no transfer subnet is free for the uplink".to_owned();
-            self.refuse("networks".into(), why, "free a part of 10.63.0.0/16");
+            self.refuse(
+                "networks".into(),
+                why,
+                "free a part of 10.63.0.0/16, or install passt, which needs none",
+            );
             return None;
         };
         let net6 = transfer_subnet6(home)

@@ -165,6 +165,18 @@ fn what_is_refused_on_the_way_is_taken_and_a_guard_of_a_whole_private_range_is_n
 }
 
 #[test]
+fn where_no_transfer_subnet_is_free_pasta_is_the_way_out() {
+    let lan = project("shop").net("lan", network());
+    let mut seen = computer();
+    assert!(matches!(must_want(&lan, &Lock::default(), &seen).uplink, Some(Uplink::Veth(_))));
+    seen.host.taken.insert("10.0.0.0/8".parse().unwrap(), Taken::Route("tailscale0".parse().unwrap()));
+    seen.host.uplinks.pasta = Ok(());
+    assert_eq!(must_want(&lan, &Lock::default(), &seen).uplink, Some(Uplink::Pasta));
+    seen.host.uplinks.pasta = lack("`pasta` is not installed");
+    assert_refused(&lan, &Lock::default(), &seen, "networks", "no transfer subnet");
+}
+
+#[test]
 fn a_small_subnet_runs_out_by_name() {
     let small = || subnet("10.9.0.0/29");
     let wanted = must_want(&many(4, small()), &Lock::default(), &computer());
