@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::home::Home;
 
@@ -18,6 +18,9 @@ const TELL_AFTER: Duration = Duration::from_millis(500);
 
 /// How often a waiting command tries again.
 const RETRY_EVERY: Duration = Duration::from_millis(20);
+
+/// As much of a holder's command line as tells which it is.
+const HOLDER_MAX_CHARS: usize = 100;
 
 /// The right to change a home, held until dropped. The kernel frees it when its holder dies.
 #[derive(Debug)]
@@ -98,8 +101,12 @@ fn turn(home: &Home, mut file: File, me: &str, waiting: &mut dyn FnMut(&str)) ->
 }
 
 /// Keeps two commands from bringing up the project in this directory at once: one sees nothing of the jobs that the other
-/// has already seen complete. `waiting` is told once, after half a second.
-pub fn lock_project(directory: &Path, waiting: &mut dyn FnMut()) -> Result<File> {
+/// has already seen complete. `waiting` is told once, after half a second, of whom.
+pub fn lock_project(directory: &Path, waiting: &mut dyn FnMut(&str)) -> Result<File> {
+    lock_directory(directory, WAIT_LIMIT, waiting)
+}
+
+fn lock_directory(directory: &Path, limit: Duration, waiting: &mut dyn FnMut(&str)) -> Result<File> {
     let doing = || format!("cannot lock {}", directory.display());
     let file = File::open(directory).with_context(doing)?;
     let start = Instant::now();
@@ -110,9 +117,19 @@ pub fn lock_project(directory: &Path, waiting: &mut dyn FnMut()) -> Result<File>
             Err(TryLockError::Error(error)) => return Err(error).with_context(doing),
             Err(TryLockError::WouldBlock) => {}
         }
-        if !told && start.elapsed() > TELL_AFTER {
+        let waited = start.elapsed();
+        if waited > limit {
+            let (who, limit_s) = (holder_of_directory(&file), limit.as_secs());
+            // It may well wait for a job of the project that takes this long.
+            bail!(
+                "{who} still holds {} after {limit_s} s; hint: run it again when that has ended, or end it; any program \
+                 that may read the directory can hold its lock (`chmod go-rx` keeps other users out)",
+                directory.display()
+            );
+        }
+        if !told && waited > TELL_AFTER {
             told = true;
-            waiting();
+            waiting(&holder_of_directory(&file));
         }
         std::thread::sleep(RETRY_EVERY);
     }
@@ -144,6 +161,29 @@ fn holder(file: &mut File) -> String {
     }
 }
 
+/// The process that has the lock of a directory, in which no words can be left: as the kernel knows it, if it is one that
+/// can be seen from here.
+fn holder_of_directory(directory: &File) -> String {
+    let holder = || {
+        let metadata = directory.metadata().ok()?;
+        let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
+        let place = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
+        let locks = std::fs::read_to_string("/proc/locks").ok()?;
+        // `1: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF`; of those who wait there is an arrow before the kind.
+        let words = locks.lines().map(|line| line.split_whitespace().skip(1).collect::<Vec<_>>());
+        let mut held = words.filter_map(|words| match words.as_slice() {
+            ["FLOCK", _, _, pid, at, ..] if *at == place => pid.parse::<u32>().ok().filter(|pid| *pid > 0),
+            _ => None,
+        });
+        let pid = held.next()?;
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).trim_end_matches('\0').replace('\0', " ");
+        let line: String = line.chars().filter(|c| !c.is_control()).take(HOLDER_MAX_CHARS).collect();
+        Some(if line.is_empty() { format!("process {pid}") } else { format!("`{line}` (process {pid})") })
+    };
+    holder().unwrap_or_else(|| "another process".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,6 +201,21 @@ mod tests {
         })
         .unwrap();
         assert_eq!(told, [format!("`stead up` (process {})", std::process::id())]);
+    }
+
+    #[test]
+    fn a_directory_is_waited_for_with_a_limit_and_its_holder_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let me = format!("(process {})", std::process::id());
+        let mut first = Some(lock_project(directory.path(), &mut |_| panic!("nobody holds it")).unwrap());
+        let mut told = Vec::new();
+        let mut tell = |holder: &str| told.push(holder.to_owned());
+        let error = lock_directory(directory.path(), TELL_AFTER * 2, &mut tell).unwrap_err().to_string();
+        assert_eq!(told.len(), 1);
+        assert!(told[0].ends_with(&me), "{told:?}");
+        let at = directory.path().display();
+        assert!(error.starts_with(&format!("{} still holds {at} after 1 s; hint: ", told[0])), "{error}");
+        lock_project(directory.path(), &mut |_| drop(first.take())).unwrap();
     }
 
     #[test]

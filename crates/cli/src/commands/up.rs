@@ -197,8 +197,8 @@ pub(crate) fn up(global: &Global, args: &UpArgs, output: Output) -> Result<(), F
     super::build::ensure(&loaded, &chosen, when)?;
     let images = super::image::needed(&loaded, &chosen, args.pull)?;
     // Before the home's, which whoever waits for a machine gives away.
-    let project_lock = stead_host::lock::lock_project(&loaded.directory, &mut || {
-        note("waiting for another `stead up` of this project");
+    let project_lock = stead_host::lock::lock_project(&loaded.directory, &mut |holder| {
+        note(&format!("waiting for {holder}, which has this project"));
     })?;
     let mut session = Session::open()?;
     let how = Bring {
