@@ -7,7 +7,12 @@ mod lab;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::thread;
+use std::time::Duration;
+
+use rustix::net::{getpeername, getsockname, sockopt};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
 use lab::{HOST4, HOST6, LIMIT, Lab, OUTSIDE4, OUTSIDE6, accept, connect, ip};
 
@@ -331,6 +336,69 @@ fn thousands_of_idle_connections_stand_and_can_all_be_used() {
     }
     drop(pairs);
     lab.until("all are gone", || lab.status("127.0.0.1:80/tcp").live == 0);
+}
+
+/// The two sockets that carry a connection: descriptors of this very process, in which the switchboard's thread is.
+fn carriers(client: &TcpStream, server: &TcpStream) -> [OwnedFd; 2] {
+    let own = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+    let ends = |socket: &OwnedFd| {
+        let local = SocketAddr::try_from(getsockname(socket).ok()?).ok()?;
+        Some((local, SocketAddr::try_from(getpeername(socket).ok()??).ok()?))
+    };
+    [client, server].map(|end| {
+        let wanted = (end.peer_addr().unwrap(), end.local_addr().unwrap());
+        let names = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let numbers = names.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        // Other tests open and close theirs meanwhile.
+        let mut sockets = numbers.filter_map(|fd| pidfd_getfd(&own, fd, PidfdGetfdFlags::empty()).ok());
+        sockets.find(|socket| ends(socket) == Some(wanted)).expect("nobody carries it")
+    })
+}
+
+/// For how many milliseconds no data has come on the sockets that `ss` finds, and no acknowledgement.
+fn silence_ms(namespace: &lab::Namespace, filter: &str) -> (u64, u64) {
+    let line = ["-tinHO", "state", "established", filter];
+    let output = namespace.within(|| std::process::Command::new("ss").args(line).output().unwrap());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    let since = |key: &str| {
+        let value = text.split_whitespace().find_map(|word| word.strip_prefix(key));
+        value.map_or(0, |value| value.parse().unwrap())
+    };
+    (since("lastrcv:"), since("lastack:"))
+}
+
+#[test]
+fn a_silent_connection_stands_as_long_as_the_other_end_answers() {
+    let lab = Lab::new();
+    let listener = lab.listen("10.9.0.2:8000");
+    lab.publish("127.0.0.1:80/tcp 10.9.0.2:8000");
+    let mut client = lab.connect("127.0.0.1:80");
+    let mut server = accept(&listener);
+    talk(&mut client, &mut server);
+    let carriers = carriers(&client, &server);
+    let second = Duration::from_secs(1);
+    for socket in &carriers {
+        assert!(sockopt::socket_keepalive(socket).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(socket).unwrap(), Duration::from_secs(120));
+        assert_eq!(sockopt::tcp_keepintvl(socket).unwrap(), Duration::from_secs(30));
+        assert_eq!(sockopt::tcp_keepcnt(socket).unwrap(), 4);
+        // What takes minutes, in seconds.
+        sockopt::set_tcp_keepidle(socket, second).unwrap();
+        sockopt::set_tcp_keepintvl(socket, second).unwrap();
+    }
+    for (namespace, filter) in [(&lab.host, "sport = :80"), (&lab.engine, "dport = :8000")] {
+        lab.until("the other end was asked, and answered", || {
+            let (data, answer) = silence_ms(namespace, filter);
+            data > 4000 && answer < 1500
+        });
+    }
+    talk(&mut client, &mut server);
+    // One that does not answer any more is given up.
+    lab.engine.run("ip link set port0 down");
+    drop(carriers);
+    lab.until("the connection is given up", || lab.status("127.0.0.1:80/tcp").live == 0);
+    assert!(matches!(client.read(&mut [0]), Err(error) if error.kind() == ErrorKind::ConnectionReset));
 }
 
 /// A client's socket that waits for answers, but not for ever.

@@ -156,12 +156,25 @@ fn the_guard_reads_as_nft_prints_it() {
             		timeout 1m
             	}
 
+            	set dns {
+            		type ifname
+            		size 65535
+            		flags dynamic,timeout
+            		timeout 1m
+            	}
+
             	chain ports {
             		type filter hook prerouting priority filter; policy accept;
             		iifname @ports udp dport 67 add @dhcp { iifname limit rate over 50/second burst 100 packets } drop
             		iifname @ports udp dport 547 add @dhcp { iifname limit rate over 50/second burst 100 packets } drop
+            		iifname @ports icmpv6 type nd-router-solicit add @dhcp { iifname limit rate over 50/second burst 100 packets } drop
             		iifname @maconly iifname . ether saddr != @macs drop
             		iifname @guarded goto guard
+            	}
+
+            	chain asked {
+            		type filter hook input priority filter; policy accept;
+            		iifname @ports udp dport 53 add @dns { iifname limit rate over 1000/second burst 1000 packets } drop
             	}
 
             	chain echo {

@@ -135,3 +135,30 @@ fn a_machine_does_not_hear_what_it_says_to_all() {
     lab.on("good", "busybox arping -U -c 2 -I eth0 -s 10.0.5.10 10.0.5.10 || true").ok();
     judge.hear_until("Request who-has 10.0.5.10");
 }
+
+/// Behind this machine's port are two others, of which one says that it is there, and then the other speaks with it.
+const SPEAK_BEHIND: &str = r#"
+    my ($index) = `ip -o link show eth0` =~ /^(\d+):/;
+    socket(my $wire, 17, 3, 0) or die "socket: $!";
+    my $to = pack("SnlSCCa8", 17, 0x88b5, $index, 0, 0, 6, "");
+    my ($one, $two) = map { pack("C6", 2, 0, 0, 0, 0xbb, $_) } 1, 2;
+    for my $frame ("\xff" x 6 . $two, $two . $one) {
+        send($wire, $frame . pack("n", 0x88b5) . "\0" x 46, 0, $to) or die "send: $!";
+    }"#;
+
+#[test]
+fn machines_behind_a_port_without_a_guard_reach_each_other_by_our_bridge() {
+    let world = World::offline();
+    let lab = world.project("lab", LAB);
+    lab.stead("up").ok();
+    let mut judge = lab.listen("router");
+    // It listens once it hears a packet of another.
+    let ping = lab.spawn_on("bad", &["ping", "-i", "0.2", "10.0.5.20"]);
+    judge.hear_until("10.0.5.66 > ");
+    ping.end();
+    assert_eq!(lab.on_command("router", &["perl", "-e", SPEAK_BEHIND]).status().unwrap().code(), Some(0));
+    lab.on("bad", "ping -c 1 -W 5 -s 1000 10.0.5.20").ok();
+    // What it sends itself the judge does not hear.
+    let heard = judge.hear_until("length 1042");
+    assert!(heard.contains("02:00:00:00:bb:01 > 02:00:00:00:bb:02"), "{heard}");
+}

@@ -11,6 +11,7 @@ mod commands;
 mod containers;
 mod devs;
 mod events;
+mod floods;
 mod guard;
 mod half;
 mod hardships;

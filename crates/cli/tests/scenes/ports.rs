@@ -63,6 +63,49 @@ fn a_published_port_is_reached_where_the_file_says() {
     assert!(rows.contains("127.0.0.1:8080"), "{rows}");
 }
 
+/// Answers each datagram at five ports with what it said, and the port.
+const ANSWER_BY_PORT: &str = r#"
+    use IO::Socket::INET; use IO::Select;
+    my @all = map { IO::Socket::INET->new(Proto => "udp", LocalPort => $_) or die $! } 7000..7004;
+    my $select = IO::Select->new(@all);
+    while (1) {
+        for my $socket ($select->can_read) {
+            my $from = recv($socket, my $word, 2000, 0) or next;
+            send($socket, "$word at " . $socket->sockport, 0, $from);
+        }
+    }"#;
+
+#[test]
+fn each_port_of_a_range_carries_datagrams_both_ways() {
+    let world = World::online();
+    let shop = world.project("shop", &lab("'6000-6004:7000-7004/udp', '0.0.0.0:6100-6104:7000-7004/udp'"));
+    shop.stead("up").ok();
+    let _answers = shop.spawn_on("web", &["perl", "-e", ANSWER_BY_PORT]);
+    let ask = |place, address: &str| {
+        let line = format!("printf hello | socat -t 1 - UDP:{address}");
+        world.sh_said(place, &line).out
+    };
+    world.until("the machine answers", || (ask(Place::Computer, "127.0.0.1:6000") != "").then_some(()));
+    for number in 0..5 {
+        let here = ask(Place::Computer, &format!("127.0.0.1:{}", 6000 + number));
+        assert_eq!(here, format!("hello at {}", 7000 + number));
+        let outside = ask(Place::Outside, &format!("192.0.2.2:{}", 6100 + number));
+        assert_eq!(outside, format!("hello at {}", 7000 + number));
+    }
+    for beside in ["127.0.0.1:5999", "127.0.0.1:6005"] {
+        assert_eq!(ask(Place::Computer, beside), "");
+    }
+    let ports = shop.stead("network inspect lan --format json").json()["ports"].clone();
+    for number in 0..5 {
+        let port = &ports[format!("127.0.0.1:{}/udp", 6000 + number)];
+        assert!(port["bytes_in"].as_u64() >= Some(5) && port["bytes_out"].as_u64() >= Some(13), "{port:#}");
+    }
+    // A range that becomes shorter closes what it no longer has.
+    shop.change(&lab("'6000-6002:7000-7002/udp'"));
+    assert_eq!(ask(Place::Computer, "127.0.0.1:6002"), "hello at 7002");
+    assert_eq!(ask(Place::Computer, "127.0.0.1:6003"), "");
+}
+
 #[test]
 fn ports_change_while_connections_on_the_others_go_on() {
     let world = World::offline();

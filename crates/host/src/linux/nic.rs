@@ -89,7 +89,9 @@ fn make_links(host: &mut LinuxHost, new: &[(&NicId, &NicState, &LinkName)]) -> R
             mtu: Some(u32::from(state.mtu)),
             alias: Some(alias(id, state)),
             bridge: Some(Some((*bridge).clone())),
-            // A machine finds its own published ports, and answers come back by the way they went.
+            // Behind a port without a guard may be a switch that leaves it to ours to carry frames among its own
+            // machines (VEPA). Where one MAC is behind it there is nobody to send back to, and what a machine says to
+            // all does not come back to it (`rules`, chain `echo`). Published ports have nothing to do with it.
             port: PortFlags { hairpin: Some(true), ..PortFlags::default() },
             link_local: Some(false),
             ..LinkChange::default()

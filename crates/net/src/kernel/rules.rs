@@ -2,9 +2,11 @@
 //! its end, and networks and nics are elements of their sets: adding a nic costs a few elements and no
 //! rule, and every packet passes a dozen rules however many nics there are.
 
+mod host;
+
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::Ipv6Net;
 use stead_model::address::Mac;
 use stead_model::name::LinkName;
 
@@ -12,6 +14,8 @@ use super::nft::{
     Base, Chain, CtState, Element, Elements, EtherType, Expr, Family, Field, Filled, Hook, Icmpv6, KeyType,
     PacketType, Policy, Priority, Protocol, Rule, Set, Table, Value,
 };
+
+pub use self::host::{HostUplink, host_chain_names, host_chains};
 
 /// The name of our tables.
 pub const TABLE: &str = "stead";
@@ -22,13 +26,22 @@ pub const PROXY_MARK: u32 = 1;
 /// The routing table in which every address is this computer.
 pub const PROXY_TABLE: u32 = 100;
 
-/// More than the four messages of an exchange for each of ten machines behind one port, every second.
-const DHCP_PER_SECOND: u32 = 50;
-const DHCP_BURST: u32 = 100;
+/// How many questions of one port we take, for long and at once.
+struct Limit {
+    set: &'static str,
+    per_second: u32,
+    burst: u32,
+}
+
+/// More than the four messages of an exchange for each of ten machines behind one port, every second. Solicitations of
+/// routers count as well: a machine sends a few when its link comes up.
+const DHCP: Limit = Limit { set: "dhcp", per_second: 50, burst: 100 };
+/// More than the names that ten machines look up, and less than what makes the others' questions get lost.
+const DNS: Limit = Limit { set: "dns", per_second: 1000, burst: 1000 };
 /// A port that has been silent for so long has its burst again anyway.
-const DHCP_FORGET_S: u32 = 60;
+const FORGET_S: u32 = 60;
 /// Ports of one kernel's bridges.
-const DHCP_PORTS_MAX: u32 = 65_535;
+const PORTS_MAX: u32 = 65_535;
 
 /// A network, as the rules see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,14 +199,12 @@ pub fn guard_table() -> Table {
             set("addr6", &[KeyType::Ifname, KeyType::Ipv6Addr]),
             set("taken", &[KeyType::Ipv6Addr]),
             set("self", &[KeyType::Ifname, KeyType::Ifname]),
-            Set {
-                name: "dhcp",
-                key: vec![KeyType::Ifname],
-                filled: Filled::ByRules { timeout_s: DHCP_FORGET_S, size: DHCP_PORTS_MAX },
-            },
+            counted(&DHCP),
+            counted(&DNS),
         ],
         chains: vec![
             ports_chain(),
+            asked_chain(),
             echo_chain(),
             guard_chain(),
             arp_chain(),
@@ -204,33 +215,39 @@ pub fn guard_table() -> Table {
     }
 }
 
-/// A port that floods the DHCP server is cut back, so that the others are served.
+/// A port that floods the servers of addresses is cut back, so that the others are served.
 fn ports_chain() -> Chain {
-    let limit = |port| {
-        vec![
-            Expr::In(vec![Field::Iifname], "ports"),
-            is(Field::UdpDport, Value::Port(port)),
-            Expr::OverLimit {
-                set: "dhcp",
-                key: Field::Iifname,
-                per_second: DHCP_PER_SECOND,
-                burst: DHCP_BURST,
-            },
-            Expr::Drop,
-        ]
-    };
     base(
         "ports",
         Hook::Prerouting,
         Priority::Filter,
         Policy::Accept,
         vec![
-            limit(67),
-            limit(547),
+            over(&DHCP, is(Field::UdpDport, Value::Port(67))),
+            over(&DHCP, is(Field::UdpDport, Value::Port(547))),
+            over(&DHCP, is(Field::Icmpv6Type, Value::Icmpv6(Icmpv6::RouterSolicit))),
             vec![Expr::In(vec![Field::Iifname], "maconly"), wrong_mac(Field::EtherSaddr), Expr::Drop],
             vec![Expr::In(vec![Field::Iifname], "guarded"), Expr::Goto("guard".into())],
         ],
     )
+}
+
+/// The same for what is asked of us alone: machines may ask each other as much as they like.
+fn asked_chain() -> Chain {
+    let rules = vec![over(&DNS, is(Field::UdpDport, Value::Port(53)))];
+    base("asked", Hook::Input, Priority::Filter, Policy::Accept, rules)
+}
+
+/// What is over the limit of its port.
+fn over(limit: &Limit, what: Expr) -> Rule {
+    let Limit { set, per_second, burst } = *limit;
+    let over = Expr::OverLimit { set, key: Field::Iifname, per_second, burst };
+    vec![Expr::In(vec![Field::Iifname], "ports"), what, over, Expr::Drop]
+}
+
+fn counted(limit: &Limit) -> Set {
+    let filled = Filled::ByRules { timeout_s: FORGET_S, size: PORTS_MAX };
+    Set { name: limit.set, key: vec![KeyType::Ifname], filled }
 }
 
 /// A hairpin port would hear all that it says to many: a machine that asks whether its IPv6 address is free took its
@@ -341,9 +358,9 @@ const LINK_LOCAL: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0
 /// All groups of IPv6.
 const MULTICAST: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8);
 
-/// The elements for a network, to add or to remove. Joins are both ways, and with itself: a machine that
-/// reaches itself by its published port is routed back where it came from, and where the computer sends
-/// bridged packets through the forward hook (`bridge-nf-call-iptables`), neighbours are.
+/// The elements for a network, to add or to remove. Joins are both ways, and with itself: where the
+/// computer sends bridged packets through the forward hook (`bridge-nf-call-iptables`), neighbours are routed back where
+/// they came from.
 pub fn network_elements(network: &NetworkRules) -> Vec<Elements> {
     let bridge = || Value::Name(network.bridge.clone());
     let mut joins = vec![vec![bridge(), bridge()]];
@@ -401,55 +418,6 @@ pub fn nic_elements(nic: &NicRules) -> Vec<Elements> {
 /// The link-local address that follows from a MAC.
 pub fn link_local(mac: Mac) -> Ipv6Addr {
     mac.slaac(LINK_LOCAL)
-}
-
-/// A home's uplink in the host's namespace: the near end of a veth pair and the subnets of its two ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostUplink {
-    /// Tells homes apart: a few letters and digits.
-    pub home: String,
-    /// The host's end.
-    pub link: LinkName,
-    /// The transfer subnet.
-    pub subnet: Ipv4Net,
-    /// The transfer subnet; none where the host has no IPv6.
-    pub subnet6: Option<Ipv6Net>,
-}
-
-/// The names of a home's chains.
-pub fn host_chain_names(home: &str) -> Vec<String> {
-    ["fwd", "in", "nat"].map(|kind| format!("{kind}-{home}")).to_vec()
-}
-
-/// The chains of a home in the host's table `stead`, for [`super::nft::NftRequest::SetChains`]; they go with
-/// [`super::nft::NftSocket::remove_chains`]. What the engine sends goes on, answers come back, and nothing
-/// else gets in. Another table's `drop` still wins over our `accept`: see `docs/decisions/0013`.
-pub fn host_chains(uplink: &HostUplink) -> Vec<Chain> {
-    let link = || Value::Name(uplink.link.clone());
-    let forward = vec![
-        vec![is(Field::Iifname, link()), Expr::Accept],
-        vec![is(Field::Oifname, link()), known_connection(), Expr::Accept],
-        vec![is(Field::Oifname, link()), Expr::Drop],
-    ];
-    // Machines reach what is beyond the computer, not its own services: as by pasta. What its neighbour
-    // tables and path discovery need is ICMP.
-    let from_engine = |end: Vec<Expr>| [vec![is(Field::Iifname, link())], end].concat();
-    let input = vec![
-        from_engine(vec![l4(Protocol::Icmp), Expr::Accept]),
-        from_engine(vec![l4(Protocol::Icmpv6), Expr::Accept]),
-        from_engine(vec![Expr::Drop]),
-    ];
-    let leaving = |source| vec![source, Expr::IsNot(Field::Oifname, link()), Expr::Masquerade];
-    let v6 = uplink.subnet6.map(|subnet| leaving(is(Field::Ip6Saddr, Value::V6Net(subnet))));
-    let nat = [leaving(is(Field::IpSaddr, Value::V4Net(uplink.subnet)))].into_iter().chain(v6).collect();
-    let names = host_chain_names(&uplink.home);
-    let bases = [
-        Base { hook: Hook::Forward, priority: Priority::Filter, policy: Policy::Accept },
-        Base { hook: Hook::Input, priority: Priority::Filter, policy: Policy::Accept },
-        Base { hook: Hook::Postrouting, priority: Priority::Srcnat, policy: Policy::Accept },
-    ];
-    let parts = names.into_iter().zip(bases).zip([forward, input, nat]);
-    parts.map(|((name, base), rules)| Chain { name, base: Some(base), rules }).collect()
 }
 
 fn known_connection() -> Expr {
