@@ -19,13 +19,71 @@ fn a_dead_switchboard_is_started_again_and_machines_do_not_notice() {
     let world = World::new(Outside::Forwards, FULL);
     world.ok("up");
     let before = links_of_web(&world);
+    world.kill("__watcher");
     world.kill("__switchboard");
+    let inspected = world.run("network inspect lan.shop");
+    assert!(inspected.code == 0 && inspected.err.contains("no switchboard runs"), "{inspected:?}");
     let plan = world.ok("plan");
     assert!(plan.starts_with("+ switchboard "), "{plan}");
     assert_eq!(plan.lines().filter(|line| !line.contains("port ")).count(), 1, "{plan}");
     world.arrives();
     assert_eq!(links_of_web(&world), before);
     world.serves();
+    world.leaves_nothing();
+}
+
+/// Waits for another switchboard than this one, which listens.
+fn another_than(world: &World, before: u32) -> u32 {
+    let recorded = || {
+        let record = fs::read_to_string(world.run_file("switchboard.pid")).unwrap_or_default();
+        record.split(' ').next().and_then(|pid| pid.parse::<u32>().ok()).unwrap_or(before)
+    };
+    until("another switchboard", || recorded() != before);
+    recorded()
+}
+
+#[test]
+fn a_dead_switchboard_comes_back_without_a_command() {
+    let world = World::new(Outside::Forwards, FULL);
+    world.ok("up");
+    let before = links_of_web(&world);
+    let watcher = world.process("__watcher");
+    let mut board = world.process("__switchboard");
+    for _ in 0..3 {
+        signal(board, Signal::KILL);
+        board = another_than(&world, board);
+        assert_eq!((world.process("__watcher"), world.process("__switchboard")), (watcher, board));
+    }
+    world.stands();
+    assert_eq!(links_of_web(&world), before);
+    world.serves();
+    // Told to end, it is not started again.
+    world.ok("down");
+    let left = || {
+        let mut left = world.processes();
+        left.retain(|(_, words)| words.contains("__watcher") || words.contains("__switchboard"));
+        left
+    };
+    assert_eq!(left(), []);
+    // Nor while it is taken away.
+    for _ in 0..8 {
+        world.ok("up");
+        signal(world.process("__switchboard"), Signal::KILL);
+        world.ok("down");
+        assert_eq!(left(), []);
+    }
+    world.leaves_nothing();
+}
+
+#[test]
+fn a_dead_switchboard_of_a_home_that_is_gone_stays_dead() {
+    let world = World::new(Outside::Offline, FULL);
+    world.ok("up");
+    let watcher = world.process("__watcher");
+    fs::remove_file(world.run_file("served.json")).unwrap();
+    world.kill("__switchboard");
+    until("the watcher to go", || kill_support::is_gone(watcher));
+    world.arrives();
     world.leaves_nothing();
 }
 

@@ -131,6 +131,7 @@ fn down_goes_on_where_it_was_cut_off() {
 fn down_needs_no_switchboard() {
     let world = World::new(Outside::Forwards, FULL);
     world.ok("up");
+    world.kill("__watcher");
     let record = std::fs::read_to_string(world.run_file("switchboard.pid")).unwrap();
     let pid = record.split(' ').next().unwrap();
     judge("kill", &format!("-9 {pid}"));

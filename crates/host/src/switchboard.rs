@@ -33,7 +33,10 @@ const GOODBYE_LIMIT: Duration = Duration::from_secs(2);
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 
 /// What stead is called with to be the switchboard.
-const WORD: &str = "__switchboard";
+pub const WORD: &str = "__switchboard";
+
+/// What it is called with to be the watcher, which starts the switchboard and starts it again when it was killed.
+const WATCHER_WORD: &str = "__watcher";
 
 /// What a command asks of the switchboard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,10 +131,16 @@ pub fn store_served(home: &Home, served: &Served) -> Result<()> {
     write_run_file(&home.served(), &text)
 }
 
-/// Its processes: one, or two while a command that was killed has another one coming up.
+/// Its processes: it and its watcher, or more while a command that was killed has another one coming up.
 pub fn processes(home: &Home) -> Result<Vec<ProcessId>> {
+    called(home, &[WATCHER_WORD, WORD])
+}
+
+/// The processes of this home that are called with one of these words.
+fn called(home: &Home, any: &[&str]) -> Result<Vec<ProcessId>> {
     let (state, run) = (home.state.as_os_str().as_bytes(), home.run.as_os_str().as_bytes());
-    let mut found = process::find(|words| words.get(1..) == Some(&[WORD.as_bytes(), state, run]))?;
+    let is_called = |word: &&str, words: &[&[u8]]| words.get(1..) == Some(&[word.as_bytes(), state, run]);
+    let mut found = process::find(|words| any.iter().any(|word| is_called(word, words)))?;
     found.retain(|process| process::sees(*process, &home.run));
     Ok(found)
 }
@@ -163,7 +172,7 @@ pub fn reload_or_end(home: &Home) -> Result<Option<Report>> {
     })
 }
 
-/// Starts the switchboard, or has the one that lives read its file again, and waits until it serves it.
+/// Starts the switchboard, by way of its watcher, or has the one that lives read its file again, and waits until it serves it.
 pub fn start(home: &Home, program: &std::path::Path) -> Result<Report> {
     match ask(home, Request::Reload) {
         Ok(Some(report)) if report.version == VERSION => return Ok(report),
@@ -182,7 +191,7 @@ pub fn start(home: &Home, program: &std::path::Path) -> Result<Report> {
     let options = std::fs::File::options().create_new(true).append(true).open(&log);
     let file = options.with_context(|| format!("cannot write {}", log.display()))?;
     let mut child = Command::new(program)
-        .arg(WORD)
+        .arg(WATCHER_WORD)
         .arg(&home.state)
         .arg(&home.run)
         // It outlives the command, and does not keep its directory's disk busy.
@@ -200,7 +209,7 @@ pub fn start(home: &Home, program: &std::path::Path) -> Result<Report> {
         let ended = child.try_wait().context("cannot look after the switchboard")?;
         if ended.is_some() || start.elapsed() > START_LIMIT {
             // It may still live and be stuck; whether it can be ended does not change the error.
-            let _ = child.kill();
+            let _ = end(home, Asked::No);
             let _ = child.wait();
             let words = std::fs::read_to_string(&log).unwrap_or_default();
             let last = words.lines().last().unwrap_or("it left no word").to_owned();
@@ -224,17 +233,27 @@ pub fn stop(home: &Home) -> Result<()> {
 }
 
 fn end(home: &Home, asked: Asked) -> Result<()> {
-    for process in processes(home)? {
-        if asked == Asked::Yes && process.wait_gone(GOODBYE_LIMIT)? {
-            continue;
-        }
-        process.kill(rustix::process::Signal::KILL)?;
-        if !process.wait_gone(KILL_LIMIT)? {
-            bail!("the switchboard (process {}) cannot be ended", process.pid);
+    // Whoever would start another goes first. One that was about to leaves a child, which for a moment is called as it was.
+    let mut watchers = called(home, &[WATCHER_WORD])?;
+    while !watchers.is_empty() {
+        watchers.into_iter().try_for_each(kill)?;
+        watchers = called(home, &[WATCHER_WORD])?;
+    }
+    for process in called(home, &[WORD])? {
+        if asked == Asked::No || !process.wait_gone(GOODBYE_LIMIT)? {
+            kill(process)?;
         }
     }
     for path in [pid_path(home), socket_path(home)] {
         crate::home::remove_if_there(&path)?;
+    }
+    Ok(())
+}
+
+fn kill(process: ProcessId) -> Result<()> {
+    process.kill(rustix::process::Signal::KILL)?;
+    if !process.wait_gone(KILL_LIMIT)? {
+        bail!("the switchboard (process {}) cannot be ended", process.pid);
     }
     Ok(())
 }

@@ -1,9 +1,10 @@
 //! The switchboard: serves DHCP, DNS and router advertisements on the networks and carries the published
-//! ports. One process per home, started by the first command that needs it, ended with the last network.
+//! ports. One process per home, started by the first command that needs it, by way of its watcher, and ended with the
+//! last network.
 //!
 //! It stays in the host's namespaces. Its sockets among the networks are made by the anchor; those of the
-//! published ports are its own. All it is to serve stands in one file, so killing it loses nothing: the next
-//! command starts another, which reads the same file.
+//! published ports are its own. All it is to serve stands in one file, so killing it loses nothing: the watcher,
+//! or the next command, starts another, which reads the same file.
 
 use std::fs::File;
 use std::io::ErrorKind;

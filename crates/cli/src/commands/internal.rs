@@ -23,6 +23,7 @@ pub(crate) fn long_lived() -> Option<Result<(), Failure>> {
     match (words.first()?.to_str()?, words.len()) {
         ("__anchor", 2) => Some(anchor(&path(1)?)),
         ("__switchboard", 3) => Some(switchboard(path(1)?, path(2)?)),
+        ("__watcher", 3) => Some(watcher(path(1)?, path(2)?)),
         ("__keeper", 4) => Some(keeper(path(1)?, path(2)?, &words.get(3)?.to_str()?.parse().ok()?)),
         ("__vmm", 6..) => Some(vmm(&words)),
         ("__share", 6) => Some(share(&words)),
@@ -69,6 +70,11 @@ fn anchor(dir: &Path) -> Result<(), Failure> {
 /// The process that serves the networks.
 fn switchboard(state: PathBuf, run: PathBuf) -> Result<(), Failure> {
     stead_keeper::switchboard::run(&Home { state, run }).map_err(Failure::from)
+}
+
+/// The process that starts the one that serves the networks, and starts it again.
+fn watcher(state: PathBuf, run: PathBuf) -> Result<(), Failure> {
+    stead_keeper::watcher::run(&Home { state, run }).map_err(Failure::from)
 }
 
 /// The process that looks after a machine.

@@ -49,9 +49,14 @@ fn whatever_is_killed_no_machine_is_lost_and_nothing_is_left() {
     let mut dice = Dice::new();
     for kill in 1..=KILLS {
         match dice.below(8) {
-            0 | 1 => kill_one(&world, "__keeper", &mut dice),
-            2 => kill_one(&world, "__switchboard", &mut dice),
-            3 if kill % 4 == 0 => kill_one(&world, "__anchor", &mut dice),
+            0 | 1 => kill_one(&world, "-P 1", "__keeper", &mut dice),
+            2 => {
+                // Whoever starts it again is its parent.
+                let (of, word) =
+                    if dice.below(2) == 0 { ("-P 1", "__watcher") } else { ("", "__switchboard") };
+                kill_one(&world, of, word, &mut dice);
+            }
+            3 if kill % 4 == 0 => kill_one(&world, "-P 1", "__anchor", &mut dice),
             _ => kill_command(&shop, &mut dice),
         }
         if kill % LOOK_AFTER == 0 {
@@ -66,8 +71,8 @@ fn whatever_is_killed_no_machine_is_lost_and_nothing_is_left() {
 }
 
 /// Kills one of our processes that has this word on its command line, if there is any, and waits until it is gone.
-fn kill_one(world: &World, word: &str, dice: &mut Dice) {
-    let found = world.sh_said(Place::Computer, &format!("pgrep -P 1 -f '^[^ ]*stead {word}'")).out;
+fn kill_one(world: &World, of: &str, word: &str, dice: &mut Dice) {
+    let found = world.sh_said(Place::Computer, &format!("pgrep {of} -f '^[^ ]*stead {word}'")).out;
     let found: Vec<&str> = found.lines().collect();
     let Some(pid) = dice.pick(&found) else { return };
     // It may have ended meanwhile.

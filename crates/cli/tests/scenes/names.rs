@@ -1,6 +1,6 @@
 //! Names: of machines, by every machine that is to find them; of the world, by way of the computer's resolver.
 
-use std::io::Write;
+use std::io::{BufRead, Write};
 
 use expect_test::expect;
 
@@ -172,6 +172,48 @@ fn two_projects_with_the_same_names_do_not_meet() {
     one.stead("down").ok();
     two.on("db", &format!("ping -c 1 -W 5 {}", second.0)).ok();
     assert_eq!(one.stead("plan --down").ok(), "nothing to do\n");
+}
+
+#[test]
+fn names_addresses_and_ports_come_back_by_themselves_when_the_switchboard_was_killed() {
+    let world = World::offline();
+    let text = "
+        networks: { lan: { subnet: 10.0.5.0/24 } }
+        defaults: { kind: container, driver: external }
+        machines: { web: { networks: [lan], ports: ['8080:80'] }, db: { networks: [lan] } }";
+    let shop = world.project("shop", text);
+    shop.stead("up").ok();
+    shop.udhcpc("db", "eth0");
+    shop.udhcpc("web", "eth0");
+    let www = world.path().join("www").display().to_string();
+    let _server = shop.spawn_on("web", &["busybox", "httpd", "-f", "-p", "80", "-h", &www]);
+    // It waits in the machine until the switchboard is dead: nobody runs stead from then on.
+    let line = "read go; until dig +short +time=1 +tries=1 web @10.0.5.1 | grep '^10'; do sleep 0.1; done
+        busybox udhcpc -i eth0 -f -q -n -t 8 -T 1 -s /bin/true 2>/dev/null && echo leased";
+    let mut asking = shop.spawn_on("db", &["sh", "-c", line]);
+    let record = world.path().join("home/run/switchboard.pid");
+    let read = || std::fs::read_to_string(&record).unwrap_or_default();
+    let before = read();
+    let pid = before.split(' ').next().unwrap();
+    world.sh(Place::Computer, &format!("kill -9 {pid}"));
+    world.until("it is dead", || {
+        (world.sh_said(Place::Computer, &format!("test -d /proc/{pid}")).code != 0).then_some(())
+    });
+    let start = std::time::Instant::now();
+    writeln!(asking.stdin(), "go").unwrap();
+    let mut heard = asking.stdout();
+    for expected in ["10.0.5.3\n", "leased\n"] {
+        let mut line = String::new();
+        heard.read_line(&mut line).unwrap();
+        assert_eq!(line, expected);
+    }
+    assert!(start.elapsed().as_secs() < 10, "only after {:?}", start.elapsed());
+    world.until("the port is open", || {
+        let said = world.sh_said(Place::Computer, "curl -s -m 2 http://127.0.0.1:8080/");
+        (said.out == "hello from here\n").then_some(())
+    });
+    assert_ne!(read(), before);
+    assert_eq!(shop.stead("plan").ok(), "nothing to do\n");
 }
 
 #[test]

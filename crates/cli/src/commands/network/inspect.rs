@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use stead_host::apply::Host;
-use stead_host::switchboard::{self, PortReport, Request, Stranger};
+use stead_host::switchboard::{self, PortReport, Report, Request, Stranger};
 use stead_model::name::NetworkId;
 use stead_model::observed::NetworkState;
 use stead_model::project::Reach;
@@ -14,7 +14,7 @@ use stead_model::project::Reach;
 use super::{find, join};
 use crate::args::Global;
 use crate::failure::Failure;
-use crate::output::{Output, table};
+use crate::output::{Output, note, table};
 use crate::session::look;
 
 #[derive(Serialize)]
@@ -43,7 +43,18 @@ pub(super) fn inspect(global: &Global, network: &str, output: Output) -> Result<
     let seen = host.observe()?;
     let id = find(global, network, &seen)?;
     let state = seen.networks.get(&id).cloned().context("the network is gone")?;
-    let report = switchboard::ask(host.home(), Request::Status).ok().flatten().unwrap_or_default();
+    let report = match switchboard::ask(host.home(), Request::Status) {
+        Ok(Some(report)) => report,
+        Ok(None) if state.service.is_none() => Report::default(),
+        Ok(None) => {
+            note("no switchboard runs, so nothing is served here; hint: `stead up` starts it");
+            Report::default()
+        }
+        Err(error) => {
+            note(&format!("what is served here cannot be told: {error:#}; hint: `stead up` starts another"));
+            Report::default()
+        }
+    };
     let machines = seen.nics.iter().filter(|(nic, _)| nic.network() == id).map(|(nic, state)| Inspected {
         machine: nic.machine.to_string(),
         link: state.link.to_string(),
