@@ -174,7 +174,7 @@ impl Working {
 }
 
 /// The program that the long-lived processes are re-executions of.
-fn program() -> Result<std::path::PathBuf> {
+pub(crate) fn program() -> Result<std::path::PathBuf> {
     // The link itself still works when the file was replaced by an upgrade meanwhile.
     std::env::current_exe().context("cannot find this program's own file")
 }

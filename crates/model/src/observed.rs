@@ -111,11 +111,13 @@ pub struct Lack {
     pub why: String,
     /// What to do.
     pub hint: String,
+    /// Whether that is a command, to be run as it stands.
+    pub is_command: bool,
 }
 
 impl Default for Uplinks {
     fn default() -> Self {
-        let lack = Lack { why: "not looked at".into(), hint: String::new() };
+        let lack = Lack { why: "not looked at".into(), hint: String::new(), is_command: false };
         Self { veth: Err(lack.clone()), pasta: Err(lack) }
     }
 }

@@ -28,8 +28,20 @@ pub struct Facts {
     pub sub_uids: Vec<IdRange>,
     /// Our subordinate group ids in `/etc/subgid`.
     pub sub_gids: Vec<IdRange>,
+    /// Which of the programs are not there that map them.
+    pub missing_id_helpers: Vec<&'static str>,
+    /// The first id that is nobody's subordinate one, nor a usual one.
+    pub free_sub_id: u32,
+    /// Who we are by `/etc/passwd`.
+    pub user: Option<String>,
     /// How control groups are mounted.
     pub cgroups: Cgroups,
+    /// The controllers that systemd hands on to our user, if it is systemd that runs here.
+    pub handed_on: Option<Vec<String>>,
+    /// The module by which KVM uses this computer's processor, if that can.
+    pub kvm_module: Option<&'static str>,
+    /// The link by which this computer reaches out over IPv6.
+    pub out6: Option<String>,
 }
 
 /// A kernel parameter of two states.
@@ -115,9 +127,21 @@ pub fn observe() -> Facts {
         user_namespaces: user_namespaces(),
         sub_uids: own_ranges("/etc/subuid"),
         sub_gids: own_ranges("/etc/subgid"),
+        missing_id_helpers: ID_HELPERS.into_iter().filter(|name| find(name).is_none()).collect(),
+        free_sub_id: free_sub_id(&["/etc/subuid", "/etc/subgid"].map(|path| read(path).unwrap_or_default())),
+        user: own_name(),
         cgroups: cgroups(),
+        handed_on: handed_on(),
+        kvm_module: kvm_module(&read("/proc/cpuinfo").unwrap_or_default()),
+        out6: link_out6(&read("/proc/net/ipv6_route").unwrap_or_default()),
     }
 }
+
+/// The setuid programs that map subordinate ids.
+const ID_HELPERS: [&str; 2] = ["newuidmap", "newgidmap"];
+
+/// Below this no subordinate ids are given, by the defaults of every distribution.
+const SUB_IDS_FROM: u32 = 100_000;
 
 /// Our first range of subordinate user and of group ids: what an id map is made of.
 pub fn sub_ids() -> Option<(IdRange, IdRange)> {
@@ -126,9 +150,11 @@ pub fn sub_ids() -> Option<(IdRange, IdRange)> {
 }
 
 fn own_ranges(path: &str) -> Vec<IdRange> {
-    let uid = geteuid().as_raw();
-    let user = read("/etc/passwd").and_then(|text| user_name(&text, uid));
-    parse_ranges(&read(path).unwrap_or_default(), user.as_deref(), uid)
+    parse_ranges(&read(path).unwrap_or_default(), own_name().as_deref(), geteuid().as_raw())
+}
+
+fn own_name() -> Option<String> {
+    read("/etc/passwd").and_then(|text| user_name(&text, geteuid().as_raw()))
 }
 
 fn read(path: &str) -> Option<String> {
@@ -156,12 +182,13 @@ fn device(path: &Path) -> Device {
     }
 }
 
-fn program(name: &str) -> Program {
+fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let Some(found) = std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
-    else {
-        return Program::Absent;
-    };
+    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
+}
+
+fn program(name: &str) -> Program {
+    let Some(found) = find(name) else { return Program::Absent };
     let output = Command::new(&found).arg("--version").output().ok();
     let version = output.and_then(|output| {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -196,6 +223,44 @@ fn cgroups() -> Cgroups {
         }
         other @ (Cgroups::Hybrid | Cgroups::V1 | Cgroups::Absent) => other,
     }
+}
+
+/// What systemd hands on to the services and scopes of our user: those of its own tree are the user's to write.
+fn handed_on() -> Option<Vec<String>> {
+    if !Path::new("/run/systemd/system").is_dir() {
+        return None;
+    }
+    let uid = geteuid().as_raw();
+    let file = format!("/sys/fs/cgroup/user.slice/user-{uid}.slice/user@{uid}.service/cgroup.controllers");
+    Some(read(&file).unwrap_or_default().split_whitespace().map(str::to_owned).collect())
+}
+
+fn kvm_module(cpuinfo: &str) -> Option<&'static str> {
+    let mut flags = cpuinfo.lines().filter(|line| line.starts_with("flags")).flat_map(str::split_whitespace);
+    flags.find_map(|flag| match flag {
+        "vmx" => Some("kvm_intel"),
+        "svm" => Some("kvm_amd"),
+        _ => None,
+    })
+}
+
+/// The link of a default route. Lines are of ten fields: destination and its prefix come first, the link last. The kernel
+/// has such routes of its own, by `lo`, which lead nowhere.
+fn link_out6(routes: &str) -> Option<String> {
+    routes.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let link = *fields.last()?;
+        (fields.get(1) == Some(&"00") && link != "lo").then(|| link.to_owned())
+    })
+}
+
+/// Where the next subordinate ids may begin.
+fn free_sub_id(texts: &[String]) -> u32 {
+    let end = |line: &str| {
+        let mut fields = line.trim().split(':').skip(1).map(|field| field.parse::<u32>().ok());
+        fields.next()??.checked_add(fields.next()??)
+    };
+    texts.iter().flat_map(|text| text.lines().filter_map(end)).fold(SUB_IDS_FROM, u32::max)
 }
 
 /// Which layout `/proc/self/mounts` shows; the controllers are elsewhere.
@@ -273,6 +338,21 @@ mod tests {
             user_name("root:x:0:0::/:/bin/sh\nann:x:1000:1000::/:/bin/sh", 1000).as_deref(),
             Some("ann")
         );
+    }
+
+    #[test]
+    fn what_mends_something_here_is_known_of_this_computer() {
+        assert_eq!(kvm_module("model name : vmx\nflags : fpu vmx sse\n"), Some("kvm_intel"));
+        assert_eq!(kvm_module("flags\t\t: fpu svm\n"), Some("kvm_amd"));
+        assert_eq!(kvm_module("model name : svm\nflags : fpu\n"), None);
+        let lo = "00000000000000000000000000000000 00 00000000000000000000000000000000 00 \
+                  00000000000000000000000000000000 ffffffff 00000001 00000000 00200200       lo\n";
+        assert_eq!(link_out6(lo), None);
+        assert_eq!(link_out6(&format!("{lo}{}", lo.replace("lo\n", "eth0\n"))).as_deref(), Some("eth0"));
+        assert_eq!(link_out6(&lo.replace(" 00 ", " 40 ").replace("lo\n", "eth0\n")), None);
+        assert_eq!(free_sub_id(&[String::new()]), 100_000);
+        let texts = ["ann:100000:65536\nbad:1\n".to_owned(), "bob:165536:65536\n".to_owned()];
+        assert_eq!(free_sub_id(&texts), 231_072);
     }
 
     #[test]

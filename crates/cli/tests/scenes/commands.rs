@@ -163,6 +163,14 @@ fn data_is_json_for_programs_and_nothing_for_a_reader_that_went() {
     for what in ["user namespaces", "/dev/net/tun", "pasta", "/dev/kvm", "control groups", "forwarding"] {
         assert!(checks.as_array().unwrap().iter().any(|check| check["what"] == what), "{what}");
     }
+    // These are tried, and have to be there for any of our tests.
+    for what in ["bridges", "veth pairs", "nftables"] {
+        let check = checks.as_array().unwrap().iter().find(|check| check["what"] == what).expect(what);
+        assert_eq!((&check["verdict"], &check["found"]), (&"ok".into(), &"can be made".into()), "{check}");
+    }
+    for check in checks.as_array().unwrap().iter().filter(|check| check["verdict"] != "ok") {
+        assert!(check["fix"].is_string() || check["advice"].is_string(), "{check}");
+    }
     let text = shop.stead("doctor").out;
     assert!(text.contains("NEEDED FOR"), "{text}");
     assert!(shop.stead("version").ok().starts_with("stead "));
@@ -181,6 +189,23 @@ fn data_is_json_for_programs_and_nothing_for_a_reader_that_went() {
         assert!(!err.contains("panicked"), "{line}: {err}");
         assert!(status.success() || line == "doctor", "{line}: {status} {err}");
     }
+}
+
+#[test]
+fn doctor_tells_of_sub_ids_that_nobody_maps() {
+    // Who has none is told so; who has some needs the programs, too.
+    let Some(world) = World::with_subids() else { return };
+    let doctor = |path: &str| {
+        let home = world.path().join("home");
+        let line = format!("{path} STEAD_HOME={} {} doctor --format json", home.display(), stead());
+        let said = world.sh_said(Place::Person, &format!("{line} || test $? = 1")).json();
+        said.as_array().unwrap().iter().find(|check| check["what"] == "subordinate ids").unwrap().clone()
+    };
+    let check = doctor("");
+    assert_eq!((&check["verdict"], &check["fix"]), (&"ok".into(), &serde_json::Value::Null), "{check}");
+    let check = doctor("PATH=/nowhere");
+    assert_eq!((&check["verdict"], &check["fix"]), (&"limited".into(), &"apt-get install uidmap".into()));
+    assert!(check["found"].as_str().unwrap().contains("newuidmap and newgidmap not installed"), "{check}");
 }
 
 #[test]

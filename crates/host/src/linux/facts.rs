@@ -1,6 +1,7 @@
 //! What of this computer bears on a plan: its routes, the claims of other homes, and which ways out work.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
@@ -169,7 +170,7 @@ enum Veth {
 /// Looks at the kernel's path out: the computer has to forward already, for both protocols that it reaches out
 /// by, and nobody's rules may drop that.
 fn veth(out: &[Route]) -> Result<Veth> {
-    let lack = |why: String, hint: &str| Lack { why, hint: hint.to_owned() };
+    let lack = |why: String, hint: &str| Lack { why, hint: hint.to_owned(), is_command: false };
     if !rustix::process::geteuid().is_root() {
         return Ok(Veth::Fails(lack(
             "only root can connect to the computer's own namespace".into(),
@@ -180,7 +181,8 @@ fn veth(out: &[Route]) -> Result<Veth> {
         let (Hop::Via(_, link) | Hop::Link(link)) = &route.by else { continue };
         if is_off(&format!("/proc/sys/net/ipv4/conf/{link}/forwarding")) {
             let why = format!("the computer does not forward what comes in by `{link}`");
-            return Ok(Veth::Fails(lack(why, "sysctl -w net.ipv4.ip_forward=1")));
+            let hint = "sysctl -w net.ipv4.ip_forward=1".to_owned();
+            return Ok(Veth::Fails(Lack { why, hint, is_command: true }));
         }
     }
     let hint = "install passt, which needs no forwarding";
@@ -237,15 +239,19 @@ fn firewall() -> Result<Firewall> {
 
 /// Whether pasta can be the way out.
 fn pasta(out: &[Route]) -> Result<(), Lack> {
-    let lack = |why: String, hint: &str| Err(Lack { why, hint: hint.to_owned() });
+    let lack = |why: String, hint: &str, is_command| Err(Lack { why, hint: hint.to_owned(), is_command });
     if find_pasta().is_none() {
-        return lack("`pasta` is not installed".into(), "apt install passt");
+        return lack("`pasta` is not installed".into(), "apt-get install passt", true);
     }
     if let Err(error) = std::fs::File::options().read(true).write(true).open("/dev/net/tun") {
-        return lack(format!("/dev/net/tun cannot be opened ({error})"), "chmod 0666 /dev/net/tun");
+        let why = format!("/dev/net/tun cannot be opened ({error})");
+        return match error.kind() {
+            ErrorKind::PermissionDenied => lack(why, "chmod 0666 /dev/net/tun", true),
+            _ => lack(why, "modprobe tun", true),
+        };
     }
     if out.is_empty() {
-        return lack("this computer has no way out itself".into(), "connect it to a network");
+        return lack("this computer has no way out itself".into(), "connect it to a network", false);
     }
     Ok(())
 }

@@ -153,7 +153,7 @@ impl With for Project {
 }
 
 pub(crate) fn lack(why: &str) -> Result<(), Lack> {
-    Err(Lack { why: why.into(), hint: format!("mend that {why}") })
+    Err(Lack { why: why.into(), hint: format!("mend that {why}"), is_command: false })
 }
 
 /// A computer with a route, a bridge and an idle nic, on which both kinds of uplink work.

@@ -19,6 +19,7 @@ mod protocol;
 mod serve;
 mod state;
 mod sys;
+mod trial;
 mod wire;
 
 pub use client::{Client, spawn};
@@ -26,3 +27,4 @@ pub use enter::{Entrance, Resolver, enter, join_users};
 pub use mapped::{become_root, order, order_as_root, own_mounts, run_as_root, run_as_root_at};
 pub use protocol::{Domain, Kind, Label, LabelError, MAX_SOCKETS, SocketKind, SysctlError, SysctlPath};
 pub use serve::serve;
+pub use trial::{Trial, try_networks};
