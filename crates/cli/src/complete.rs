@@ -1,15 +1,24 @@
-//! What a shell offers after Tab: the names of projects, machines and networks that exist.
+//! What a shell offers after Tab: the names of projects, machines and networks that exist, or stand in the project file
+//! here. It waits for no lock, and for nobody else long.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::sync::mpsc;
 
 use clap_complete::CompletionCandidate;
 use clap_complete::engine::{PathCompleter, ValueCompleter};
 
 use stead_host::history::History;
 use stead_host::home::{Environment, Home};
+use stead_host::linux::standing_networks;
 use stead_host::machine::Files;
 use stead_host::state::{Records, State};
+use stead_model::name::{NetworkId, NicId};
+use stead_model::project::Project;
+
+use crate::project;
+use crate::session::TELL_AFTER;
 
 /// What is on record; nothing where there are no records, as a completion never fails.
 fn records() -> Records {
@@ -73,19 +82,66 @@ pub(crate) fn machine_paths(current: &OsStr) -> Vec<CompletionCandidate> {
     found
 }
 
-/// The networks, by their short and their long name.
-pub(crate) fn networks(current: &OsStr) -> Vec<CompletionCandidate> {
-    let served = home().map(|home| stead_host::switchboard::load_served(&home)).unwrap_or_default();
-    let long = served.networks.keys().map(ToString::to_string);
-    let short = served.networks.keys().map(|id| id.name.to_string());
+/// The project of the file here, or of the one that the command line names; nothing if it cannot be read.
+fn project_here() -> Option<Project> {
+    let path = file_said().or_else(|| project::find_here().ok())?;
+    project::peek(&path)
+}
+
+/// The project file that the words so far name, or the environment.
+fn file_said() -> Option<PathBuf> {
+    let mut words = std::env::args_os().skip_while(|word| word != "--").skip(1);
+    let mut said = std::env::var_os("STEAD_FILE").filter(|file| !file.is_empty());
+    while let Some(word) = words.next() {
+        if word == "-f" || word == "--file" {
+            said = words.next();
+        } else if let Some(file) = word.to_str().and_then(|word| word.strip_prefix("--file=")) {
+            said = Some(file.into());
+        }
+    }
+    said.map(PathBuf::from)
+}
+
+/// The machines of the project here, whether they were ever made or not; else those that there are.
+pub(crate) fn project_machines(current: &OsStr) -> Vec<CompletionCandidate> {
+    let Some(project) = project_here() else { return machines(current) };
+    let long = project.machines.keys().map(|name| format!("{name}.{}", project.name));
+    let short = project.machines.keys().map(ToString::to_string);
     starting_with(current, long.chain(short).collect())
+}
+
+/// The networks that stand, as far as that can be seen at once.
+fn standing() -> Vec<NetworkId> {
+    let Some(home) = home() else { return Vec::new() };
+    let (sender, networks) = mpsc::channel();
+    // An engine that hangs answers late.
+    std::thread::spawn(move || sender.send(standing_networks(&home).unwrap_or_default()));
+    networks.recv_timeout(TELL_AFTER).unwrap_or_default()
+}
+
+fn of_project(project: Project) -> Vec<NetworkId> {
+    project.networks.keys().map(|name| NetworkId::new(&project.name, name)).collect()
+}
+
+/// The networks that were made by command, as their own file has them.
+fn by_command() -> Vec<NetworkId> {
+    let file = home().map(|home| home.loose_project().join("stead.yaml"));
+    file.as_deref().and_then(project::peek).map(of_project).unwrap_or_default()
+}
+
+/// The networks, by their short and their long name. After the computer was started anew none stands, and those are known
+/// that machines have addresses on.
+pub(crate) fn networks(current: &OsStr) -> Vec<CompletionCandidate> {
+    let mut found = standing();
+    found.extend(records().leases.keys().map(NicId::network));
+    found.extend(by_command());
+    found.extend(project_here().map(of_project).unwrap_or_default());
+    starting_with(current, found.iter().flat_map(|id| [id.to_string(), id.name.to_string()]).collect())
 }
 
 /// The networks that were made by command.
 pub(crate) fn loose_networks(current: &OsStr) -> Vec<CompletionCandidate> {
-    let served = home().map(|home| stead_host::switchboard::load_served(&home)).unwrap_or_default();
-    let loose = served.networks.keys().filter(|id| id.project.as_str() == crate::commands::LOOSE_PROJECT);
-    starting_with(current, loose.map(|id| id.name.to_string()).collect())
+    starting_with(current, by_command().iter().map(|id| id.name.to_string()).collect())
 }
 
 /// The images that are here, by their names.

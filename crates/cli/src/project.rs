@@ -85,6 +85,11 @@ pub(crate) fn find(global: &Global) -> Result<PathBuf, Failure> {
             .context("cannot make the file's path absolute")
             .map_err(Failure::from);
     }
+    find_here()
+}
+
+/// The nearest project file upwards from here.
+pub(crate) fn find_here() -> Result<PathBuf, Failure> {
     let here = std::env::current_dir().context("cannot find the current directory")?;
     here.ancestors().find_map(file_in).ok_or_else(|| {
         let what = format!("there is no stead.yaml in {} or above", here.display());
@@ -135,6 +140,20 @@ pub(crate) fn load_in(directory: &Path) -> Result<Loaded, Failure> {
 /// Reads this project file.
 pub(crate) fn load_file(path: &Path) -> Result<Loaded, Failure> {
     load_with(path, &BTreeSet::new(), false)
+}
+
+/// What a project file says, of all its profiles, for who tells nobody of what is wrong with it.
+pub(crate) fn peek(path: &Path) -> Option<Project> {
+    let directory = directory_of(path).ok()?;
+    let text = read(path).ok()??;
+    let Known { variables, unread, .. } = variables(&directory).ok()?;
+    let file_name = path.file_name()?.to_string_lossy();
+    let texts = crate::session::home().ok()?.texts();
+    let profiles = ["*".to_owned()].into();
+    let source = Source::new(&file_name, &text, &variables, &directory);
+    let source = Source { profiles: &profiles, unread: &unread, texts: &texts, ..source };
+    let files = file::files(&source, read_other);
+    file::parse(&Source { files: &files, ..source }).ok().map(|parsed| parsed.project)
 }
 
 fn load_with(path: &Path, profiles: &BTreeSet<String>, relock: bool) -> Result<Loaded, Failure> {

@@ -100,6 +100,8 @@ const PACKAGES: &[Package] = &[
     package("syslinux",                    "/usr/bin/syslinux",           &[Test], "a boot loader"),
     package("syslinux-common",             "/usr/lib/syslinux/mbr/mbr.bin", &[Test], "its first stage"),
     package("ovmf",                        "/usr/share/OVMF/OVMF_CODE_4M.fd", &[Test], "another firmware for guests"),
+    package("zsh",                         "/usr/bin/zsh",                &[Test], "judges completion"),
+    package("fish",                        "/usr/bin/fish",               &[Test], "judges completion"),
     package("man-db",                      "/usr/bin/man",                &[Test], "reads the man pages"),
     package("erofs-utils",                 "/usr/bin/mkfs.erofs",         &[Test], "roots of guests"),
     package("dnsmasq-base",                "/usr/sbin/dnsmasq",           &[Test, Bench], "names and addresses of others, and the peer of the benchmarks"),

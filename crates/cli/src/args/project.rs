@@ -40,7 +40,7 @@ pub(crate) struct PlanArgs {
 #[derive(Debug, Args)]
 pub(crate) struct UpArgs {
     /// Only these machines, and those that they depend on: `web`, `web*`
-    #[arg(add = ArgValueCompleter::new(complete::machines))]
+    #[arg(add = ArgValueCompleter::new(complete::project_machines))]
     pub(crate) machines: Vec<String>,
     /// When images are pulled [default: as the file says, else `missing`]
     #[arg(long, value_enum, value_name = "WHEN")]
@@ -126,6 +126,7 @@ pub(crate) struct Only {
 #[derive(Debug, Args)]
 pub(crate) struct ProjectPullArgs {
     /// Only those of these machines: `web`, `web*`
+    #[arg(add = ArgValueCompleter::new(complete::project_machines))]
     pub(crate) machines: Vec<String>,
     /// Those of the machines that they depend on as well
     #[arg(long)]
@@ -138,6 +139,7 @@ pub(crate) struct ProjectPullArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ProjectBuildArgs {
     /// Only those of these machines: `web`, `web*`
+    #[arg(add = ArgValueCompleter::new(complete::project_machines))]
     pub(crate) machines: Vec<String>,
     /// More values for their `ARG`s: `NAME=value`, or `NAME` as it is here
     #[arg(long, value_name = "NAME[=VALUE]")]

@@ -5,10 +5,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use stead_model::name::MachineId;
+use stead_model::name::{MachineId, NetworkId};
 use stead_net::anchor::{Client, Domain, Kind, Label, SocketKind};
 use stead_net::kernel::RouteSocket;
 use stead_net::kernel::nft::{NftSocket, explained};
+
+use super::mark::Mark;
 
 /// `NETLINK_ROUTE` and `NETLINK_NETFILTER` of the kernel's interface.
 const NETLINK_ROUTE: u32 = 0;
@@ -26,6 +28,13 @@ impl Inside {
     /// Connects to the engine that lives; nothing if none does.
     pub(super) fn connect(run: &Path) -> Result<Option<Self>> {
         Client::connect(run)?.map(Self::new).transpose()
+    }
+
+    /// The networks that stand, by the kernel's word alone.
+    pub(super) fn networks(&self) -> Result<Vec<NetworkId>> {
+        let marks = self.route.own_links()?.into_iter().filter_map(|link| Mark::parse(&link.alias));
+        let id = |mark| if let Mark::Network(id) = mark { Some(id) } else { None };
+        Ok(marks.filter_map(id).collect())
     }
 
     /// The inside of this anchor's namespaces.

@@ -230,6 +230,11 @@ impl LinuxHost {
     }
 }
 
+/// The networks of a home that stand, by the kernel's word alone: no record is read, and nobody waited for.
+pub fn standing_networks(home: &Home) -> Result<Vec<NetworkId>> {
+    Inside::connect(&home.run)?.map_or(Ok(Vec::new()), |inside| inside.networks())
+}
+
 /// The mark of a home: where it is, and on which computer. It is known before anything is written, so a plan
 /// shows the very names that will be used.
 fn new_home_id(state: &Path) -> String {
