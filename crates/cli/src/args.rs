@@ -503,7 +503,7 @@ mod tests {
         check("stead network ls -f x", Some("`stead network ls` has no use for `--file`"));
         check("stead network -f x create lan", Some("`stead network create` has no use for `--file`"));
         check("stead schema --format json", Some("`stead schema` has no use for `--format`"));
-        check("stead --format json purge --yes", Some("`stead purge` has no use for `--format`"));
+        check("stead --format json purge --yes", None);
         check(
             "stead network enter --format json -- ls",
             Some("`stead network enter` has no use for `--format`"),

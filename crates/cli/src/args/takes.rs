@@ -34,16 +34,16 @@ pub(crate) fn takes(words: &[&str]) -> Option<Takes> {
             | "kill",
         ]
         | ["pause" | "unpause" | "rm" | "wait" | "rename" | "publish" | "reset" | "inspect" | "port"]
-        | ["diff" | "top" | "events" | "stats"]
+        | ["diff" | "top" | "events" | "stats" | "logs"]
         | ["snapshot" | "volume", _]
         | ["network", "inspect"] => Takes::ALL,
-        ["attach" | "clone" | "console" | "exec" | "shell" | "ssh" | "logs" | "cp"]
-        | ["network", "enter"] => Takes::FILE,
-        ["image", "save" | "export"] | ["kernel", "pull" | "rm"] => Takes::NONE,
-        ["network" | "image" | "kernel", _] | ["init" | "ls" | "doctor" | "version" | "login" | "logout"] => {
-            Takes::FORMAT
+        ["attach" | "clone" | "console" | "exec" | "shell" | "ssh" | "cp"] | ["network", "enter"] => {
+            Takes::FILE
         }
-        ["purge" | "schema" | "completion" | "man" | "run" | "create" | "oci" | "ssh-config"] => Takes::NONE,
+        ["image", "save" | "export"] | ["kernel", "pull" | "rm"] => Takes::NONE,
+        ["network" | "image" | "kernel", _]
+        | ["init" | "ls" | "doctor" | "version" | "login" | "logout" | "purge"] => Takes::FORMAT,
+        ["schema" | "completion" | "man" | "run" | "create" | "oci" | "ssh-config"] => Takes::NONE,
         [word] if word.starts_with("__") => Takes::NONE,
         _ => return None,
     };

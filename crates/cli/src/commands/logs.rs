@@ -6,41 +6,45 @@ use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
+use serde::Serialize;
 
 use stead_host::log::{Line, Stream, file_name, numbers, parse_line, timestamp};
 use stead_host::machine::Files;
 use stead_model::name::MachineId;
 
-use crate::args::{Global, LogsArgs, Tail};
+use crate::args::{Format, Global, LogsArgs, Tail};
 use crate::failure::Failure;
+use crate::output::Output;
 use crate::session::look;
 
 /// Between looks for new lines: fast enough to look live, slow enough to cost nothing.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Prints the logs of machines.
-pub(crate) fn logs(global: &Global, args: &LogsArgs) -> Result<(), Failure> {
+pub(crate) fn logs(global: &Global, args: &LogsArgs, output: Output) -> Result<(), Failure> {
     let mut host = look()?;
     let global = &Global { file: args.file.clone().or(global.file.clone()), ..global.clone() };
     let ids = super::machines::chosen(global, &args.machines, &mut host)?;
     let now = SystemTime::now();
     let printer = Printer {
+        format: output.format,
         width: (ids.len() > 1).then(|| ids.iter().map(|id| id.name.as_str().len()).max().unwrap_or(0)),
         timestamps: args.timestamps,
         since: args.since.as_deref().map(|text| moment(text, now)).transpose()?,
         until: args.until.as_deref().map(|text| moment(text, now)).transpose()?,
     };
     let mut readers: Vec<Reader> =
-        ids.iter().map(|id| Reader::new(id, Files::new(host.home(), id))).collect();
+        ids.iter().map(|id| Reader::new(id.clone(), Files::new(host.home(), id))).collect();
     let mut written: Vec<Written> = Vec::new();
     for reader in &mut readers {
         let mut lines = VecDeque::new();
-        reader.read(&mut |name, line| {
-            lines.extend(printer.print(name, line));
+        reader.read(&mut |id, line| {
+            lines.extend(printer.print(id, line)?);
             // A piece of a line counts with what ends it.
             if matches!(args.tail, Some(Tail::Lines(most)) if lines.len() > most) {
                 lines.pop_front();
             }
+            Ok(())
         })?;
         written.extend(lines);
     }
@@ -53,7 +57,10 @@ pub(crate) fn logs(global: &Global, args: &LogsArgs) -> Result<(), Failure> {
         let lives = readers.iter().map(Reader::lives).collect::<Result<Vec<bool>>>()?;
         for reader in &mut readers {
             let mut lines = Vec::new();
-            reader.read(&mut |name, line| lines.extend(printer.print(name, line)))?;
+            reader.read(&mut |id, line| {
+                lines.extend(printer.print(id, line)?);
+                Ok(())
+            })?;
             lines.iter().try_for_each(Written::write)?;
         }
         let mut lives = lives.into_iter();
@@ -88,6 +95,7 @@ impl Written {
 
 /// How lines are printed.
 struct Printer {
+    format: Format,
     /// How wide names are, where there are several machines.
     width: Option<usize>,
     timestamps: bool,
@@ -96,14 +104,21 @@ struct Printer {
 }
 
 impl Printer {
-    fn print(&self, name: &str, line: Line<'_>) -> Option<Written> {
+    fn print(&self, id: &MachineId, line: Line<'_>) -> Result<Option<Written>> {
         let is_early = self.since.as_deref().is_some_and(|since| line.time < since);
         let is_late = self.until.as_deref().is_some_and(|until| line.time > until);
         if is_early || is_late {
-            return None;
+            return Ok(None);
+        }
+        let time = line.time.to_owned();
+        if self.format == Format::Json {
+            let text = json(id, &line)?.into_bytes();
+            // For programs there is one stream, and a line says which it came by.
+            return Ok(Some(Written { time, stream: Stream::Output, text }));
         }
         let mut text = Vec::new();
         if let Some(width) = self.width {
+            let name = id.name.as_str();
             text.extend(format!("{name:width$} | ").into_bytes());
         }
         if self.timestamps {
@@ -113,13 +128,36 @@ impl Printer {
         if line.is_whole || self.width.is_some() || self.timestamps {
             text.push(b'\n');
         }
-        Some(Written { time: line.time.to_owned(), stream: line.stream, text })
+        Ok(Some(Written { time, stream: line.stream, text }))
     }
+}
+
+/// A line of a log as `--format json` has it: one of the output, too.
+#[derive(Serialize)]
+struct Said<'a> {
+    machine: String,
+    time: &'a str,
+    stream: String,
+    /// What is no text in it is replaced.
+    text: std::borrow::Cow<'a, str>,
+    /// Whether the machine ended its line here; else the next one goes on.
+    whole: bool,
+}
+
+fn json(id: &MachineId, line: &Line<'_>) -> Result<String> {
+    let said = Said {
+        machine: id.to_string(),
+        time: line.time,
+        stream: line.stream.to_string(),
+        text: String::from_utf8_lossy(line.bytes),
+        whole: line.is_whole,
+    };
+    Ok(serde_json::to_string(&said).context("cannot write JSON")? + "\n")
 }
 
 /// A machine's log, read as it grows.
 struct Reader {
-    name: String,
+    id: MachineId,
     files: Files,
     /// The file that is read, and how far.
     number: u64,
@@ -129,8 +167,8 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(id: &MachineId, files: Files) -> Self {
-        Self { name: id.name.to_string(), files, number: 0, offset: 0, rest: Vec::new() }
+    fn new(id: MachineId, files: Files) -> Self {
+        Self { id, files, number: 0, offset: 0, rest: Vec::new() }
     }
 
     fn lives(&self) -> Result<bool> {
@@ -138,7 +176,7 @@ impl Reader {
     }
 
     /// Reads what is new.
-    fn read(&mut self, on_line: &mut dyn FnMut(&str, Line<'_>)) -> Result<()> {
+    fn read(&mut self, on_line: &mut dyn FnMut(&MachineId, Line<'_>) -> Result<()>) -> Result<()> {
         let directory = self.files.log();
         let doing = || format!("cannot read the log in {}", directory.display());
         for number in numbers(&directory).with_context(doing)? {
@@ -160,7 +198,7 @@ impl Reader {
             let rest = self.rest.split_off(end);
             let whole = std::mem::replace(&mut self.rest, rest);
             for line in whole.split(|byte| *byte == b'\n').filter_map(parse_line) {
-                on_line(&self.name, line);
+                on_line(&self.id, line)?;
             }
         }
         Ok(())
@@ -228,6 +266,20 @@ fn ago(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_for_programs_says_all_that_is_on_record() {
+        let id: MachineId = "web.shop".parse().unwrap();
+        let of = |text: &[u8]| json(&id, &stead_host::log::parse_line(text).unwrap()).unwrap();
+        assert_eq!(
+            of(b"2026-11-21T08:00:00.5Z stderr F a \"b\"\x1b[2J \xff"),
+            "{\"machine\":\"web.shop\",\"time\":\"2026-11-21T08:00:00.5Z\",\"stream\":\"stderr\",\
+             \"text\":\"a \\\"b\\\"\\u001b[2J \u{fffd}\",\"whole\":true}\n"
+        );
+        assert!(
+            of(b"2026-11-21T08:00:00Z stdout P piece").ends_with("\"text\":\"piece\",\"whole\":false}\n")
+        );
+    }
 
     #[test]
     fn moments_are_dates_or_so_long_ago() {

@@ -34,6 +34,7 @@ mod shell;
 mod snapshot;
 mod ssh;
 mod stats;
+mod steps;
 mod timings;
 mod unpacking;
 mod up;
@@ -92,7 +93,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Ssh(args) => ssh::ssh(&global, &args),
         Command::SshConfig(args) => ssh::config(&args).map(done),
         Command::SshProxy { host, user } => ssh::proxy(&global, &host, &user),
-        Command::Logs(args) => logs::logs(&global, &args).map(done),
+        Command::Logs(args) => logs::logs(&global, &args, output).map(done),
         Command::Ps(args) => ps::ps(&global, &args, output).map(done),
         Command::Inspect(args) => inspect::inspect(&global, &args, output).map(done),
         Command::Port(args) => inspect::port(&global, &args, output).map(done),

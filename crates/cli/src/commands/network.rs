@@ -18,12 +18,13 @@ use stead_model::container::Mount;
 use stead_model::file::render;
 use stead_model::name::{MachineId, Name, NetworkId, VolumeId};
 use stead_model::observed::{NetworkState, Observed};
-use stead_model::plan::Power;
+use stead_model::plan::{Plan, Power, UnwantedVolumes, Wanted, plan};
 use stead_model::project::{
     Addressing, Dhcp, Guard, Kind, Machine, Network, Nic, Pool, Project, Reach, Runs, Subnet,
 };
 
 use super::LOOSE_PROJECT;
+use super::steps::finished;
 use super::up::{Bring, Whose};
 use crate::args::{ConnectArgs, CreateArgs, Global, NetworkCommand};
 use crate::failure::Failure;
@@ -121,7 +122,7 @@ pub(super) fn loose(session: &Session) -> Result<Project, Failure> {
 }
 
 /// Brings it up as far as networks and nics go: what runs goes on.
-fn apply(session: &mut Session, project: &Project, output: Output) -> Result<(), Failure> {
+fn apply(session: &mut Session, project: &Project, output: Output) -> Result<Plan, Failure> {
     let images = super::image::those_here(session.host.home(), project)?;
     let consent = crate::args::Consent { yes: false };
     let how = Bring { whose: Whose::Nics, relock: false, images, power: Power::On, consent };
@@ -198,7 +199,7 @@ pub(super) fn apply_some(
     project: &Project,
     how: &Bring,
     output: Output,
-) -> Result<(), Failure> {
+) -> Result<Plan, Failure> {
     let directory = session.host.home().loose_project();
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let path = directory.join("stead.yaml");
@@ -223,7 +224,8 @@ fn create(args: &CreateArgs, output: Output) -> Result<(), Failure> {
         return Err(Failure::request(&what, "choose another name, or remove it first"));
     }
     project.networks.insert(args.name.clone(), network(args)?);
-    apply(&mut session, &project, output)
+    let plan = apply(&mut session, &project, output)?;
+    finished(&[plan], None, output)
 }
 
 /// The network that the arguments ask for.
@@ -296,15 +298,14 @@ fn remove(network: &Name, force: bool, output: Output) -> Result<(), Failure> {
 
 /// Brings the loose project up, or down if there is nothing in it any more.
 fn settle(session: &mut Session, project: &Project, output: Output) -> Result<(), Failure> {
-    apply(session, project, output)?;
+    let first = apply(session, project, output)?;
     if !project.networks.is_empty() || !project.machines.is_empty() {
-        return Ok(());
+        return finished(&[first], None, output);
     }
     let seen = session.observe()?;
-    let nothing =
-        stead_model::plan::Wanted::nothing(&project.name, &seen, stead_model::plan::UnwantedVolumes::Keep);
-    let plan = stead_model::plan::plan(&nothing, &seen);
-    session.apply(&plan, crate::args::Consent { yes: false }, output)
+    let last = plan(&Wanted::nothing(&project.name, &seen, UnwantedVolumes::Keep), &seen);
+    session.apply(&last, crate::args::Consent { yes: false }, output)?;
+    finished(&[first, last], None, output)
 }
 
 fn connect(args: &ConnectArgs, output: Output) -> Result<(), Failure> {
@@ -340,7 +341,8 @@ fn connect(args: &ConnectArgs, output: Output) -> Result<(), Failure> {
         aliases: args.alias.iter().cloned().collect(),
         guard: Guard::On,
     });
-    apply(&mut session, &project, output)
+    let plan = apply(&mut session, &project, output)?;
+    finished(&[plan], None, output)
 }
 
 /// A machine that somebody else runs: a name without `--kind` is one that exists, or a slip.

@@ -6,11 +6,12 @@ use std::path::Path;
 use anyhow::{Context, Error, Result};
 
 use stead_host::home::Home;
-use stead_model::plan::{UnwantedVolumes, Wanted, plan};
+use stead_model::plan::{Plan, UnwantedVolumes, Wanted, plan};
 
-use crate::args::Consent;
+use super::steps::finished;
+use crate::args::{Consent, Format};
 use crate::failure::Failure;
-use crate::output::{Output, note, raw};
+use crate::output::{Output, note};
 use crate::session::{Session, confirm, home, look};
 
 /// Takes everything away: all projects, the engine, the records, the directories. What cannot be is told, and keeps
@@ -18,7 +19,7 @@ use crate::session::{Session, confirm, home, look};
 pub(crate) fn run(consent: Consent, output: Output) -> Result<(), Failure> {
     let home = home()?;
     if !home.exists() && !look()?.lives()? {
-        return raw("nothing to do\n").map_err(Failure::from);
+        return finished(&[], None, output);
     }
     if !consent.yes {
         let what = "this takes away all projects, machines, networks and volumes of this user";
@@ -30,7 +31,8 @@ pub(crate) fn run(consent: Consent, output: Output) -> Result<(), Failure> {
     // It would include what is not there any more.
     let mut left: Vec<Error> = super::ssh::forget(&home).err().into_iter().collect();
     // What plans cannot do (the records are damaged, the engine is of another version), taking the engine away whole may still do.
-    if let Err(failure) = take_down(&mut session, output, &mut left) {
+    let mut done = Vec::new();
+    if let Err(failure) = take_down(&mut session, output, &mut done, &mut left) {
         note(&format!("on the way:\n{}", failure.text().trim_end()));
     }
     // Whatever is left: an engine that was cut off, or that nothing uses.
@@ -56,13 +58,23 @@ pub(crate) fn run(consent: Consent, output: Output) -> Result<(), Failure> {
     }
     left.extend(namespaces.check_gone().err());
     let mut left = left.into_iter();
-    let Some(first) = left.next() else { return Ok(()) };
+    let Some(first) = left.next() else { return told(&done, output) };
     let all = left.fold(first, |error, more| error.context(format!("{more:#}")));
     Err(all.context("not everything could be taken away").into())
 }
 
-/// Takes the projects down, with their volumes. What is left beside their files is added to `left`.
-fn take_down(session: &mut Session, output: Output, left: &mut Vec<Error>) -> Result<(), Failure> {
+/// The steps, for programs: people were told each when it was done.
+fn told(done: &[Plan], output: Output) -> Result<(), Failure> {
+    if output.format == Format::Json { finished(done, None, output) } else { Ok(()) }
+}
+
+/// Takes the projects down, with their volumes. What was done is added to `done`, what is left beside their files to `left`.
+fn take_down(
+    session: &mut Session,
+    output: Output,
+    done: &mut Vec<Plan>,
+    left: &mut Vec<Error>,
+) -> Result<(), Failure> {
     loop {
         let seen = session.observe()?;
         let of_volumes = seen.volumes.iter().map(|id| &id.project);
@@ -78,6 +90,7 @@ fn take_down(session: &mut Session, output: Output, left: &mut Vec<Error>) -> Re
         if plan.steps.is_empty() {
             return Ok(());
         }
+        done.push(plan);
     }
 }
 

@@ -11,19 +11,25 @@ use crate::output::{Output, table};
 
 /// The stages of a machine's present run.
 #[derive(Debug, Serialize)]
-struct Timing {
+pub(super) struct Timing {
     machine: String,
     stages: Vec<Stage>,
 }
 
-/// `up --timings`. Machines that do not run have none.
-pub(crate) fn tell(home: &Home, ids: &[MachineId], output: Output) -> Result<(), Failure> {
+/// Those of machines. Ones that do not run have none.
+pub(super) fn of(home: &Home, ids: &[MachineId]) -> anyhow::Result<Vec<Timing>> {
     let mut timings = Vec::new();
     for id in ids {
         if let Some(status) = machine::status(home, id)? {
             timings.push(Timing { machine: id.to_string(), stages: status.stages });
         }
     }
+    Ok(timings)
+}
+
+/// `up --timings`, for people.
+pub(crate) fn tell(home: &Home, ids: &[MachineId], output: Output) -> Result<(), Failure> {
+    let timings = of(home, ids)?;
     output.data(&timings, || text(&timings)).map_err(Failure::from)
 }
 

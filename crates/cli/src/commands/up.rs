@@ -20,21 +20,12 @@ use stead_model::resolve::{Context, Images, Refusal, resolve};
 use stead_model::step::Step;
 
 use super::build::BuildWhen;
-use crate::args::{Consent, DownArgs, Global, PlanArgs, UpArgs};
+use super::steps;
+use crate::args::{Consent, DownArgs, Format, Global, PlanArgs, UpArgs};
 use crate::failure::Failure;
-use crate::output::{Output, note, printable};
+use crate::output::{Output, note};
 use crate::project::{self, Loaded};
 use crate::session::{Session, look, quiet};
-
-/// A step, as `plan --format json` and `up --format json` print it.
-#[derive(Serialize)]
-struct Line<'a> {
-    text: String,
-    why: String,
-    loses_data: bool,
-    after: &'a std::collections::BTreeSet<usize>,
-    step: &'a stead_model::step::Step,
-}
 
 /// Shows what would change, and why.
 pub(crate) fn plan(global: &Global, args: &PlanArgs, output: Output) -> Result<(), Failure> {
@@ -51,7 +42,7 @@ pub(crate) fn plan(global: &Global, args: &PlanArgs, output: Output) -> Result<(
             planned(&mut host, global, args, loaded.as_ref())?
         }
     };
-    print(&plan, loaded.as_ref(), output)
+    steps::print(&[plan], loaded.as_ref(), output)
 }
 
 fn planned(
@@ -69,46 +60,6 @@ fn planned(
     let wanted = resolved(loaded, &seen, args.relock, &images)?;
     tell_replaced(loaded, &wanted, args.relock);
     Ok(make_plan(&wanted, &seen))
-}
-
-fn print(plan: &Plan, loaded: Option<&Loaded>, output: Output) -> Result<(), Failure> {
-    let lines: Vec<Line<'_>> = plan
-        .steps
-        .iter()
-        .map(|planned| Line {
-            text: planned.step.to_string(),
-            why: why(planned, loaded),
-            loses_data: planned.step.loses_data(),
-            after: &planned.after,
-            step: &planned.step,
-        })
-        .collect();
-    let text = || {
-        if lines.is_empty() {
-            return "nothing to do\n".to_owned();
-        }
-        let width = lines.iter().map(|line| line.text.chars().count()).max().unwrap_or(0);
-        let line = |planned: &Planned, line: &Line<'_>| {
-            let gap = width - line.text.chars().count();
-            format!("{}{:gap$}  # {}\n", output.step(&planned.step), "", printable(&line.why))
-        };
-        plan.steps.iter().zip(&lines).map(|(planned, text)| line(planned, text)).collect()
-    };
-    output.data(&lines, text).map_err(Failure::from)
-}
-
-/// Why a step is there: the key, and where it stands in the file.
-fn why(planned: &Planned, loaded: Option<&Loaded>) -> String {
-    let key = planned.why.split(' ').next().unwrap_or_default();
-    let is_key =
-        ["networks", "machines", "volumes", "name"].iter().any(|first| key.split('.').next() == Some(first));
-    match loaded.filter(|_| is_key).and_then(|loaded| Some((loaded, loaded.sources.find(key)?))) {
-        Some((loaded, span)) => {
-            let name = loaded.file.file_name().unwrap_or_default().display();
-            format!("{} ({name}:{})", planned.why, span.line)
-        }
-        None => planned.why.clone(),
-    }
 }
 
 /// The project with every choice made. Machines of profiles that were not asked for stay as they are.
@@ -208,8 +159,12 @@ pub(crate) fn up(global: &Global, args: &UpArgs, output: Output) -> Result<(), F
         power: Power::On,
         consent: args.consent,
     };
-    bring_up(&mut session, &loaded, &how, output)?;
+    let plan = bring_up(&mut session, &loaded, &how, output)?;
     drop(project_lock);
+    let is_one_document = args.timings && output.format == Format::Json;
+    if !is_one_document {
+        steps::finished(std::slice::from_ref(&plan), Some(&loaded), output)?;
+    }
     if args.wait.is_none() && !args.timings {
         return Ok(());
     }
@@ -224,7 +179,22 @@ pub(crate) fn up(global: &Global, args: &UpArgs, output: Output) -> Result<(), F
     if let Some(stage) = args.wait {
         super::wait::wait(&home, &ids, stage, args.wait_timeout.map(Duration::from_secs))?;
     }
-    if args.timings { super::timings::tell(&home, &ids, output) } else { Ok(()) }
+    match (is_one_document, args.timings) {
+        (true, _) => {
+            let timings = super::timings::of(&home, &ids)?;
+            let steps = steps::lines(std::slice::from_ref(&plan), Some(&loaded));
+            output.data(&Timed { steps, timings }, String::new).map_err(Failure::from)
+        }
+        (false, true) => super::timings::tell(&home, &ids, output),
+        (false, false) => Ok(()),
+    }
+}
+
+/// What `up --timings` has to say, for programs.
+#[derive(Serialize)]
+struct Timed<'a> {
+    steps: Vec<steps::Line<'a>>,
+    timings: Vec<super::timings::Timing>,
 }
 
 /// The machines of a project that these patterns name; all if there are no patterns.
@@ -294,13 +264,13 @@ fn is_lost_claim(failure: &Failure) -> bool {
     failures.iter().all(|(_, error)| error.is::<stead_host::linux::ClaimLost>())
 }
 
-/// Makes a project what it is to be, in a session that has begun.
+/// Makes a project what it is to be, in a session that has begun. What was done for that.
 pub(super) fn bring_up(
     session: &mut Session,
     loaded: &Loaded,
     how: &Bring,
     output: Output,
-) -> Result<(), Failure> {
+) -> Result<Plan, Failure> {
     let mut attempts = 1..=CLAIM_ATTEMPTS;
     let (wanted, plan) = loop {
         let seen = session.observe()?;
@@ -333,7 +303,7 @@ pub(super) fn bring_up(
     if output.tells && reaches_out && wanted.uplink.is_none() {
         note("this computer has no way out just now: run this again when it has, for `reach: nat`");
     }
-    finished(&plan, output)
+    Ok(plan)
 }
 
 /// What to do about an id that this user has not.
@@ -393,20 +363,7 @@ pub(crate) fn down(global: &Global, args: &DownArgs, output: Output) -> Result<(
     let volumes = if args.volumes { UnwantedVolumes::Delete } else { UnwantedVolumes::Keep };
     let plan = make_plan(&Wanted::nothing(&name, &seen, volumes), &seen);
     session.apply(&plan, args.consent, output)?;
-    finished(&plan, output)
-}
-
-fn finished(plan: &Plan, output: Output) -> Result<(), Failure> {
-    if !output.tells {
-        return Ok(());
-    }
-    match output.format {
-        crate::args::Format::Json => print(plan, None, output),
-        crate::args::Format::Text if plan.steps.is_empty() => {
-            crate::output::raw("nothing to do\n").map_err(Failure::from)
-        }
-        crate::args::Format::Text => Ok(()),
-    }
+    steps::finished(&[plan], None, output)
 }
 
 /// Which project is meant: the one named, or the one that is on record for the directory here, whatever its

@@ -191,6 +191,68 @@ fn data_is_json_for_programs_and_nothing_for_a_reader_that_went() {
     }
 }
 
+/// The steps of a document.
+fn texts(steps: &serde_json::Value) -> Vec<String> {
+    steps.as_array().unwrap().iter().map(|step| step["text"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn what_was_done_is_one_document_with_all_of_it() {
+    let world = World::offline();
+    let shop = world.project("shop", SHOP);
+    let up = shop.stead("up --timings --format json").json();
+    assert_eq!(up["timings"], serde_json::json!([]), "nobody timed what somebody else runs");
+    let place = texts(&up["steps"]).iter().position(|text| text.starts_with("+ network lan.shop")).unwrap();
+    let network = &up["steps"][place];
+    assert_eq!(network["why"], "networks.lan (stead.yaml:2)", "{network:#}");
+    assert_eq!(shop.stead("up --format json").json(), serde_json::json!([]));
+    // What goes with the last network goes by a second plan; for people its steps are told as they are done.
+    let make = || {
+        world.stead("network create lan --reach isolated").ok();
+        world.stead("network connect lan web --kind container").ok();
+    };
+    for [first, last] in
+        [["network disconnect lan web", "network rm lan"], ["network ls", "network rm lan --force"]]
+    {
+        let mut found = Vec::new();
+        for format in ["", " --format json"] {
+            make();
+            world.stead(first).ok();
+            let said = world.stead(&format!("{last}{format}")).code(0);
+            found.push(match format {
+                "" => said.out.lines().map(str::to_owned).collect(),
+                _ => {
+                    let done = said.json();
+                    let places = done.as_array().unwrap().iter().enumerate();
+                    for (place, step) in places {
+                        let after = step["after"].as_array().unwrap();
+                        assert!(
+                            after.iter().all(|earlier| earlier.as_u64() < Some(place as u64)),
+                            "{done:#}"
+                        );
+                    }
+                    texts(&done)
+                }
+            });
+        }
+        let [people, programs] = &mut found[..] else { unreachable!() };
+        for steps in [&mut *people, &mut *programs] {
+            steps.sort();
+        }
+        assert_eq!(people, programs, "{last}");
+        assert!(programs.iter().any(|step| step == "- project default"), "{programs:?}");
+    }
+    let purged = shop.stead("purge --yes --format json").json();
+    for step in ["- machine web.shop", "- volume data.shop", "- engine"] {
+        assert!(
+            texts(&purged).iter().any(|text| text.starts_with(step)),
+            "no `{step}` in {:?}",
+            texts(&purged)
+        );
+    }
+    assert_eq!(shop.stead("purge --yes --format json").json(), serde_json::json!([]));
+}
+
 #[test]
 fn doctor_tells_of_sub_ids_that_nobody_maps() {
     // Who has none is told so; who has some needs the programs, too.

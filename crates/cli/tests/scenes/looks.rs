@@ -65,6 +65,34 @@ fn all_about_a_machine_is_told() {
 }
 
 #[test]
+fn what_machines_wrote_is_an_object_a_line_for_programs() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    web(&world, &[], "echo 'an \"a\"'; echo oops >&2; printf end");
+    world.stead("wait web").ok();
+    let said = world.stead("logs web --format json").code(0);
+    // Here there is one stream.
+    assert_eq!(said.err, "");
+    let lines: Vec<serde_json::Value> =
+        said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut found: Vec<(&str, &str, bool)> = lines
+        .iter()
+        .map(|line| {
+            assert_eq!(line["machine"], "web.default");
+            let time = line["time"].as_str().unwrap();
+            assert!(time.starts_with("20") && time.ends_with('Z'), "{line}");
+            let text = |key: &str| line[key].as_str().unwrap();
+            (text("stream"), text("text"), line["whole"].as_bool().unwrap())
+        })
+        .collect();
+    // The two streams are heard in either order.
+    found.sort_unstable();
+    assert_eq!(found, [("stderr", "oops", true), ("stdout", "an \"a\"", true), ("stdout", "end", false)]);
+    let last = world.stead("logs web --tail 1 --format json").ok();
+    assert_eq!(last.lines().count(), 1, "{last}");
+}
+
+#[test]
 fn what_a_machine_does_and_uses_is_told() {
     let world = World::offline();
     let _registry = registry(&world);
