@@ -18,7 +18,7 @@ use stead_model::name::{NetworkId, NicId};
 use stead_model::project::Project;
 
 use crate::project;
-use crate::session::TELL_AFTER;
+use crate::working::TELL_AFTER;
 
 /// What is on record; nothing where there are no records, as a completion never fails.
 fn records() -> Records {

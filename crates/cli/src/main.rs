@@ -8,6 +8,7 @@ mod logs;
 mod output;
 mod project;
 mod session;
+mod working;
 
 use std::process::ExitCode;
 

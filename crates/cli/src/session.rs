@@ -2,9 +2,6 @@
 
 use std::io::{BufRead, IsTerminal, Write};
 
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::Duration;
-
 use anyhow::{Context, Result};
 
 use stead_host::apply::{self, Event, Host, Outcome};
@@ -20,9 +17,7 @@ use crate::args::Consent;
 use crate::commands::reaper::Reaper;
 use crate::failure::{Failure, Said};
 use crate::output::{Output, note};
-
-/// Half a second is where waiting begins to feel like hanging.
-pub(crate) const TELL_AFTER: Duration = Duration::from_millis(500);
+use crate::working::Working;
 
 /// This user's home.
 pub(crate) fn home() -> Result<Home> {
@@ -98,6 +93,7 @@ impl Session {
         stead_net::process::keep_inherited()?;
         let lock = turn(&home)?;
         let mut host = LinuxHost::open(home, program()?)?;
+        let _working = Working::on("what earlier commands had begun");
         if let Err(error) = host.tidy() {
             // It takes up room and does no other harm: what was asked for goes on.
             note(&Failure::from(error).text().trim_end().replacen("error:", "warning:", 1));
@@ -114,8 +110,10 @@ impl Session {
         let mut reaper = None;
         let mut failures = apply::apply(plan, self, &mut |event| match event {
             Event::Begin(steps) => {
-                let steps: Vec<String> = steps.iter().map(|planned| planned.step.to_string()).collect();
-                working = Some(Working::on(steps));
+                let first = steps.first().map_or_else(String::new, |planned| planned.step.to_string());
+                let more = steps.len().saturating_sub(1);
+                let others = if more > 0 { format!(" and {more} more") } else { String::new() };
+                working = Some(Working::on(format!("`{first}`{others}")));
             }
             Event::End(planned, outcome) => {
                 // The note about the steps is due only while they are carried out.
@@ -149,27 +147,6 @@ impl Session {
     pub(crate) fn observe(&mut self) -> Result<Observed> {
         self.lost.take().map_or(Ok(()), Err)?;
         self.host.observe()
-    }
-}
-
-/// Tells what is being worked on if it takes longer than a person likes to look at nothing.
-struct Working {
-    /// Dropped when the work is done, which wakes the thread.
-    _done: mpsc::Sender<()>,
-}
-
-impl Working {
-    fn on(steps: Vec<String>) -> Self {
-        let (done, is_done) = mpsc::channel::<()>();
-        std::thread::spawn(move || {
-            if is_done.recv_timeout(TELL_AFTER) == Err(RecvTimeoutError::Timeout) {
-                let first = steps.first().map_or("", String::as_str);
-                let more = steps.len().saturating_sub(1);
-                let others = if more > 0 { format!(" and {more} more") } else { String::new() };
-                note(&format!("working on `{first}`{others}"));
-            }
-        });
-        Self { _done: done }
     }
 }
 

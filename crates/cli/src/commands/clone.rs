@@ -24,6 +24,7 @@ use crate::args::{CloneArgs, Consent, Global};
 use crate::failure::Failure;
 use crate::output::{Output, note};
 use crate::session::Session;
+use crate::working::Working;
 
 /// Makes a machine like another.
 pub(crate) fn clone(global: &Global, args: &CloneArgs, output: Output) -> Result<(), Failure> {
@@ -52,7 +53,9 @@ pub(crate) fn clone(global: &Global, args: &CloneArgs, output: Output) -> Result
     let runs = args.snapshot.is_none() && seen.running.contains_key(&source);
     let held = runs.then(|| Held::take(session.host.home(), &source)).transpose().with_context(doing)?;
     let origin = Origin { machine: &source, snapshot: args.snapshot.as_ref(), held };
+    let working = Working::on(format!("copying the files of `{source}`"));
     let secrets = session.host.prepare_clone(&id, origin).with_context(doing)?;
+    drop(working);
     let power = if args.start { Power::On } else { Power::Off };
     let consent = Consent { yes: false };
     let how = Bring { whose: Whose::Only([id.clone()].into()), relock: false, images, power, consent };

@@ -24,6 +24,7 @@ use stead_net::process::ProcessId;
 use crate::args::{CopyArgs, Global};
 use crate::failure::Failure;
 use crate::session::{Session, look};
+use crate::working::Working;
 
 /// What stead is called with to copy.
 const WORD: &str = "__copy";
@@ -184,6 +185,7 @@ fn run(order: &Order) -> Result<(), Failure> {
         }
         _ => None,
     };
+    let _working = Working::on("copying");
     stead_net::anchor::order_as_root(&program, &args, archive, &text).map(drop).map_err(Failure::from)
 }
 

@@ -14,8 +14,8 @@ use stead_model::observed::{MachineState, Observed};
 use stead_model::project::{Project, Runs};
 use stead_model::vm::Firmware;
 
-use super::image::progress::Progress;
 use crate::failure::Failure;
+use crate::working::Working;
 
 /// Makes sure that there is all that the guests among these machines need, before anything is changed.
 pub(crate) fn ensure(home: &Home, project: &Project, chosen: &BTreeSet<MachineId>) -> Result<(), Failure> {
@@ -58,7 +58,7 @@ pub(crate) fn ensure_ready(home: &Home, needs: &BTreeSet<Need>) -> Result<(), Fa
     home.prepare()?;
     let store = kernels(home);
     if store.list()?.is_empty() {
-        let _progress = Progress::of("getting a kernel for microVMs".to_owned());
+        let _working = Working::on("getting a kernel for microVMs");
         match store.pull(None)? {
             Pulled::New(_) | Pulled::Known(_) => {}
         }

@@ -9,6 +9,7 @@ use crate::args::KernelCommand;
 use crate::failure::Failure;
 use crate::output::{Output, raw, table};
 use crate::session::home;
+use crate::working::Working;
 
 #[derive(Serialize)]
 struct KernelRow {
@@ -37,6 +38,7 @@ pub(crate) fn run(command: KernelCommand, output: Output) -> Result<(), Failure>
         }
         KernelCommand::Pull { package } => {
             home.prepare()?;
+            let _working = Working::on("getting the kernel");
             let (Pulled::New(kernel) | Pulled::Known(kernel)) = store.pull(package.as_deref())?;
             raw(&format!("{}\n", kernel.name)).map_err(Failure::from)
         }

@@ -20,6 +20,7 @@ use crate::args::{AttachArgs, Consent, Global, KillArgs, MachinesArgs, RemoveArg
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::session::{Session, look};
+use crate::working::Working;
 
 /// The machines that patterns name: those of the project here first, and nothing that no machine is.
 pub(crate) fn chosen(
@@ -125,6 +126,7 @@ pub(crate) fn stop(global: &Global, args: &StopArgs, output: Output) -> Result<(
         let home = session.host.home().clone();
         let running = ids.iter().filter(|id| seen.running.contains_key(*id));
         let grace = Some(seconds.saturating_mul(1000));
+        let _working = Working::on("ending machines");
         std::thread::scope(|scope| {
             let threads: Vec<_> = running
                 .map(|id| {
@@ -179,7 +181,9 @@ pub(crate) fn restart(global: &Global, args: &StopArgs, output: Output) -> Resul
     let (running, stopped): (Vec<MachineId>, Vec<MachineId>) =
         ids.iter().cloned().partition(|id| seen.running.contains_key(id));
     let grace_ms = args.time.map(|seconds| seconds.saturating_mul(1000));
+    let working = Working::on("starting machines again");
     ask_all(&host, &running, &Request::Restart { grace_ms }, None)?;
+    drop(working);
     if !stopped.is_empty() {
         let machines = stopped.iter().map(ToString::to_string).collect();
         start(global, &MachinesArgs { machines }, output)?;

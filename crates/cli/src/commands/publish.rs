@@ -19,6 +19,7 @@ use crate::args::{Global, PublishArgs};
 use crate::failure::Failure;
 use crate::output::{Output, note};
 use crate::session::Session;
+use crate::working::Working;
 
 /// What stead is called with to do it.
 const WORD: &str = "__publish";
@@ -93,6 +94,7 @@ pub(crate) fn publish(global: &Global, args: &PublishArgs, output: Output) -> Re
     let written = Layer::new(&files, history.present.written).upper();
     if let Some(top) = uppers.first_mut().filter(|top| runs && **top == written) {
         // It is held for as long as that takes, and not until all is packed.
+        let _working = Working::on(format!("copying what `{id}` wrote"));
         let held = Held::take(session.host.home(), &id).with_context(doing)?;
         *top = session.host.copy_held(&id, top, held).with_context(doing)?;
     }
@@ -107,7 +109,9 @@ pub(crate) fn publish(global: &Global, args: &PublishArgs, output: Output) -> Re
         author: args.author.clone(),
         message: args.message.clone(),
     };
+    let working = Working::on(format!("packing what `{id}` wrote"));
     let packed = pack(&order).with_context(doing);
+    drop(working);
     let dropped = session.host.drop_prepared();
     let Reply { digest, skipped } = packed?;
     dropped?;

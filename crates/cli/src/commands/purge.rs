@@ -13,6 +13,7 @@ use crate::args::{Consent, Format};
 use crate::failure::Failure;
 use crate::output::{Output, note};
 use crate::session::{Session, confirm, home, look};
+use crate::working::Working;
 
 /// Takes everything away: all projects, the engine, the records, the directories. What cannot be is told, and keeps
 /// nothing else from going.
@@ -36,9 +37,13 @@ pub(crate) fn run(consent: Consent, output: Output) -> Result<(), Failure> {
         note(&format!("on the way:\n{}", failure.text().trim_end()));
     }
     // Whatever is left: an engine that was cut off, or that nothing uses.
-    match session.host.raze() {
+    let working = Working::on("the end of all that still runs");
+    let razed = session.host.raze();
+    drop(working);
+    match razed {
         // The lock goes last: until then nobody begins anew.
         Ok(()) => {
+            let _working = Working::on("deleting images, volumes, disks and what machines wrote");
             left.extend(
                 [
                     session.host.delete_data(),
@@ -48,9 +53,9 @@ pub(crate) fn run(consent: Consent, output: Output) -> Result<(), Failure> {
                 .into_iter()
                 .filter_map(Result::err),
             );
-            if let Some(around) = around {
+            for directory in around {
                 // Somebody may have put something there, or begun anew: then it stays.
-                let _is_in_use = std::fs::remove_dir(around);
+                let _is_in_use = std::fs::remove_dir(directory);
             }
         }
         // With the directories what is known of it would be lost.

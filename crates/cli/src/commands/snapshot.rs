@@ -22,6 +22,7 @@ use crate::args::{Consent, Global, ResetArgs, SnapshotCommand, SnapshotCreateArg
 use crate::failure::Failure;
 use crate::output::{Output, printable, table};
 use crate::session::{Session, look};
+use crate::working::Working;
 
 /// The snapshot that `reset` takes when none is named.
 const INITIAL: &str = "initial";
@@ -96,6 +97,7 @@ fn create(global: &Global, args: &SnapshotCreateArgs, output: Output) -> Result<
     let label = Label { name, description: args.description.clone(), at_ms };
     let runs = seen.running.contains_key(&id);
     let held = runs.then(|| Held::take(session.host.home(), &id)).transpose().with_context(doing)?;
+    let _working = Working::on(format!("the snapshot of `{id}`"));
     session.host.take_snapshot(&id, &label, held).with_context(doing)?;
     output.data(&label.name, || format!("{}\n", label.name)).map_err(Failure::from)
 }
@@ -178,6 +180,7 @@ fn remove(global: &Global, machine: &str, names: &[Name], output: Output) -> Res
     let (mut session, _, id) = begin(global, machine)?;
     let history = history(&session.host, &id)?;
     names.iter().try_for_each(|name| known(&history, &id, name))?;
+    let _working = Working::on(format!("removing snapshots of `{id}`"));
     for name in names {
         session.host.forget_snapshot(&id, name).with_context(|| format!("machine `{id}`"))?;
     }
@@ -197,7 +200,9 @@ fn go_back(
 ) -> Result<(), Failure> {
     let doing = || format!("machine `{id}`");
     // What takes long, and what may fail, comes while it still runs.
+    let working = Working::on(format!("preparing `{id}` as it was"));
     let way = session.host.prepare_return(id, to).with_context(doing)?;
+    drop(working);
     let runs = seen.running.contains_key(id);
     if runs {
         let wanted = Wanted::as_it_is(&id.project, seen).with_power(&[id.clone()].into(), Power::Off);

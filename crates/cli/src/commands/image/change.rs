@@ -19,6 +19,7 @@ use crate::args::Consent;
 use crate::failure::Failure;
 use crate::output::{Output, raw};
 use crate::session::{Session, confirm};
+use crate::working::Working;
 
 /// What the process is asked to take away.
 #[derive(Debug, Serialize, Deserialize)]
@@ -162,6 +163,7 @@ fn forget(store: &Store, request: &Request, used: &[Digest]) -> Result<Reply> {
     let request = serde_json::to_string(request).context("cannot render the request")?;
     let mut args: Vec<OsString> = vec![FORGET_WORD.into(), store.root().into(), request.into()];
     args.extend(used.iter().map(|digest| digest.as_str().into()));
+    let _working = Working::on("removing images");
     let reply = stead_net::anchor::run_as_root(&program, &args).context("cannot remove images")?;
     serde_json::from_str(&reply).context("the process that removes images is not one of ours")
 }

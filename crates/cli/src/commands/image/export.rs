@@ -14,6 +14,7 @@ use stead_model::image::Digest;
 use super::{meant, own_store, unpack};
 use crate::args::ExportArgs;
 use crate::failure::Failure;
+use crate::working::Working;
 
 /// Headers are small, and the kernel is asked once for many.
 const BUFFER_BYTES: usize = 1 << 16;
@@ -26,6 +27,7 @@ pub(super) fn export(args: &ExportArgs) -> Result<(), Failure> {
     let (_, store) = own_store()?;
     let image = meant(&store, &args.image, args.platform.platform.as_ref())?.image;
     unpack(&store, &image)?;
+    let _working = Working::on(format!("writing the files of {}", args.image));
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let words = [WORD.into(), store.root().into(), image.digest.as_str().into()];
     let to = |stdout| stead_net::anchor::run_as_root_at(&program, &words, stdout);

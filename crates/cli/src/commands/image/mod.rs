@@ -30,7 +30,8 @@ use crate::args::{ImageCommand, PullWhen};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::project::Loaded;
-use crate::session::{TELL_AFTER, home};
+use crate::session::home;
+use crate::working::{TELL_AFTER, Working};
 
 pub(super) use carry::{Carried, tell};
 pub(crate) use change::{forget_here, in_use};
@@ -167,7 +168,7 @@ fn need_disks(
 ) -> Result<BTreeMap<PathBuf, DiskImage>, Failure> {
     const HINT: &str = "`image` is the path of a disk image, raw or qcow2";
     home.prepare()?;
-    let _progress = Progress::of("looking at the images of disks".to_owned());
+    let _working = Working::on("looking at the images of disks");
     let found = disks_here(home, &loaded.project, DiskStore::learn)?;
     for id in chosen {
         let vm = loaded.project.machines.get(&id.name).and_then(|machine| machine.runs.vm());

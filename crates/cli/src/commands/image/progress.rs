@@ -9,7 +9,7 @@ use stead_image::Event;
 use stead_model::image::Digest;
 
 use crate::output::{note, rewrite};
-use crate::session::TELL_AFTER;
+use crate::working::TELL_AFTER;
 
 /// Eyes follow no faster changes.
 const LINE_EVERY: Duration = Duration::from_millis(100);
