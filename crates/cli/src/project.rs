@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use stead_host::home::{remove_unfinished, write_whole};
-use stead_model::file::{self, Build, COMPOSE_NAMES, FileText, Known, Problems, Pull, Source, Sources};
+use stead_model::file::{
+    self, Build, COMPOSE_NAMES, Decoded, FileText, Known, Problems, Pull, Source, Sources,
+};
 use stead_model::lock::Lock;
 use stead_model::name::Name;
 use stead_model::project::Project;
@@ -145,7 +147,7 @@ pub(crate) fn load_file(path: &Path) -> Result<Loaded, Failure> {
 /// What a project file says, of all its profiles, for who tells nobody of what is wrong with it.
 pub(crate) fn peek(path: &Path) -> Option<Project> {
     let directory = directory_of(path).ok()?;
-    let text = read(path).ok()??;
+    let text = read_text(path, SAVE_AS).ok()??;
     let Known { variables, unread, .. } = variables(&directory).ok()?;
     let file_name = path.file_name()?.to_string_lossy();
     let texts = crate::session::home().ok()?.texts();
@@ -158,31 +160,33 @@ pub(crate) fn peek(path: &Path) -> Option<Project> {
 
 fn load_with(path: &Path, profiles: &BTreeSet<String>, relock: bool) -> Result<Loaded, Failure> {
     let directory = directory_of(path)?;
-    let text = match read(path)? {
-        Some(text) => text,
-        None => {
-            let what = format!("there is no file {}", path.display());
-            return Err(Failure::request(&what, "name another with `-f`"));
-        }
+    let Some(Decoded { text, problems: no_text }) = read(path)? else {
+        let what = format!("there is no file {}", path.display());
+        return Err(Failure::request(&what, "name another with `-f`"));
     };
     let Known { variables, unread, problems: wrong_lines } = variables(&directory)?;
-    let wrong_lines =
-        wrong_lines.map(|lines| Problems { file: shown(&path.with_file_name(ENVIRONMENT)), ..lines });
     let here = |problems: Problems| Problems { file: shown(path), ..problems };
     let file_name = path.file_name().unwrap_or_default().to_string_lossy();
     let texts = crate::session::home()?.texts();
     let source = Source::new(&file_name, &text, &variables, &directory);
     let source = Source { profiles, unread: &unread, texts: &texts, ..source };
     let files = file::files(&source, read_other);
-    let parsed = match (file::parse(&Source { files: &files, ..source }), wrong_lines) {
-        (Ok(parsed), None) => parsed,
-        (Ok(_), Some(lines)) => return Err(Failure::File(vec![lines])),
-        (Err(problems), lines) => {
-            return Err(Failure::File(lines.into_iter().chain([here(problems)]).collect()));
-        }
-    };
-    let (lock, lock_is_lost) = match load_lock(&directory) {
+    let parsed = file::parse(&Source { files: &files, ..source });
+    let lock = load_lock(&directory);
+    let wrong_lock = match &lock {
         // What it says does not count, only that there is none any more.
+        Err(Failure::File(problems)) if !relock => problems.as_slice(),
+        Ok(_) | Err(_) => &[],
+    };
+    let wrong_file = both(no_text, parsed.as_ref().err().cloned().map(here));
+    // One hides none of the others.
+    let wrong: Vec<Problems> =
+        wrong_lines.into_iter().chain(wrong_file).chain(wrong_lock.iter().cloned()).collect();
+    let parsed = match parsed {
+        Ok(parsed) if wrong.is_empty() => parsed,
+        Ok(_) | Err(_) => return Err(Failure::File(wrong)),
+    };
+    let (lock, lock_is_lost) = match lock {
         Err(unreadable @ (Failure::Request(_) | Failure::File(_))) if relock => {
             note(&format!(
                 "what stead.lock says is passed over; it cannot be read:\n{}",
@@ -200,6 +204,14 @@ fn load_with(path: &Path, profiles: &BTreeSet<String>, relock: bool) -> Result<L
     Ok(Loaded { file, text, directory, project, sources, lock, lock_is_lost, pull, builds, texts, dormant })
 }
 
+/// What is wrong with a file's bytes, and with what they say.
+fn both(bytes: Option<Problems>, text: Option<Problems>) -> Option<Problems> {
+    match (bytes, text) {
+        (Some(bytes), Some(text)) => Some(bytes.beside(text)),
+        (bytes, text) => bytes.or(text),
+    }
+}
+
 /// The directory that a project file is in, without links, so that a project is one whichever way it is
 /// reached.
 pub(crate) fn directory_of(path: &Path) -> Result<PathBuf, Failure> {
@@ -212,8 +224,23 @@ pub(crate) fn directory_of(path: &Path) -> Result<PathBuf, Failure> {
     })
 }
 
+/// What to do about a file that is no text.
+const SAVE_AS: &str = "save the file as UTF-8";
+
 /// A file's text; nothing if there is no such file.
-fn read(path: &Path) -> Result<Option<String>, Failure> {
+fn read(path: &Path) -> Result<Option<Decoded>, Failure> {
+    Ok(read_bytes(path)?.map(|bytes| file::decode(&shown(path), &bytes, SAVE_AS)))
+}
+
+/// The same, of a file that is text or cannot be read.
+fn read_text(path: &Path, hint: &str) -> Result<Option<String>, Failure> {
+    match read_bytes(path)?.map(|bytes| file::decode(&shown(path), &bytes, hint)) {
+        Some(Decoded { problems: Some(problems), .. }) => Err(Failure::File(vec![problems])),
+        decoded => Ok(decoded.map(|decoded| decoded.text)),
+    }
+}
+
+fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
     let doing = || format!("cannot read {}", path.display());
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
@@ -228,21 +255,12 @@ fn read(path: &Path) -> Result<Option<String>, Failure> {
         let what = format!("{} is not a file of at most {} MiB", path.display(), FILE_MAX_BYTES >> 20);
         return Err(Failure::request(&what, "name another with `-f`"));
     }
-    let bytes = fs::read(path).with_context(doing)?;
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) => {
-            let before = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
-            let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-            let what = format!("{}:{line}: this is not UTF-8 text", path.display());
-            Err(Failure::request(&what, "save the file as UTF-8"))
-        }
-    }
+    Ok(Some(fs::read(path).with_context(doing)?))
 }
 
 /// What stands in a file that the project file names.
 pub(crate) fn read_other(path: &Path) -> FileText {
-    match read(path) {
+    match read_text(path, SAVE_AS) {
         Ok(Some(text)) => FileText::Text(text),
         Ok(None) => FileText::Missing,
         Err(failure) => {
@@ -255,10 +273,22 @@ pub(crate) fn read_other(path: &Path) -> FileText {
 
 /// What `${…}` may name: the environment, and `.env` beside the file.
 fn variables(directory: &Path) -> Result<Known, Failure> {
-    let text = read(&directory.join(ENVIRONMENT))?.unwrap_or_default();
+    let path = directory.join(ENVIRONMENT);
+    let read = read(&path)?.unwrap_or(Decoded { text: String::new(), problems: None });
     let texts = std::env::vars_os()
         .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
-    Ok(file::variables(ENVIRONMENT, &text, &texts.collect()))
+    let environment = texts.collect();
+    let mut known = file::variables(ENVIRONMENT, &read.text, &environment);
+    if read.problems.is_some() {
+        // What has no text in it counts as a line that could not be read.
+        let is_damaged = |name: &String, value: &mut String| {
+            !environment.contains_key(name) && [name, &*value].iter().any(|text| text.contains('\u{fffd}'))
+        };
+        known.unread.extend(known.variables.extract_if(.., is_damaged).map(|(name, _)| name));
+    }
+    let here = |problems: Problems| Problems { file: shown(&path), ..problems };
+    known.problems = both(read.problems, known.problems.map(here));
+    Ok(known)
 }
 
 fn lock_path(directory: &Path) -> PathBuf {
@@ -267,7 +297,8 @@ fn lock_path(directory: &Path) -> PathBuf {
 
 fn load_lock(directory: &Path) -> Result<Lock, Failure> {
     let path = lock_path(directory);
-    let Some(text) = read(&path)? else { return Ok(Lock::default()) };
+    let hint = "restore it as it was, or choose anew by `stead up --relock`";
+    let Some(text) = read_text(&path, hint)? else { return Ok(Lock::default()) };
     Lock::parse(&shown(&path), &text).map_err(|problems| Failure::File(vec![problems]))
 }
 

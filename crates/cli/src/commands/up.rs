@@ -10,12 +10,13 @@ use stead_container::ids_refused;
 use stead_host::apply::Host;
 use stead_host::home::Home;
 use stead_host::linux::{LinuxHost, store_texts};
+use stead_model::container::Container;
 use stead_model::dev::{Ids, Person};
 use stead_model::lock::Lock;
 use stead_model::name::{MachineId, Name};
 use stead_model::observed::{Body, MachineState, Observed};
 use stead_model::plan::{Plan, Planned, Power, UnwantedVolumes, Wanted, plan as make_plan};
-use stead_model::project::Project;
+use stead_model::project::{Project, Runs};
 use stead_model::resolve::{Context, Images, Refusal, resolve};
 use stead_model::step::Step;
 
@@ -64,6 +65,16 @@ fn planned(
 
 /// The project with every choice made. Machines of profiles that were not asked for stay as they are.
 fn resolved(loaded: &Loaded, seen: &Observed, relock: bool, images: &Images) -> Result<Wanted, Failure> {
+    choices(loaded, seen, relock, images)?.map_err(|refusals| refused(refusals, loaded))
+}
+
+/// The same, or why choices cannot be made.
+fn choices(
+    loaded: &Loaded,
+    seen: &Observed,
+    relock: bool,
+    images: &Images,
+) -> Result<Result<Wanted, Vec<Refusal>>, Failure> {
     let none = Lock::default();
     let lock = if relock { &none } else { &loaded.lock };
     let user = rustix::process::getuid().as_raw();
@@ -72,8 +83,7 @@ fn resolved(loaded: &Loaded, seen: &Observed, relock: bool, images: &Images) -> 
     let directory = &loaded.directory;
     let context = Context { directory, lock, seen, user, person: &person, images, resting: &resting };
     let ids = resting.iter().map(|name| MachineId::new(&loaded.project.name, name)).collect();
-    let wanted = resolve(&loaded.project, context).and_then(|wanted| wanted.beside(&ids, seen));
-    wanted.map_err(|refusals| refused(refusals, loaded))
+    Ok(resolve(&loaded.project, context).and_then(|wanted| wanted.beside(&ids, seen)))
 }
 
 /// Who calls, if that bears on a machine of the project.
@@ -274,7 +284,14 @@ pub(super) fn bring_up(
     let mut attempts = 1..=CLAIM_ATTEMPTS;
     let (wanted, plan) = loop {
         let seen = session.observe()?;
-        let all = resolved(loaded, &seen, how.relock, &how.images)?;
+        let all = match choices(loaded, &seen, how.relock, &how.images)? {
+            Ok(all) => all,
+            Err(mut refusals) => {
+                // Without choices there is no plan: what is new would be made.
+                refusals.extend(unfit(session.host.home(), new_ones(&loaded.project, &how.whose, &seen))?);
+                return Err(refused(refusals, loaded));
+            }
+        };
         tell_replaced(loaded, &all, how.relock);
         let locked = Lock::new(&all).keeping(&loaded.lock, &loaded.resting());
         let wanted = match &how.whose {
@@ -312,22 +329,54 @@ const ID_HINT: &str = "name one that they have, or leave it out; `stead doctor` 
 
 /// Refuses to make containers with limits that nothing here could hold them to, and as somebody whom they cannot be.
 fn refuse_unfit(home: &Home, plan: &Plan, loaded: &Loaded) -> Result<(), Failure> {
+    let made = plan.steps.iter().filter_map(|Planned { step, .. }| match step {
+        Step::MachineAdd(id, MachineState { body: Body::Container(made), .. }, _) => {
+            Some((&id.name, &made.wish))
+        }
+        _ => None,
+    });
+    let refusals = unfit(home, made)?;
+    if refusals.is_empty() { Ok(()) } else { Err(refused(refusals, loaded)) }
+}
+
+/// The containers of a project that are not there and are to be.
+fn new_ones<'a>(
+    project: &'a Project,
+    whose: &'a Whose,
+    seen: &'a Observed,
+) -> impl Iterator<Item = (&'a Name, &'a Container)> {
+    let is_new = move |name: &Name| {
+        let id = MachineId::new(&project.name, name);
+        let is_meant = match whose {
+            Whose::All => true,
+            Whose::Only(chosen) => chosen.contains(&id),
+            Whose::Nics => false,
+        };
+        is_meant && !seen.machines.contains_key(&id)
+    };
+    project.machines.iter().filter_map(move |(name, machine)| match &machine.runs {
+        Runs::Container(wish) if is_new(name) => Some((name, wish.as_ref())),
+        Runs::Container(_) | Runs::External | Runs::Microvm(_) | Runs::Vm(_) => None,
+    })
+}
+
+/// Why such containers cannot be here.
+fn unfit<'a>(
+    home: &Home,
+    containers: impl Iterator<Item = (&'a Name, &'a Container)>,
+) -> Result<Vec<Refusal>, Failure> {
     let maps = id_maps(home)?;
     let mut refusals = Vec::new();
-    for Planned { step, .. } in &plan.steps {
-        let Step::MachineAdd(id, MachineState { body: Body::Container(made), .. }, _) = step else {
-            continue;
-        };
-        let limits = stead_container::limits_refused(&made.wish.limits)?.into_iter();
+    for (name, wish) in containers {
+        let limits = stead_container::limits_refused(&wish.limits)?.into_iter();
         let limits = limits.map(|refusal| (refusal.why, refusal.hint));
-        let ids = ids_refused(made.wish.user.as_deref(), &made.wish.groups, (&maps.0, &maps.1)).into_iter();
+        let ids = ids_refused(wish.user.as_deref(), &wish.groups, (&maps.0, &maps.1)).into_iter();
         let ids = ids.map(|whom| (format!("this user's containers have no {whom}"), ID_HINT));
         for (why, hint) in limits.chain(ids) {
-            let refusal = Refusal { key: format!("machines.{}", id.name), why, hint: hint.to_owned() };
-            refusals.push(refusal);
+            refusals.push(Refusal { key: format!("machines.{name}"), why, hint: hint.to_owned() });
         }
     }
-    if refusals.is_empty() { Ok(()) } else { Err(refused(refusals, loaded)) }
+    Ok(refusals)
 }
 
 /// The user and group ids that containers have: those of the engine, or that it will have.

@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use expect_test::expect;
 
+use crate::support::registry::{BUSYBOX, registry};
 use crate::support::{Place, Role, World, role, stead};
 
 const SHOP: &str = "
@@ -325,6 +326,79 @@ fn what_is_wrong_beside_the_file_is_told_as_well() {
     shop.stead("up --relock").code(0).says("what stead.lock says is passed over");
     assert_eq!(shop.stead("up").ok(), "nothing to do\n");
     shop.stead("down --volumes --yes").ok();
+}
+
+#[test]
+fn what_is_no_text_and_what_is_wrong_elsewhere_hide_nothing_of_each_other() {
+    let world = World::offline();
+    let shop = world.project("shop", "");
+    let beside = |name: &str| shop.directory.join(name);
+    let file =
+        b"networks: { lan: { mtu: 12 } }\nmachines:\n  web: { image: caf\xe9, ports: [$PORT, $NAME] }\n";
+    fs::write(beside("stead.yaml"), file).unwrap();
+    fs::write(beside(".env"), b"# here\nNAME=\xfc\nPORT='80\n").unwrap();
+    fs::write(beside("stead.lock"), "<<<<<<< HEAD\n").unwrap();
+    let expected = expect![[r"
+        .env:2:6: `\xFC` is not UTF-8 text
+          2 | NAME=�
+            |      ^
+          hint: save the file as UTF-8
+
+        .env:3:1: the quote is not closed
+          3 | PORT='80
+            | ^^^^^^^^
+          hint: close it, or leave it out
+
+        stead.yaml:1:25: `12` is not a whole number from 576 to 9216
+          1 | networks: { lan: { mtu: 12 } }
+            |                         ^^
+          hint: write `576` or more
+
+        stead.yaml:3:20: `\xE9` is not UTF-8 text
+          3 |   web: { image: caf�, ports: [$PORT, $NAME] }
+            |                    ^
+          hint: save the file as UTF-8
+
+        stead.lock:1:1: expected value
+          1 | <<<<<<< HEAD
+            | ^
+          hint: restore it from version control, or let `stead up --relock` choose subnets and addresses anew
+    "]];
+    expected.assert_eq(&shop.stead("plan").code(2).err);
+    let json = shop.stead("up --format json").code(2).err;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let told: Vec<&str> =
+        json["problems"].as_array().unwrap().iter().map(|p| p["file"].as_str().unwrap()).collect();
+    assert_eq!(told, [".env", ".env", "stead.yaml", "stead.yaml", "stead.lock"]);
+    assert_eq!(json["problems"][3]["text"], "\\xE9");
+    // A lock that is no text is told like one that says nothing, and passed over by who wants another.
+    shop.write(SHOP);
+    fs::remove_file(beside(".env")).unwrap();
+    fs::write(beside("stead.lock"), b"{ \"version\": \"\xff\" }").unwrap();
+    shop.stead("plan").code(2).says("stead.lock:1:15: `\\xFF` is not UTF-8 text").says("--relock");
+    shop.stead("plan --relock").code(0).says("what stead.lock says is passed over");
+    // So is a file that it names.
+    fs::remove_file(beside("stead.lock")).unwrap();
+    fs::write(beside("more.env"), b"A=1\nB=\xff\n").unwrap();
+    shop.write("machines: { web: { image: x, env_file: more.env }, db: { image: x, mem_limit: much } }");
+    shop.stead("plan").code(2).says("more.env:2:3: `\\xFF` is not UTF-8 text").says("`much`");
+}
+
+#[test]
+fn what_cannot_be_had_here_is_told_together() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    world.project("other", "networks: { lan: { subnet: 10.0.9.0/24, reach: isolated } }").stead("up").ok();
+    let unfit = if role() == Role::Root { "cpuset: 0-9999" } else { "user: '70000'" };
+    let text = format!(
+        "networks: {{ lan: {{ subnet: 10.0.9.0/24, reach: isolated }} }}\nmachines:\n  job: {{ image: {BUSYBOX}, {unfit} }}\n"
+    );
+    let shop = world.project("shop", &text);
+    let said = shop.stead("up").code(2).says("stead.yaml:1:28: 10.0.9.0/24 overlaps network `lan.other`");
+    let why = if role() == Role::Root { "`cpuset`: there is no processor" } else { "have no user 70000" };
+    let said = said.says("stead.yaml:3:3: ").says(why);
+    assert_eq!(said.err.matches("hint: ").count(), 2, "{}", said.err);
+    assert!(!shop.directory.join("stead.lock").exists(), "something was changed");
 }
 
 #[test]

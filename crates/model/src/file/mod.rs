@@ -12,6 +12,7 @@
 mod build;
 mod check;
 mod compose;
+mod decode;
 mod dotenv;
 mod environment;
 mod extend;
@@ -38,6 +39,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 pub use build::{Build, Dockerfile};
+pub use decode::{Decoded, decode};
 pub use dotenv::{Known, variables};
 pub use interpolate::Variables;
 pub(crate) use problem::quote;

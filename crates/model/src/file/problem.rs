@@ -1,6 +1,7 @@
 //! What is wrong with a file, and how it is shown. Files come from anywhere, so whatever is shown of them
 //! has no control characters (they could drive the terminal) and a limited length.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 
 use serde::Serialize;
@@ -114,6 +115,18 @@ impl Problems {
             problem.excerpt = line.map(|(_, line)| excerpt(line, problem.span));
         }
         Self { file: file.to_owned(), problems, more }
+    }
+
+    /// These, and those of `others` that are on other lines: what is wrong with a line may come of what is wrong with it
+    /// already.
+    #[must_use]
+    pub fn beside(mut self, others: Self) -> Self {
+        let lines: BTreeSet<usize> = self.problems.iter().map(|problem| problem.span.line).collect();
+        self.problems.extend(others.problems.into_iter().filter(|other| !lines.contains(&other.span.line)));
+        self.problems.sort();
+        self.more += others.more + self.problems.len().saturating_sub(PROBLEMS_MAX);
+        self.problems.truncate(PROBLEMS_MAX);
+        self
     }
 }
 
