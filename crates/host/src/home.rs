@@ -1,7 +1,9 @@
 //! A home: the two directories in which one user's stead keeps what outlives a process. Two homes on one
 //! computer do not see each other.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -72,12 +74,9 @@ impl Home {
 
     /// Makes the directories that are missing, for this user alone.
     pub fn prepare(&self) -> Result<()> {
-        let makes_around = self.around().is_some_and(|around| !around.exists());
+        let mut made = Vec::new();
         for directory in [&self.state, &self.run] {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(directory)
+            make(directory, &mut made)
                 .with_context(|| format!("cannot make {}; hint: {OTHER_HOME}", directory.display()))?;
             let mode = own_directory(directory)?.map_or(0, |metadata| metadata.mode());
             if mode & 0o077 != 0 {
@@ -85,11 +84,14 @@ impl Home {
                     .with_context(|| format!("cannot keep others out of {}", directory.display()))?;
             }
         }
-        if makes_around {
-            let path = self.made_around();
-            fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        made.retain(|directory| *directory != self.state && *directory != self.run);
+        if made.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        // Those of one that was there before the other, which goes with the power.
+        made.extend(self.goes_with_it());
+        let text = serde_json::to_vec(&made).context("cannot write paths as JSON")?;
+        write_whole(&self.made_around(), &text)
     }
 
     /// The directory that holds both and nothing else, where `STEAD_HOME` says where they are.
@@ -97,14 +99,22 @@ impl Home {
         self.state.parent().filter(|around| self.run.parent() == Some(*around))
     }
 
-    /// Says that the directory around both was made by us.
+    /// Says which directories around them were made by us.
     fn made_around(&self) -> PathBuf {
         self.state.join("made-around")
     }
 
-    /// The directory that goes with the home: the one around it, if it was made for it.
-    pub fn goes_with_it(&self) -> Option<PathBuf> {
-        self.around().filter(|_| self.made_around().exists()).map(Path::to_owned)
+    /// The directories that go with the home, those within others first: the ones around it that were made for it.
+    pub fn goes_with_it(&self) -> Vec<PathBuf> {
+        let Ok(text) = fs::read(self.made_around()) else { return Vec::new() };
+        if text.is_empty() {
+            // As earlier versions said that it was the one around both.
+            return self.around().map(Path::to_owned).into_iter().collect();
+        }
+        let all: Vec<PathBuf> = serde_json::from_slice(&text).unwrap_or_default();
+        let is_around = |path: &&PathBuf| self.state.starts_with(path) || self.run.starts_with(path);
+        let all: BTreeSet<PathBuf> = all.iter().filter(is_around).cloned().collect();
+        all.into_iter().rev().collect()
     }
 
     /// Refuses directories of somebody else: in `/tmp` anyone could have made them before us, and what is in
@@ -201,6 +211,25 @@ impl Home {
     /// The way out that was made, with what is needed to recognise it.
     pub fn uplink(&self) -> PathBuf {
         self.run.join("uplink.json")
+    }
+}
+
+/// Makes a directory for this user alone, and those around it that are not there. Those that it made are added to `made`:
+/// that is known for sure, as each is made or found by itself.
+fn make(directory: &Path, made: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Ok(()) => {
+            made.push(directory.to_owned());
+            Ok(())
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let around = directory.parent().filter(|around| !around.as_os_str().is_empty()).ok_or(error)?;
+            make(around, made)?;
+            make(directory, made)
+        }
+        // A file in its place is told by whoever looks next.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && directory.is_dir() => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
@@ -308,6 +337,30 @@ mod tests {
         check(&environment, "/data/stead", "/run/user/1000/stead");
         environment.stead_home = Some("/x".into());
         check(&environment, "/x/state", "/x/run");
+    }
+
+    #[test]
+    fn directories_that_were_made_for_a_home_are_known_and_no_others() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = |name: &str| temporary.path().join(name);
+        fs::create_dir(path("there")).unwrap();
+        let home = Home { state: path("a/share/stead"), run: path("there/stead") };
+        home.prepare().unwrap();
+        assert_eq!(home.goes_with_it(), [path("a/share"), path("a")]);
+        home.prepare().unwrap();
+        assert_eq!(home.goes_with_it(), [path("a/share"), path("a")]);
+        // What is made later is known with what was made before.
+        fs::remove_dir_all(path("there")).unwrap();
+        home.prepare().unwrap();
+        assert_eq!(home.goes_with_it(), [path("there"), path("a/share"), path("a")]);
+        // Nobody makes us remove what is elsewhere.
+        fs::write(home.made_around(), "[\"/tmp\", \"/etc\"]").unwrap();
+        assert!(home.goes_with_it().iter().all(|path| home.state.starts_with(path)));
+        let old = Home { state: path("x/state"), run: path("x/run") };
+        fs::create_dir_all(&old.state).unwrap();
+        assert!(old.goes_with_it().is_empty());
+        fs::write(old.made_around(), "").unwrap();
+        assert_eq!(old.goes_with_it(), [path("x")]);
     }
 
     #[test]

@@ -34,5 +34,6 @@ mod snapshots;
 mod support;
 mod systems;
 mod terminals;
+mod traces;
 mod vms;
 mod waiting;
