@@ -124,13 +124,19 @@ fn the_lock_gives_the_same_lab_in_another_home() {
     // With the lock it cannot have them, and says so before anything changes.
     third.stead("down").ok();
     fs::write(third.directory.join("stead.lock"), &lock).unwrap();
-    let said = third.stead("up");
-    if said.code == 0 {
-        assert_ne!(rows(third.stead("ps --format json")), addresses, "two homes have the same ranges");
-    } else {
-        said.code(2).says("hint: ");
-        third.stead("up --relock").ok();
+    for line in ["plan", "up"] {
+        let said =
+            third.stead(line).code(2).says("hint: `stead up --relock` chooses anew; or free the range");
+        let why = ", which stead.lock pins, overlaps another home of stead on this computer (";
+        // Two networks with two ranges each, where they stand in the file.
+        assert_eq!(said.err.matches(why).count(), 4, "{}", said.err);
+        assert_eq!(said.err.matches("stead.yaml:2:").count(), 4, "{}", said.err);
     }
+    assert_eq!(third.stead("ls --format json").json(), serde_json::json!([]));
+    assert_eq!(fs::read(third.directory.join("stead.lock")).unwrap(), lock, "the lock changed");
+    third.stead("up --relock").ok();
+    assert_ne!(rows(third.stead("ps --format json")), addresses, "two homes have the same ranges");
+    assert_ne!(fs::read(third.directory.join("stead.lock")).unwrap(), lock);
 }
 
 #[test]

@@ -241,3 +241,33 @@ fn exit_codes_are_those_that_people_know() {
         assert_eq!(world.stead(&line).code, code, "{line}");
     }
 }
+
+#[test]
+fn who_is_asked_before_data_goes_may_say_no() {
+    let world = World::offline();
+    let shop = world.project("shop", "networks: { lan: { reach: isolated } }\nvolumes: [data]\n");
+    shop.stead("up").ok();
+    let data = world.path().join("home/state/volumes/shop/data");
+    world.sh(Place::Person, &format!("echo precious > {}/thing", data.display()));
+    let ask = |words: &str, first: &str, answer: &str, code: &str| {
+        let mut asked = Terminal::new(&world, words);
+        asked.see(first);
+        asked.see("go on? [y/N] ");
+        asked.type_in(answer);
+        let rest = asked.see(&format!("code={code}"));
+        assert_eq!(rest.contains("not done"), code == "3", "{rest}");
+    };
+    let (down, loses) = ("down shop --volumes", "this loses data:\r\n  - volume data.shop");
+    let (purge, all) = ("purge", "this takes away all projects, machines, networks and volumes of this user");
+    for answer in ["n\n", "\n", "yess\n", "\u{4}"] {
+        ask(down, loses, answer, "3");
+        ask(purge, all, answer, "3");
+        assert!(data.join("thing").exists(), "gone after {answer:?}");
+        assert_eq!(shop.stead("plan").ok(), "nothing to do\n", "changed after {answer:?}");
+    }
+    ask(down, loses, "y\n", "0");
+    assert!(!data.exists() && world.path().join("home/state").exists());
+    shop.stead("up").ok();
+    ask(purge, all, "yes\n", "0");
+    assert!(!world.path().join("home").exists());
+}
