@@ -240,6 +240,34 @@ esac
         }
     }
 
+    /// The packages that a field of the package names, in the order of the field.
+    fn field<'a>(control: &'a str, name: &str) -> Vec<&'a str> {
+        let line = control.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim_start_matches(':').split([',', '|']).map(str::trim).collect()
+    }
+
+    #[test]
+    fn the_package_asks_for_what_the_readme_says_that_is_needed() {
+        let control = fs::read_to_string(root().join("packaging/control")).unwrap();
+        let readme = fs::read_to_string(root().join("README.md")).unwrap();
+        let (_, table) = readme.split_once("| Debian 12 package | needed for |").unwrap();
+        let rows = table.lines().skip(1).take_while(|line| line.starts_with('|'));
+        // What builds stead and tests it is nothing to who installs it.
+        let own = rows.filter(|row| !row.contains("| building") && !row.contains("not stead"));
+        let told =
+            own.flat_map(|row| row.split('|').nth(1).unwrap_or_default().split('`').skip(1).step_by(2));
+        let mut told: Vec<&str> = told.collect();
+        let mut asked = [field(&control, "Recommends"), field(&control, "Suggests")].concat();
+        told.sort_unstable();
+        asked.sort_unstable();
+        assert_eq!(asked, told);
+        let (_, description) = control.split_once("Description: ").unwrap();
+        for word in ["containers", "microVMs", "VMs", "OCI images", "networks"] {
+            assert!(description.contains(word), "{word}");
+        }
+        assert!(control.lines().all(|line| line.len() <= 120 && !line.is_empty()), "{control}");
+    }
+
     #[test]
     fn a_binary_that_needs_a_loader_is_refused() {
         assert!(refuse_dynamic(Path::new("/bin/ls")).is_err());
