@@ -225,7 +225,10 @@ fn make(directory: &Path, made: &mut Vec<PathBuf>) -> std::io::Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let around = directory.parent().filter(|around| !around.as_os_str().is_empty()).ok_or(error)?;
             make(around, made)?;
-            make(directory, made)
+            // Not again from the start: some file systems say the same whatever is there.
+            DirBuilder::new().mode(0o700).create(directory)?;
+            made.push(directory.to_owned());
+            Ok(())
         }
         // A file in its place is told by whoever looks next.
         Err(error) if error.kind() == ErrorKind::AlreadyExists && directory.is_dir() => Ok(()),

@@ -164,11 +164,13 @@ fn talk(stream: &mut UnixStream, request: Request) -> Result<Report> {
     Ok(serde_json::from_str(&answer)?)
 }
 
-/// Has the switchboard read its file again; ends one that hangs, or says what we do not understand.
+/// Has the switchboard read its file again; ends one that hangs, or says what we do not understand. Its watcher starts
+/// another, which reads the file as well.
 pub fn reload_or_end(home: &Home) -> Result<Option<Report>> {
     ask(home, Request::Reload).or_else(|error| {
         tracing::warn!("the switchboard is ended: {error:#}");
-        end(home, Asked::No).map(|()| None)
+        called(home, &[WORD])?.into_iter().try_for_each(kill)?;
+        Ok(None)
     })
 }
 

@@ -57,10 +57,11 @@ pub fn run(home: &Home) -> Result<()> {
 
 async fn serve(home: &Home) -> Result<()> {
     let mut board = Board::new(home)?;
-    board.reload().await;
     let path = socket_path(home);
     remove_if_there(&path)?;
+    // First: whoever changes the file while it is read has it read again, and waits for the answer.
     let listener = stead_net::unix::listen(&path)?;
+    board.reload().await;
     let listener = from_std(listener).with_context(|| format!("cannot listen at {}", path.display()))?;
     ProcessId::own()?.store(&pid_path(home))?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;

@@ -68,6 +68,8 @@ pub struct HostFacts {
     pub uplinks: Uplinks,
     /// The links that a network can be bridged to.
     pub links: BTreeMap<LinkName, HostLink>,
+    /// The largest packets that they carry.
+    pub mtus: BTreeMap<LinkName, u32>,
 }
 
 /// How far a computer speaks IPv6.

@@ -54,6 +54,8 @@ pub(crate) fn init(args: &InitArgs, output: Output) -> Result<(), Failure> {
             return Err(Failure::request(&what, "say it in another directory"));
         }
         Err(error) => {
+            // Half of one would be in the way of the next.
+            let _gone = fs::remove_file(&path);
             return Err(Failure::from(
                 anyhow::Error::new(error).context(format!("cannot write {}", path.display())),
             ));

@@ -434,8 +434,13 @@ pub(super) fn project_of(global: &Global, named: Option<&Name>, seen: &Observed)
     match (here.next(), here.next()) {
         (Some((name, _)), None) => {
             // Whoever names a file means what it says; there may be several beside each other.
-            let said =
-                global.file.is_some().then(|| project::load(global)).transpose()?.map(|l| l.project.name);
+            let said = match global.file.as_ref().map(|_| project::load(global)) {
+                None => None,
+                Some(Ok(loaded)) => Some(loaded.project.name),
+                // To take a project down it is enough to know which.
+                Some(Err(_)) if project::is_usual(global)? => None,
+                Some(Err(failure)) => return Err(failure),
+            };
             match said.filter(|said| said != name) {
                 None => Ok(name.clone()),
                 Some(said) => {

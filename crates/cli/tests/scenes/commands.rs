@@ -131,6 +131,12 @@ fn a_project_of_the_same_name_elsewhere_is_not_meant() {
         one.stead(&format!("-f prod.yaml {line}")).code(2).says("`shop`").says("prod");
     }
     one.stead("-f stead.yaml ps").ok();
+    std::fs::write(one.directory.join("prod.yaml"), "name: [").unwrap();
+    one.stead("-f prod.yaml down --volumes --yes").code(2).says("prod.yaml:1:");
+    // A project can be taken down whose own file is broken.
+    one.write("netwoks: {}");
+    one.stead("-f stead.yaml ps").ok();
+    one.write(text);
     world.sh(Place::Person, "test -e home/state/volumes/shop/data/kept");
     // From elsewhere a file is called so that its name leads to it.
     other.write("netwoks: {}");

@@ -382,6 +382,14 @@ fn a_bridged_network_joins_a_bridge_of_the_computer() {
         lab.stead("up").code(2).says("stead.yaml:").says("hint: ");
         return;
     }
+    // The link's packets are smaller than those of the network.
+    let mtu = "ip link set eth1 mtu 1450; ip link set br0 mtu 1450";
+    world.sh(Place::Computer, mtu);
+    lab.stead("up")
+        .code(2)
+        .says("carries packets of 1450 bytes at most")
+        .says("hint: write `mtu: 1450` there");
+    lab.write(&BRIDGED.replace("LINK", "br0").replace("reach:", "mtu: 1400, reach:"));
     let mac = "ip -o link show br0 | grep -o 'link/ether [0-9a-f:]*'";
     let before = world.sh(Place::Computer, mac);
     lab.stead("up").ok();
@@ -389,6 +397,8 @@ fn a_bridged_network_joins_a_bridge_of_the_computer() {
     let lease = lab.udhcpc("web", "eth0");
     assert!(lease.contains("serverid=198.51.100.1"), "{lease}");
     lab.on("web", "ping -c 1 -W 5 198.51.100.2 && ping -c 1 -W 5 198.51.100.1").ok();
+    lab.on("web", "ping -c 1 -W 5 -M do -s 1372 198.51.100.1").ok();
+    assert_eq!(lab.stead("plan").ok(), "nothing to do\n");
     lab.stead("down").ok();
 }
 

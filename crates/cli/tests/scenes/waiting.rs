@@ -6,9 +6,9 @@ use crate::support::{Place, World, said};
 /// Ends only when it is killed, after its time of grace.
 const STUBBORN: &str = "trap '' TERM INT; echo up; while :; do sleep 0.1; done";
 
-/// Starts a machine that takes three seconds to end.
+/// Starts a machine that takes six seconds to end.
 fn stubborn(world: &World, name: &str) {
-    let words = ["run", "-d", "--name", name, "--stop-timeout", "3", BUSYBOX, "sh", "-c", STUBBORN];
+    let words = ["run", "-d", "--name", name, "--stop-timeout", "6", BUSYBOX, "sh", "-c", STUBBORN];
     said(world.stead_command("home", world.path(), &words)).ok();
     // Before it says so it has not yet shut its ears.
     world.until("it is up", || (world.stead(&format!("logs {name}")).ok() == "up\n").then_some(()));
@@ -24,8 +24,7 @@ fn steps_and_what_was_begun_before_are_told_when_they_take_long() {
     assert_eq!(stopped.out, "> stop one.default\n");
     // A plain line, whoever reads it.
     assert!(!stopped.err.contains(['\r', '\x1b']), "{:?}", stopped.err);
-    let quick = world.stead("network create quick --reach isolated").code(0);
-    assert!(!quick.err.contains("working on"), "{}", quick.err);
+    world.stead("network create quick --reach isolated").ok();
     // A command that is killed leaves its work to the next one.
     let stop = world.spawn_stead(world.path(), &["stop", "two"]);
     let begun = world.path().join("home/run/machines/two.default/stopping");

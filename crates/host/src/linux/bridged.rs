@@ -31,6 +31,22 @@ pub(super) fn connect(inside: &mut Inside, home: &str, id: &NetworkId, state: &N
     if ours.iter().any(|link| is_ours(link) && is_port(link, real, &state.link)) {
         return Ok(());
     }
+    put_port(inside, home, id, real, &state.link, ours.iter().any(is_ours))?;
+    // A bridge takes the least of its ports' for its own, or the greatest while there is none beside this, until it is told.
+    let own = LinkChange { mtu: Some(u32::from(state.mtu)), ..LinkChange::default() };
+    let own = RouteRequest::ChangeLink(state.link.clone(), own);
+    inside.route.run(&[own]).with_context(|| format!("cannot set the MTU of {}", state.link))
+}
+
+/// The port itself, whatever of it is there, and whether the nic was moved to the engine already.
+fn put_port(
+    inside: &Inside,
+    home: &str,
+    id: &NetworkId,
+    real: &LinkName,
+    bridge: &LinkName,
+    is_lent: bool,
+) -> Result<()> {
     let outside = RouteSocket::open()?;
     let links = outside.links()?;
     let found = links.iter().find(|link| link.name == *real);
@@ -40,7 +56,7 @@ pub(super) fn connect(inside: &mut Inside, home: &str, id: &NetworkId, state: &N
         .context("cannot open the engine's namespace")?;
     match found {
         Some(link) if link.kind == LinkKind::Bridge => {
-            join_bridge(inside, &outside, &Joint { home, id, real, mtu: link.mtu, mark, bridge: &state.link })
+            join_bridge(inside, &outside, &Joint { home, id, real, mtu: link.mtu, mark, bridge })
         }
         found => {
             if found.is_some() {
@@ -50,12 +66,12 @@ pub(super) fn connect(inside: &mut Inside, home: &str, id: &NetworkId, state: &N
                 outside
                     .run(&[RouteRequest::ChangeLink(real.clone(), into)])
                     .with_context(|| format!("cannot move `{real}` to the engine"))?;
-            } else if !ours.iter().any(is_ours) {
+            } else if !is_lent {
                 bail!("there is no link `{real}` any more");
             }
             let port = LinkChange {
                 up: Some(true),
-                bridge: Some(Some(state.link.clone())),
+                bridge: Some(Some(bridge.clone())),
                 link_local: Some(false),
                 ..LinkChange::default()
             };

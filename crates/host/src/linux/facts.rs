@@ -58,11 +58,12 @@ pub(super) fn observe(home: &str, held: &[Label], own: &BTreeSet<u64>) -> Result
     let out = ways_out(&outside, &routes)?;
     Ok(HostFacts {
         home: home.to_owned(),
-        taken: claimed.chain(routed).collect(),
+        taken: routed.into_iter().chain(claimed).collect(),
         online: !out.is_empty(),
         ipv6: ipv6(),
         uplinks: uplinks(&out)?,
         links: host_links(&links, &addresses),
+        mtus: links.into_iter().map(|link| (link.name, link.mtu)).collect(),
     })
 }
 
@@ -111,12 +112,14 @@ pub(super) fn told_way_out() -> Result<Option<WayOut>> {
     let main = outside.routes(Some(MAIN_TABLE))?;
     let mut hops = Vec::new();
     let mut unseen = None;
+    let mut protocols = 0;
     for far in FAR {
         let out: Vec<Route> = outside.route_to(far)?.into_iter().filter(leads_out).collect();
         let is_seen = |route: &Route| leads_out(route) && route.to.addr().is_ipv4() == far.is_ipv4();
         if out.len() != 1 || !main.iter().any(is_seen) {
             unseen = unseen.or(out.first().cloned());
         }
+        protocols += usize::from(!out.is_empty());
         hops.extend(out.into_iter().map(|route| route.by));
     }
     let Some(Hop::Via(_, link) | Hop::Link(link)) = unseen.map(|route| route.by) else { return Ok(None) };
@@ -130,7 +133,9 @@ pub(super) fn told_way_out() -> Result<Option<WayOut>> {
             Hop::Via(..) | Hop::Link(_) | Hop::Local | Hop::NoLink => None,
         })
     };
-    Ok(Some(WayOut { ends: FAR.into_iter().filter_map(end).collect(), link }))
+    let ends: Vec<_> = FAR.into_iter().filter_map(end).collect();
+    // Told of one link, it uses no other: what it finds for itself may then be lost.
+    Ok((ends.len() == protocols).then_some(WayOut { ends, link }))
 }
 
 fn ipv6() -> Ipv6 {

@@ -22,7 +22,11 @@ pub(super) fn edit(host: &LinuxHost, change: impl FnOnce(&mut Served)) -> Result
     change_file(host, change)?;
     match switchboard::ask(&host.home, Request::Reload)? {
         Some(report) => check_serves(host, &report).map(|()| report),
-        None => bail!("the switchboard is gone; hint: run the command again, it starts another"),
+        // It was killed just now, and its watcher is about to start another: this is sooner, and says how it goes.
+        None => {
+            let report = switchboard::start(&host.home, &host.program)?;
+            check_serves(host, &report).map(|()| report)
+        }
     }
 }
 

@@ -188,6 +188,14 @@ impl Choice<'_> {
     ) {
         let Reach::Bridged(link) = &network.reach else { return };
         let key = format!("networks.{}.reach", id.name);
+        let carried = self.context.seen.host.mtus.get(link).copied();
+        if let Some(carried) = carried.filter(|carried| *carried < u32::from(network.mtu)) {
+            let why = format!(
+                "`{link}` carries packets of {carried} bytes at most, and the network of {}",
+                network.mtu
+            );
+            self.refuse(key.clone(), why, &format!("write `mtu: {carried}` there"));
+        }
         // A network of this project may stand on it already, by this name or one that it had before.
         let mut seen = self.context.seen.networks.iter();
         let is_ours = seen.any(|(other, n)| other.project == id.project && n.reach == network.reach);

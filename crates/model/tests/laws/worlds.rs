@@ -166,6 +166,7 @@ pub(crate) fn computer() -> Observed {
         taken: BTreeMap::new(),
         uplinks: Uplinks { veth: Ok(()), pasta: Ok(()) },
         links: links.into_iter().map(|(link, state)| (link.parse().unwrap(), state)).collect(),
+        mtus: BTreeMap::new(),
     })
 }
 

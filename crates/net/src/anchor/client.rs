@@ -197,7 +197,7 @@ impl Client {
                 Ok(Packet::Text(text, fds)) => Ok(Reply { answer: serde_json::from_slice(&text)?, fds }),
                 Ok(Packet::Oversized) => bail!("its answer is too long"),
                 Ok(Packet::End) => bail!("it ended"),
-                Err(Errno::AGAIN) => return Err(NoAnswer.into()),
+                Err(Errno::AGAIN) => Err(NoAnswer.into()),
                 Err(errno) => Err(errno.into()),
             }
         };

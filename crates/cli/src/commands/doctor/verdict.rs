@@ -385,7 +385,7 @@ fn home(error: &str) -> Check {
     let check = fine("this user's home", "", "everything");
     let mend = match hint(error) {
         Some(hint) => words(hint),
-        None => with(command("stead purge"), "it takes all of it away"),
+        None => words("if nothing else helps, `stead purge` takes all of it away"),
     };
     check.lacking(Verdict::Missing, first_line(error), mend)
 }
@@ -687,7 +687,11 @@ mod tests {
             move |f: &mut Found| f.seen = Err(error.clone())
         };
         let what = "this user's home";
-        check(true, spoil("damaged"), &[(what, Missing, "damaged", "stead purge")]);
+        check(
+            true,
+            spoil("damaged"),
+            &[(what, Missing, "damaged", "if nothing else helps, `stead purge` takes all of it away")],
+        );
         check(true, spoil("not yours; hint: another"), &[(what, Missing, "not yours", "another")]);
     }
 }
