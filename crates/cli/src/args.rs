@@ -330,8 +330,6 @@ The name and password are tried at once. A credential helper of Docker keeps the
     Tree(TreeCommand),
     #[command(name = "__copy", hide = true)]
     Copy,
-    #[command(name = "__try-networks", hide = true)]
-    TryNetworks,
     #[command(name = "__detached", hide = true)]
     Detached {
         program: PathBuf,

@@ -113,7 +113,6 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Oci { words } => {
             oci::run([std::ffi::OsString::from("stead oci")].into_iter().chain(words).collect())
         }
-        Command::TryNetworks => ours(doctor::try_here()),
         Command::Doctor => doctor::run(output),
         Command::Purge(consent) => purge::run(consent, output).map(done),
         Command::Version => words::version(output).map(done),

@@ -109,9 +109,7 @@ pub(crate) fn publish(global: &Global, args: &PublishArgs, output: Output) -> Re
         author: args.author.clone(),
         message: args.message.clone(),
     };
-    let working = Working::on(format!("packing what `{id}` wrote"));
     let packed = pack(&order).with_context(doing);
-    drop(working);
     let dropped = session.host.drop_prepared();
     let Reply { digest, skipped } = packed?;
     dropped?;
@@ -127,6 +125,7 @@ fn pack(order: &Order) -> Result<Reply> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let text = serde_json::to_string(order).context("cannot write an order as JSON")?;
     let args: [OsString; 2] = [WORD.into(), text.into()];
+    let _working = Working::on(format!("packing {}", order.name));
     let reply = stead_net::anchor::run_as_root(&program, &args)?;
     serde_json::from_str(&reply).context("this is no reply")
 }
