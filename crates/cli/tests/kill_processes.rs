@@ -49,8 +49,8 @@ fn a_dead_switchboard_comes_back_without_a_command() {
     let before = links_of_web(&world);
     let watcher = world.process("__watcher");
     let mut board = world.process("__switchboard");
-    for _ in 0..3 {
-        signal(board, Signal::KILL);
+    for how in [Signal::KILL, Signal::TERM, Signal::KILL] {
+        signal(board, how);
         board = another_than(&world, board);
         assert_eq!((world.process("__watcher"), world.process("__switchboard")), (watcher, board));
     }

@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::{FileType, fstat, ftruncate};
+use rustix::process::{Signal, getpid, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
@@ -67,6 +68,7 @@ async fn serve(home: &Home) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut log_look = tokio::time::interval(LOG_LOOK_EVERY);
     let_go_of_program();
+    let mut is_told = true;
     loop {
         let stream = tokio::select! {
             _ = log_look.tick() => {
@@ -74,7 +76,10 @@ async fn serve(home: &Home) -> Result<()> {
                 continue;
             }
             accepted = listener.accept() => accepted.map(|(stream, _)| stream),
-            _ = terminate.recv() => break,
+            _ = terminate.recv() => {
+                is_told = false;
+                break;
+            }
         };
         match stream {
             Ok(stream) => {
@@ -94,7 +99,12 @@ async fn serve(home: &Home) -> Result<()> {
     // Says goodbye on every network, so that machines drop their routes.
     board.services.set(&Default::default()).await;
     remove_if_there(&pid_path(home))?;
-    remove_if_there(&path)
+    remove_if_there(&path)?;
+    if !is_told {
+        // It was a signal: the watcher, if that lives on, is to see one, and no end that a command asked for.
+        kill_process(getpid(), Signal::KILL).context("cannot end")?;
+    }
+    Ok(())
 }
 
 /// Starts the log anew if it has grown too large.
