@@ -21,7 +21,7 @@ pub fn each<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec
         let parts = items.chunks(items.len().div_ceil(threads));
         let parts = parts.map(|part| scope.spawn(move || part.iter().map(work).collect::<Vec<R>>()));
         let parts: Vec<_> = parts.collect();
-        let ended = parts.into_iter().map(|part| part.join());
+        let ended = parts.into_iter().map(thread::ScopedJoinHandle::join);
         ended
             .flat_map(|results| match results {
                 Ok(results) => results,

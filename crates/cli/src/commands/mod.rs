@@ -110,9 +110,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Logout(args) => login::logout(&args, output).map(done),
         Command::Volume(command) => volume::run(&global, command, output).map(done),
         Command::Network(command) => network::run(&global, command, output),
-        Command::Oci { words } => {
-            oci::run([std::ffi::OsString::from("stead oci")].into_iter().chain(words).collect())
-        }
+        Command::Oci { words } => oci::run(std::iter::once("stead oci".into()).chain(words).collect()),
         Command::Doctor => doctor::run(output),
         Command::Purge(consent) => purge::run(consent, output).map(done),
         Command::Version => words::version(output).map(done),

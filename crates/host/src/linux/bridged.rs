@@ -31,7 +31,7 @@ pub(super) fn connect(inside: &mut Inside, home: &str, id: &NetworkId, state: &N
     if ours.iter().any(|link| is_ours(link) && is_port(link, real, &state.link)) {
         return Ok(());
     }
-    put_port(inside, home, id, real, &state.link, ours.iter().any(is_ours))?;
+    put_port(inside, home, id, state, ours.iter().any(is_ours))?;
     // A bridge takes the least of its ports' for its own, or the greatest while there is none beside this, until it is told.
     let own = LinkChange { mtu: Some(u32::from(state.mtu)), ..LinkChange::default() };
     let own = RouteRequest::ChangeLink(state.link.clone(), own);
@@ -39,14 +39,8 @@ pub(super) fn connect(inside: &mut Inside, home: &str, id: &NetworkId, state: &N
 }
 
 /// The port itself, whatever of it is there, and whether the nic was moved to the engine already.
-fn put_port(
-    inside: &Inside,
-    home: &str,
-    id: &NetworkId,
-    real: &LinkName,
-    bridge: &LinkName,
-    is_lent: bool,
-) -> Result<()> {
+fn put_port(inside: &Inside, home: &str, id: &NetworkId, state: &NetworkState, is_lent: bool) -> Result<()> {
+    let (Reach::Bridged(real), bridge) = (&state.reach, &state.link) else { return Ok(()) };
     let outside = RouteSocket::open()?;
     let links = outside.links()?;
     let found = links.iter().find(|link| link.name == *real);

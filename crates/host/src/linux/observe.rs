@@ -49,14 +49,7 @@ pub(super) fn observe(host: &mut LinuxHost) -> Result<Observed> {
     seen.leases = records.leases;
     seen.volumes = volumes(&home);
     seen.machines = records.machines;
-    // A command was killed while it took one away: what it wrote is out of sight already.
-    let ours: Vec<MachineId> =
-        seen.machines.iter().filter(|(_, state)| state.is_ours()).map(|(id, _)| id.clone()).collect();
-    let whole = many::each(&ours, |id| Files::new(&home, id).are_whole());
-    ours.iter()
-        .zip(whole)
-        .filter(|(_, is_whole)| !is_whole)
-        .for_each(|(id, _)| drop(seen.machines.remove(id)));
+    forget_halves(&home, &mut seen.machines);
     seen.running = super::machine::observe(&home)?;
     let Histories { snapshots, provisioned, damaged } = super::snapshot::observe(&home, seen.machines.keys());
     (seen.snapshots, seen.provisioned, seen.damaged) = (snapshots, provisioned, damaged);
@@ -106,6 +99,16 @@ pub(super) fn observe(host: &mut LinuxHost) -> Result<Observed> {
     }
     host.bridges = seen.networks.iter().map(|(id, network)| (id.clone(), network.link.clone())).collect();
     Ok(seen)
+}
+
+/// Forgets those that a command took away until it was killed: what they wrote is out of sight already.
+fn forget_halves(home: &Home, machines: &mut BTreeMap<MachineId, MachineState>) {
+    let ours = machines.iter().filter(|(_, state)| state.is_ours()).map(|(id, _)| id.clone());
+    let ours: Vec<MachineId> = ours.collect();
+    let whole = many::each(&ours, |id| Files::new(home, id).are_whole());
+    for (id, _) in ours.iter().zip(whole).filter(|(_, is_whole)| !is_whole) {
+        machines.remove(id);
+    }
 }
 
 /// The machines of the records that exist, and those that exist without a record: it was lost, or the command
