@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use ipnet::IpNet;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -22,11 +23,51 @@ fn of_network(path: &str, old: &Value, new: &Value) -> String {
         Some(_) => "managed",
     };
     let dhcp = |dhcp: &Value| if dhcp.is_null() { "static" } else { "managed" };
+    let key = network_key(path);
     match path {
-        "service" => format!("addressing {} -> {}", addressing(old), addressing(new)),
-        "service.dhcp" => format!("addressing {} -> {}", dhcp(old), dhcp(new)),
-        path => format!("{path} {} -> {}", plain(old), plain(new)),
+        "service" => format!("{key} {} -> {}", addressing(old), addressing(new)),
+        "service.dhcp" => format!("{key} {} -> {}", dhcp(old), dhcp(new)),
+        "gateway" | "gateway6" => format!("{key} {} -> {}", subnet(old), subnet(new)),
+        "service.dhcp.lease_s" => format!("{key} {}s -> {}s", plain(old), plain(new)),
+        "service.dhcp.pool" => format!("{key} {} -> {}", range(old), range(new)),
+        _ => format!("{key} {} -> {}", plain(old), plain(new)),
     }
+}
+
+/// What a part of a network's or a nic's state is called in the file.
+fn network_key(path: &str) -> &str {
+    match path {
+        "gateway" => "subnet",
+        "gateway6" => "subnet6",
+        "service" | "service.dhcp" => "addressing",
+        "service.dhcp.lease_s" => "dhcp.lease",
+        "service.dhcp.pool" => "dhcp.pool",
+        "service.dhcp.slaac" => "dhcp.slaac",
+        path if path.starts_with("service.dhcp.boot") => "boot",
+        path => path,
+    }
+}
+
+/// The key of a network that was changed, if it is one alone. What follows from the subnet is not said by itself.
+pub(crate) fn changed_network_key<T: Serialize>(from: &T, to: &T) -> Option<String> {
+    let leaves = leaves(from, to);
+    let keys: BTreeSet<&str> = leaves.iter().map(|(path, ..)| network_key(path)).collect();
+    let mut own = keys.iter().filter(|key| **key != "dhcp.pool" || !keys.contains("subnet"));
+    match (own.next(), own.next()) {
+        (Some(key), None) => Some((*key).to_owned()),
+        _ => None,
+    }
+}
+
+/// The subnet that an address of ours is of.
+fn subnet(value: &Value) -> String {
+    let text = plain(value);
+    text.parse::<IpNet>().map_or(text, |net| net.trunc().to_string())
+}
+
+/// Both ends of a range, as the file has them.
+fn range(value: &Value) -> String {
+    plain(value).replace('+', "-")
 }
 
 /// The keys of the file that make a machine another one. What is in them may be a secret, in an environment as in a
@@ -223,8 +264,28 @@ mod tests {
         check("service", json!({ "domain": "a", "dhcp": null }), Value::Null, "addressing static -> none");
         check("service.dhcp", dhcp, Value::Null, "addressing managed -> static");
         let boot = json!({ "file": "pxe.0", "server": "10.0.0.1" });
-        let said = "service.dhcp.boot none -> { file: pxe.0, server: 10.0.0.1 }";
+        let said = "boot none -> { file: pxe.0, server: 10.0.0.1 }";
         check("service.dhcp.boot", Value::Null, boot, said);
+        check("gateway", json!("10.0.5.1/24"), Value::Null, "subnet 10.0.5.0/24 -> none");
+        check("gateway6", json!("fd00::1/64"), json!("fd01::1/64"), "subnet6 fd00::/64 -> fd01::/64");
+        check("service.dhcp.lease_s", json!(3600), json!(300), "dhcp.lease 3600s -> 300s");
+        let pool = "dhcp.pool 10.0.0.9-10.0.0.20 -> none";
+        check("service.dhcp.pool", json!(["10.0.0.9", "10.0.0.20"]), Value::Null, pool);
+        check("mtu", json!(1500), json!(1400), "mtu 1500 -> 1400");
+    }
+
+    #[test]
+    fn the_key_that_changed_a_network_is_known_if_it_is_one() {
+        let network = |subnet: u8, mtu: u16| {
+            let dhcp = json!({ "pool": [format!("10.0.{subnet}.9"), format!("10.0.{subnet}.20")] });
+            let gateway = format!("10.0.{subnet}.1/24");
+            json!({ "mtu": mtu, "gateway": gateway, "service": { "dhcp": dhcp } })
+        };
+        let key = |from: &Value, to: &Value| changed_network_key(from, to);
+        assert_eq!(key(&network(1, 1500), &network(1, 1400)).as_deref(), Some("mtu"));
+        assert_eq!(key(&network(1, 1500), &network(2, 1500)).as_deref(), Some("subnet"));
+        assert_eq!(key(&network(1, 1500), &network(2, 1400)), None);
+        assert_eq!(key(&network(1, 1500), &network(1, 1500)), None);
     }
 
     #[test]

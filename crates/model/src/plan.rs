@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::difference::{differences, machine_differences};
+use crate::difference::{changed_network_key, differences, machine_differences};
 use crate::name::{MachineId, Name, NetworkId, NicId, VolumeId};
 use crate::observed::{Engine, MachineState, NetworkState, NicState, Observed, Running, Switchboard, Uplink};
 use crate::project::{Bind, Condition, Reach};
@@ -255,7 +255,8 @@ fn networks_that_go(wanted: &Wanted, seen: &Observed) -> BTreeMap<NetworkId, Str
     let goes = standing.filter_map(|(id, from)| match wanted.networks.get(id) {
         None => Some((id.clone(), format!("networks.{}", id.name))),
         Some(to) if must_replace(from, to) => {
-            Some((id.clone(), format!("networks.{} ({})", id.name, differences(from, to))))
+            let key = changed_network_key(from, to).map(|key| format!(".{key}")).unwrap_or_default();
+            Some((id.clone(), format!("networks.{}{key} ({})", id.name, differences(from, to))))
         }
         Some(_) => None,
     });
@@ -341,6 +342,8 @@ fn additions(wanted: &Wanted, left: &Observed) -> Vec<Reasoned> {
         match left.networks.get(id) {
             None => steps.push((Step::NetworkAdd(id.clone(), to.clone()), why)),
             Some(from) if from != to => {
+                let why =
+                    changed_network_key(from, to).map_or(why, |key| format!("networks.{}.{key}", id.name));
                 let change = Change { from: from.clone(), to: to.clone() };
                 steps.push((Step::NetworkChange(id.clone(), change), why));
             }

@@ -73,7 +73,7 @@ fn a_running_project_becomes_what_its_file_says() {
         - nic db/lan.shop  # machines.db.networks.lan (stead.yaml:6)
         - lease web/lan.shop 10.0.5.3 fd00:5::3 02:86:cd:53:c7:1c  # machines.web.networks.lan (stead.yaml:5)
         - lease db/lan.shop 10.0.5.2 fd00:5::2 02:00:98:d7:6d:f3  # machines.db.networks.lan (stead.yaml:6)
-        - network lan.shop  # networks.lan (gateway 10.0.5.1/24 -> 10.0.15.1/24, service.dhcp.pool 10.0.5.192+10.0.5.254 -> 10.0.15.192+10.0.15.254) (stead.yaml:3)
+        - network lan.shop  # networks.lan.subnet (subnet 10.0.5.0/24 -> 10.0.15.0/24, dhcp.pool 10.0.5.192-10.0.5.254 -> 10.0.15.192-10.0.15.254) (stead.yaml:3)
         + network lan.shop 10.0.15.0/24 fd00:5::/64 isolated  # networks.lan (stead.yaml:3)
         + lease db/lan.shop 10.0.15.2 fd00:5::2 02:00:98:d7:6d:f3  # machines.db.networks.lan (stead.yaml:6)
         + lease web/lan.shop 10.0.15.3 fd00:5::3 02:86:cd:53:c7:1c  # machines.web.networks.lan (stead.yaml:5)
