@@ -121,9 +121,12 @@ const MUSL_TARGET: &str = "x86_64-unknown-linux-musl";
 
 /// Sees to everything the chores need. False if that takes root; what to do about it has then been said.
 pub(crate) fn ensure(chores: &[Chore]) -> Result<bool> {
-    let missing = missing(chores, |file| fs::exists(file).unwrap_or(false));
-    if !missing.is_empty() && !packages(&missing)? {
-        return Ok(false);
+    // Twice: of packages from elsewhere that do not fit with those that come, apt removes what we have need of.
+    for _ in 0..2 {
+        let missing = missing(chores, |file| fs::exists(file).unwrap_or(false));
+        if !missing.is_empty() && !packages(&missing)? {
+            return Ok(false);
+        }
     }
     if chores.contains(&Check) {
         component("clippy", "cargo-clippy")?;

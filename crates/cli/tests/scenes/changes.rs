@@ -38,7 +38,7 @@ fn a_running_project_becomes_what_its_file_says() {
     expect![[r#"
         - nic web/lan.shop  # machines.web.networks.lan (stead.yaml:5)
         - nic db/lan.shop  # machines.db.networks.lan (stead.yaml:6)
-        ~ network lan.shop mtu 1500 -> 1400  # networks.lan (stead.yaml:3)
+        ~ network lan.shop mtu 1500 -> 1400  # networks.lan.mtu (stead.yaml:3)
         + nic db/lan.shop as eth0 by stv-db-vtat5  # machines.db.networks.lan (stead.yaml:6)
         + nic web/lan.shop as eth0 by stv-web-n7ltx  # machines.web.networks.lan (stead.yaml:5)
     "#]]

@@ -265,8 +265,8 @@ fn joins_come_and_go_while_the_networks_stand() {
     apart(&lab);
     for _ in 0..2 {
         expect![[r#"
-            ~ network a.lab joins none -> b  # networks.a (stead.yaml:3)
-            ~ network b.lab joins none -> a  # networks.b (stead.yaml:4)
+            ~ network a.lab joins none -> b  # networks.a.joins (stead.yaml:3)
+            ~ network b.lab joins none -> a  # networks.b.joins (stead.yaml:4)
         "#]]
         .assert_eq(&lab.change(&joined));
         lab.on("web", "ping -c 1 -W 5 10.0.8.2").ok();

@@ -373,8 +373,8 @@ fn a_bridged_network_is_the_real_network_by_an_idle_nic() {
 #[test]
 fn a_bridged_network_joins_a_bridge_of_the_computer() {
     let mut world = World::online();
-    let bridge = "ip link set eth1 address fe:54:00:00:00:01; ip link add br0 type bridge; ip link set br0 up; \
-        ip link set eth1 master br0 up; \
+    let bridge = "ip link set eth1 address fe:54:00:00:00:01 mtu 1450; ip link add br0 type bridge; \
+        ip link set eth1 master br0 up; ip link set br0 up; \
         ip address add 198.51.100.2/24 dev br0";
     let _server = real_network(&mut world, bridge);
     let lab = world.project("lab", &BRIDGED.replace("LINK", "br0"));
@@ -383,8 +383,6 @@ fn a_bridged_network_joins_a_bridge_of_the_computer() {
         return;
     }
     // The link's packets are smaller than those of the network.
-    let mtu = "ip link set eth1 mtu 1450; ip link set br0 mtu 1450";
-    world.sh(Place::Computer, mtu);
     lab.stead("up")
         .code(2)
         .says("carries packets of 1450 bytes at most")

@@ -16,8 +16,14 @@ volumes: [data]
 #[track_caller]
 fn plainly(project: &Project<'_>, variables: &str, line: &str) -> Said {
     let directory = project.directory.display();
-    let line = format!("cd {directory}; unset STEAD_HOME; {variables} {} {line}", stead());
+    let program = program(project.world);
+    let line = format!("cd {directory}; unset STEAD_HOME; {variables} {program} {line}");
     project.world.sh_said(Place::Person, &line)
+}
+
+/// The program, where it can be seen whatever is mounted over `/tmp`.
+fn program(world: &World) -> String {
+    world.path().join("program").display().to_string()
 }
 
 /// All names where a home may be, but those of the project.
@@ -59,8 +65,8 @@ fn nothing_is_left_where_a_home_is_by_default() {
          busybox mount --bind /run/own {own}; busybox umount -l /run/own; rmdir /run/own; \
          busybox mount -t tmpfs state /var/lib"
     );
+    world.sh(Place::Person, &format!("cp {} {}; mkdir data rt", stead(), program(&world)));
     world.sh(Place::Computer, &line);
-    world.sh(Place::Person, "mkdir data rt");
     world.settle();
     let shop = world.project("shop", SHOP);
     let given = format!("XDG_DATA_HOME={own}/data XDG_RUNTIME_DIR={own}/rt");
