@@ -90,12 +90,6 @@ pub(crate) fn find(global: &Global) -> Result<PathBuf, Failure> {
     find_here()
 }
 
-/// Whether the file that is meant is the one that would be meant in its directory, if none were named.
-pub(crate) fn is_usual(global: &Global) -> Result<bool, Failure> {
-    let file = find(global)?;
-    Ok(file.parent().and_then(file_in).is_some_and(|usual| usual == file))
-}
-
 /// The nearest project file upwards from here.
 pub(crate) fn find_here() -> Result<PathBuf, Failure> {
     let here = std::env::current_dir().context("cannot find the current directory")?;

@@ -226,8 +226,12 @@ fn make(directory: &Path, made: &mut Vec<PathBuf>) -> std::io::Result<()> {
             let around = directory.parent().filter(|around| !around.as_os_str().is_empty()).ok_or(error)?;
             make(around, made)?;
             // Not again from the start: some file systems say the same whatever is there.
-            DirBuilder::new().mode(0o700).create(directory)?;
-            made.push(directory.to_owned());
+            match DirBuilder::new().mode(0o700).create(directory) {
+                Ok(()) => made.push(directory.to_owned()),
+                // Another command was faster.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists && directory.is_dir() => {}
+                Err(error) => return Err(error),
+            }
             Ok(())
         }
         // A file in its place is told by whoever looks next.

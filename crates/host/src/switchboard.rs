@@ -152,16 +152,23 @@ pub fn ask(home: &Home, request: Request) -> Result<Option<Report>> {
     let doing = || format!("the switchboard does not answer at {}", path.display());
     stream.set_read_timeout(Some(ANSWER_LIMIT)).with_context(doing)?;
     stream.set_write_timeout(Some(ANSWER_LIMIT)).with_context(doing)?;
-    talk(&mut stream, request).map(Some).with_context(doing)
+    match talk(&mut stream, request).with_context(doing)?.as_str() {
+        // It ended before it came to us.
+        "" => Ok(None),
+        answer => serde_json::from_str(answer).map(Some).with_context(doing),
+    }
 }
 
-fn talk(stream: &mut UnixStream, request: Request) -> Result<Report> {
+fn talk(stream: &mut UnixStream, request: Request) -> Result<String> {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
     let mut line = serde_json::to_vec(&request)?;
     line.push(b'\n');
-    stream.write_all(&line)?;
     let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer)?;
-    Ok(serde_json::from_str(&answer)?)
+    let talked = stream.write_all(&line).and_then(|()| BufReader::new(stream).read_line(&mut answer));
+    match talked {
+        Err(error) if matches!(error.kind(), BrokenPipe | ConnectionReset) => Ok(String::new()),
+        talked => Ok(talked.map(|_| answer)?),
+    }
 }
 
 /// Has the switchboard read its file again; ends one that hangs, or says what we do not understand. Its watcher starts

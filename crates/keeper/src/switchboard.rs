@@ -16,10 +16,8 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::{FileType, fstat, ftruncate};
-use rustix::process::{Signal, getpid, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::signal::unix::{SignalKind, signal};
 
 use stead_host::home::{Home, remove_if_there};
 use stead_host::switchboard::{
@@ -65,10 +63,8 @@ async fn serve(home: &Home) -> Result<()> {
     board.reload().await;
     let listener = from_std(listener).with_context(|| format!("cannot listen at {}", path.display()))?;
     ProcessId::own()?.store(&pid_path(home))?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut log_look = tokio::time::interval(LOG_LOOK_EVERY);
     let_go_of_program();
-    let mut is_told = true;
     loop {
         let stream = tokio::select! {
             _ = log_look.tick() => {
@@ -76,10 +72,6 @@ async fn serve(home: &Home) -> Result<()> {
                 continue;
             }
             accepted = listener.accept() => accepted.map(|(stream, _)| stream),
-            _ = terminate.recv() => {
-                is_told = false;
-                break;
-            }
         };
         match stream {
             Ok(stream) => {
@@ -99,12 +91,7 @@ async fn serve(home: &Home) -> Result<()> {
     // Says goodbye on every network, so that machines drop their routes.
     board.services.set(&Default::default()).await;
     remove_if_there(&pid_path(home))?;
-    remove_if_there(&path)?;
-    if !is_told {
-        // It was a signal: the watcher, if that lives on, is to see one, and no end that a command asked for.
-        kill_process(getpid(), Signal::KILL).context("cannot end")?;
-    }
-    Ok(())
+    remove_if_there(&path)
 }
 
 /// Starts the log anew if it has grown too large.

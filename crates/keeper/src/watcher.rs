@@ -42,10 +42,11 @@ pub fn run(home: &Home) -> Result<()> {
     loop {
         let begun = Instant::now();
         let status = child.wait().context("cannot wait for the switchboard")?;
-        if is_over(status, is_first) {
+        let ran_well = begun.elapsed() > RAN_WELL_AFTER;
+        if is_over(status, is_first && !ran_well) {
             return Ok(());
         }
-        if begun.elapsed() > RAN_WELL_AFTER {
+        if ran_well {
             pause = FIRST_PAUSE;
         }
         child = loop {

@@ -36,8 +36,7 @@ impl Template {
 pub(crate) fn init(args: &InitArgs, output: Output) -> Result<(), Failure> {
     let directory = std::env::current_dir().context("cannot tell which directory this is")?;
     if let Some(there) = file_in(&directory) {
-        let what = format!("there is a project here already: {}", there.display());
-        return Err(Failure::request(&what, "say it in another directory"));
+        return Err(there_is(&there));
     }
     let path = directory.join(FILE_NAMES.first().copied().unwrap_or_default());
     let text = named(args.template.text(), &directory);
@@ -45,25 +44,26 @@ pub(crate) fn init(args: &InitArgs, output: Output) -> Result<(), Failure> {
         let path = directory.join(name);
         fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
     }
-    let written = File::create_new(&path).and_then(|mut file| file.write_all(text.as_bytes()));
-    match written {
-        Ok(()) => {}
+    let failed = |error| anyhow::Error::new(error).context(format!("cannot write {}", path.display()));
+    let mut file = match File::create_new(&path) {
+        Ok(file) => file,
         // Somebody else was faster.
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            let what = format!("there is a project here already: {}", path.display());
-            return Err(Failure::request(&what, "say it in another directory"));
-        }
-        Err(error) => {
-            // Half of one would be in the way of the next.
-            let _gone = fs::remove_file(&path);
-            return Err(Failure::from(
-                anyhow::Error::new(error).context(format!("cannot write {}", path.display())),
-            ));
-        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(there_is(&path)),
+        Err(error) => return Err(failed(error).into()),
+    };
+    if let Err(error) = file.write_all(text.as_bytes()) {
+        // Half of one would be in the way of the next.
+        let _gone = fs::remove_file(&path);
+        return Err(failed(error).into());
     }
     output.data(&path, || format!("{}\n", path.display()))?;
     note("read it, change it, then say `stead up`");
     Ok(())
+}
+
+fn there_is(path: &Path) -> Failure {
+    let what = format!("there is a project here already: {}", path.display());
+    Failure::request(&what, "say it in another directory")
 }
 
 /// The same, with a name where the directory's cannot name a project.

@@ -415,6 +415,18 @@ pub(crate) fn down(global: &Global, args: &DownArgs, output: Output) -> Result<(
     steps::finished(&[plan], None, output)
 }
 
+/// The name that the file has that was named; what is up here is told where that cannot be known.
+fn said_name(global: &Global, here: &Name) -> Result<Name, Failure> {
+    if let Some(project) = project::peek(&project::find(global)?) {
+        return Ok(project.name);
+    }
+    let loaded = project::load(global);
+    if loaded.is_err() {
+        note(&format!("project `{here}` is up here; `stead down {here}` takes it down"));
+    }
+    Ok(loaded?.project.name)
+}
+
 /// Which project is meant: the one named, or the one that is on record for the directory here, whatever its
 /// file says by now; else the one of the file.
 pub(super) fn project_of(global: &Global, named: Option<&Name>, seen: &Observed) -> Result<Name, Failure> {
@@ -434,13 +446,7 @@ pub(super) fn project_of(global: &Global, named: Option<&Name>, seen: &Observed)
     match (here.next(), here.next()) {
         (Some((name, _)), None) => {
             // Whoever names a file means what it says; there may be several beside each other.
-            let said = match global.file.as_ref().map(|_| project::load(global)) {
-                None => None,
-                Some(Ok(loaded)) => Some(loaded.project.name),
-                // To take a project down it is enough to know which.
-                Some(Err(_)) if project::is_usual(global)? => None,
-                Some(Err(failure)) => return Err(failure),
-            };
+            let said = global.file.as_ref().map(|_| said_name(global, name)).transpose()?;
             match said.filter(|said| said != name) {
                 None => Ok(name.clone()),
                 Some(said) => {

@@ -133,9 +133,11 @@ fn a_project_of_the_same_name_elsewhere_is_not_meant() {
     one.stead("-f stead.yaml ps").ok();
     std::fs::write(one.directory.join("prod.yaml"), "name: [").unwrap();
     one.stead("-f prod.yaml down --volumes --yes").code(2).says("prod.yaml:").says("not YAML");
-    // A project can be taken down whose own file is broken.
+    // Nor by one that cannot be read, whatever it is called; without one, what is up here is what is meant.
     one.write("netwoks: {}");
-    one.stead("-f stead.yaml ps").ok();
+    let refused = one.stead("-f stead.yaml down --volumes --yes").code(2).says("stead.yaml:1:1");
+    refused.says("`stead down shop` takes it down");
+    one.stead("ps").ok();
     one.write(text);
     world.sh(Place::Person, "test -e home/state/volumes/shop/data/kept");
     // From elsewhere a file is called so that its name leads to it.

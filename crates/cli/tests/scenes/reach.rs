@@ -366,6 +366,9 @@ fn a_bridged_network_is_the_real_network_by_an_idle_nic() {
     lab.on("web", "ping -c 1 -W 5 198.51.100.1").ok();
     assert_ne!(world.sh_said(Place::Computer, "ip link show eth1").code, 0, "the nic is still here");
     assert_eq!(lab.stead("plan").ok(), "nothing to do\n");
+    // What it carries is known there, too.
+    lab.write(&BRIDGED.replace("LINK", "eth1").replace("reach:", "mtu: 9000, reach:"));
+    lab.stead("up").code(2).says("`eth1` carries packets of 1500 bytes at most");
     lab.stead("down").ok();
     world.sh(Place::Computer, "ip link show eth1");
 }

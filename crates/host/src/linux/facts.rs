@@ -112,14 +112,15 @@ pub(super) fn told_way_out() -> Result<Option<WayOut>> {
     let main = outside.routes(Some(MAIN_TABLE))?;
     let mut hops = Vec::new();
     let mut unseen = None;
-    let mut protocols = 0;
+    let mut finds_ipv4 = false;
     for far in FAR {
         let out: Vec<Route> = outside.route_to(far)?.into_iter().filter(leads_out).collect();
         let is_seen = |route: &Route| leads_out(route) && route.to.addr().is_ipv4() == far.is_ipv4();
-        if out.len() != 1 || !main.iter().any(is_seen) {
+        if out.len() == 1 && main.iter().any(is_seen) {
+            finds_ipv4 |= far.is_ipv4();
+        } else {
             unseen = unseen.or(out.first().cloned());
         }
-        protocols += usize::from(!out.is_empty());
         hops.extend(out.into_iter().map(|route| route.by));
     }
     let Some(Hop::Via(_, link) | Hop::Link(link)) = unseen.map(|route| route.by) else { return Ok(None) };
@@ -134,8 +135,9 @@ pub(super) fn told_way_out() -> Result<Option<WayOut>> {
         })
     };
     let ends: Vec<_> = FAR.into_iter().filter_map(end).collect();
-    // Told of one link, it uses no other: what it finds for itself may then be lost.
-    Ok((ends.len() == protocols).then_some(WayOut { ends, link }))
+    // Told of one link, it uses no other: IPv4 is not to be lost that it would have found for itself.
+    let loses_ipv4 = finds_ipv4 && !ends.iter().any(|(own, _)| own.is_ipv4());
+    Ok((!loses_ipv4).then_some(WayOut { ends, link }))
 }
 
 fn ipv6() -> Ipv6 {

@@ -83,6 +83,10 @@ pub(super) fn observe(host: &mut LinuxHost) -> Result<Observed> {
     let addresses = inside.route.addresses()?;
     let sets = Sets { routed, guarded };
     seen.host.links.extend(lent(&links).map(|real| (real, HostLink::Idle)));
+    for (real, mtu) in ports_to_real(&links) {
+        let carried = seen.host.mtus.entry(real).or_insert(mtu);
+        *carried = mtu.min(*carried);
+    }
     seen.networks = networks(&links, &addresses, &sets, &served);
     seen.nics = nics(&links, &sets, &served, &seen.networks);
     seen.uplink = observe_uplink(&home, &home_id)?;
@@ -133,6 +137,14 @@ fn lent(links: &[Link]) -> impl Iterator<Item = LinkName> {
     links.iter().filter(|link| link.bridge.is_none()).filter_map(|link| match Mark::parse(&link.alias)? {
         Mark::Bridged(_, real, _) if real == link.name => Some(real),
         Mark::Bridged(..) | Mark::Network(_) | Mark::Nic(_) | Mark::Uplink(_) => None,
+    })
+}
+
+/// What our ends at real networks carry, by the computer's link: the nic itself, or our joint with a bridge.
+fn ports_to_real(links: &[Link]) -> impl Iterator<Item = (LinkName, u32)> {
+    links.iter().filter_map(|link| match Mark::parse(&link.alias)? {
+        Mark::Bridged(_, real, _) => Some((real, link.mtu)),
+        Mark::Network(_) | Mark::Nic(_) | Mark::Uplink(_) => None,
     })
 }
 

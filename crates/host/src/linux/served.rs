@@ -12,7 +12,7 @@ use stead_model::served::{Served, ServedHost, ServedNetwork};
 use stead_model::step::Step;
 
 use super::LinuxHost;
-use crate::switchboard::{self, Report, Request, find_served, mark, store_served};
+use crate::switchboard::{self, Report, find_served, mark, store_served};
 
 /// What to do about a port that cannot be opened, whyever.
 const PORT_HINT: &str = "mend that and run the command again, or publish another port";
@@ -20,14 +20,9 @@ const PORT_HINT: &str = "mend that and run the command again, or publish another
 /// Changes what is served, and has it served.
 pub(super) fn edit(host: &LinuxHost, change: impl FnOnce(&mut Served)) -> Result<Report> {
     change_file(host, change)?;
-    match switchboard::ask(&host.home, Request::Reload)? {
-        Some(report) => check_serves(host, &report).map(|()| report),
-        // It was killed just now, and its watcher is about to start another: this is sooner, and says how it goes.
-        None => {
-            let report = switchboard::start(&host.home, &host.program)?;
-            check_serves(host, &report).map(|()| report)
-        }
-    }
+    // It may have been killed just now, or hang.
+    let report = switchboard::start(&host.home, &host.program)?;
+    check_serves(host, &report).map(|()| report)
 }
 
 /// Takes away from what is served. Where no switchboard lives nothing is served any more, and that is that; one that
