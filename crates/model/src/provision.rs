@@ -117,6 +117,23 @@ fn known_by(script: &Script, before: usize) -> String {
     digest(&parts).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Waits until a system is up: what a script does to services fails before that, and while others make users and install
+/// packages, like cloud-init, only one can. The manager answers nobody when it has hardly begun, and ordinary users only
+/// through a bus; for one that never answers, or is never up, nobody waits for ever.
+const UP: &str = r#"case $(readlink -f "$(tr '\0' '\n' </proc/1/cmdline | head -n 1)" 2>/dev/null) in */systemd)
+    silent=0 seconds=0
+    while command -v systemctl >/dev/null && [ "$silent" -lt 120 ] && [ "$seconds" -lt 600 ]; do
+        case $(systemctl is-system-running 2>/dev/null </dev/null) in
+            running | degraded | maintenance | stopping) break ;;
+            initializing | starting) ;;
+            *) silent=$((silent + 1)) ;;
+        esac
+        sleep 1
+        seconds=$((seconds + 1))
+    done
+esac
+"#;
+
 /// Reads a script whole, of so many bytes, and runs it with what is named behind. One that was cut off is not begun. Its
 /// file has no name when it begins, so nothing is left of it. It is a shell's ordinary child, as those that a shell does
 /// not wait for ignore SIGINT. What waits beside it learns of the shell's end by the end of a pipe, and if that comes
@@ -148,7 +165,8 @@ impl Script {
             reader.push("/bin/sh");
         }
         let length = self.text.len().to_string();
-        let runner = ["/bin/sh", "-c", RUNNER, "provision", &length];
+        let runner = [UP, RUNNER].concat();
+        let runner = ["/bin/sh", "-c", &runner, "provision", &length];
         runner.into_iter().chain(reader.into_iter().map(str::trim)).map(str::to_owned).collect()
     }
 }

@@ -79,7 +79,12 @@ fn a_users_system_has_services_and_runs_containers_of_ours() {
 /// A system, and a container of its image that has no init.
 const WORK: &str = "\
 machines:
-  dev: { image: \"lab/system:12\", mode: system, dev: { user: joe, groups: [audio, lab] } }
+  dev:
+    image: \"lab/system:12\"
+    mode: system
+    dev: { user: joe, groups: [audio, lab] }
+    volumes: [\"./slow:/etc/systemd/system-generators/slow:ro\"]
+    provision: [systemctl is-active ssh]
   box: { image: \"lab/system:12\", init: true, command: sleep 1000, dev: true, provision: [id joe || id dev || id person] }
 ";
 
@@ -107,6 +112,9 @@ fn somebody_works(world: &World, name: &str) {
     let line = "mkdir -p nobody/.ssh; ssh-keygen -q -t ed25519 -N '' -C mine -f nobody/.ssh/id_ed25519";
     world.sh(Place::Person, line);
     let shop = world.project("shop", WORK);
+    // Of systemd there is a trace before it answers anybody: these are run then.
+    let line = "printf '#!/bin/sh\nsleep 3\n' > projects/home/shop/slow; chmod 755 projects/home/shop/slow";
+    world.sh(Place::Computer, line);
     world.sh(Place::Computer, "chown -R --reference=. projects");
     let up = shop.stead("up").ok();
     let user = format!("> provision box.shop (user {name})\n");

@@ -75,20 +75,6 @@ owner_of() {
     ls -nd "$1" | { read -r mode links owner rest && printf '%s\n' "$owner"; }
 }
 
-# While a system comes up others make users and install packages as well, like cloud-init, and only one can at a time. For
-# one that never is up nobody waits for ever.
-if [ -d /run/systemd/system ] && has systemctl; then
-    seconds=0
-    while [ "$seconds" -lt 600 ]; do
-        case $(systemctl is-system-running 2> /dev/null) in
-            initializing | starting) ;;
-            *) break ;;
-        esac
-        sleep 1
-        seconds=$((seconds + 1))
-    done
-fi
-
 # Programs that are missing, and the packages that have them.
 programs='' packages=''
 manager=''

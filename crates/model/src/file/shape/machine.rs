@@ -68,10 +68,10 @@ pub(crate) const MACHINE: &[Key] = &[
         &[Form::List(&[Form::Leaf(Leaf::Form(ANY)), Form::Keys(&[PROVISION])])],
         "",
         "[apt-get update && apt-get install -y git]",
-        "Scripts that are run in it once it runs, one after the other, each once. Until they have succeeded it does not count \
-         as started: what depends on it waits. One that failed is run again by the next `stead up`, and one that is another \
-         by now as well. A machine that is made anew has them all before it. A `$` of the shell is `$$` here, as \
-         everywhere in this file.",
+        "Scripts that are run in it once it runs and its systemd, if it has one, is up, one after the other, each once. Until \
+         they have succeeded it does not count as started: what depends on it waits. One that failed is run again by the next \
+         `stead up`, and one that is another by now as well. A machine that is made anew has them all before it. A `$` of \
+         the shell is `$$` here, as everywhere in this file.",
     ),
     key(
         "replicas",
