@@ -148,15 +148,18 @@ fn called(home: &Home, any: &[&str]) -> Result<Vec<ProcessId>> {
 /// Asks the switchboard; nothing if none listens.
 pub fn ask(home: &Home, request: Request) -> Result<Option<Report>> {
     let path = socket_path(home);
-    let Ok(mut stream) = stead_net::unix::connect(&path) else { return Ok(None) };
     let doing = || format!("the switchboard does not answer at {}", path.display());
-    stream.set_read_timeout(Some(ANSWER_LIMIT)).with_context(doing)?;
-    stream.set_write_timeout(Some(ANSWER_LIMIT)).with_context(doing)?;
-    match talk(&mut stream, request).with_context(doing)?.as_str() {
-        // It ended before it came to us.
-        "" => Ok(None),
-        answer => serde_json::from_str(answer).map(Some).with_context(doing),
+    // One that ended before it came to us says nothing, or half of it; and so does one that we have kept waiting.
+    for _ in 0..2 {
+        let Ok(mut stream) = stead_net::unix::connect(&path) else { return Ok(None) };
+        stream.set_read_timeout(Some(ANSWER_LIMIT)).with_context(doing)?;
+        stream.set_write_timeout(Some(ANSWER_LIMIT)).with_context(doing)?;
+        let answer = talk(&mut stream, request).with_context(doing)?;
+        if answer.ends_with('\n') {
+            return serde_json::from_str(&answer).map(Some).with_context(doing);
+        }
     }
+    Ok(None)
 }
 
 fn talk(stream: &mut UnixStream, request: Request) -> Result<String> {

@@ -118,21 +118,33 @@ fn known_by(script: &Script, before: usize) -> String {
 }
 
 /// Waits until a system is up: what a script does to services fails before that, and while others make users and install
-/// packages, like cloud-init, only one can. The manager answers nobody when it has hardly begun, and ordinary users only
-/// through a bus; for one that never answers, or is never up, nobody waits for ever.
-const UP: &str = r#"case $(readlink -f "$(tr '\0' '\n' </proc/1/cmdline | head -n 1)" 2>/dev/null) in */systemd)
-    silent=0 seconds=0
-    while command -v systemctl >/dev/null && [ "$silent" -lt 120 ] && [ "$seconds" -lt 600 ]; do
-        case $(systemctl is-system-running 2>/dev/null </dev/null) in
-            running | degraded | maintenance | stopping) break ;;
-            initializing | starting) ;;
-            *) silent=$((silent + 1)) ;;
-        esac
-        sleep 1
-        seconds=$((seconds + 1))
-    done
-esac
-"#;
+/// packages, like cloud-init, only one can. The manager answers nobody when it has hardly begun. For one that never
+/// answers, or is never up, nobody waits for ever, and once.
+const UP: &str = r#"case $(readlink /proc/1/exe) in */systemd) ;; *) exit 0 ;; esac
+given_up=/run/stead-not-up
+{ command -v systemctl && command -v timeout && [ ! -e "$given_up" ]; } >/dev/null || exit 0
+now() { read -r up rest </proc/uptime && echo "${up%%.*}"; }
+begun=$(now) told=
+while :; do
+    state=$(timeout 10 systemctl is-system-running 2>/dev/null)
+    case $state in
+        running | degraded | maintenance | stopping) exit 0 ;;
+        initializing | starting) limit=600 ;;
+        *) limit=120 state='no answer' ;;
+    esac
+    waited=$(($(now) - begun))
+    if [ "$waited" -ge "$limit" ]; then
+        : >"$given_up"
+        echo "systemd is not up after $waited s ($state); going on all the same"
+        exit 0
+    fi
+    if [ "$waited" -ge 10 ] && [ -z "$told" ]; then
+        told=yes
+        echo "waiting for systemd to be up ($state)"
+        timeout 10 systemctl --no-legend --no-pager list-jobs 2>/dev/null
+    fi
+    sleep 0.3
+done"#;
 
 /// Reads a script whole, of so many bytes, and runs it with what is named behind. One that was cut off is not begun. Its
 /// file has no name when it begins, so nothing is left of it. It is a shell's ordinary child, as those that a shell does
@@ -154,6 +166,11 @@ wait $!
 exit $code"#;
 
 impl Script {
+    /// What is run as root before any other: it waits until the machine's systemd is up, if it has one.
+    pub fn that_waits() -> Self {
+        Self { text: UP.to_owned(), user: None, environment: BTreeMap::new() }
+    }
+
     /// The program that runs it in a machine, and finds its text on standard input.
     pub fn program(&self) -> Vec<String> {
         let named = self.text.lines().next().and_then(|first| first.strip_prefix("#!"));
@@ -165,8 +182,7 @@ impl Script {
             reader.push("/bin/sh");
         }
         let length = self.text.len().to_string();
-        let runner = [UP, RUNNER].concat();
-        let runner = ["/bin/sh", "-c", &runner, "provision", &length];
+        let runner = ["/bin/sh", "-c", RUNNER, "provision", &length];
         runner.into_iter().chain(reader.into_iter().map(str::trim)).map(str::to_owned).collect()
     }
 }

@@ -23,7 +23,7 @@ pub(crate) fn run(global: &Global, args: &EnterArgs) -> Result<ExitCode, Failure
         std::process::Command::new(std::env::current_exe().context("cannot find this program")?);
     command.arg("__enter").arg(&host.home().run);
     if let Some(text) = &args.machine {
-        let here = super::up::project_of(global, None, &seen).ok();
+        let here = super::here::project_here(global, std::slice::from_ref(text), &seen)?;
         let id = match *super::ps::meant(text, here.as_ref(), &seen) {
             [id] => id,
             [] => {

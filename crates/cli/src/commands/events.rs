@@ -27,7 +27,7 @@ pub(crate) fn events(global: &Global, args: &EventsArgs, output: Output) -> Resu
     let now = SystemTime::now();
     let since = args.since.as_deref().map(|text| moment(text, now)).transpose()?;
     let until = args.until.as_deref().map(|text| moment(text, now)).transpose()?;
-    let here = if args.all { None } else { project_here(global) };
+    let here = if args.all { None } else { project_here(global, &args.machines)? };
     let mut reader = Journal::new(host.home()).reader();
     if since.is_none() && until.is_none() && !args.no_stream {
         reader.skip()?;
@@ -62,10 +62,9 @@ pub(crate) fn events(global: &Global, args: &EventsArgs, output: Output) -> Resu
 }
 
 /// The project of the directory here, by its file's or the recorded name.
-fn project_here(global: &Global) -> Option<Name> {
-    let mut host = look().ok()?;
-    let seen = stead_host::apply::Host::observe(&mut host).ok()?;
-    super::up::project_of(global, None, &seen).ok()
+fn project_here(global: &Global, patterns: &[String]) -> Result<Option<Name>, Failure> {
+    let seen = stead_host::apply::Host::observe(&mut look()?)?;
+    super::here::project_here(global, patterns, &seen)
 }
 
 /// Whether an event is of what was named; without names, of the project here, or of all where there is none.

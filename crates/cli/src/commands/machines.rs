@@ -38,7 +38,7 @@ pub(crate) fn choose(
     patterns: &[String],
     seen: &Observed,
 ) -> Result<Vec<MachineId>, Failure> {
-    let here = super::up::project_of(global, None, seen).ok();
+    let here = super::here::project_here(global, patterns, seen)?;
     if patterns.is_empty() {
         let project = here.ok_or_else(|| {
             Failure::request("no machine is named", "name one, or go to a project's directory")

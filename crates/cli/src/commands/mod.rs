@@ -13,6 +13,7 @@ mod enter;
 mod events;
 mod exec;
 mod guest;
+mod here;
 mod image;
 mod init;
 mod inspect;

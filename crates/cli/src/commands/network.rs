@@ -87,7 +87,7 @@ fn join<T: ToString>(items: impl Iterator<Item = T>) -> Option<String> {
 fn find(global: &Global, text: &str, seen: &Observed) -> Result<NetworkId, Failure> {
     let matching: Vec<&NetworkId> =
         seen.networks.keys().filter(|id| id.to_string() == text || id.name.as_str() == text).collect();
-    let here = super::up::project_of(global, None, seen).ok();
+    let here = super::here::project_here(global, &[text.to_owned()], seen)?;
     let chosen = matching.iter().find(|id| id.to_string() == text || Some(&id.project) == here.as_ref());
     match (chosen, matching.as_slice()) {
         (Some(id), _) => Ok((**id).clone()),

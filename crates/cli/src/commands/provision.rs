@@ -22,6 +22,7 @@ use stead_host::linux::{Order, provisioned, remember};
 use stead_host::lock;
 use stead_host::machine::{Files, Look, Phase, Status, status};
 use stead_model::name::MachineId;
+use stead_model::provision::Script;
 
 use crate::args::{ExecArgs, Global, ProvisionCommand, Told};
 use crate::failure::Failure;
@@ -91,7 +92,9 @@ fn carry_out(home: &Home, order: &Order) -> Result<()> {
         return Ok(());
     }
     let before = come_up(home, id)?;
-    let (code, lines) = run_script(order)?;
+    // Whatever comes of it: if that is no good, the script says so.
+    run_script(id, &Script::that_waits())?;
+    let (code, lines) = run_script(id, &order.provision.script)?;
     if code != 0 {
         let words: String = lines.iter().map(|line| format!("\n    {line}")).collect();
         let wrote = if words.is_empty() {
@@ -167,7 +170,7 @@ enum Word {
 }
 
 /// Runs it, and tells what it writes. Its exit code, and its last lines.
-fn run_script(order: &Order) -> Result<(i32, VecDeque<String>)> {
+fn run_script(machine: &MachineId, script: &Script) -> Result<(i32, VecDeque<String>)> {
     let doing = "cannot start a process to run it";
     let (reader, writer) = std::io::pipe().context(doing)?;
     let mut command = std::process::Command::new(std::env::current_exe().context(doing)?);
@@ -176,7 +179,7 @@ fn run_script(order: &Order) -> Result<(i32, VecDeque<String>)> {
     let mut child = command.spawn().context(doing)?;
     // It has our end of the pipe, too.
     drop(command);
-    let mut line = serde_json::to_vec(order).context(doing)?;
+    let mut line = serde_json::to_vec(&(machine, script)).context(doing)?;
     line.push(b'\n');
     // Who writes faster than it can be told waits.
     let (sender, words) = sync_channel(WORDS_UNDER_WAY);
@@ -184,11 +187,10 @@ fn run_script(order: &Order) -> Result<(i32, VecDeque<String>)> {
     std::thread::spawn(move || read_lines(reader, &lines));
     let mut input = child.stdin.take().context(doing)?;
     // One that ended before it read all of it says why.
-    let _unread =
-        input.write_all(&line).and_then(|()| input.write_all(order.provision.script.text.as_bytes()));
+    let _unread = input.write_all(&line).and_then(|()| input.write_all(script.text.as_bytes()));
     drop(input);
     std::thread::spawn(move || wait(child, &sender));
-    listen(&order.machine, &words)
+    listen(machine, &words)
 }
 
 fn read_lines(reader: PipeReader, words: &SyncSender<Word>) {
@@ -244,8 +246,7 @@ fn execute(global: &Global, parent: i32) -> Result<ExitCode, Failure> {
     // That begins this program anew, which hears nothing twice.
     super::exec::seal();
     let order = bound_order(parent).map_err(|error| Failure::from(error).before_program())?;
-    let Order { machine, provision } = order;
-    let script = provision.script;
+    let (machine, script) = order;
     let args = ExecArgs {
         interactive: true,
         tty: false,
@@ -262,7 +263,7 @@ fn execute(global: &Global, parent: i32) -> Result<ExitCode, Failure> {
 }
 
 /// Hears the order, of somebody without whom the script is to end. Byte by byte: what follows is for the script's shell.
-fn bound_order(parent: i32) -> Result<Order> {
+fn bound_order(parent: i32) -> Result<(MachineId, Script)> {
     let end = rustix::process::Signal::TERM;
     rustix::process::set_parent_process_death_signal(Some(end))
         .context("cannot tie ourselves to our parent")?;
@@ -286,8 +287,6 @@ mod tests {
     use super::*;
 
     use std::collections::BTreeMap;
-
-    use stead_model::provision::Script;
 
     /// Runs a script as in a machine, of whose text so many bytes come.
     fn run(text: &str, bytes: usize) -> (Option<i32>, String) {

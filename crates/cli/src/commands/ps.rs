@@ -57,11 +57,8 @@ pub(crate) fn ps(global: &Global, args: &PsArgs, output: Output) -> Result<(), F
     let here = if args.all {
         None
     } else {
-        super::up::project_of(global, None, &seen).map(Some).or_else(|failure| {
-            // Without a file here all machines are meant; a file that is wrong is told, unless they are named.
-            let is_told = args.machines.is_empty() && crate::project::find(global).is_ok();
-            if is_told { Err(failure) } else { Ok(None) }
-        })?
+        // Without a file here all machines are meant.
+        super::here::project_here(global, &args.machines, &seen)?
     };
     let mut wanted: BTreeSet<&MachineId> = BTreeSet::new();
     for pattern in &args.machines {

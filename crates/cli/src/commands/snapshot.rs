@@ -120,7 +120,7 @@ fn ls(global: &Global, args: &SnapshotListArgs, output: Output) -> Result<(), Fa
     let mut host = look()?;
     let seen = host.observe()?;
     let ids = if args.machines.is_empty() {
-        let here = super::up::project_of(global, None, &seen).ok();
+        let here = super::here::project_here(global, &[], &seen)?;
         let is_meant = |id: &&MachineId| here.as_ref().is_none_or(|project| id.project == *project);
         // Of those that are damaged it is told why they are not listed.
         let all: BTreeSet<&MachineId> = seen.snapshots.keys().chain(&seen.damaged).collect();

@@ -318,8 +318,7 @@ fn is_read() -> bool {
 }
 
 fn wanted(global: &Global, args: &StatsArgs, seen: &Observed) -> Result<Vec<MachineId>, Failure> {
-    let is_alone = super::up::project_of(global, None, seen).is_err();
-    let ids = if args.machines.is_empty() && is_alone && crate::project::find(global).is_err() {
+    let ids = if args.machines.is_empty() && crate::project::find(global).is_err() {
         seen.running.keys().cloned().collect()
     } else {
         super::machines::choose(global, &args.machines, seen)?

@@ -21,6 +21,7 @@ use stead_model::resolve::{Context, Images, Refusal, resolve};
 use stead_model::step::Step;
 
 use super::build::BuildWhen;
+use super::here::project_to_take_down;
 use super::steps;
 use crate::args::{Consent, DownArgs, Format, Global, PlanArgs, UpArgs};
 use crate::failure::Failure;
@@ -54,7 +55,7 @@ fn planned(
 ) -> Result<Plan, Failure> {
     let seen = Host::observe(host)?;
     let Some(loaded) = loaded else {
-        let name = project_of(global, None, &seen)?;
+        let name = project_to_take_down(global, None, &seen)?;
         return Ok(make_plan(&Wanted::nothing(&name, &seen, UnwantedVolumes::Keep), &seen));
     };
     let images = super::image::those_here(host.home(), &loaded.project)?;
@@ -404,7 +405,7 @@ fn id_maps(home: &Home) -> Result<(String, String)> {
 pub(crate) fn down(global: &Global, args: &DownArgs, output: Output) -> Result<(), Failure> {
     let mut session = Session::open()?;
     let seen = session.observe()?;
-    let name = project_of(global, args.project.as_ref(), &seen)?;
+    let name = project_to_take_down(global, args.project.as_ref(), &seen)?;
     let here = project::find(global).and_then(|file| project::directory_of(&file)).ok();
     if let Some(directory) = seen.projects.get(&name).or(here.as_ref()) {
         project::tidy(directory)?;
@@ -413,65 +414,4 @@ pub(crate) fn down(global: &Global, args: &DownArgs, output: Output) -> Result<(
     let plan = make_plan(&Wanted::nothing(&name, &seen, volumes), &seen);
     session.apply(&plan, args.consent, output)?;
     steps::finished(&[plan], None, output)
-}
-
-/// The name that the file has that was named; what is up here is told where that cannot be known.
-fn said_name(global: &Global, here: &Name) -> Result<Name, Failure> {
-    if let Some(project) = project::peek(&project::find(global)?) {
-        return Ok(project.name);
-    }
-    let loaded = project::load(global);
-    if loaded.is_err() {
-        note(&format!("project `{here}` is up here; `stead down {here}` takes it down"));
-    }
-    Ok(loaded?.project.name)
-}
-
-/// Which project is meant: the one named, or the one that is on record for the directory here, whatever its
-/// file says by now; else the one of the file.
-pub(super) fn project_of(global: &Global, named: Option<&Name>, seen: &Observed) -> Result<Name, Failure> {
-    if let Some(name) = named {
-        let known = seen.projects.contains_key(name)
-            || seen.volumes.iter().any(|id| id.project == *name)
-            || seen.networks.keys().any(|id| id.project == *name)
-            || seen.machines.keys().any(|id| id.project == *name);
-        return if known {
-            Ok(name.clone())
-        } else {
-            Err(Failure::request(&format!("there is no project `{name}`"), "`stead ls` lists the projects"))
-        };
-    }
-    let directory = project::directory_of(&project::find(global)?)?;
-    let mut here = seen.projects.iter().filter(|(_, recorded)| **recorded == directory);
-    match (here.next(), here.next()) {
-        (Some((name, _)), None) => {
-            // Whoever names a file means what it says; there may be several beside each other.
-            let said = global.file.as_ref().map(|_| said_name(global, name)).transpose()?;
-            match said.filter(|said| said != name) {
-                None => Ok(name.clone()),
-                Some(said) => {
-                    let what =
-                        format!("the file is of project `{said}`, and this directory is that of `{name}`");
-                    let hint =
-                        format!("`stead down {name}` takes that one down; one directory has one project");
-                    Err(Failure::request(&what, &hint))
-                }
-            }
-        }
-        // Or more than one: of those with earlier names only volumes are left.
-        (None, _) | (Some(_), Some(_)) => {
-            let name = project::load(global)?.project.name;
-            match seen.projects.get(&name).filter(|recorded| **recorded != directory) {
-                None => Ok(name),
-                Some(other) => {
-                    let what =
-                        format!("project `{name}` is the one at {}, not the one here", other.display());
-                    let hint = format!(
-                        "`stead down {name}` takes that one down, wherever it is; this one needs another `name`"
-                    );
-                    Err(Failure::request(&what, &hint))
-                }
-            }
-        }
-    }
 }

@@ -51,7 +51,7 @@ impl Row {
 
 /// All volumes, or those that patterns name.
 fn rows(global: &Global, patterns: &[String], seen: &Observed, home: &Home) -> Result<Vec<Row>, Failure> {
-    let here = super::up::project_of(global, None, seen).ok();
+    let here = if patterns.is_empty() { None } else { super::here::project_here(global, patterns, seen)? };
     let mut ids: BTreeSet<&VolumeId> = BTreeSet::new();
     for pattern in patterns {
         let meant = meant(pattern, here.as_ref(), seen);

@@ -138,6 +138,11 @@ fn a_project_of_the_same_name_elsewhere_is_not_meant() {
     let refused = one.stead("-f stead.yaml down --volumes --yes").code(2).says("stead.yaml:1:1");
     refused.says("`stead down shop` takes it down");
     one.stead("ps").ok();
+    // Nor does a pattern mean machines of all projects because of it.
+    for line in ["stop *", "inspect *", "ps", "stats", "snapshot ls", "events --since 1h"] {
+        let said = one.stead(&format!("-f stead.yaml {line}")).code(2).says("stead.yaml:1:1").err;
+        assert!(!said.contains("down"), "{line}: {said}");
+    }
     one.write(text);
     world.sh(Place::Person, "test -e home/state/volumes/shop/data/kept");
     // From elsewhere a file is called so that its name leads to it.

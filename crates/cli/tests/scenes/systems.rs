@@ -83,9 +83,12 @@ machines:
     image: \"lab/system:12\"
     mode: system
     dev: { user: joe, groups: [audio, lab] }
-    volumes: [\"./slow:/etc/systemd/system-generators/slow:ro\"]
-    provision: [systemctl is-active ssh]
   box: { image: \"lab/system:12\", init: true, command: sleep 1000, dev: true, provision: [id joe || id dev || id person] }
+  slow:
+    image: \"lab/system:12\"
+    mode: system
+    volumes: [\"./slow:/etc/systemd/system-generators/slow:ro\"]
+    provision: [{ run: systemctl is-active dbus, user: nobody }]
 ";
 
 #[test]

@@ -28,10 +28,11 @@ pub(super) fn connect(inside: &mut Inside, home: &str, id: &NetworkId, state: &N
         Some(Mark::Bridged(of, to, _)) => of == *id && to == *real,
         _ => false,
     };
-    if ours.iter().any(|link| is_ours(link) && is_port(link, real, &state.link)) {
-        return Ok(());
+    match ours.iter().find(|link| is_ours(link) && is_port(link, real, &state.link)) {
+        Some(nic) if nic.name == *real => return Ok(()),
+        Some(joint) => widen(inside, home, id, real, joint)?,
+        None => put_port(inside, home, id, state, ours.iter().any(is_ours))?,
     }
-    put_port(inside, home, id, state, ours.iter().any(is_ours))?;
     // A bridge takes the least of its ports' for its own, or the greatest while there is none beside this, until it is told.
     let own = LinkChange { mtu: Some(u32::from(state.mtu)), ..LinkChange::default() };
     let own = RouteRequest::ChangeLink(state.link.clone(), own);
@@ -98,7 +99,7 @@ struct Joint<'a> {
 /// place, and is observed by that.
 fn join_bridge(inside: &Inside, outside: &RouteSocket, joint: &Joint<'_>) -> Result<()> {
     let Joint { home, id, real, mtu, mark, bridge } = joint;
-    let near = link_name('p', real.as_str(), &["near", home, &id.to_string()], &|_| false);
+    let near = near_end(home, id, real);
     let far = link_name('p', real.as_str(), &["far", &id.to_string()], &|_| false);
     // What is left of one that was cut off; with one end the other goes.
     inside.route.delete_links(std::slice::from_ref(&far))?;
@@ -121,6 +122,26 @@ fn join_bridge(inside: &Inside, outside: &RouteSocket, joint: &Joint<'_>) -> Res
     outside
         .run(&[RouteRequest::ChangeLink(near, change)])
         .with_context(|| format!("cannot join bridge `{real}`"))
+}
+
+/// How the end is called that is with the computer's bridge.
+fn near_end(home: &str, id: &NetworkId, real: &LinkName) -> LinkName {
+    link_name('p', real.as_str(), &["near", home, &id.to_string()], &|_| false)
+}
+
+/// Has a joint carry what the computer's bridge carries by now.
+fn widen(inside: &Inside, home: &str, id: &NetworkId, real: &LinkName, joint: &Link) -> Result<()> {
+    let outside = RouteSocket::open()?;
+    let links = outside.links()?;
+    let Some(bridge) = links.iter().find(|link| link.name == *real && link.mtu != joint.mtu) else {
+        return Ok(());
+    };
+    let change = || LinkChange { mtu: Some(bridge.mtu), ..LinkChange::default() };
+    inside
+        .route
+        .run(&[RouteRequest::ChangeLink(joint.name.clone(), change())])
+        .and_then(|()| outside.run(&[RouteRequest::ChangeLink(near_end(home, id, real), change())]))
+        .with_context(|| format!("cannot set the MTU of what joins bridge `{real}`"))
 }
 
 /// A MAC above those of others: a bridge takes the lowest of its ports for its own, unless somebody has given it one, and

@@ -105,39 +105,50 @@ fn leads_out(route: &Route) -> bool {
     route.to.prefix_len() == 0 && matches!(route.by, Hop::Via(..) | Hop::Link(_))
 }
 
-/// What pasta has to be told of the way out: nothing where it finds a default route for itself. Looking at the main
-/// table alone, at routes that lead one way, that of Debian 12 finds no other.
+/// What pasta has to be told of the way out: nothing where it finds a default route for itself.
 pub(super) fn told_way_out() -> Result<Option<WayOut>> {
     let outside = RouteSocket::open()?;
     let main = outside.routes(Some(MAIN_TABLE))?;
-    let mut hops = Vec::new();
-    let mut unseen = None;
-    let mut finds_ipv4 = false;
-    for far in FAR {
-        let out: Vec<Route> = outside.route_to(far)?.into_iter().filter(leads_out).collect();
-        let is_seen = |route: &Route| leads_out(route) && route.to.addr().is_ipv4() == far.is_ipv4();
-        if out.len() == 1 && main.iter().any(is_seen) {
-            finds_ipv4 |= far.is_ipv4();
-        } else {
-            unseen = unseen.or(out.first().cloned());
-        }
-        hops.extend(out.into_iter().map(|route| route.by));
-    }
-    let Some(Hop::Via(_, link) | Hop::Link(link)) = unseen.map(|route| route.by) else { return Ok(None) };
-    let addresses = outside.addresses()?;
-    let end = |far: IpAddr| {
-        let is_alike = |address: IpAddr| address.is_ipv4() == far.is_ipv4();
-        let is_own = |own: &&Address| own.link == link && is_alike(own.address.addr());
-        let own = addresses.iter().filter(is_own).find(|own| !is_link_local(own.address))?;
-        hops.iter().find_map(|hop| match hop {
-            Hop::Via(router, by) if *by == link && is_alike(*router) => Some((own.address.addr(), *router)),
-            Hop::Via(..) | Hop::Link(_) | Hop::Local | Hop::NoLink => None,
-        })
+    let lead = |far: IpAddr| -> Result<Vec<Route>> {
+        Ok(outside.route_to(far)?.into_iter().filter(leads_out).collect())
     };
-    let ends: Vec<_> = FAR.into_iter().filter_map(end).collect();
-    // Told of one link, it uses no other: IPv4 is not to be lost that it would have found for itself.
-    let loses_ipv4 = finds_ipv4 && !ends.iter().any(|(own, _)| own.is_ipv4());
-    Ok((!loses_ipv4).then_some(WayOut { ends, link }))
+    let [far4, far6] = FAR;
+    Ok(way_to_tell(&main, &[lead(far4)?, lead(far6)?], &outside.addresses()?))
+}
+
+/// Looking at the main table alone, at routes that lead one way, pasta of Debian 12 finds no other for itself; and told of
+/// one link it uses that alone, and ends where it has no router there. `leads` are the routes far away, of IPv4 and IPv6.
+fn way_to_tell(main: &[Route], leads: &[Vec<Route>; 2], addresses: &[Address]) -> Option<WayOut> {
+    let is_found = |out: &[Route]| match out {
+        [one] => {
+            main.iter().any(|route| leads_out(route) && route.to.addr().is_ipv4() == one.to.addr().is_ipv4())
+        }
+        _ => false,
+    };
+    let end = |link: &LinkName, out: &[Route]| {
+        let router = out.iter().find_map(|route| match &route.by {
+            Hop::Via(router, by) if by == link => Some(*router),
+            Hop::Via(..) | Hop::Link(_) | Hop::Local | Hop::NoLink => None,
+        })?;
+        let is_own = |own: &&Address| {
+            own.link == *link
+                && own.address.addr().is_ipv4() == router.is_ipv4()
+                && !is_link_local(own.address)
+        };
+        Some((addresses.iter().find(is_own)?.address.addr(), router))
+    };
+    let [ipv4, _] = leads;
+    let unseen = leads.iter().filter(|out| !is_found(out)).filter_map(|out| out.first());
+    let mut ways = unseen.filter_map(|route| match &route.by {
+        Hop::Via(_, link) | Hop::Link(link) => {
+            let ends = leads.iter().filter_map(|out| end(link, out)).collect();
+            Some(WayOut { ends, link: link.clone() })
+        }
+        Hop::Local | Hop::NoLink => None,
+    });
+    // IPv4 is not to be lost that it finds for itself. IPv6 is, where IPv4 cannot be had otherwise.
+    let loses_ipv4 = |way: &WayOut| is_found(ipv4) && !way.ends.iter().any(|(own, _)| own.is_ipv4());
+    ways.find(|way| !way.ends.is_empty() && !loses_ipv4(way))
 }
 
 fn ipv6() -> Ipv6 {
@@ -302,4 +313,60 @@ fn host_links(links: &[Link], addresses: &[Address]) -> BTreeMap<LinkName, HostL
         (link.name.clone(), state)
     });
     described.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(to: &str, via: Option<&str>, link: &str) -> Route {
+        let link: LinkName = link.parse().unwrap();
+        let by = via.map_or(Hop::Link(link.clone()), |via| Hop::Via(via.parse().unwrap(), link.clone()));
+        Route { to: to.parse().unwrap(), by, table: MAIN_TABLE }
+    }
+
+    #[test]
+    fn pasta_is_told_what_it_does_not_find_and_loses_no_ipv4_by_that() {
+        let v4 = |link: &str| route("0.0.0.0/0", Some("192.0.2.1"), link);
+        let v6 = |link: &str| route("::/0", Some("2001:db8::1"), link);
+        let addresses: Vec<Address> = ["a", "b"]
+            .into_iter()
+            .flat_map(|link| {
+                ["192.0.2.2/24", "fe80::2/64", "2001:db8::2/64"]
+                    .map(|address| Address { link: link.parse().unwrap(), address: address.parse().unwrap() })
+            })
+            .collect();
+        let told = |main: &[Route], v4: &[Route], v6: &[Route]| {
+            let way = way_to_tell(main, &[v4.to_vec(), v6.to_vec()], &addresses)?;
+            let ends = way.ends.iter().map(|(own, router)| format!(" {own}>{router}"));
+            Some(format!("{}{}", way.link, ends.collect::<String>()))
+        };
+        let both4 = [v4("a"), v4("b")];
+        // It finds both, or there is nothing.
+        assert_eq!(told(&[v4("a"), v6("b")], &[v4("a")], &[v6("b")]), None);
+        assert_eq!(told(&[], &[], &[]), None);
+        // Several routers, or another table.
+        assert_eq!(told(&both4, &both4, &[]).unwrap(), "a 192.0.2.2>192.0.2.1");
+        assert_eq!(told(&[], &[v4("b")], &[]).unwrap(), "b 192.0.2.2>192.0.2.1");
+        assert_eq!(
+            told(&[], &[v4("a")], &[v6("a")]).unwrap(),
+            "a 192.0.2.2>192.0.2.1 2001:db8::2>2001:db8::1"
+        );
+        // One of two, and the other by the same link, or by another one.
+        assert_eq!(
+            told(&[v6("a")], &both4, &[v6("a")]).unwrap(),
+            "a 192.0.2.2>192.0.2.1 2001:db8::2>2001:db8::1"
+        );
+        assert_eq!(told(&[v6("b")], &[v4("a")], &[v6("b")]).unwrap(), "a 192.0.2.2>192.0.2.1");
+        assert_eq!(
+            told(&[v4("a")], &[v4("a")], &[v6("a")]).unwrap(),
+            "a 192.0.2.2>192.0.2.1 2001:db8::2>2001:db8::1"
+        );
+        assert_eq!(told(&[v4("a")], &[v4("a")], &[v6("b")]), None);
+        // A link without a router: the other one is told, or nothing.
+        let ppp = route("0.0.0.0/0", None, "a");
+        assert_eq!(told(&[], std::slice::from_ref(&ppp), &[]), None);
+        assert_eq!(told(&[v6("b")], std::slice::from_ref(&ppp), &[v6("b")]), None);
+        assert_eq!(told(&[], &[ppp], &[v6("b")]).unwrap(), "b 2001:db8::2>2001:db8::1");
+    }
 }

@@ -83,10 +83,7 @@ pub(super) fn observe(host: &mut LinuxHost) -> Result<Observed> {
     let addresses = inside.route.addresses()?;
     let sets = Sets { routed, guarded };
     seen.host.links.extend(lent(&links).map(|real| (real, HostLink::Idle)));
-    for (real, mtu) in ports_to_real(&links) {
-        let carried = seen.host.mtus.entry(real).or_insert(mtu);
-        *carried = mtu.min(*carried);
-    }
+    seen.host.mtus.extend(nics_here(&links));
     seen.networks = networks(&links, &addresses, &sets, &served);
     seen.nics = nics(&links, &sets, &served, &seen.networks);
     seen.uplink = observe_uplink(&home, &home_id)?;
@@ -140,11 +137,11 @@ fn lent(links: &[Link]) -> impl Iterator<Item = LinkName> {
     })
 }
 
-/// What our ends at real networks carry, by the computer's link: the nic itself, or our joint with a bridge.
-fn ports_to_real(links: &[Link]) -> impl Iterator<Item = (LinkName, u32)> {
+/// What the nics of this computer carry that are in the engine. A joint with a bridge becomes what that carries.
+fn nics_here(links: &[Link]) -> impl Iterator<Item = (LinkName, u32)> {
     links.iter().filter_map(|link| match Mark::parse(&link.alias)? {
-        Mark::Bridged(_, real, _) => Some((real, link.mtu)),
-        Mark::Network(_) | Mark::Nic(_) | Mark::Uplink(_) => None,
+        Mark::Bridged(_, real, _) if real == link.name => Some((real, link.mtu)),
+        Mark::Bridged(..) | Mark::Network(_) | Mark::Nic(_) | Mark::Uplink(_) => None,
     })
 }
 

@@ -1,0 +1,97 @@
+//! Which project a command is about: one that is named, or the one here.
+
+use std::path::Path;
+
+use stead_model::name::Name;
+use stead_model::observed::Observed;
+
+use crate::args::Global;
+use crate::failure::Failure;
+use crate::output::note;
+use crate::project;
+
+/// The project that is to be taken away. Where it cannot be known, what is up here is told: it can be named.
+pub(super) fn project_to_take_down(
+    global: &Global,
+    named: Option<&Name>,
+    seen: &Observed,
+) -> Result<Name, Failure> {
+    project_of(global, named, seen).inspect_err(|_| {
+        let directory = project::find(global).and_then(|file| project::directory_of(&file));
+        if let (None, Ok(directory)) = (named, directory) {
+            for name in recorded(seen, &directory) {
+                note(&format!("project `{name}` is up here; `stead down {name}` takes it down"));
+            }
+        }
+    })
+}
+
+/// The project here for those who need none, as what these patterns mean hangs on it: nobody is to mean machines of all
+/// projects because a file is wrong just now. One whole name is found without it.
+pub(super) fn project_here(
+    global: &Global,
+    patterns: &[String],
+    seen: &Observed,
+) -> Result<Option<Name>, Failure> {
+    project_of(global, None, seen).map(Some).or_else(|failure| {
+        let hangs = patterns.is_empty() || patterns.iter().any(|pattern| pattern.contains('*'));
+        let is_told = (hangs || global.file.is_some()) && project::find(global).is_ok();
+        if is_told { Err(failure) } else { Ok(None) }
+    })
+}
+
+/// Which project is meant: the one named, or the one that is on record for the directory here, whatever its
+/// file says by now; else the one of the file.
+pub(super) fn project_of(global: &Global, named: Option<&Name>, seen: &Observed) -> Result<Name, Failure> {
+    if let Some(name) = named {
+        let known = seen.projects.contains_key(name)
+            || seen.volumes.iter().any(|id| id.project == *name)
+            || seen.networks.keys().any(|id| id.project == *name)
+            || seen.machines.keys().any(|id| id.project == *name);
+        return if known {
+            Ok(name.clone())
+        } else {
+            Err(Failure::request(&format!("there is no project `{name}`"), "`stead ls` lists the projects"))
+        };
+    }
+    let directory = project::directory_of(&project::find(global)?)?;
+    let mut here = recorded(seen, &directory);
+    match (here.next(), here.next()) {
+        // Whoever names a file means what it says; there may be several beside each other.
+        (Some(name), None) => match global.file.as_ref().map(|_| said_name(global)).transpose()? {
+            Some(said) if said != *name => {
+                let what = format!("the file is of project `{said}`, and this directory is that of `{name}`");
+                Err(Failure::request(&what, "one directory has one project; `stead ls` shows them"))
+            }
+            _ => Ok(name.clone()),
+        },
+        // Or more than one: of those with earlier names only volumes are left.
+        (None, _) | (Some(_), Some(_)) => {
+            let name = said_name(global)?;
+            match seen.projects.get(&name).filter(|recorded| **recorded != directory) {
+                None => Ok(name),
+                Some(other) => {
+                    let what =
+                        format!("project `{name}` is the one at {}, not the one here", other.display());
+                    let hint = format!(
+                        "`stead down {name}` takes that one down, wherever it is; this one needs another `name`"
+                    );
+                    Err(Failure::request(&what, &hint))
+                }
+            }
+        }
+    }
+}
+
+/// The projects on record for a directory.
+fn recorded<'a>(seen: &'a Observed, directory: &Path) -> impl Iterator<Item = &'a Name> {
+    seen.projects.iter().filter(move |(_, recorded)| **recorded == *directory).map(|(name, _)| name)
+}
+
+/// The name that the file says, whatever is wrong beside it.
+fn said_name(global: &Global) -> Result<Name, Failure> {
+    match project::peek(&project::find(global)?) {
+        Some(project) => Ok(project.name),
+        None => Ok(project::load(global)?.project.name),
+    }
+}
