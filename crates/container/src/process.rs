@@ -223,19 +223,32 @@ pub(crate) fn log_in(user: &User, more: &[String]) -> Result<Login> {
     Ok(Login { args: vec![shell.to_owned()], env })
 }
 
-/// Changes to the directory in which the program starts; it is made if `make`. Our root is the container's. No link of
-/// /proc is followed to it: by those of our descriptors a directory of this computer could be had (CVE-2024-21626).
+/// Changes to the directory in which the program starts; it is made if `make`.
 pub(crate) fn directory(path: &str, make: bool) -> Result<()> {
+    start_in(&place_of(path, make)?, path)
+}
+
+/// The directory in which the program starts; it is made if `make`. Our root is the container's. No link of /proc is
+/// followed to it: by those of our descriptors a directory of this computer could be had (CVE-2024-21626).
+pub(crate) fn place_of(path: &str, make: bool) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let go = || -> Result<()> {
+    let find = || {
         let root = open("/", flags, Mode::empty())?;
-        let there = match confined::open(root.as_fd(), path, flags) {
+        match confined::open(root.as_fd(), path, flags) {
             Err(Errno::NOENT) if make => confined::place(root.as_fd(), path, Make::Directory),
             found => found,
-        };
-        Ok(fchdir(there?)?)
+        }
     };
-    go().with_context(|| format!("cannot start in `{}`", path.escape_debug()))
+    find().with_context(|| not_there(path))
+}
+
+/// Changes to it, which is for whom we are by now to allow.
+pub(crate) fn start_in(place: &OwnedFd, path: &str) -> Result<()> {
+    fchdir(place).with_context(|| not_there(path))
+}
+
+fn not_there(path: &str) -> String {
+    format!("cannot start in `{}`", path.escape_debug())
 }
 
 /// Gives up what the program is not to have, in the order in which the kernel still lets us.

@@ -400,6 +400,12 @@ fn a_bridged_network_joins_a_bridge_of_the_computer() {
     lab.on("web", "ping -c 1 -W 5 198.51.100.2 && ping -c 1 -W 5 198.51.100.1").ok();
     lab.on("web", "ping -c 1 -W 5 -M do -s 1372 198.51.100.1").ok();
     assert_eq!(lab.stead("plan").ok(), "nothing to do\n");
+    // What the bridge carries by now its joint carries as well.
+    world.sh(Place::Computer, "ip link set eth1 mtu 1500; ip link set br0 mtu 1500");
+    lab.write(&BRIDGED.replace("LINK", "br0").replace("reach:", "mtu: 1500, reach:"));
+    lab.stead("up").ok();
+    lab.udhcpc("web", "eth0");
+    lab.on("web", "ping -c 1 -W 5 -M do -s 1472 198.51.100.1").ok();
     lab.stead("down").ok();
 }
 

@@ -16,7 +16,7 @@ use super::check::{Labels, Program, Sets};
 use crate::capability::Capabilities;
 use crate::channel::Channel;
 use crate::place::{CODE_NOT_FOUND, Failure};
-use crate::process::{Execution, directory, environment, user};
+use crate::process::{Execution, directory, environment, place_of, start_in, user};
 use crate::sys;
 
 /// Goes where the program starts, and looks whether there is one; so that what is wrong shows while it is made.
@@ -78,6 +78,8 @@ fn prepare(program: &Program, preserve_fds: u32, channel: &Channel) -> Result<Ve
         umask(rustix::fs::Mode::from_raw_mode(mask));
     }
     label(&program.labels)?;
+    // Filters are about what programs need, and older ones know nothing of `openat2`.
+    let place = place_of(&program.cwd, false);
     if program.no_new_privileges {
         set_no_new_privs(true).context("cannot forbid new privileges")?;
     } else {
@@ -85,7 +87,11 @@ fn prepare(program: &Program, preserve_fds: u32, channel: &Channel) -> Result<Ve
         filter(program)?;
     }
     rights(program)?;
-    directory(&program.cwd, false)?;
+    match place {
+        Ok(place) => start_in(&place, &program.cwd)?,
+        // Its user may have the right that root has not.
+        Err(_) => directory(&program.cwd, false)?,
+    }
     within(program)?;
     if program.no_new_privileges {
         filter(program)?;
