@@ -34,6 +34,7 @@ fn form(form: &Form) -> Value {
     match form {
         Form::Leaf(leaf) => value(*leaf),
         Form::List(items) => json!({ "type": ["array", "null"], "items": shape(items) }),
+        Form::Set(items) => json!({ "type": ["array", "null"], "items": shape(items), "uniqueItems": true }),
         Form::Map(names, of) => json!({
             "type": ["object", "null"],
             "propertyNames": key_names(*names),
@@ -108,11 +109,15 @@ fn value(leaf: Leaf) -> Value {
             json!({ "anyOf": [{ "enum": words }, variable()] })
         }
         Leaf::Whole { min, max } => {
-            json!({ "anyOf": [{ "type": "integer", "minimum": min, "maximum": max }, pattern("[0-9]+")] })
+            json!({ "anyOf": [{ "type": "integer", "minimum": min, "maximum": max }, pattern(&digits(min, max))] })
         }
         Leaf::Flag => json!({ "anyOf": [{ "enum": [true, false, "true", "false"] }, variable()] }),
         Leaf::Only { word, .. } => json!({ "const": word }),
-        Leaf::Text => json!({ "type": ["string", "number", "boolean"] }),
+        Leaf::Text => {
+            let most = super::leaf::TEXT_MAX_BYTES;
+            let line = format!("[^\\u0000-\\u001f\\u007f-\\u009f]{{1,{most}}}");
+            json!({ "anyOf": [{ "type": ["number", "boolean"] }, pattern(&line)] })
+        }
         Leaf::Form(form) => {
             let mut schemas = unquoted(form);
             schemas.push(pattern(&form.pattern.concat()));
@@ -121,16 +126,56 @@ fn value(leaf: Leaf) -> Value {
     }
 }
 
+/// A regular expression of the whole numbers from `min` to `max`, with whatever zeros before them.
+fn digits(min: u16, max: u16) -> String {
+    let of_length = |length: usize| {
+        let low = if length == 1 { 0 } else { 10_u32.pow(u32::try_from(length).unwrap_or_default() - 1) };
+        let high = low.max(1) * 10 - 1;
+        (low.max(min.into()), if length == 1 { 9 } else { high }.min(max.into()))
+    };
+    let lengths = 1..=max.to_string().len();
+    let ranges = lengths.map(of_length).filter(|(low, high)| low <= high);
+    let parts: Vec<String> = ranges.map(|(low, high)| between(&low.to_string(), &high.to_string())).collect();
+    format!("0*({})", parts.join("|"))
+}
+
+/// The same of texts of one length.
+fn between(low: &str, high: &str) -> String {
+    let (Some(first), Some(last)) = (low.chars().next(), high.chars().next()) else { return String::new() };
+    let (low, high) = (low.get(1..).unwrap_or_default(), high.get(1..).unwrap_or_default());
+    let any = || format!("[0-9]{{{}}}", low.len());
+    let (lowest, highest) = (low.bytes().all(|byte| byte == b'0'), high.bytes().all(|byte| byte == b'9'));
+    if first == last {
+        return format!("{first}{}", if lowest && highest { any() } else { between(low, high) });
+    }
+    let mut parts = Vec::new();
+    let (mut from, mut to) = (u32::from(first), u32::from(last));
+    if !lowest {
+        parts.push(format!("{first}{}", between(low, &"9".repeat(low.len()))));
+        from += 1;
+    }
+    if !highest {
+        parts.push(format!("{last}{}", between(&"0".repeat(high.len()), high)));
+        to -= 1;
+    }
+    if let (true, Some(from), Some(to)) = (from <= to, char::from_u32(from), char::from_u32(to)) {
+        parts.push(format!("[{from}-{to}]{}", any()));
+    }
+    format!("({})", parts.join("|"))
+}
+
 /// Numbers and flags without quotes that are such a text: to the parser they are the text that stands there.
 fn unquoted(form: &TextForm) -> Vec<Value> {
     let is_one = |text: &&str| (form.check)(text).is_ok();
+    let number = |is_one: &dyn Fn(&&str) -> bool| if is_one(&"1.5") { "number" } else { "integer" };
     let number = match form.numbers {
         Numbers::AndFlags => return vec![json!({ "type": ["number", "boolean"] })],
-        Numbers::All => Some(json!({ "type": "number" })),
-        Numbers::Whole(min, max) => {
-            let kind = if is_one(&"1.5") { "number" } else { "integer" };
-            Some(json!({ "type": kind, "minimum": min, "maximum": max }))
+        Numbers::From(min) => Some(json!({ "type": number(&is_one), "minimum": min })),
+        Numbers::ZeroOr(min, max) => {
+            let some = json!({ "type": number(&is_one), "minimum": min, "maximum": max });
+            return vec![json!({ "const": 0 }), some];
         }
+        Numbers::Whole(min, max) => Some(json!({ "type": number(&is_one), "minimum": min, "maximum": max })),
         Numbers::No => ["5", "-1", "1.5"].iter().any(&is_one).then(|| json!({ "type": "number" })),
     };
     let flags: Vec<bool> = [("true", true), ("false", false)]
@@ -239,7 +284,7 @@ fn inner(page: &mut String, path: &str, form: &Form) {
     match form {
         Form::Keys(keys) if keys.iter().any(|group| !group.is_empty()) => section(page, path, keys),
         Form::Map(_, of) => of.iter().for_each(|form| inner(page, &format!("{path}.<name>"), form)),
-        Form::List(of) => of.iter().for_each(|form| inner(page, &format!("{path}[]"), form)),
+        Form::List(of) | Form::Set(of) => of.iter().for_each(|form| inner(page, &format!("{path}[]"), form)),
         Form::Keys(_) | Form::Leaf(_) | Form::Nothing | Form::Refused(..) => {}
     }
 }
@@ -249,8 +294,12 @@ fn choices(form: &Form) -> Option<String> {
         Form::Leaf(Leaf::Choice(words)) => {
             Some(words.iter().map(|(word, doc)| format!("<br>`{word}`: {doc}.")).collect())
         }
-        Form::Leaf(_) | Form::List(_) | Form::Keys(_) | Form::Map(..) | Form::Nothing | Form::Refused(..) => {
-            None
-        }
+        Form::Leaf(_)
+        | Form::List(_)
+        | Form::Set(_)
+        | Form::Keys(_)
+        | Form::Map(..)
+        | Form::Nothing
+        | Form::Refused(..) => None,
     }
 }

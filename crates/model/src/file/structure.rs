@@ -27,7 +27,7 @@ fn under(node: &Node, shape: Shape, (path, example): (&str, &str), problems: &mu
                 }
                 return;
             }
-            (Form::List(items), Value::Sequence(nodes)) => {
+            (Form::List(items) | Form::Set(items), Value::Sequence(nodes)) => {
                 for (index, node) in nodes.iter().enumerate() {
                     check(node, items, &format!("{path}[{index}]"), problems);
                 }
@@ -38,7 +38,7 @@ fn under(node: &Node, shape: Shape, (path, example): (&str, &str), problems: &mu
             }
             // Nothing there stands for an empty list or mapping, if that is enough.
             (Form::Keys(keys), Value::Null) => return mapping(node, &[], keys, path, problems),
-            (Form::List(_) | Form::Map(..) | Form::Nothing, Value::Null) => return,
+            (Form::List(_) | Form::Set(_) | Form::Map(..) | Form::Nothing, Value::Null) => return,
             (Form::Map(names, shape), Value::Mapping(entries)) => {
                 for entry in entries {
                     let path = join(path, &entry.key);
@@ -50,7 +50,7 @@ fn under(node: &Node, shape: Shape, (path, example): (&str, &str), problems: &mu
                 return;
             }
             (
-                Form::Leaf(_) | Form::List(_) | Form::Keys(_) | Form::Map(..) | Form::Nothing,
+                Form::Leaf(_) | Form::List(_) | Form::Set(_) | Form::Keys(_) | Form::Map(..) | Form::Nothing,
                 Value::Null | Value::Scalar(_) | Value::Sequence(_) | Value::Mapping(_),
             ) => {}
         }
@@ -114,7 +114,7 @@ fn unfit(node: &Node, shape: Shape, path: &str, example: &str) -> Problem {
         .iter()
         .map(|form| match form {
             Form::Leaf(_) => "a single value",
-            Form::List(_) => "a list",
+            Form::List(_) | Form::Set(_) => "a list",
             Form::Keys(_) | Form::Map(..) => "a mapping",
             Form::Nothing | Form::Refused(..) => "nothing",
         })
@@ -130,7 +130,7 @@ fn unfit(node: &Node, shape: Shape, path: &str, example: &str) -> Problem {
     let message = format!("{place} takes {}, not {found}", wanted.join(" or "));
     let problem = Problem::found(node.span, path, text, message);
     match (shape.first(), &node.value) {
-        (Some(Form::List(_)), Value::Scalar(text)) => {
+        (Some(Form::List(_) | Form::Set(_)), Value::Scalar(text)) => {
             problem.hint(format!("write `[{}]`", quote(text).trim_matches('`')))
         }
         (form, _) => problem.hint(instead(form, path, example)),
@@ -148,7 +148,7 @@ fn instead(form: Option<&Form>, path: &str, example: &str) -> String {
         Some(Form::Leaf(Leaf::Flag)) => "write `true` or `false`".to_owned(),
         Some(Form::Leaf(Leaf::Only { word, .. })) => format!("write `{word}`, or leave it out"),
         Some(Form::Leaf(_)) => "write one text or number, or leave it out".to_owned(),
-        Some(Form::List(_)) => "write a list: each part in its line, after `- `".to_owned(),
+        Some(Form::List(_) | Form::Set(_)) => "write a list: each part in its line, after `- `".to_owned(),
         Some(Form::Keys(keys)) => match all(keys).next() {
             Some(Key { name, example: "", .. }) => format!("write keys under it, such as `{name}: …`"),
             Some(Key { name, example, .. }) => format!("write keys under it, such as `{name}: {example}`"),

@@ -50,7 +50,7 @@ fn shape(page: &mut String, path: &str, forms: Shape) {
                 }
             }
             Form::Map(_, of) => shape(page, &format!("{path}.<name>"), of),
-            Form::List(of) => shape(page, &format!("{path}[]"), of),
+            Form::List(of) | Form::Set(of) => shape(page, &format!("{path}[]"), of),
             Form::Refused(why, hint) => {
                 let _ = writeln!(page, "| `{path}` | {why} | {hint} |");
             }

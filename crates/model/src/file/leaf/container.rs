@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use super::mount::FILE;
 use super::network::{V4, V6, any_address};
 use super::{Numbers, TextForm, Wrong};
 use crate::container::{CAPABILITIES, Device, Restart, Signal};
@@ -17,7 +18,16 @@ const fn form_or_number(check: fn(&str) -> Result<(), Wrong>, pattern: &'static 
     TextForm { check, pattern, numbers: Numbers::AndFlags }
 }
 
-pub(crate) const IMAGE: &TextForm = &form(|text| image(text).map(drop), &["[^ ]+"]);
+/// The registry, the parts of the name, the tag, the digest.
+pub(crate) const REFERENCE: &str = "(([A-Za-z0-9.-]+|\\[[0-9a-fA-F:.]+\\])(:[0-9]+)?/)?[a-z0-9]([a-z0-9._-]*[a-z0-9])?\
+                                    (/[a-z0-9]([a-z0-9._-]*[a-z0-9])?)*\
+                                    (:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?";
+/// Parts with `.` between.
+const HOST_NAME: &str = "[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?";
+/// What a container has of its own.
+const PARAMETER: &str = "(net([./][A-Za-z0-9_-]+)+|kernel[./](msg|sem|shm)[A-Za-z0-9_-]*([./][A-Za-z0-9_-]+)*\
+                         |fs[./]mqueue([./][A-Za-z0-9_-]+)+|kernel[./](domain|host)name)";
+pub(crate) const IMAGE: &TextForm = &form(|text| image(text).map(drop), &[REFERENCE]);
 pub(crate) const PLATFORM: &TextForm =
     &form(|text| platform(text).map(drop), &["(linux/)?[a-z0-9]+(/[a-z0-9]+)?"]);
 /// Any text that a program can be given.
@@ -25,38 +35,47 @@ pub(crate) const ANY: &TextForm = &form_or_number(|text| any(text).map(drop), &[
 /// A line that is split as a shell does.
 pub(crate) const WORDS: &TextForm = &form_or_number(|text| words(text).map(drop), &["[^\\u0000]*"]);
 /// `NAME=value`, or `NAME`.
-pub(crate) const PAIR: &TextForm = &form(|text| pair(text).map(drop), &["[^=]+(=[^\\u0000]*)?"]);
+pub(crate) const PAIR: &TextForm = &form(|text| pair(text).map(drop), &["[^=\\u0000]+(=[^\\u0000]*)?"]);
 /// The first part of one.
-pub(crate) const PAIR_NAME: &TextForm = &form(|text| pair_name(text).map(drop), &["[^=]+"]);
+pub(crate) const PAIR_NAME: &TextForm = &form(|text| pair_name(text).map(drop), &["[^=\\u0000]+"]);
 pub(crate) const WORKDIR: &TextForm = &form(|text| workdir(text).map(drop), &["/[^\\u0000]*"]);
-pub(crate) const USER: &TextForm = &form_or_number(|text| user(text).map(drop), &["[^: ]+(:[^: ]+)?"]);
-pub(crate) const GROUP: &TextForm = &form_or_number(|text| group(text).map(drop), &["[^: ]+"]);
-pub(crate) const HOSTNAME: &TextForm = &form(|text| hostname(text).map(drop), &["[A-Za-z0-9.-]{1,64}"]);
+pub(crate) const USER: &TextForm = &form_or_number(|text| user(text).map(drop), &["[^:/\\s]+(:[^:/\\s]+)?"]);
+pub(crate) const GROUP: &TextForm = &form_or_number(|text| group(text).map(drop), &["[^:/\\s]+"]);
+pub(crate) const HOSTNAME: &TextForm = &form(|text| hostname(text).map(drop), &[HOST_NAME]);
 pub(crate) const HOST: &TextForm =
-    &form(|text| host(text).map(drop), &["[^:= ]+[:=](", V4, "|", V6, "|\\[", V6, "\\])"]);
+    &form(|text| host(text).map(drop), &[HOST_NAME, "[:=](", V4, "|", V6, "|\\[", V6, "\\])"]);
 pub(crate) const CPUSET: &TextForm = &TextForm {
     check: |text| cpuset(text).map(drop),
     pattern: &["[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*"],
     numbers: Numbers::Whole(0, 65535),
 };
 pub(crate) const CAPABILITY: &TextForm = &form(|text| capability(text).map(drop), &["[A-Za-z_]+"]);
-pub(crate) const SECURITY: &TextForm = &form(|text| security(text).map(drop), &["[a-z-]+([:=][^\\u0000]+)?"]);
-pub(crate) const DEVICE: &TextForm = &form(|text| device(text).map(drop), &["/[^:]+(:/[^:]+)?(:[rwm]+)?"]);
+pub(crate) const SECURITY: &TextForm = &form(
+    |text| security(text).map(drop),
+    &["no-new-privileges([:=](true|false))?|seccomp[:=](unconfined|default|builtin|", FILE, ")"],
+);
+/// Each at most once.
+const ACCESS: &str = "(r(wm?|mw?)?|w(rm?|mr?)?|m(rw?|wr?)?)";
+pub(crate) const DEVICE: &TextForm =
+    &form(|text| device(text).map(drop), &["/[^:]*(:/[^:]+)?(:", ACCESS, ")?"]);
 /// A place on this computer, absolute.
-pub(crate) const DEVICE_PATH: &TextForm = &form(|text| device_path(text).map(drop), &["/[^\\u0000]+"]);
-pub(crate) const DEVICE_ACCESS: &TextForm = &form(|text| device_access(text).map(drop), &["[rwm]{1,3}"]);
-pub(crate) const SYSCTL: &TextForm =
-    &form(|text| sysctl(text).map(drop), &["[a-z0-9_]+([./][A-Za-z0-9_-]+)+"]);
+pub(crate) const DEVICE_PATH: &TextForm = &form(|text| device_path(text).map(drop), &["/[^\\u0000]*"]);
+pub(crate) const DEVICE_ACCESS: &TextForm = &form(|text| device_access(text).map(drop), &[ACCESS]);
+pub(crate) const SYSCTL: &TextForm = &form(|text| sysctl(text).map(drop), &[PARAMETER]);
 pub(crate) const SYSCTL_PAIR: &TextForm =
-    &form(|text| sysctl_pair(text).map(drop), &["[a-z0-9_]+([./][A-Za-z0-9_-]+)+=[^\\u0000]*"]);
+    &form(|text| sysctl_pair(text).map(drop), &[PARAMETER, "=[^\\u0000]*"]);
 pub(crate) const HOST_ADDRESS: &TextForm =
     &form(|text| host_address(text).map(drop), &[V4, "|", V6, "|\\[", V6, "\\]"]);
 /// A domain to look for short names in; `.` means none.
-pub(crate) const SEARCH: &TextForm = &form(|text| search(text).map(drop), &["[.]|[A-Za-z0-9.-]{1,64}"]);
+pub(crate) const SEARCH: &TextForm = &form(|text| search(text).map(drop), &["[.]|", HOST_NAME]);
 /// The name of a secret or config, which is also a file's.
 pub(crate) const SECRET: &TextForm = &form(|text| secret(text).map(drop), &["[A-Za-z0-9_][A-Za-z0-9_.-]*"]);
 pub(crate) const PROFILE: &TextForm = &form(|text| profile(text).map(drop), &["[A-Za-z0-9][A-Za-z0-9_.-]*"]);
-pub(crate) const SIGNAL: &TextForm = &form_or_number(|text| signal(text).map(drop), &["[A-Za-z0-9+-]+"]);
+pub(crate) const SIGNAL: &TextForm = &TextForm {
+    check: |text| signal(text).map(drop),
+    pattern: &["[A-Za-z0-9+-]+"],
+    numbers: Numbers::Whole(1, 64),
+};
 pub(crate) const RESTART: &TextForm = &TextForm {
     check: |text| restart(text).map(drop),
     pattern: &["no|false|always|unless-stopped|on-failure(:[0-9]+)?"],

@@ -1,6 +1,6 @@
 //! Values of the users that people work as in machines.
 
-use super::vm::ssh_key;
+use super::vm::{KEY, ssh_key};
 use super::{Numbers, TextForm, Wrong};
 use crate::dev::is_name;
 use crate::file::problem::quote;
@@ -18,17 +18,17 @@ pub(crate) const LOGIN_GROUP: &TextForm = &TextForm {
 };
 pub(crate) const UID: &TextForm = &TextForm {
     check: |text| uid(text).map(drop),
-    pattern: &["[1-9][0-9]{0,9}"],
+    pattern: &["0*([1-9][0-9]{0,8}|[1-3][0-9]{9}|4[01][0-9]{8}|42[0-9]{8})"],
     numbers: Numbers::Whole(1, UID_MAX as i64),
 };
-pub(crate) const SHELL: &TextForm =
-    &TextForm { check: |text| shell(text).map(drop), pattern: &["/[A-Za-z0-9_./+-]+"], numbers: Numbers::No };
-/// A public key, or a file with some.
-pub(crate) const KEY_OR_FILE: &TextForm = &TextForm {
-    check: key_or_file,
-    pattern: &["[./~].*|[a-z0-9@.-]+ +[A-Za-z0-9+/=]+( .*)?"],
+pub(crate) const SHELL: &TextForm = &TextForm {
+    check: |text| shell(text).map(drop),
+    pattern: &["/[A-Za-z0-9_./+-]*[A-Za-z0-9_.+-]"],
     numbers: Numbers::No,
 };
+/// A public key, or a file with some.
+pub(crate) const KEY_OR_FILE: &TextForm =
+    &TextForm { check: key_or_file, pattern: &["[./~].*|", KEY], numbers: Numbers::No };
 pub(crate) const PASSWORD_HASH: &TextForm = &TextForm {
     check: |text| password_hash(text).map(drop),
     pattern: &["[$][A-Za-z0-9./$=,+_-]+"],

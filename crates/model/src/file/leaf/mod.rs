@@ -67,7 +67,7 @@ pub(crate) enum Leaf {
 #[derive(Debug)]
 pub(crate) struct TextForm {
     pub(crate) check: fn(&str) -> Result<(), Wrong>,
-    /// A regular expression in parts; it may take more than `check` does, never less.
+    /// A regular expression in parts; it may take more than `check` does, never less. What it can say it does.
     pub(crate) pattern: &'static [&'static str],
     pub(crate) numbers: Numbers,
 }
@@ -77,7 +77,10 @@ pub(crate) struct TextForm {
 pub(crate) enum Numbers {
     No,
     Whole(i64, i64),
-    All,
+    /// Those from this on.
+    From(i64),
+    /// Zero, and those from the first to the last.
+    ZeroOr(i64, i64),
     /// All, and `true` and `false`, for they are text here.
     AndFlags,
 }
@@ -183,7 +186,7 @@ pub(crate) fn flag(text: &str) -> Result<bool, Wrong> {
 }
 
 /// What fits a DHCP option with its length byte.
-const TEXT_MAX_BYTES: usize = 255;
+pub(crate) const TEXT_MAX_BYTES: usize = 255;
 
 pub(crate) fn plain_text(text: &str) -> Result<String, Wrong> {
     if text.is_empty() || text.len() > TEXT_MAX_BYTES || text.chars().any(char::is_control) {

@@ -1,26 +1,51 @@
 //! What is mounted, in its short forms.
 
-use super::quantity::{bytes, file_mode};
+use super::quantity::{MODE, SIZE, bytes, file_mode};
 use super::{Numbers, TextForm, Wrong, name};
 use crate::container::{Access, Propagation};
 use crate::file::problem::{nearest, quote};
 use crate::name::Name;
 
 /// `data:/var/lib/data`, `./site:/srv:ro`, `/cache`.
+/// A path of this computer, in what has parts with `:` between.
+const PATH: &str = "((~|[.]{1,2})(/[^:\\u0000]*)?|/[^:\\u0000]*)";
+/// The same where nothing follows.
+pub(crate) const FILE: &str = "((~|[.]{1,2})(/[^\\u0000]*)?|/[^\\u0000]*)";
+const NAME: &str = "[a-z]([a-z0-9-]{0,38}[a-z0-9])?";
+/// Where something is mounted: not the root itself.
+const PLACE: &str = "(/[^:\\u0000]*[^:/.\\u0000][^:\\u0000]*|/[^:\\u0000]*[.]{3}[^:\\u0000]*)";
+const OPTION: &str = "(ro|rw|r?private|r?slave|r?shared)";
 pub(crate) const VOLUME: &TextForm = &TextForm {
     check: |text| volume(text).map(drop),
-    pattern: &["([^:]+:)?/[^:]+(:[a-z,]*)?"],
+    pattern: &["((", PATH, "|", NAME, "):)?", PLACE, "(:", "(", OPTION, "(,", OPTION, ")*)?)?"],
     numbers: Numbers::No,
 };
 /// `/run`, `/run:size=64m,mode=1777`.
-pub(crate) const TMPFS: &TextForm =
-    &TextForm { check: |text| tmpfs(text).map(drop), pattern: &["/[^:]+(:.*)?"], numbers: Numbers::No };
+pub(crate) const TMPFS: &TextForm = &TextForm {
+    check: |text| tmpfs(text).map(drop),
+    pattern: &[
+        PLACE,
+        "(:((r[ow]=?|size=",
+        SIZE,
+        "|mode=",
+        MODE,
+        ")(,(r[ow]=?|size=",
+        SIZE,
+        "|mode=",
+        MODE,
+        "))*)?)?",
+    ],
+    numbers: Numbers::No,
+};
 /// A place in a machine.
-pub(crate) const TARGET: &TextForm =
-    &TextForm { check: |text| target(text).map(drop), pattern: &["/[^\\u0000]*"], numbers: Numbers::No };
+pub(crate) const TARGET: &TextForm = &TextForm {
+    check: |text| target(text).map(drop),
+    pattern: &["/[^\\u0000]*[^/.\\u0000][^\\u0000]*|/[^\\u0000]*[.]{3}[^\\u0000]*"],
+    numbers: Numbers::No,
+};
 /// A volume's name, or a place on this computer.
 pub(crate) const ANY_SOURCE: &TextForm =
-    &TextForm { check: |text| any_source(text).map(drop), pattern: &["[^\\u0000]+"], numbers: Numbers::No };
+    &TextForm { check: |text| any_source(text).map(drop), pattern: &[FILE, "|", NAME], numbers: Numbers::No };
 
 /// A volume as written.
 #[derive(Clone, Debug, PartialEq, Eq)]

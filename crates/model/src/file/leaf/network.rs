@@ -13,27 +13,44 @@ use crate::name::LinkName;
 use crate::project::{Pool, Reach, Subnet};
 
 /// Four numbers with dots.
-pub(crate) const V4: &str = "[0-9]{1,3}([.][0-9]{1,3}){3}";
-/// Groups of hexadecimal digits with colons.
-pub(crate) const V6: &str = "[0-9a-fA-F:.]*:[0-9a-fA-F:.]*";
+pub(crate) const V4: &str =
+    "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])([.](25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])){3}";
+/// Eight groups of hexadecimal digits, or `::` for some of them; the last two may be an IPv4 address.
+pub(crate) const V6: &str = "(([0-9a-fA-F]{1,4}:){7}[0-9a-fA-F]{1,4}|([0-9a-fA-F]{1,4}:){6}[0-9.]{7,15}\
+                             |([0-9a-fA-F]{1,4}(:[0-9a-fA-F]{1,4}){0,6})?::\
+                             (([0-9a-fA-F]{1,4}:){0,6}[0-9a-fA-F]{1,4}|([0-9a-fA-F]{1,4}:){0,5}[0-9.]{7,15})?)";
+/// An IPv4 address, with zeros before its numbers or without, that is not of [`UNUSABLE`].
+const USABLE: &str = "((22[0-3]|2[01][0-9]|1(0[0-9]|1[0-9]|2[0-689]|[3-57-9][0-9]|6[0-8])|0?[1-9][0-9]?|00[1-9])\
+                      [.](25[0-5]|2[0-4][0-9]|[01]?[0-9]?[0-9])\
+                      |169[.](25[0-35]|2[0-4][0-9]|[01]?[0-9]?[0-9]))\
+                      ([.](25[0-5]|2[0-4][0-9]|[01]?[0-9]?[0-9])){2}";
+/// The beginning of an IPv6 address that is not of [`UNUSABLE6`], and groups after it.
+const USABLE6: &str = "(0?[1-9a-fA-F][0-9a-fA-F]{2}|[1-9a-eA-E][0-9a-fA-F]{3}\
+                       |[fF]([0-9a-dA-D][0-9a-fA-F]|[eE][0-7c-fC-F])[0-9a-fA-F])(:[0-9a-fA-F]{0,4}){2,7}";
+/// A link of this computer.
+const LINK_NAME: &str = "[!-.0-9;-~]{1,15}";
 
 const fn form(check: fn(&str) -> Result<(), Wrong>, pattern: &'static [&'static str]) -> TextForm {
     TextForm { check, pattern, numbers: Numbers::No }
 }
 
-pub(crate) const SUBNET: &TextForm = &form(|text| subnet(text).map(drop), &["auto|off|", V4, "/[0-9]{1,2}"]);
-pub(crate) const SUBNET6: &TextForm = &form(|text| subnet6(text).map(drop), &["auto|off|", V6, "/64"]);
+pub(crate) const SUBNET: &TextForm =
+    &form(|text| subnet(text).map(drop), &["auto|off|", USABLE, "/(0?[89]|[12][0-9])"]);
+pub(crate) const SUBNET6: &TextForm = &form(|text| subnet6(text).map(drop), &["auto|off|", USABLE6, "/64"]);
 pub(crate) const ADDRESS: &TextForm = &form(|text| address(text).map(drop), &[V4]);
 pub(crate) const ADDRESS6: &TextForm = &form(|text| address6(text).map(drop), &[V6]);
 pub(crate) const ANY_ADDRESS: &TextForm =
     &form(|text| any_address(text).map(drop), &[V4, "|", V6, "|\\[", V6, "\\]"]);
-pub(crate) const MAC: &TextForm = &form(|text| mac(text).map(drop), &["[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}"]);
-pub(crate) const LINK: &TextForm = &form(|text| link(text).map(drop), &["[^/: ]{1,15}"]);
+pub(crate) const MAC: &TextForm =
+    &form(|text| mac(text).map(drop), &["[0-9a-fA-F][02468aceACE](:[0-9a-fA-F]{2}){5}"]);
+pub(crate) const LINK: &TextForm = &form(|text| link(text).map(drop), &[LINK_NAME]);
 pub(crate) const REACH: &TextForm =
-    &form(|text| reach(text).map(drop), &["nat|isolated|bridged:[^/: ]{1,15}"]);
+    &form(|text| reach(text).map(drop), &["nat|isolated|bridged:", LINK_NAME]);
 pub(crate) const POOL: &TextForm = &form(|text| pool(text).map(drop), &["auto|off|", V4, " *- *", V4]);
-pub(crate) const LEASE: &TextForm =
-    &form(|text| duration_s(text).map(drop), &["([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?"]);
+pub(crate) const LEASE: &TextForm = &form(
+    |text| duration_s(text).map(drop),
+    &["[0-9]+(d([0-9]+h)?([0-9]+m)?([0-9]+s)?|h([0-9]+m)?([0-9]+s)?|m([0-9]+s)?|s)"],
+);
 
 /// `auto`, `off` or a network without bits after its prefix.
 fn network<T>(text: &str, example: &str, trunc: impl Fn(&T) -> T) -> Result<Subnet<T>, Wrong>

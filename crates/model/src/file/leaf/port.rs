@@ -7,7 +7,9 @@ use super::{Numbers, TextForm, Wrong, whole};
 use crate::file::problem::{nearest, quote};
 use crate::project::Protocol;
 
-const RANGE: &str = "[0-9]{1,5}(-[0-9]{1,5})?";
+/// A port from 1 to 65535, or two with `-` between.
+const RANGE: &str = "0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6([0-4][0-9]{3}|5([0-4][0-9]{2}|5([0-2][0-9]|3[0-5]))))\
+                     (-0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6([0-4][0-9]{3}|5([0-4][0-9]{2}|5([0-2][0-9]|3[0-5])))))?";
 
 /// `8080:80`, the short form of a published port.
 pub(crate) const PORT: &TextForm = &TextForm {

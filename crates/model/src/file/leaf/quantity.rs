@@ -30,29 +30,28 @@ pub(crate) const TIME: &TextForm = &TextForm {
 /// `0.5`.
 pub(crate) const CPUS: &TextForm = &TextForm {
     check: |text| cpus_milli(text).map(drop),
-    pattern: &["[0-9]*[.]?[0-9]*"],
-    numbers: Numbers::All,
+    pattern: &["[0-9]+([.][0-9]*)?|[.][0-9]+"],
+    numbers: Numbers::From(0),
 };
 /// `0755`, `0o755`.
-pub(crate) const FILE_MODE: &TextForm = &TextForm {
-    check: |text| file_mode(text).map(drop),
-    pattern: &["(0o?)?[0-7]{1,4}"],
-    numbers: Numbers::Whole(0, 7777),
-};
+pub(crate) const FILE_MODE: &TextForm =
+    &TextForm { check: |text| file_mode(text).map(drop), pattern: &[MODE], numbers: Numbers::Whole(0, 7777) };
 pub(crate) const OOM_SCORE: &TextForm = &TextForm {
     check: |text| oom_score(text).map(drop),
-    pattern: &["-?[0-9]{1,4}"],
+    pattern: &["-?0*(1000|[0-9]{1,3})"],
     numbers: Numbers::Whole(-1000, 1000),
 };
 pub(crate) const CPU_SHARES: &TextForm = &TextForm {
     check: |text| cpu_shares(text).map(drop),
-    pattern: &["[0-9]{1,6}"],
-    numbers: Numbers::Whole(0, 262_144),
+    pattern: &[
+        "0*([02-9]|[1-9][0-9]{1,4}|1[0-9]{5}|2([0-5][0-9]{4}|6([01][0-9]{3}|2(0[0-9]{2}|1([0-3][0-9]|4[0-4])))))",
+    ],
+    numbers: Numbers::ZeroOr(2, 262_144),
 };
 pub(crate) const ULIMIT: &TextForm = &TextForm {
     check: |text| ulimit(text).map(drop),
     pattern: &["-1|unlimited|[0-9]+"],
-    numbers: Numbers::All,
+    numbers: Numbers::From(-1),
 };
 /// A number of things, or `-1` for no limit.
 pub(crate) const COUNT_OR_ALL: &TextForm = &TextForm {
@@ -61,7 +60,8 @@ pub(crate) const COUNT_OR_ALL: &TextForm = &TextForm {
     numbers: Numbers::Whole(-1, i64::MAX),
 };
 
-const SIZE: &str = "[0-9]+([.][0-9]*)? *([kKmMgGtTpP]?[iI]?[bB]?)";
+pub(crate) const SIZE: &str = "[0-9]+([.][0-9]*)? *([kKmMgGtTpP][iI]?)?[bB]?";
+pub(crate) const MODE: &str = "(0o)?0*[0-7]{1,4}";
 
 /// A whole number within these bounds.
 pub(crate) fn integer<T>(text: &str, min: T, max: T) -> Result<T, Wrong>

@@ -1,20 +1,22 @@
 //! What only whole computers have.
 
-use super::container::image;
-use super::mount::source;
+use super::container::{REFERENCE, image};
+use super::mount::{FILE, source};
 use super::{Numbers, TextForm, Wrong};
 use crate::file::problem::quote;
 use crate::image::Reference;
 
+/// A kind, the key in base64, and whose it is.
+pub(crate) const KEY: &str = " *(ssh-|ecdsa-|sk-)[^ ]* +[A-Za-z0-9+/=]{17,}( .*)?";
 /// The name of an image, or a file with one.
-pub(crate) const ANY_IMAGE: &TextForm =
-    &TextForm { check: |text| any_image(text).map(drop), pattern: &["[^\\u0000]+"], numbers: Numbers::No };
-/// A public key, in a line as `ssh-keygen` writes it.
-pub(crate) const SSH_KEY: &TextForm = &TextForm {
-    check: |text| ssh_key(text).map(drop),
-    pattern: &["[a-z0-9@.-]+ +[A-Za-z0-9+/=]+( .*)?"],
+pub(crate) const ANY_IMAGE: &TextForm = &TextForm {
+    check: |text| any_image(text).map(drop),
+    pattern: &[FILE, "|", REFERENCE],
     numbers: Numbers::No,
 };
+/// A public key, in a line as `ssh-keygen` writes it.
+pub(crate) const SSH_KEY: &TextForm =
+    &TextForm { check: |text| ssh_key(text).map(drop), pattern: &[KEY], numbers: Numbers::No };
 
 /// What a machine is made from, as written.
 #[derive(Clone, Debug)]

@@ -23,7 +23,7 @@ const TEXTS: Shape = &[leaf(ANY), Form::List(&[leaf(ANY)])];
 pub(crate) const PAIRS: Shape =
     &[Form::List(&[leaf(PAIR)]), Form::Map(Leaf::Form(PAIR_NAME), &[leaf(ANY), Form::Nothing])];
 const CAPABILITIES: Shape = &[Form::List(&[leaf(CAPABILITY)])];
-const FILES: Shape = &[Form::List(&[leaf(SECRET), Form::Keys(&[FILE_USE])])];
+const FILES: Shape = &[Form::Set(&[leaf(SECRET), Form::Keys(&[FILE_USE])])];
 
 /// Those that are Compose's word by word.
 pub(crate) const SHARED: &[Key] = &[
@@ -87,7 +87,7 @@ pub(crate) const SHARED: &[Key] = &[
     ),
     key(
         "tmpfs",
-        &[leaf(TMPFS), Form::List(&[leaf(TMPFS)])],
+        &[leaf(TMPFS), Form::Set(&[leaf(TMPFS)])],
         "",
         "\"/run:size=64m,mode=1777\"",
         "File systems in memory. Options: `size`, `mode`, `ro`, `rw`.",
@@ -257,7 +257,7 @@ pub(crate) const OURS: &[Key] = &[
     ),
     key(
         "volumes",
-        &[Form::List(&[leaf(VOLUME), Form::Keys(&[VOLUME_KEYS])])],
+        &[Form::Set(&[leaf(VOLUME), Form::Keys(&[VOLUME_KEYS])])],
         "",
         "[\"data:/var/lib/data\", \"./site:/srv:ro\"]",
         "What is mounted: `[source:]target[:options]`. A source is a volume of `volumes`, or a path of this computer that \

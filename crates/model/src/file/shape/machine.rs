@@ -26,14 +26,14 @@ pub(crate) const MACHINE: &[Key] = &[
     ),
     key(
         "networks",
-        &[Form::List(NAME), Form::Map(Leaf::Name, &[Form::Keys(&[NIC])])],
+        &[Form::Set(NAME), Form::Map(Leaf::Name, &[Form::Keys(&[NIC])])],
         "[default]",
         "{ lan: { address: 10.0.5.7 } }",
         "The networks it is on, a nic each, in this order; the first nic has the default route. `[]`: none.",
     ),
     key(
         "ports",
-        &[Form::List(&[Form::Leaf(Leaf::Form(PORT)), Form::Keys(&[PORT_KEYS])])],
+        &[Form::Set(&[Form::Leaf(Leaf::Form(PORT)), Form::Keys(&[PORT_KEYS])])],
         "",
         "[\"8080:80\"]",
         "The ports of it that this computer publishes: `[address:]port:target[/protocol]`. `\"80\"` alone means `80:80` \
@@ -41,7 +41,7 @@ pub(crate) const MACHINE: &[Key] = &[
     ),
     key(
         "depends_on",
-        &[Form::List(NAME), Form::Map(Leaf::Name, &[Form::Keys(&[DEPENDENCY])])],
+        &[Form::Set(NAME), Form::Map(Leaf::Name, &[Form::Keys(&[DEPENDENCY])])],
         "",
         "{ db: { condition: service_healthy } }",
         "The machines that come before it: a list of names, or names with how far those have to be.",

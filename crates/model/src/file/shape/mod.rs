@@ -25,6 +25,8 @@ pub(crate) enum Form {
     Leaf(Leaf),
     /// A list of such things.
     List(Shape),
+    /// The same, with nothing in it twice.
+    Set(Shape),
     /// A mapping with these keys.
     Keys(Keys),
     /// A mapping of names of this kind to such things.
@@ -114,7 +116,7 @@ pub(crate) const FILE: &[Key] = &[
     ),
     key(
         "volumes",
-        &[Form::List(NAME), Form::Map(Leaf::Name, &[Form::Keys(&[])])],
+        &[Form::Set(NAME), Form::Map(Leaf::Name, &[Form::Keys(&[])])],
         "",
         "[data]",
         "The volumes: a list of names, or names with nothing under them.",

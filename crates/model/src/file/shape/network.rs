@@ -1,6 +1,6 @@
 //! The keys of networks.
 
-use super::{Form, Key, MTU, NAMES, key, required};
+use super::{Form, Key, MTU, NAME, key, required};
 use crate::file::leaf::Leaf;
 use crate::file::leaf::network::{ANY_ADDRESS, LEASE, LINK, POOL, REACH, SUBNET, SUBNET6};
 
@@ -44,7 +44,7 @@ pub(crate) const NETWORK: &[Key] = &[
     key("mtu", MTU, "1500", "9000", "The largest packet, 576 to 9216; with IPv6 at least 1280."),
     key(
         "joins",
-        NAMES,
+        &[Form::Set(NAME)],
         "",
         "[back]",
         "Networks of this project that packets may pass to and from. Always both ways.",

@@ -292,6 +292,129 @@ fn the_schema_and_the_parser_agree_on_users_to_work_as() {
     agree.into_iter().for_each(|(text, expected)| check_agreement(text, expected));
 }
 
+/// Values of a key, separated by blanks: those that both take, and those that both refuse.
+const VALUES: [(&str, &str, &str); 40] = [
+    (
+        "networks: {a: {subnet: V}}",
+        "10.0.5.0/29 10.0.0.0/8 169.253.0.0/16 auto off $S",
+        "10.0.5.0/30 10.0.5.0/32 10.0.0.0/7 300.0.5.0/24 127.0.1.0/24 169.254.1.0/24 224.0.0.0/8 0.1.0.0/16 10.0.5.0/033",
+    ),
+    (
+        "networks: {a: {subnet6: 'V'}}",
+        "fd00:5::/64 2001:db8::/64 100::/64 auto",
+        "fe80::/64 ff00::/64 ::/64 1::/64 fd00:5::/65 fd00:fffff::/64 fd00:::::::::::/64",
+    ),
+    ("networks: {a: {mtu: \"V\"}}", "1280 1500 01500 9216 $M", "575 9217 12 65536 99999"),
+    (
+        "networks: {a: {reach: 'V', addressing: none}}",
+        "isolated bridged:eth0",
+        "bridged:a/b bridged:é bridged: bridged:abcdefghijklmnop",
+    ),
+    (
+        "networks: {a: {subnet: 10.0.5.0/24, dhcp: {pool: 'V'}}}",
+        "10.0.5.9-10.0.5.90 off",
+        "10.0.5.9-10.0.5.900 10.0.5.9-",
+    ),
+    ("networks: {a: {dhcp: {lease: 'V'}}}", "1h 1d1s 90s", "'' 1s1h h"),
+    (
+        "machines: {a: {kind: vm, driver: external, networks: {default: {mac: 'V'}}}}",
+        "02:00:00:00:00:07 $M",
+        "01:00:00:00:00:07 0f:00:00:00:00:07 02:00:00:00:00",
+    ),
+    (
+        "machines: {a: {image: web, ports: ['V']}}",
+        "80 0080:80 65535:1 1-2:3-4 127.0.0.1:8080:80 '[::1]:80:80' 80/udp $P 80:$P",
+        "0:80 80:0 70000 65536 80:65536 1.2.3.256:80:80 '[:::1]:80:80' 99999:80 0 80-0 '[::1:80:80'",
+    ),
+    ("machines: {a: {image: web, ports: [V]}}", "1 65535", "0 65536 -1"),
+    ("machines: {a: {image: web, ports: [{target: 'V'}]}}", "80 1-9", "0 0-1 65536 1-65536"),
+    (
+        "machines: {a: {image: web, ports: [{target: 80, address: 'V'}]}}",
+        "0.0.0.0 :: ::1 '[::1]' 1:2:3:4:5:6:7:8 ::ffff:1.2.3.4",
+        "256.0.0.1 1.2.3 01.2.3.4 1:2:3:4:5:6:7 ::: 1::2::3 12345::",
+    ),
+    ("machines: {a: {image: web, ports: [V]}}", "1;2 80:80;81:80", "80;80 81:80;81:80"),
+    ("machines: {a: {image: web, depends_on: [V]}, b: {image: web}}", "b", "b;b"),
+    ("machines: {a: {image: web, networks: [V]}}\nnetworks: {x: {}, y: {}}", "x x;y", "x;x"),
+    ("networks: {a: {joins: [V]}, b: {}}", "b", "b;b"),
+    ("volumes: [V]", "a;b", "a;a"),
+    (
+        "machines: {a: {image: web, volumes: [V]}}",
+        "/a;/b ./a:/b './a:/b:ro,rslave' ~/a:/b /...",
+        "/a;/a ./a:/b;./a:/b ./a:/b:rx a/b:/c ~joe/x:/a / data:/ /./: ''",
+    ),
+    (
+        "machines: {a: {image: web, tmpfs: [V]}}",
+        "/a;/b '/a:size=1m,mode=1777,ro'",
+        "/a;/a '/a:size=lots' '/a:mode=9' '/a:noexec' / '/a:ro,'",
+    ),
+    ("machines: {a: {image: web, secrets: [V]}}\nsecrets: {s: {content: a}}", "s", "s;s"),
+    (
+        "machines: {a: {image: 'V'}}",
+        "debian:12 localhost/a a.b:5000/c/d:e 5 '[::1]:5000/a' $I",
+        "Debian -a a/ a:-b a@sha256:12 a_b a..b/-c",
+    ),
+    ("machines: {a: {image: web, hostname: 'V'}}", "a a.b a-1.b", "-a a- a. a_b ''"),
+    (
+        "machines: {a: {image: web, extra_hosts: ['V']}}",
+        "a:1.2.3.4 a=::1",
+        "a:1.2.3.400 -a:1.2.3.4 a:host-gateway",
+    ),
+    ("machines: {a: {image: web, dns: 'V'}}", "1.1.1.1 ::1", "1.1.1.256 1.1.1"),
+    (
+        "machines: {a: {image: web, security_opt: ['V']}}",
+        "no-new-privileges no-new-privileges:true seccomp=unconfined",
+        "no-new-privileges:yes apparmor=off seccomp=profile.json seccomp",
+    ),
+    (
+        "machines: {a: {image: web, devices: ['V']}}",
+        "/dev/fuse /dev/a:/dev/b:rm /dev/a:mwr",
+        "/dev/a:rr /dev/a:/dev/b:rwmr /dev/a:x",
+    ),
+    (
+        "machines: {a: {image: web, sysctls: ['V']}}",
+        "net.core.a=1 net/a=1 kernel.shmmax=1 kernel.hostname=a fs.mqueue.a=1",
+        "kernel.panic=1 vm.swappiness=1 net=1 fs.file-max=1",
+    ),
+    ("machines: {a: {image: web, user: 'V'}}", "1000:1000 joe", "a/b a: a:b/c"),
+    ("machines: {a: {image: web, group_add: ['V']}}", "audio 29", "a/b a:b"),
+    ("machines: {a: {image: web, stop_signal: 'V'}}", "9 SIGTERM RTMIN+1", "0 SIGNO_1"),
+    ("machines: {a: {image: web, cpus: V}}", "0.5 2 0 .5", "-1 -0.5 . ''"),
+    ("machines: {a: {image: web, cpu_shares: V}}", "0 2 1024 262144", "1 262145 -2 '1' '262145' '300000'"),
+    ("machines: {a: {image: web, oom_score_adj: 'V'}}", "-1000 1000 0", "1001 -1001 9999"),
+    ("machines: {a: {image: web, mem_limit: 'V'}}", "512m 1.5GiB 16777216", "5i -1m"),
+    ("machines: {a: {image: web, ulimits: {nofile: 'V'}}}", "-1 5 unlimited", "-2 1.5"),
+    ("machines: {a: {image: web, dev: {uid: 'V'}}}", "1000 4200000000", "0 4400000000 9999999999"),
+    ("machines: {a: {image: web, dev: {shell: 'V'}}}", "/bin/zsh", "/bin/ /"),
+    (
+        "machines: {a: {image: web, dev: {keys: ['V']}}}",
+        "ssh-ed25519_AAAAC3NzaC1lZDI1NTE5AAAAIB",
+        "ssh-ed25519_AAAA rsa_AAAAC3NzaC1lZDI1NTE5AAAAIB",
+    ),
+    ("machines: {a: {image: web, replicas: 'V'}}", "0 1 42 100", "101 1000 99999"),
+    ("machines: {a: {image: web, environment: ['V']}}", "A=1 A=", "=1 ="),
+    ("networks: {a: {boot: {file: 'V'}}}", "a 5 $F", "''"),
+];
+
+#[test]
+fn the_schema_and_the_parser_agree_on_values() {
+    let mut wrong = Vec::new();
+    for (text, taken, refused) in VALUES {
+        let values = taken.split(' ').map(|value| (value, true));
+        for (value, expected) in values.chain(refused.split(' ').map(|value| (value, false))) {
+            let bare = value.trim_matches('\'');
+            let value = if text.contains("'V'") { bare } else { value };
+            let text = text.replace('V', &value.replace('_', " ").replace(';', ", "));
+            // Of a variable that is not set the parser says only that.
+            let parser = read(&text).is_ok() || text.contains('$');
+            if (parser, valid(&text)) != (expected, expected) {
+                wrong.push(format!("{text}: parser {parser}, schema {}", valid(&text)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[track_caller]
 fn check_agreement(text: &str, expected: bool) {
     let parsed = read(text);
@@ -352,7 +475,7 @@ fn each_shape(path: &str, shape: Shape, look: &mut impl FnMut(&str, Shape)) {
                 }
             }
             Form::Map(_, of) => each_shape(&format!("{path}.*"), of, look),
-            Form::List(of) => each_shape(&format!("{path}[]"), of, look),
+            Form::List(of) | Form::Set(of) => each_shape(&format!("{path}[]"), of, look),
             Form::Leaf(_) | Form::Nothing | Form::Refused(..) => {}
         }
     }
@@ -397,9 +520,12 @@ fn accepts(schema: &Json, value: &Json) -> bool {
             Json::Array(kinds) => kinds.iter().any(|kind| is(kind, value)),
             kind => is(kind, value),
         },
-        "minimum" => value.as_i64().is_none_or(|number| number >= rule.as_i64().unwrap()),
-        "maximum" => value.as_i64().is_none_or(|number| number <= rule.as_i64().unwrap()),
+        "minimum" => value.as_f64().is_none_or(|number| number >= rule.as_f64().unwrap()),
+        "maximum" => value.as_f64().is_none_or(|number| number <= rule.as_f64().unwrap()),
         "pattern" => value.as_str().is_none_or(|text| matches(rule, text)),
+        "uniqueItems" => value
+            .as_array()
+            .is_none_or(|items| items.iter().enumerate().all(|(index, item)| !items[..index].contains(item))),
         "items" => value.as_array().is_none_or(|items| items.iter().all(|item| accepts(rule, item))),
         "required" => value
             .as_object()
@@ -436,7 +562,7 @@ fn is(kind: &Json, value: &Json) -> bool {
         "array" => value.is_array(),
         "null" => value.is_null(),
         "string" => value.is_string(),
-        "integer" => value.is_i64(),
+        "integer" => value.is_i64() || value.is_u64(),
         "number" => value.is_number(),
         "boolean" => value.is_boolean(),
         other => panic!("the schema has the type `{other}`, which this test does not know"),
