@@ -147,7 +147,7 @@ pub(crate) fn load_file(path: &Path) -> Result<Loaded, Failure> {
 /// What a project file says, of all its profiles, for who tells nobody of what is wrong with it.
 pub(crate) fn peek(path: &Path) -> Option<Project> {
     let directory = directory_of(path).ok()?;
-    let text = read_text(path, SAVE_AS).ok()??;
+    let text = read_text(path, SAVE_AS, OTHER_FILE).ok()??;
     let Known { variables, unread, .. } = variables(&directory).ok()?;
     let file_name = path.file_name()?.to_string_lossy();
     let texts = crate::session::home().ok()?.texts();
@@ -160,7 +160,7 @@ pub(crate) fn peek(path: &Path) -> Option<Project> {
 
 fn load_with(path: &Path, profiles: &BTreeSet<String>, relock: bool) -> Result<Loaded, Failure> {
     let directory = directory_of(path)?;
-    let Some(Decoded { text, problems: no_text }) = read(path)? else {
+    let Some(Decoded { text, problems: no_text }) = read(path, OTHER_FILE)? else {
         let what = format!("there is no file {}", path.display());
         return Err(Failure::request(&what, "name another with `-f`"));
     };
@@ -187,7 +187,10 @@ fn load_with(path: &Path, profiles: &BTreeSet<String>, relock: bool) -> Result<L
         Ok(_) | Err(_) => return Err(Failure::File(wrong)),
     };
     let (lock, lock_is_lost) = match lock {
-        Err(unreadable @ (Failure::Request(_) | Failure::File(_))) if relock => {
+        // Nothing can be written over a directory.
+        Err(unreadable @ (Failure::Request(_) | Failure::File(_)))
+            if relock && !lock_path(&directory).is_dir() =>
+        {
             note(&format!(
                 "what stead.lock says is passed over; it cannot be read:\n{}",
                 unreadable.text().trim_end()
@@ -227,20 +230,23 @@ pub(crate) fn directory_of(path: &Path) -> Result<PathBuf, Failure> {
 /// What to do about a file that is no text.
 const SAVE_AS: &str = "save the file as UTF-8";
 
-/// A file's text; nothing if there is no such file.
-fn read(path: &Path) -> Result<Option<Decoded>, Failure> {
-    Ok(read_bytes(path)?.map(|bytes| file::decode(&shown(path), &bytes, SAVE_AS)))
+/// What to do about a project file that is no file.
+const OTHER_FILE: &str = "name another with `-f`";
+
+/// A file's text; nothing if there is no such file. `instead` is what to do about what is no file.
+fn read(path: &Path, instead: &str) -> Result<Option<Decoded>, Failure> {
+    Ok(read_bytes(path, instead)?.map(|bytes| file::decode(&shown(path), &bytes, SAVE_AS)))
 }
 
 /// The same, of a file that is text or cannot be read.
-fn read_text(path: &Path, hint: &str) -> Result<Option<String>, Failure> {
-    match read_bytes(path)?.map(|bytes| file::decode(&shown(path), &bytes, hint)) {
+fn read_text(path: &Path, hint: &str, instead: &str) -> Result<Option<String>, Failure> {
+    match read_bytes(path, instead)?.map(|bytes| file::decode(&shown(path), &bytes, hint)) {
         Some(Decoded { problems: Some(problems), .. }) => Err(Failure::File(vec![problems])),
         decoded => Ok(decoded.map(|decoded| decoded.text)),
     }
 }
 
-fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
+fn read_bytes(path: &Path, instead: &str) -> Result<Option<Vec<u8>>, Failure> {
     let doing = || format!("cannot read {}", path.display());
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
@@ -251,16 +257,20 @@ fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
         }
         Err(error) => return Err(Failure::from(anyhow::Error::new(error).context(doing()))),
     };
-    if !metadata.is_file() || metadata.len() > FILE_MAX_BYTES {
-        let what = format!("{} is not a file of at most {} MiB", path.display(), FILE_MAX_BYTES >> 20);
-        return Err(Failure::request(&what, "name another with `-f`"));
-    }
-    Ok(Some(fs::read(path).with_context(doing)?))
+    let is_not = if metadata.is_dir() {
+        "is a directory, not a file".to_owned()
+    } else if !metadata.is_file() {
+        "is not a file".to_owned()
+    } else if metadata.len() > FILE_MAX_BYTES {
+        format!("has more than {} MiB", FILE_MAX_BYTES >> 20)
+    } else {
+        return Ok(Some(fs::read(path).with_context(doing)?));
+    };
+    Err(Failure::request(&format!("{} {is_not}", shown(path)), instead))
 }
-
 /// What stands in a file that the project file names.
 pub(crate) fn read_other(path: &Path) -> FileText {
-    match read_text(path, SAVE_AS) {
+    match read_text(path, SAVE_AS, "") {
         Ok(Some(text)) => FileText::Text(text),
         Ok(None) => FileText::Missing,
         Err(failure) => {
@@ -274,7 +284,8 @@ pub(crate) fn read_other(path: &Path) -> FileText {
 /// What `${…}` may name: the environment, and `.env` beside the file.
 fn variables(directory: &Path) -> Result<Known, Failure> {
     let path = directory.join(ENVIRONMENT);
-    let read = read(&path)?.unwrap_or(Decoded { text: String::new(), problems: None });
+    let instead = "move it away, or let it be a file with `NAME=value` in each line";
+    let read = read(&path, instead)?.unwrap_or(Decoded { text: String::new(), problems: None });
     let texts = std::env::vars_os()
         .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
     let environment = texts.collect();
@@ -298,7 +309,8 @@ fn lock_path(directory: &Path) -> PathBuf {
 fn load_lock(directory: &Path) -> Result<Lock, Failure> {
     let path = lock_path(directory);
     let hint = "restore it as it was, or choose anew by `stead up --relock`";
-    let Some(text) = read_text(&path, hint)? else { return Ok(Lock::default()) };
+    let instead = "move it away: `stead up` writes the file";
+    let Some(text) = read_text(&path, hint, instead)? else { return Ok(Lock::default()) };
     Lock::parse(&shown(&path), &text).map_err(|problems| Failure::File(vec![problems]))
 }
 

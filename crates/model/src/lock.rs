@@ -9,7 +9,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::address::Mac;
-use crate::file::{Problem, Problems, Span, quote};
+use crate::file::{Problem, Problems, Span, lock_problems, quote};
 use crate::name::{Name, NicId};
 use crate::observed::NetworkState;
 use crate::plan::Wanted;
@@ -97,7 +97,7 @@ impl Lock {
         struct Any {
             version: String,
         }
-        let problem = match serde_json::from_str::<Any>(text) {
+        let problems = match serde_json::from_str::<Any>(text) {
             Ok(Any { version }) if version != "1" => {
                 let before = text.split("\"version\"").next().unwrap_or_default();
                 let line = before.matches('\n').count() + 1;
@@ -105,15 +105,15 @@ impl Lock {
                 let message =
                     format!("its version is {}, and this program reads version `1`", quote(&version));
                 let span = Span { line, column, chars: "\"version\"".len() };
-                Problem::found(span, "version", &version, message)
-                    .hint("a newer stead wrote it: use that one, or choose anew by `stead up --relock`")
+                let newer = "a newer stead wrote it: use that one, or choose anew by `stead up --relock`";
+                vec![Problem::found(span, "version", &version, message).hint(newer)]
             }
             Ok(_) | Err(_) => match serde_json::from_str(text) {
                 Ok(lock) => return Ok(lock),
-                Err(error) => broken(&error),
+                Err(error) => lock_problems(text, &error),
             },
         };
-        Err(Problems::new(file_name, text, vec![problem]))
+        Err(Problems::new(file_name, text, problems))
     }
 
     /// The text of the file.
@@ -121,17 +121,6 @@ impl Lock {
         // A map with text keys always has a JSON form.
         serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
     }
-}
-
-/// What is wrong with a text that we did not write so.
-fn broken(error: &serde_json::Error) -> Problem {
-    let said = error.to_string();
-    // It ends in its place, which is said in the same form as always; twice, where a part of it was read by itself.
-    let message = said.split(" at line ").next().unwrap_or_default();
-    // At the end of a line it has none.
-    let span = Span { line: error.line().max(1), column: error.column().max(1), chars: 0 };
-    Problem::found(span, "", "", message)
-        .hint("restore it from version control, or let `stead up --relock` choose subnets and addresses anew")
 }
 
 /// A choice that the lock pins and that could not be kept.
@@ -258,9 +247,11 @@ mod tests {
         check(
             "{\n  \"version\": \"1\",\n",
             expect![[r#"
-            stead.lock:3:1: EOF while parsing a value
-              hint: restore it from version control, or let `stead up --relock` choose subnets and addresses anew
-        "#]],
+                stead.lock:2:3: it ends after this, in the middle
+                  2 |   "version": "1",
+                    |   ^^^^^^^^^^^^^^^
+                  hint: restore it from version control, or let `stead up --relock` choose subnets and addresses anew
+            "#]],
         );
         check(
             "{\n  \"version\": \"2\"\n}\n",
@@ -275,27 +266,125 @@ mod tests {
         check(
             bad,
             expect![[r#"
-            stead.lock:1:62: invalid IP address syntax
-              1 | { "version": "1", "networks": { "lan": { "subnet": "10.0.5/24", "subnet6": null } } }
-                |                                                              ^
+                stead.lock:1:52: `10.0.5/24` is not a network
+                  1 | { "version": "1", "networks": { "lan": { "subnet": "10.0.5/24", "subnet6": null } } }
+                    |                                                    ^^^^^^^^^^^
+                  hint: a network is written like `10.0.5.0/24`; `stead up --relock` chooses anew
+            "#]],
+        );
+        let bad = r#"{
+  "version": "1",
+  "networks": { "lan": { "subnet": "10.0.5.0/24", "subnet7": "fd00:5::/48" }, "Wan": {} },
+  "machines": {
+    "web": { "lan": { "mac": "03:00:00:00:00:01", "address": "10.0.5.300", "address6": null } },
+    "db": { "lan": { "mac": 7 }, "back": "10.0.5.7" }
+  }
+}
+"#;
+        check(
+            bad,
+            expect![[r#"
+            stead.lock:3:51: there is no key `subnet7` here
+              3 |   "networks": { "lan": { "subnet": "10.0.5.0/24", "subnet7": "fd00:5::/48" }, "Wan": {} },
+                |                                                   ^^^^^^^^^
+              hint: did you mean `subnet`? `stead up --relock` chooses anew
+
+            stead.lock:3:79: `Wan` is not a name: a name holds only `a-z`, `0-9` and `-`, not `W`
+              3 |   "networks": { "lan": { "subnet": "10.0.5.0/24", "subnet7": "fd00:5::/48" }, "Wan": {} },
+                |                                                                               ^^^^^
+              hint: write `wan`; `stead up --relock` chooses anew
+
+            stead.lock:5:30: `03:00:00:00:00:01` is not a MAC: this MAC names a group of nics: its first byte must be even
+              5 |     "web": { "lan": { "mac": "03:00:00:00:00:01", "address": "10.0.5.300", "address6": null } },
+                |                              ^^^^^^^^^^^^^^^^^^^
+              hint: write `02:00:00:00:00:01`, or leave it out; `stead up --relock` chooses anew
+
+            stead.lock:5:62: `10.0.5.300` is not an IPv4 address a machine can have
+              5 |     "web": { "lan": { "mac": "03:00:00:00:00:01", "address": "10.0.5.300", "address6": null } },
+                |                                                              ^^^^^^^^^^^^
+              hint: an address is written like `10.0.5.7`, without a prefix; `stead up --relock` chooses anew
+
+            stead.lock:6:29: `7` is not a MAC: a MAC is six bytes in hexadecimal, like `02:00:00:00:00:01`
+              6 |     "db": { "lan": { "mac": 7 }, "back": "10.0.5.7" }
+                |                             ^
+              hint: a MAC is written like `02:00:00:00:00:07`; or leave it out; `stead up --relock` chooses anew
+
+            stead.lock:6:42: `machines.db.back` takes a mapping, not `10.0.5.7`
+              6 |     "db": { "lan": { "mac": 7 }, "back": "10.0.5.7" }
+                |                                          ^^^^^^^^^^^
+              hint: write keys under it, such as `mac: …`; `stead up --relock` chooses anew
+        "#]],
+        );
+        check(
+            "{ \"version\": \"1\", \"networks\": {} }",
+            expect![[r#"
+                stead.lock:1:34: not JSON as stead writes it: missing field `machines`
+                  1 | { "version": "1", "networks": {} }
+                    |                                  ^
+                  hint: restore it from version control, or let `stead up --relock` choose subnets and addresses anew
+            "#]],
+        );
+        check(
+            "{ \"version\": \"1\", \"networks\": {}, machines: {} }",
+            expect![[r#"
+            stead.lock:1:35: not JSON as stead writes it: key must be a string
+              1 | { "version": "1", "networks": {}, machines: {} }
+                |                                   ^^^^^^^^^
               hint: restore it from version control, or let `stead up --relock` choose subnets and addresses anew
         "#]],
+        );
+        check(
+            "{ \"version\": 1, \"networks\": {}, \"machines\": {} }",
+            expect![[r#"
+            stead.lock:1:14: not JSON as stead writes it: expected value
+              1 | { "version": 1, "networks": {}, "machines": {} }
+                |              ^
+              hint: restore it from version control, or let `stead up --relock` choose subnets and addresses anew
+        "#]],
+        );
+        check(
+            "[]",
+            expect![[r#"
+                stead.lock:1:1: the file takes a mapping, not a list
+                  1 | []
+                    | ^
+                  hint: write keys under it, such as `version: …`; `stead up --relock` chooses anew
+            "#]],
+        );
+        check(
+            "{\n<<<<<<< HEAD\n  \"version\": \"1\",\n=======\n  \"version\": \"1\",\n>>>>>>> a branch\n}\n",
+            expect![[r#"
+                stead.lock:2:1: a merge left both sides here
+                  2 | <<<<<<< HEAD
+                    | ^^^^^^^^^^^^
+                  hint: keep one of them, or let `stead up --relock` choose subnets and addresses anew
+
+                stead.lock:4:1: a merge left both sides here
+                  4 | =======
+                    | ^^^^^^^
+                  hint: keep one of them, or let `stead up --relock` choose subnets and addresses anew
+
+                stead.lock:6:1: a merge left both sides here
+                  6 | >>>>>>> a branch
+                    | ^^^^^^^^^^^^^^^^
+                  hint: keep one of them, or let `stead up --relock` choose subnets and addresses anew
+            "#]],
         );
         check(
             "<<<<<<< HEAD\n{}\n",
             expect![[r#"
-            stead.lock:1:1: expected value
-              1 | <<<<<<< HEAD
-                | ^
-              hint: restore it from version control, or let `stead up --relock` choose subnets and addresses anew
-        "#]],
+                stead.lock:1:1: a merge left both sides here
+                  1 | <<<<<<< HEAD
+                    | ^^^^^^^^^^^^
+                  hint: keep one of them, or let `stead up --relock` choose subnets and addresses anew
+            "#]],
         );
         check(
             "",
             expect![[r#"
-            stead.lock:1:1: EOF while parsing a value
-              hint: restore it from version control, or let `stead up --relock` choose subnets and addresses anew
-        "#]],
+                stead.lock:1:1: there is nothing in it
+                  hint: restore it from version control, or let `stead up --relock` choose subnets and addresses anew
+            "#]],
         );
     }
 }

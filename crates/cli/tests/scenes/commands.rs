@@ -333,7 +333,7 @@ fn what_is_wrong_beside_the_file_is_told_as_well() {
     assert!(!shop.stead("plan").code(0).err.contains("pins"));
     // A lock that cannot be read is in the way, but not of who wants another.
     fs::write(beside("stead.lock"), "<<<<<<< HEAD\n").unwrap();
-    shop.stead("up").code(2).says("stead.lock:1:1: expected value").says("--relock");
+    shop.stead("up").code(2).says("stead.lock:1:1: a merge left both sides here").says("--relock");
     shop.stead("plan --relock").code(0).says("what stead.lock says is passed over");
     shop.stead("up").code(2);
     shop.stead("up --relock").code(0).says("what stead.lock says is passed over");
@@ -372,10 +372,10 @@ fn what_is_no_text_and_what_is_wrong_elsewhere_hide_nothing_of_each_other() {
             |                    ^
           hint: save the file as UTF-8
 
-        stead.lock:1:1: expected value
+        stead.lock:1:1: a merge left both sides here
           1 | <<<<<<< HEAD
-            | ^
-          hint: restore it from version control, or let `stead up --relock` choose subnets and addresses anew
+            | ^^^^^^^^^^^^
+          hint: keep one of them, or let `stead up --relock` choose subnets and addresses anew
     "]];
     expected.assert_eq(&shop.stead("plan").code(2).err);
     let json = shop.stead("up --format json").code(2).err;
@@ -395,6 +395,22 @@ fn what_is_no_text_and_what_is_wrong_elsewhere_hide_nothing_of_each_other() {
     fs::write(beside("more.env"), b"A=1\nB=\xff\n").unwrap();
     shop.write("machines: { web: { image: x, env_file: more.env }, db: { image: x, mem_limit: much } }");
     shop.stead("plan").code(2).says("more.env:2:3: `\\xFF` is not UTF-8 text").says("`much`");
+}
+
+#[test]
+fn what_is_no_file_beside_the_project_is_told_by_its_name() {
+    let world = World::offline();
+    let shop = world.project("shop", "networks: { lan: { reach: isolated } }\n");
+    for (name, hint) in [(".env", "let it be a file with `NAME=value`"), ("stead.lock", "move it away")] {
+        let path = shop.directory.join(name);
+        fs::create_dir(&path).unwrap();
+        for line in ["plan", "up", "up --relock"] {
+            shop.stead(line).code(2).says(&format!("{name} is a directory, not a file\n")).says(hint);
+        }
+        fs::remove_dir(&path).unwrap();
+    }
+    fs::write(shop.directory.join(".env"), "A=1\n<<<<<<< HEAD\nB=1\n=======\n").unwrap();
+    shop.stead("plan").code(2).says(".env:2:1: a merge left both sides here\n").says(".env:4:1: ");
 }
 
 #[test]

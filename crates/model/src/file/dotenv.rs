@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use super::interpolate::{self, Scope, Unread, Unset, Variables, fill};
-use super::problem::{Problem, Problems, Span, quote};
+use super::problem::{BOTH_SIDES, Problem, Problems, Span, is_merge_mark, quote};
 
 /// What a project file may use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -139,6 +139,9 @@ fn assignment<'t>(
     let line = lines.next().unwrap_or_default().trim();
     let line = line.strip_prefix("export ").map_or(line, str::trim_start);
     let form = || bad("not `NAME=value`", "start the line with `#` if it is a comment");
+    if is_merge_mark(line) {
+        return Err(bad(BOTH_SIDES, "keep one of them"));
+    }
     let (name, value) = line.split_once('=').ok_or_else(form)?;
     let name = name.trim_end();
     if !is_name(name) {

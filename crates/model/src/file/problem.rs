@@ -91,6 +91,11 @@ impl Problem {
     pub(crate) fn say(self, message: impl Into<String>) -> Self {
         Self { message: message.into(), ..self }
     }
+
+    /// The same with something else to do about it.
+    pub(crate) fn hinting(self, hint: impl Into<String>) -> Self {
+        Self { hint: hint.into(), ..self }
+    }
 }
 
 impl Finding {
@@ -166,6 +171,16 @@ fn visible(c: char) -> char {
 fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// What a file is with a line of those with which git tells apart the sides of a merge.
+pub(crate) const BOTH_SIDES: &str = "a merge left both sides here";
+
+/// Whether a line is one of those.
+pub(crate) fn is_merge_mark(line: &str) -> bool {
+    let marks = ["<<<<<<<", "=======", ">>>>>>>", "|||||||"];
+    let rest = marks.into_iter().find_map(|mark| line.strip_prefix(mark));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
 }
 
 /// A text of the file in backticks, escaped and cut.
