@@ -6,10 +6,10 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
-use crate::address::Mac;
+use crate::address::{Mac, overlap};
 use crate::container::{Container, Mount};
 use crate::dev::Dev;
 use crate::name::{LinkName, Name};
@@ -29,6 +29,20 @@ pub struct Project {
     pub volumes: BTreeSet<Name>,
 }
 
+impl Project {
+    /// The first subnet that is given to `asked` of which a network of the project is given a part, and that one with its
+    /// own.
+    pub fn overlapping(&self, asked: &Network) -> Option<(IpNet, &Name, IpNet)> {
+        let all = self.networks.iter();
+        let theirs: Vec<_> =
+            all.flat_map(|(name, other)| other.given().into_iter().map(move |net| (name, net))).collect();
+        asked.given().into_iter().find_map(|net| {
+            let (name, other) = theirs.iter().find(|(_, other)| overlap(*other, net))?;
+            Some((net, *name, *other))
+        })
+    }
+}
+
 /// A network, as wanted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
@@ -46,6 +60,15 @@ pub struct Network {
     pub joins: BTreeSet<Name>,
     /// What DHCP tells machines that boot from the network.
     pub boot: Option<Boot>,
+}
+
+impl Network {
+    /// The subnets that it is given.
+    fn given(&self) -> Vec<IpNet> {
+        let v4 = if let Subnet::Given(net) = self.subnet { Some(IpNet::V4(net)) } else { None };
+        let v6 = if let Subnet::Given(net) = self.subnet6 { Some(IpNet::V6(net)) } else { None };
+        v4.into_iter().chain(v6).collect()
+    }
 }
 
 /// Who gives the machines of a network their addresses.

@@ -223,9 +223,20 @@ fn create(args: &CreateArgs, output: Output) -> Result<(), Failure> {
         let what = format!("there is a network `{}` already", args.name);
         return Err(Failure::request(&what, "choose another name, or remove it first"));
     }
-    project.networks.insert(args.name.clone(), network(args)?);
+    let asked = network(args)?;
+    check_overlap(&project, &asked)?;
+    project.networks.insert(args.name.clone(), asked);
     let plan = apply(&mut session, &project, output)?;
     finished(&[plan], None, output)
+}
+
+/// Refuses a network that has a part of another one's subnet. Of networks in one file the later in it is to blame, and
+/// the file that commands write has no such order.
+fn check_overlap(project: &Project, asked: &Network) -> Result<(), Failure> {
+    let Some((net, name, other)) = project.overlapping(asked) else { return Ok(()) };
+    let option = if net.addr().is_ipv4() { "--subnet" } else { "--subnet6" };
+    let what = format!("{net} (`{option}`) overlaps {other} of network `{name}`");
+    Err(Failure::request(&what, "choose another, or `auto`"))
 }
 
 /// The network that the arguments ask for.

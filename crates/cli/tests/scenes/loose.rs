@@ -48,6 +48,12 @@ fn networks_come_and_go_under_machines_that_run() {
     let before = pids(&world);
     let lan = "network create lan --subnet 10.1.2.0/24 --subnet6 off --reach isolated";
     assert!(world.stead(lan).ok().contains("+ network lan.default"));
+    // Whichever of the two comes first by its name.
+    for name in ["aa", "zz"] {
+        let overlapping = format!("network create {name} --subnet 10.1.0.0/16 --reach isolated");
+        let said = world.stead(&overlapping).code(2);
+        said.says("error: 10.1.0.0/16 (`--subnet`) overlaps 10.1.2.0/24 of network `lan`\n");
+    }
     assert!(world.stead("network connect lan web").ok().contains("+ nic web/lan.default"));
     assert!(nics(&world, "web").contains("eth1 10.1.2.2/24"), "{}", nics(&world, "web"));
     assert!(world.stead("network connect lan alone").ok().contains("+ nic alone/lan.default"));

@@ -7,16 +7,16 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::addresses::{auto_subnets, pool, ulas};
 use super::{Choice, DOMAIN, is_taken};
 use crate::address::{Mac, nth4, nth6, overlap};
-use crate::name::NetworkId;
+use crate::name::{Name, NetworkId};
 use crate::observed::{HostLink, Ipv6, NetworkState, Service, Taken, Uplink};
 use crate::project::{Addressing, Network, Project, Reach, Subnet};
 use crate::served::ServedDhcp;
 
-/// Where a subnet that is not ours to choose comes from.
-#[derive(Clone, Copy)]
+/// Where a subnet that is not ours to choose comes from; the earlier keeps it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Origin {
-    File,
     Stands,
+    File,
     Lock,
 }
 
@@ -63,7 +63,8 @@ impl Choice<'_> {
             self.check_free(id, origin, IpNet::V4(net), chosen);
             return Some(net);
         }
-        let free = auto_subnets(id).find(|net| self.user_of(IpNet::V4(*net), id, chosen).is_none());
+        let free =
+            auto_subnets(id).find(|net| self.user_of(IpNet::V4(*net), id, chosen, &|_| true).is_none());
         if free.is_none() {
             let key = format!("networks.{}.subnet", id.name);
             self.refuse(key, "no subnet is free on this computer".into(), "give one: `subnet: 10.1.2.0/24`");
@@ -96,7 +97,7 @@ impl Choice<'_> {
             return Some(net);
         }
         let home = &self.context.seen.host.home;
-        let free = ulas(home, id).find(|net| self.user_of(IpNet::V6(*net), id, chosen).is_none());
+        let free = ulas(home, id).find(|net| self.user_of(IpNet::V6(*net), id, chosen, &|_| true).is_none());
         if free.is_none() {
             let key = format!("networks.{}.subnet6", id.name);
             let hint = "give one: `subnet6: fd12:3456:789a::/64`, or `subnet6: off`";
@@ -119,21 +120,44 @@ impl Choice<'_> {
         pin(network.subnet6, stands, locked)
     }
 
-    /// Who else has addresses of `net`, or is to have them, as a person would say it.
+    /// Who of two networks of the project keeps a range that both are to have, before whom: the one that stands with it,
+    /// the one that the file gives it, the one that the lock does.
+    fn claim(&self, name: &Name, is_v4: bool) -> (Origin, Name) {
+        let id = NetworkId::new(&self.project.name, name);
+        let stands = self.context.seen.networks.get(&id);
+        let stands = stands.and_then(|n| n.subnets().into_iter().find(|net| net.addr().is_ipv4() == is_v4));
+        let pinned = self.project.networks.get(name).and_then(|network| {
+            let v4 = || self.pinned(&id, network).map(|(net, origin)| (IpNet::V4(net), origin));
+            let v6 = || self.pinned6(&id, network).map(|(net, origin)| (IpNet::V6(net), origin));
+            if is_v4 { v4() } else { v6() }
+        });
+        let origin = match pinned {
+            Some((net, _)) if stands == Some(net) => Origin::Stands,
+            Some((_, origin)) => origin,
+            None => Origin::Lock,
+        };
+        (origin, name.clone())
+    }
+
+    /// Who else has addresses of `net`, or is to have them, as a person would say it; of this project's networks those that
+    /// count.
     fn user_of(
         &self,
         net: IpNet,
         id: &NetworkId,
         chosen: &BTreeMap<NetworkId, NetworkState>,
+        counts: &dyn Fn(&Name) -> bool,
     ) -> Option<String> {
         let stands = self.context.seen.networks.iter().filter(|(other, _)| other.project != id.project);
-        let mut chosen = stands.chain(chosen).filter(|(other, _)| *other != id);
+        let chosen = chosen.iter().filter(|(other, _)| *other != id && counts(&other.name));
+        let mut chosen = stands.chain(chosen);
         if let Some((other, _)) = chosen.find(|(_, n)| n.subnets().into_iter().any(|o| overlap(o, net))) {
             return Some(format!("network `{other}`"));
         }
         // Networks of this project that are still to be looked at keep what they have, too.
         let served = |network: &Network| network.addressing != Addressing::None;
-        let mut siblings = self.project.networks.iter().filter(|(name, n)| **name != id.name && served(n));
+        let mut siblings =
+            self.project.networks.iter().filter(|(name, n)| **name != id.name && served(n) && counts(name));
         let is_pinned = |name, network: &Network| {
             let other = NetworkId::new(&id.project, name);
             let v4 = self.pinned(&other, network).map(|(other, _)| IpNet::V4(other));
@@ -165,7 +189,11 @@ impl Choice<'_> {
         net: IpNet,
         chosen: &BTreeMap<NetworkId, NetworkState>,
     ) {
-        let Some(user) = self.user_of(net, id, chosen) else { return };
+        // Of two that overlap the later one is to blame.
+        let is_v4 = net.addr().is_ipv4();
+        let own = self.claim(&id.name, is_v4);
+        let counts = |other: &Name| self.claim(other, is_v4) < own;
+        let Some(user) = self.user_of(net, id, chosen, &counts) else { return };
         let key = if net.addr().is_ipv4() { "subnet" } else { "subnet6" };
         let (from, hint) = match origin {
             Origin::File => ("", "choose another, or `auto`"),

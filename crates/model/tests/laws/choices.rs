@@ -141,6 +141,23 @@ fn the_last_free_subnet_is_found_and_one_that_stands_is_not_given_away() {
 }
 
 #[test]
+fn of_two_networks_that_overlap_the_one_that_is_asked_for_now_is_refused() {
+    let (seen, first) = up(&project("shop").net("mid", network()), &computer());
+    let stands = first.networks[&name("mid")].subnet.unwrap();
+    // Whichever name comes first, and whether the older one is in the file with its subnet or not.
+    for (asked, older) in [("a", network()), ("z", network()), ("a", subnet(&stands.to_string()))] {
+        let both = project("shop").net("mid", older).net(asked, subnet(&stands.to_string()));
+        let refusals = wanted(&both, &Lock::default(), &seen).unwrap_err();
+        let told: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+        let gives = told.iter().any(|told| told.contains("overlaps network `mid"));
+        assert!(
+            gives && told.len() == 1 && refusals[0].key == format!("networks.{asked}.subnet"),
+            "{told:?}"
+        );
+    }
+}
+
+#[test]
 fn a_claim_on_all_unique_local_addresses_is_a_refusal() {
     let mut seen = computer();
     seen.host.taken.insert("fd00::/8".parse().unwrap(), Taken::Route("tun0".parse().unwrap()));
