@@ -145,6 +145,14 @@ fn the_guard_reads_as_nft_prints_it() {
             		type ipv6_addr
             	}
 
+            	set asked4 {
+            		type ipv4_addr
+            	}
+
+            	set asked6 {
+            		type ipv6_addr
+            	}
+
             	set self {
             		type ifname . ifname
             	}
@@ -174,7 +182,8 @@ fn the_guard_reads_as_nft_prints_it() {
 
             	chain asked {
             		type filter hook input priority filter; policy accept;
-            		iifname @ports udp dport 53 add @dns { iifname limit rate over 1000/second burst 1000 packets } drop
+            		iifname @ports udp dport 53 ip daddr @asked4 add @dns { iifname limit rate over 1000/second burst 1000 packets } drop
+            		iifname @ports udp dport 53 ip6 daddr @asked6 add @dns { iifname limit rate over 1000/second burst 1000 packets } drop
             	}
 
             	chain echo {

@@ -198,6 +198,8 @@ pub fn guard_table() -> Table {
             set("addr4", &[KeyType::Ifname, KeyType::Ipv4Addr]),
             set("addr6", &[KeyType::Ifname, KeyType::Ipv6Addr]),
             set("taken", &[KeyType::Ipv6Addr]),
+            set("asked4", &[KeyType::Ipv4Addr]),
+            set("asked6", &[KeyType::Ipv6Addr]),
             set("self", &[KeyType::Ifname, KeyType::Ifname]),
             counted(&DHCP),
             counted(&DNS),
@@ -232,9 +234,15 @@ fn ports_chain() -> Chain {
     )
 }
 
-/// The same for what is asked of us alone: machines may ask each other as much as they like.
+/// The same for what is asked of us alone, at our addresses: machines may ask each other as much as they like, and whom
+/// they reach beyond us, whose packets come to the bridge as well.
 fn asked_chain() -> Chain {
-    let rules = vec![over(&DNS, is(Field::UdpDport, Value::Port(53)))];
+    let at_ours = |field, set| {
+        let mut rule = over(&DNS, is(Field::UdpDport, Value::Port(53)));
+        rule.insert(2, Expr::In(vec![field], set));
+        rule
+    };
+    let rules = vec![at_ours(Field::IpDaddr, "asked4"), at_ours(Field::Ip6Daddr, "asked6")];
     base("asked", Hook::Input, Priority::Filter, Policy::Accept, rules)
 }
 
@@ -371,6 +379,9 @@ pub fn network_elements(network: &NetworkRules) -> Vec<Elements> {
     let only_if = |wanted| if wanted { vec![vec![bridge()]] } else { Vec::new() };
     let taken = vec![vec![Value::V6(link_local(network.mac))]];
     let at = |address| vec![bridge(), address];
+    // No two networks have one address, so the bridge need not be said.
+    let asked4 = network.gateway.into_iter().map(|address| vec![Value::V4(address)]).collect();
+    let asked6 = network.gateway6.into_iter().map(|address| vec![Value::V6(address)]).collect();
     let gateways4 = network.gateway.into_iter().map(Value::V4).map(at).collect();
     let gateways6 = network.gateway6.into_iter().map(Value::V6).map(at).collect();
     present([
@@ -380,6 +391,8 @@ pub fn network_elements(network: &NetworkRules) -> Vec<Elements> {
         elements(Family::Inet, "nat", only_if(network.nat)),
         elements(Family::Inet, "served", only_if(network.served)),
         elements(Family::Bridge, "taken", taken),
+        elements(Family::Bridge, "asked4", asked4),
+        elements(Family::Bridge, "asked6", asked6),
     ])
 }
 
