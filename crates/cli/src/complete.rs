@@ -2,7 +2,7 @@
 //! here. It waits for no lock, and for nobody else long.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::sync::mpsc;
 
@@ -15,7 +15,7 @@ use stead_host::linux::standing_networks;
 use stead_host::machine::Files;
 use stead_host::state::{Records, State};
 use stead_model::name::{NetworkId, NicId};
-use stead_model::project::Project;
+use stead_model::project::{Nic, Project};
 
 use crate::project;
 use crate::working::TELL_AFTER;
@@ -88,9 +88,14 @@ fn project_here() -> Option<Project> {
     project::peek(&path)
 }
 
+/// The words so far.
+fn words() -> impl Iterator<Item = OsString> {
+    std::env::args_os().skip_while(|word| word != "--").skip(1)
+}
+
 /// The project file that the words so far name, or the environment.
 fn file_said() -> Option<PathBuf> {
-    let mut words = std::env::args_os().skip_while(|word| word != "--").skip(1);
+    let mut words = words();
     let mut said = std::env::var_os("STEAD_FILE").filter(|file| !file.is_empty());
     while let Some(word) = words.next() {
         if word == "-f" || word == "--file" {
@@ -123,10 +128,38 @@ fn of_project(project: Project) -> Vec<NetworkId> {
     project.networks.keys().map(|name| NetworkId::new(&project.name, name)).collect()
 }
 
-/// The networks that were made by command, as their own file has them.
+/// What was made by command, as its own file has it.
+fn loose_project() -> Option<Project> {
+    project::peek(&home()?.loose_project().join("stead.yaml"))
+}
+
+/// The networks that were made by command.
 fn by_command() -> Vec<NetworkId> {
-    let file = home().map(|home| home.loose_project().join("stead.yaml"));
-    file.as_deref().and_then(project::peek).map(of_project).unwrap_or_default()
+    loose_project().map(of_project).unwrap_or_default()
+}
+
+/// The machines that were made by command and have a nic on the network that the words so far name.
+pub(crate) fn machines_on(current: &OsStr) -> Vec<CompletionCandidate> {
+    of_network(current, true)
+}
+
+/// Those that have none there.
+pub(crate) fn machines_not_on(current: &OsStr) -> Vec<CompletionCandidate> {
+    of_network(current, false)
+}
+
+fn of_network(current: &OsStr, are_on: bool) -> Vec<CompletionCandidate> {
+    let Some(project) = loose_project() else { return Vec::new() };
+    let after = words().skip_while(|word| word != "connect" && word != "disconnect").skip(1);
+    let named = after.filter_map(|word| word.into_string().ok()).find_map(|word| {
+        let name = word.strip_suffix(&format!(".{}", project.name)).unwrap_or(&word);
+        project.networks.keys().find(|network| network.as_str() == name)
+    });
+    let Some(network) = named else { return Vec::new() };
+    let is_on = |nics: &[Nic]| nics.iter().any(|nic| nic.network == *network);
+    let found = project.machines.iter().filter(|(_, machine)| is_on(&machine.nics) == are_on);
+    let found = found.map(|(name, _)| name.to_string()).collect();
+    starting_with(current, found)
 }
 
 /// The networks, by their short and their long name. After the computer was started anew none stands, and those are known

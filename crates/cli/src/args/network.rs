@@ -41,7 +41,7 @@ pub(crate) enum NetworkCommand {
         #[arg(value_parser = loose_name, add = ArgValueCompleter::new(complete::loose_networks))]
         network: Name,
         /// The machine's name
-        #[arg(value_parser = loose_name, add = ArgValueCompleter::new(complete::machines))]
+        #[arg(value_parser = loose_name, add = ArgValueCompleter::new(complete::machines_on))]
         machine: Name,
     },
     /// Run a program in a container's network namespace, or in the one where the networks are
@@ -84,7 +84,7 @@ pub(crate) struct ConnectArgs {
     #[arg(value_parser = loose_name, add = ArgValueCompleter::new(complete::loose_networks))]
     pub(crate) network: Name,
     /// The machine's name
-    #[arg(value_parser = loose_name, add = ArgValueCompleter::new(complete::machines))]
+    #[arg(value_parser = loose_name, add = ArgValueCompleter::new(complete::machines_not_on))]
     pub(crate) machine: Name,
     /// There is no such machine here, somebody else runs it: a container gets a network namespace, the others TAPs
     #[arg(long, value_name = "KIND")]

@@ -83,6 +83,26 @@ fn completion_knows_what_the_file_names_and_networks_of_every_kind() {
 }
 
 #[test]
+fn completion_offers_the_machines_that_a_network_has_and_those_that_it_has_not() {
+    let world = World::offline();
+    let shop = world.project("shop", SHOP);
+    shop.stead("up").ok();
+    let offered = |words: &[&str]| {
+        let all = complete(&shop, &[words, &[""]].concat());
+        all.lines().filter(|line| !line.starts_with('-')).map(str::to_owned).collect::<Vec<_>>()
+    };
+    world.stead("network create one --reach isolated").ok();
+    world.stead("network create two --reach isolated").ok();
+    world.stead("network connect one a --kind container").ok();
+    world.stead("network connect two b --kind container").ok();
+    assert_eq!(offered(&["network", "disconnect", "one"]), ["a"]);
+    assert_eq!(offered(&["network", "disconnect", "two.default"]), ["b"]);
+    assert_eq!(offered(&["network", "connect", "one"]), ["b"]);
+    assert_eq!(offered(&["network", "connect", "--kind", "container", "two"]), ["a"]);
+    assert_eq!(offered(&["network", "disconnect", "none"]), [""; 0]);
+}
+
+#[test]
 fn completion_scripts_are_such_as_the_shells_take() {
     let world = World::offline();
     for shell in ["bash", "zsh", "fish"] {
