@@ -12,6 +12,7 @@ mod doctor;
 mod enter;
 mod events;
 mod exec;
+mod fit;
 mod guest;
 mod here;
 mod image;

@@ -3,24 +3,20 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use stead_container::ids_refused;
 use stead_host::apply::Host;
 use stead_host::home::Home;
 use stead_host::linux::{LinuxHost, store_texts};
-use stead_model::container::Container;
-use stead_model::dev::{Ids, Person};
 use stead_model::lock::Lock;
 use stead_model::name::{MachineId, Name};
-use stead_model::observed::{Body, MachineState, Observed};
-use stead_model::plan::{Plan, Planned, Power, UnwantedVolumes, Wanted, plan as make_plan};
-use stead_model::project::{Project, Runs};
+use stead_model::observed::Observed;
+use stead_model::plan::{Plan, Power, UnwantedVolumes, Wanted, plan as make_plan};
+use stead_model::project::Project;
 use stead_model::resolve::{Context, Images, Refusal, resolve};
-use stead_model::step::Step;
 
 use super::build::BuildWhen;
+use super::fit::{new_ones, person, refuse_unfit, unfit};
 use super::here::project_to_take_down;
 use super::steps;
 use crate::args::{Consent, DownArgs, Format, Global, PlanArgs, UpArgs};
@@ -64,6 +60,21 @@ fn planned(
     Ok(make_plan(&wanted, &seen))
 }
 
+/// The same for a plan, where whatever of it cannot be had is told together.
+fn had(
+    home: &Home,
+    loaded: &Loaded,
+    whose: &Whose,
+    seen: &Observed,
+    (relock, images): (bool, &Images),
+) -> Result<Wanted, Failure> {
+    choices(loaded, seen, relock, images)?.or_else(|mut refusals| {
+        // Without choices there is no plan: what is new would be made.
+        refusals.extend(unfit(home, new_ones(&loaded.project, whose, seen))?);
+        Err(refused(refusals, loaded))
+    })
+}
+
 /// The project with every choice made. Machines of profiles that were not asked for stay as they are.
 fn resolved(loaded: &Loaded, seen: &Observed, relock: bool, images: &Images) -> Result<Wanted, Failure> {
     choices(loaded, seen, relock, images)?.map_err(|refusals| refused(refusals, loaded))
@@ -85,33 +96,6 @@ fn choices(
     let context = Context { directory, lock, seen, user, person: &person, images, resting: &resting };
     let ids = resting.iter().map(|name| MachineId::new(&loaded.project.name, name)).collect();
     Ok(resolve(&loaded.project, context).and_then(|wanted| wanted.beside(&ids, seen)))
-}
-
-/// Who calls, if that bears on a machine of the project.
-fn person(project: &Project) -> Result<Person, Failure> {
-    if project.machines.values().all(|machine| machine.dev.is_none()) {
-        return Ok(Person::default());
-    }
-    let (uids, gids) = id_maps(&crate::session::home()?)?;
-    // A group has the id of its user.
-    let below = [&uids, &gids].map(|map| ids_below(map)).into_iter().min().unwrap_or(1);
-    let ids = if rustix::process::geteuid().is_root() { Ids::Same(below) } else { Ids::Lent(below) };
-    Ok(stead_host::person::observe(ids))
-}
-
-/// The first id that an id map has not, counted from 0.
-fn ids_below(map: &str) -> u32 {
-    let ranges = map.lines().filter_map(|line| {
-        let mut fields = line.split_whitespace().map(|field| field.parse::<u64>().ok());
-        let (first, _, count) = (fields.next()??, fields.next()??, fields.next()??);
-        Some((first, count))
-    });
-    let mut ranges: Vec<(u64, u64)> = ranges.collect();
-    ranges.sort_unstable();
-    let below = ranges
-        .iter()
-        .fold(0, |below, (first, count)| if *first <= below { below.max(first + count) } else { below });
-    u32::try_from(below).unwrap_or(u32::MAX)
 }
 
 /// Tells which pins of the lock are replaced though nobody asked for that.
@@ -285,14 +269,7 @@ pub(super) fn bring_up(
     let mut attempts = 1..=CLAIM_ATTEMPTS;
     let (wanted, plan) = loop {
         let seen = session.observe()?;
-        let all = match choices(loaded, &seen, how.relock, &how.images)? {
-            Ok(all) => all,
-            Err(mut refusals) => {
-                // Without choices there is no plan: what is new would be made.
-                refusals.extend(unfit(session.host.home(), new_ones(&loaded.project, &how.whose, &seen))?);
-                return Err(refused(refusals, loaded));
-            }
-        };
+        let all = had(session.host.home(), loaded, &how.whose, &seen, (how.relock, &how.images))?;
         tell_replaced(loaded, &all, how.relock);
         let locked = Lock::new(&all).keeping(&loaded.lock, &loaded.resting());
         let wanted = match &how.whose {
@@ -322,83 +299,6 @@ pub(super) fn bring_up(
         note("this computer has no way out just now: run this again when it has, for `reach: nat`");
     }
     Ok(plan)
-}
-
-/// What to do about an id that this user has not.
-const ID_HINT: &str = "name one that they have, or leave it out; `stead doctor` says under `subordinate ids` how they \
-    get more, and after `stead down` they have them";
-
-/// Refuses to make containers with limits that nothing here could hold them to, and as somebody whom they cannot be.
-fn refuse_unfit(home: &Home, plan: &Plan, loaded: &Loaded) -> Result<(), Failure> {
-    let made = plan.steps.iter().filter_map(|Planned { step, .. }| match step {
-        Step::MachineAdd(id, MachineState { body: Body::Container(made), .. }, _) => {
-            Some((&id.name, &made.wish))
-        }
-        _ => None,
-    });
-    let refusals = unfit(home, made)?;
-    if refusals.is_empty() { Ok(()) } else { Err(refused(refusals, loaded)) }
-}
-
-/// The containers of a project that are not there and are to be.
-fn new_ones<'a>(
-    project: &'a Project,
-    whose: &'a Whose,
-    seen: &'a Observed,
-) -> impl Iterator<Item = (&'a Name, &'a Container)> {
-    let is_new = move |name: &Name| {
-        let id = MachineId::new(&project.name, name);
-        let is_meant = match whose {
-            Whose::All => true,
-            Whose::Only(chosen) => chosen.contains(&id),
-            Whose::Nics => false,
-        };
-        is_meant && !seen.machines.contains_key(&id)
-    };
-    project.machines.iter().filter_map(move |(name, machine)| match &machine.runs {
-        Runs::Container(wish) if is_new(name) => Some((name, wish.as_ref())),
-        Runs::Container(_) | Runs::External | Runs::Microvm(_) | Runs::Vm(_) => None,
-    })
-}
-
-/// Why such containers cannot be here.
-fn unfit<'a>(
-    home: &Home,
-    containers: impl Iterator<Item = (&'a Name, &'a Container)>,
-) -> Result<Vec<Refusal>, Failure> {
-    let maps = id_maps(home)?;
-    let mut refusals = Vec::new();
-    for (name, wish) in containers {
-        let limits = stead_container::limits_refused(&wish.limits)?.into_iter();
-        let limits = limits.map(|refusal| (refusal.why, refusal.hint));
-        let ids = ids_refused(wish.user.as_deref(), &wish.groups, (&maps.0, &maps.1)).into_iter();
-        let ids = ids.map(|whom| (format!("this user's containers have no {whom}"), ID_HINT));
-        for (why, hint) in limits.chain(ids) {
-            refusals.push(Refusal { key: format!("machines.{name}"), why, hint: hint.to_owned() });
-        }
-    }
-    Ok(refusals)
-}
-
-/// The user and group ids that containers have: those of the engine, or that it will have.
-fn id_maps(home: &Home) -> Result<(String, String)> {
-    let of = |process: &str| -> Result<(String, String)> {
-        let read = |file: &str| {
-            let path = format!("/proc/{process}/{file}");
-            std::fs::read_to_string(&path).with_context(|| format!("cannot read `{path}`"))
-        };
-        Ok((read("uid_map")?, read("gid_map")?))
-    };
-    if rustix::process::geteuid().is_root() {
-        return of("self");
-    }
-    if let Some(anchor) = stead_net::anchor::Client::connect(&home.run)? {
-        return of(&anchor.process().pid.to_string());
-    }
-    // Our own id, whoever that is, and those after it.
-    let Some((uids, gids)) = stead_net::facts::sub_ids() else { return Ok(("0 0 1".into(), "0 0 1".into())) };
-    let map = |count: u32| format!("0 0 1\n1 1 {count}\n");
-    Ok((map(uids.count), map(gids.count)))
 }
 
 /// Takes the project away.
