@@ -123,7 +123,7 @@ pub fn observe() -> Facts {
         ping_groups: read("/proc/sys/net/ipv4/ping_group_range").and_then(|text| parse_groups(&text)),
         tun: device(Path::new("/dev/net/tun")),
         kvm: device(Path::new("/dev/kvm")),
-        pasta: program("pasta"),
+        pasta: program("pasta", crate::uplink::program()),
         user_namespaces: user_namespaces(),
         sub_uids: own_ranges("/etc/subuid"),
         sub_gids: own_ranges("/etc/subgid"),
@@ -187,8 +187,8 @@ fn find(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
 }
 
-fn program(name: &str) -> Program {
-    let Some(found) = find(name) else { return Program::Absent };
+fn program(name: &str, found: Option<PathBuf>) -> Program {
+    let Some(found) = found else { return Program::Absent };
     let output = Command::new(&found).arg("--version").output().ok();
     let version = output.and_then(|output| {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -365,7 +365,7 @@ mod tests {
     fn a_device_is_usable_absent_or_denied() {
         assert_eq!(device(Path::new("/dev/null")), Device::Usable);
         assert_eq!(device(Path::new("/dev/no-such")), Device::Absent);
-        assert_eq!(program("no-such-program"), Program::Absent);
-        assert!(matches!(program("sh"), Program::Found(..)));
+        assert_eq!(program("no-such-program", find("no-such-program")), Program::Absent);
+        assert!(matches!(program("sh", find("sh")), Program::Found(..)));
     }
 }

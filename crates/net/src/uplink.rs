@@ -10,7 +10,7 @@
 //! - ICMP echo needs the *host's* `net.ipv4.ping_group_range` to hold the user's group, even for root.
 //! - It does not end with the namespace when that was given as `/proc/<pid>/ns/net`: [`stop`] it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
@@ -37,6 +37,19 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// It has nothing to save.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// Where pasta is looked for besides `PATH`, which for root may lack nothing and for others often does.
+const MORE_PATHS: [&str; 2] = ["/usr/bin", "/usr/local/bin"];
+
+/// Where pasta is.
+pub fn program() -> Option<PathBuf> {
+    program_in(&std::env::var_os("PATH").unwrap_or_default(), &MORE_PATHS)
+}
+
+fn program_in(path: &OsStr, more: &[&str]) -> Option<PathBuf> {
+    let directories = std::env::split_paths(path).chain(more.iter().map(PathBuf::from));
+    directories.map(|directory| directory.join("pasta")).find(|program| program.is_file())
+}
 
 /// A pasta that serves as uplink.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -252,6 +265,17 @@ mod tests {
     use expect_test::{Expect, expect};
 
     use super::*;
+
+    #[test]
+    fn pasta_is_found_where_the_path_does_not_lead() {
+        let temporary = tempfile::tempdir().unwrap();
+        let (first, second) = (temporary.path().join("a"), temporary.path().join("b"));
+        [&first, &second].into_iter().for_each(|directory| fs::create_dir(directory).unwrap());
+        fs::write(second.join("pasta"), "").unwrap();
+        let more = second.to_str().unwrap();
+        assert_eq!(program_in(first.as_os_str(), &[more]), Some(second.join("pasta")));
+        assert_eq!(program_in(first.as_os_str(), &[]), None);
+    }
 
     #[track_caller]
     fn check(target: Target, mtu: Option<u16>, expected: Expect) {

@@ -231,7 +231,7 @@ pub(super) fn add_uplink(host: &mut LinuxHost, uplink: &Uplink) -> Result<()> {
         }
         Uplink::Pasta => {
             remove_host_uplink(&id)?;
-            let program = super::facts::find_pasta()
+            let program = stead_net::uplink::program()
                 .ok_or_else(|| anyhow!("`pasta` is not in PATH; hint: install passt"))?;
             let target = Target::of(inside.anchor.process());
             let way_out = super::facts::told_way_out()?;

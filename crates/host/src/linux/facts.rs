@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use ipnet::IpNet;
@@ -20,9 +19,6 @@ use stead_net::uplink::WayOut;
 use super::claims;
 use super::mark::Mark;
 use super::network::claim_name;
-
-/// Where pasta is looked for besides `PATH`, which for root may lack nothing and for others often does.
-const MORE_PATHS: [&str; 2] = ["/usr/bin", "/usr/local/bin"];
 
 /// The kernel's number of the forward hook.
 const HOOK_FORWARD: u32 = 2;
@@ -258,7 +254,7 @@ fn firewall() -> Result<Firewall> {
 /// Whether pasta can be the way out.
 fn pasta(out: &[Route]) -> Result<(), Lack> {
     let lack = |why: String, hint: &str, is_command| Err(Lack { why, hint: hint.to_owned(), is_command });
-    if find_pasta().is_none() {
+    if stead_net::uplink::program().is_none() {
         return lack("`pasta` is not installed".into(), "apt-get install passt", true);
     }
     if let Err(error) = std::fs::File::options().read(true).write(true).open("/dev/net/tun") {
@@ -272,13 +268,6 @@ fn pasta(out: &[Route]) -> Result<(), Lack> {
         return lack("this computer has no way out itself".into(), "connect it to a network", false);
     }
     Ok(())
-}
-
-/// Where pasta is.
-pub(super) fn find_pasta() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let directories = std::env::split_paths(&path).chain(MORE_PATHS.map(PathBuf::from));
-    directories.map(|directory| directory.join("pasta")).find(|program| program.is_file())
 }
 
 /// Whether a home's chains stand in the host's table.
