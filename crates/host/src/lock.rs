@@ -106,7 +106,11 @@ pub fn lock_project(directory: &Path, waiting: &mut dyn FnMut(&str)) -> Result<F
     lock_directory(directory, WAIT_LIMIT, waiting)
 }
 
-fn lock_directory(directory: &Path, limit: Duration, waiting: &mut dyn FnMut(&str)) -> Result<File> {
+pub(crate) fn lock_directory(
+    directory: &Path,
+    limit: Duration,
+    waiting: &mut dyn FnMut(&str),
+) -> Result<File> {
     let doing = || format!("cannot lock {}", directory.display());
     let file = File::open(directory).with_context(doing)?;
     let start = Instant::now();
@@ -166,22 +170,50 @@ fn holder(file: &mut File) -> String {
 fn holder_of_directory(directory: &File) -> String {
     let holder = || {
         let metadata = directory.metadata().ok()?;
-        let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
-        let place = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
         let locks = std::fs::read_to_string("/proc/locks").ok()?;
-        // `1: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF`; of those who wait there is an arrow before the kind.
-        let words = locks.lines().map(|line| line.split_whitespace().skip(1).collect::<Vec<_>>());
-        let mut held = words.filter_map(|words| match words.as_slice() {
-            ["FLOCK", _, _, pid, at, ..] if *at == place => pid.parse::<u32>().ok().filter(|pid| *pid > 0),
-            _ => None,
-        });
-        let pid = held.next()?;
+        let pid = holder_among(&locks, &metadata, &|pid| has_open(pid, &metadata))?;
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).trim_end_matches('\0').replace('\0', " ");
         let line: String = line.chars().filter(|c| !c.is_control()).take(HOLDER_MAX_CHARS).collect();
         Some(if line.is_empty() { format!("process {pid}") } else { format!("`{line}` (process {pid})") })
     };
     holder().unwrap_or_else(|| "another process".to_owned())
+}
+
+/// Who of `/proc/locks` has the lock of this directory. Its device there is another than `stat` tells where a file system
+/// has several (btrfs one for each subvolume, overlayfs): then it is the one who has the directory open, as far as
+/// `has_open` can tell, or the only one with a lock of such a number.
+fn holder_among(locks: &str, directory: &Metadata, has_open: &dyn Fn(u32) -> Option<bool>) -> Option<u32> {
+    let (major, minor) = (rustix::fs::major(directory.dev()), rustix::fs::minor(directory.dev()));
+    let (place, number) =
+        (format!("{major:02x}:{minor:02x}:{}", directory.ino()), format!(":{}", directory.ino()));
+    // `1: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF`; of those who wait there is an arrow before the kind.
+    let words = locks.lines().map(|line| line.split_whitespace().skip(1).collect::<Vec<_>>());
+    let held = words.filter_map(|words| match words.as_slice() {
+        ["FLOCK", _, _, pid, at, ..] if at.ends_with(&number) => {
+            Some((pid.parse::<u32>().ok().filter(|pid| *pid > 0)?, *at == place))
+        }
+        _ => None,
+    });
+    let held: Vec<(u32, bool)> = held.collect();
+    if let Some((pid, _)) = held.iter().find(|(_, is_there)| *is_there) {
+        return Some(*pid);
+    }
+    let judged: Vec<(u32, Option<bool>)> = held.iter().map(|(pid, _)| (*pid, has_open(*pid))).collect();
+    if let Some((pid, _)) = judged.iter().find(|(_, open)| *open == Some(true)) {
+        return Some(*pid);
+    }
+    match judged.iter().filter(|(_, open)| open.is_none()).collect::<Vec<_>>().as_slice() {
+        [(pid, _)] => Some(*pid),
+        _ => None,
+    }
+}
+
+/// Whether a process has a directory open; none if that cannot be seen.
+fn has_open(pid: u32, directory: &Metadata) -> Option<bool> {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
+    let mut known = files.filter_map(|file| std::fs::metadata(file.path()).ok());
+    Some(known.any(|file| (file.dev(), file.ino()) == (directory.dev(), directory.ino())))
 }
 
 #[cfg(test)]
@@ -216,6 +248,33 @@ mod tests {
         let at = directory.path().display();
         assert!(error.starts_with(&format!("{} still holds {at} after 1 s; hint: ", told[0])), "{error}");
         lock_project(directory.path(), &mut |_| drop(first.take())).unwrap();
+    }
+
+    #[test]
+    fn a_holder_is_found_where_the_kernel_calls_the_device_otherwise() {
+        let directory = tempfile::tempdir().unwrap();
+        let metadata = std::fs::metadata(directory.path()).unwrap();
+        let number = metadata.ino();
+        let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
+        let line = |pid: u32, device: &str, number: u64| {
+            format!(
+                "1: FLOCK  ADVISORY  WRITE {pid} {device}:{number} 0 EOF\n1: -> FLOCK  ADVISORY  WRITE 9 {device}:{number} 0 EOF\n"
+            )
+        };
+        let check = |locks: &str, open: &dyn Fn(u32) -> Option<bool>, expected: Option<u32>| {
+            assert_eq!(holder_among(locks, &metadata, open), expected, "{locks}");
+        };
+        let (here, elsewhere) = (format!("{major:02x}:{minor:02x}"), "ff:7e");
+        let two = line(5, elsewhere, number) + &line(6, elsewhere, number);
+        check(&(two.clone() + &line(7, &here, number)), &|_| Some(false), Some(7));
+        check(&two, &|pid| Some(pid == 6), Some(6));
+        check(&two, &|pid| (pid == 5).then_some(false), Some(6));
+        check(&two, &|_| None, None);
+        check(&line(5, elsewhere, number), &|_| None, Some(5));
+        check(&line(5, elsewhere, number + 1), &|_| None, None);
+        let _open = File::open(directory.path()).unwrap();
+        assert_eq!(has_open(std::process::id(), &metadata), Some(true));
+        assert_eq!(has_open(0, &metadata), None);
     }
 
     #[test]
