@@ -2,12 +2,17 @@
 //! computer do not see each other.
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+
+use crate::lock::{is_at, lock_directory};
 
 /// The directories of a home.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,24 +79,77 @@ impl Home {
 
     /// Makes the directories that are missing, for this user alone.
     pub fn prepare(&self) -> Result<()> {
-        let mut made = Vec::new();
+        self.make_around_state()
+            .and_then(|()| make(&self.state, &mut Vec::new()).map_err(anyhow::Error::from))
+            .with_context(|| cannot_make(&self.state))?;
+        self.make_run().with_context(|| cannot_make(&self.run))?;
         for directory in [&self.state, &self.run] {
-            make(directory, &mut made)
-                .with_context(|| format!("cannot make {}; hint: {OTHER_HOME}", directory.display()))?;
             let mode = own_directory(directory)?.map_or(0, |metadata| metadata.mode());
             if mode & 0o077 != 0 {
                 fs::set_permissions(directory, fs::Permissions::from_mode(0o700))
                     .with_context(|| format!("cannot keep others out of {}", directory.display()))?;
             }
         }
-        made.retain(|directory| *directory != self.state && *directory != self.run);
-        if made.is_empty() {
+        Ok(())
+    }
+
+    /// Makes what is missing around the directory for what is kept, with the word in it of what that was: all appears at
+    /// once, under its own name, so that a kill leaves none that nobody knows of, and of two who are the first one is.
+    fn make_around_state(&self) -> Result<()> {
+        for _ in 0..FIRST_ATTEMPTS {
+            let missing = missing(&self.state);
+            let [outermost, _, ..] = missing.as_slice() else { return Ok(()) };
+            let (Some(name), Some(place)) = (outermost.file_name(), outermost.parent()) else {
+                return Ok(());
+            };
+            sweep(place, name);
+            let unfinished = place.join(begun(name, &format!("{}-{}", std::process::id(), unique())));
+            DirBuilder::new().mode(0o700).create(&unfinished)?;
+            // Another first command may have taken it for what was left.
+            let held = File::open(&unfinished).ok().filter(|file| file.try_lock().is_ok());
+            if !held.as_ref().is_some_and(|file| is_at(file, &unfinished)) {
+                continue;
+            }
+            let below =
+                self.state.strip_prefix(outermost).context("a path is not below its own beginning")?;
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(unfinished.join(below));
+            let around: Vec<&PathBuf> = missing.iter().filter(|path| **path != self.state).collect();
+            let is_first = made.map_err(anyhow::Error::from).and_then(|()| {
+                record(&unfinished.join(below).join(MADE_AROUND), &around)?;
+                Ok(fs::rename(&unfinished, outermost).is_ok())
+            });
+            if !matches!(is_first, Ok(true)) {
+                fs::remove_dir_all(&unfinished)?;
+            }
+            if is_first? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the directory for what lives. Those around it are written down before they are made.
+    fn make_run(&self) -> Result<()> {
+        if self.run.is_dir() {
             return Ok(());
         }
-        // Those of one that was there before the other, which goes with the power.
-        made.extend(self.goes_with_it());
-        let text = serde_json::to_vec(&made).context("cannot write paths as JSON")?;
-        write_whole(&self.made_around(), &text)
+        let _held = lock_directory(&self.state, FIRST_LIMIT, &mut |_| {})?;
+        let missing = missing(&self.run);
+        let around = || missing.iter().filter(|path| **path != self.run);
+        let known = self.goes_with_it();
+        if around().next().is_some() {
+            record(&self.made_around(), &around().chain(&known).collect::<Vec<_>>())?;
+        }
+        let mut made = Vec::new();
+        make(&self.run, &mut made)?;
+        if around().any(|path| !made.contains(path)) {
+            // Somebody else made it meanwhile.
+            record(
+                &self.made_around(),
+                &around().filter(|path| made.contains(path)).chain(&known).collect::<Vec<_>>(),
+            )?;
+        }
+        Ok(())
     }
 
     /// The directory that holds both and nothing else, where `STEAD_HOME` says where they are.
@@ -101,7 +159,7 @@ impl Home {
 
     /// Says which directories around them were made by us.
     fn made_around(&self) -> PathBuf {
-        self.state.join("made-around")
+        self.state.join(MADE_AROUND)
     }
 
     /// The directories that go with the home, those within others first: the ones around it that were made for it.
@@ -211,6 +269,66 @@ impl Home {
     /// The way out that was made, with what is needed to recognise it.
     pub fn uplink(&self) -> PathBuf {
         self.run.join("uplink.json")
+    }
+}
+
+/// What says which directories around a home were made by us.
+const MADE_AROUND: &str = "made-around";
+
+/// Each time somebody else made one of the directories meanwhile; there are only so many.
+const FIRST_ATTEMPTS: u32 = 10;
+
+/// Who makes a directory has done that in milliseconds.
+const FIRST_LIMIT: Duration = Duration::from_secs(10);
+
+fn cannot_make(directory: &Path) -> String {
+    format!("cannot make {}; hint: {OTHER_HOME}", directory.display())
+}
+
+/// The directories of a path that are not there, from the outermost to itself.
+fn missing(path: &Path) -> Vec<PathBuf> {
+    let mut missing: Vec<PathBuf> =
+        path.ancestors().take_while(|path| is_nowhere(path)).map(Path::to_owned).collect();
+    missing.retain(|path| !path.as_os_str().is_empty());
+    missing.reverse();
+    missing
+}
+
+/// Writes down that these directories were made by us, or are about to be.
+fn record(file: &Path, made: &[&PathBuf]) -> Result<()> {
+    let text = serde_json::to_vec(made).context("cannot write paths as JSON")?;
+    write_whole(file, &text)
+}
+
+/// What a directory is called until it is whole.
+fn begun(name: &OsStr, who: &str) -> OsString {
+    let mut begun = OsString::from(".");
+    begun.push(name);
+    begun.push(format!(".stead-{who}"));
+    begun
+}
+
+/// A number that nothing else in this process has.
+fn unique() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Takes away what those left who were killed as they made this directory: who still does holds its lock.
+fn sweep(place: &Path, name: &OsStr) {
+    let begins = begun(name, "");
+    let Ok(entries) = fs::read_dir(place) else { return };
+    let of_ours = entries
+        .flatten()
+        .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(begins.as_encoded_bytes()));
+    for path in of_ours.map(|entry| entry.path()) {
+        if matches!(own_directory(&path), Ok(Some(_)))
+            && let Ok(directory) = File::open(&path)
+            && directory.try_lock().is_ok()
+        {
+            // What cannot be removed is in nobody's way.
+            let _ = fs::remove_dir_all(&path);
+        }
     }
 }
 
@@ -368,6 +486,26 @@ mod tests {
         assert!(old.goes_with_it().is_empty());
         fs::write(old.made_around(), "").unwrap();
         assert_eq!(old.goes_with_it(), [path("x")]);
+    }
+
+    #[test]
+    fn what_a_killed_first_command_left_is_taken_away_and_several_first_ones_agree() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = |name: &str| temporary.path().join(name);
+        let home = Home { state: path("a/share/stead"), run: path("b/c/stead") };
+        fs::create_dir_all(path(".a.stead-4711-0/share/stead")).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| home.prepare().unwrap());
+            }
+        });
+        assert_eq!(home.goes_with_it(), [path("b/c"), path("b"), path("a/share"), path("a")]);
+        home.prepare().unwrap();
+        let mut here: Vec<_> =
+            fs::read_dir(temporary.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        here.sort();
+        assert_eq!(here, ["a", "b"]);
+        assert_eq!(fs::metadata(path("a/share")).unwrap().mode() & 0o777, 0o700);
     }
 
     #[test]
