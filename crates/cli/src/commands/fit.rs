@@ -13,24 +13,21 @@ use stead_model::project::{Project, Runs};
 use stead_model::resolve::Refusal;
 use stead_model::step::Step;
 
-use super::up::{Whose, refused};
+use super::up::Whose;
 use crate::failure::Failure;
-use crate::project::Loaded;
 
 /// What to do about an id that this user has not.
 const ID_HINT: &str = "name one that they have, or leave it out; `stead doctor` says under `subordinate ids` how they \
     get more, and after `stead down` they have them";
 
-/// Refuses to make containers with limits that nothing here could hold them to, and as somebody whom they cannot be.
-pub(super) fn refuse_unfit(home: &Home, plan: &Plan, loaded: &Loaded) -> Result<(), Failure> {
-    let made = plan.steps.iter().filter_map(|Planned { step, .. }| match step {
+/// The containers that a plan makes.
+pub(super) fn made_by(plan: &Plan) -> impl Iterator<Item = (&Name, &Container)> {
+    plan.steps.iter().filter_map(|Planned { step, .. }| match step {
         Step::MachineAdd(id, MachineState { body: Body::Container(made), .. }, _) => {
             Some((&id.name, &made.wish))
         }
         _ => None,
-    });
-    let refusals = unfit(home, made)?;
-    if refusals.is_empty() { Ok(()) } else { Err(refused(refusals, loaded)) }
+    })
 }
 
 /// The containers of a project that are not there and are to be.
@@ -54,7 +51,7 @@ pub(super) fn new_ones<'a>(
     })
 }
 
-/// Why such containers cannot be here.
+/// Why such containers cannot be here: limits that nothing could hold them to, users whom they cannot be.
 pub(super) fn unfit<'a>(
     home: &Home,
     containers: impl Iterator<Item = (&'a Name, &'a Container)>,

@@ -12,6 +12,7 @@ use stead_model::container::Mount;
 use stead_model::name::MachineId;
 use stead_model::observed::{MachineState, Observed};
 use stead_model::project::{Project, Runs};
+use stead_model::resolve::Refusal;
 use stead_model::vm::Firmware;
 
 use crate::failure::Failure;
@@ -25,6 +26,29 @@ pub(crate) fn ensure(home: &Home, project: &Project, chosen: &BTreeSet<MachineId
         return Ok(());
     }
     ensure_ready(home, &guests.into_iter().flatten().collect())
+}
+
+/// The programs that the guests among these machines need and that are not here, each once.
+pub(crate) fn lacks(project: &Project, chosen: &BTreeSet<MachineId>) -> Vec<Refusal> {
+    let mut told = BTreeSet::new();
+    let mut lacks = Vec::new();
+    for id in chosen {
+        let needs = project.machines.get(&id.name).and_then(|machine| needs(&machine.runs));
+        let missing = needs.map(|needs| missing_programs(&needs)).unwrap_or_default();
+        for (why, hint) in missing.iter().map(|missing| without(missing)) {
+            if told.insert(why.clone()) {
+                let key = format!("machines.{}.kind", id.name);
+                lacks.push(Refusal { key, why, hint: hint.to_owned() });
+            }
+        }
+    }
+    lacks
+}
+
+/// What is said of a program that is not here.
+fn without(missing: &str) -> (String, &str) {
+    let (what, hint) = missing.split_once("; hint: ").unwrap_or((missing, "install it"));
+    (format!("a machine with a kernel of its own cannot be had here: {what}"), hint)
 }
 
 /// What a machine's guest needs; nothing if it has none.
@@ -51,8 +75,7 @@ pub(crate) fn needs_of_microvm(is_given_files: bool) -> BTreeSet<Need> {
 /// Makes sure that there is all that guests need: programs, and a kernel, which is got where there is none.
 pub(crate) fn ensure_ready(home: &Home, needs: &BTreeSet<Need>) -> Result<(), Failure> {
     if let Some(missing) = missing_programs(needs).into_iter().next() {
-        let (what, hint) = missing.split_once("; hint: ").unwrap_or((&missing, "install it"));
-        let what = format!("a machine with a kernel of its own cannot be had here: {what}");
+        let (what, hint) = without(&missing);
         return Err(Failure::request(&what, hint));
     }
     home.prepare()?;

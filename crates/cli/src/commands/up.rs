@@ -16,7 +16,7 @@ use stead_model::project::Project;
 use stead_model::resolve::{Context, Images, Refusal, resolve};
 
 use super::build::BuildWhen;
-use super::fit::{new_ones, person, refuse_unfit, unfit};
+use super::fit::{made_by, new_ones, person, unfit};
 use super::here::project_to_take_down;
 use super::steps;
 use crate::args::{Consent, DownArgs, Format, Global, PlanArgs, UpArgs};
@@ -54,25 +54,19 @@ fn planned(
         let name = project_to_take_down(global, None, &seen)?;
         return Ok(make_plan(&Wanted::nothing(&name, &seen, UnwantedVolumes::Keep), &seen));
     };
-    let images = super::image::those_here(host.home(), &loaded.project)?;
-    let wanted = resolved(loaded, &seen, args.relock, &images)?;
-    tell_replaced(loaded, &wanted, args.relock);
-    Ok(make_plan(&wanted, &seen))
-}
-
-/// The same for a plan, where whatever of it cannot be had is told together.
-fn had(
-    home: &Home,
-    loaded: &Loaded,
-    whose: &Whose,
-    seen: &Observed,
-    (relock, images): (bool, &Images),
-) -> Result<Wanted, Failure> {
-    choices(loaded, seen, relock, images)?.or_else(|mut refusals| {
-        // Without choices there is no plan: what is new would be made.
-        refusals.extend(unfit(home, new_ones(&loaded.project, whose, seen))?);
-        Err(refused(refusals, loaded))
-    })
+    let all = with_dependencies(&loaded.project, &[])?;
+    let lacks = super::image::lacks(host.home(), loaded, &all, None)?;
+    let how = Bring {
+        whose: Whose::All,
+        relock: args.relock,
+        images: super::image::those_here(host.home(), &loaded.project)?,
+        power: Power::On,
+        consent: Consent { yes: false },
+    };
+    let decided = decide(host.home(), loaded, &how, &seen)?;
+    let Decided { all, plan, .. } = or_refused(decided, lacks, loaded)?;
+    tell_replaced(loaded, &all, args.relock);
+    Ok(plan)
 }
 
 /// The project with every choice made. Machines of profiles that were not asked for stay as they are.
@@ -140,6 +134,15 @@ pub(crate) fn up(global: &Global, args: &UpArgs, output: Output) -> Result<(), F
         (false, true) => BuildWhen::Never,
         (false, false) => BuildWhen::Missing,
     };
+    let whose = if args.machines.is_empty() { Whose::All } else { Whose::Only(chosen.clone()) };
+    let home = crate::session::home()?;
+    let lacks = super::image::lacks(&home, &loaded, &chosen, args.pull)?;
+    if !lacks.is_empty() {
+        let images = super::image::those_here(&home, &loaded.project)?;
+        let how = Bring { whose, relock: args.relock, images, power: Power::On, consent: args.consent };
+        let seen = Host::observe(&mut look()?)?;
+        return or_refused(decide(&home, &loaded, &how, &seen)?, lacks, &loaded).map(drop);
+    }
     super::build::ensure(&loaded, &chosen, when)?;
     let images = super::image::needed(&loaded, &chosen, args.pull)?;
     // Before the home's, which whoever waits for a machine gives away.
@@ -147,13 +150,7 @@ pub(crate) fn up(global: &Global, args: &UpArgs, output: Output) -> Result<(), F
         note(&format!("waiting for {holder}, which has this project"));
     })?;
     let mut session = Session::open()?;
-    let how = Bring {
-        whose: if args.machines.is_empty() { Whose::All } else { Whose::Only(chosen.clone()) },
-        relock: args.relock,
-        images,
-        power: Power::On,
-        consent: args.consent,
-    };
+    let how = Bring { whose, relock: args.relock, images, power: Power::On, consent: args.consent };
     let plan = bring_up(&mut session, &loaded, &how, output)?;
     drop(project_lock);
     let is_one_document = args.timings && output.format == Format::Json;
@@ -163,7 +160,6 @@ pub(crate) fn up(global: &Global, args: &UpArgs, output: Output) -> Result<(), F
     if args.wait.is_none() && !args.timings {
         return Ok(());
     }
-    let home = session.host.home().clone();
     // Others need not wait for that.
     drop(session);
     let is_ours = |id: &MachineId| {
@@ -250,6 +246,57 @@ pub(super) enum Whose {
     Nics,
 }
 
+/// What is to be done about a project.
+struct Decided {
+    /// All that its file asks for.
+    all: Wanted,
+    /// What is to be now.
+    wanted: Wanted,
+    plan: Plan,
+}
+
+/// Decides on it, or tells all of why it cannot be had here. Nothing is changed.
+fn decide(
+    home: &Home,
+    loaded: &Loaded,
+    how: &Bring,
+    seen: &Observed,
+) -> Result<Result<Decided, Vec<Refusal>>, Failure> {
+    let all = match choices(loaded, seen, how.relock, &how.images)? {
+        Ok(all) => all,
+        Err(mut refusals) => {
+            // Without choices there is no plan: what is new would be made.
+            refusals.extend(unfit(home, new_ones(&loaded.project, &how.whose, seen))?);
+            return Ok(Err(refusals));
+        }
+    };
+    let wanted = match &how.whose {
+        Whose::Only(chosen) => all.clone().with_power(chosen, how.power).only(chosen, seen),
+        Whose::Nics => Ok(all.clone().with_ours_as_they_are(seen)),
+        Whose::All => Ok(all.clone()),
+    };
+    let wanted = match wanted {
+        Ok(wanted) => wanted,
+        Err(refusals) => return Ok(Err(refusals)),
+    };
+    let plan = make_plan(&wanted, seen);
+    let refusals = unfit(home, made_by(&plan))?;
+    Ok(if refusals.is_empty() { Ok(Decided { all, wanted, plan }) } else { Err(refusals) })
+}
+
+/// What was decided; or whatever is against it, and what it lacks, told together.
+fn or_refused(
+    decided: Result<Decided, Vec<Refusal>>,
+    lacks: Vec<Refusal>,
+    loaded: &Loaded,
+) -> Result<Decided, Failure> {
+    match decided {
+        Ok(decided) if lacks.is_empty() => Ok(decided),
+        Ok(_) => Err(refused(lacks, loaded)),
+        Err(refusals) => Err(refused(refusals.into_iter().chain(lacks).collect(), loaded)),
+    }
+}
+
 /// Homes that start together choose alike; after each attempt one more of them has what it wants.
 const CLAIM_ATTEMPTS: u32 = 5;
 
@@ -269,19 +316,10 @@ pub(super) fn bring_up(
     let mut attempts = 1..=CLAIM_ATTEMPTS;
     let (wanted, plan) = loop {
         let seen = session.observe()?;
-        let all = had(session.host.home(), loaded, &how.whose, &seen, (how.relock, &how.images))?;
+        let decided = decide(session.host.home(), loaded, how, &seen)?;
+        let Decided { all, wanted, plan } = or_refused(decided, Vec::new(), loaded)?;
         tell_replaced(loaded, &all, how.relock);
         let locked = Lock::new(&all).keeping(&loaded.lock, &loaded.resting());
-        let wanted = match &how.whose {
-            Whose::Only(chosen) => {
-                let chosen_ones = all.with_power(chosen, how.power).only(chosen, &seen);
-                chosen_ones.map_err(|refusals| refused(refusals, loaded))?
-            }
-            Whose::Nics => all.with_ours_as_they_are(&seen),
-            Whose::All => all,
-        };
-        let plan = make_plan(&wanted, &seen);
-        refuse_unfit(session.host.home(), &plan, loaded)?;
         store_texts(session.host.home(), &loaded.texts)?;
         // First, so that a command that was cut short is taken up with the same choices.
         project::store_lock(loaded, &locked)?;

@@ -423,10 +423,22 @@ fn what_cannot_be_had_here_is_told_together() {
         "networks: {{ lan: {{ subnet: 10.0.9.0/24, reach: isolated }} }}\nmachines:\n  job: {{ image: {BUSYBOX}, {unfit} }}\n"
     );
     let shop = world.project("shop", &text);
+    let planned = shop.stead("plan").code(2).err;
     let said = shop.stead("up").code(2).says("stead.yaml:1:28: 10.0.9.0/24 overlaps network `lan.other`");
+    assert_eq!(planned, said.err, "a plan says what `up` does");
     let why = if role() == Role::Root { "`cpuset`: there is no processor" } else { "have no user 70000" };
     let said = said.says("stead.yaml:3:3: ").says(why);
     assert_eq!(said.err.matches("hint: ").count(), 2, "{}", said.err);
+    // Without anything else that is wrong, and with images that are not there.
+    shop.write(&text.replace("10.0.9", "10.0.8"));
+    assert_eq!(shop.stead("plan").code(2).says(why).err, shop.stead("up --pull never").code(2).says(why).err);
+    let more = "  far: { image: 127.0.0.1:5000/none, pull_policy: never }\n  disk: { kind: vm, image: ./none.qcow2 }\n";
+    shop.write(&format!("{text}{more}"));
+    let said = shop.stead("up").code(2).says(why).says("overlaps network `lan.other`");
+    let said = said.says("stead.yaml:4:17: the image 127.0.0.1:5000/none");
+    let said =
+        said.says("stead.yaml:5:28: there is no file ").says("none.qcow2, which machine `disk` is made from");
+    assert_eq!(shop.stead("plan").code(2).err, said.err);
     assert!(!shop.directory.join("stead.lock").exists(), "something was changed");
 }
 

@@ -21,10 +21,10 @@ use stead_image::disk::{DiskStore, Found};
 use stead_image::{Fetch, Store, Wanted};
 use stead_model::file::Pull;
 use stead_model::image::{Digest, Image, Platform, Reference};
-use stead_model::name::MachineId;
+use stead_model::name::{MachineId, Name};
 use stead_model::project::Project;
-use stead_model::resolve::Images;
-use stead_model::vm::DiskImage;
+use stead_model::resolve::{Images, Refusal};
+use stead_model::vm::{DiskImage, Vm};
 
 use crate::args::{ImageCommand, PullWhen};
 use crate::failure::Failure;
@@ -166,28 +166,84 @@ fn need_disks(
     loaded: &Loaded,
     chosen: &BTreeSet<MachineId>,
 ) -> Result<BTreeMap<PathBuf, DiskImage>, Failure> {
-    const HINT: &str = "`image` is the path of a disk image, raw or qcow2";
     home.prepare()?;
     let _working = Working::on("looking at the images of disks");
     let found = disks_here(home, &loaded.project, DiskStore::learn)?;
-    for id in chosen {
-        let vm = loaded.project.machines.get(&id.name).and_then(|machine| machine.runs.vm());
-        let Some(path) = vm.map(|vm| &vm.image) else { continue };
-        let (path, machine) = (path.display(), &id.name);
-        match vm.and_then(|vm| found.get(&vm.image)) {
-            Some(Found::Disk(_)) => {}
+    let lacks = disk_lacks(&loaded.project, chosen, &found);
+    if lacks.is_empty() { Ok(images_of(found)) } else { Err(super::up::refused(lacks, loaded)) }
+}
+
+/// Which of the chosen machines' disks cannot be made from what there is.
+fn disk_lacks(
+    project: &Project,
+    chosen: &BTreeSet<MachineId>,
+    found: &BTreeMap<PathBuf, Found>,
+) -> Vec<Refusal> {
+    const HINT: &str = "`image` is the path of a disk image, raw or qcow2";
+    let vms = chosen.iter().filter_map(|id| Some((&id.name, project.machines.get(&id.name)?.runs.vm()?)));
+    let lack = |(machine, vm): (&Name, &Vm)| {
+        let path = vm.image.display();
+        let (why, hint) = match found.get(&vm.image) {
+            Some(Found::Disk(_)) => return None,
             Some(Found::NoDisk(why)) => {
                 let (why, hint) = why.split_once("; hint: ").unwrap_or((why, HINT));
-                let what = format!("machine `{machine}` cannot be made from {path}: {why}");
-                return Err(Failure::request(&what, hint));
+                (format!("machine `{machine}` cannot be made from {path}: {why}"), hint)
             }
             Some(Found::Nothing) | None => {
-                let what = format!("there is no file {path}, which machine `{machine}` is made from");
-                return Err(Failure::request(&what, HINT));
+                (format!("there is no file {path}, which machine `{machine}` is made from"), HINT)
             }
+        };
+        Some(Refusal { key: format!("machines.{machine}.image"), why, hint: hint.to_owned() })
+    };
+    vms.filter_map(lack).collect()
+}
+
+/// What the chosen machines are made from or run by that is not here and does not come by itself.
+pub(crate) fn lacks(
+    home: &Home,
+    loaded: &Loaded,
+    chosen: &BTreeSet<MachineId>,
+    when: Option<PullWhen>,
+) -> Result<Vec<Refusal>, Failure> {
+    let mut lacks = super::guest::lacks(&loaded.project, chosen);
+    lacks.extend(disk_lacks(&loaded.project, chosen, &disks_here(home, &loaded.project, DiskStore::find)?));
+    let here = those_here(home, &loaded.project)?.named;
+    let asked = asked(loaded, chosen, when);
+    for (id, reference, platform) in wishes(&loaded.project).filter(|(id, ..)| chosen.contains(id)) {
+        let image = (reference, platform);
+        let is_built = loaded.builds.contains_key(&id.name);
+        if asked.get(&image) == Some(&PullWhen::Never) && !here.contains_key(&image) && !is_built {
+            let key = format!("machines.{}.image", id.name);
+            let (why, hint) = absent(&image.0, &image.1.unwrap_or_else(host_platform));
+            lacks.push(Refusal { key, why, hint: hint.to_owned() });
         }
     }
-    Ok(images_of(found))
+    Ok(lacks)
+}
+
+/// What is said of an image that is not pulled.
+fn absent(reference: &Reference, platform: &Platform) -> (String, &'static str) {
+    let what = format!("the image {reference} for {platform} is not here");
+    (what, "`stead image pull` it, or let it be pulled")
+}
+
+/// When each image of the chosen machines is pulled. Of machines with one image the most eager one counts.
+fn asked(
+    loaded: &Loaded,
+    chosen: &BTreeSet<MachineId>,
+    when: Option<PullWhen>,
+) -> BTreeMap<(Reference, Option<Platform>), PullWhen> {
+    let mut asked = BTreeMap::new();
+    for (id, reference, platform) in wishes(&loaded.project).filter(|(id, ..)| chosen.contains(id)) {
+        let when = match loaded.builds.get(&id.name) {
+            // What is built here is nowhere else.
+            Some(_) => PullWhen::Never,
+            None => when.unwrap_or_else(|| by_file(loaded.pull.get(&id.name))),
+        };
+        let asked = asked.entry((reference, platform)).or_insert(when);
+        *asked = when.max(*asked);
+    }
+    asked
 }
 
 /// The images of a project: those of the chosen machines are here afterwards, the others may be. When they are pulled is
@@ -205,18 +261,7 @@ pub(crate) fn needed(
     super::guest::ensure(&home, &loaded.project, chosen)?;
     let mut images = those_here(&home, &loaded.project)?;
     images.disks.extend(disks);
-    // Of machines with one image the most eager one counts.
-    let mut asked: BTreeMap<(Reference, Option<Platform>), PullWhen> = BTreeMap::new();
-    for (id, reference, platform) in wishes(&loaded.project).filter(|(id, ..)| chosen.contains(id)) {
-        let when = match loaded.builds.get(&id.name) {
-            // What is built here is nowhere else.
-            Some(_) => PullWhen::Never,
-            None => when.unwrap_or_else(|| by_file(loaded.pull.get(&id.name))),
-        };
-        let asked = asked.entry((reference, platform)).or_insert(when);
-        *asked = when.max(*asked);
-    }
-    for ((reference, platform), when) in asked {
+    for ((reference, platform), when) in asked(loaded, chosen, when) {
         let image = ensure(&home, &reference, platform.as_ref(), when)?;
         images.named.insert((reference, platform), image.digest);
     }
@@ -245,8 +290,8 @@ pub(crate) fn ensure(
     let image = match (here, when) {
         (Some(image), PullWhen::Missing | PullWhen::Never) => image,
         (None, PullWhen::Never) => {
-            let what = format!("the image {reference} for {platform} is not here");
-            return Err(Failure::request(&what, "`stead image pull` it, or let it be pulled"));
+            let (what, hint) = absent(reference, &platform);
+            return Err(Failure::request(&what, hint));
         }
         (None, PullWhen::Missing) | (_, PullWhen::Always) => pull(&store, reference, &platform)?,
     };
