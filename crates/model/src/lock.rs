@@ -272,6 +272,10 @@ mod tests {
                   hint: a network is written like `10.0.5.0/24`; `stead up --relock` chooses anew
             "#]],
         );
+    }
+
+    #[test]
+    fn every_wrong_value_is_told() {
         let bad = r#"{
   "version": "1",
   "networks": { "lan": { "subnet": "10.0.5.0/24", "subnet7": "fd00:5::/48" }, "Wan": {} },
@@ -342,6 +346,10 @@ mod tests {
               hint: restore it from version control, or let `stead up --relock` choose subnets and addresses anew
         "#]],
         );
+    }
+
+    #[test]
+    fn what_is_no_lock_at_all_is_told() {
         check(
             "[]",
             expect![[r#"
