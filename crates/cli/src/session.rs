@@ -41,6 +41,8 @@ pub(crate) struct Session {
     pub(crate) fleeting: Option<MachineId>,
     /// Who sees to that from the moment in which it is made.
     pub(crate) reaper: Option<Reaper>,
+    /// What exists, seen before it was asked for.
+    ahead: Option<Observed>,
 }
 
 /// Waits for this command's turn to change the home.
@@ -67,6 +69,7 @@ impl Host for Session {
     }
 
     fn run(&mut self, steps: &[&Step]) -> Vec<Result<()>> {
+        self.ahead = None;
         self.host.run(steps)
     }
 
@@ -98,7 +101,16 @@ impl Session {
             // It takes up room and does no other harm: what was asked for goes on.
             note(&Failure::from(error).text().trim_end().replacen("error:", "warning:", 1));
         }
-        Ok(Self { host, lock: Some(lock), lost: None, fleeting: None, reaper: None })
+        Ok(Self { host, lock: Some(lock), lost: None, fleeting: None, reaper: None, ahead: None })
+    }
+
+    /// Lets others change the home. What is left is dropped when nobody waits any more: after a change of its rules the
+    /// kernel waits for all processors before it closes the socket by which that came.
+    pub(crate) fn part(self) -> LinuxHost {
+        let Self { mut host, lock, .. } = self;
+        host.close_records();
+        drop(lock);
+        host
     }
 
     /// Carries out a plan, after asking where data would be lost.
@@ -146,7 +158,18 @@ impl Session {
     /// What exists.
     pub(crate) fn observe(&mut self) -> Result<Observed> {
         self.lost.take().map_or(Ok(()), Err)?;
-        self.host.observe()
+        self.ahead.take().map_or_else(|| self.host.observe(), Ok)
+    }
+
+    /// Does something else, and looks meanwhile at what exists: that is what is observed next.
+    pub(crate) fn observe_beside<T: Send>(&mut self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        std::thread::scope(|scope| {
+            let working = scope.spawn(work);
+            let seen = self.observe();
+            let done = working.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            self.ahead = Some(seen?);
+            Ok(done)
+        })
     }
 }
 

@@ -408,20 +408,51 @@ pub fn write_run_file(path: &Path, bytes: &[u8]) -> Result<()> {
     replace(path, bytes, |_| Ok(()))
 }
 
-fn replace(path: &Path, bytes: &[u8], settle: impl Fn(&fs::File) -> std::io::Result<()>) -> Result<()> {
-    let doing = || format!("cannot write {}", path.display());
-    let temporary = unfinished(path);
-    let written = (|| {
-        let mut file = fs::File::create(&temporary)?;
-        std::io::Write::write_all(&mut file, bytes)?;
-        settle(&file)?;
-        fs::rename(&temporary, path)
-    })();
-    if written.is_err() {
-        // The error matters, not whether its debris could be removed as well.
-        let _ = fs::remove_file(&temporary);
+/// A small file that is on the disk, and not yet in its place. Dropped, it never comes there.
+#[derive(Debug)]
+pub struct Prepared {
+    path: PathBuf,
+    is_put: bool,
+}
+
+impl Prepared {
+    /// Waits for the disk.
+    pub fn write(path: &Path, bytes: &[u8]) -> Result<Self> {
+        prepare(path, bytes, fs::File::sync_all)
     }
-    written.with_context(doing)
+
+    /// Takes its place: at one blow.
+    pub fn put(mut self) -> Result<()> {
+        let put = fs::rename(unfinished(&self.path), &self.path);
+        self.is_put = put.is_ok();
+        put.with_context(|| doing_write(&self.path))
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if !self.is_put {
+            // Why it is not wanted matters, not whether its debris could be removed as well.
+            let _ = fs::remove_file(unfinished(&self.path));
+        }
+    }
+}
+
+fn doing_write(path: &Path) -> String {
+    format!("cannot write {}", path.display())
+}
+
+fn prepare(path: &Path, bytes: &[u8], settle: impl Fn(&fs::File) -> std::io::Result<()>) -> Result<Prepared> {
+    let prepared = Prepared { path: path.to_owned(), is_put: false };
+    let written = fs::File::create(unfinished(path)).and_then(|mut file| {
+        std::io::Write::write_all(&mut file, bytes)?;
+        settle(&file)
+    });
+    written.with_context(|| doing_write(path)).map(|()| prepared)
+}
+
+fn replace(path: &Path, bytes: &[u8], settle: impl Fn(&fs::File) -> std::io::Result<()>) -> Result<()> {
+    prepare(path, bytes, settle)?.put()
 }
 
 /// Removes a file that may already be gone.

@@ -35,7 +35,7 @@ pub(crate) fn clone(global: &Global, args: &CloneArgs, output: Output) -> Result
         let what = format!("machine `{source}` is a microVM, and clones are of containers and vms");
         return Err(Failure::request(&what, "`stead cp` carries its files out"));
     }
-    let mut project = network::loose(&session)?;
+    let mut project = network::loose(session.host.home())?;
     let id = MachineId::new(&project.name, &args.name);
     if project.machines.contains_key(&args.name) || seen.machines.contains_key(&id) {
         let what = format!("there is a machine `{}` already", args.name);

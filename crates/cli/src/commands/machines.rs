@@ -8,14 +8,15 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 
 use stead_host::apply::Host;
+use stead_host::home::Prepared;
 use stead_host::linux::LinuxHost;
 use stead_host::machine::{Answer, Client, Exit, Files, Request};
 use stead_model::name::{MachineId, Name};
 use stead_model::observed::{MachineState, Observed};
 use stead_model::plan::{Power, Wanted, plan};
 
-use super::LOOSE_PROJECT;
 use super::attach::{Watch, Watched, watch};
+use super::{LOOSE_PROJECT, network};
 use crate::args::{AttachArgs, Consent, Global, KillArgs, MachinesArgs, RemoveArgs, StopArgs};
 use crate::failure::Failure;
 use crate::output::Output;
@@ -272,12 +273,20 @@ fn remove_of(
     output: Output,
 ) -> Result<(), Failure> {
     let wanted = Wanted::as_it_is(project, seen).without_machines(machines);
-    // Nothing of value goes with them but their snapshots, and whoever removes a machine means these too.
-    session.apply(&plan(&wanted, seen), Consent { yes: true }, output)?;
-    if project.as_str() == LOOSE_PROJECT {
-        super::network::forget_machines(session, machines)?;
-    }
-    Ok(())
+    let plan = plan(&wanted, seen);
+    let home = session.host.home().clone();
+    let is_loose = project.as_str() == LOOSE_PROJECT;
+    let without = || network::without_machines(&home, machines);
+    let prepared = std::thread::scope(|scope| {
+        // The disk is waited for beside the work. Where it is full there may be room afterwards.
+        let preparing = scope.spawn(|| if is_loose { without() } else { Ok(None) });
+        // Nothing of value goes with them but their snapshots, and whoever removes a machine means these too.
+        session.apply(&plan, Consent { yes: true }, output)?;
+        preparing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).or_else(|_| without())
+    })?;
+    let forgotten = prepared.map_or(Ok(()), Prepared::put);
+    session.host.see_off()?;
+    Ok(forgotten?)
 }
 
 /// `wait`: until machines end; prints their exit codes.

@@ -12,7 +12,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use stead_host::apply::Host;
-use stead_host::home::{Home, write_whole};
+use stead_host::home::{Home, Prepared, write_whole};
 use stead_host::machine::Files;
 use stead_model::container::Mount;
 use stead_model::file::render;
@@ -104,8 +104,7 @@ fn find(global: &Global, text: &str, seen: &Observed) -> Result<NetworkId, Failu
 
 /// The project of what is made by command. A machine that was written down and never made, as the command was killed or
 /// failed, is none: its name is free.
-pub(super) fn loose(session: &Session) -> Result<Project, Failure> {
-    let home = session.host.home();
+pub(super) fn loose(home: &Home) -> Result<Project, Failure> {
     let path = home.loose_project().join("stead.yaml");
     if path.exists() {
         let mut project = load_file(&path)?.project;
@@ -151,9 +150,12 @@ fn is_kept(machine: &Machine) -> bool {
     !machine.nics.is_empty() || machine.runs != Runs::External
 }
 
-/// Takes machines out of the file, which are gone already.
-pub(super) fn forget_machines(session: &Session, machines: &BTreeSet<MachineId>) -> Result<(), Failure> {
-    edit(session, |project| {
+/// The file without these machines, ready to take its place when they are gone.
+pub(super) fn without_machines(
+    home: &Home,
+    machines: &BTreeSet<MachineId>,
+) -> Result<Option<Prepared>, Failure> {
+    edited(home, |project| {
         project.machines.retain(|name, _| !machines.contains(&MachineId::new(&project.name, name)));
     })
 }
@@ -184,13 +186,18 @@ pub(super) fn forget_volumes(session: &Session, volumes: &BTreeSet<VolumeId>) ->
 
 /// Changes the file, and nothing that it describes.
 fn edit(session: &Session, change: impl FnOnce(&mut Project)) -> Result<(), Failure> {
-    let path = session.host.home().loose_project().join("stead.yaml");
+    edited(session.host.home(), change)?.map_or(Ok(()), Prepared::put).map_err(Failure::from)
+}
+
+/// The changed file, if there is one, ready to take its place.
+fn edited(home: &Home, change: impl FnOnce(&mut Project)) -> Result<Option<Prepared>, Failure> {
+    let path = home.loose_project().join("stead.yaml");
     if !path.exists() {
-        return Ok(());
+        return Ok(None);
     }
-    let mut project = loose(session)?;
+    let mut project = loose(home)?;
     change(&mut project);
-    write_whole(&path, render(&project).as_bytes()).map_err(Failure::from)
+    Ok(Some(Prepared::write(&path, render(&project).as_bytes())?))
 }
 
 /// Writes the project's file and brings it up; what cannot be had leaves the file as it was.
@@ -204,7 +211,8 @@ pub(super) fn apply_some(
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let path = directory.join("stead.yaml");
     let before = fs::read(&path).ok();
-    write_whole(&path, render(project).as_bytes())?;
+    let text = render(project);
+    session.observe_beside(|| write_whole(&path, text.as_bytes()))??;
     let result = load_file(&path).and_then(|loaded| super::up::bring_up(session, &loaded, how, output));
     if matches!(result, Err(Failure::Request(_) | Failure::File(_))) {
         match before {
@@ -218,7 +226,7 @@ pub(super) fn apply_some(
 
 fn create(args: &CreateArgs, output: Output) -> Result<(), Failure> {
     let mut session = Session::open()?;
-    let mut project = loose(&session)?;
+    let mut project = loose(session.host.home())?;
     if project.networks.contains_key(&args.name) {
         let what = format!("there is a network `{}` already", args.name);
         return Err(Failure::request(&what, "choose another name, or remove it first"));
@@ -282,7 +290,7 @@ fn subnet<T: std::str::FromStr>(text: &str, carries_none: bool) -> Option<Subnet
 
 fn remove(network: &Name, force: bool, output: Output) -> Result<(), Failure> {
     let mut session = Session::open()?;
-    let mut project = loose(&session)?;
+    let mut project = loose(session.host.home())?;
     if project.networks.remove(network).is_none() {
         let what = format!("no command made a network `{network}`");
         return Err(Failure::request(&what, "networks of a project file go with their line in the file"));
@@ -321,7 +329,7 @@ fn settle(session: &mut Session, project: &Project, output: Output) -> Result<()
 
 fn connect(args: &ConnectArgs, output: Output) -> Result<(), Failure> {
     let mut session = Session::open()?;
-    let mut project = loose(&session)?;
+    let mut project = loose(session.host.home())?;
     pin_subnets(&mut session, &mut project, args)?;
     if !project.networks.contains_key(&args.network) {
         let what = format!("no command made a network `{}`", args.network);
@@ -411,7 +419,7 @@ fn pin_subnets(session: &mut Session, project: &mut Project, args: &ConnectArgs)
 
 fn disconnect(network: &Name, machine: &Name, output: Output) -> Result<(), Failure> {
     let mut session = Session::open()?;
-    let mut project = loose(&session)?;
+    let mut project = loose(session.host.home())?;
     let Some(found) = project.machines.get_mut(machine) else {
         let what = format!("no command made a machine `{machine}`");
         return Err(Failure::request(&what, "machines of a project file are changed in the file"));

@@ -13,6 +13,7 @@ use anyhow::Context;
 use stead_host::apply::Host;
 use stead_host::home::Home;
 use stead_host::journal::{Action, Event, Journal};
+use stead_host::linux::LinuxHost;
 use stead_host::machine::Files;
 use stead_model::name::MachineId;
 use stead_model::observed::Observed;
@@ -108,10 +109,11 @@ pub(crate) fn reap(id: &MachineId, output: Output) -> Result<(), Failure> {
         }
         let gone = going.go();
         // The command may have gone long ago, and does not listen any more after the first word.
-        let _unheard = word.write_all(&[if matches!(gone, Ok(Gone::Wholly)) { WELL } else { NOT_YET }]);
+        let is_gone = matches!(gone, Ok((Gone::Wholly, _)));
+        let _unheard = word.write_all(&[if is_gone { WELL } else { NOT_YET }]);
         match gone {
-            Ok(Gone::Wholly) => return Ok(()),
-            Ok(Gone::RunsAgain) => (pause, told) = (AGAIN_AFTER, None),
+            Ok((Gone::Wholly, _)) => return Ok(()),
+            Ok((Gone::RunsAgain, _)) => (pause, told) = (AGAIN_AFTER, None),
             // Whatever hinders it (another command has the home for long, the disk is full), nobody else would do it.
             Err(failure) => {
                 going.tell(&failure, &mut told);
@@ -159,22 +161,24 @@ struct Going {
 }
 
 impl Going {
-    fn go(&self) -> Result<Gone, Failure> {
+    /// What became of it, and what is to be closed when that has been said.
+    fn go(&self) -> Result<(Gone, Option<LinuxHost>), Failure> {
         let is_left = |seen: &Observed| is_left(&self.home, &self.id, &self.held, seen);
         // A session would make a home that has been purged anew.
         if !self.files.are_of(&self.held) && !is_left(&look()?.observe()?)? {
-            return Ok(Gone::Wholly);
+            return Ok((Gone::Wholly, None));
         }
         let mut session = Session::open()?;
         session.host.make_fleeting();
         let seen = session.observe()?;
         if !is_left(&seen)? {
-            return Ok(Gone::Wholly);
+            return Ok((Gone::Wholly, None));
         }
         if self.stands && self.files.are_of(&self.held) && seen.running.contains_key(&self.id) {
-            return Ok(Gone::RunsAgain);
+            return Ok((Gone::RunsAgain, None));
         }
-        remove_one(&mut session, &self.id, &seen, self.output).map(|()| Gone::Wholly)
+        remove_one(&mut session, &self.id, &seen, self.output)?;
+        Ok((Gone::Wholly, Some(session.part())))
     }
 
     /// Writes down why it is still there, once for each reason: nobody hears us, and nobody waits for us.

@@ -28,7 +28,7 @@ pub(crate) fn rename(global: &Global, args: &RenameArgs, output: Output) -> Resu
         let what = format!("machine `{from}` runs, and others know it by its name");
         return Err(Failure::request(&what, &format!("`stead stop {}` it first", from.name)));
     }
-    let mut project = network::loose(&session)?;
+    let mut project = network::loose(session.host.home())?;
     let to = MachineId::new(&from.project, &args.name);
     if seen.machines.contains_key(&to) || project.machines.contains_key(&to.name) {
         let what = format!("there is a machine `{}` already", to.name);

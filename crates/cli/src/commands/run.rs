@@ -58,6 +58,7 @@ pub(crate) fn run(global: &Global, args: &RunArgs, output: Output) -> Result<Exi
         return Ok(ExitCode::SUCCESS);
     }
     let has_ended = matches!(watched, Ok(Watched::Ended(_)));
+    // It ends by itself then, when the kernel has done with what was the machine's.
     if !(has_ended && reaper.has_removed()) {
         let mut session = Session::open()?;
         session.host.make_fleeting();
@@ -66,9 +67,9 @@ pub(crate) fn run(global: &Global, args: &RunArgs, output: Output) -> Result<Exi
         if is_left(session.host.home(), &id, &reaper.held, &seen)? {
             machines::remove_one(&mut session, &id, &seen, quiet)?;
         }
+        // It has nothing to do any more.
+        reaper.end().context("cannot end the process that was to remove it")?;
     }
-    // It has nothing to do any more.
-    reaper.end().context("cannot end the process that was to remove it")?;
     watched.map(|watched| machines::code(&watched)).or_else(unwatched)
 }
 
@@ -158,7 +159,7 @@ fn make(
 
 /// The project of what is made by command, with this machine more.
 fn add(session: &Session, args: &MachineArgs) -> Result<(MachineId, Project), Failure> {
-    let mut project = network::loose(session)?;
+    let mut project = network::loose(session.host.home())?;
     let name = match &args.name {
         Some(name) => name.clone(),
         None => wish::free_name(&args.image, &project)?,

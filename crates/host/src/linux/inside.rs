@@ -45,6 +45,11 @@ impl Inside {
         Ok(Self { anchor, route, nft })
     }
 
+    /// The same as `route`, for another thread.
+    pub(super) fn another_route(&mut self) -> Result<RouteSocket> {
+        RouteSocket::new(netlink(&mut self.anchor, NETLINK_ROUTE)?)
+    }
+
     /// The kernel's network set-up of a machine's namespace.
     pub(super) fn route_of(&mut self, machine: &MachineId) -> Result<RouteSocket> {
         let label = label(&machine.to_string())?;

@@ -11,6 +11,7 @@ mod going;
 pub mod guest;
 mod inhabitants;
 mod inside;
+mod leaving;
 mod machine;
 mod mark;
 mod network;
@@ -37,6 +38,7 @@ use stead_model::observed::Observed;
 use stead_model::step::Step;
 
 use self::inside::Inside;
+use self::leaving::Leaving;
 use self::waits::Waits;
 use crate::apply::Host;
 use crate::home::Home;
@@ -70,6 +72,8 @@ pub struct LinuxHost {
     /// Opened when first needed: a command that only looks makes no files.
     state: Option<State>,
     inside: Option<Inside>,
+    /// Links that the kernel is taking away.
+    leaving: Option<Leaving>,
     /// The bridges of the networks, as far as we know them.
     bridges: BTreeMap<NetworkId, LinkName>,
     /// Whether what is done is for a machine that goes when it ends.
@@ -87,6 +91,7 @@ impl LinuxHost {
             program,
             state: None,
             inside: None,
+            leaving: None,
             bridges: BTreeMap::new(),
             is_fleeting: false,
             prepared: None,
@@ -99,6 +104,11 @@ impl LinuxHost {
         self.state = None;
         self.inside = None;
         self.bridges.clear();
+    }
+
+    /// Lets others have the records.
+    pub fn close_records(&mut self) {
+        self.state = None;
     }
 
     /// From now on machines are made that go when they end, and with the power: their records do not wait for a disk.
@@ -304,6 +314,11 @@ impl LinuxHost {
     /// Runs steps of one kind.
     fn run_batch(&mut self, steps: &[&Step]) -> Vec<Result<()>> {
         let Some(first) = steps.first() else { return Vec::new() };
+        // All else may depend on what is gone.
+        let goes_along = matches!(first, Step::LeaseRemove(..) | Step::MachineRemove(..));
+        if let Err(error) = if goes_along { Ok(()) } else { self.see_off() } {
+            return together(steps, Err(error));
+        }
         match first {
             Step::NetworkAdd(..) | Step::NetworkChange(..) => network::set(self, steps),
             Step::NetworkRemove(..) => together(steps, network::remove(self, steps)),

@@ -16,6 +16,7 @@ use stead_net::kernel::tap::{self, TapOwner};
 use stead_net::kernel::{Hop, LinkChange, MAIN_TABLE, NewLink, Peer, PortFlags, Route, RouteRequest, Veth};
 
 use super::inside::{Inside, label};
+use super::leaving::Leaving;
 use super::mark::{Mark, NicMark};
 use super::network::{added, removed, stale_elements, tolerate};
 use super::{LinuxHost, served};
@@ -209,7 +210,7 @@ pub(super) fn default_route(router: IpNet, link: &LinkName) -> Route {
     Route { to: everywhere, by: Hop::Via(router.addr(), link.clone()), table: MAIN_TABLE }
 }
 
-/// Takes nics off their networks.
+/// Takes nics off their networks. Whoever is in a hurry sees them off later.
 pub(super) fn remove(host: &mut LinuxHost, steps: &[&Step]) -> Result<()> {
     let gone: Vec<(&NicId, &NicState)> = steps
         .iter()
@@ -218,12 +219,17 @@ pub(super) fn remove(host: &mut LinuxHost, steps: &[&Step]) -> Result<()> {
             _ => None,
         })
         .collect();
-    let inside = host.inside()?;
     let links: Vec<LinkName> = gone.iter().map(|(_, state)| state.link.clone()).collect();
-    inside.route.delete_links(&links).context("cannot delete the nics")?;
-    let requests: Vec<_> =
+    let rules: Vec<_> =
         gone.iter().flat_map(|(_, state)| removed(rules::nic_elements(&element(state)))).collect();
-    inside.nft.run(&requests).context("cannot take the nics' rules away")?;
+    let is_fleeting = host.is_fleeting;
+    let inside = host.inside()?;
+    if is_fleeting {
+        host.leaving = Some(Leaving::begin(inside.another_route()?, links, rules)?);
+    } else {
+        inside.route.delete_links(&links).context("cannot delete the nics")?;
+        inside.nft.run(&rules).context("cannot take the nics' rules away")?;
+    }
     served::forget(host, |served| {
         for (id, state) in &gone {
             let network: NetworkId = id.network();

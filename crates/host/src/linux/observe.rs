@@ -10,8 +10,8 @@ use ipnet::IpNet;
 use stead_model::address::Mac;
 use stead_model::name::{LinkName, MachineId, Name, NetworkId, NicId, VolumeId};
 use stead_model::observed::{
-    Body, Engine, GuardState, HostLink, MachineState, NetworkState, NicState, Observed, Running, Service,
-    Switchboard, Uplink,
+    Body, Engine, GuardState, HostFacts, HostLink, MachineState, NetworkState, NicState, Observed, Running,
+    Service, Switchboard, Uplink,
 };
 use stead_model::project::{Kind, Reach};
 use stead_model::served::Served;
@@ -27,6 +27,7 @@ use super::{LinuxHost, bridged, claims, engine, facts};
 use crate::home::Home;
 use crate::machine::Files;
 use crate::many;
+use crate::state::Records;
 use crate::switchboard::{self, Report, Request, load_served, mark};
 
 /// Reads everything.
@@ -44,7 +45,29 @@ pub(super) fn observe(host: &mut LinuxHost) -> Result<Observed> {
         // An anchor that cannot be asked, as its socket is lost, is still ours.
         None => claims::sockets_of(&engine::anchors(&home)?),
     };
-    let mut seen = Observed::nothing(facts::observe(&home_id, &held, &own)?);
+    std::thread::scope(|scope| {
+        // The computer's own namespace has nothing to do with the engine's.
+        let facts = scope.spawn(|| facts::observe(&home_id, &held, &own));
+        let seen = observe_own(host, &home_id, records);
+        let facts = facts.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        seen.map(|seen| with_facts(seen, facts))
+    })
+}
+
+/// Adds what the computer is like to what of it is in the engine.
+fn with_facts(mut seen: Observed, mut facts: HostFacts) -> Observed {
+    facts.links.append(&mut seen.host.links);
+    for (link, mtu) in std::mem::take(&mut seen.host.mtus) {
+        let carried = facts.mtus.entry(link).or_insert(mtu);
+        *carried = mtu.min(*carried);
+    }
+    Observed { host: facts, ..seen }
+}
+
+/// All that is ours.
+fn observe_own(host: &mut LinuxHost, home_id: &str, records: Records) -> Result<Observed> {
+    let home = host.home.clone();
+    let mut seen = Observed::nothing(HostFacts::default());
     seen.projects = records.projects;
     seen.leases = records.leases;
     seen.volumes = volumes(&home);
@@ -55,7 +78,7 @@ pub(super) fn observe(host: &mut LinuxHost) -> Result<Observed> {
     (seen.snapshots, seen.provisioned, seen.damaged) = (snapshots, provisioned, damaged);
     let Some(inside) = &mut host.inside else {
         let leftovers =
-            has_leftovers(&home, &home_id)? || seen.machines.values().any(MachineState::goes_with_engine);
+            has_leftovers(&home, home_id)? || seen.machines.values().any(MachineState::goes_with_engine);
         seen.engine = if leftovers { Engine::Partial } else { Engine::Absent };
         seen.machines.retain(|_, machine| !machine.goes_with_engine());
         return Ok(seen);
@@ -86,7 +109,7 @@ pub(super) fn observe(host: &mut LinuxHost) -> Result<Observed> {
     seen.host.mtus.extend(nics_here(&links));
     seen.networks = networks(&links, &addresses, &sets, &served);
     seen.nics = nics(&links, &sets, &served, &seen.networks);
-    seen.uplink = observe_uplink(&home, &home_id)?;
+    seen.uplink = observe_uplink(&home, home_id)?;
     seen.ports = served.ports;
     if let Some(report) = report {
         seen.ports.retain(|bind, _| report.ports.get(bind).is_some_and(|port| port.error.is_none()));
