@@ -1,10 +1,13 @@
 //! Making a container: from inside, in the process that becomes its first one.
 
 use std::fs;
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use rustix::fs::fstat;
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
@@ -80,7 +83,7 @@ impl Ready<'_> {
 
 fn set_up<'a>(inside: Inside<'a>, channel: &Channel) -> Result<Option<Ready<'a>>> {
     let Inside { launch, place, .. } = inside;
-    belong(&inside)?;
+    let belonging = Belonging::begin(&inside.cgroup)?;
     process::session()?;
     process::limit(&launch.limits.ulimits)?;
     if let Some(score) = launch.limits.oom_score {
@@ -88,14 +91,15 @@ fn set_up<'a>(inside: Inside<'a>, channel: &Channel) -> Result<Option<Ready<'a>>
             .with_context(|| format!("cannot set the out-of-memory score to {score}"))?;
     }
     let is_own_network = join_network(&place.netns)?;
-    sys::unshare(UnshareFlags::NEWCGROUP).context("cannot make a namespace of cgroups")?;
     rustix::system::sethostname(launch.hostname.as_bytes())
         .with_context(|| format!("cannot be called `{}`", launch.hostname))?;
-    let made = inside.mounts.iter().map(prepare).collect::<Result<Vec<_>>>()?;
+    let made =
+        inside.mounts.iter().map(|planned| (!shows_cgroups(planned)).then(|| prepare(planned)).transpose());
+    let mut made = made.collect::<Result<Vec<_>>>()?;
     let bound = device::bound(&inside.nodes, &launch.rights, inside.is_mapped)?;
     mount_root(place, inside.is_mapped)?;
     let (root, old) = enter(&place.root)?;
-    furnish(&inside, &root, &made, &bound)?;
+    furnish(&inside, &root, (&mut made, &bound), belonging)?;
     sysctl::set(&launch.rights.sysctls, launch.mode, is_own_network)?;
     guard(root.as_fd(), &guarded(launch))?;
     leave(old, &root)?;
@@ -133,11 +137,51 @@ fn set_up<'a>(inside: Inside<'a>, channel: &Channel) -> Result<Option<Ready<'a>>
     Ok(Some(Ready { wanted, has_init: launch.init }))
 }
 
-/// Joins the cgroups of version 1; of version 2 we are already.
-fn belong(inside: &Inside<'_>) -> Result<()> {
-    inside.cgroup.legacy.iter().try_for_each(|(_, directory)| {
-        crate::cgroup::write(&directory.join("cgroup.procs"), "0").context("cannot join the cgroup")
-    })
+/// Our way into the cgroups of version 1; of version 2 we are already. The kernel waits for all processors before it moves
+/// a process, so that is done beside the rest.
+struct Belonging(Option<JoinHandle<Result<()>>>);
+
+impl Belonging {
+    fn begin(cgroup: &Cgroup) -> Result<Self> {
+        let doing = "cannot join the cgroup";
+        let paths = cgroup.legacy.iter().map(|(_, directory)| directory.join("cgroup.procs"));
+        // Now: by these paths nothing is found when the root is the container's.
+        let open = |path: PathBuf| match fs::OpenOptions::new().write(true).open(&path) {
+            Ok(file) => Ok((file, path)),
+            Err(error) => Err(error).with_context(|| format!("cannot open `{}`", path.display())),
+        };
+        let files = paths.map(open).collect::<Result<Vec<_>>>().context(doing)?;
+        if files.is_empty() {
+            return Ok(Self(None));
+        }
+        let files = Arc::new(files);
+        let join = |files: &[(fs::File, PathBuf)]| {
+            files.iter().try_for_each(|(file, path)| {
+                let mut file = file;
+                file.write_all(b"0").with_context(|| format!("cannot write `0` to `{}`", path.display()))
+            })
+        };
+        let theirs = Arc::clone(&files);
+        match std::thread::Builder::new().spawn(move || join(&theirs)) {
+            Ok(joining) => Ok(Self(Some(joining))),
+            // Where there may be but one process there may be but one thread.
+            Err(_) => join(&files).context(doing).map(|()| Self(None)),
+        }
+    }
+
+    /// Has them be the uppermost that are seen from here.
+    fn settle(self) -> Result<()> {
+        let joined = self.0.map_or(Ok(Ok(())), JoinHandle::join);
+        joined
+            .map_err(|_| anyhow!("the thread that was to do it died"))?
+            .context("cannot join the cgroup")?;
+        sys::unshare(UnshareFlags::NEWCGROUP).context("cannot make a namespace of cgroups")
+    }
+}
+
+/// Whether a mount depends on the cgroups in which whoever makes it is.
+fn shows_cgroups(planned: &Planned) -> bool {
+    matches!(planned.what, What::Kernel { kind: Kind::Cgroup1 | Kind::Cgroup2, .. })
 }
 
 /// Has mounts that are made later reach the namespaces that the system makes for its services and containers, as on a
@@ -159,14 +203,29 @@ fn join_network(netns: &OwnedFd) -> Result<bool> {
     Ok(true)
 }
 
-/// Mounts everything at its place. Our root is the container's.
-fn furnish(inside: &Inside<'_>, root: &OwnedFd, made: &[OwnedFd], bound: &device::Bound) -> Result<()> {
-    for (planned, made) in inside.mounts.iter().zip(made) {
-        attach(root.as_fd(), planned, made)?;
+/// Mounts everything at its place: what is made already, and what shows cgroups. Our root is the container's.
+fn furnish(
+    inside: &Inside<'_>,
+    root: &OwnedFd,
+    (made, bound): (&mut [Option<OwnedFd>], &device::Bound),
+    belonging: Belonging,
+) -> Result<()> {
+    let mut belonging = Some(belonging);
+    for (planned, made) in inside.mounts.iter().zip(made.iter_mut()) {
+        let tree = match made.take() {
+            Some(tree) => tree,
+            None => {
+                belonging.take().map_or(Ok(()), Belonging::settle)?;
+                prepare(planned)?
+            }
+        };
+        attach(root.as_fd(), planned, &tree)?;
+        *made = Some(tree);
         if planned.target == "/dev" && matches!(&planned.what, What::Kernel { kind: Kind::Tmpfs, .. }) {
             device::fill(root.as_fd(), &inside.nodes, bound)?;
         }
     }
+    belonging.take().map_or(Ok(()), Belonging::settle)?;
     // Now that all hierarchies have their places in it.
     let is_shelf = |planned: &Planned| {
         planned.target == "/sys/fs/cgroup"
@@ -176,7 +235,9 @@ fn furnish(inside: &Inside<'_>, root: &OwnedFd, made: &[OwnedFd], bound: &device
     let mut shelves = inside.mounts.iter().zip(made).filter(|(planned, _)| is_shelf(planned));
     let attributes = MountAttributes { set: READ_ONLY, ..MountAttributes::default() };
     shelves
-        .try_for_each(|(_, made)| mount_setattr(made.as_fd(), attributes, false))
+        .try_for_each(|(_, made)| {
+            made.as_ref().map_or(Ok(()), |made| mount_setattr(made.as_fd(), attributes, false))
+        })
         .context("cannot make `/sys/fs/cgroup` read-only")
 }
 
