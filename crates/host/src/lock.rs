@@ -93,10 +93,11 @@ fn turn(home: &Home, mut file: File, me: &str, waiting: &mut dyn FnMut(&str)) ->
         }
         std::thread::sleep(RETRY_EVERY);
     }
-    // Who holds it is only for the message above: a failure to write it changes nothing.
-    let _ = file.set_len(0);
-    let _ = file.seek(SeekFrom::Start(0));
-    let _ = write!(file, "`{me}` (process {})", std::process::id());
+    // Who holds it is only for the message above: a failure to write it changes nothing. What is left after the line was
+    // said by others; to cut it off could take as long as a disk does.
+    let me: String = me.chars().filter(|c| !c.is_control()).collect();
+    let line = format!("`{me}` (process {})\n", std::process::id());
+    let _ = file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(line.as_bytes()));
     Ok(Some(HomeLock { _file: file }))
 }
 
@@ -160,7 +161,9 @@ fn holder(file: &mut File) -> String {
     let mut text = String::new();
     let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.take(200).read_to_string(&mut text));
     match read {
-        Ok(length) if length > 0 => text.chars().filter(|c| !c.is_control()).collect(),
+        Ok(length) if length > 0 => {
+            text.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).collect()
+        }
         Ok(_) | Err(_) => "another command".to_owned(),
     }
 }
@@ -233,6 +236,16 @@ mod tests {
         })
         .unwrap();
         assert_eq!(told, [format!("`stead up` (process {})", std::process::id())]);
+    }
+
+    #[test]
+    fn of_a_longer_word_that_another_left_nothing_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home { state: directory.path().into(), run: directory.path().into() };
+        drop(lock(&home, "stead network connect somewhere", &mut |_| panic!("nobody holds it")).unwrap());
+        let _held = lock(&home, "stead\nrm", &mut |_| panic!("nobody holds it")).unwrap();
+        let mut file = open(&home, false).unwrap();
+        assert_eq!(holder(&mut file), format!("`steadrm` (process {})", std::process::id()));
     }
 
     #[test]
