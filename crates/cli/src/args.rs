@@ -7,8 +7,6 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
 
-use stead_model::name::MachineId;
-
 mod filter;
 mod image;
 mod internal;
@@ -342,8 +340,6 @@ The name and password are tried at once. A credential helper of Docker keeps the
     DiffHere { order: String },
     #[command(name = "__publish", hide = true)]
     PublishHere { order: String },
-    #[command(name = "__reap", hide = true)]
-    Reap { machine: MachineId },
     #[command(name = "__ssh-proxy", hide = true)]
     SshProxy { host: String, user: String },
     #[command(flatten)]

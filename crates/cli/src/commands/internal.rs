@@ -12,8 +12,9 @@ use stead_host::home::Home;
 use stead_model::name::MachineId;
 use stead_net::anchor;
 
-use crate::args::{InternalEnter, TreeCommand};
+use crate::args::{Format, InternalEnter, TreeCommand};
 use crate::failure::Failure;
+use crate::output::Output;
 
 /// The long-lived processes, whose arguments we write ourselves: nothing is read of all that people may say, which
 /// would stay in memory for as long as they live. Nothing if it is something else that was asked for.
@@ -25,6 +26,10 @@ pub(crate) fn long_lived() -> Option<Result<(), Failure>> {
         ("__switchboard", 3) => Some(switchboard(path(1)?, path(2)?)),
         ("__watcher", 3) => Some(watcher(path(1)?, path(2)?)),
         ("__keeper", 4) => Some(keeper(path(1)?, path(2)?, &words.get(3)?.to_str()?.parse().ok()?)),
+        ("__reap", 2) => Some(super::reaper::reap(
+            &words.get(1)?.to_str()?.parse().ok()?,
+            Output::new(Format::Text).quiet(),
+        )),
         ("__vmm", 6..) => Some(vmm(&words)),
         ("__share", 6) => Some(share(&words)),
         // Short-lived, and without arguments.

@@ -123,7 +123,6 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::ExportHere { store, image } => ours(image::export_here(&store, &image)),
         Command::Forget { store, what, used } => ours(image::forget_here(&store, &what, used)),
         Command::Tree(command) => internal::tree(&command).map(done),
-        Command::Reap { machine } => reaper::reap(&machine, output.quiet()).map(done),
         Command::Provision(part) => provision::run(&global, &part),
         Command::Enter(args) => internal::enter(args),
     }
