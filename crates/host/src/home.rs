@@ -496,6 +496,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_prepared_takes_its_place_or_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        write_whole(&path, b"before").unwrap();
+        drop(Prepared::write(&path, b"never").unwrap());
+        assert_eq!(fs::read(&path).unwrap(), b"before");
+        let prepared = Prepared::write(&path, b"after").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"before");
+        prepared.put().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"after");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
     fn directories_that_were_made_for_a_home_are_known_and_no_others() {
         let temporary = tempfile::tempdir().unwrap();
         let path = |name: &str| temporary.path().join(name);

@@ -346,6 +346,23 @@ fn a_machine_is_started_again_as_its_policy_says() {
 }
 
 #[test]
+fn of_the_nic_of_a_machine_that_was_to_go_nothing_is_left_when_its_command_ends() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let sets = "for set in ports guarded macs addr4 addr6 self; do nft list set bridge stead $set; done";
+    let line = format!("{{ ip -o link; {sets}; }} | grep -o 'stv-[a-z0-9-]*' | sort -u");
+    let nics = || stead(&world, &["network", "enter", "--", "sh", "-c", &line]).ok();
+    stead(&world, &["run", "-d", "--name", "stays", BUSYBOX, "sleep", "1000"]).ok();
+    let before = nics();
+    assert_eq!(before.lines().count(), 1, "{before}");
+    for _ in 0..5 {
+        assert!(run(&world, "--name goes", "ip -o link show dev eth0").ok().contains("eth0"));
+        assert_eq!(nics(), before);
+    }
+    world.stead("rm --force stays").ok();
+}
+
+#[test]
 fn whoever_is_killed_no_machine_is_lost() {
     let world = World::offline();
     let _registry = registry(&world);
