@@ -66,7 +66,7 @@ pub(crate) struct MachineArgs {
     /// Environment: `NAME=value`, or `NAME` as it is here
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<String>,
-    /// Files with lines `NAME=value`
+    /// Files with lines `NAME=value`, or `NAME` as it is here; taken as they stand
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) env_file: Vec<PathBuf>,
     /// Where its program starts

@@ -29,6 +29,7 @@ use stead_model::container::Signal;
 use stead_model::name::MachineId;
 
 use super::attach::{Raw, execute};
+use super::environment::gathered;
 use crate::args::{ExecArgs, Global, Told};
 use crate::failure::Failure;
 use crate::session::look;
@@ -76,9 +77,10 @@ fn in_guest(files: &Files, id: &MachineId, args: &ExecArgs) -> Result<ExitCode, 
         let what = format!("machine `{id}` does not run");
         Failure::request(&what, &format!("`stead start {id}`")).before_program()
     })?;
+    let environment = gathered(&[], &args.env).map_err(Failure::before_program)?;
     let order = Exec {
         args: args.command.clone(),
-        env: args.env.iter().filter_map(|text| variable(text)).collect(),
+        env: environment,
         cwd: args.workdir.clone(),
         user: args.user.clone(),
         privileged: args.privileged,
@@ -132,7 +134,7 @@ fn start(
     let (given, carried) = streams(args.interactive).map_err(early)?;
     let [stdin, stdout, stderr] = &given;
     let streams = Stdio::Streams { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd() };
-    let env: Vec<String> = args.env.iter().filter_map(|text| variable(text)).collect();
+    let env = gathered(&[], &args.env).map_err(Failure::before_program)?;
     let request = ExecRequest {
         pid: init.pid,
         pidfd: pidfd.as_fd(),
@@ -189,14 +191,6 @@ fn streams(interactive: bool) -> Result<([OwnedFd; 3], Carried)> {
     };
     let outputs = (output(std::io::stdout().as_fd())?, output(std::io::stderr().as_fd())?);
     Ok(([stdin, outputs.0, outputs.1], carried))
-}
-
-/// `NAME=value`; or `NAME`, as it is here.
-fn variable(text: &str) -> Option<String> {
-    match text.contains('=') {
-        true => Some(text.to_owned()),
-        false => std::env::var(text).ok().map(|value| format!("{text}={value}")),
-    }
 }
 
 fn size() -> WindowSize {

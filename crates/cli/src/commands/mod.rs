@@ -10,6 +10,7 @@ mod cp;
 mod diff;
 mod doctor;
 mod enter;
+mod environment;
 mod events;
 mod exec;
 mod fit;

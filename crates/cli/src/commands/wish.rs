@@ -13,13 +13,12 @@ use crate::args::{MachineArgs, RunKind};
 use crate::failure::{Failure, Said};
 
 /// The options, and the keys of a machine that they are.
-const OPTIONS: [(&str, &str); 48] = [
+const OPTIONS: [(&str, &str); 47] = [
     ("kind", "--kind"),
     ("image", "IMAGE"),
     ("command", "COMMAND"),
     ("entrypoint", "--entrypoint"),
     ("environment", "--env"),
-    ("env_file", "--env-file"),
     ("working_dir", "--workdir"),
     ("user", "--user"),
     ("group_add", "--group-add"),
@@ -112,8 +111,9 @@ fn machine(args: &MachineArgs) -> Result<(Map<String, Value>, BTreeSet<String>),
         let words: Vec<&str> = if entrypoint.is_empty() { Vec::new() } else { vec![entrypoint] };
         put("entrypoint", json!(words));
     }
-    if !args.env_file.is_empty() {
-        put("env_file", json!(args.env_file.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>()));
+    let environment = super::environment::gathered(&args.env_file, &args.env)?;
+    if !environment.is_empty() {
+        put("environment", json!(environment));
     }
     if !args.ulimit.is_empty() {
         put("ulimits", ulimits(&args.ulimit)?);
@@ -149,7 +149,6 @@ fn plain_keys(args: &MachineArgs) -> Map<String, Value> {
     let lists = [
         ("command", &args.command),
         ("group_add", &args.group_add),
-        ("environment", &args.env),
         ("labels", &args.label),
         ("ports", &args.publish),
         ("extra_hosts", &args.add_host),

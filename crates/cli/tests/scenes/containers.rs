@@ -148,6 +148,35 @@ fn more_options_are_seen_inside() {
 }
 
 #[test]
+fn values_on_a_command_line_are_taken_as_they_stand() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let with = |words: &[&str]| {
+        let mut command = world.stead_command("home", world.path(), words);
+        command.env("FROM_HERE", "a $b");
+        said(command)
+    };
+    let file = "# a file\nFROM_HERE\nNOT_SET_HERE\nA=$FOO\nP=p$w0rd # all\nQ=\"x\"\n";
+    std::fs::write(world.path().join("some.env"), file).unwrap();
+    let line = "echo \"$FROM_HERE|${NOT_SET_HERE-none}|$A|$P|$Q|$E|$1\"";
+    let words =
+        ["run", "--rm", "-e", "E=$FOO", "--env-file", "some.env", BUSYBOX, "sh", "-c", line, "-", "$X"];
+    assert_eq!(with(&words).ok(), "a $b|none|$FOO|p$w0rd # all|\"x\"|$FOO|$X\n");
+    let words = ["run", "--rm", "-e", "FROM_HERE", "-e", "NOT_SET_HERE", BUSYBOX, "sh", "-c", line];
+    assert_eq!(with(&words).ok(), "a $b|none|||||\n");
+    with(&["create", "--name", "kept", "-e", "FROM_HERE", "--label", "l=$x", BUSYBOX, "sleep", "99"]).ok();
+    let seen = world.stead("inspect kept --format json").json();
+    let made = seen[0].to_string();
+    assert!(made.contains("a $b") && made.contains("\"$x\""), "{made}");
+    std::fs::write(world.path().join("bad.env"), "A=1\nB C=2\n").unwrap();
+    with(&["run", "--env-file", "bad.env", BUSYBOX])
+        .code(125)
+        .says("bad.env:2: `B C` cannot name a variable");
+    with(&["run", "--env-file", "nosuch.env", BUSYBOX]).code(125).says("cannot read nosuch.env");
+    with(&["run", "-e", "", BUSYBOX]).code(125).says("`--env`");
+}
+
+#[test]
 fn still_more_options_are_seen_inside() {
     let world = World::offline();
     let _registry = registry(&world);
