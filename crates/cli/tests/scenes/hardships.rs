@@ -107,6 +107,39 @@ fn a_program_that_does_not_want_to_end_is_killed_after_its_time_of_grace() {
 }
 
 #[test]
+fn a_machine_that_was_killed_stays_down_whatever_its_policy() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let heeds = "trap 'exit 0' TERM; trap : USR1; echo up; while :; do sleep 0.1; done";
+    start(&world, "killed", "--restart always", "exec sleep 99");
+    start(&world, "asked", "--restart unless-stopped", heeds);
+    start(&world, "crash", "--restart always", heeds);
+    for name in ["asked", "crash"] {
+        world.until("it is up", || (world.stead(&format!("logs {name}")).ok() == "up\n").then_some(()));
+    }
+    // What it survives changes nothing.
+    world.stead("kill --signal USR1 crash").ok();
+    world.stead("exec crash kill -TERM 1").ok();
+    world.until("it was started again", || (inspect(&world, "crash")["restarts"] == 1).then_some(()));
+    world.stead("kill killed").ok();
+    world.stead("kill --signal TERM asked").ok();
+    for (name, code) in [("killed", 137), ("asked", 0)] {
+        assert_eq!(world.stead(&format!("wait {name}")).ok(), format!("{code}\n"));
+        let exit = inspect(&world, name)["exit"].clone();
+        assert_eq!(
+            (&exit["code"], &exit["asked"], &exit["restarts"]),
+            (&json!(code), &json!(true), &json!(0))
+        );
+    }
+    // One that waits to be started again is not.
+    start(&world, "waits", "--restart always", "exit 1");
+    world.until("it waits", || (inspect(&world, "waits")["restarts"].as_u64() >= Some(4)).then_some(()));
+    world.stead("kill waits").ok();
+    assert_eq!(world.stead("wait waits").ok(), "1\n");
+    assert_eq!(inspect(&world, "waits")["status"], "exited");
+}
+
+#[test]
 fn machines_are_started_again_as_often_as_their_policy_says_and_ever_more_slowly() {
     let world = World::offline();
     let _registry = registry(&world);

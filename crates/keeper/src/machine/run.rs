@@ -33,6 +33,8 @@ pub(super) struct Run {
     pub(super) input_ends: bool,
     pub(super) started: Instant,
     pub(super) kill_at: Option<Instant>,
+    /// The last signal that somebody sent it, and when.
+    pub(super) sent: Option<(Signal, Instant)>,
     pub(super) health: Option<Health>,
     pub(super) stages: Stages,
 }
@@ -150,6 +152,7 @@ impl Run {
             input_ends: false,
             started,
             kill_at: None,
+            sent: None,
             health: None,
             stages,
         }

@@ -10,7 +10,7 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 use stead_container::Failure;
 use stead_host::journal::Action;
 use stead_host::machine::{Exit, Phase};
-use stead_model::container::{Mode, Restart};
+use stead_model::container::{Mode, Restart, Signal};
 
 use super::super::run::{Body, Run};
 use super::{BACK_OFF_FIRST, BACK_OFF_MAX, Life, RECOVERED_AFTER, now_ms};
@@ -20,6 +20,7 @@ impl Life {
     pub(in crate::machine) fn reap(&mut self) -> Result<()> {
         let Some(run) = &self.run else { return Ok(()) };
         let ran = Some(run.started.elapsed()).filter(|_| self.phase != Phase::Booting).unwrap_or_default();
+        let sent = run.sent.map(|(signal, at)| (signal, at.elapsed()));
         let (code, out_of_memory, why) = match self.guest().is_some() {
             true => self.reap_guest(),
             false => match self.reap_container()? {
@@ -27,6 +28,8 @@ impl Life {
                 None => return Ok(()),
             },
         };
+        // Whoever ended it by a signal did not mean it to come up again.
+        self.asked_to_end |= sent.is_some_and(|(signal, since)| self.is_end_by(signal, code, since));
         self.last = Some(self.exit_of(code, out_of_memory, why));
         if out_of_memory {
             self.note(Action::Oom, |event| event);
@@ -50,6 +53,14 @@ impl Life {
             self.decide();
         }
         Ok(())
+    }
+
+    /// Whether an end with this code was that of a signal, which it got so long before.
+    fn is_end_by(&self, signal: Signal, code: u8, since: Duration) -> bool {
+        let grace = Duration::from_millis(self.launch.stop_grace_ms);
+        signal == Signal::KILL
+            || i32::from(code) == 128 + signal.number()
+            || (signal == self.launch.stop_signal && since <= grace)
     }
 
     /// The VMM has ended, and says how that is to be seen.

@@ -19,8 +19,14 @@ impl Life {
             // Nothing in a guest that is held can be killed.
             self.unpause()?;
         }
+        if self.run.is_none() && [Signal::KILL, self.launch.stop_signal].contains(&signal) {
+            // It is not started again.
+            self.stop(None);
+            return Ok(());
+        }
         let run = self.run.as_mut().context("it waits to be started again")?;
         run.body.signal(signal)?;
+        run.sent = Some((signal, Instant::now()));
         self.note(Action::Kill, |event| event.with("signal", signal));
         Ok(())
     }
