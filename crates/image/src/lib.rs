@@ -27,4 +27,4 @@ pub use kernel::{Kernel, KernelStore, Pulled, SHARING_MODULE};
 pub use obtain::{Fetch, Origins, Wanted};
 pub use publish::Publish;
 pub use registry::Client;
-pub use store::{Details, HistoryEntry, Pruned, Removal, Sizes, Store, Which, digest_of};
+pub use store::{Before, Details, HistoryEntry, Pruned, Removal, Sizes, Store, Which, digest_of};

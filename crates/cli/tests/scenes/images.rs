@@ -232,3 +232,30 @@ fn who_is_known_to_a_registry_stays_known_until_logout() {
     world.stead("logout 127.0.0.1:5001").code(2).says("nobody is logged in");
     world.stead(&format!("image push {BUSYBOX} {target}")).code(1).says("wants to know who asks");
 }
+
+#[test]
+fn an_image_that_cannot_be_unpacked_leaves_nothing() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let stead = |line: &str| world.stead_at("home", world.path(), &line.split(' ').collect::<Vec<_>>());
+    let script = "set -e; mkdir bad; cd bad; echo x > ../pwn; tar -P -cf layer.tar ../pwn; \
+        printf '{\"architecture\":\"%s\",\"os\":\"linux\",\"config\":{},\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[\"sha256:%s\"]}}' \
+            $(uname -m | sed 's/x86_64/amd64/;s/aarch64/arm64/') $(sha256sum layer.tar | cut -d' ' -f1) > config.json; \
+        printf '[{\"Config\":\"config.json\",\"RepoTags\":[\"lab/bad:1\",\"lab/new:1\"],\"Layers\":[\"layer.tar\"]}]' > manifest.json; \
+        tar -cf ../bad.tar *";
+    world.sh(Place::Computer, &format!("cd {} && {script}", world.path().display()));
+    stead(&format!("image pull {BUSYBOX}")).ok();
+    stead(&format!("image tag {BUSYBOX} lab/bad:1")).ok();
+    let before = stead("image ls --format json").json();
+    stead("image load bad.tar").code(1).says("../pwn");
+    assert_eq!(stead("image ls --format json").json(), before);
+    // Nothing of its contents stays, and what it had taken the name of is as it was.
+    let blobs =
+        world.sh(Place::Computer, &format!("ls {}/home/images/blobs/sha256 | wc -l", world.path().display()));
+    stead("image prune --yes").ok();
+    let after =
+        world.sh(Place::Computer, &format!("ls {}/home/images/blobs/sha256 | wc -l", world.path().display()));
+    assert_eq!(blobs, after);
+    stead("run --rm lab/bad:1 true").ok();
+    stead("image inspect lab/new:1").code(2).says("there is no image `lab/new:1` here");
+}

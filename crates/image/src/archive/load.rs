@@ -95,26 +95,21 @@ impl Store {
     }
 
     fn load_from(&self, adding: &Adding, origin: &Origin<'_>, load: &Load) -> Result<Vec<Image>> {
-        let images = if let Some(index) = origin.named(self, "index.json")? {
-            self.load_oci(adding, origin, &index, load)?
+        let arrivals = if let Some(index) = origin.named(self, "index.json")? {
+            self.load_oci(origin, &index, load)?
         } else if let Some(list) = origin.named(self, "manifest.json")? {
-            self.load_docker(adding, origin, &list, load)?
+            self.load_docker(origin, &list, load)?
         } else {
             bail!("it has neither an `index.json` nor a `manifest.json`: it is no archive of images");
         };
-        if images.is_empty() {
+        if arrivals.is_empty() {
             bail!("it has no image for {}", load.platform);
         }
-        Ok(images)
+        // All or none: when the last one has been found to be whole.
+        arrivals.iter().map(|arrival| self.record(adding, arrival)).collect()
     }
 
-    fn load_oci(
-        &self,
-        adding: &Adding,
-        origin: &Origin<'_>,
-        index: &[u8],
-        load: &Load,
-    ) -> Result<Vec<Image>> {
+    fn load_oci(&self, origin: &Origin<'_>, index: &[u8], load: &Load) -> Result<Vec<Arrival>> {
         let Document::Index(entries) = Document::parse(index, None).context("its index")? else {
             bail!("its `index.json` is no index");
         };
@@ -129,7 +124,7 @@ impl Store {
                 continue;
             };
             let names = name.or_else(|| load.name.clone()).into_iter().collect();
-            images.push(self.record(adding, &Arrival { digest, names, indexes, source: None })?);
+            images.push(Arrival { digest, names, indexes, source: None });
         }
         Ok(images)
     }
@@ -188,13 +183,7 @@ impl Store {
         Ok(true)
     }
 
-    fn load_docker(
-        &self,
-        adding: &Adding,
-        origin: &Origin<'_>,
-        list: &[u8],
-        load: &Load,
-    ) -> Result<Vec<Image>> {
+    fn load_docker(&self, origin: &Origin<'_>, list: &[u8], load: &Load) -> Result<Vec<Arrival>> {
         let list: Vec<DockerImage> = serde_json::from_slice(list).context("its `manifest.json`")?;
         let mut images = Vec::new();
         for image in list {
@@ -223,7 +212,7 @@ impl Store {
             if names.is_empty() {
                 names.extend(load.name.clone());
             }
-            images.push(self.record(adding, &Arrival { digest, names, indexes: Vec::new(), source: None })?);
+            images.push(Arrival { digest, names, indexes: Vec::new(), source: None });
         }
         Ok(images)
     }

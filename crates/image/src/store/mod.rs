@@ -32,7 +32,7 @@ pub use blobs::digest_of;
 pub(crate) use blobs::{Claim, NewBlob, Partial, finish_digest, write_whole};
 pub(crate) use layers::remove_tree;
 use lock::{Lock, Share};
-pub use remove::{Pruned, Removal, Sizes, Which};
+pub use remove::{Before, Pruned, Removal, Sizes, Which};
 
 use self::index::Record;
 

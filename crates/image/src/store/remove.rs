@@ -8,9 +8,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use stead_model::image::{Digest, Image, Reference};
+use stead_model::image::{Digest, Image, Platform, Reference};
 
 use super::Store;
+use super::index::Index;
 use super::layers::{remove_tree, stacked};
 use super::lock::{Lock, Share};
 
@@ -38,6 +39,10 @@ pub struct Pruned {
     /// removal frees the room.
     pub freed_bytes: Option<u64>,
 }
+
+/// What there was at some time, which images and names.
+#[derive(Clone, Debug)]
+pub struct Before(Index);
 
 /// Which images `prune` takes away, of those that no machine uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +126,37 @@ impl Store {
         Ok(pruned)
     }
 
+    /// What there is now, for when images that come next turn out to be of no use.
+    pub fn before(&self) -> Result<Before> {
+        Ok(Before(self.index()?))
+    }
+
+    /// Takes away images that came since then, with the names that they got: those mean again what they meant. Their
+    /// contents are swept away by [`Store::sweep`].
+    pub fn withdraw(&self, images: &BTreeSet<Digest>, before: &Before) -> Result<()> {
+        self.change(|index| {
+            let Index { images: known, names, .. } = index;
+            known.retain(|digest, _| !images.contains(digest) || before.0.images.contains_key(digest));
+            for (name, platforms) in names.iter_mut() {
+                let meant = before.0.names.get(name);
+                let is_new = |(platform, digest): &(&Platform, &Digest)| {
+                    images.contains(*digest) && meant.and_then(|meant| meant.get(*platform)) != Some(*digest)
+                };
+                let new: Vec<Platform> =
+                    platforms.iter().filter(is_new).map(|(platform, _)| platform.clone()).collect();
+                for platform in new {
+                    platforms.remove(&platform);
+                    let old = meant.and_then(|meant| meant.get(&platform));
+                    platforms.extend(
+                        old.filter(|old| known.contains_key(*old)).map(|old| (platform, old.clone())),
+                    );
+                }
+            }
+            names.retain(|_, platforms| !platforms.is_empty());
+            Ok(())
+        })
+    }
+
     /// The room that each image takes.
     pub fn sizes(&self) -> Result<BTreeMap<Digest, Sizes>> {
         let mut images = BTreeMap::new();
@@ -167,7 +203,7 @@ impl Store {
     }
 
     /// Takes away all contents that no image has, and what killed processes left. Goes on after a failure.
-    fn sweep(&self) -> Result<Option<u64>> {
+    pub fn sweep(&self) -> Result<Option<u64>> {
         let Some(_alone) = Lock::attempt(&self.contents_lock(), Share::One)? else { return Ok(None) };
         let mut kept = Contents::default();
         for digest in self.index()?.images.keys() {

@@ -21,7 +21,7 @@ use stead_model::image::{Image, Platform, Reference};
 use stead_model::name::MachineId;
 
 use self::program::{Builder, Here, Job, Storage, buildah_build, buildah_push, buildctl, registries};
-use super::image::{Carried, Sources, own_store, tell, unpack};
+use super::image::{Carried, Sources, own_store, tell, unpack_new};
 use super::up;
 use crate::args::{Global, ImageBuildArgs, ProjectBuildArgs};
 use crate::failure::Failure;
@@ -213,8 +213,9 @@ fn carry_out(order: &Order<'_>, tells: bool) -> Result<Image, Failure> {
         Builder::Buildah(program) => by_buildah(&home, program, &job)?,
         Builder::Buildctl(program) => run(Command::new(program).args(buildctl(&job)), "buildctl")?,
     }
+    let before = store.before()?;
     let image = take(&store, &job, order)?;
-    unpack(&store, &image)?;
+    unpack_new(&store, std::slice::from_ref(&image), &before)?;
     Ok(image)
 }
 

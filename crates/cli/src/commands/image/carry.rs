@@ -13,7 +13,7 @@ use stead_image::{Import, Load};
 use stead_model::image::{Digest, Image, Platform, Reference};
 
 use super::progress::{Progress, size};
-use super::{Meant, Sources, meant, own_store, unpack};
+use super::{Meant, Sources, meant, own_store, unpack_new};
 use crate::args::{ImportArgs, LoadArgs, PullArgs, PushArgs, SaveArgs};
 use crate::failure::Failure;
 use crate::output::Output;
@@ -52,8 +52,9 @@ pub(super) fn pull(args: &PullArgs, output: Output) -> Result<(), Failure> {
     let platform = args.platform.platform.clone().unwrap_or_else(host_platform);
     let mut carried = Vec::new();
     for name in &args.images {
+        let before = store.before()?;
         let image = super::pull(&store, name, &platform)?;
-        unpack(&store, &image)?;
+        unpack_new(&store, std::slice::from_ref(&image), &before)?;
         carried.push(Carried::called(name, &image));
     }
     tell(&carried, output)
@@ -135,9 +136,10 @@ pub(super) fn import(args: &ImportArgs, output: Output) -> Result<(), Failure> {
         command: args.command.clone(),
         created_by: format!("stead image import {}", args.archive.display()),
     };
+    let before = store.before()?;
     let image = store.import(from, &import)?;
     drop(progress);
-    unpack(&store, &image)?;
+    unpack_new(&store, std::slice::from_ref(&image), &before)?;
     tell(&[Carried::called(&args.name, &image)], output)
 }
 
@@ -146,6 +148,7 @@ pub(super) fn load(args: &LoadArgs, output: Output) -> Result<(), Failure> {
     let (_, store) = own_store()?;
     let platform = args.platform.platform.clone().unwrap_or_else(host_platform);
     let load = Load { platform, name: args.name.clone() };
+    let before = store.before()?;
     let images = match args.path.as_deref().filter(|path| path.is_dir()) {
         Some(directory) => store.load_directory(directory, &load)?,
         None => {
@@ -161,7 +164,7 @@ pub(super) fn load(args: &LoadArgs, output: Output) -> Result<(), Failure> {
         let one = Carried { id: digest.clone(), names: names.clone(), platform: platform.clone() };
         carried.entry(digest.clone()).or_insert(one).names.extend(names.iter().cloned());
     }
-    images.iter().try_for_each(|image| unpack(&store, image))?;
+    unpack_new(&store, &images, &before)?;
     tell(&carried.into_values().collect::<Vec<_>>(), output)
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use stead_host::linux::LinuxHost;
-use stead_image::{Pruned, Removal, Store, Which};
+use stead_image::{Before, Pruned, Removal, Store, Which};
 use stead_model::image::{Digest, Reference};
 use stead_model::name::MachineId;
 
@@ -28,6 +28,8 @@ enum Request {
     Name { name: Option<Reference>, image: Digest },
     /// All images that no machine uses, or those of them without a name.
     Prune { all: bool },
+    /// Contents that no image has.
+    Sweep,
 }
 
 /// What became of it.
@@ -168,6 +170,12 @@ fn forget(store: &Store, request: &Request, used: &[Digest]) -> Result<Reply> {
     serde_json::from_str(&reply).context("the process that removes images is not one of ours")
 }
 
+/// Takes away images that came just now and are of no use, with their names and what there is of them.
+pub(super) fn withdraw(store: &Store, images: &BTreeSet<Digest>, before: &Before) -> Result<()> {
+    store.withdraw(images, before)?;
+    forget(store, &Request::Sweep, &[]).map(drop)
+}
+
 /// Takes images away, as root or as what a user namespace maps to root.
 pub(crate) fn forget_here(root: &Path, what: &str, used: Vec<Digest>) -> Result<()> {
     stead_net::anchor::become_root()?;
@@ -178,6 +186,7 @@ pub(crate) fn forget_here(root: &Path, what: &str, used: Vec<Digest>) -> Result<
             let which = if all { Which::All } else { Which::Nameless };
             Reply::Done(store.prune(which, &used)?.into())
         }
+        Request::Sweep => Reply::Done(Gone { freed_bytes: store.sweep()?, ..Gone::default() }),
         Request::Name { name, image } => forget_name(&store, name, &image, &used)?,
     };
     raw(&serde_json::to_string(&reply).context("cannot render the reply")?)

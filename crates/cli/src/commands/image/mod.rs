@@ -18,7 +18,7 @@ use stead_host::home::Home;
 use stead_host::linux::vm::disks;
 use stead_image::choose::host_platform;
 use stead_image::disk::{DiskStore, Found};
-use stead_image::{Fetch, Store, Wanted};
+use stead_image::{Before, Fetch, Store, Wanted};
 use stead_model::file::Pull;
 use stead_model::image::{Digest, Image, Platform, Reference};
 use stead_model::name::{MachineId, Name};
@@ -287,15 +287,19 @@ pub(crate) fn ensure(
     let store = Store::open(&home.images())?;
     let platform = platform.cloned().unwrap_or_else(host_platform);
     let here = store.find(reference, &platform)?;
+    let before = store.before()?;
     let image = match (here, when) {
-        (Some(image), PullWhen::Missing | PullWhen::Never) => image,
+        (Some(image), PullWhen::Missing | PullWhen::Never) => {
+            unpack(&store, &image)?;
+            return Ok(image);
+        }
         (None, PullWhen::Never) => {
             let (what, hint) = absent(reference, &platform);
             return Err(Failure::request(&what, hint));
         }
         (None, PullWhen::Missing) | (_, PullWhen::Always) => pull(&store, reference, &platform)?,
     };
-    unpack(&store, &image)?;
+    unpack_new(&store, std::slice::from_ref(&image), &before)?;
     Ok(image)
 }
 
@@ -334,6 +338,19 @@ pub(super) fn unpack(store: &Store, image: &Image) -> Result<()> {
     });
     unpacked.with_context(|| format!("cannot unpack image {}", image.digest.short()))?;
     Ok(())
+}
+
+/// The same of images that came since then. If one of them cannot be unpacked it is as if none had come.
+pub(super) fn unpack_new(store: &Store, images: &[Image], before: &Before) -> Result<()> {
+    let unpacked = images.iter().try_for_each(|image| unpack(store, image));
+    if unpacked.is_err() {
+        let digests = images.iter().map(|image| image.digest.clone()).collect();
+        if let Err(error) = change::withdraw(store, &digests, before) {
+            // The first failure is what matters.
+            tracing::warn!("what came is not taken away again: {error:#}");
+        }
+    }
+    unpacked
 }
 
 /// Unpacks an image, as root or as what a user namespace maps to root.
