@@ -31,6 +31,10 @@ pub(crate) fn run(global: &Global, args: &RunArgs, output: Output) -> Result<Exi
         let what = "standard input is no terminal";
         return Err(Failure::request(what, "leave out `--tty`").before_program());
     }
+    if let Some(policy) = args.machine.restart.as_deref().filter(|policy| args.rm && *policy != "no") {
+        let what = format!("`--rm` and `--restart {policy}`: what is removed is not started again");
+        return Err(Failure::request(&what, "say one of them").before_program());
+    }
     // What was being done is told only where it is all there is to tell.
     let quiet = output.quiet();
     let stay = if args.rm { Stay::UntilItEnds } else { Stay::Kept };

@@ -234,7 +234,7 @@ fn networks(args: &MachineArgs) -> Result<Value, Failure> {
     let names = if args.network.is_empty() { usual.as_slice() } else { &args.network };
     if names.iter().any(|name| name == "none") {
         return match names {
-            [_] => Ok(json!([])),
+            [_] => no_network(args),
             _ => Err(Failure::request("`--network none` and another network", "say one of them")),
         };
     }
@@ -253,6 +253,23 @@ fn networks(args: &MachineArgs) -> Result<Value, Failure> {
         networks.insert(name.clone(), Value::Object(nic));
     }
     Ok(Value::Object(networks))
+}
+
+/// No network, if nothing is said of one.
+fn no_network(args: &MachineArgs) -> Result<Value, Failure> {
+    let said = [
+        ("--ip", args.ip.is_some()),
+        ("--ip6", args.ip6.is_some()),
+        ("--mac", args.mac.is_some()),
+        ("--network-alias", !args.network_alias.is_empty()),
+    ];
+    match said.into_iter().find(|(_, is_said)| *is_said) {
+        None => Ok(json!([])),
+        Some((option, _)) => {
+            let what = format!("`--network none` and `{option}`: without a network it means nothing");
+            Err(Failure::request(&what, "say one of them"))
+        }
+    }
 }
 
 fn health(args: &MachineArgs) -> Option<Value> {

@@ -177,6 +177,31 @@ fn values_on_a_command_line_are_taken_as_they_stand() {
 }
 
 #[test]
+fn options_that_mean_nothing_together_are_refused() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    for (option, value) in [
+        ("--ip", "10.0.5.7"),
+        ("--ip6", "fd00::7"),
+        ("--mac", "02:00:00:00:00:07"),
+        ("--network-alias", "www"),
+    ] {
+        let what = format!("`--network none` and `{option}`");
+        stead(&world, &["run", "--network", "none", option, value, BUSYBOX, "true"]).code(125).says(&what);
+    }
+    for policy in ["always", "on-failure:3"] {
+        let what = format!("`--rm` and `--restart {policy}`");
+        stead(&world, &["run", "--rm", "--restart", policy, BUSYBOX, "true"]).code(125).says(&what);
+    }
+    stead(&world, &["run", "--rm", "--restart", "no", "--network", "none", BUSYBOX, "true"]).ok();
+    if role() == Role::Root {
+        let cpus = ["run", "--cpus", "100000", BUSYBOX, "true"];
+        stead(&world, &cpus).code(125).says("100000 processors are more than the ");
+    }
+    assert_eq!(world.stead("ps --all --format json").json(), serde_json::json!([]));
+}
+
+#[test]
 fn still_more_options_are_seen_inside() {
     let world = World::offline();
     let _registry = registry(&world);

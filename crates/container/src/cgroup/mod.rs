@@ -217,7 +217,17 @@ pub fn limits_refused(limits: &Limits) -> Result<Vec<LimitRefusal>> {
         })
     });
     let refusals = refused.map(|why| LimitRefusal { why, hint: LIMIT_HINT }).chain(lacks);
-    Ok(refusals.chain(ground.lacking_processors(limits)).collect())
+    let processors = too_many_processors(limits).into_iter().chain(ground.lacking_processors(limits));
+    Ok(refusals.chain(processors).collect())
+}
+
+/// Why a container cannot have as much of the processors.
+fn too_many_processors(limits: &Limits) -> Option<LimitRefusal> {
+    let there = processors::count()?;
+    let wanted = limits.cpus_milli.filter(|wanted| *wanted > there.saturating_mul(1000))?;
+    let why =
+        format!("`cpus`: {} processors are more than the {there} that are here", f64::from(wanted) / 1000.0);
+    Some(LimitRefusal { why, hint: "say at most as many, or leave it out for all of them" })
 }
 
 fn is_read_only(path: &Path) -> bool {

@@ -16,6 +16,12 @@ pub(super) fn lacking(wanted: &str, base: &Path) -> Option<(String, String)> {
     (!lacking.is_empty()).then(|| (render(&lacking), there.to_owned()))
 }
 
+/// How many processors this computer has now, if it says.
+pub(super) fn count() -> Option<u32> {
+    let online = fs::read_to_string("/sys/devices/system/cpu/online").ok()?;
+    u32::try_from(numbers(online.trim()).len()).ok().filter(|count| *count > 0)
+}
+
 fn numbers(set: &str) -> BTreeSet<u16> {
     let mut all = BTreeSet::new();
     for part in set.split(',') {
