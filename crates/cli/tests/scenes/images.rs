@@ -65,6 +65,9 @@ fn an_image_is_loaded_named_saved_and_removed() {
     // What is saved is the same image elsewhere, for us and for others.
     let archive = world.path().join("saved.tar").display().to_string();
     world.stead(&format!("image save app:1 --output {archive}")).ok();
+    let names = world.sh(Place::Computer, &format!("tar -tf {archive}"));
+    let at = |name: &str| names.lines().position(|line| line == name);
+    assert!(at("blobs/").is_some() && at("blobs/") < at("blobs/sha256/"), "{names}");
     let other = |line: &str| world.stead_at("other", world.path(), &line.split(' ').collect::<Vec<_>>());
     assert_eq!(other(&format!("image load {archive} --format json")).json()[0]["id"], row["id"]);
     let tmp = world.path().display();

@@ -12,7 +12,7 @@ use stead_model::image::{Digest, Reference};
 use super::load::NAME_KEYS;
 use crate::manifest::{Descriptor, Manifest, media};
 use crate::store::{Adding, Store, write_whole};
-use crate::unpack::files::{END, file_header, padding};
+use crate::unpack::files::{END, directory_header, file_header, padding};
 
 const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 
@@ -44,6 +44,10 @@ impl Store {
         ];
         for (name, text) in small {
             put(name, text.as_bytes()).context("cannot write the archive")?;
+        }
+        // Who unpacks it need not make directories that it does not have, or makes them so that nobody may look into them.
+        for name in ["blobs/", "blobs/sha256/"] {
+            writer.write_all(&directory_header(name)).context("cannot write the archive")?;
         }
         for blob in blobs {
             let path = self.blob_path(&blob.digest);

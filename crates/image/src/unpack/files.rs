@@ -85,18 +85,22 @@ impl<R: BufRead> Read for Content<'_, '_, R> {
 
 /// The blocks before a plain file of an archive.
 pub(crate) fn file_header(name: &str, size_bytes: u64) -> Vec<u8> {
-    let metadata = Metadata {
-        mode: 0o644,
-        uid: 0,
-        gid: 0,
-        mtime: Time { seconds: 0, nanoseconds: 0 },
-        xattrs: Vec::new(),
-    };
+    header(b'0', 0o644, name, size_bytes)
+}
+
+/// The blocks of a directory of an archive, whose name ends with a slash.
+pub(crate) fn directory_header(name: &str) -> Vec<u8> {
+    header(b'5', 0o755, name, 0)
+}
+
+fn header(kind: u8, mode: u32, name: &str, size: u64) -> Vec<u8> {
+    let mtime = Time { seconds: 0, nanoseconds: 0 };
+    let metadata = Metadata { mode, uid: 0, gid: 0, mtime, xattrs: Vec::new() };
     render(&Described {
-        kind: b'0',
+        kind,
         name: name.as_bytes(),
         link: b"",
-        size: size_bytes,
+        size,
         device: (0, 0),
         metadata: &metadata,
         real_size: None,
