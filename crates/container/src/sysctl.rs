@@ -29,6 +29,11 @@ fn usual(sysctls: &BTreeMap<String, String>) {
     }
 }
 
+/// Refuses a parameter that a container with a network of its own does not have for itself.
+pub fn check(name: &str) -> Result<()> {
+    path(name, true).map(drop)
+}
+
 /// Where a parameter is; only those that are of namespaces, or we would change this computer.
 pub(crate) fn path(name: &str, is_own_network: bool) -> Result<String> {
     const IPC: [&str; 8] = [

@@ -1,5 +1,8 @@
 //! Whether this computer can have what a project asks for, and what follows here of who calls.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
 use anyhow::{Context as _, Result};
 
 use stead_container::ids_refused;
@@ -51,9 +54,11 @@ pub(super) fn new_ones<'a>(
     })
 }
 
-/// Why such containers cannot be here: limits that nothing could hold them to, users whom they cannot be.
+/// Why such containers cannot be here: limits that nothing could hold them to, users whom they cannot be, and what is not
+/// here; but for files with these texts, which are yet to be written.
 pub(super) fn unfit<'a>(
     home: &Home,
+    texts: &BTreeMap<PathBuf, String>,
     containers: impl Iterator<Item = (&'a Name, &'a Container)>,
 ) -> Result<Vec<Refusal>, Failure> {
     let maps = id_maps(home)?;
@@ -66,6 +71,7 @@ pub(super) fn unfit<'a>(
         for (why, hint) in limits.chain(ids) {
             refusals.push(Refusal { key: format!("machines.{name}"), why, hint: hint.to_owned() });
         }
+        refusals.extend(super::lacking::lacks(name, wish, texts));
     }
     Ok(refusals)
 }

@@ -21,6 +21,7 @@ mod init;
 mod inspect;
 pub(crate) mod internal;
 mod kernel;
+mod lacking;
 mod login;
 mod logs;
 mod machines;

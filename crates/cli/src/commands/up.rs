@@ -266,7 +266,7 @@ fn decide(
         Ok(all) => all,
         Err(mut refusals) => {
             // Without choices there is no plan: what is new would be made.
-            refusals.extend(unfit(home, new_ones(&loaded.project, &how.whose, seen))?);
+            refusals.extend(unfit(home, &loaded.texts, new_ones(&loaded.project, &how.whose, seen))?);
             return Ok(Err(refusals));
         }
     };
@@ -280,7 +280,8 @@ fn decide(
         Err(refusals) => return Ok(Err(refusals)),
     };
     let plan = make_plan(&wanted, seen);
-    let refusals = unfit(home, made_by(&plan))?;
+    let mut refusals = unfit(home, &loaded.texts, made_by(&plan))?;
+    refusals.extend(super::lacking::never_well(home, &loaded.project, &plan)?);
     Ok(if refusals.is_empty() { Ok(Decided { all, wanted, plan }) } else { Err(refusals) })
 }
 

@@ -202,6 +202,37 @@ fn options_that_mean_nothing_together_are_refused() {
 }
 
 #[test]
+fn what_a_machine_lacks_here_is_refused_before_it_is_made() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    std::fs::write(world.path().join("bad.json"), "{").unwrap();
+    for (option, value, why) in [
+        ("--mount", "type=bind,src=/nosuch,dst=/x", "there is no `/nosuch`, which is to be at `/x`"),
+        ("--device", "/dev/nosuch", "there is no device `/dev/nosuch`"),
+        ("--security-opt", "seccomp=/nosuch.json", "cannot read seccomp profile `/nosuch.json`"),
+        ("--security-opt", "seccomp=./bad.json", "bad.json`"),
+        ("--sysctl", "kernel.hostname=x", "kernel parameter `kernel.hostname` is this computer's"),
+        ("--memory-swap", "64m", "memory alone is not"),
+    ] {
+        let said = stead(&world, &["run", "--name", "x", option, value, BUSYBOX, "true"]).code(125).says(why);
+        assert!(!said.err.contains("> start"), "{}", said.err);
+    }
+    assert_eq!(world.stead("ps --all --format json").json(), serde_json::json!([]));
+    assert_eq!(world.stead("network ls --format json").json(), serde_json::json!([]));
+    let file = format!(
+        "secrets: {{ key: {{ file: nosuch.key }} }}\nmachines:\n  db: {{ image: {BUSYBOX}, command: sleep 9 }}\n  web:\n    image: {BUSYBOX}\n    secrets: [key]\n    depends_on: {{ db: {{ condition: service_healthy }} }}\n"
+    );
+    let shop = world.project("shop", &file);
+    let said = shop
+        .stead("up")
+        .code(2)
+        .says("stead.yaml:6:5")
+        .says("nosuch.key`, which is to be at `/run/secrets/key`");
+    let said = said.says("stead.yaml:7:").says("machine `db` is never known to be healthy");
+    assert!(said.out.is_empty() && world.stead("ps --all --format json").json() == serde_json::json!([]));
+}
+
+#[test]
 fn still_more_options_are_seen_inside() {
     let world = World::offline();
     let _registry = registry(&world);

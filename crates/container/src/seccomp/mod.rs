@@ -28,6 +28,11 @@ pub(crate) fn filter(rights: &Rights, capabilities: Capabilities) -> Result<Opti
     Ok(Some(compile::compile(&profile, compile::Processor::here())))
 }
 
+/// Refuses a profile that cannot be read, or says what there is not.
+pub fn check(rights: &Rights) -> Result<()> {
+    filter(rights, Capabilities::default()).map(drop)
+}
+
 /// A filter with the flags of `seccomp(2)` that it is loaded with.
 #[derive(Clone, Debug)]
 pub(crate) struct Filter {

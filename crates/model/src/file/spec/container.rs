@@ -140,6 +140,12 @@ pub(super) fn limits(view: &View<'_>, problems: &mut Vec<Problem>) -> Limits {
         let problem = at.place.problem("memory and swap together are less than memory alone");
         problems.push(problem.hint("`memswap_limit` is at least `mem_limit`"));
     }
+    if let (None, Some(at)) = (memory.is(), swap.is())
+        && at.value.is_some()
+    {
+        let problem = at.place.problem("memory and swap together are limited, and memory alone is not");
+        problems.push(problem.hint("say `mem_limit`, too"));
+    }
     if let (Some(memory), Some(at)) = (most_memory, reserved.is())
         && at.value.is_some_and(|reserved| reserved > memory)
     {

@@ -1,0 +1,95 @@
+//! What of this computer a container is to have, looked for before anything is made: files, devices, kernel parameters;
+//! and whether those that machines wait for are ever known to be well.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use stead_host::home::Home;
+use stead_image::Store;
+use stead_model::container::{Container, Device, Mount};
+use stead_model::name::{MachineId, Name};
+use stead_model::observed::{Body, MachineState};
+use stead_model::plan::{Plan, Planned};
+use stead_model::project::{Condition, Project};
+use stead_model::resolve::Refusal;
+use stead_model::step::Step;
+
+/// What a container lacks here. Files with these texts are written before it is made.
+pub(super) fn lacks(name: &Name, wish: &Container, texts: &BTreeMap<PathBuf, String>) -> Vec<Refusal> {
+    let refusal = |key: &str, why: String, hint: &str| Refusal {
+        key: format!("machines.{name}.{key}"),
+        why,
+        hint: hint.to_owned(),
+    };
+    let mut refusals = Vec::new();
+    for (target, mount) in &wish.mounts {
+        let Mount::Bind { source, create: false, .. } = mount else { continue };
+        if is_missing(source) && !texts.contains_key(source) {
+            let key = if target.starts_with("/run/secrets/") { "secrets" } else { "volumes" };
+            let why = format!("there is no `{}`, which is to be at `{target}`", source.display());
+            refusals.push(refusal(key, why, "make it, or name another"));
+        }
+    }
+    for Device { source, .. } in wish.rights.devices.iter().filter(|device| is_missing(&device.source)) {
+        let why = format!("there is no device `{}`", source.display());
+        refusals.push(refusal("devices", why, "name one that is here, or leave it out"));
+    }
+    if let Err(error) = stead_container::check_seccomp(&wish.rights) {
+        refusals.push(refusal(
+            "security_opt",
+            format!("{error:#}"),
+            "mend it, or leave it out for the usual one",
+        ));
+    }
+    for parameter in wish.rights.sysctls.keys() {
+        if let Err(error) = stead_container::check_sysctl(parameter) {
+            let hint = "set it on this computer itself, or leave it out";
+            refusals.push(refusal("sysctls", format!("{error:#}"), hint));
+        }
+    }
+    refusals
+}
+
+/// Whether nothing is there. What cannot be looked at may be.
+fn is_missing(path: &Path) -> bool {
+    let found = std::fs::metadata(path);
+    found.is_err_and(|error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory))
+}
+
+/// Containers that others wait for until they are well, and that nobody looks after: neither the file nor the image says
+/// how.
+pub(super) fn never_well(home: &Home, project: &Project, plan: &Plan) -> Result<Vec<Refusal>> {
+    let mut refusals = Vec::new();
+    for Planned { step, .. } in &plan.steps {
+        let Step::MachineAdd(id, MachineState { body, .. }, _) = step else { continue };
+        let (Body::Container(made) | Body::Microvm(made)) = body else { continue };
+        let waiting = project
+            .machines
+            .iter()
+            .filter(|(_, machine)| machine.depends_on.get(&id.name) == Some(&Condition::Healthy));
+        let waiting: Vec<&Name> = waiting.map(|(name, _)| name).collect();
+        let Some(digest) = made.image.as_ref().filter(|_| !waiting.is_empty()) else { continue };
+        let Some(details) = Store::open(&home.images())?.inspect(digest)? else { continue };
+        // Why it cannot be launched is told by whoever launches it.
+        let Ok(launch) = made.wish.launch(&id.name, &details.image.config) else { continue };
+        if launch.health.is_none() {
+            refusals.extend(waiting.into_iter().map(|name| unwatched(name, id)));
+        }
+    }
+    Ok(refusals)
+}
+
+fn unwatched(name: &Name, other: &MachineId) -> Refusal {
+    let why = format!(
+        "machine `{}` is never known to be healthy: neither it nor its image has a health check",
+        other.name
+    );
+    Refusal {
+        key: format!("machines.{name}.depends_on.{}", other.name),
+        why,
+        hint: "give it a `healthcheck`, or write `condition: service_started`".to_owned(),
+    }
+}
