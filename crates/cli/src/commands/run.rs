@@ -19,7 +19,7 @@ use super::up::{Bring, Whose};
 use super::{image, machines, network, wish};
 use crate::args::{Global, MachineArgs, MakeArgs, RunArgs, RunKind};
 use crate::failure::Failure;
-use crate::output::{Output, raw};
+use crate::output::{Output, note, raw};
 use crate::session::Session;
 
 /// The exit code of a program that wrote where nobody read, as shells have it: 128 and SIGPIPE.
@@ -38,7 +38,7 @@ pub(crate) fn run(global: &Global, args: &RunArgs, output: Output) -> Result<Exi
     // What was being done is told only where it is all there is to tell.
     let quiet = output.quiet();
     let stay = if args.rm { Stay::UntilItEnds } else { Stay::Kept };
-    let (id, mut session) = make(&args.machine, Power::On, stay, quiet).map_err(not_started)?;
+    let (id, mut session) = make((global, &args.machine), Power::On, stay, quiet).map_err(not_started)?;
     let files = Files::new(session.host.home(), &id);
     // However we end, it goes when it has ended; and nobody can have taken it away or its name yet.
     let mut reaper = session.reaper.take();
@@ -97,7 +97,7 @@ fn take_away_again(session: &mut Session, id: &MachineId, stay: Stay, output: Ou
 
 /// Makes a machine.
 pub(crate) fn create(global: &Global, args: &MakeArgs, output: Output) -> Result<(), Failure> {
-    let (id, mut session) = make(&args.machine, Power::Off, Stay::Kept, output.quiet())?;
+    let (id, mut session) = make((global, &args.machine), Power::Off, Stay::Kept, output.quiet())?;
     tell(global, &id, &mut session)
 }
 
@@ -121,7 +121,7 @@ enum Stay {
 }
 
 fn make(
-    args: &MachineArgs,
+    (global, args): (&Global, &MachineArgs),
     power: Power,
     stay: Stay,
     output: Output,
@@ -141,6 +141,9 @@ fn make(
         let needs = super::guest::needs_of_microvm(is_given_files);
         super::guest::ensure_ready(&home, &needs)?;
     }
+    if !image::is_here(&home, &reference, platform.as_ref())? {
+        hint_at_machine(global, args);
+    }
     let found = image::ensure(&home, &reference, platform.as_ref(), args.pull)?;
     let mut session = Session::open()?;
     let (id, project) = add(&session, args)?;
@@ -159,6 +162,17 @@ fn make(
         return Err(failure);
     }
     Ok((id, session))
+}
+
+/// Tells who names a machine of the project here, where an image is named that is not here, what they may have meant.
+fn hint_at_machine(global: &Global, args: &MachineArgs) {
+    let Ok(loaded) = crate::project::load(global) else { return };
+    let name = args.image.parse::<Name>().ok();
+    let Some(name) = name.filter(|name| loaded.project.machines.contains_key(name)) else { return };
+    let what = if args.command.is_empty() { "PROGRAM".to_owned() } else { args.command.join(" ") };
+    note(&format!(
+        "there is no image `{name}` here, and the project has a machine `{name}`; hint: `stead exec {name} {what}` runs a program in that"
+    ));
 }
 
 /// The project of what is made by command, with this machine more.

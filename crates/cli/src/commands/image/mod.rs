@@ -276,6 +276,13 @@ fn by_file(pull: Option<&Pull>) -> PullWhen {
     }
 }
 
+/// Whether an image is here, unpacked or not.
+pub(crate) fn is_here(home: &Home, reference: &Reference, platform: Option<&Platform>) -> Result<bool> {
+    let platform = platform.cloned().unwrap_or_else(host_platform);
+    let root = home.images();
+    Ok(root.exists() && Store::open(&root)?.find(reference, &platform)?.is_some())
+}
+
 /// Makes sure that an image is here, and ready to be run.
 pub(crate) fn ensure(
     home: &Home,
