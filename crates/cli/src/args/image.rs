@@ -19,6 +19,9 @@ SIZE is what an image takes, stored and unpacked; OWN is what of it no other ima
         /// Only these: `debian:12`, `debian*`, `*/web:*`
         #[arg(add = ArgValueCompleter::new(complete::images))]
         images: Vec<String>,
+        /// Only their ids
+        #[arg(short, long)]
+        quiet: bool,
     },
     /// Get images from their registries; what is here already is not fetched again
     Pull(PullArgs),
@@ -190,6 +193,9 @@ pub(crate) struct LoadArgs {
     /// The archive, or the directory of an OCI layout [default: standard input]
     #[arg(value_hint = ValueHint::AnyPath)]
     pub(crate) path: Option<PathBuf>,
+    /// The same, as an option
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::AnyPath, conflicts_with = "path")]
+    pub(crate) input: Option<PathBuf>,
     /// What an image is called that has no name there
     #[arg(long)]
     pub(crate) name: Option<Reference>,

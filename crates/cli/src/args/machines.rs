@@ -26,7 +26,7 @@ pub(crate) struct StopArgs {
     #[arg(add = ArgValueCompleter::new(complete::machines))]
     pub(crate) machines: Vec<String>,
     /// How many seconds they may take to end by themselves [default: as they were made, or 10]
-    #[arg(short, long, value_name = "SECONDS")]
+    #[arg(short, long, alias = "timeout", value_name = "SECONDS")]
     pub(crate) time: Option<u64>,
 }
 
@@ -48,6 +48,9 @@ pub(crate) struct RemoveArgs {
     /// Even if they run
     #[arg(short, long)]
     pub(crate) force: bool,
+    /// With the volumes of theirs that have no name: as without it
+    #[arg(short, long)]
+    pub(crate) volumes: bool,
     // The common option of that name has the letter that `--force` has everywhere.
     /// The project file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -118,15 +121,24 @@ pub(crate) struct AttachArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ExecArgs {
+    /// Leave it to itself
+    #[arg(short, long, conflicts_with_all = ["interactive", "tty"])]
+    pub(crate) detach: bool,
     /// Let it read what is typed here
     #[arg(short, long)]
     pub(crate) interactive: bool,
     /// Give it a terminal
     #[arg(short, long)]
     pub(crate) tty: bool,
+    /// Give it none: as without it
+    #[arg(short = 'T', long, conflicts_with = "tty")]
+    pub(crate) no_tty: bool,
     /// More environment: `NAME=value`, or `NAME` as it is here
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<String>,
+    /// Files with lines `NAME=value`, or `NAME` as it is here; taken as they stand
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) env_file: Vec<PathBuf>,
     /// Where it starts [default: where the machine's program did]
     #[arg(short, long, value_name = "DIRECTORY")]
     pub(crate) workdir: Option<String>,
@@ -208,7 +220,7 @@ pub(crate) struct LogsArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) file: Option<PathBuf>,
     /// Only so many of the last lines of each; or `all`
-    #[arg(long, value_name = "LINES")]
+    #[arg(short = 'n', long, value_name = "LINES")]
     pub(crate) tail: Option<Tail>,
     /// Only since then: `10m` ago, or `2026-11-21T08:00:00Z`
     #[arg(long, value_name = "TIME")]

@@ -42,6 +42,12 @@ pub(crate) struct UpArgs {
     /// Only these machines, and those that they depend on: `web`, `web*`
     #[arg(add = ArgValueCompleter::new(complete::project_machines))]
     pub(crate) machines: Vec<String>,
+    /// Do not stay and show what they write: as without it
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Take away machines that the file has no more: as without it
+    #[arg(long, conflicts_with = "machines")]
+    pub(crate) remove_orphans: bool,
     /// When images are pulled [default: as the file says, else `missing`]
     #[arg(long, value_enum, value_name = "WHEN")]
     pub(crate) pull: Option<PullWhen>,
@@ -74,8 +80,11 @@ pub(crate) struct DownArgs {
     #[arg(add = ArgValueCompleter::new(complete::projects))]
     pub(crate) project: Option<Name>,
     /// Delete its volumes too; their data is lost
-    #[arg(long)]
+    #[arg(short, long)]
     pub(crate) volumes: bool,
+    /// Those of its machines, too, that the file has no more: as without it
+    #[arg(long)]
+    pub(crate) remove_orphans: bool,
     #[command(flatten)]
     pub(crate) consent: Consent,
 }

@@ -94,7 +94,7 @@ pub(crate) struct MachineArgs {
     #[arg(long, value_name = "PLACE")]
     pub(crate) tmpfs: Vec<String>,
     /// Networks that it is on [default: default]
-    #[arg(long, value_name = "NETWORK")]
+    #[arg(long, alias = "net", value_name = "NETWORK")]
     pub(crate) network: Vec<String>,
     /// Its IPv4 address on the first network
     #[arg(long, value_name = "ADDRESS")]

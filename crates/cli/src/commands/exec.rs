@@ -44,7 +44,13 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<ExitCode, Failure
         let what = "standard input is no terminal";
         return Err(Failure::request(what, "leave out `--tty`").before_program());
     }
-    if super::guest::is_guest(&id, &seen) {
+    let is_guest = super::guest::is_guest(&id, &seen);
+    if is_guest && args.detach {
+        let what =
+            format!("machine `{id}` has a kernel of its own: what is executed there ends with the command");
+        return Err(Failure::request(&what, "leave out `--detach`").before_program());
+    }
+    if is_guest {
         return in_guest(&Files::new(host.home(), &id), &id, args);
     }
     seal();
@@ -52,6 +58,9 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<ExitCode, Failure
     let signals = listen(args.tty).map_err(early)?;
     let impatience = Impatience::new(if args.tty { &[] } else { &ENDING }).map_err(early)?;
     let (executed, carried) = start(&host, &id, args, impatience)?;
+    if args.detach {
+        return Ok(ExitCode::SUCCESS);
+    }
     let code = if args.tty {
         at_terminal(&executed, args.interactive, signals)
     } else {
@@ -77,7 +86,7 @@ fn in_guest(files: &Files, id: &MachineId, args: &ExecArgs) -> Result<ExitCode, 
         let what = format!("machine `{id}` does not run");
         Failure::request(&what, &format!("`stead start {id}`")).before_program()
     })?;
-    let environment = gathered(&[], &args.env).map_err(Failure::before_program)?;
+    let environment = gathered(&args.env_file, &args.env).map_err(Failure::before_program)?;
     let order = Exec {
         args: args.command.clone(),
         env: environment,
@@ -131,10 +140,11 @@ fn start(
         Ok((pidfd, serde_json::from_slice(&text).context("cannot read what it runs")?))
     };
     let (pidfd, assignment) = request().map_err(early)?;
-    let (given, carried) = streams(args.interactive).map_err(early)?;
+    let given = if args.detach { nowhere() } else { streams(args.interactive) };
+    let (given, carried) = given.map_err(early)?;
     let [stdin, stdout, stderr] = &given;
     let streams = Stdio::Streams { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd() };
-    let env = gathered(&[], &args.env).map_err(Failure::before_program)?;
+    let env = gathered(&args.env_file, &args.env).map_err(Failure::before_program)?;
     let request = ExecRequest {
         pid: init.pid,
         pidfd: pidfd.as_fd(),
@@ -165,6 +175,14 @@ struct Carried {
     input: Option<OwnedFd>,
     /// With where it goes.
     outputs: Vec<(OwnedFd, OwnedFd)>,
+}
+
+/// What a program is given that is left to itself.
+fn nowhere() -> Result<([OwnedFd; 3], Carried)> {
+    let mut options = File::options();
+    let null = options.read(true).write(true).open("/dev/null").context("cannot open /dev/null")?;
+    let share = || null.try_clone().map(OwnedFd::from).context("cannot share /dev/null");
+    Ok(([share()?, share()?, share()?], Carried::default()))
 }
 
 /// What a program without a terminal of its own is given for standard input, output and error.

@@ -248,9 +248,12 @@ fn execute(global: &Global, parent: i32) -> Result<ExitCode, Failure> {
     let order = bound_order(parent).map_err(|error| Failure::from(error).before_program())?;
     let (machine, script) = order;
     let args = ExecArgs {
+        detach: false,
         interactive: true,
         tty: false,
+        no_tty: true,
         env: script.environment.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+        env_file: Vec::new(),
         workdir: None,
         user: Some(script.user.clone().unwrap_or_else(|| "0".to_owned())),
         privileged: false,

@@ -37,9 +37,12 @@ fn login(args: &ShellArgs, user: String, tty: bool) -> ExecArgs {
     // What the shell has to know of the terminal, which is here.
     let env = if tty { vec!["TERM".to_owned(), "COLORTERM".to_owned()] } else { Vec::new() };
     ExecArgs {
+        detach: false,
         interactive: true,
         tty,
+        no_tty: !tty,
         env,
+        env_file: Vec::new(),
         workdir: None,
         user: Some(user),
         privileged: false,

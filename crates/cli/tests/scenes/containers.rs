@@ -233,6 +233,60 @@ fn what_a_machine_lacks_here_is_refused_before_it_is_made() {
 }
 
 #[test]
+fn the_usual_flags_are_taken() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let ok = |line: &str| world.stead(line).ok();
+    ok(&format!("run -d --name web --net default -v /anonymous {BUSYBOX} sleep 999"));
+    std::fs::write(world.path().join("some.env"), "A=$x\n").unwrap();
+    let words = ["exec", "-T", "--env-file", "some.env", "web", "sh", "-c", "echo $A"];
+    assert_eq!(stead(&world, &words).ok(), "$x\n");
+    // What is left to itself goes on when the command has ended.
+    let line = "echo $A > /began; sleep 2; echo over > /ended; sleep 999";
+    let words = ["exec", "-d", "-e", "A=1", "web", "sh", "-c", line];
+    assert_eq!(stead(&world, &words).ok(), "");
+    world.until("it has ended", || {
+        (world.stead("exec web cat /began /ended").out == "1\nover\n").then_some(())
+    });
+    stead(&world, &["exec", "-d", "-t", "web", "true"]).code(125);
+    stead(&world, &["exec", "-d", "web", "nosuch"]).code(127);
+    let words = ["run", "-d", "--name", "says", BUSYBOX, "sh", "-c", "echo 1; echo 2; echo 3"];
+    stead(&world, &words).ok();
+    ok("wait says");
+    assert_eq!(ok("logs -n 1 says"), "3\n");
+    ok("stop --timeout 0 web");
+    ok("rm -v web says");
+    let id = world.stead("image ls --format json").json()[0]["id"].as_str().unwrap()["sha256:".len()..][..12]
+        .to_owned();
+    assert_eq!(ok("image ls -q"), format!("{id}\n"));
+    let archive = world.path().join("box.tar").display().to_string();
+    ok(&format!("image save {BUSYBOX} --output {archive}"));
+    assert!(ok(&format!("image load -i {archive}")).starts_with(&id));
+}
+
+#[test]
+fn the_usual_flags_of_projects_are_taken() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let file = |machines: &str| format!("volumes: {{ data: {{}} }}\nmachines: {{ {machines} }}\n");
+    let machine =
+        |name: &str| format!("{name}: {{ image: {BUSYBOX}, command: sleep 999, volumes: ['data:/d'] }}");
+    let shop = world.project("shop", &file(&format!("{}, {}", machine("web"), machine("old"))));
+    shop.stead("up -d").ok();
+    shop.write(&file(&machine("web")));
+    shop.stead("up --remove-orphans web").code(2);
+    shop.stead("up -d --remove-orphans").ok();
+    let names: Vec<serde_json::Value> =
+        serde_json::from_value(shop.stead("ps --format json").json()).unwrap();
+    assert_eq!(names.len(), 1, "{names:?}");
+    // An image that is not here, with the name of a machine that is.
+    let said = shop.stead("run --pull never web echo hi").code(125);
+    said.says("the project has a machine `web`; hint: `stead exec web echo hi` runs");
+    shop.stead("down -v --remove-orphans --yes").ok();
+    assert_eq!(world.stead("volume ls --format json").json(), serde_json::json!([]));
+}
+
+#[test]
 fn still_more_options_are_seen_inside() {
     let world = World::offline();
     let _registry = registry(&world);

@@ -146,15 +146,16 @@ pub(super) fn import(args: &ImportArgs, output: Output) -> Result<(), Failure> {
 /// Takes images out of an archive or an OCI layout.
 pub(super) fn load(args: &LoadArgs, output: Output) -> Result<(), Failure> {
     let (_, store) = own_store()?;
+    let path = args.path.as_deref().or(args.input.as_deref());
     let platform = args.platform.platform.clone().unwrap_or_else(host_platform);
     let load = Load { platform, name: args.name.clone() };
     let before = store.before()?;
-    let images = match args.path.as_deref().filter(|path| path.is_dir()) {
+    let images = match path.filter(|path| path.is_dir()) {
         Some(directory) => store.load_directory(directory, &load)?,
         None => {
-            let what = args.path.as_ref().map_or("standard input".into(), |path| path.display().to_string());
+            let what = path.map_or("standard input".into(), |path| path.display().to_string());
             let progress = Progress::of(format!("loading {what}"));
-            let from = Told { through: archive(args.path.as_deref())?, moved_bytes: 0, progress: &progress };
+            let from = Told { through: archive(path)?, moved_bytes: 0, progress: &progress };
             store.load_archive(from, &load).with_context(|| format!("cannot load {what}"))?
         }
     };

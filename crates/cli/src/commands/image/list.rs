@@ -60,7 +60,7 @@ struct ChangeRow {
 }
 
 /// Lists images.
-pub(super) fn ls(patterns: &[String], output: Output) -> Result<(), Failure> {
+pub(super) fn ls(patterns: &[String], quiet: bool, output: Output) -> Result<(), Failure> {
     let mut host = look()?;
     let root = host.home().images();
     let mut rows = Vec::new();
@@ -79,6 +79,11 @@ pub(super) fn ls(patterns: &[String], output: Output) -> Result<(), Failure> {
     }
     rows.retain(|row| patterns.is_empty() || patterns.iter().any(|pattern| fits(pattern, row)));
     rows.sort_by(|a, b| (&a.names, &a.platform, &a.id).cmp(&(&b.names, &b.platform, &b.id)));
+    if quiet {
+        let ids: Vec<&Digest> = rows.iter().map(|row| &row.id).collect();
+        let text = || ids.iter().map(|id| format!("{}\n", id.short())).collect();
+        return output.data(&ids, text).map_err(Failure::from);
+    }
     let text = || {
         let lines: Vec<Vec<String>> = rows.iter().flat_map(lines).collect();
         table(&["IMAGE", "ID", "PLATFORM", "CREATED", "SIZE", "OWN", "MACHINES"], &lines)

@@ -43,7 +43,7 @@ pub(crate) use settings::Sources;
 /// Carries out a command about images.
 pub(crate) fn run(command: ImageCommand, output: Output) -> Result<(), Failure> {
     match command {
-        ImageCommand::Ls { images } => list::ls(&images, output),
+        ImageCommand::Ls { images, quiet } => list::ls(&images, quiet, output),
         ImageCommand::Inspect(args) => list::inspect(&args, output),
         ImageCommand::History(args) => list::history(&args, output),
         ImageCommand::Tag { image, name } => change::tag(&image, &name, output),

@@ -107,9 +107,12 @@ pub(crate) fn proxy(global: &Global, host: &str, user: &str) -> Result<ExitCode,
     drop(keys);
     be_nobodys_login();
     let order = ExecArgs {
+        detach: false,
         interactive: true,
         tty: false,
+        no_tty: true,
         env: env.map(|(name, value)| format!("{name}={value}")).to_vec(),
+        env_file: Vec::new(),
         workdir: Some("/".to_owned()),
         user: Some("0".to_owned()),
         privileged: false,
