@@ -187,6 +187,9 @@ pub struct Status {
     pub restarts: u32,
     /// How well it is; nothing if nobody looks.
     pub health: Option<HealthState>,
+    /// How its last health tests went, the oldest first.
+    #[serde(default)]
+    pub tests: Vec<Tested>,
     /// How far its present run has got.
     #[serde(default)]
     pub stages: Vec<Stage>,
@@ -228,6 +231,19 @@ pub enum HealthState {
     Healthy,
     /// Not well.
     Unhealthy,
+}
+
+/// How a health test went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tested {
+    /// When it was begun, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// How long it took.
+    pub took_ms: u64,
+    /// The exit code; none if it could not be run, or took too long.
+    pub code: Option<u8>,
+    /// The end of what it wrote, or why there is no code.
+    pub output: String,
 }
 
 /// How a machine ended, in a file of its directory.

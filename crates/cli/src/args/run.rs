@@ -210,11 +210,14 @@ pub(crate) struct MachineArgs {
     /// After the start, when failures do not count
     #[arg(long, value_name = "TIME")]
     pub(crate) health_start_period: Option<String>,
+    /// Between looks after the start: `1s`
+    #[arg(long, value_name = "TIME")]
+    pub(crate) health_start_interval: Option<String>,
     /// How many failures in a row mean that it is not well
     #[arg(long, value_name = "NUMBER")]
     pub(crate) health_retries: Option<String>,
     /// Do not look whether it is well, even if its image says how
-    #[arg(long, conflicts_with_all = ["health_cmd", "health_interval", "health_timeout", "health_start_period", "health_retries"])]
+    #[arg(long, conflicts_with_all = ["health_cmd", "health_interval", "health_timeout", "health_start_period", "health_start_interval", "health_retries"])]
     pub(crate) no_healthcheck: bool,
     /// Print help
     #[arg(long, action = ArgAction::Help)]

@@ -1,12 +1,14 @@
 //! `inspect` and `port`: all that is on record about a machine, and how it fares.
 
 use std::path::PathBuf;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 
 use stead_host::apply::Host;
 use stead_host::home::Home;
-use stead_host::machine::{Assignment, Boots, Exit, Files, Guest, Stage, status};
+use stead_host::log::timestamp;
+use stead_host::machine::{Assignment, Boots, Exit, Files, Guest, Stage, Tested, status};
 use stead_model::container::{Access, Container, Launch, Limits, Mount};
 use stead_model::image::Digest;
 use stead_model::name::{MachineId, Name};
@@ -72,6 +74,9 @@ struct Kept {
     guest: Option<GuestRow>,
     /// How far its present run has got, and when since that was begun.
     stages: Vec<Stage>,
+    /// How its last health tests went, the oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    health_tests: Vec<Tested>,
     /// How it ended last.
     exit: Option<Exit>,
     /// Where its log is; `stead logs` reads it.
@@ -158,9 +163,11 @@ fn kept(id: &MachineId, guest: Option<Guest>, files: &Files, home: &Home) -> Kep
     let accelerator = std::fs::read(home.accelerator()).ok();
     let accelerator = accelerator.and_then(|text| serde_json::from_slice(&text).ok());
     let status = status(home, id).ok().flatten();
+    let (stages, health_tests) = status.map(|status| (status.stages, status.tests)).unwrap_or_default();
     Kept {
         guest: guest.map(|guest| GuestRow { guest, accelerator, console: files.console() }),
-        stages: status.map(|status| status.stages).unwrap_or_default(),
+        stages,
+        health_tests,
         exit: files.load_exit(),
         log: files.log(),
         directory: files.state.clone(),
@@ -256,9 +263,20 @@ fn text_of_kept(kept: &Kept) -> Vec<(&'static str, String)> {
         let at = |stage: &Stage| format!("{} {}", stage.name, super::timings::seconds(stage.at_ms));
         lines.push(("stages", kept.stages.iter().map(at).collect::<Vec<_>>().join(", ")));
     }
+    lines.extend(kept.health_tests.iter().map(|test| ("health test", text_of_test(test))));
     lines.extend(kept.exit.as_ref().and_then(|exit| exit.why.clone()).map(|why| ("why", why)));
     lines.push(("log", kept.log.display().to_string()));
     lines
+}
+
+/// When it was, its code, and the end of what it wrote.
+fn text_of_test(test: &Tested) -> String {
+    let at = timestamp(UNIX_EPOCH + Duration::from_millis(test.at_ms));
+    let code = test.code.map_or_else(|| "no exit code".to_owned(), |code| format!("exit code {code}"));
+    let took = super::timings::seconds(test.took_ms);
+    let last = test.output.lines().next_back().unwrap_or_default();
+    let said = if last.is_empty() { String::new() } else { format!(": {last}") };
+    format!("{at} {code} after {took}{said}")
 }
 
 /// A port of this computer that leads to the machine.

@@ -13,7 +13,7 @@ use crate::args::{MachineArgs, RunKind};
 use crate::failure::{Failure, Said};
 
 /// The options, and the keys of a machine that they are.
-const OPTIONS: [(&str, &str); 47] = [
+const OPTIONS: [(&str, &str); 48] = [
     ("kind", "--kind"),
     ("image", "IMAGE"),
     ("command", "COMMAND"),
@@ -58,6 +58,7 @@ const OPTIONS: [(&str, &str); 47] = [
     ("healthcheck.interval", "--health-interval"),
     ("healthcheck.timeout", "--health-timeout"),
     ("healthcheck.start_period", "--health-start-period"),
+    ("healthcheck.start_interval", "--health-start-interval"),
     ("healthcheck.retries", "--health-retries"),
     ("healthcheck", "--health-cmd"),
     ("networks", "--network"),
@@ -280,6 +281,7 @@ fn health(args: &MachineArgs) -> Option<Value> {
         ("interval", &args.health_interval),
         ("timeout", &args.health_timeout),
         ("start_period", &args.health_start_period),
+        ("start_interval", &args.health_start_interval),
         ("retries", &args.health_retries),
     ];
     let said = texts.into_iter().filter_map(|(key, text)| Some((key.to_owned(), json!(text.as_ref()?))));

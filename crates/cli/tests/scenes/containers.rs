@@ -265,6 +265,26 @@ fn the_usual_flags_are_taken() {
 }
 
 #[test]
+fn the_last_health_tests_are_told() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let health = ["--health-cmd", "echo first; echo not yet; exit 3", "--health-start-period", "1h"];
+    let often = ["--health-start-interval", "100ms", "--health-interval", "1h"];
+    let words = [["run", "-d"].as_slice(), &["--name", "web"], &health, &often, &[BUSYBOX, "sleep", "999"]];
+    stead(&world, &words.concat()).ok();
+    let inspect = || world.stead("inspect web --format json").json()[0].clone();
+    let seen = world.until("it was tested five times", || {
+        Some(inspect()).filter(|seen| seen["health_tests"].as_array().is_some_and(|tests| tests.len() == 5))
+    });
+    let test = &seen["health_tests"][4];
+    assert_eq!((&test["code"], &test["output"]), (&3.into(), &"first\nnot yet".into()), "{test:#}");
+    assert!(test["at_ms"].as_u64() >= seen["health_tests"][0]["at_ms"].as_u64());
+    let text = world.stead("inspect web").ok();
+    let line = text.lines().rfind(|line| line.starts_with("health test")).unwrap_or_default();
+    assert!(line.contains(" exit code 3 after ") && line.ends_with(": not yet"), "{text}");
+}
+
+#[test]
 fn the_usual_flags_of_projects_are_taken() {
     let world = World::offline();
     let _registry = registry(&world);

@@ -261,6 +261,7 @@ impl Keeper {
             started_ms: self.life.started_ms(),
             restarts: self.life.restarts(),
             health: self.life.health(),
+            tests: self.life.tests(),
             stages: self.life.stages(),
         }
     }

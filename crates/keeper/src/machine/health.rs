@@ -12,22 +12,25 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, WaitId, WaitIdOptions, kill_process_group, waitid};
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, waitid};
 
 use stead_agent::Call;
 use stead_container::{ExecRequest, Executed, Executing, Progress, Started, Stdio, begin_exec};
-use stead_host::machine::{Exec, HealthState};
+use stead_host::machine::{Exec, HealthState, Tested};
 use stead_model::container::{HealthCheck, Launch, Signal};
 
 use super::run::{Body, held};
 
 /// What a test wrote last, for people.
 const WORDS_MAX_BYTES: usize = 4096;
+
+/// As many as Docker keeps.
+const TESTS_KEPT: usize = 5;
 
 /// One that was killed is dead when the kernel gets round to it; until then it is killed once more from time to time.
 const KILL_AGAIN: Duration = Duration::from_secs(1);
@@ -42,6 +45,10 @@ pub(super) struct Health {
     state: HealthState,
     test: Option<Test>,
     words: String,
+    /// When the last test was begun.
+    begun: Instant,
+    /// How the last ones went, the oldest first.
+    tests: VecDeque<Tested>,
 }
 
 /// A test that runs.
@@ -86,6 +93,8 @@ impl Health {
             state: HealthState::Starting,
             test: None,
             words: String::new(),
+            begun: started,
+            tests: VecDeque::new(),
         };
         health.next = started + health.interval(started);
         health
@@ -98,6 +107,23 @@ impl Health {
     /// What the last test wrote.
     pub(super) fn last_words(&self) -> String {
         self.words.trim().to_owned()
+    }
+
+    /// How the last tests went, the oldest first.
+    pub(super) fn tests(&self) -> Vec<Tested> {
+        self.tests.iter().cloned().collect()
+    }
+
+    fn keep(&mut self, now: Instant, code: Option<u8>) {
+        let took = now.duration_since(self.begun);
+        let at = SystemTime::now().checked_sub(took).unwrap_or(SystemTime::UNIX_EPOCH);
+        let at = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        if self.tests.len() == TESTS_KEPT {
+            self.tests.pop_front();
+        }
+        let output = self.last_words();
+        self.tests.push_back(Tested { at_ms: ms(at), took_ms: ms(took), code, output });
     }
 
     /// The test that runs, which is ready when it has ended.
@@ -143,7 +169,7 @@ impl Health {
             (None, body) if self.next <= now => {
                 if let Err(error) = self.begin(now, body, launch, state) {
                     self.words = format!("{error:#}");
-                    self.judge(now, false);
+                    self.judge(now, None);
                 }
             }
             (None, _) => {}
@@ -177,11 +203,12 @@ impl Health {
         }
         if !was_late {
             self.words = format!("it took longer than {} ms", self.check.timeout_ms);
-            self.judge(now, false);
+            self.judge(now, None);
         }
     }
 
     fn begin(&mut self, now: Instant, body: &mut Body, launch: &Launch, state: &Path) -> Result<()> {
+        self.begun = now;
         let deadline = now + Duration::from_millis(self.check.timeout_ms);
         let process = match body {
             Body::Container(container) => self.begin_here(container, launch, state)?,
@@ -234,7 +261,7 @@ impl Health {
         let words = Vec::from(std::mem::take(words));
         self.words = why.map_or_else(|| String::from_utf8_lossy(&words).into_owned(), str::to_owned);
         self.test = None;
-        self.judge(Instant::now(), code == 0);
+        self.judge(Instant::now(), why.is_none().then_some(code));
         true
     }
 
@@ -248,7 +275,7 @@ impl Health {
                 Err(_) if test.is_late => return Ok(()),
                 Err(failure) => {
                     self.words = failure.to_string();
-                    self.judge(Instant::now(), false);
+                    self.judge(Instant::now(), None);
                     return Ok(());
                 }
             },
@@ -259,7 +286,7 @@ impl Health {
                     tracing::debug!("a health test took {:?}", test.begun.elapsed());
                     if !test.is_late {
                         self.words = last_words(&mut output);
-                        self.judge(Instant::now(), status.exit_status() == Some(0));
+                        self.judge(Instant::now(), Some(code_of(&status)));
                     }
                     return Ok(());
                 }
@@ -271,8 +298,10 @@ impl Health {
         Ok(())
     }
 
-    fn judge(&mut self, now: Instant, is_well: bool) {
-        if is_well {
+    /// A test has ended, with an exit code if it had one.
+    fn judge(&mut self, now: Instant, code: Option<u8>) {
+        self.keep(now, code);
+        if code == Some(0) {
             self.failures = 0;
             self.state = HealthState::Healthy;
         } else if !self.is_starting_up(now) {
@@ -283,6 +312,12 @@ impl Health {
         }
         self.next = now + self.interval(now);
     }
+}
+
+/// As shells say it: its own, or 128 and the signal that ended it.
+fn code_of(status: &WaitIdStatus) -> u8 {
+    let code = status.exit_status().or(status.terminating_signal().map(|signal| signal.saturating_add(128)));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(255)
 }
 
 fn keep_last(words: &mut VecDeque<u8>, bytes: &[u8]) {
@@ -335,15 +370,32 @@ mod tests {
         let start = Instant::now();
         let mut health = Health::new(check(), start);
         assert_eq!(health.next_look(), Some(at(start, 100)));
-        health.judge(at(start, 100), false);
-        health.judge(at(start, 200), false);
+        health.judge(at(start, 100), Some(1));
+        health.judge(at(start, 200), Some(1));
         assert_eq!((health.state(), health.next_look()), (HealthState::Starting, Some(at(start, 300))));
-        health.judge(at(start, 10_000), false);
+        health.judge(at(start, 10_000), Some(1));
         assert_eq!((health.state(), health.next_look()), (HealthState::Starting, Some(at(start, 11_000))));
-        health.judge(at(start, 11_000), false);
+        health.judge(at(start, 11_000), Some(1));
         assert_eq!(health.state(), HealthState::Unhealthy);
-        health.judge(at(start, 12_000), true);
+        health.judge(at(start, 12_000), Some(0));
         assert_eq!(health.state(), HealthState::Healthy);
+    }
+
+    #[test]
+    fn the_last_tests_are_kept() {
+        let start = Instant::now();
+        let mut health = Health::new(check(), start);
+        for code in 0..7 {
+            health.begun = start;
+            health.words = format!(" said {code}\n");
+            health.judge(at(start, 250), Some(code).filter(|code| *code < 6));
+        }
+        let kept: Vec<_> =
+            health.tests().into_iter().map(|test| (test.code, test.took_ms, test.output)).collect();
+        let expected = [Some(2), Some(3), Some(4), Some(5), None];
+        let expected: Vec<_> =
+            expected.iter().zip(2..).map(|(code, number)| (*code, 250, format!("said {number}"))).collect();
+        assert_eq!(kept, expected);
     }
 
     #[test]
@@ -358,11 +410,11 @@ mod tests {
     fn one_who_was_well_has_started() {
         let start = Instant::now();
         let mut health = Health::new(check(), start);
-        health.judge(at(start, 100), true);
+        health.judge(at(start, 100), Some(0));
         assert_eq!(health.next_look(), Some(at(start, 1100)));
-        health.judge(at(start, 1100), false);
+        health.judge(at(start, 1100), Some(1));
         assert_eq!(health.state(), HealthState::Healthy);
-        health.judge(at(start, 2100), false);
+        health.judge(at(start, 2100), Some(1));
         assert_eq!(health.state(), HealthState::Unhealthy);
     }
 

@@ -15,7 +15,7 @@ use stead_container::{Failure, Place};
 use stead_host::home::Home;
 use stead_host::journal::{Action, Event, Journal};
 use stead_host::log::Stream;
-use stead_host::machine::{Assignment, Exit, Files, HealthState, Phase, Stage};
+use stead_host::machine::{Assignment, Exit, Files, HealthState, Phase, Stage, Tested};
 use stead_model::container::{Launch, Signal};
 use stead_model::name::MachineId;
 use stead_model::project::Condition;
@@ -279,6 +279,11 @@ impl Life {
         self.launch.health.as_ref()?;
         let known = self.run.as_ref().and_then(|run| run.health.as_ref());
         Some(known.map_or(HealthState::Starting, Health::state))
+    }
+
+    /// How its last health tests went.
+    pub(super) fn tests(&self) -> Vec<Tested> {
+        self.run.as_ref().and_then(|run| run.health.as_ref()).map(Health::tests).unwrap_or_default()
     }
 
     pub(super) fn init(&self) -> Option<BorrowedFd<'_>> {
