@@ -17,7 +17,7 @@ use stead_host::state::{Records, State};
 use stead_model::name::{NetworkId, NicId};
 use stead_model::project::{Nic, Project};
 
-use crate::project;
+use crate::project::{self, Found};
 use crate::working::TELL_AFTER;
 
 /// What is on record; nothing where there are no records, as a completion never fails.
@@ -84,8 +84,8 @@ pub(crate) fn machine_paths(current: &OsStr) -> Vec<CompletionCandidate> {
 
 /// The project of the file here, or of the one that the command line names; nothing if it cannot be read.
 fn project_here() -> Option<Project> {
-    let path = file_said().or_else(|| project::find_here().ok())?;
-    project::peek(&path)
+    let found = file_said().map(Found::named).or_else(|| project::find_here().ok())?;
+    project::peek(&found)
 }
 
 /// The words so far.
@@ -130,7 +130,7 @@ fn of_project(project: Project) -> Vec<NetworkId> {
 
 /// What was made by command, as its own file has it.
 fn loose_project() -> Option<Project> {
-    project::peek(&home()?.loose_project().join("stead.yaml"))
+    project::peek(&Found::named(home()?.loose_project().join("stead.yaml")))
 }
 
 /// The networks that were made by command.

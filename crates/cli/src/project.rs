@@ -9,11 +9,13 @@ use anyhow::{Context, Result};
 
 use stead_host::home::{remove_unfinished, write_whole};
 use stead_model::file::{
-    self, Build, COMPOSE_NAMES, Decoded, FileText, Known, Problems, Pull, Source, Sources,
+    self, Build, COMPOSE_NAMES, COMPOSE_OVERRIDES, Decoded, FileText, Known, Problems, Pull, Source, Sources,
+    Span,
 };
 use stead_model::lock::Lock;
 use stead_model::name::Name;
 use stead_model::project::Project;
+use stead_model::resolve::Refusal;
 
 use crate::args::Global;
 use crate::failure::Failure;
@@ -35,17 +37,49 @@ fn leads_nowhere(path: &Path) -> Option<PathBuf> {
     matches!(fs::metadata(path), Err(error) if error.kind() == ErrorKind::NotFound).then_some(to)
 }
 
+/// A project's file, and the one beside it that goes over it.
+pub(crate) struct Found {
+    file: PathBuf,
+    over: Option<PathBuf>,
+}
+
+impl Found {
+    /// A file that was named: nothing goes over it.
+    pub(crate) fn named(file: PathBuf) -> Self {
+        Self { file, over: None }
+    }
+
+    /// A file that was found in a directory.
+    fn beside(file: PathBuf) -> Self {
+        let is_composes = file.file_name().is_some_and(|name| COMPOSE_NAMES.iter().any(|one| name == *one));
+        let paths = COMPOSE_OVERRIDES.map(|name| file.with_file_name(name)).into_iter();
+        let over = paths.filter(|_| is_composes).find(|path| path.is_file() || leads_nowhere(path).is_some());
+        Self { file, over }
+    }
+}
+
 /// The file of variables beside a project's file.
 const ENVIRONMENT: &str = ".env";
 
 /// More than any person writes; less than what would be slow to refuse.
 const FILE_MAX_BYTES: u64 = 4 * 1024 * 1024;
 
+/// What stands where in a project's files.
+struct Texts {
+    file: PathBuf,
+    /// The one that goes over it.
+    over: Option<PathBuf>,
+    /// How many lines the file itself has.
+    own_lines: usize,
+    /// What stands in it, and behind it what stands in the other.
+    text: String,
+    /// What is lawful there and yet likely a mistake.
+    warnings: Vec<Problems>,
+}
+
 /// A project as its files have it.
 pub(crate) struct Loaded {
-    pub(crate) file: PathBuf,
-    /// What stands in it.
-    pub(crate) text: String,
+    files: Texts,
     pub(crate) directory: PathBuf,
     pub(crate) project: Project,
     pub(crate) sources: Sources,
@@ -63,6 +97,29 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
+    /// Tells the warnings.
+    fn told(self) -> Self {
+        self.files.warnings.iter().for_each(|warnings| note(warnings.to_string().trim_end()));
+        self
+    }
+
+    /// Refusals, as problems of the files: what they ask for cannot be had here.
+    pub(crate) fn refused(&self, refusals: Vec<Refusal>) -> Failure {
+        let Texts { file, over, own_lines, text, .. } = &self.files;
+        let problems = self.sources.problems(&shown(file), text, refusals);
+        let (own, over) = parted(problems, *own_lines, over.as_deref());
+        Failure::File(own.into_iter().chain(over).collect())
+    }
+
+    /// The file that a place is in, and its line there.
+    pub(crate) fn line(&self, span: Span) -> (&Path, usize) {
+        let Texts { file, over, own_lines, .. } = &self.files;
+        match (span.line.checked_sub(*own_lines), over) {
+            (Some(line), Some(over)) if line > 0 => (over, line),
+            _ => (file, span.line),
+        }
+    }
+
     /// The machines that other profiles would bring: what is there of them is left alone.
     pub(crate) fn resting(&self) -> BTreeSet<Name> {
         let by_profile = self.dormant.iter().filter(|(_, profiles)| !profiles.is_empty());
@@ -73,7 +130,7 @@ impl Loaded {
     pub(crate) fn with_something(self) -> Result<Self, Failure> {
         let Project { networks, machines, volumes, .. } = &self.project;
         if networks.is_empty() && machines.is_empty() && volumes.is_empty() && self.dormant.is_empty() {
-            let what = format!("{} names no machine, no network and no volume", self.file.display());
+            let what = format!("{} names no machine, no network and no volume", self.files.file.display());
             return Err(Failure::request(&what, "to take the project away say `stead down`"));
         }
         Ok(self)
@@ -82,24 +139,56 @@ impl Loaded {
 
 /// The project file: the one named, or the nearest one upwards from here.
 pub(crate) fn find(global: &Global) -> Result<PathBuf, Failure> {
+    Ok(found(global)?.file)
+}
+
+/// The same, with what goes over it.
+pub(crate) fn found(global: &Global) -> Result<Found, Failure> {
     if let Some(file) = &global.file {
-        return std::path::absolute(file)
-            .context("cannot make the file's path absolute")
-            .map_err(Failure::from);
+        let file = std::path::absolute(file).context("cannot make the file's path absolute")?;
+        return Ok(Found::named(file));
     }
     find_here()
 }
 
 /// The nearest project file upwards from here.
-pub(crate) fn find_here() -> Result<PathBuf, Failure> {
+pub(crate) fn find_here() -> Result<Found, Failure> {
     let here = std::env::current_dir().context("cannot find the current directory")?;
-    here.ancestors().find_map(file_in).ok_or_else(|| {
+    let file = here.ancestors().find_map(file_in);
+    if let Some(file) = named_by_variable(&here, file.as_deref())? {
+        return Ok(Found::named(file));
+    }
+    file.map(Found::beside).ok_or_else(|| {
         let what = format!("there is no stead.yaml in {} or above", here.display());
         Failure::request(
             &what,
             "write one (`stead schema` and docs/stead.yaml.md say how), or name one with `-f`",
         )
     })
+}
+
+/// The variable that names files for Compose, and the one that says what is between them.
+const COMPOSE_FILE: [&str; 2] = ["COMPOSE_FILE", "COMPOSE_PATH_SEPARATOR"];
+
+/// The file that Compose's variable names, in the environment or the `.env` of a project, unless the project's file is
+/// one of ours.
+fn named_by_variable(here: &Path, file: Option<&Path>) -> Result<Option<PathBuf>, Failure> {
+    if file.and_then(Path::file_name).is_some_and(|name| FILE_NAMES.iter().any(|one| name == *one)) {
+        return Ok(None);
+    }
+    let directory = file.and_then(Path::parent).unwrap_or(here);
+    let variables = variables(directory)?.variables;
+    let [name, separator] = COMPOSE_FILE;
+    let Some(value) = variables.get(name).filter(|value| !value.is_empty()) else { return Ok(None) };
+    let separator = variables.get(separator).filter(|text| !text.is_empty()).map_or(":", String::as_str);
+    if value.contains(separator) {
+        let what = format!("`{name}` names several files: {}", value.escape_debug());
+        let hint = "name one file, in which stands `include: [{ path: [first.yaml, second.yaml] }]`: those go over each \
+                    other; or name one with `-f`";
+        return Err(Failure::request(&what, hint));
+    }
+    let is_of_environment = std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    Ok(Some(if is_of_environment { here } else { directory }.join(value)))
 }
 
 /// How a file is called by who is here, so that the name leads to it.
@@ -126,7 +215,7 @@ pub(crate) fn load(global: &Global) -> Result<Loaded, Failure> {
 
 /// Reads the project here, to choose anew what its lock pins, if so: then it need not be one that can be read.
 pub(crate) fn load_for(global: &Global, relock: bool) -> Result<Loaded, Failure> {
-    load_with(&find(global)?, &global.profile.iter().cloned().collect(), relock)
+    load_with(&found(global)?, &global.profile.iter().cloned().collect(), relock).map(Loaded::told)
 }
 
 /// Reads the project in this directory.
@@ -136,40 +225,49 @@ pub(crate) fn load_in(directory: &Path) -> Result<Loaded, Failure> {
         Failure::request(&what, "restore it, or `stead down` the project by its name")
     })?;
     // Whichever profiles a machine was made by.
-    load_with(&file, &["*".to_owned()].into(), false)
+    load_with(&Found::beside(file), &["*".to_owned()].into(), false).map(Loaded::told)
 }
 
 /// Reads this project file.
 pub(crate) fn load_file(path: &Path) -> Result<Loaded, Failure> {
-    load_with(path, &BTreeSet::new(), false)
+    load_with(&Found::named(path.to_owned()), &BTreeSet::new(), false).map(Loaded::told)
 }
 
 /// What a project file says, of all its profiles, for who tells nobody of what is wrong with it.
-pub(crate) fn peek(path: &Path) -> Option<Project> {
+pub(crate) fn peek(found: &Found) -> Option<Project> {
+    let path = &found.file;
     let directory = directory_of(path).ok()?;
     let text = read_text(path, SAVE_AS, OTHER_FILE).ok()??;
+    let over = found.over.as_ref().map(|over| read_text(over, SAVE_AS, OTHER_FILE).ok()?);
+    let over = if let Some(text) = over { Some(text?) } else { None };
     let Known { variables, unread, .. } = variables(&directory).ok()?;
     let file_name = path.file_name()?.to_string_lossy();
     let texts = crate::session::home().ok()?.texts();
     let profiles = ["*".to_owned()].into();
     let source = Source::new(&file_name, &text, &variables, &directory);
-    let source = Source { profiles: &profiles, unread: &unread, texts: &texts, ..source };
+    let over = over.as_deref();
+    let source = Source { profiles: &profiles, unread: &unread, texts: &texts, over, ..source };
     let files = file::files(&source, read_other);
     file::parse(&Source { files: &files, ..source }).ok().map(|parsed| parsed.project)
 }
 
-fn load_with(path: &Path, profiles: &BTreeSet<String>, relock: bool) -> Result<Loaded, Failure> {
+fn load_with(found: &Found, profiles: &BTreeSet<String>, relock: bool) -> Result<Loaded, Failure> {
+    let path = found.file.as_path();
     let directory = directory_of(path)?;
     let Some(Decoded { text, problems: no_text }) = read(path, OTHER_FILE)? else {
         let what = format!("there is no file {}", path.display());
         return Err(Failure::request(&what, "name another with `-f`"));
     };
+    let over = found.over.as_deref().map(read).transpose()?.flatten();
+    let (over, over_no_text) = over.map_or((None, None), |over| (Some(over.text), over.problems));
     let Known { variables, unread, problems: wrong_lines } = variables(&directory)?;
-    let here = |problems: Problems| Problems { file: shown(path), ..problems };
     let file_name = path.file_name().unwrap_or_default().to_string_lossy();
     let texts = crate::session::home()?.texts();
     let source = Source::new(&file_name, &text, &variables, &directory);
-    let source = Source { profiles, unread: &unread, texts: &texts, ..source };
+    let source = Source { profiles, unread: &unread, texts: &texts, over: over.as_deref(), ..source };
+    let (text, own_lines) = (source.whole(), source.own_lines());
+    let here =
+        |problems| parted(Problems { file: shown(path), ..problems }, own_lines, found.over.as_deref());
     let files = file::files(&source, read_other);
     let parsed = file::parse(&Source { files: &files, ..source });
     let lock = load_lock(&directory);
@@ -178,10 +276,10 @@ fn load_with(path: &Path, profiles: &BTreeSet<String>, relock: bool) -> Result<L
         Err(Failure::File(problems)) if !relock => problems.as_slice(),
         Ok(_) | Err(_) => &[],
     };
-    let wrong_file = both(no_text, parsed.as_ref().err().cloned().map(here));
+    let (wrong_file, wrong_over) = parsed.as_ref().err().cloned().map(here).unwrap_or_default();
+    let wrong_files = [wrong_lines, both(no_text, wrong_file), both(over_no_text, wrong_over)];
     // One hides none of the others.
-    let wrong: Vec<Problems> =
-        wrong_lines.into_iter().chain(wrong_file).chain(wrong_lock.iter().cloned()).collect();
+    let wrong: Vec<Problems> = wrong_files.into_iter().flatten().chain(wrong_lock.iter().cloned()).collect();
     let parsed = match parsed {
         Ok(parsed) if wrong.is_empty() => parsed,
         Ok(_) | Err(_) => return Err(Failure::File(wrong)),
@@ -200,11 +298,19 @@ fn load_with(path: &Path, profiles: &BTreeSet<String>, relock: bool) -> Result<L
         read => (read?, false),
     };
     let file::Parsed { project, sources, pull, builds, texts, warnings, dormant } = parsed;
-    if let Some(warnings) = warnings.map(here) {
-        note(warnings.to_string().trim_end());
+    let (warnings, more) = warnings.map(here).unwrap_or_default();
+    let warnings = warnings.into_iter().chain(more).collect();
+    let (file, over) = (path.to_owned(), found.over.clone());
+    let files = Texts { file, over, own_lines, text, warnings };
+    Ok(Loaded { files, directory, project, sources, lock, lock_is_lost, pull, builds, texts, dormant })
+}
+
+/// What is told of a file, and of the one that goes over it, each by its name.
+fn parted(problems: Problems, own_lines: usize, over: Option<&Path>) -> (Option<Problems>, Option<Problems>) {
+    match over {
+        Some(over) => problems.parted(own_lines, &shown(over)),
+        None => (Some(problems), None),
     }
-    let file = path.to_owned();
-    Ok(Loaded { file, text, directory, project, sources, lock, lock_is_lost, pull, builds, texts, dormant })
 }
 
 /// What is wrong with a file's bytes, and with what they say.

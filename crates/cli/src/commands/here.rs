@@ -90,7 +90,7 @@ fn recorded<'a>(seen: &'a Observed, directory: &Path) -> impl Iterator<Item = &'
 
 /// The name that the file says, whatever is wrong beside it.
 fn said_name(global: &Global) -> Result<Name, Failure> {
-    match project::peek(&project::find(global)?) {
+    match project::peek(&project::found(global)?) {
         Some(project) => Ok(project.name),
         None => Ok(project::load(global)?.project.name),
     }

@@ -77,8 +77,8 @@ fn why(planned: &Planned, loaded: Option<&Loaded>) -> String {
         ["networks", "machines", "volumes", "name"].iter().any(|first| key.split('.').next() == Some(first));
     match loaded.filter(|_| is_key).and_then(|loaded| Some((loaded, loaded.sources.find(key)?))) {
         Some((loaded, span)) => {
-            let name = loaded.file.file_name().unwrap_or_default().display();
-            format!("{} ({name}:{})", planned.why, span.line)
+            let (file, line) = loaded.line(span);
+            format!("{} ({}:{line})", planned.why, file.file_name().unwrap_or_default().display())
         }
         None => planned.why.clone(),
     }

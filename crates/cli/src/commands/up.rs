@@ -101,8 +101,7 @@ fn tell_replaced(loaded: &Loaded, wanted: &Wanted, relock: bool) {
 
 /// Refusals, as problems of the file: what it asks for cannot be had here.
 pub(super) fn refused(refusals: Vec<Refusal>, loaded: &Loaded) -> Failure {
-    let file = project::shown(&loaded.file);
-    Failure::File(vec![loaded.sources.problems(&file, &loaded.text, refusals)])
+    loaded.refused(refusals)
 }
 
 /// What a project on record is to be by its own file, with the images that its machines were made from.

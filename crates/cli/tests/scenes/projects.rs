@@ -272,3 +272,45 @@ fn what_init_writes_is_a_project_that_comes_up() {
         project.stead("down --volumes --yes").ok();
     }
 }
+
+const OVER: &str = "
+services:
+  web:
+    environment: { V: over }
+    command: [sh, -c, 'echo $$V $$W; exec sleep 1000']
+";
+
+#[test]
+fn an_override_beside_composes_file_goes_over_it() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let shop = world.project("shop", "");
+    std::fs::remove_file(shop.directory.join("stead.yaml")).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(shop.directory.join(name), text).unwrap();
+    let base =
+        format!("services:\n  web: {{ image: {BUSYBOX}, init: true, environment: {{ V: base, W: w }} }}\n");
+    write("compose.yaml", &base);
+    write("compose.override.yml", OVER);
+    shop.stead("up").ok();
+    world.until("it has told", || (shop.stead("logs web").ok() == "over w\n").then_some(()));
+    // Whoever names a file means that one.
+    assert!(shop.stead("config").ok().contains("V=over"));
+    assert!(shop.stead("config -f compose.yaml").ok().contains("V=base"));
+    // What is wrong is told of the file in which it is.
+    write("compose.override.yml", &OVER.replace("command", "comand"));
+    shop.stead("plan").code(2).says("compose.override.yml:5:5: ");
+    write("compose.override.yml", &format!("{OVER}    ports: ['192.0.2.7:80:80']\n"));
+    write("other.yaml", &base.replace("V: base", "V: other"));
+    let with = |files: &str, words: &[&str]| {
+        let mut command = world.stead_command("home", &shop.directory, words);
+        command.env("COMPOSE_FILE", files);
+        said(command)
+    };
+    assert!(with("other.yaml", &["config"]).ok().contains("V=other"));
+    with("compose.yaml:other.yaml", &["config"]).code(2).says("`COMPOSE_FILE` names several files");
+    write(".env", "COMPOSE_FILE=other.yaml\n");
+    assert!(shop.stead("config").ok().contains("V=other"));
+    std::fs::remove_file(shop.directory.join(".env")).unwrap();
+    write("compose.override.yml", OVER);
+    shop.stead("down").ok();
+}

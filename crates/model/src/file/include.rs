@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::dotenv::{self, Bare};
 use super::extend::{get_mut, move_path, move_paths, size};
 use super::interpolate::{Scope, Variables};
-use super::merge::{merge, names};
+use super::merge::{self, names};
 use super::problem::{Problem, Span, quote};
 use super::spec::{Ground, absolute};
 use super::yaml::{Entry, NODES_MAX, Node, Value};
@@ -110,7 +110,7 @@ impl Walk<'_, '_> {
             let tree = self.reading.tree_of(&path, name, &variables, told)?;
             whole = Some(match whole {
                 None => tree,
-                Some(base) => merge(base, tree),
+                Some(base) => merge::files(base, tree),
             });
         }
         let mut whole = whole?;

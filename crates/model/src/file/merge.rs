@@ -1,4 +1,4 @@
-//! How what a machine says goes together with what it extends, as Compose has it: mappings key by key, lists one after
+//! How what a machine says goes together with what it extends, and a file with one that goes over it, as Compose has it: mappings key by key, lists one after
 //! the other, what stands at one place of the machine replaced, commands replaced.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,8 +8,26 @@ use super::leaf::container::device;
 use super::leaf::mount::{tmpfs, volume};
 use super::yaml::{Entry, Node, Value};
 
+/// What a file has by name.
+const GROUPS: [&str; 6] = ["machines", "services", "networks", "volumes", "secrets", "configs"];
+
+/// A file over another: what has one name in both goes together as a machine does with the one that it extends.
+pub(crate) fn files(base: Node, own: Node) -> Node {
+    let named = |_: &str, base, own: Node| if own.value == Value::Null { base } else { merge(base, own) };
+    merge_by(base, own, |key, base, own| match own.value {
+        Value::Null => base,
+        _ if GROUPS.contains(&key) => merge_by(names(base), names(own), named),
+        _ => both(key, base, own),
+    })
+}
+
 /// A machine over the one that it extends.
 pub(crate) fn merge(base: Node, own: Node) -> Node {
+    merge_by(base, own, both)
+}
+
+/// Mappings over each other, where `both` says what becomes of a key that is in both.
+fn merge_by(base: Node, own: Node, both: impl Fn(&str, Node, Node) -> Node) -> Node {
     let (span, own) = (own.span, own.value);
     let (Value::Mapping(mut entries), Value::Mapping(base)) = (own.clone(), base.value) else {
         return Node { span, value: own };
@@ -35,7 +53,8 @@ fn both(key: &str, base: Node, own: Node) -> Node {
     }
     match key {
         "command" | "entrypoint" | "test" => own,
-        "environment" | "labels" | "sysctls" => joined(pairs(base, &['=']), pairs(own, &['='])),
+        "environment" | "labels" | "sysctls" | "args" => joined(pairs(base, &['=']), pairs(own, &['='])),
+        "build" => joined(context(base), context(own)),
         "extra_hosts" => joined(pairs(base, &['=', ':']), pairs(own, &['=', ':'])),
         "networks" | "depends_on" => joined(names(base), names(own)),
         "tmpfs" => placed(list(base), list(own), tmpfs_target),
@@ -125,6 +144,17 @@ fn pairs(node: Node, separators: &[char]) -> Node {
 /// A list of names as a mapping with nothing under them.
 pub(crate) fn names(node: Node) -> Node {
     pairs(node, &[])
+}
+
+/// A build that is no more than its directory, with a key for that.
+fn context(node: Node) -> Node {
+    match &node.value {
+        Value::Scalar(_) => {
+            let (span, key) = (node.span, "context".to_owned());
+            Node { span, value: Value::Mapping(vec![Entry { key, key_span: span, node }]) }
+        }
+        Value::Null | Value::Unknown | Value::Sequence(_) | Value::Mapping(_) => node,
+    }
 }
 
 /// A single value as a list of it.

@@ -22,6 +22,7 @@ mod keys;
 mod leaf;
 mod locked;
 mod merge;
+mod over;
 mod problem;
 mod published;
 mod render;
@@ -62,6 +63,8 @@ pub struct Source<'a> {
     pub file_name: &'a str,
     /// What stands in it.
     pub text: &'a str,
+    /// What stands in the file that goes over it, if there is one.
+    pub over: Option<&'a str>,
     /// The variables it may use; [`variables`] makes them of the environment and `.env`.
     pub env: &'a Variables,
     /// Those that it may use and that could not be read, which was reported: what uses them is not checked.
@@ -80,6 +83,14 @@ pub struct Source<'a> {
 pub const COMPOSE_NAMES: [&str; 4] =
     ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
 
+/// What Compose calls the files that go over those, in the order in which it looks for them.
+pub const COMPOSE_OVERRIDES: [&str; 4] = [
+    "compose.override.yml",
+    "compose.override.yaml",
+    "docker-compose.override.yml",
+    "docker-compose.override.yaml",
+];
+
 /// For those who have none.
 static NO_FILES: Files = Files::new();
 static NO_PROFILES: BTreeSet<String> = BTreeSet::new();
@@ -88,7 +99,8 @@ impl<'a> Source<'a> {
     /// A file that names no others, with no profiles asked for.
     pub fn new(file_name: &'a str, text: &'a str, env: &'a Variables, dir: &'a Path) -> Self {
         let (files, profiles) = (&NO_FILES, &NO_PROFILES);
-        Self { file_name, text, env, unread: &interpolate::ALL_READ, dir, files, profiles, texts: dir }
+        let unread = &interpolate::ALL_READ;
+        Self { file_name, text, over: None, env, unread, dir, files, profiles, texts: dir }
     }
 }
 
@@ -153,7 +165,7 @@ enum Dialect {
 pub fn parse(source: &Source<'_>) -> Result<Parsed, Problems> {
     let mut reading = Reading::new(source);
     let parsed = reading.project();
-    let text = reading.text();
+    let text = &source.whole();
     match parsed {
         Some(mut parsed) if reading.problems.is_empty() => {
             let warnings = Some(reading.warnings).filter(|warnings| !warnings.is_empty());
@@ -224,24 +236,20 @@ impl<'a> Reading<'a> {
         Self { source, dialect: Dialect::Stead, problems, warnings, unread, missing, texts }
     }
 
-    /// The file's text without a byte order mark, which is no part of the first line.
-    fn text(&self) -> &'a str {
-        self.source.text.strip_prefix('\u{feff}').unwrap_or(self.source.text)
-    }
-
     fn project(&mut self) -> Option<Parsed> {
         self.dialect = self.spoken();
-        let (mut problems, mut warnings) = (Vec::new(), Vec::new());
-        let tree = self.tree(self.text(), self.source.env, (&mut problems, &mut warnings));
-        self.problems.append(&mut problems);
-        self.warnings.append(&mut warnings);
-        let mut tree = tree?;
         let machines = match self.dialect {
             Dialect::Stead => "machines",
             Dialect::Compose => "services",
         };
-        include::resolve(&mut tree, self);
-        extend::resolve(&mut tree, machines, self);
+        let own = self.own_tree(self.source.text, 0, machines);
+        let mut tree = match self.source.over {
+            None => own?,
+            Some(over) => {
+                let over = self.own_tree(over, self.source.own_lines(), machines);
+                merge::files(own?, over?)
+            }
+        };
         environment::gather(&mut tree, machines, self);
         build::gather(&mut tree, machines, self);
         texts::gather(&mut tree, self);
@@ -262,9 +270,24 @@ impl<'a> Reading<'a> {
         Some(Parsed { project, sources, pull, builds, texts, dormant, warnings: None })
     }
 
+    /// The tree of a file of the project, with what it brings in from others. `above` lines are before it.
+    fn own_tree(&mut self, text: &str, above: usize, machines: &str) -> Option<Node> {
+        let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+        let tree = self.tree(over::bare(text), self.source.env, (&mut problems, &mut warnings));
+        over::lower(&mut problems, above);
+        over::lower(&mut warnings, above);
+        self.problems.append(&mut problems);
+        self.warnings.append(&mut warnings);
+        let mut tree = tree?;
+        over::lower_tree(&mut tree, above);
+        include::resolve(&mut tree, self);
+        extend::resolve(&mut tree, machines, self);
+        Some(tree)
+    }
+
     /// Whose words the file is written in: what it has tells it, and where that does not, its name.
     fn spoken(&self) -> Dialect {
-        let tree = yaml::parse(self.text(), &mut Vec::new()).ok();
+        let tree = yaml::parse(over::bare(self.source.text), &mut Vec::new()).ok();
         let has = |key: &str| match tree.as_ref().map(|tree| &tree.value) {
             Some(Value::Mapping(entries)) => entries.iter().any(|entry| entry.key == key),
             _ => false,

@@ -136,7 +136,7 @@ impl Problems {
 }
 
 /// The lines of a file as YAML counts them: `\n`, `\r\n` and `\r` end one.
-fn lines(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.split('\n').flat_map(|line| line.strip_suffix('\r').unwrap_or(line).split('\r'))
 }
 

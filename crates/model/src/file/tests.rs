@@ -10,6 +10,7 @@ mod containers;
 mod dev;
 mod includes;
 mod laws;
+mod overrides;
 mod scripts;
 mod vms;
 

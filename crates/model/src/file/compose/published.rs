@@ -19,6 +19,9 @@ A file of the [Compose specification](https://github.com/compose-spec/compose-sp
   found by them;
 - `container_name` is one more name on all networks, `links` say what comes before; `version`, `expose` and the names of
   ports are documentation;
+- what stands in a `compose.override.yaml` (`.yml`, `docker-compose.override.…`) beside it goes over it where no file is named by
+  `-f`: mappings key by key, lists one after the other, mounts and devices by their place, commands replaced. `COMPOSE_FILE` names
+  one file; several are written under the `path` of an `include`;
 - `x-…` keys may stand where Compose lets them; `COMPOSE_PROJECT_NAME` and `COMPOSE_PROFILES` hold.
 
 What cannot be honoured is refused, with its place and the reason; values other than these, too:

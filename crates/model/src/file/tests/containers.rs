@@ -8,7 +8,10 @@ use proptest::prelude::*;
 
 use super::{check, read};
 use crate::container::*;
-use crate::file::{FileText, Origins, Pull, Source, Variables, files, parse, render_json_with, render_with};
+use crate::file::{
+    COMPOSE_OVERRIDES, FileText, Origins, Pull, Source, Variables, files, parse, render_json_with,
+    render_with,
+};
 
 /// A file whose project is `shop` in `/srv/shop`, with other files beside it.
 #[track_caller]
@@ -25,7 +28,8 @@ pub(super) fn shown(file_name: &str, text: &str, others: &[(&str, &str)], profil
     let env = Variables::from(env);
     let profiles: BTreeSet<String> = profiles.iter().map(|name| (*name).to_owned()).collect();
     let dir = std::path::Path::new("/srv/shop");
-    let source = Source { profiles: &profiles, ..Source::new(file_name, text, &env, dir) };
+    let over = others.iter().find(|(name, _)| COMPOSE_OVERRIDES.contains(name)).map(|(_, text)| *text);
+    let source = Source { profiles: &profiles, over, ..Source::new(file_name, text, &env, dir) };
     let files = files(&source, |path| {
         let found = others.iter().find(|(name, _)| dir.join(name) == path);
         found.map_or(FileText::Missing, |(_, text)| FileText::Text((*text).to_owned()))
@@ -35,7 +39,10 @@ pub(super) fn shown(file_name: &str, text: &str, others: &[(&str, &str)], profil
             let warnings = parsed.warnings.map_or(String::new(), |warnings| warnings.to_string());
             format!("{}{warnings}", crate::file::render(&parsed.project))
         }
-        Err(problems) => problems.to_string(),
+        Err(problems) => match problems.parted(source.own_lines(), "the override") {
+            (Some(own), Some(over)) => format!("{own}\n{over}"),
+            (own, over) => own.or(over).unwrap().to_string(),
+        },
     }
 }
 
@@ -344,10 +351,10 @@ volumes: [data]
                 |                                          ^
               hint: leave it out, or write another `type`
 
-            stead.yaml:13:13: the option `noexec` of a tmpfs cannot be honoured
+            stead.yaml:13:13: two things are mounted at `/x`
              13 |     tmpfs: ["/x:noexec", "/y"]
                 |             ^^^^^^^^^^^
-              hint: there are `size=…`, `mode=…`, `ro` and `rw`
+              hint: leave one of them out
 
             stead.yaml:14:15: there is no secret `pasword`
              14 |     secrets: [pasword]

@@ -1,0 +1,161 @@
+//! A file that goes over a project's own, as Compose has it.
+
+use expect_test::{Expect, expect};
+
+use super::containers::shown;
+
+const BASE: &str = "name: shop
+services:
+  web:
+    image: web:1
+    command: [serve]
+    environment: { A: '1', B: '1' }
+    ports: ['8080:80']
+    volumes: ['data:/data', './site:/srv']
+    depends_on: [db]
+    healthcheck: { test: [CMD, a], interval: 5s }
+    dns: 10.0.0.1
+  db: { extends: base, image: db }
+  base: { image: base, stop_signal: SIGINT }
+  command: { image: a, build: ./a }
+volumes: { data: }
+";
+
+#[track_caller]
+fn check(over: &str, expected: Expect) {
+    expected.assert_eq(&shown("compose.yaml", BASE, &[("compose.override.yml", over)], &[]));
+}
+
+#[test]
+fn it_replaces_adds_and_goes_key_by_key() {
+    check(
+        "services:
+  web:
+    image: web:2
+    command: run it
+    environment: [B=2, C=3]
+    ports: ['127.0.0.1:8443:443', '8080:80']
+    volumes: ['./other:/data', 'cache:/cache']
+    depends_on: { cache: { condition: service_healthy } }
+    healthcheck: { test: [CMD, b] }
+    dns: [10.0.0.2]
+  base: { stop_signal: SIGHUP }
+  command: { build: { args: [X=1] } }
+  cache: { image: cache }
+volumes: { cache: }
+name: shop
+",
+        expect![[r#"
+            name: shop
+            networks:
+              default:
+                subnet: auto
+                subnet6: auto
+                addressing: managed
+                reach: "nat"
+                mtu: 1500
+                dhcp: { pool: auto, lease: 3600s, slaac: false }
+            machines:
+              base:
+                kind: container
+                driver: native
+                networks:
+                  default: {}
+                image: "base:latest"
+                stop_signal: SIGHUP
+              cache:
+                kind: container
+                driver: native
+                networks:
+                  default: {}
+                image: "cache:latest"
+              command:
+                kind: container
+                driver: native
+                networks:
+                  default: {}
+                image: "a:latest"
+              db:
+                kind: container
+                driver: native
+                networks:
+                  default: {}
+                image: "db:latest"
+                stop_signal: SIGINT
+              web:
+                kind: container
+                driver: native
+                networks:
+                  default: {}
+                ports:
+                  - "0.0.0.0:8080:80/tcp"
+                  - "127.0.0.1:8443:443/tcp"
+                depends_on:
+                  cache: { condition: service_healthy }
+                  db: { condition: service_started }
+                image: "web:2"
+                command: ["run", "it"]
+                environment:
+                  - "A=1"
+                  - "B=2"
+                  - "C=3"
+                volumes:
+                  - { type: volume, source: cache, target: "/cache" }
+                  - { type: bind, source: "/srv/shop/other", bind: { propagation: private, create_host_path: true }, target: "/data" }
+                  - { type: bind, source: "/srv/shop/site", bind: { propagation: private, create_host_path: true }, target: "/srv" }
+                dns: ["10.0.0.1", "10.0.0.2"]
+                healthcheck: { test: ["CMD", "b"], interval: 5000ms }
+            volumes: [cache, data]
+        "#]],
+    );
+}
+
+#[test]
+fn what_is_wrong_in_it_is_told_of_it() {
+    check(
+        "services:
+  web:
+    imaeg: web:2
+    depends_on: [nosuch]
+    volumes: !reset []
+",
+        expect![[r#"
+            the override:3:5: there is no key `imaeg` here
+              3 |     imaeg: web:2
+                |     ^^^^^
+              hint: did you mean `image`?
+
+            the override:4:18: there is no machine `nosuch`
+              4 |     depends_on: [nosuch]
+                |                  ^^^^^^
+              hint: there are base, command, db, web
+
+            the override:5:14: tags (`!…`) mean nothing here
+              5 |     volumes: !reset []
+                |              ^^^^^^^^
+              hint: leave it out
+        "#]],
+    );
+    check(
+        "services: [",
+        expect![[r#"
+        the override:2:1: not YAML: while parsing a node, did not find expected node content
+          hint: look at this line and the one before: how far they are indented, and whether quotes and brackets are closed; a text with `: ` or ` #` in it stands in quotes
+    "#]],
+    );
+    // And of the other what is wrong there.
+    let wrong = BASE.replace("stop_signal", "stop_single");
+    let over = ("docker-compose.override.yaml", "services: { db: { ports: [80] } }\n");
+    expect![[r#"
+        compose.yaml:13:24: there is no key `stop_single` here
+         13 |   base: { image: base, stop_single: SIGINT }
+            |                        ^^^^^^^^^^^
+          hint: did you mean `stop_signal`?
+
+        the override:1:27: `80` asks for any free port of this computer, which cannot be honoured
+          1 | services: { db: { ports: [80] } }
+            |                           ^^
+          hint: name the port, like `8080:80`; or leave it out, for machines of its networks reach it anyway
+    "#]]
+    .assert_eq(&shown("compose.yaml", &wrong, &[over], &[]));
+}
