@@ -153,7 +153,13 @@ pub(super) fn meant<'a>(pattern: &str, here: Option<&Name>, seen: &'a Observed) 
 
 /// Whether a pattern names a machine: `web`, `web.shop`, with `*` for any text.
 pub(super) fn is_meant(pattern: &str, id: &MachineId) -> bool {
+    let pattern = &as_ours(pattern);
     matches(pattern, id.name.as_str()) || matches(pattern, &id.to_string())
+}
+
+/// A service of Compose may be written otherwise than its machine.
+fn as_ours(name: &str) -> String {
+    name.to_ascii_lowercase().replace('_', "-")
 }
 
 pub(super) fn matches(pattern: &str, text: &str) -> bool {

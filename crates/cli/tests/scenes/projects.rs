@@ -314,3 +314,23 @@ fn an_override_beside_composes_file_goes_over_it() {
     write("compose.override.yml", OVER);
     shop.stead("down").ok();
 }
+
+#[test]
+fn services_are_found_by_names_that_are_none_of_ours() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let shop = world.project("shop", "");
+    std::fs::remove_file(shop.directory.join("stead.yaml")).unwrap();
+    let service = |more: &str| format!("{{ image: {BUSYBOX}, init: true, command: [sleep, '1000']{more} }}");
+    let text = format!(
+        "services:\n  my_app: {}\n  Other: {}\n",
+        service(", container_name: front_1"),
+        service(", depends_on: [my_app]")
+    );
+    std::fs::write(shop.directory.join("compose.yaml"), text).unwrap();
+    assert!(shop.stead("up Other").ok().contains("> start my-app.shop"));
+    for name in ["my_app", "My_App", "my-app", "front_1", "other", "Other"] {
+        shop.stead(&format!("exec my_app ping -c 1 -W 5 {name}")).ok();
+    }
+    shop.stead("down").ok();
+}

@@ -59,7 +59,7 @@ pub(super) fn translate(tree: Node, reading: &mut Reading<'_>) -> Node {
     ours.extend(project_name(&entries, tree.span, reading));
     for Entry { key, key_span, node } in entries {
         match key.as_str() {
-            "services" => ours.push(entry("machines", key_span, service::all(node))),
+            "services" => ours.push(entry("machines", key_span, service::all(node, reading))),
             "networks" => ours.push(entry("networks", key_span, network::all(node, reading))),
             "volumes" => ours.push(entry("volumes", key_span, volumes(node, reading))),
             "secrets" | "configs" => ours.push(Entry { key, key_span, node }),
@@ -90,7 +90,7 @@ fn project_name(entries: &[Entry], span: Span, reading: &mut Reading<'_>) -> Opt
 }
 
 fn volumes(node: Node, reading: &mut Reading<'_>) -> Node {
-    let named = renamed(node, "volumes", reading);
+    let named = renamed(node, "volumes", value::resource, reading);
     // Only what says the usual was let through.
     let bare = named.into_iter().map(|(name, volume)| {
         let span = volume.key_span;
@@ -100,12 +100,17 @@ fn volumes(node: Node, reading: &mut Reading<'_>) -> Node {
 }
 
 /// The entries of a mapping under our names for them. Two that come to one name are told.
-fn renamed(node: Node, path: &str, reading: &mut Reading<'_>) -> Vec<(Name, Entry)> {
+fn renamed(
+    node: Node,
+    path: &str,
+    ours: impl Fn(&str) -> Result<Name, Wrong>,
+    reading: &mut Reading<'_>,
+) -> Vec<(Name, Entry)> {
     let Value::Mapping(entries) = node.value else { return Vec::new() };
     let mut known: BTreeMap<Name, String> = BTreeMap::new();
     let mut named = Vec::new();
     for entry in entries {
-        let Ok(name) = value::resource(&entry.key) else { continue };
+        let Ok(name) = ours(&entry.key) else { continue };
         if let Some(other) = known.insert(name.clone(), entry.key.clone()) {
             let message = format!("{} and {} are both `{name}` here", quote(&other), quote(&entry.key));
             let problem = Problem::found(entry.key_span, &join(path, &entry.key), &entry.key, message);

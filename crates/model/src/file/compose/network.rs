@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::table::MTU_OPTION;
-use super::{entry, is_true, mapping, renamed, text};
+use super::{entry, is_true, mapping, renamed, text, value};
 use crate::address::{nth4, nth6};
 use crate::file::leaf::network::any_address;
 use crate::file::problem::{Problem, Span, quote};
@@ -14,7 +14,7 @@ use crate::file::{Reading, join};
 
 pub(super) fn all(node: Node, reading: &mut Reading<'_>) -> Node {
     let span = node.span;
-    let networks = renamed(node, "networks", reading);
+    let networks = renamed(node, "networks", value::resource, reading);
     let ours = networks.into_iter().map(|(name, network)| {
         let path = join("networks", &network.key);
         let node = one(network.node, &path, reading);

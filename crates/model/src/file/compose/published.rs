@@ -15,10 +15,12 @@ A file of the [Compose specification](https://github.com/compose-spec/compose-sp
 - a variable that is not set and has no default is an empty text, with a warning; a name alone under `environment` that is
   not set is left out;
 - ports without an address are published on `0.0.0.0`; every port needs one of this computer, for none is chosen;
-- names of networks and volumes are made lawful (`db_data` is `db-data`); names of services have to be, for machines are
-  found by them;
+- names of networks and volumes are made lawful (`db_data` is `db-data`); a service, an alias and a `container_name` are in lower case
+  and have `-` for `_` (`My_App` is `my-app`), and are found by both, in DNS and on the command line;
 - `container_name` is one more name on all networks, `links` say what comes before; `version`, `expose` and the names of
   ports are documentation;
+- `network_mode` is `none` or `bridge`, which is the default network; the options `z`, `Z`, `cached`, `consistent` and
+  `delegated` of volumes say what holds anyway;
 - what stands in a `compose.override.yaml` (`.yml`, `docker-compose.override.…`) beside it goes over it where no file is named by
   `-f`: mappings key by key, lists one after the other, mounts and devices by their place, commands replaced. `COMPOSE_FILE` names
   one file; several are written under the `path` of an `include`;

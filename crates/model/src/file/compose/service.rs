@@ -1,24 +1,53 @@
 //! Services of Compose as machines of ours.
 
 use super::{entry, mapping, text, value};
+use crate::file::Reading;
 use crate::file::problem::Span;
 use crate::file::yaml::{Entry, Node, Value};
 
-pub(super) fn all(mut node: Node) -> Node {
-    if let Value::Mapping(services) = &mut node.value {
-        for service in services {
-            let span = service.key_span;
-            let keys = match std::mem::replace(&mut service.node.value, Value::Null) {
-                Value::Mapping(keys) => keys,
-                Value::Null => Vec::new(),
-                // What is no service was told; nothing follows from it.
-                other @ (Value::Unknown | Value::Scalar(_) | Value::Sequence(_)) => {
-                    service.node.value = other;
-                    continue;
-                }
-            };
-            service.node.value = Value::Mapping(machine(&service.key, keys, span));
+pub(super) fn all(node: Node, reading: &mut Reading<'_>) -> Node {
+    if !matches!(node.value, Value::Mapping(_)) {
+        return node;
+    }
+    let span = node.span;
+    let services = super::renamed(node, "services", value::service, reading).into_iter();
+    let machines = services.map(|(name, service)| named(name.as_str(), service));
+    mapping(span, machines.collect())
+}
+
+/// A service as a machine of this name.
+fn named(name: &str, mut service: Entry) -> Entry {
+    let keys = match std::mem::replace(&mut service.node.value, Value::Null) {
+        Value::Mapping(keys) => keys,
+        Value::Null => Vec::new(),
+        // What is no service was told; nothing follows from it.
+        other @ (Value::Unknown | Value::Scalar(_) | Value::Sequence(_)) => {
+            service.node.value = other;
+            return Entry { key: name.to_owned(), ..service };
         }
+    };
+    service.node.value = Value::Mapping(machine(name, keys, service.key_span));
+    Entry { key: name.to_owned(), ..service }
+}
+
+/// Names of services, in a list or as keys, as those of machines.
+fn names(mut node: Node) -> Node {
+    let ours = |text: &mut String| {
+        if let Ok(name) = value::service(text) {
+            name.as_str().clone_into(text);
+        }
+    };
+    match &mut node.value {
+        Value::Sequence(items) => {
+            for item in items {
+                if let Value::Scalar(text) = &mut item.value {
+                    ours(text);
+                }
+            }
+        }
+        Value::Mapping(entries) => entries.iter_mut().for_each(|entry| ours(&mut entry.key)),
+        Value::Scalar(text) => ours(text),
+        Value::Null | Value::Unknown => {}
     }
     node
 }
@@ -28,15 +57,21 @@ fn machine(own_name: &str, keys: Vec<Entry>, span: Span) -> Vec<Entry> {
     let (mut also_known, mut linked) = (None, None);
     for Entry { key, key_span, node } in keys {
         match key.as_str() {
-            "container_name" => also_known = Some(node),
-            "links" => linked = Some(node),
+            "container_name" => also_known = Some(names(node)),
+            "links" => linked = Some(names(node)),
             // Documentation by specification, or only what says the usual is left.
             "expose" | "attach" | "isolation" | "ipc" | "cgroup" | "oom_kill_disable" => {}
-            "network_mode" => ours.push(entry("networks", key_span, list(node.span, Vec::new()))),
+            // Otherwise it is the default network, as anyway.
+            "network_mode" if scalar(&node) == Some("none") => {
+                ours.push(entry("networks", key_span, list(node.span, Vec::new())));
+            }
+            "network_mode" => {}
             "networks" => ours.push(entry("networks", key_span, networks(node))),
             "ports" => ours.push(entry("ports", key_span, each(node, port))),
             "volumes" => ours.push(entry("volumes", key_span, each(node, volume))),
-            "depends_on" => ours.push(entry("depends_on", key_span, under(node, |key| key != "restart"))),
+            "depends_on" => {
+                ours.push(entry("depends_on", key_span, names(under(node, |key| key != "restart"))))
+            }
             "deploy" => ours.push(entry("deploy", key_span, without(node, &["mode"]))),
             "scale" => ours.push(entry("replicas", key_span, node)),
             "pull_policy" => ours.push(entry("pull_policy", key_span, pull_policy(node))),
@@ -116,7 +151,13 @@ fn networks(node: Node) -> Node {
             };
             let read = |Entry { key, key_span, mut node }: Entry| {
                 if let Value::Mapping(keys) = &mut node.value {
-                    keys.iter_mut().for_each(|key| key.key = nic_key(&key.key));
+                    for key in keys {
+                        key.key = nic_key(&key.key);
+                        if key.key == "aliases" {
+                            let aliases = std::mem::replace(&mut key.node.value, Value::Null);
+                            key.node = names(Node { span: key.node.span, value: aliases });
+                        }
+                    }
                 }
                 entry(&ours(&key), key_span, node)
             };
@@ -144,6 +185,7 @@ fn volume(mut node: Node) -> Node {
             if let Some(Entry { node: Node { value: Value::Scalar(text), .. }, .. }) = source {
                 *text = value::volume_name(text).map_or_else(|| text.clone(), |name| name.to_string());
             }
+            entries.retain(|entry| entry.key != "consistency");
         }
         Value::Null | Value::Unknown | Value::Sequence(_) => {}
     }

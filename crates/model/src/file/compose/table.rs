@@ -1,14 +1,14 @@
 //! All keys of the Compose specification: those that mean here what they mean there, and those that cannot be honoured,
 //! with the reason. Services share the keys of our own containers.
 
-use super::value::{LINK, PORT, PUBLISHED, RESOURCE, TARGET_PORT, VOLUME};
+use super::value::{self, LINK, PORT, PUBLISHED, RESOURCE, TARGET_PORT, VOLUME};
 use crate::file::leaf::Leaf;
 use crate::file::leaf::container::{ANY, PROFILE, SECRET};
 use crate::file::leaf::network::{ADDRESS, ADDRESS6, ANY_ADDRESS, MAC};
 use crate::file::shape::container::{BLKIO, BUILD, ENV_FILE, FILE_USE, SHARED, VOLUME_KEYS, leaf};
 use crate::file::shape::kept::{DEPLOY, LOG_OPTIONS, LOGGING, RESERVATIONS, RESOURCE_LIMITS};
 use crate::file::shape::machine::{DEPENDENCY, PROTOCOL, REPLICAS};
-use crate::file::shape::{FILE_SOURCE, FLAG, Form, INCLUDE, Key, LINE, NAME, NAMES, Shape, plain};
+use crate::file::shape::{FILE_SOURCE, FLAG, Form, INCLUDE, Key, LINE, Shape, plain};
 
 /// A file of Compose as a shape.
 pub(crate) const ROOT: Shape = &[Form::Keys(&[FILE])];
@@ -16,7 +16,7 @@ pub(crate) const ROOT: Shape = &[Form::Keys(&[FILE])];
 const FILE: &[Key] = &[
     plain("version", ANYTHING),
     plain("name", LINE),
-    plain("services", &[Form::Map(Leaf::Name, &[Form::Keys(&[SERVICE, SHARED, UNSHARED])])]),
+    plain("services", &[Form::Map(Leaf::Form(value::SERVICE), &[Form::Keys(&[SERVICE, SHARED, UNSHARED])])]),
     plain("networks", &[Form::Map(Leaf::Form(RESOURCE), &[Form::Keys(&[NETWORK])])]),
     plain("volumes", &[Form::Map(Leaf::Form(RESOURCE), &[Form::Keys(&[VOLUME_TOP])])]),
     plain("secrets", FILES),
@@ -60,29 +60,26 @@ const SERVICE: &[Key] = &[
         &[Form::List(&[leaf(RESOURCE)]), Form::Map(Leaf::Form(RESOURCE), &[Form::Keys(&[NIC])])],
     ),
     plain("ports", &[Form::List(&[leaf(PORT), Form::Keys(&[PORT_KEYS])])]),
-    plain("depends_on", &[Form::List(NAME), Form::Map(Leaf::Name, &[Form::Keys(&[DEPENDENCY, RESTARTED])])]),
+    plain(
+        "depends_on",
+        &[Form::List(OTHER), Form::Map(Leaf::Form(value::SERVICE), &[Form::Keys(&[DEPENDENCY, RESTARTED])])],
+    ),
     plain("profiles", &[Form::List(&[leaf(PROFILE)])]),
     plain("build", &[Form::Leaf(Leaf::Text), Form::Keys(&[BUILD, UNBUILT])]),
     plain("scale", REPLICAS),
-    plain("extends", &[Form::Leaf(Leaf::Name), Form::Keys(&[EXTENDS])]),
-    plain("container_name", NAME),
+    plain("extends", &[leaf(value::SERVICE), Form::Keys(&[EXTENDS])]),
+    plain("container_name", OTHER),
     plain("expose", &[Form::List(&[leaf(TARGET_PORT)])]),
     plain("links", &[Form::List(&[leaf(LINK)])]),
-    plain(
-        "network_mode",
-        &[Form::Leaf(Leaf::Only {
-            word: "none",
-            hint: "name `networks` instead; there is `network_mode: none`",
-        })],
-    ),
+    plain("network_mode", &[leaf(value::NETWORK_MODE)]),
     plain(
         "pull_policy",
         &[Form::Leaf(Leaf::Choice(&[
-            ("missing", ""),
-            ("if_not_present", ""),
-            ("always", ""),
-            ("never", ""),
-            ("build", ""),
+            ("missing", "if it is not here"),
+            ("if_not_present", "the same"),
+            ("always", "each time the machine is created"),
+            ("never", "not at all: it has to be here"),
+            ("build", "not at all: it is built, each time that `stead up` runs"),
         ]))],
     ),
     plain(
@@ -111,6 +108,8 @@ const SERVICE: &[Key] = &[
     ),
 ];
 
+/// The name of a service.
+const OTHER: Shape = &[leaf(value::SERVICE)];
 const PRIVATE: Shape =
     &[Form::Leaf(Leaf::Only { word: "private", hint: "every machine has its own: leave it out" })];
 const RESTARTED: &[Key] = &[plain(
@@ -121,7 +120,7 @@ const RESTARTED: &[Key] = &[plain(
     })],
 )];
 const EXTENDS: &[Key] =
-    &[Key { required: true, example: "base", ..plain("service", NAME) }, plain("file", LINE)];
+    &[Key { required: true, example: "base", ..plain("service", OTHER) }, plain("file", LINE)];
 const RAW: &[Key] = &[refused(
     "format",
     &[Form::Refused("files have the form of `.env`", "put values into single quotes instead")],
@@ -132,9 +131,18 @@ const OWNER: Shape =
     &[Form::Refused("the file is mounted as it is", "leave it out, and change the file itself")];
 
 /// Before our own key of that name, whose volumes have our names.
-const VOLUME_SOURCE: &[Key] = &[plain("source", &[leaf(super::value::SOURCE)])];
+const VOLUME_SOURCE: &[Key] = &[plain("source", &[leaf(value::SOURCE)])];
 const VOLUME_REFUSED: &[Key] = &[
-    refused("consistency", &[Form::Refused("there is one consistency: all see the same", "leave it out")]),
+    // Whichever is asked for, all see the same at once.
+    plain(
+        "consistency",
+        &[Form::Leaf(Leaf::Choice(&[
+            ("consistent", "all see the same at once"),
+            ("cached", "the same"),
+            ("delegated", "the same"),
+            ("default", "the same"),
+        ]))],
+    ),
     refused("volume", &[Form::Refused("volumes have no options here", "leave it out")]),
     refused("image", &[Form::Refused("images are not mounted", "leave it out")]),
 ];
@@ -190,7 +198,7 @@ const RESERVED: &[Key] = &[
 ];
 
 const NIC: &[Key] = &[
-    plain("aliases", NAMES),
+    plain("aliases", &[Form::List(OTHER)]),
     plain("ipv4_address", &[leaf(ADDRESS)]),
     plain("ipv6_address", &[leaf(ADDRESS6)]),
     plain("mac_address", &[leaf(MAC)]),
@@ -214,7 +222,7 @@ const PORT_KEYS: &[Key] = &[
     plain("host_ip", &[leaf(ANY_ADDRESS)]),
     plain("protocol", PROTOCOL),
     // Without a cluster both are the same.
-    plain("mode", &[Form::Leaf(Leaf::Choice(&[("host", ""), ("ingress", "")]))]),
+    plain("mode", &[Form::Leaf(Leaf::Choice(&[("host", "on this computer"), ("ingress", "the same")]))]),
     plain("name", ANYTHING),
     plain("app_protocol", ANYTHING),
 ];
@@ -244,7 +252,7 @@ const IPAM: &[Key] = &[
     refused("options", DRIVER_OPTIONS),
 ];
 const SUBNET: &[Key] = &[
-    Key { required: true, example: "10.0.5.0/24", ..plain("subnet", &[leaf(super::value::SUBNET)]) },
+    Key { required: true, example: "10.0.5.0/24", ..plain("subnet", &[leaf(value::SUBNET)]) },
     plain("gateway", &[leaf(ANY_ADDRESS)]),
     refused("ip_range", &[Form::Refused("addresses come from the whole subnet", "leave it out")]),
     refused("aux_addresses", &[Form::Refused("no addresses are kept back", "give machines fixed ones")]),

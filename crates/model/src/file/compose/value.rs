@@ -14,7 +14,10 @@ const fn form(check: fn(&str) -> Result<(), Wrong>) -> TextForm {
 
 /// The name of a network or a volume.
 pub(super) const RESOURCE: &TextForm = &form(|text| resource(text).map(drop));
+/// The name of a service, or one more of it.
+pub(super) const SERVICE: &TextForm = &form(|text| service(text).map(drop));
 pub(super) const LINK: &TextForm = &form(link);
+pub(super) const NETWORK_MODE: &TextForm = &form(network_mode);
 pub(super) const PORT: &TextForm = &form(published_port);
 pub(super) const PUBLISHED: &TextForm = &form(published);
 pub(super) const TARGET_PORT: &TextForm = &form(target_port);
@@ -32,6 +35,16 @@ pub(super) fn resource(text: &str) -> Result<Name, Wrong> {
     }
     lawful_name(text).ok_or_else(|| {
         wrong().hint("it needs a letter, and must not be a word that means something else here")
+    })
+}
+
+/// The name of a machine for that of a service: the same in lower case, with `-` for `_`. By either it is found, in DNS and
+/// on the command line, so it has to be made of that one and no other.
+pub(super) fn service(text: &str) -> Result<Name, Wrong> {
+    let ours = |c: char| if c == '_' { '-' } else { c.to_ascii_lowercase() };
+    name(&text.chars().map(ours).collect::<String>()).map_err(|wrong| match name(text) {
+        Err(told) => told,
+        Ok(_) => wrong,
     })
 }
 
@@ -68,7 +81,15 @@ fn link(text: &str) -> Result<(), Wrong> {
         ))
         .hint(format!("write `aliases: [{alias}]` under the networks of `{to}`")));
     }
-    name(text).map(drop)
+    service(text).map(drop)
+}
+
+fn network_mode(text: &str) -> Result<(), Wrong> {
+    if matches!(text, "none" | "bridge" | "default") {
+        return Ok(());
+    }
+    Err(Wrong::found(format!("{} cannot be honoured", quote(text)))
+        .hint("name `networks` instead; there are `none`, and `bridge`, which is the default network"))
 }
 
 fn any_port(text: &str) -> Wrong {

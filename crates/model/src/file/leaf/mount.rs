@@ -6,7 +6,6 @@ use crate::container::{Access, Propagation};
 use crate::file::problem::{nearest, quote};
 use crate::name::Name;
 
-/// `data:/var/lib/data`, `./site:/srv:ro`, `/cache`.
 /// A path of this computer, in what has parts with `:` between.
 const PATH: &str = "((~|[.]{1,2})(/[^:\\u0000]*)?|/[^:\\u0000]*)";
 /// The same where nothing follows.
@@ -14,7 +13,8 @@ pub(crate) const FILE: &str = "((~|[.]{1,2})(/[^\\u0000]*)?|/[^\\u0000]*)";
 const NAME: &str = "[a-z]([a-z0-9-]{0,38}[a-z0-9])?";
 /// Where something is mounted: not the root itself.
 const PLACE: &str = "(/[^:\\u0000]*[^:/.\\u0000][^:\\u0000]*|/[^:\\u0000]*[.]{3}[^:\\u0000]*)";
-const OPTION: &str = "(ro|rw|r?private|r?slave|r?shared)";
+const OPTION: &str = "(ro|rw|r?private|r?slave|r?shared|z|Z|cached|consistent|delegated)";
+/// `data:/var/lib/data`, `./site:/srv:ro`, `/cache`.
 pub(crate) const VOLUME: &TextForm = &TextForm {
     check: |text| volume(text).map(drop),
     pattern: &["((", PATH, "|", NAME, "):)?", PLACE, "(:", "(", OPTION, "(,", OPTION, ")*)?)?"],
@@ -85,6 +85,13 @@ pub(crate) const PROPAGATIONS: &[(&str, Propagation)] = &[
     ("rshared", Propagation::Shared),
 ];
 
+/// Options that others need: our machines have no label of SELinux, so files need none for them, and all see the same at
+/// once.
+const HOLD_ANYWAY: [&str; 5] = ["z", "Z", "cached", "consistent", "delegated"];
+
+/// Options of a tmpfs that each of ours has.
+const TMPFS_ALL: [&str; 3] = ["noexec", "nosuid", "nodev"];
+
 pub(crate) fn volume(text: &str) -> Result<Volume, Wrong> {
     let parts: Vec<&str> = text.split(':').collect();
     let (from, to, options) = match parts.as_slice() {
@@ -106,6 +113,7 @@ pub(crate) fn volume(text: &str) -> Result<Volume, Wrong> {
     for option in options.split(',').filter(|_| !options.is_empty()) {
         match PROPAGATIONS.iter().find(|(word, _)| *word == option) {
             Some((_, propagation)) => volume.propagation = Some(*propagation),
+            None if HOLD_ANYWAY.contains(&option) => {}
             None => volume.access = access(option)?,
         }
     }
@@ -119,10 +127,12 @@ fn access(option: &str) -> Result<Access, Wrong> {
     match option {
         "rw" => Ok(Access::Write),
         "ro" => Ok(Access::Read),
-        "z" | "Z" => {
-            Err(Wrong::found(format!("the option `{option}` cannot be honoured: files are not relabelled"))
-                .hint("leave it out, or label them yourself: `chcon -t container_file_t`"))
-        }
+        "U" => Err(Wrong::found("the option `U` cannot be honoured: files keep their owners")
+            .hint("leave it out, and `chown` them yourself")),
+        "nocopy" => Err(Wrong::found(
+            "the option `nocopy` cannot be honoured: an empty volume gets what the image has there",
+        )
+        .hint("leave it out, or mount a path of this computer, which stays as it is")),
         _ => {
             let wrong = Wrong::found(format!("there is no option {} of volumes", quote(option)));
             let words = PROPAGATIONS.iter().map(|(word, _)| *word).chain(["ro", "rw"]);
@@ -186,6 +196,7 @@ pub(crate) fn tmpfs(text: &str) -> Result<Tmpfs, Wrong> {
             ("mode", mode) => tmpfs.mode = Some(file_mode(mode)?),
             ("ro", "") => tmpfs.access = Access::Read,
             ("rw", "") => tmpfs.access = Access::Write,
+            (word, "") if TMPFS_ALL.contains(&word) => {}
             _ => {
                 return Err(Wrong::found(format!(
                     "the option {} of a tmpfs cannot be honoured",
@@ -219,6 +230,8 @@ mod tests {
         check("./site:/srv:ro", r#"Path("./site") /srv Read None"#);
         check("~/x:/srv:ro,rslave", r#"Path("~/x") /srv Read Some(Slave)"#);
         check("/cache", "Own /cache Write None");
+        check("./site:/srv:Z,ro", r#"Path("./site") /srv Read None"#);
+        check("data:/a:cached", r#"Named(Name("data")) /a Write None"#);
         check("/:/host:ro", r#"Path("/") /host Read None"#);
     }
 
@@ -228,7 +241,7 @@ mod tests {
         check("data:srv", "! `srv` is not a place in the machine");
         check("data:/", "! nothing can be mounted over the root of a machine");
         check("data:/a/../b", "! `/a/../b` has `..` in it");
-        check("data:/a:Z", "! the option `Z` cannot be honoured: files are not relabelled");
+        check("data:/a:U", "! the option `U` cannot be honoured: files keep their owners");
         check("data:/a:r", "! there is no option `r` of volumes");
         check("data:/a:slave", "! only paths of this computer have a propagation");
         check("~joe/x:/a", "! `~joe/x` is not a path");

@@ -438,11 +438,6 @@ configs:
                 | ^^^^^^
               hint: run one in a service
 
-            compose.yaml:3:3: `my_app` is not a name: a name holds only `a-z`, `0-9` and `-`, not `_`
-              3 |   my_app:
-                |   ^^^^^^
-              hint: write `my-app`
-
             compose.yaml:8:44: `compress` cannot be honoured: logs are not compressed
               8 |     logging: {driver: json-file, options: {compress: "true", tag: x, max-size: 10}}
                 |                                            ^^^^^^^^
@@ -461,12 +456,7 @@ configs:
             compose.yaml:9:19: `host` cannot be honoured
               9 |     network_mode: host
                 |                   ^^^^
-              hint: name `networks` instead; there is `network_mode: none`
-
-            compose.yaml:10:13: machine `a` is on no network where we know its address
-             10 |     ports: ["3000", "127.0.0.1::80", {target: 80}, "8000-8002:80", "80:80/sctp"]
-                |             ^^^^^^
-              hint: put it on one with addressing `managed` or `static`
+              hint: name `networks` instead; there are `none`, and `bridge`, which is the default network
 
             compose.yaml:10:13: `3000` asks for any free port of this computer, which cannot be honoured
              10 |     ports: ["3000", "127.0.0.1::80", {target: 80}, "8000-8002:80", "80:80/sctp"]
@@ -498,10 +488,10 @@ configs:
                 |             ^^^^^^^^^^^^^
               hint: write `aliases: [database]` under the networks of `db`
 
-            compose.yaml:12:21: `My_App` is not a name: a name holds only `a-z`, `0-9` and `-`, not `M`
+            compose.yaml:12:21: `my-app` is the name of another machine
              12 |     container_name: My_App
                 |                     ^^^^^^
-              hint: write `my-app`
+              hint: take another alias; names that several machines have in common are none of a machine
 
             compose.yaml:13:5: `pid` cannot be honoured: every machine has its own
              13 |     pid: host
@@ -603,20 +593,10 @@ configs:
                 |               ^^^^^^^^^
               hint: there are data, data
 
-            compose.yaml:32:26: the option `z` cannot be honoured: files are not relabelled
-             32 |     volumes: [nosuch:/x, "data:/y:z", {type: bind, source: ./a, target: /a, bind: {selinux: z}, cons…
-                |                          ^^^^^^^^^^^
-              hint: leave it out, or label them yourself: `chcon -t container_file_t`
-
             compose.yaml:32:84: there is no key `selinux` here
              32 | …: bind, source: ./a, target: /a, bind: {selinux: z}, consistency: cached}]
                 |                                          ^^^^^^^
               hint: there are propagation, create_host_path
-
-            compose.yaml:32:97: `consistency` cannot be honoured: there is one consistency: all see the same
-             32 | …e: ./a, target: /a, bind: {selinux: z}, consistency: cached}]
-                |                                          ^^^^^^^^^^^
-              hint: leave it out
 
             compose.yaml:33:32: `format` cannot be honoured: files have the form of `.env`
              33 |     env_file: [{path: web.env, format: raw}]
@@ -942,4 +922,103 @@ fn logs_and_restarts_are_said_as_compose_has_them() {
     ] {
         assert!(said.contains(line), "{line} is not in\n{said}");
     }
+}
+
+#[test]
+fn names_of_services_become_those_of_machines() {
+    check(
+        "name: shop
+services:
+  My_App:
+    image: a
+    container_name: my_app
+    depends_on: [db_1]
+    networks: { default: { aliases: [x_y, Front] } }
+  other: { extends: My_App, container_name: other_1, depends_on: { db_1: {}, My_App: {} }, links: [db_1] }
+  db_1: { image: db, network_mode: bridge, volumes: ['./a:/a:ro,z', 'data:/b:cached'], tmpfs: '/t:nosuid,nodev,noexec' }
+volumes: { data: }
+",
+        expect![[r#"
+            name: shop
+            networks:
+              default:
+                subnet: auto
+                subnet6: auto
+                addressing: managed
+                reach: "nat"
+                mtu: 1500
+                dhcp: { pool: auto, lease: 3600s, slaac: false }
+            machines:
+              db-1:
+                kind: container
+                driver: native
+                networks:
+                  default: {}
+                image: "db:latest"
+                volumes:
+                  - { type: bind, source: "/srv/shop/a", bind: { propagation: private, create_host_path: true }, target: "/a", read_only: true }
+                  - { type: volume, source: data, target: "/b" }
+                  - { type: tmpfs, target: "/t" }
+              my-app:
+                kind: container
+                driver: native
+                networks:
+                  default: { aliases: [front, x-y] }
+                depends_on: [db-1]
+                image: "a:latest"
+              other:
+                kind: container
+                driver: native
+                networks:
+                  default: { aliases: [front, other-1, x-y] }
+                depends_on: [db-1, my-app]
+                image: "a:latest"
+            volumes: [data]
+        "#]],
+    );
+    check(
+        "services:
+  my_app: { image: a }
+  my-app: { image: a }
+  my.app: { image: a, network_mode: 'service:my_app', pull_policy: daily, volumes: ['data:/a:nocopy', 'data:/b:U'] }
+  _db: { image: a }
+volumes: { data: }
+",
+        expect![[r#"
+            compose.yaml:3:3: `my_app` and `my-app` are both `my-app` here
+              3 |   my-app: { image: a }
+                |   ^^^^^^
+              hint: rename one of them
+
+            compose.yaml:4:3: `my.app` is not a name: a name holds only `a-z`, `0-9` and `-`, not `.`
+              4 |   my.app: { image: a, network_mode: 'service:my_app', pull_policy: daily, volumes: ['data:/a:nocopy'…
+                |   ^^^^^^
+              hint: write `my-app`
+
+            compose.yaml:4:37: `service:my_app` cannot be honoured
+              4 |   my.app: { image: a, network_mode: 'service:my_app', pull_policy: daily, volumes: ['data:/a:nocopy'…
+                |                                     ^^^^^^^^^^^^^^^^
+              hint: name `networks` instead; there are `none`, and `bridge`, which is the default network
+
+            compose.yaml:4:68: `daily` is not `missing` or `if_not_present` or `always` or `never` or `build`
+              4 | …rk_mode: 'service:my_app', pull_policy: daily, volumes: ['data:/a:nocopy', 'data:/b:U'] }
+                |                                          ^^^^^
+              hint: `missing`: if it is not here | `if_not_present`: the same | `always`: each time the machine is created | `never`: not at all: it has to be here | `build`: not at all: it is built, each time that `stead up` runs
+
+            compose.yaml:4:85: the option `nocopy` cannot be honoured: an empty volume gets what the image has there
+              4 | …:my_app', pull_policy: daily, volumes: ['data:/a:nocopy', 'data:/b:U'] }
+                |                                          ^^^^^^^^^^^^^^^^
+              hint: leave it out, or mount a path of this computer, which stays as it is
+
+            compose.yaml:4:103: the option `U` cannot be honoured: files keep their owners
+              4 | …icy: daily, volumes: ['data:/a:nocopy', 'data:/b:U'] }
+                |                                          ^^^^^^^^^^^
+              hint: leave it out, and `chown` them yourself
+
+            compose.yaml:5:3: `_db` is not a name: a name holds only `a-z`, `0-9` and `-`, not `_`
+              5 |   _db: { image: a }
+                |   ^^^
+              hint: write `db`
+        "#]],
+    );
 }

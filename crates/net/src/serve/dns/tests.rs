@@ -66,6 +66,21 @@ fn machines_are_found_by_each_of_their_names() {
 }
 
 #[test]
+fn underscores_are_taken_for_the_hyphens_that_names_have_in_their_place() {
+    let mut all = wanted();
+    let lan = all.get_mut(&"lan.shop".parse().unwrap()).unwrap();
+    lan.hosts.values_mut().for_each(|host| host.aliases = vec![format!("my-{}", host.name).parse().unwrap()]);
+    let net = Net::new(&"lan.shop".parse().unwrap(), &all).unwrap();
+    let check = |name: &str, expected: &str| {
+        let packet = packet(name, kind::A);
+        assert_eq!(brief(decide(&net, STRANGER, &packet, Transport::Udp)), expected);
+    };
+    check("my_web", "NoError aa my_web. A 10.0.5.10");
+    check("My_Db.shop", "NoError aa My_Db.shop. A 10.0.5.11");
+    check("my_job.shop.stead", "NXDomain aa [shop.stead. SOA]");
+}
+
+#[test]
 fn names_of_joined_networks_are_found_after_our_own() {
     check("job", kind::A, "NoError aa job. A 10.0.6.12");
     // `db` has the alias here, `job` there.

@@ -96,7 +96,7 @@ impl Zone {
 
     /// What we know of a name, in lower case.
     pub fn find(&self, name: &[u8]) -> Found<'_> {
-        if let Some(addresses) = self.names.get(name) {
+        if let Some(addresses) = self.names.get(name).or_else(|| self.names.get(&*with_hyphens(name)?)) {
             return Found::Addresses(addresses);
         }
         match parse_reverse(name) {
@@ -198,6 +198,13 @@ enum Reverse {
     Whole(IpAddr),
     /// The beginning of addresses, the rest being zero, at least as long as one of our prefixes has it.
     Part(IpAddr),
+}
+
+/// A name with `-` for `_`, which none of ours has: services of Compose are called so. Lengths of labels are below 64, and
+/// `_` is above; nothing where there is nothing to replace.
+fn with_hyphens(name: &[u8]) -> Option<Vec<u8>> {
+    let hyphen = |byte: &u8| if *byte == b'_' { b'-' } else { *byte };
+    name.contains(&b'_').then(|| name.iter().map(hyphen).collect())
 }
 
 /// Reads `4.3.2.1.in-addr.arpa` and its like for IPv6.
