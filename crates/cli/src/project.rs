@@ -218,6 +218,22 @@ pub(crate) fn load_for(global: &Global, relock: bool) -> Result<Loaded, Failure>
     load_with(&found(global)?, &global.profile.iter().cloned().collect(), relock).map(Loaded::told)
 }
 
+/// The same for machines that are named: whoever names one asks for its profiles.
+pub(crate) fn load_named(global: &Global, machines: &[String], relock: bool) -> Result<Loaded, Failure> {
+    let found = found(global)?;
+    let mut profiles: BTreeSet<String> = global.profile.iter().cloned().collect();
+    let loaded = load_with(&found, &profiles, relock)?;
+    let project = &loaded.project.name;
+    let is_named = |name: &Name| {
+        machines.iter().any(|text| *text == *name.as_str() || *text == format!("{name}.{project}"))
+    };
+    let asked = loaded.dormant.iter().filter(|(name, _)| is_named(name)).flat_map(|(_, profiles)| profiles);
+    let before = profiles.len();
+    profiles.extend(asked.cloned());
+    let loaded = if profiles.len() > before { load_with(&found, &profiles, relock)? } else { loaded };
+    Ok(loaded.told())
+}
+
 /// Reads the project in this directory.
 pub(crate) fn load_in(directory: &Path) -> Result<Loaded, Failure> {
     let file = file_in(directory).ok_or_else(|| {

@@ -39,7 +39,7 @@ pub(crate) struct PlanArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct UpArgs {
-    /// Only these machines, and those that they depend on: `web`, `web*`
+    /// Only these machines, whatever their profiles, and those that they depend on: `web`, `web*`
     #[arg(add = ArgValueCompleter::new(complete::project_machines))]
     pub(crate) machines: Vec<String>,
     /// Do not stay and show what they write: as without it

@@ -81,7 +81,7 @@ struct Pulled {
 
 /// Gets the images of the project.
 pub(crate) fn pull(global: &Global, args: &ProjectPullArgs, output: Output) -> Result<(), Failure> {
-    let loaded = project::load(global)?;
+    let loaded = project::load_named(global, &args.machines, false)?;
     let chosen: BTreeSet<MachineId> = if args.include_deps {
         up::with_dependencies(&loaded.project, &args.machines)?
     } else {

@@ -21,7 +21,7 @@ use crate::session::look;
 pub(crate) fn console(global: &Global, args: &ConsoleArgs) -> Result<(), Failure> {
     let mut host = look()?;
     let seen = host.observe()?;
-    let id = super::machines::chosen_one(global, &args.machine, &seen)?;
+    let id = super::machines::chosen_first(global, &args.machine, &seen)?;
     if !super::guest::is_guest(&id, &seen) {
         let what = format!("`{id}` has no console: it shares this computer's kernel");
         return Err(Failure::request(&what, &format!("`stead attach {id}`, or `stead logs {id}`")));

@@ -78,7 +78,7 @@ pub(crate) fn cp(global: &Global, args: &CopyArgs) -> Result<(), Failure> {
     let (pattern, from, to) = sides(&args.source, &args.target)?;
     let mut host = look()?;
     let seen = host.observe()?;
-    let id = super::machines::chosen_one(global, &pattern, &seen)?;
+    let id = super::machines::chosen_first(global, &pattern, &seen)?;
     let gone = || Failure::request(&format!("there is no machine `{id}`"), "`stead ps --all` lists them all");
     let order = |machine| Order { from: from.clone(), to: to.clone(), keep_owners: args.archive, machine };
     if super::guest::is_guest(&id, &seen) {

@@ -26,6 +26,12 @@ pub(crate) fn run(global: &Global, args: &EnterArgs) -> Result<ExitCode, Failure
         let here = super::here::project_here(global, std::slice::from_ref(text), &seen)?;
         let id = match *super::ps::meant(text, here.as_ref(), &seen) {
             [id] => id,
+            // Several that have the name in common.
+            [id, ref more @ ..]
+                if !text.contains('*') && more.iter().all(|more| more.project == id.project) =>
+            {
+                id
+            }
             [] => {
                 let what = format!("there is no machine `{text}`");
                 return Err(Failure::request(&what, "`stead ps --all` lists them"));

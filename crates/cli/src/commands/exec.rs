@@ -39,7 +39,7 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<ExitCode, Failure
     let early = |error: anyhow::Error| Failure::from(error).before_program();
     let mut host = look().map_err(early)?;
     let seen = host.observe().map_err(early)?;
-    let id = super::machines::chosen_one(global, &args.machine, &seen).map_err(Failure::before_program)?;
+    let id = super::machines::chosen_first(global, &args.machine, &seen).map_err(Failure::before_program)?;
     if args.tty && args.interactive && !std::io::stdin().is_terminal() {
         let what = "standard input is no terminal";
         return Err(Failure::request(what, "leave out `--tty`").before_program());

@@ -49,22 +49,24 @@ pub(crate) fn choose(
     let mut ids: Vec<MachineId> = Vec::new();
     for pattern in patterns {
         let mut meant = super::ps::meant(pattern, here.as_ref(), seen);
-        // Of several with one name the one that a command made is the nearest.
-        if meant.len() > 1 && !pattern.contains('*') {
-            let loose = meant.iter().find(|id| id.project.as_str() == LOOSE_PROJECT).copied();
-            meant = loose.map_or(meant, |loose| vec![loose]);
+        // Of several with one name what a command made is the nearest.
+        let is_loose = |id: &MachineId| id.project.as_str() == LOOSE_PROJECT;
+        if !pattern.contains('*') && meant.iter().any(|id| is_loose(id)) {
+            meant.retain(|id| is_loose(id));
         }
-        match meant.as_slice() {
-            [] => {
+        let other =
+            meant.first().and_then(|one| Some((*one, *meant.iter().find(|id| id.project != one.project)?)));
+        match other {
+            _ if meant.is_empty() => {
                 let what = format!("there is no machine `{pattern}`");
                 return Err(Failure::request(&what, "`stead ps --all` lists them all"));
             }
-            [_] => {}
-            [one, other, ..] if !pattern.contains('*') => {
+            Some((one, other)) if !pattern.contains('*') => {
                 let what = format!("`{pattern}` could be `{one}` or `{other}`");
                 return Err(Failure::request(&what, "say it with the project"));
             }
-            _ => {}
+            // One, or several of a project that have the name in common.
+            None | Some(_) => {}
         }
         for id in meant {
             if !ids.contains(id) {
@@ -84,7 +86,17 @@ pub(crate) fn one(global: &Global, pattern: &str, seen: &Observed) -> Result<Mac
     }
 }
 
-/// The same, if we run it.
+/// The machine that a pattern names, or the first of several that have the name in common, if we run it.
+pub(crate) fn chosen_first(global: &Global, pattern: &str, seen: &Observed) -> Result<MachineId, Failure> {
+    let id = match choose(global, &[pattern.to_owned()], seen)?.into_iter().next() {
+        Some(first) if !pattern.contains('*') => first,
+        _ => one(global, pattern, seen)?,
+    };
+    ours(std::slice::from_ref(&id), seen)?;
+    Ok(id)
+}
+
+/// The same as [`one`], if we run it.
 pub(crate) fn chosen_one(global: &Global, pattern: &str, seen: &Observed) -> Result<MachineId, Failure> {
     let id = one(global, pattern, seen)?;
     ours(std::slice::from_ref(&id), seen)?;
@@ -305,7 +317,7 @@ pub(crate) fn wait(global: &Global, args: &MachinesArgs, output: Output) -> Resu
 pub(crate) fn attach(global: &Global, args: &AttachArgs) -> Result<ExitCode, Failure> {
     let mut host = look()?;
     let seen = host.observe()?;
-    let id = chosen_one(global, &args.machine, &seen)?;
+    let id = chosen_first(global, &args.machine, &seen)?;
     let files = Files::new(host.home(), &id);
     if files.keeper()?.is_none() {
         let what = format!("machine `{id}` does not run");

@@ -146,20 +146,39 @@ const DIGEST_CHARS_MIN: usize = 12;
 
 /// The machines that a pattern means: those of the project here, or of all if it has none such.
 pub(super) fn meant<'a>(pattern: &str, here: Option<&Name>, seen: &'a Observed) -> Vec<&'a MachineId> {
-    let all: Vec<&MachineId> = seen.machines.keys().filter(|id| is_meant(pattern, id)).collect();
-    let of_here: Vec<&MachineId> = all.iter().filter(|id| Some(&id.project) == here).copied().collect();
-    if of_here.is_empty() { all } else { of_here }
+    let of_here = among(pattern, seen.machines.keys().filter(|id| Some(&id.project) == here));
+    if of_here.is_empty() { among(pattern, seen.machines.keys()) } else { of_here }
+}
+
+/// Those of these machines that a pattern means: the ones of that name, or where there is none, the ones that are several of
+/// that name: `web-1`, `web-2`.
+pub(super) fn among<'a>(pattern: &str, ids: impl Iterator<Item = &'a MachineId>) -> Vec<&'a MachineId> {
+    let ids: Vec<&MachineId> = ids.collect();
+    let those = |is_so: fn(&str, &MachineId) -> bool| {
+        ids.iter().copied().filter(move |id| is_so(pattern, id)).collect::<Vec<_>>()
+    };
+    let named = those(is_meant);
+    if named.is_empty() { those(is_replica) } else { named }
+}
+
+/// A service of Compose may be written otherwise than its machine.
+fn as_ours(name: &str) -> String {
+    name.to_ascii_lowercase().replace('_', "-")
+}
+
+/// Whether a machine is one of several that have this name in common.
+fn is_replica(name: &str, id: &MachineId) -> bool {
+    let Some((base, number)) = id.name.as_str().rsplit_once('-') else { return false };
+    let name = &*as_ours(name);
+    let is_number = !number.starts_with('0') && number.parse::<u16>().is_ok();
+    let project = name.strip_prefix(base).and_then(|rest| rest.strip_prefix('.'));
+    is_number && (name == base || project == Some(id.project.as_str()))
 }
 
 /// Whether a pattern names a machine: `web`, `web.shop`, with `*` for any text.
 pub(super) fn is_meant(pattern: &str, id: &MachineId) -> bool {
     let pattern = &as_ours(pattern);
     matches(pattern, id.name.as_str()) || matches(pattern, &id.to_string())
-}
-
-/// A service of Compose may be written otherwise than its machine.
-fn as_ours(name: &str) -> String {
-    name.to_ascii_lowercase().replace('_', "-")
 }
 
 pub(super) fn matches(pattern: &str, text: &str) -> bool {
@@ -285,6 +304,14 @@ mod tests {
         for pattern in ["web", "web.shop", "w*", "*.shop", "*", "w*b", "*e*"] {
             assert!(is_meant(pattern, &id), "{pattern}");
         }
+        let [one, two, other] =
+            ["web-1.shop", "web-2.shop", "web-x.shop"].map(|text| text.parse::<MachineId>().unwrap());
+        let several = [&one, &two, &other];
+        assert_eq!(among("web", several.into_iter()), [&one, &two]);
+        assert_eq!(among("web.shop", several.into_iter()), [&one, &two]);
+        assert_eq!(among("web-2", several.into_iter()), [&two]);
+        assert_eq!(among("web", several.into_iter().chain([&id])), [&id]);
+        assert!(among("web.blog", several.into_iter()).is_empty());
         for pattern in ["we", "web.blog", "b*", "*x*", "shop"] {
             assert!(!is_meant(pattern, &id), "{pattern}");
         }

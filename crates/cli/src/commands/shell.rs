@@ -24,7 +24,7 @@ pub(crate) fn shell(global: &Global, args: &ShellArgs) -> Result<ExitCode, Failu
 
 fn usual_user(global: &Global, pattern: &str) -> Result<String, Failure> {
     let seen = look()?.observe()?;
-    let id = super::machines::chosen_one(global, pattern, &seen)?;
+    let id = super::machines::chosen_first(global, pattern, &seen)?;
     Ok(user_to_work_as(&id, &seen).unwrap_or("0").to_owned())
 }
 

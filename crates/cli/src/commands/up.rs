@@ -126,7 +126,7 @@ pub(super) fn wanted_of(session: &mut Session, project: &Name) -> Result<(Loaded
 
 /// Makes the project what its file says.
 pub(crate) fn up(global: &Global, args: &UpArgs, output: Output) -> Result<(), Failure> {
-    let loaded = project::load_for(global, args.relock)?.with_something()?;
+    let loaded = project::load_named(global, &args.machines, args.relock)?.with_something()?;
     let chosen = with_dependencies(&loaded.project, &args.machines)?;
     let when = match (args.build, args.no_build) {
         (true, _) => BuildWhen::Always,
@@ -191,16 +191,19 @@ struct Timed<'a> {
 pub(super) fn named(project: &Project, patterns: &[String]) -> Result<BTreeSet<MachineId>, Failure> {
     let ids: Vec<MachineId> =
         project.machines.keys().map(|name| MachineId::new(&project.name, name)).collect();
+    if patterns.is_empty() {
+        return Ok(ids.into_iter().collect());
+    }
+    let mut named = BTreeSet::new();
     for pattern in patterns {
-        if !ids.iter().any(|id| super::ps::is_meant(pattern, id)) {
+        let meant = super::ps::among(pattern, ids.iter());
+        if meant.is_empty() {
             let what = format!("the project has no machine `{pattern}`");
             return Err(Failure::request(&what, "`stead plan` shows what it has"));
         }
+        named.extend(meant.into_iter().cloned());
     }
-    let is_named = |id: &&MachineId| {
-        patterns.is_empty() || patterns.iter().any(|pattern| super::ps::is_meant(pattern, id))
-    };
-    Ok(ids.iter().filter(is_named).cloned().collect())
+    Ok(named)
 }
 
 /// The same, and those that they depend on.

@@ -316,6 +316,38 @@ fn an_override_beside_composes_file_goes_over_it() {
 }
 
 #[test]
+fn several_machines_are_meant_by_the_name_that_they_have_in_common() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let text = format!(
+        "machines:\n  w: {{ image: {BUSYBOX}, command: [sleep, '1000'], init: true, replicas: 2 }}\n  \
+         x: {{ image: {BUSYBOX}, command: [sleep, '1000'], init: true, profiles: [more] }}\n"
+    );
+    let shop = world.project("shop", &text);
+    let names = |line: &str| {
+        let rows = shop.stead(&format!("ps {line} --format json")).json();
+        let rows = rows.as_array().unwrap().iter();
+        rows.map(|row| format!("{} {}", row["name"], row["state"])).collect::<Vec<_>>().join(", ")
+    };
+    let started = shop.stead("up w").ok();
+    assert!(started.contains("> start w-1.shop") && started.contains("> start w-2.shop"), "{started}");
+    let both = names("w");
+    assert!(both.contains("w-1") && both.contains("w-2"), "{both}");
+    assert_eq!(shop.stead("exec w hostname").ok(), "w-1\n");
+    shop.stead("logs w").ok();
+    shop.stead("restart w").ok();
+    let stopped = shop.stead("stop w").ok();
+    assert!(stopped.contains("w-1.shop") && stopped.contains("w-2.shop"), "{stopped}");
+    shop.stead("stop v").code(2).says("there is no machine `v`");
+    // What is done to one only has to name it.
+    shop.stead("rename w v").code(2).says("`w` names 2 machines");
+    // To name a machine is to ask for its profiles.
+    assert!(shop.stead("up x").ok().contains("> start x.shop"));
+    shop.stead("up y").code(2).says("the project has no machine `y`");
+    shop.stead("down").ok();
+}
+
+#[test]
 fn services_are_found_by_names_that_are_none_of_ours() {
     let world = World::offline();
     let _registry = registry(&world);

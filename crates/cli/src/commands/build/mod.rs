@@ -112,7 +112,7 @@ fn pairs(
 
 /// `build`: the images of a project.
 pub(super) fn build(global: &Global, args: &ProjectBuildArgs, output: Output) -> Result<(), Failure> {
-    let loaded = project::load(global)?;
+    let loaded = project::load_named(global, &args.machines, false)?;
     let chosen = up::named(&loaded.project, &args.machines)?;
     let more = pairs(&args.build_arg, "--build-arg", |name| std::env::var(name).ok())?;
     let mut built = Vec::new();

@@ -46,7 +46,7 @@ pub(crate) fn ssh(global: &Global, args: &SshArgs) -> Result<ExitCode, Failure> 
 fn reachable(global: &Global, pattern: &str) -> Result<(MachineId, String), Failure> {
     let mut host = look()?;
     let seen = host.observe()?;
-    let id = super::machines::chosen_one(global, pattern, &seen)?;
+    let id = super::machines::chosen_first(global, pattern, &seen)?;
     if Client::connect(&Files::new(host.home(), &id))?.is_none() {
         let what = format!("machine `{id}` does not run");
         return Err(Failure::request(&what, &format!("`stead start {id}`")));

@@ -51,7 +51,8 @@ pub(crate) const MACHINE: &[Key] = &[
         &[Form::List(&[Form::Leaf(Leaf::Form(PROFILE))])],
         "",
         "[debug]",
-        "The machine is there only when one of these profiles is asked for. Left out: always.",
+        "The machine is there only when one of these profiles is asked for, or `stead up`, `build` or `pull` names it. Left \
+         out: always.",
     ),
     key(
         "dev",
