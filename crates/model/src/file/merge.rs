@@ -14,10 +14,12 @@ const GROUPS: [&str; 6] = ["machines", "services", "networks", "volumes", "secre
 /// A file over another: what has one name in both goes together as a machine does with the one that it extends.
 pub(crate) fn files(base: Node, own: Node) -> Node {
     let named = |_: &str, base, own: Node| if own.value == Value::Null { base } else { merge(base, own) };
-    merge_by(base, own, |key, base, own| match own.value {
-        Value::Null => base,
-        _ if GROUPS.contains(&key) => merge_by(names(base), names(own), named),
-        _ => both(key, base, own),
+    merge_by(base, own, |key, base, own| {
+        if own.value != Value::Null && GROUPS.contains(&key) {
+            merge_by(names(base), names(own), named)
+        } else {
+            both(key, base, own)
+        }
     })
 }
 

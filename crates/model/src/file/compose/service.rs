@@ -70,7 +70,7 @@ fn machine(own_name: &str, keys: Vec<Entry>, span: Span) -> Vec<Entry> {
             "ports" => ours.push(entry("ports", key_span, each(node, port))),
             "volumes" => ours.push(entry("volumes", key_span, each(node, volume))),
             "depends_on" => {
-                ours.push(entry("depends_on", key_span, names(under(node, |key| key != "restart"))))
+                ours.push(entry("depends_on", key_span, names(under(node, |key| key != "restart"))));
             }
             "deploy" => ours.push(entry("deploy", key_span, without(node, &["mode"]))),
             "scale" => ours.push(entry("replicas", key_span, node)),
