@@ -274,7 +274,7 @@ fn load_with(found: &Found, profiles: &BTreeSet<String>, relock: bool) -> Result
         let what = format!("there is no file {}", path.display());
         return Err(Failure::request(&what, "name another with `-f`"));
     };
-    let over = found.over.as_deref().map(read).transpose()?.flatten();
+    let over = found.over.as_deref().map(|over| read(over, OTHER_FILE)).transpose()?.flatten();
     let (over, over_no_text) = over.map_or((None, None), |over| (Some(over.text), over.problems));
     let Known { variables, unread, problems: wrong_lines } = variables(&directory)?;
     let file_name = path.file_name().unwrap_or_default().to_string_lossy();

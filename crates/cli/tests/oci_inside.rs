@@ -326,11 +326,11 @@ fn system_calls_are_filtered() {
     bundle.set(
         "/linux/seccomp",
         json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64"],
-            "syscalls": [
-                {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28},
-                // Many profiles are older than this one, which it takes us to begin.
-                {"names": ["openat2"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1},
-            ]}),
+        "syscalls": [
+            {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28},
+            // Many profiles are older than this one, which it takes us to begin.
+            {"names": ["openat2"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1},
+        ]}),
     );
     for no_new_privileges in [true, false] {
         bundle.set("/process/noNewPrivileges", json!(no_new_privileges));

@@ -20,19 +20,12 @@ pub(crate) const VOLUME: &TextForm = &TextForm {
     pattern: &["((", PATH, "|", NAME, "):)?", PLACE, "(:", "(", OPTION, "(,", OPTION, ")*)?)?"],
     numbers: Numbers::No,
 };
+const WORD: &str = "(r[ow]|noexec|nosuid|nodev)=?";
 /// `/run`, `/run:size=64m,mode=1777`.
 pub(crate) const TMPFS: &TextForm = &TextForm {
     check: |text| tmpfs(text).map(drop),
     pattern: &[
-        PLACE,
-        "(:((r[ow]=?|size=",
-        SIZE,
-        "|mode=",
-        MODE,
-        ")(,(r[ow]=?|size=",
-        SIZE,
-        "|mode=",
-        MODE,
+        PLACE, "(:((", WORD, "|size=", SIZE, "|mode=", MODE, ")(,(", WORD, "|size=", SIZE, "|mode=", MODE,
         "))*)?)?",
     ],
     numbers: Numbers::No,
