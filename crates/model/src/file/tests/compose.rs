@@ -976,6 +976,10 @@ volumes: { data: }
             volumes: [data]
         "#]],
     );
+}
+
+#[test]
+fn names_that_are_none_of_ours_are_told() {
     check(
         "services:
   my_app: { image: a }

@@ -892,7 +892,8 @@ fn limits() -> impl Strategy<Value = Limits> {
             cpu_shares: first.1,
             cpuset: first.2,
             memory_bytes: first.3,
-            memory_swap_bytes: second.0,
+            // Only together with that.
+            memory_swap_bytes: first.3.and(second.0),
             memory_reservation_bytes: second.1,
             pids: second.2,
             io_weight: second.3,

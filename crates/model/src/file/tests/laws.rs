@@ -340,13 +340,13 @@ const VALUES: [(&str, &str, &str); 40] = [
     ("volumes: [V]", "a;b", "a;a"),
     (
         "machines: {a: {image: web, volumes: [V]}}",
-        "/a;/b ./a:/b './a:/b:ro,rslave' ~/a:/b /...",
+        "/a;/b ./a:/b './a:/b:ro,rslave' './a:/b:Z,ro' ~/a:/b /...",
         "/a;/a ./a:/b;./a:/b ./a:/b:rx a/b:/c ~joe/x:/a / data:/ /./: ''",
     ),
     (
         "machines: {a: {image: web, tmpfs: [V]}}",
-        "/a;/b '/a:size=1m,mode=1777,ro'",
-        "/a;/a '/a:size=lots' '/a:mode=9' '/a:noexec' / '/a:ro,'",
+        "/a;/b '/a:size=1m,mode=1777,ro' '/a:noexec,nosuid'",
+        "/a;/a '/a:size=lots' '/a:mode=9' '/a:exec' / '/a:ro,'",
     ),
     ("machines: {a: {image: web, secrets: [V]}}\nsecrets: {s: {content: a}}", "s", "s;s"),
     (

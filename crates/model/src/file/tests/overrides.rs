@@ -21,15 +21,8 @@ services:
 volumes: { data: }
 ";
 
-#[track_caller]
-fn check(over: &str, expected: Expect) {
-    expected.assert_eq(&shown("compose.yaml", BASE, &[("compose.override.yml", over)], &[]));
-}
-
-#[test]
-fn it_replaces_adds_and_goes_key_by_key() {
-    check(
-        "services:
+const OVER: &str = "\
+services:
   web:
     image: web:2
     command: run it
@@ -44,7 +37,17 @@ fn it_replaces_adds_and_goes_key_by_key() {
   cache: { image: cache }
 volumes: { cache: }
 name: shop
-",
+";
+
+#[track_caller]
+fn check(over: &str, expected: Expect) {
+    expected.assert_eq(&shown("compose.yaml", BASE, &[("compose.override.yml", over)], &[]));
+}
+
+#[test]
+fn it_replaces_adds_and_goes_key_by_key() {
+    check(
+        OVER,
         expect![[r#"
             name: shop
             networks:
