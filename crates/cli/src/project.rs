@@ -41,12 +41,14 @@ fn leads_nowhere(path: &Path) -> Option<PathBuf> {
 pub(crate) struct Found {
     file: PathBuf,
     over: Option<PathBuf>,
+    /// Whether somebody named it.
+    pub(crate) is_named: bool,
 }
 
 impl Found {
     /// A file that was named: nothing goes over it.
     pub(crate) fn named(file: PathBuf) -> Self {
-        Self { file, over: None }
+        Self { file, over: None, is_named: true }
     }
 
     /// A file that was found in a directory.
@@ -54,7 +56,7 @@ impl Found {
         let is_composes = file.file_name().is_some_and(|name| COMPOSE_NAMES.iter().any(|one| name == *one));
         let paths = COMPOSE_OVERRIDES.map(|name| file.with_file_name(name)).into_iter();
         let over = paths.filter(|_| is_composes).find(|path| path.is_file() || leads_nowhere(path).is_some());
-        Self { file, over }
+        Self { file, over, is_named: false }
     }
 }
 
@@ -151,20 +153,28 @@ pub(crate) fn found(global: &Global) -> Result<Found, Failure> {
     find_here()
 }
 
+/// Whether no file is named, and there is none here or above.
+pub(crate) fn is_none_here(global: &Global) -> bool {
+    global.file.is_none() && matches!(search(), Ok(None))
+}
+
 /// The nearest project file upwards from here.
 pub(crate) fn find_here() -> Result<Found, Failure> {
-    let here = std::env::current_dir().context("cannot find the current directory")?;
-    let file = here.ancestors().find_map(file_in);
-    if let Some(file) = named_by_variable(&here, file.as_deref())? {
-        return Ok(Found::named(file));
-    }
-    file.map(Found::beside).ok_or_else(|| {
+    search()?.ok_or_else(|| {
+        let here = std::env::current_dir().unwrap_or_default();
         let what = format!("there is no stead.yaml in {} or above", here.display());
         Failure::request(
             &what,
             "write one (`stead schema` and docs/stead.yaml.md say how), or name one with `-f`",
         )
     })
+}
+
+fn search() -> Result<Option<Found>, Failure> {
+    let here = std::env::current_dir().context("cannot find the current directory")?;
+    let file = here.ancestors().find_map(file_in);
+    let named = named_by_variable(&here, file.as_deref())?;
+    Ok(named.map(Found::named).or_else(|| file.map(Found::beside)))
 }
 
 /// The variable that names files for Compose, and the one that says what is between them.

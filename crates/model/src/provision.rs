@@ -125,15 +125,16 @@ given_up=/run/stead-not-up
 { command -v systemctl && command -v timeout && [ ! -e "$given_up" ]; } >/dev/null || exit 0
 now() { read -r up rest </proc/uptime && echo "${up%%.*}"; }
 begun=$(now) told=
+heard=$begun
 while :; do
     state=$(timeout 10 systemctl is-system-running 2>/dev/null)
     case $state in
         running | degraded | maintenance | stopping) exit 0 ;;
-        initializing | starting) limit=600 ;;
-        *) limit=120 state='no answer' ;;
+        initializing | starting) heard=$(now) ;;
+        *) state='no answer' ;;
     esac
-    waited=$(($(now) - begun))
-    if [ "$waited" -ge "$limit" ]; then
+    waited=$(($(now) - begun)) silent=$(($(now) - heard))
+    if [ "$waited" -ge 600 ] || [ "$silent" -ge 120 ]; then
         : >"$given_up"
         echo "systemd is not up after $waited s ($state); going on all the same"
         exit 0

@@ -36,6 +36,26 @@ fn check(table: &Table, expected: Expect) {
 }
 
 #[test]
+fn a_set_that_an_earlier_version_did_not_make_is_made() {
+    own_namespace();
+    let mut earlier = guard_table();
+    earlier.sets.retain(|set| !set.name.starts_with("asked"));
+    earlier.chains.retain(|chain| chain.name != "asked");
+    let socket = NftSocket::open().unwrap();
+    socket.run(&[NftRequest::Create(earlier)]).unwrap();
+    let found = socket.elements(&guard_table()).unwrap().unwrap();
+    assert!(found.iter().any(|elements| elements.set == "asked4"));
+    let gateway = Elements {
+        family: Family::Bridge,
+        table: TABLE,
+        set: "asked4",
+        elements: vec![vec![Value::V4([10, 0, 5, 1].into())]],
+    };
+    socket.run(&[NftRequest::Add(gateway.clone())]).unwrap();
+    assert!(socket.elements(&guard_table()).unwrap().unwrap().contains(&gateway));
+}
+
+#[test]
 fn the_engine_s_table_reads_as_nft_prints_it() {
     check(
         &engine_table(),

@@ -130,7 +130,7 @@ pub(crate) struct ExecArgs {
     /// Give it a terminal
     #[arg(short, long)]
     pub(crate) tty: bool,
-    /// Give it none: as without it
+    /// Give it no terminal, and let it read what is piped in, as Compose's `exec -T` does
     #[arg(short = 'T', long, conflicts_with = "tty")]
     pub(crate) no_tty: bool,
     /// More environment: `NAME=value`, or `NAME` as it is here
@@ -160,6 +160,13 @@ pub(crate) struct ExecArgs {
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
     pub(crate) command: Vec<String>,
+}
+
+impl ExecArgs {
+    /// Whether it reads what stands here.
+    pub(crate) fn reads(&self) -> bool {
+        self.interactive || self.no_tty
+    }
 }
 
 /// What a program is told of signals that the command which waits for it gets.

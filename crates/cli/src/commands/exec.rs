@@ -62,7 +62,7 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<ExitCode, Failure
         return Ok(ExitCode::SUCCESS);
     }
     let code = if args.tty {
-        at_terminal(&executed, args.interactive, signals)
+        at_terminal(&executed, args.reads(), signals)
     } else {
         beside(&executed, carried, Telling { signals, told: args.told })
     };
@@ -95,7 +95,7 @@ fn in_guest(files: &Files, id: &MachineId, args: &ExecArgs) -> Result<ExitCode, 
         privileged: args.privileged,
         login: args.login,
         tty: args.tty.then(|| (size().rows, size().columns)),
-        stdin: args.interactive,
+        stdin: args.reads(),
     };
     let exit = execute(client, order, args.told).map_err(early)?;
     match exit.why {
@@ -140,7 +140,7 @@ fn start(
         Ok((pidfd, serde_json::from_slice(&text).context("cannot read what it runs")?))
     };
     let (pidfd, assignment) = request().map_err(early)?;
-    let given = if args.detach { nowhere() } else { streams(args.interactive) };
+    let given = if args.detach { nowhere() } else { streams(args.reads()) };
     let (given, carried) = given.map_err(early)?;
     let [stdin, stdout, stderr] = &given;
     let streams = Stdio::Streams { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd() };

@@ -35,7 +35,7 @@ pub(super) fn project_here(
 ) -> Result<Option<Name>, Failure> {
     project_of(global, None, seen).map(Some).or_else(|failure| {
         let hangs = patterns.is_empty() || patterns.iter().any(|pattern| pattern.contains('*'));
-        let is_told = (hangs || global.file.is_some()) && project::find(global).is_ok();
+        let is_told = (hangs || global.file.is_some()) && !project::is_none_here(global);
         if is_told { Err(failure) } else { Ok(None) }
     })
 }
@@ -54,11 +54,12 @@ pub(super) fn project_of(global: &Global, named: Option<&Name>, seen: &Observed)
             Err(Failure::request(&format!("there is no project `{name}`"), "`stead ls` lists the projects"))
         };
     }
+    let is_named = project::found(global)?.is_named;
     let directory = project::directory_of(&project::find(global)?)?;
     let mut here = recorded(seen, &directory);
     match (here.next(), here.next()) {
         // Whoever names a file means what it says; there may be several beside each other.
-        (Some(name), None) => match global.file.as_ref().map(|_| said_name(global)).transpose()? {
+        (Some(name), None) => match is_named.then(|| said_name(global)).transpose()? {
             Some(said) if said != *name => {
                 let what = format!("the file is of project `{said}`, and this directory is that of `{name}`");
                 Err(Failure::request(&what, "one directory has one project; `stead ls` shows them"))

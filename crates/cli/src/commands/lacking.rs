@@ -66,10 +66,15 @@ pub(super) fn never_well(home: &Home, project: &Project, plan: &Plan) -> Result<
     for Planned { step, .. } in &plan.steps {
         let Step::MachineAdd(id, MachineState { body, .. }, _) = step else { continue };
         let (Body::Container(made) | Body::Microvm(made)) = body else { continue };
-        let waiting = project
-            .machines
-            .iter()
-            .filter(|(_, machine)| machine.depends_on.get(&id.name) == Some(&Condition::Healthy));
+        let is_begun = |name: &Name| {
+            plan.steps.iter().any(|Planned { step, .. }| match step {
+                Step::MachineAdd(id, ..) | Step::MachineStart(id, _) => id.name == *name,
+                _ => false,
+            })
+        };
+        let waiting = project.machines.iter().filter(|(name, machine)| {
+            machine.depends_on.get(&id.name) == Some(&Condition::Healthy) && is_begun(name)
+        });
         let waiting: Vec<&Name> = waiting.map(|(name, _)| name).collect();
         let Some(digest) = made.image.as_ref().filter(|_| !waiting.is_empty()) else { continue };
         let Some(details) = Store::open(&home.images())?.inspect(digest)? else { continue };

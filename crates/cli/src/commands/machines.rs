@@ -293,7 +293,12 @@ fn remove_of(
         // The disk is waited for beside the work. Where it is full there may be room afterwards.
         let preparing = scope.spawn(|| if is_loose { without() } else { Ok(None) });
         // Nothing of value goes with them but their snapshots, and whoever removes a machine means these too.
-        session.apply(&plan, Consent { yes: true }, output)?;
+        let applied = session.apply(&plan, Consent { yes: true }, output);
+        if applied.is_err() {
+            // What is left is told by that.
+            let _rules = session.host.see_off();
+        }
+        applied?;
         preparing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).or_else(|_| without())
     })?;
     let forgotten = prepared.map_or(Ok(()), Prepared::put);

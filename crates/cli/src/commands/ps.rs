@@ -15,6 +15,7 @@ use stead_model::observed::{NicState, Observed};
 use stead_model::project::Bind;
 use stead_model::served::Target;
 
+use super::LOOSE_PROJECT;
 use super::condition::Condition;
 use crate::args::{Filter, Global, PsArgs, holds};
 use crate::failure::Failure;
@@ -144,10 +145,23 @@ fn health_word(health: Option<HealthState>) -> &'static str {
 /// Fewer characters could be the beginning of many digests, and are rather a name.
 const DIGEST_CHARS_MIN: usize = 12;
 
-/// The machines that a pattern means: those of the project here, or of all if it has none such.
+/// The machines that a pattern means: those of the project here, or of all if it has none such; and where no machine has
+/// that name, several that have it in common, of the project here or of the one that is named with it.
 pub(super) fn meant<'a>(pattern: &str, here: Option<&Name>, seen: &'a Observed) -> Vec<&'a MachineId> {
-    let of_here = among(pattern, seen.machines.keys().filter(|id| Some(&id.project) == here));
-    if of_here.is_empty() { among(pattern, seen.machines.keys()) } else { of_here }
+    let those = |is_so: &dyn Fn(&MachineId) -> bool| -> Vec<&MachineId> {
+        seen.machines.keys().filter(|id| is_so(id)).collect()
+    };
+    let is_here = |id: &MachineId| Some(&id.project) == here;
+    // What commands made one by one has no name in common.
+    let is_one_of = |id: &MachineId| {
+        is_replica(pattern, id)
+            && (is_here(id) || pattern.contains('.'))
+            && id.project.as_str() != LOOSE_PROJECT
+    };
+    [those(&|id| is_here(id) && is_meant(pattern, id)), those(&|id| is_meant(pattern, id)), those(&is_one_of)]
+        .into_iter()
+        .find(|those| !those.is_empty())
+        .unwrap_or_default()
 }
 
 /// Those of these machines that a pattern means: the ones of that name, or where there is none, the ones that are several of
@@ -315,5 +329,28 @@ mod tests {
         for pattern in ["we", "web.blog", "b*", "*x*", "shop"] {
             assert!(!is_meant(pattern, &id), "{pattern}");
         }
+    }
+
+    #[test]
+    fn a_name_in_common_means_none_but_those_of_a_project() {
+        use stead_model::observed::{Body, HostFacts, MachineState};
+        use stead_model::project::Kind;
+
+        let mut seen = Observed::nothing(HostFacts::default());
+        for id in ["web-1.shop", "web-2.shop", "db-1.shop", "pg-1.default", "pg-2.default", "db.default"] {
+            let state = MachineState { kind: Kind::Container, body: Body::External };
+            seen.machines.insert(id.parse().unwrap(), state);
+        }
+        let shop: Name = "shop".parse().unwrap();
+        let said = |pattern: &str, here: Option<&Name>| -> Vec<String> {
+            meant(pattern, here, &seen).into_iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(said("web", Some(&shop)), ["web-1.shop", "web-2.shop"]);
+        assert_eq!(said("web.shop", None), ["web-1.shop", "web-2.shop"]);
+        // Not from elsewhere, not what was made by command, and not before one that has the name.
+        for (pattern, here) in [("web", None), ("pg", None), ("pg.default", None), ("pg", Some(&shop))] {
+            assert!(said(pattern, here).is_empty(), "{pattern}");
+        }
+        assert_eq!(said("db", Some(&shop)), ["db.default"]);
     }
 }

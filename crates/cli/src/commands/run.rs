@@ -104,7 +104,7 @@ pub(crate) fn create(global: &Global, args: &MakeArgs, output: Output) -> Result
 /// Prints a machine's name: with its project, where the bare one means a machine of the project here.
 pub(super) fn tell(global: &Global, id: &MachineId, session: &mut Session) -> Result<(), Failure> {
     let bare = id.name.to_string();
-    let is_meant = crate::project::find(global).is_err() || {
+    let is_meant = crate::project::is_none_here(global) || {
         let seen = session.observe()?;
         machines::one(global, &bare, &seen).is_ok_and(|meant| meant == *id)
     };
@@ -166,9 +166,11 @@ fn make(
 
 /// Tells who names a machine of the project here, where an image is named that is not here, what they may have meant.
 fn hint_at_machine(global: &Global, args: &MachineArgs) {
-    let Ok(loaded) = crate::project::load(global) else { return };
-    let name = args.image.parse::<Name>().ok();
-    let Some(name) = name.filter(|name| loaded.project.machines.contains_key(name)) else { return };
+    let Ok(name) = args.image.parse::<Name>() else { return };
+    let project = crate::project::found(global).ok().and_then(|found| crate::project::peek(&found));
+    if !project.is_some_and(|project| project.machines.contains_key(&name)) {
+        return;
+    }
     let what = if args.command.is_empty() { "PROGRAM".to_owned() } else { args.command.join(" ") };
     note(&format!(
         "there is no image `{name}` here, and the project has a machine `{name}`; hint: `stead exec {name} {what}` runs a program in that"

@@ -318,7 +318,7 @@ fn is_read() -> bool {
 }
 
 fn wanted(global: &Global, args: &StatsArgs, seen: &Observed) -> Result<Vec<MachineId>, Failure> {
-    let ids = if args.machines.is_empty() && crate::project::find(global).is_err() {
+    let ids = if args.machines.is_empty() && crate::project::is_none_here(global) {
         seen.running.keys().cloned().collect()
     } else {
         super::machines::choose(global, &args.machines, seen)?

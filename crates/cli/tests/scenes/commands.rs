@@ -144,6 +144,7 @@ fn a_project_of_the_same_name_elsewhere_is_not_meant() {
         assert!(!said.contains("down"), "{line}: {said}");
     }
     one.write(text);
+    std::fs::remove_file(one.directory.join("prod.yaml")).unwrap();
     world.sh(Place::Person, "test -e home/state/volumes/shop/data/kept");
     // From elsewhere a file is called so that its name leads to it.
     other.write("netwoks: {}");
@@ -151,6 +152,14 @@ fn a_project_of_the_same_name_elsewhere_is_not_meant() {
         .stead("-f projects/home/other/shop/stead.yaml plan")
         .code(2)
         .says("projects/home/other/shop/stead.yaml:1:1");
+    // Nor where it cannot be known which file is meant.
+    let third = world.path().join("projects/home/third");
+    std::fs::create_dir_all(&third).unwrap();
+    std::fs::write(third.join("compose.yaml"), "services: { web: { image: a } }\n").unwrap();
+    std::fs::write(third.join(".env"), "COMPOSE_FILE=a.yaml:b.yaml\n").unwrap();
+    for line in [&["inspect", "*"][..], &["ps"], &["volume", "ls", "*"]] {
+        world.stead_at("home", &third, line).code(2).says("`COMPOSE_FILE` names several files");
+    }
     world.stead("down shop --volumes --yes").ok();
 }
 

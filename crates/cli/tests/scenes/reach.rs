@@ -407,6 +407,7 @@ fn a_bridged_network_joins_a_bridge_of_the_computer() {
     lab.udhcpc("web", "eth0");
     lab.on("web", "ping -c 1 -W 5 -M do -s 1472 198.51.100.1").ok();
     lab.stead("down").ok();
+    world.sh(Place::Computer, "ip link set eth1 mtu 1450; ip link set br0 mtu 1450");
 }
 
 #[test]

@@ -137,10 +137,10 @@ fn widen(inside: &Inside, home: &str, id: &NetworkId, real: &LinkName, joint: &L
         return Ok(());
     };
     let change = || LinkChange { mtu: Some(bridge.mtu), ..LinkChange::default() };
-    inside
-        .route
-        .run(&[RouteRequest::ChangeLink(joint.name.clone(), change())])
-        .and_then(|()| outside.run(&[RouteRequest::ChangeLink(near_end(home, id, real), change())]))
+    // Our end last, as it is by that that the joint is known to be done.
+    outside
+        .run(&[RouteRequest::ChangeLink(near_end(home, id, real), change())])
+        .and_then(|()| inside.route.run(&[RouteRequest::ChangeLink(joint.name.clone(), change())]))
         .with_context(|| format!("cannot set the MTU of what joins bridge `{real}`"))
 }
 

@@ -13,6 +13,10 @@ const GROUPS: [&str; 6] = ["machines", "services", "networks", "volumes", "secre
 
 /// A file over another: what has one name in both goes together as a machine does with the one that it extends.
 pub(crate) fn files(base: Node, own: Node) -> Node {
+    // Of a file with nothing in it there is nothing to say.
+    if own.value == Value::Null {
+        return base;
+    }
     let named = |_: &str, base, own: Node| if own.value == Value::Null { base } else { merge(base, own) };
     merge_by(base, own, |key, base, own| {
         if own.value != Value::Null && GROUPS.contains(&key) {
@@ -28,21 +32,22 @@ pub(crate) fn merge(base: Node, own: Node) -> Node {
     merge_by(base, own, both)
 }
 
-/// Mappings over each other, where `both` says what becomes of a key that is in both.
+/// Mappings over each other, where `both` says what becomes of a key that is in both. What is below comes first: networks
+/// are in their order.
 fn merge_by(base: Node, own: Node, both: impl Fn(&str, Node, Node) -> Node) -> Node {
     let (span, own) = (own.span, own.value);
-    let (Value::Mapping(mut entries), Value::Mapping(base)) = (own.clone(), base.value) else {
+    let (Value::Mapping(above), Value::Mapping(mut entries)) = (own.clone(), base.value) else {
         return Node { span, value: own };
     };
     let places: BTreeMap<String, usize> =
         entries.iter().enumerate().map(|(place, entry)| (entry.key.clone(), place)).collect();
-    for below in base {
-        match places.get(&below.key).and_then(|place| entries.get_mut(*place)) {
-            None => entries.push(below),
+    for own in above {
+        match places.get(&own.key).and_then(|place| entries.get_mut(*place)) {
+            None => entries.push(own),
             Some(entry) => {
-                let own = std::mem::replace(&mut entry.node.value, Value::Null);
-                let own = Node { span: entry.node.span, value: own };
-                entry.node = both(&entry.key, below.node, own);
+                let value = std::mem::replace(&mut entry.node.value, Value::Null);
+                let below = Node { span: entry.node.span, value };
+                *entry = Entry { node: both(&own.key, below, own.node), ..own };
             }
         }
     }

@@ -209,10 +209,16 @@ pub(crate) fn lacks(
     lacks.extend(disk_lacks(&loaded.project, chosen, &disks_here(home, &loaded.project, DiskStore::find)?));
     let here = those_here(home, &loaded.project)?.named;
     let asked = asked(loaded, chosen, when);
-    for (id, reference, platform) in wishes(&loaded.project).filter(|(id, ..)| chosen.contains(id)) {
+    let ours = || wishes(&loaded.project).filter(|(id, ..)| chosen.contains(id));
+    let built = ours().filter(|(id, ..)| loaded.builds.contains_key(&id.name));
+    // Others may be made from it as well.
+    let built: BTreeSet<_> = built.map(|(_, reference, platform)| (reference, platform)).collect();
+    for (id, reference, platform) in ours() {
         let image = (reference, platform);
-        let is_built = loaded.builds.contains_key(&id.name);
-        if asked.get(&image) == Some(&PullWhen::Never) && !here.contains_key(&image) && !is_built {
+        if asked.get(&image) == Some(&PullWhen::Never)
+            && !here.contains_key(&image)
+            && !built.contains(&image)
+        {
             let key = format!("machines.{}.image", id.name);
             let (why, hint) = absent(&image.0, &image.1.unwrap_or_else(host_platform));
             lacks.push(Refusal { key, why, hint: hint.to_owned() });
@@ -347,11 +353,13 @@ pub(super) fn unpack(store: &Store, image: &Image) -> Result<()> {
     Ok(())
 }
 
-/// The same of images that came since then. If one of them cannot be unpacked it is as if none had come.
+/// The same of images that came since then. Of those that cannot be unpacked it is as if they had not come.
 pub(super) fn unpack_new(store: &Store, images: &[Image], before: &Before) -> Result<()> {
     let unpacked = images.iter().try_for_each(|image| unpack(store, image));
     if unpacked.is_err() {
-        let digests = images.iter().map(|image| image.digest.clone()).collect();
+        // One that is whole is of use, and somebody may have made a machine of it already.
+        let broken = images.iter().filter(|image| !store.missing_layers(image).is_empty());
+        let digests = broken.map(|image| image.digest.clone()).collect();
         if let Err(error) = change::withdraw(store, &digests, before) {
             // The first failure is what matters.
             tracing::warn!("what came is not taken away again: {error:#}");

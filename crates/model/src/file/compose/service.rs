@@ -2,7 +2,7 @@
 
 use super::{entry, mapping, text, value};
 use crate::file::Reading;
-use crate::file::problem::Span;
+use crate::file::problem::{Problem, Span};
 use crate::file::yaml::{Entry, Node, Value};
 
 pub(super) fn all(node: Node, reading: &mut Reading<'_>) -> Node {
@@ -10,9 +10,26 @@ pub(super) fn all(node: Node, reading: &mut Reading<'_>) -> Node {
         return node;
     }
     let span = node.span;
-    let services = super::renamed(node, "services", value::service, reading).into_iter();
-    let machines = services.map(|(name, service)| named(name.as_str(), service));
+    let services = super::renamed(node, "services", value::service, reading);
+    services.iter().for_each(|(_, service)| check_network_mode(service, reading));
+    let machines = services.into_iter().map(|(name, service)| named(name.as_str(), service));
     mapping(span, machines.collect())
+}
+
+/// One of the two would be passed over.
+fn check_network_mode(service: &Entry, reading: &mut Reading<'_>) {
+    let Value::Mapping(keys) = &service.node.value else { return };
+    let key = |name: &str| keys.iter().find(|entry| entry.key == name && entry.node.value != Value::Null);
+    if let (Some(mode), Some(_)) = (key("network_mode"), key("networks")) {
+        let path = format!("services.{}.network_mode", service.key);
+        let problem = Problem::found(
+            mode.key_span,
+            &path,
+            "network_mode",
+            "`network_mode` and `networks` exclude each other",
+        );
+        reading.problems.push(problem.hint("leave one of them out"));
+    }
 }
 
 /// A service as a machine of this name.

@@ -26,7 +26,7 @@ const USABLE: &str = "((22[0-3]|2[01][0-9]|1(0[0-9]|1[0-9]|2[0-689]|[3-57-9][0-9
                       ([.](25[0-5]|2[0-4][0-9]|[01]?[0-9]?[0-9])){2}";
 /// The beginning of an IPv6 address that is not of [`UNUSABLE6`], and groups after it.
 const USABLE6: &str = "(0?[1-9a-fA-F][0-9a-fA-F]{2}|[1-9a-eA-E][0-9a-fA-F]{3}\
-                       |[fF]([0-9a-dA-D][0-9a-fA-F]|[eE][0-7c-fC-F])[0-9a-fA-F])(:[0-9a-fA-F]{0,4}){2,7}";
+                       |[fF]([0-9a-dA-D][0-9a-fA-F]|[eE][0-7c-fC-F])[0-9a-fA-F])(:[0-9a-fA-F]{0,4}){2,8}";
 /// A link of this computer.
 const LINK_NAME: &str = "[!-.0-9;-~]{1,15}";
 

@@ -453,6 +453,11 @@ configs:
                 |                                                                                ^^
               hint: write `1k` or more
 
+            compose.yaml:9:5: `network_mode` and `networks` exclude each other
+              9 |     network_mode: host
+                |     ^^^^^^^^^^^^
+              hint: leave one of them out
+
             compose.yaml:9:19: `host` cannot be honoured
               9 |     network_mode: host
                 |                   ^^^^
@@ -986,6 +991,7 @@ fn names_that_are_none_of_ours_are_told() {
   my-app: { image: a }
   my.app: { image: a, network_mode: 'service:my_app', pull_policy: daily, volumes: ['data:/a:nocopy', 'data:/b:U'] }
   _db: { image: a }
+  two: { image: a, network_mode: bridge, networks: [default] }
 volumes: { data: }
 ",
         expect![[r#"
@@ -1023,6 +1029,11 @@ volumes: { data: }
               5 |   _db: { image: a }
                 |   ^^^
               hint: write `db`
+
+            compose.yaml:6:20: `network_mode` and `networks` exclude each other
+              6 |   two: { image: a, network_mode: bridge, networks: [default] }
+                |                    ^^^^^^^^^^^^
+              hint: leave one of them out
         "#]],
     );
 }

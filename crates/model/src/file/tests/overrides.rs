@@ -114,6 +114,23 @@ fn it_replaces_adds_and_goes_key_by_key() {
 }
 
 #[test]
+fn with_nothing_in_it_it_changes_nothing() {
+    let without = shown("compose.yaml", BASE, &[], &[]);
+    for over in ["", "# later\n"] {
+        assert_eq!(shown("compose.yaml", BASE, &[("compose.override.yml", over)], &[]), without);
+    }
+}
+
+#[test]
+fn its_networks_come_after_those_below() {
+    let base = "services: { web: { image: a, networks: [b, a] } }\nnetworks: { a: , b: , c: }\n";
+    let over = "services: { web: { networks: [c] } }\n";
+    let said = shown("compose.yaml", base, &[("compose.override.yml", over)], &[]);
+    let at = |text: &str| said.rfind(text).unwrap();
+    assert!(at("      b: {}") < at("      a: {}") && at("      a: {}") < at("      c: {}"), "{said}");
+}
+
+#[test]
 fn what_is_wrong_in_it_is_told_of_it() {
     check(
         "services:

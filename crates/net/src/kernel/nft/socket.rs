@@ -155,7 +155,19 @@ impl NftSocket {
             return Ok(None);
         }
         let ours = table.sets.iter().filter(|set| matches!(set.filled, Filled::ByUs(_)));
-        ours.map(|set| self.set_elements(table, set)).collect::<Result<_>>().map(Some)
+        ours.map(|set| self.there(table, set)).collect::<Result<_>>().map(Some)
+    }
+
+    /// The elements of a set, which is made where an earlier version of this program made the table without it.
+    fn there(&self, table: &Table, set: &Set) -> Result<Elements> {
+        match self.set_elements(table, set) {
+            Err(error) if error.downcast_ref() == Some(&Errno::NOENT) => {
+                let what = format!("+ set {} of table {} {}", set.name, table.family, table.name);
+                self.transaction(vec![(what, vec![wire::new_set(table, set, 1)])], None)??;
+                Ok(Elements { family: table.family, table: table.name, set: set.name, elements: Vec::new() })
+            }
+            found => found,
+        }
     }
 
     /// While the kernel moves a large set to a larger table, its dump, which counts from the start for each

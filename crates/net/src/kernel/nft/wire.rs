@@ -155,7 +155,7 @@ impl Priority {
     }
 }
 
-fn new_set(table_value: &Table, set: &Set, id: u32) -> Message {
+pub(super) fn new_set(table_value: &Table, set: &Set, id: u32) -> Message {
     let mut message = table(NEWSET, NLM_F_CREATE, table_value.family, table_value.name);
     message.put_text(SECOND_NAME, set.name);
     let key_type = set.key.iter().fold(0, |whole, part| whole << 6 | part.number());
