@@ -426,6 +426,8 @@ fn what_is_no_file_beside_the_project_is_told_by_its_name() {
 fn what_cannot_be_had_here_is_told_together() {
     let world = World::offline();
     let _registry = registry(&world);
+    // Else it is told of that, where it takes long.
+    world.stead(&format!("image pull {BUSYBOX}")).ok();
     world.project("other", "networks: { lan: { subnet: 10.0.9.0/24, reach: isolated } }").stead("up").ok();
     let unfit = if role() == Role::Root { "cpuset: 0-9999" } else { "user: '70000'" };
     let text = format!(
