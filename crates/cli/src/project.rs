@@ -155,7 +155,8 @@ pub(crate) fn found(global: &Global) -> Result<Found, Failure> {
 
 /// Whether no file is named, and there is none here or above.
 pub(crate) fn is_none_here(global: &Global) -> bool {
-    global.file.is_none() && matches!(search(), Ok(None))
+    // Where somebody deleted the directory that we are in there is none either.
+    global.file.is_none() && (matches!(search(), Ok(None)) || std::env::current_dir().is_err())
 }
 
 /// The nearest project file upwards from here.
@@ -187,8 +188,14 @@ fn named_by_variable(here: &Path, file: Option<&Path>) -> Result<Option<PathBuf>
         return Ok(None);
     }
     let directory = file.and_then(Path::parent).unwrap_or(here);
-    let variables = variables(directory)?.variables;
     let [name, separator] = COMPOSE_FILE;
+    let is_of_environment = std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let variables = match variables(directory) {
+        Ok(known) => known.variables,
+        // A `.env` without a project may be anything: to Python it is a directory.
+        Err(_) if file.is_none() && !is_of_environment => return Ok(None),
+        Err(wrong) => return Err(wrong),
+    };
     let Some(value) = variables.get(name).filter(|value| !value.is_empty()) else { return Ok(None) };
     let separator = variables.get(separator).filter(|text| !text.is_empty()).map_or(":", String::as_str);
     if value.contains(separator) {
@@ -197,7 +204,6 @@ fn named_by_variable(here: &Path, file: Option<&Path>) -> Result<Option<PathBuf>
                     other; or name one with `-f`";
         return Err(Failure::request(&what, hint));
     }
-    let is_of_environment = std::env::var_os(name).is_some_and(|value| !value.is_empty());
     Ok(Some(if is_of_environment { here } else { directory }.join(value)))
 }
 

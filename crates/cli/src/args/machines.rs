@@ -1,6 +1,7 @@
 //! The arguments of commands about machines that exist.
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
@@ -165,7 +166,8 @@ pub(crate) struct ExecArgs {
 impl ExecArgs {
     /// Whether it reads what stands here.
     pub(crate) fn reads(&self) -> bool {
-        self.interactive || self.no_tty
+        // A terminal is left to the shell here, which may have put us into the background.
+        self.interactive || (self.no_tty && !std::io::stdin().is_terminal())
     }
 }
 

@@ -27,7 +27,8 @@ pub(super) fn project_to_take_down(
 }
 
 /// The project here for those who need none, as what these patterns mean hangs on it: nobody is to mean machines of all
-/// projects because a file is wrong just now. One whole name is found without it.
+/// projects, or of another, because a file is wrong just now. One whole name is found without it, unless somebody named
+/// the file.
 pub(super) fn project_here(
     global: &Global,
     patterns: &[String],
@@ -35,8 +36,12 @@ pub(super) fn project_here(
 ) -> Result<Option<Name>, Failure> {
     project_of(global, None, seen).map(Some).or_else(|failure| {
         let hangs = patterns.is_empty() || patterns.iter().any(|pattern| pattern.contains('*'));
-        let is_told = (hangs || global.file.is_some()) && !project::is_none_here(global);
-        if is_told { Err(failure) } else { Ok(None) }
+        let is_told = match project::found(global) {
+            Ok(found) => hangs || found.is_named,
+            // A file is named, and cannot even be looked for.
+            Err(_) => true,
+        };
+        if is_told && !project::is_none_here(global) { Err(failure) } else { Ok(None) }
     })
 }
 

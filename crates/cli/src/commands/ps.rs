@@ -145,23 +145,24 @@ fn health_word(health: Option<HealthState>) -> &'static str {
 /// Fewer characters could be the beginning of many digests, and are rather a name.
 const DIGEST_CHARS_MIN: usize = 12;
 
-/// The machines that a pattern means: those of the project here, or of all if it has none such; and where no machine has
-/// that name, several that have it in common, of the project here or of the one that is named with it.
+/// The machines that a pattern means: those of the project here, by their name or by one that several of them have in
+/// common; or those of all projects, by the latter only where the project is named with it.
 pub(super) fn meant<'a>(pattern: &str, here: Option<&Name>, seen: &'a Observed) -> Vec<&'a MachineId> {
     let those = |is_so: &dyn Fn(&MachineId) -> bool| -> Vec<&MachineId> {
         seen.machines.keys().filter(|id| is_so(id)).collect()
     };
     let is_here = |id: &MachineId| Some(&id.project) == here;
     // What commands made one by one has no name in common.
-    let is_one_of = |id: &MachineId| {
-        is_replica(pattern, id)
-            && (is_here(id) || pattern.contains('.'))
-            && id.project.as_str() != LOOSE_PROJECT
-    };
-    [those(&|id| is_here(id) && is_meant(pattern, id)), those(&|id| is_meant(pattern, id)), those(&is_one_of)]
-        .into_iter()
-        .find(|those| !those.is_empty())
-        .unwrap_or_default()
+    let is_one_of = |id: &MachineId| is_replica(pattern, id) && id.project.as_str() != LOOSE_PROJECT;
+    [
+        those(&|id| is_here(id) && is_meant(pattern, id)),
+        those(&|id| is_here(id) && is_one_of(id)),
+        those(&|id| is_meant(pattern, id)),
+        those(&|id| pattern.contains('.') && is_one_of(id)),
+    ]
+    .into_iter()
+    .find(|those| !those.is_empty())
+    .unwrap_or_default()
 }
 
 /// Those of these machines that a pattern means: the ones of that name, or where there is none, the ones that are several of
@@ -347,10 +348,12 @@ mod tests {
         };
         assert_eq!(said("web", Some(&shop)), ["web-1.shop", "web-2.shop"]);
         assert_eq!(said("web.shop", None), ["web-1.shop", "web-2.shop"]);
-        // Not from elsewhere, not what was made by command, and not before one that has the name.
+        // Not from elsewhere, and not what was made by command.
         for (pattern, here) in [("web", None), ("pg", None), ("pg.default", None), ("pg", Some(&shop))] {
             assert!(said(pattern, here).is_empty(), "{pattern}");
         }
-        assert_eq!(said("db", Some(&shop)), ["db.default"]);
+        // What is here comes before what is elsewhere.
+        assert_eq!(said("db", Some(&shop)), ["db-1.shop"]);
+        assert_eq!(said("db", None), ["db.default"]);
     }
 }

@@ -160,6 +160,16 @@ fn a_project_of_the_same_name_elsewhere_is_not_meant() {
     for line in [&["inspect", "*"][..], &["ps"], &["volume", "ls", "*"]] {
         world.stead_at("home", &third, line).code(2).says("`COMPOSE_FILE` names several files");
     }
+    // A whole name, neither, where somebody named the file.
+    std::fs::write(third.join(".env"), "COMPOSE_FILE=none.yaml\n").unwrap();
+    for line in [&["stop", "web"][..], &["volume", "rm", "kept"]] {
+        world.stead_at("home", &third, line).code(2).says("none.yaml");
+    }
+    // Without a project a `.env` is not ours to judge.
+    let python = world.path().join("projects/home/python");
+    std::fs::create_dir_all(python.join(".env")).unwrap();
+    world.stead_at("home", &python, &["ps"]).ok();
+    world.stead_at("home", &python, &["volume", "ls", "*"]).ok();
     world.stead("down shop --volumes --yes").ok();
 }
 

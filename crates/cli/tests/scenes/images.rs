@@ -241,11 +241,14 @@ fn an_image_that_cannot_be_unpacked_leaves_nothing() {
     let world = World::offline();
     let _registry = registry(&world);
     let stead = |line: &str| world.stead_at("home", world.path(), &line.split(' ').collect::<Vec<_>>());
-    let script = "set -e; mkdir bad; cd bad; echo x > ../pwn; tar -P -cf layer.tar ../pwn; \
-        printf '{\"architecture\":\"%s\",\"os\":\"linux\",\"config\":{},\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[\"sha256:%s\"]}}' \
-            $(uname -m | sed 's/x86_64/amd64/;s/aarch64/arm64/') $(sha256sum layer.tar | cut -d' ' -f1) > config.json; \
-        printf '[{\"Config\":\"config.json\",\"RepoTags\":[\"lab/bad:1\",\"lab/new:1\"],\"Layers\":[\"layer.tar\"]}]' > manifest.json; \
-        tar -cf ../bad.tar *";
+    let script = "set -e; mkdir bad; cd bad; echo x > ../pwn; tar -P -cf layer.tar ../pwn; tar -cf whole.tar -C .. pwn; \
+        config() { printf '{\"architecture\":\"%s\",\"os\":\"linux\",\"config\":{},\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[\"sha256:%s\"]}}' \
+            $(uname -m | sed 's/x86_64/amd64/;s/aarch64/arm64/') $(sha256sum $1.tar | cut -d' ' -f1) > $1.json; }; \
+        image() { printf '{\"Config\":\"%s.json\",\"RepoTags\":[%s],\"Layers\":[\"%s.tar\"]}' $1 $2 $1; }; \
+        config layer; config whole; \
+        bad=$(image layer '\"lab/bad:1\",\"lab/new:1\"'); \
+        echo \"[$bad]\" > manifest.json; tar -cf ../bad.tar *; \
+        echo \"[$bad,$(image whole '\"lab/whole:1\"')]\" > manifest.json; tar -cf ../both.tar *";
     world.sh(Place::Computer, &format!("cd {} && {script}", world.path().display()));
     stead(&format!("image pull {BUSYBOX}")).ok();
     stead(&format!("image tag {BUSYBOX} lab/bad:1")).ok();
@@ -260,5 +263,9 @@ fn an_image_that_cannot_be_unpacked_leaves_nothing() {
         world.sh(Place::Computer, &format!("ls {}/home/images/blobs/sha256 | wc -l", world.path().display()));
     assert_eq!(blobs, after);
     stead("run --rm lab/bad:1 true").ok();
+    stead("image inspect lab/new:1").code(2).says("there is no image `lab/new:1` here");
+    // One that is whole is of use, though it comes behind one that is not.
+    stead("image load both.tar").code(1).says("../pwn");
+    stead("image inspect lab/whole:1").ok();
     stead("image inspect lab/new:1").code(2).says("there is no image `lab/new:1` here");
 }

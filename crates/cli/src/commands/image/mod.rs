@@ -212,15 +212,17 @@ pub(crate) fn lacks(
     let ours = || wishes(&loaded.project).filter(|(id, ..)| chosen.contains(id));
     let built = ours().filter(|(id, ..)| loaded.builds.contains_key(&id.name));
     // Others may be made from it as well.
-    let built: BTreeSet<_> = built.map(|(_, reference, platform)| (reference, platform)).collect();
+    let whole = |reference, platform: Option<Platform>| (reference, platform.unwrap_or_else(host_platform));
+    let built: BTreeSet<_> = built.map(|(_, reference, platform)| whole(reference, platform)).collect();
     for (id, reference, platform) in ours() {
         let image = (reference, platform);
         if asked.get(&image) == Some(&PullWhen::Never)
             && !here.contains_key(&image)
+            && let image = whole(image.0, image.1)
             && !built.contains(&image)
         {
             let key = format!("machines.{}.image", id.name);
-            let (why, hint) = absent(&image.0, &image.1.unwrap_or_else(host_platform));
+            let (why, hint) = absent(&image.0, &image.1);
             lacks.push(Refusal { key, why, hint: hint.to_owned() });
         }
     }
@@ -355,7 +357,9 @@ pub(super) fn unpack(store: &Store, image: &Image) -> Result<()> {
 
 /// The same of images that came since then. Of those that cannot be unpacked it is as if they had not come.
 pub(super) fn unpack_new(store: &Store, images: &[Image], before: &Before) -> Result<()> {
-    let unpacked = images.iter().try_for_each(|image| unpack(store, image));
+    // One that is broken does not keep those behind it from being unpacked.
+    let results: Vec<Result<()>> = images.iter().map(|image| unpack(store, image)).collect();
+    let unpacked: Result<()> = results.into_iter().collect();
     if unpacked.is_err() {
         // One that is whole is of use, and somebody may have made a machine of it already.
         let broken = images.iter().filter(|image| !store.missing_layers(image).is_empty());

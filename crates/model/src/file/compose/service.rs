@@ -19,7 +19,7 @@ pub(super) fn all(node: Node, reading: &mut Reading<'_>) -> Node {
 /// One of the two would be passed over.
 fn check_network_mode(service: &Entry, reading: &mut Reading<'_>) {
     let Value::Mapping(keys) = &service.node.value else { return };
-    let key = |name: &str| keys.iter().find(|entry| entry.key == name && entry.node.value != Value::Null);
+    let key = |name: &str| keys.iter().find(|entry| entry.key == name && !is_empty(&entry.node.value));
     if let (Some(mode), Some(_)) = (key("network_mode"), key("networks")) {
         let path = format!("services.{}.network_mode", service.key);
         let problem = Problem::found(
@@ -29,6 +29,16 @@ fn check_network_mode(service: &Entry, reading: &mut Reading<'_>) {
             "`network_mode` and `networks` exclude each other",
         );
         reading.problems.push(problem.hint("leave one of them out"));
+    }
+}
+
+/// Whether nothing is said: to Compose, no networks are the default one.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Mapping(entries) => entries.is_empty(),
+        Value::Sequence(items) => items.is_empty(),
+        Value::Scalar(_) | Value::Unknown => false,
     }
 }
 
@@ -83,6 +93,7 @@ fn machine(own_name: &str, keys: Vec<Entry>, span: Span) -> Vec<Entry> {
                 ours.push(entry("networks", key_span, list(node.span, Vec::new())));
             }
             "network_mode" => {}
+            "networks" if is_empty(&node.value) => {}
             "networks" => ours.push(entry("networks", key_span, networks(node))),
             "ports" => ours.push(entry("ports", key_span, each(node, port))),
             "volumes" => ours.push(entry("volumes", key_span, each(node, volume))),

@@ -87,7 +87,7 @@ pub(crate) const MACHINE: &[Key] = &[
         &[Form::Leaf(Leaf::Name), Form::Keys(&[EXTENDS])],
         "",
         "{ machine: base, file: common.yaml }",
-        "A machine, of this file or another, that says what this one does not. Mappings and lists are joined; \
+        "A machine, of this file or another, that says what this one does not. Mappings and lists are joined, what the other says first; \
          `command`, `entrypoint` and the health test are replaced. Paths are relative to the file they stand in.",
     ),
 ];

@@ -891,6 +891,17 @@ fn check_names(text: &str, expected: &[&str]) {
 }
 
 #[test]
+fn a_service_that_says_nothing_of_its_networks_is_on_the_usual_one() {
+    let text = "services:
+  web: { image: a, networks: [] }
+  db: { image: a, networks: {}, network_mode: none }
+";
+    let shown = shown("compose.yaml", text, &[], &[]);
+    let (db, web) = shown.split_once("  web:").unwrap_or_else(|| panic!("{shown}"));
+    assert!(db.contains("networks: []") && web.contains("default"), "{shown}");
+}
+
+#[test]
 fn what_of_a_build_cannot_be_honoured_is_named() {
     let text = "services:
   web:
