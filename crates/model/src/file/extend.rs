@@ -2,13 +2,14 @@
 //! another file stands where this one says `extends`, for there it can be helped; its paths start in its own directory.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::environment::under;
 use super::leaf::dev::is_key_file;
 use super::leaf::mount::{self, VolumeSource};
-use super::merge::merge;
+use super::merge::{self, merge};
 use super::problem::{Problem, Span, nearest, quote};
 use super::spec::{Ground, absolute};
 use super::yaml::{Entry, NODES_MAX, Node, Value};
@@ -24,7 +25,8 @@ pub(crate) fn resolve(tree: &mut Node, machines: &str, reading: &mut Reading<'_>
         return;
     }
     let (key, dir) = (machines.to_owned(), reading.source.dir.to_owned());
-    let mut walk = Walk { machines: key, files: BTreeMap::new(), trail: Vec::new(), reading };
+    let publish = merge::publish(tree, reading.dialect);
+    let mut walk = Walk { machines: key, files: BTreeMap::new(), trail: Vec::new(), publish, reading };
     let mut nodes = 0;
     for entry in under(tree, machines) {
         let path = join(machines, &entry.key);
@@ -55,6 +57,8 @@ struct Walk<'r, 'a> {
     /// The machines of the other files that were read; nothing for those that cannot be.
     files: BTreeMap<PathBuf, Option<Machines>>,
     trail: Trail,
+    /// Where ports are published that do not say it.
+    publish: IpAddr,
     reading: &'r mut Reading<'a>,
 }
 
@@ -103,7 +107,7 @@ impl Walk<'_, '_> {
         if base_file.path != file.path {
             move_paths(&mut base, &base_file.dir);
         }
-        merge(base, own)
+        merge(base, own, self.publish)
     }
 
     /// The machines of another file.

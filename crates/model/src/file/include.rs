@@ -110,7 +110,7 @@ impl Walk<'_, '_> {
             let tree = self.reading.tree_of(&path, name, &variables, told)?;
             whole = Some(match whole {
                 None => tree,
-                Some(base) => merge::files(base, tree),
+                Some(base) => merge::files(base, tree, self.reading.dialect),
             });
         }
         let mut whole = whole?;

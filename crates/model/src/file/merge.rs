@@ -1,40 +1,162 @@
-//! How what a machine says goes together with what it extends, and a file with one that goes over it, as Compose has it: mappings key by key, lists one after
-//! the other, what stands at one place of the machine replaced, commands replaced.
+//! How what a machine says goes together with what it extends, and a file with one that goes over it, as Compose has it:
+//! mappings key by key, lists one after the other; what is told apart by a name or a place is there once, however it is
+//! written. [`MACHINE`] and [`FILE`] say for which keys it is otherwise.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 
+use super::Dialect;
 use super::environment::last_of_each;
-use super::leaf::container::device;
-use super::leaf::mount::{tmpfs, volume};
+use super::leaf::container::capability;
+use super::leaf::mount;
+use super::leaf::network::any_address;
+use super::leaf::port::{Ports, port, port_range};
+use super::problem::Span;
 use super::yaml::{Entry, Node, Value};
+use crate::project::Protocol;
 
-/// What a file has by name.
-const GROUPS: [&str; 6] = ["machines", "services", "networks", "volumes", "secrets", "configs"];
-
-/// A file over another: what has one name in both goes together as a machine does with the one that it extends.
-pub(crate) fn files(base: Node, own: Node) -> Node {
-    // Of a file with nothing in it there is nothing to say.
-    if own.value == Value::Null {
-        return base;
-    }
-    let named = |_: &str, base, own: Node| if own.value == Value::Null { base } else { merge(base, own) };
-    merge_by(base, own, |key, base, own| {
-        if own.value != Value::Null && GROUPS.contains(&key) {
-            merge_by(names(base), names(own), named)
-        } else {
-            both(key, base, own)
-        }
-    })
+/// How two values of one key go together.
+enum Rule {
+    /// The one on top alone, even if it is nothing.
+    Replaced,
+    /// Names with values: a mapping, or a list of `NAME=value` with one of these characters between.
+    Pairs(&'static [char]),
+    /// Names with more under each; in a list a name alone says this much.
+    Names(&'static [(&'static str, &'static str)]),
+    /// A list in which each of these is there once, or a single value of it.
+    List(Place),
+    /// The ports, which are told apart by all that is said of them.
+    Ports,
+    /// A mapping; a text is what stands under this key of it.
+    Keyed(&'static str),
+    /// A mapping, which is another one with another `driver`.
+    OfDriver,
+    /// Mappings key by key, lists one after the other without what comes twice, else the one on top.
+    Usual,
 }
 
-/// A machine over the one that it extends.
-pub(crate) fn merge(base: Node, own: Node) -> Node {
-    merge_by(base, own, both)
+/// What tells the items of a list apart; nothing for an item that is like no other.
+type Place = fn(&Node) -> Option<String>;
+
+type Rules = &'static [(&'static [&'static str], Rule)];
+
+/// The keys of machines, by their path; `*` is any name.
+const MACHINE: Rules = &[
+    (&["command"], Rule::Replaced),
+    (&["entrypoint"], Rule::Replaced),
+    (&["healthcheck", "test"], Rule::Replaced),
+    (&["environment"], Rule::Pairs(&['='])),
+    (&["labels"], Rule::Pairs(&['='])),
+    (&["sysctls"], Rule::Pairs(&['='])),
+    (&["build", "args"], Rule::Pairs(&['='])),
+    (&["build", "labels"], Rule::Pairs(&['='])),
+    // A name has one address here; Compose would keep both.
+    (&["extra_hosts"], Rule::Pairs(&['=', ':'])),
+    (&["networks"], Rule::Names(&[])),
+    (&["depends_on"], Rule::Names(&[("condition", "service_started"), ("required", "true")])),
+    (&["build"], Rule::Keyed("context")),
+    (&["logging"], Rule::OfDriver),
+    (&["ports"], Rule::Ports),
+    (&["volumes"], Rule::List(mounted)),
+    (&["tmpfs"], Rule::List(in_memory)),
+    (&["devices"], Rule::List(device)),
+    (&["secrets"], Rule::List(secret)),
+    (&["configs"], Rule::List(config)),
+    (&["build", "secrets"], Rule::List(source)),
+    (&["env_file"], Rule::List(file)),
+    (&["dns"], Rule::List(address)),
+    (&["dns_search"], Rule::List(text)),
+    (&["cap_add"], Rule::List(right)),
+    (&["cap_drop"], Rule::List(right)),
+    (&["security_opt"], Rule::List(option)),
+    (&["dev", "keys"], Rule::List(text)),
+];
+
+/// The keys of a file beside its machines.
+const FILE: Rules = &[
+    (&["volumes"], Rule::Names(&[])),
+    // A network has one subnet of each family.
+    (&["networks", "*", "ipam", "config"], Rule::List(family)),
+];
+
+/// What a file has machines under, and one of them.
+const MACHINES: [&str; 2] = ["machines", "services"];
+
+/// A file over another: what has one name in both goes together as a machine does with the one that it extends.
+pub(crate) fn files(base: Node, own: Node, dialect: Dialect) -> Node {
+    let said = said_publish(&own).or_else(|| said_publish(&base));
+    over(&[], base, own, said.unwrap_or(usual_publish(dialect)))
+}
+
+/// A machine over the one that it extends; `publish` is where ports are published that do not say it.
+pub(crate) fn merge(base: Node, own: Node, publish: IpAddr) -> Node {
+    over(&[MACHINES[0], "*"], base, own, publish)
+}
+
+/// Where the ports of a file are published that do not say it.
+pub(crate) fn publish(tree: &Node, dialect: Dialect) -> IpAddr {
+    said_publish(tree).unwrap_or(usual_publish(dialect))
+}
+
+fn said_publish(tree: &Node) -> Option<IpAddr> {
+    any_address(&said(&entry(tree, "defaults")?.node, &["publish"])?).ok()
+}
+
+fn usual_publish(dialect: Dialect) -> IpAddr {
+    match dialect {
+        Dialect::Stead => Ipv4Addr::LOCALHOST.into(),
+        Dialect::Compose => Ipv4Addr::UNSPECIFIED.into(),
+    }
+}
+
+fn rule(path: &[&str]) -> &'static Rule {
+    let (rules, path) = match path {
+        [machines, _, path @ ..] if MACHINES.contains(machines) => (MACHINE, path),
+        path => (FILE, path),
+    };
+    let is_it = |pattern: &[&str]| {
+        pattern.len() == path.len()
+            && pattern.iter().zip(path).all(|(pattern, key)| *pattern == "*" || pattern == key)
+    };
+    rules.iter().find(|(pattern, _)| is_it(pattern)).map_or(&Rule::Usual, |(_, rule)| rule)
+}
+
+/// What stands at `path` in both.
+fn over(path: &[&str], base: Node, own: Node, publish: IpAddr) -> Node {
+    let rule = rule(path);
+    if own.value == Value::Null && !matches!(rule, Rule::Replaced) {
+        return base;
+    }
+    let joined = |base, own| joined(path, base, own, publish);
+    match rule {
+        Rule::Replaced => own,
+        Rule::Pairs(between) => by_key(pairs(base, between), pairs(own, between), |_, _, own| own),
+        Rule::Names(alone) => joined(named(base, alone), named(own, alone)),
+        Rule::List(place) => listed(list(base), list(own), place),
+        Rule::Ports => listed(base, own, |item| published(item, publish)),
+        Rule::Keyed(key) => joined(keyed(base, key), keyed(own, key)),
+        Rule::OfDriver => match (said(&base, &["driver"]), said(&own, &["driver"])) {
+            (Some(one), Some(other)) if one != other => own,
+            _ => joined(base, own),
+        },
+        Rule::Usual => joined(base, own),
+    }
+}
+
+fn joined(path: &[&str], base: Node, own: Node, publish: IpAddr) -> Node {
+    match (&base.value, &own.value) {
+        (Value::Mapping(_), Value::Mapping(_)) => by_key(base, own, |key, base, own| {
+            let path: Vec<&str> = path.iter().copied().chain([key]).collect();
+            over(&path, base, own, publish)
+        }),
+        (Value::Sequence(_), Value::Sequence(_)) => listed(base, own, text),
+        _ => own,
+    }
 }
 
 /// Mappings over each other, where `both` says what becomes of a key that is in both. What is below comes first: networks
 /// are in their order.
-fn merge_by(base: Node, own: Node, both: impl Fn(&str, Node, Node) -> Node) -> Node {
+fn by_key(base: Node, own: Node, both: impl Fn(&str, Node, Node) -> Node) -> Node {
     let (span, own) = (own.span, own.value);
     let (Value::Mapping(above), Value::Mapping(mut entries)) = (own.clone(), base.value) else {
         return Node { span, value: own };
@@ -54,113 +176,174 @@ fn merge_by(base: Node, own: Node, both: impl Fn(&str, Node, Node) -> Node) -> N
     Node { span, value: Value::Mapping(entries) }
 }
 
-fn both(key: &str, base: Node, own: Node) -> Node {
-    if own.value == Value::Null {
-        return base;
-    }
-    match key {
-        "command" | "entrypoint" | "test" => own,
-        "environment" | "labels" | "sysctls" | "args" => joined(pairs(base, &['=']), pairs(own, &['='])),
-        "build" => joined(context(base), context(own)),
-        "extra_hosts" => joined(pairs(base, &['=', ':']), pairs(own, &['=', ':'])),
-        "networks" | "depends_on" => joined(names(base), names(own)),
-        "tmpfs" => placed(list(base), list(own), tmpfs_target),
-        "dns" | "dns_search" | "env_file" => joined(list(base), list(own)),
-        "volumes" => placed(base, own, volume_target),
-        "devices" => placed(base, own, device_target),
-        _ => joined(base, own),
-    }
-}
-
-/// Mappings key by key, lists one after the other without what comes twice; otherwise what is on top.
-fn joined(base: Node, own: Node) -> Node {
-    match (base.value, own.value) {
-        (Value::Mapping(base_entries), value @ Value::Mapping(_)) => {
-            let base = Node { span: base.span, value: Value::Mapping(base_entries) };
-            merge(base, Node { span: own.span, value })
-        }
-        (Value::Sequence(mut items), Value::Sequence(more)) => {
-            let scalar = |item: &Node| match &item.value {
-                Value::Scalar(text) => Some(text.clone()),
-                Value::Null | Value::Unknown | Value::Sequence(_) | Value::Mapping(_) => None,
-            };
-            let known: BTreeSet<String> = items.iter().filter_map(scalar).collect();
-            items.extend(
-                more.into_iter().filter(|item| scalar(item).is_none_or(|text| !known.contains(&text))),
-            );
-            Node { span: own.span, value: Value::Sequence(items) }
-        }
-        (_, value) => Node { span: own.span, value },
-    }
-}
-
-/// Lists in which only one thing can be at each place.
-fn placed(base: Node, own: Node, place: impl Fn(&Node) -> Option<String>) -> Node {
-    let taken: BTreeSet<String> = match &own.value {
-        Value::Sequence(items) => items.iter().filter_map(&place).collect(),
-        Value::Null | Value::Unknown | Value::Scalar(_) | Value::Mapping(_) => BTreeSet::new(),
+/// Lists one after the other; what is at a place that one below has stands in its stead.
+fn listed(base: Node, own: Node, place: impl Fn(&Node) -> Option<String>) -> Node {
+    let span = own.span;
+    let (mut items, more) = match (base.value, own.value) {
+        (Value::Sequence(items), Value::Sequence(more)) => (items, more),
+        (_, value) => return Node { span, value },
     };
-    let mut base = base;
-    if let Value::Sequence(items) = &mut base.value {
-        items.retain(|item| place(item).is_none_or(|place| !taken.contains(&place)));
-    }
-    joined(base, own)
-}
-
-fn under(item: &Node, keys: &[&str]) -> Option<String> {
-    let Value::Mapping(entries) = &item.value else { return None };
-    let found = keys.iter().find_map(|key| entries.iter().find(|entry| entry.key == *key))?;
-    if let Value::Scalar(text) = &found.node.value { Some(text.clone()) } else { None }
-}
-
-fn volume_target(item: &Node) -> Option<String> {
-    match &item.value {
-        Value::Scalar(text) => volume(text).ok().map(|volume| volume.target),
-        Value::Null | Value::Unknown | Value::Sequence(_) | Value::Mapping(_) => under(item, &["target"]),
-    }
-}
-
-fn tmpfs_target(item: &Node) -> Option<String> {
-    if let Value::Scalar(text) = &item.value { tmpfs(text).ok().map(|tmpfs| tmpfs.target) } else { None }
-}
-
-fn device_target(item: &Node) -> Option<String> {
-    match &item.value {
-        Value::Scalar(text) => device(text).ok().map(|device| device.target),
-        Value::Null | Value::Unknown | Value::Sequence(_) | Value::Mapping(_) => {
-            under(item, &["target", "source"])
+    let places = items.iter().enumerate().filter_map(|(at, item)| Some((place(item)?, at)));
+    // Of those that are there twice the first one is replaced; the other is told.
+    let mut places: BTreeMap<String, usize> = places.rev().collect();
+    for item in more {
+        let at = place(&item).and_then(|place| places.remove(&place));
+        match at.and_then(|at| items.get_mut(at)) {
+            Some(below) => *below = item,
+            None => items.push(item),
         }
     }
+    Node { span, value: Value::Sequence(items) }
+}
+
+fn entry<'n>(node: &'n Node, key: &str) -> Option<&'n Entry> {
+    let Value::Mapping(entries) = &node.value else { return None };
+    entries.iter().find(|entry| entry.key == key)
+}
+
+/// The text under the first of these keys that is there.
+fn said(item: &Node, keys: &[&str]) -> Option<String> {
+    text(&keys.iter().find_map(|key| entry(item, key))?.node)
+}
+
+fn text(item: &Node) -> Option<String> {
+    if let Value::Scalar(text) = &item.value { Some(text.clone()) } else { None }
+}
+
+/// The text of an item, or the one under the first of these keys that it has.
+fn text_or(item: &Node, keys: &[&str]) -> Option<String> {
+    text(item).or_else(|| said(item, keys))
+}
+
+/// A place in a machine without what means nothing there.
+fn clean(target: &str) -> String {
+    mount::target(target).unwrap_or_else(|_| target.to_owned())
+}
+
+/// Names of volumes may be Compose's own here, so only the target is read.
+fn mounted(item: &Node) -> Option<String> {
+    let target = text(item).map(|text| text.split(':').nth(1).unwrap_or(&text).to_owned());
+    Some(clean(&target.or_else(|| said(item, &["target"]))?))
+}
+
+fn in_memory(item: &Node) -> Option<String> {
+    text(item).map(|text| clean(text.split(':').next().unwrap_or(&text)))
+}
+
+fn device(item: &Node) -> Option<String> {
+    let short = text(item).map(|text| {
+        let mut parts = text.split(':');
+        let source = parts.next().unwrap_or_default();
+        // What follows may as well be what may be done with it.
+        parts.next().filter(|second| second.starts_with('/')).unwrap_or(source).to_owned()
+    });
+    Some(clean(&short.or_else(|| said(item, &["target", "source"]))?))
+}
+
+fn secret(item: &Node) -> Option<String> {
+    within("/run/secrets", item)
+}
+
+fn config(item: &Node) -> Option<String> {
+    within("", item)
+}
+
+fn within(directory: &str, item: &Node) -> Option<String> {
+    let target = text_or(item, &["target", "source"])?;
+    Some(clean(&if target.starts_with('/') { target } else { format!("{directory}/{target}") }))
+}
+
+fn source(item: &Node) -> Option<String> {
+    text_or(item, &["source"])
+}
+
+fn file(item: &Node) -> Option<String> {
+    text_or(item, &["path"])
+}
+
+fn address(item: &Node) -> Option<String> {
+    text(item).map(|text| any_address(&text).map_or(text, |address| address.to_string()))
+}
+
+fn right(item: &Node) -> Option<String> {
+    text(item).map(|text| capability(&text).unwrap_or(text))
+}
+
+fn option(item: &Node) -> Option<String> {
+    text(item).map(|text| text.split(['=', ':']).next().unwrap_or_default().to_owned())
+}
+
+fn family(item: &Node) -> Option<String> {
+    said(item, &["subnet"]).map(|subnet| if subnet.contains(':') { "IPv6" } else { "IPv4" }.to_owned())
+}
+
+/// A port is told apart by all that is said of it: in either form, in Compose's words and in ours.
+fn published(item: &Node, publish: IpAddr) -> Option<String> {
+    let ports = match &item.value {
+        Value::Scalar(text) => port(text).ok()?,
+        Value::Null | Value::Unknown | Value::Sequence(_) | Value::Mapping(_) => long_port(item)?,
+    };
+    Some(format!("{:?}", Ports { address: Some(ports.address.unwrap_or(publish)), ..ports }))
+}
+
+fn long_port(item: &Node) -> Option<Ports> {
+    let target = port_range(&said(item, &["target"])?).ok()?;
+    let port = said(item, &["published", "port"]).map_or(Ok(target), |text| port_range(&text)).ok()?;
+    let protocol = match said(item, &["protocol"]).as_deref() {
+        None | Some("tcp") => Protocol::Tcp,
+        Some("udp") => Protocol::Udp,
+        Some(_) => return None,
+    };
+    let address = said(item, &["host_ip", "address"]).map(|text| any_address(&text)).transpose().ok()?;
+    Some(Ports { address, port, target, protocol })
 }
 
 /// A list of `NAME=value` as a mapping.
 fn pairs(node: Node, separators: &[char]) -> Node {
-    let Value::Sequence(items) = node.value else { return node };
-    let read = |item: Node| {
+    mapped(node, |item| {
         let Value::Scalar(text) = &item.value else { return None };
         let (key, value) = match text.split_once(separators) {
             Some((key, value)) => (key.to_owned(), Value::Scalar(value.to_owned())),
             None => (text.clone(), Value::Null),
         };
-        Some(Entry { key, key_span: item.span, node: Node { span: item.span, value } })
-    };
-    let entries = last_of_each(items.into_iter().filter_map(read));
-    Node { span: node.span, value: Value::Mapping(entries) }
+        Some((key, value))
+    })
 }
 
 /// A list of names as a mapping with nothing under them.
 pub(crate) fn names(node: Node) -> Node {
-    pairs(node, &[])
+    named(node, &[])
 }
 
-/// A build that is no more than its directory, with a key for that.
-fn context(node: Node) -> Node {
-    match &node.value {
-        Value::Scalar(_) => {
-            let (span, key) = (node.span, "context".to_owned());
-            Node { span, value: Value::Mapping(vec![Entry { key, key_span: span, node }]) }
-        }
-        Value::Null | Value::Unknown | Value::Sequence(_) | Value::Mapping(_) => node,
+/// A list of names as a mapping with this under each.
+fn named(node: Node, alone: &[(&str, &str)]) -> Node {
+    mapped(node, |item| {
+        let Value::Scalar(name) = &item.value else { return None };
+        let leaf = |(key, text): &(&str, &str)| at(item.span, key, Value::Scalar((*text).to_owned()));
+        let value = Value::Mapping(alone.iter().map(leaf).collect());
+        Some((name.clone(), if alone.is_empty() { Value::Null } else { value }))
+    })
+}
+
+fn mapped(node: Node, read: impl Fn(&Node) -> Option<(String, Value)>) -> Node {
+    let Value::Sequence(items) = &node.value else { return node };
+    let entries = items.iter().filter_map(|item| {
+        let (key, value) = read(item)?;
+        Some(at(item.span, &key, value))
+    });
+    Node { span: node.span, value: Value::Mapping(last_of_each(entries)) }
+}
+
+fn at(span: Span, key: &str, value: Value) -> Entry {
+    Entry { key: key.to_owned(), key_span: span, node: Node { span, value } }
+}
+
+/// A text as a mapping with it under this key.
+fn keyed(node: Node, key: &str) -> Node {
+    let span = node.span;
+    match node.value {
+        value @ Value::Scalar(_) => Node { span, value: Value::Mapping(vec![at(span, key, value)]) },
+        value => Node { span, value },
     }
 }
 
@@ -169,5 +352,214 @@ fn list(node: Node) -> Node {
     match &node.value {
         Value::Scalar(_) => Node { span: node.span, value: Value::Sequence(vec![node]) },
         Value::Null | Value::Unknown | Value::Sequence(_) | Value::Mapping(_) => node,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::file::yaml;
+
+    fn tree(text: &str) -> Node {
+        yaml::parse(text, &mut Vec::new()).unwrap_or_else(|problem| panic!("{text}: {}", problem.message))
+    }
+
+    /// A tree in one line.
+    fn line(node: &Node) -> String {
+        let all = |parts: Vec<String>| parts.join(", ");
+        match &node.value {
+            Value::Null => "~".to_owned(),
+            Value::Unknown => "?".to_owned(),
+            Value::Scalar(text) => text.clone(),
+            Value::Sequence(items) => format!("[{}]", all(items.iter().map(line).collect())),
+            Value::Mapping(entries) => {
+                let entry = |entry: &Entry| format!("{}: {}", entry.key, line(&entry.node));
+                format!("{{{}}}", all(entries.iter().map(entry).collect()))
+            }
+        }
+    }
+
+    /// What becomes of a machine's keys: those below, those on top, and both together.
+    const OF_MACHINES: &[(&str, &str, &str)] = &[
+        // Commands are replaced, also by nothing: the image's own.
+        ("command: [a]", "command: b c", "command: b c"),
+        ("entrypoint: a", "entrypoint:", "entrypoint: ~"),
+        (
+            "healthcheck: {test: [CMD, a], retries: 1}",
+            "healthcheck: {test: b}",
+            "healthcheck: {test: b, retries: 1}",
+        ),
+        // Whatever says nothing else leaves what is below.
+        ("ports: ['1:1']", "ports:", "ports: [1:1]"),
+        ("user: a", "user: b", "user: b"),
+        // Names with values, in either form.
+        ("environment: {A: 1, B: 1}", "environment: [B=2, C]", "environment: {A: 1, B: 2, C: ~}"),
+        ("environment: [A=1]", "environment: {A: }", "environment: {A: ~}"),
+        (
+            "environment: {command: a, dns: a}",
+            "environment: {command: b, dns: b}",
+            "environment: {command: b, dns: b}",
+        ),
+        ("labels: [a=1, a=2]", "labels: {b: 1}", "labels: {a: 2, b: 1}"),
+        ("sysctls: {net.a: 1}", "sysctls: [net.a=2]", "sysctls: {net.a: 2}"),
+        (
+            "extra_hosts: ['a:10.0.0.1', 'b:::1']",
+            "extra_hosts: {a: 10.0.0.2}",
+            "extra_hosts: {a: 10.0.0.2, b: ::1}",
+        ),
+        ("build: ./a", "build: {args: [A=1]}", "build: {context: ./a, args: [A=1]}"),
+        ("build: {context: a, args: {A: 1}}", "build: {args: [A]}", "build: {context: a, args: {A: ~}}"),
+        ("build: {secrets: [a]}", "build: {secrets: [{source: a}, b]}", "build: {secrets: [{source: a}, b]}"),
+        // Names with more under each.
+        (
+            "networks: [b, a]",
+            "networks: {a: {aliases: [x]}, c: }",
+            "networks: {b: ~, a: {aliases: [x]}, c: ~}",
+        ),
+        ("networks: {a: {aliases: [x]}}", "networks: [a]", "networks: {a: {aliases: [x]}}"),
+        (
+            "networks: {dns: {aliases: [x, y]}}",
+            "networks: {dns: {aliases: [y, z]}}",
+            "networks: {dns: {aliases: [x, y, z]}}",
+        ),
+        (
+            "depends_on: {a: {condition: service_healthy, restart: false}}",
+            "depends_on: [a]",
+            "depends_on: {a: {condition: service_started, restart: false, required: true}}",
+        ),
+        (
+            "depends_on: [a]",
+            "depends_on: {a: {condition: service_healthy}}",
+            "depends_on: {a: {condition: service_healthy, required: true}}",
+        ),
+        // What is mounted, by its place.
+        ("volumes: ['db_data:/data', ./a:/b]", "volumes: ['x:/data/']", "volumes: [x:/data/, ./a:/b]"),
+        (
+            "volumes: ['a:/data']",
+            "volumes: [{type: bind, source: ./x, target: //data}]",
+            "volumes: [{type: bind, source: ./x, target: //data}]",
+        ),
+        (
+            "volumes: [{target: /a/., type: tmpfs}, /b]",
+            "volumes: ['/a', ./c:/c:ro]",
+            "volumes: [/a, /b, ./c:/c:ro]",
+        ),
+        ("tmpfs: /run:size=1m", "tmpfs: [/run/, /tmp]", "tmpfs: [/run/, /tmp]"),
+        (
+            "devices: ['/dev/a:r', /dev/b:/dev/c]",
+            "devices: ['/dev/a', {source: /dev/x, target: /dev/c}]",
+            "devices: [/dev/a, {source: /dev/x, target: /dev/c}]",
+        ),
+        (
+            "secrets: [a, {source: b, target: c}]",
+            "secrets: [{source: x, target: a}, {source: y, target: /run/secrets/c}]",
+            "secrets: [{source: x, target: a}, {source: y, target: /run/secrets/c}]",
+        ),
+        (
+            "configs: [a, b]",
+            "configs: [{source: x, target: /a}, {source: b}]",
+            "configs: [{source: x, target: /a}, {source: b}]",
+        ),
+        // Ports, by all that is said of them.
+        (
+            "ports: ['8080:80', '443:443']",
+            "ports: [{target: 80, published: '8080'}]",
+            "ports: [{target: 80, published: 8080}, 443:443]",
+        ),
+        (
+            "ports: [{target: 80, port: 8080, protocol: udp}]",
+            "ports: ['127.0.0.1:8080:80/udp']",
+            "ports: [127.0.0.1:8080:80/udp]",
+        ),
+        (
+            "ports: ['8080:80']",
+            "ports: ['0.0.0.0:8080:80', '8080:80/udp', '8080:81']",
+            "ports: [8080:80, 0.0.0.0:8080:80, 8080:80/udp, 8080:81]",
+        ),
+        (
+            "ports: ['[::1]:1-2:1-2']",
+            "ports: [{host_ip: '0:0::1', target: 1-2}]",
+            "ports: [{host_ip: 0:0::1, target: 1-2}]",
+        ),
+        ("ports: [80]", "ports: ['80:80']", "ports: [80:80]"),
+        // Other lists, and single values that are one.
+        ("dns: 1.1.1.1", "dns: [1.1.1.1, '::1']", "dns: [1.1.1.1, ::1]"),
+        ("dns: ['::1']", "dns: '0::1'", "dns: [0::1]"),
+        ("dns_search: [a, b]", "dns_search: b", "dns_search: [a, b]"),
+        (
+            "env_file: [a.env, b.env]",
+            "env_file: [{path: a.env, required: false}, c.env]",
+            "env_file: [{path: a.env, required: false}, b.env, c.env]",
+        ),
+        ("env_file: a.env", "env_file: b.env", "env_file: [a.env, b.env]"),
+        ("cap_add: [NET_ADMIN]", "cap_add: [CAP_NET_ADMIN, sys_time]", "cap_add: [CAP_NET_ADMIN, sys_time]"),
+        (
+            "security_opt: ['seccomp:a', no-new-privileges]",
+            "security_opt: [seccomp=unconfined]",
+            "security_opt: [seccomp=unconfined, no-new-privileges]",
+        ),
+        ("group_add: [a]", "group_add: [b, a]", "group_add: [a, b]"),
+        ("dev: {keys: a.pub}", "dev: {keys: [b.pub]}", "dev: {keys: [a.pub, b.pub]}"),
+        ("dev: {groups: [a]}", "dev: true", "dev: true"),
+        ("provision: [a, b]", "provision: [{run: b}, c]", "provision: [a, b, {run: b}, c]"),
+        // Options are of a driver.
+        (
+            "logging: {options: {max-size: 1m}}",
+            "logging: {driver: local, options: {max-file: 2}}",
+            "logging: {options: {max-size: 1m, max-file: 2}, driver: local}",
+        ),
+        (
+            "logging: {driver: json-file, options: {max-size: 1m}}",
+            "logging: {driver: local}",
+            "logging: {driver: local}",
+        ),
+    ];
+
+    #[test]
+    fn each_key_of_a_machine_goes_together_as_compose_has_it() {
+        for (base, own, both) in OF_MACHINES {
+            let merged = merge(tree(base), tree(own), Ipv4Addr::LOCALHOST.into());
+            assert_eq!(line(&merged), format!("{{{both}}}"), "{base} under {own}");
+            // So it does where files go over each other.
+            for machines in MACHINES {
+                let file = |text| {
+                    tree(&format!("{{{machines}: {{ports: {{{text}}}}}, defaults: {{publish: 127.0.0.1}}}}"))
+                };
+                let merged = files(file(base), file(own), Dialect::Stead);
+                assert_eq!(
+                    line(&merged),
+                    format!("{{{machines}: {{ports: {{{both}}}}}, defaults: {{publish: 127.0.0.1}}}}"),
+                    "{base} under {own}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn files_go_together_by_their_names() {
+        for (base, own, both) in [
+            ("volumes: [a]", "volumes: {a: , b: }", "volumes: {a: ~, b: ~}"),
+            (
+                "services: {a: {image: a}}",
+                "services: {a: , b: {image: b}}",
+                "services: {a: {image: a}, b: {image: b}}",
+            ),
+            ("networks: {a: {joins: [b]}}", "networks: {a: {joins: [c]}}", "networks: {a: {joins: [b, c]}}"),
+            (
+                "networks: {a: {ipam: {config: [{subnet: 10.0.5.0/24}, {subnet: 'fd00::/64'}]}}}",
+                "networks: {a: {ipam: {config: [{subnet: 10.0.6.0/24, gateway: 10.0.6.1}]}}}",
+                "networks: {a: {ipam: {config: [{subnet: 10.0.6.0/24, gateway: 10.0.6.1}, {subnet: fd00::/64}]}}}",
+            ),
+            ("secrets: {a: {file: b}}", "secrets: {a: {file: c}}", "secrets: {a: {file: c}}"),
+            // Where nothing says otherwise Compose publishes on all.
+            (
+                "services: {a: {ports: ['1:1']}}",
+                "services: {a: {ports: ['0.0.0.0:1:1']}}",
+                "services: {a: {ports: [0.0.0.0:1:1]}}",
+            ),
+        ] {
+            let merged = files(tree(base), tree(own), Dialect::Compose);
+            assert_eq!(line(&merged), format!("{{{both}}}"), "{base} under {own}");
+        }
     }
 }

@@ -247,7 +247,7 @@ impl<'a> Reading<'a> {
             None => own?,
             Some(over) => {
                 let over = self.own_tree(over, self.source.own_lines(), machines);
-                merge::files(own?, over?)
+                merge::files(own?, over?, self.dialect)
             }
         };
         environment::gather(&mut tree, machines, self);

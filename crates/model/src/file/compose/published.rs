@@ -22,7 +22,9 @@ A file of the [Compose specification](https://github.com/compose-spec/compose-sp
 - `network_mode` is `none` or `bridge`, which is the default network; the options `z`, `Z`, `cached`, `consistent` and
   `delegated` of volumes say what holds anyway;
 - what stands in a `compose.override.yaml` (`.yml`, `docker-compose.override.…`) beside it goes over it where no file is named by
-  `-f`: mappings key by key, lists one after the other, mounts and devices by their place, commands replaced. `COMPOSE_FILE` names
+  `-f`: mappings key by key, lists one after the other; what is mounted, devices, secrets and configs are there once at each place, ports
+  once for each address, port, target and protocol, in whichever form they are written; commands and tests are replaced. An
+  `extra_hosts` has one address for a name. `COMPOSE_FILE` names
   one file; several are written under the `path` of an `include`;
 - `x-…` keys may stand where Compose lets them; `COMPOSE_PROJECT_NAME` and `COMPOSE_PROFILES` hold.
 

@@ -87,8 +87,9 @@ pub(crate) const MACHINE: &[Key] = &[
         &[Form::Leaf(Leaf::Name), Form::Keys(&[EXTENDS])],
         "",
         "{ machine: base, file: common.yaml }",
-        "A machine, of this file or another, that says what this one does not. Mappings and lists are joined, what the other says first; \
-         `command`, `entrypoint` and the health test are replaced. Paths are relative to the file they stand in.",
+        "A machine, of this file or another, that says what this one does not. Mappings are joined key by key, lists one after \
+         the other; what has a place or a name there (mounts, devices, secrets, ports) is replaced by what is at the same, and so \
+         are `command`, `entrypoint` and the health test, also by nothing. Paths are relative to the file they stand in.",
     ),
 ];
 

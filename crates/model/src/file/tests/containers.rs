@@ -730,7 +730,6 @@ machines:
                 depends_on:
                   far: { condition: service_healthy }
                 image: "two:latest"
-                command: ["serve", "--all"]
                 environment:
                   - "A=base"
                   - "B=web"
