@@ -7,6 +7,7 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
 
+mod before;
 mod filter;
 mod image;
 mod internal;
@@ -65,10 +66,11 @@ pub(crate) struct Cli {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Common options")]
 pub(crate) struct Global {
-    /// The project file [default: the stead.yaml or compose.yaml here or in a directory above]
+    /// The project file; of several each goes over those before it [default: the stead.yaml or compose.yaml here or in a
+    /// directory above]
     #[arg(short, long, global = true, env = "STEAD_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
     #[arg(value_parser = OsStringValueParser::new().map(PathBuf::from))]
-    pub(crate) file: Option<PathBuf>,
+    pub(crate) file: Vec<PathBuf>,
     /// With the machines of these profiles as well; `*`: of all
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) profile: Vec<String>,
@@ -78,6 +80,14 @@ pub(crate) struct Global {
     /// Tell on standard error what is being done (STEAD_LOG=trace tells even more)
     #[arg(long, global = true)]
     pub(crate) debug: bool,
+}
+
+impl Global {
+    /// The same about these project files, if there are any.
+    pub(crate) fn with_files(&self, files: &[PathBuf]) -> Self {
+        let file = if files.is_empty() { self.file.clone() } else { files.to_vec() };
+        Self { file, ..self.clone() }
+    }
 }
 
 /// How data is printed.
@@ -393,12 +403,13 @@ fn read(words: impl IntoIterator<Item = std::ffi::OsString>) -> clap::error::Res
         return Err(command.error(ErrorKind::UnknownArgument, text));
     }
     let mut cli = Cli::from_arg_matches(&matches)?;
-    if cli.global.file.as_ref().is_some_and(|file| file.as_os_str().is_empty()) {
+    before::Before::of(&words, &path).beside(&mut cli.global);
+    if cli.global.file.iter().any(|file| file.as_os_str().is_empty()) {
         if is_said("file") {
             return Err(command.error(ErrorKind::InvalidValue, "`--file` is without the name of a file\n"));
         }
         // An empty variable is as good as none.
-        cli.global.file = None;
+        cli.global.file = Vec::new();
     }
     Ok(cli)
 }

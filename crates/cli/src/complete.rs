@@ -84,7 +84,7 @@ pub(crate) fn machine_paths(current: &OsStr) -> Vec<CompletionCandidate> {
 
 /// The project of the file here, or of the one that the command line names; nothing if it cannot be read.
 fn project_here() -> Option<Project> {
-    let found = file_said().map(Found::named).or_else(|| project::find_here().ok())?;
+    let found = Found::named(files_said()).or_else(|| project::find_here().ok())?;
     project::peek(&found)
 }
 
@@ -93,18 +93,21 @@ fn words() -> impl Iterator<Item = OsString> {
     std::env::args_os().skip_while(|word| word != "--").skip(1)
 }
 
-/// The project file that the words so far name, or the environment.
-fn file_said() -> Option<PathBuf> {
+/// The project files that the words so far name, or the environment.
+fn files_said() -> Vec<PathBuf> {
     let mut words = words();
-    let mut said = std::env::var_os("STEAD_FILE").filter(|file| !file.is_empty());
+    let mut said = Vec::new();
     while let Some(word) = words.next() {
         if word == "-f" || word == "--file" {
-            said = words.next();
+            said.extend(words.next());
         } else if let Some(file) = word.to_str().and_then(|word| word.strip_prefix("--file=")) {
-            said = Some(file.into());
+            said.push(file.into());
         }
     }
-    said.map(PathBuf::from)
+    if said.is_empty() {
+        said.extend(std::env::var_os("STEAD_FILE").filter(|file| !file.is_empty()));
+    }
+    said.into_iter().map(PathBuf::from).collect()
 }
 
 /// The machines of the project here, whether they were ever made or not; else those that there are.
@@ -130,7 +133,7 @@ fn of_project(project: Project) -> Vec<NetworkId> {
 
 /// What was made by command, as its own file has it.
 fn loose_project() -> Option<Project> {
-    project::peek(&Found::named(home()?.loose_project().join("stead.yaml")))
+    project::peek(&Found::one(home()?.loose_project().join("stead.yaml")))
 }
 
 /// The networks that were made by command.

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use stead_host::home::{remove_unfinished, write_whole};
 use stead_model::file::{
     self, Build, COMPOSE_NAMES, COMPOSE_OVERRIDES, Decoded, FileText, Known, Problems, Pull, Source, Sources,
-    Span,
+    Span, file_of,
 };
 use stead_model::lock::Lock;
 use stead_model::name::Name;
@@ -37,18 +37,24 @@ fn leads_nowhere(path: &Path) -> Option<PathBuf> {
     matches!(fs::metadata(path), Err(error) if error.kind() == ErrorKind::NotFound).then_some(to)
 }
 
-/// A project's file, and the one beside it that goes over it.
+/// A project's file, and those that go over it, each over those before.
 pub(crate) struct Found {
     file: PathBuf,
-    over: Option<PathBuf>,
-    /// Whether somebody named it.
+    over: Vec<PathBuf>,
+    /// Whether somebody named them.
     pub(crate) is_named: bool,
 }
 
 impl Found {
-    /// A file that was named: nothing goes over it.
-    pub(crate) fn named(file: PathBuf) -> Self {
-        Self { file, over: None, is_named: true }
+    /// Files that were named: nothing else goes over them. None if none was.
+    pub(crate) fn named(files: impl IntoIterator<Item = PathBuf>) -> Option<Self> {
+        let mut files = files.into_iter();
+        Some(Self { file: files.next()?, over: files.collect(), is_named: true })
+    }
+
+    /// A file alone.
+    pub(crate) fn one(file: PathBuf) -> Self {
+        Self { file, over: Vec::new(), is_named: true }
     }
 
     /// A file that was found in a directory.
@@ -56,7 +62,11 @@ impl Found {
         let is_composes = file.file_name().is_some_and(|name| COMPOSE_NAMES.iter().any(|one| name == *one));
         let paths = COMPOSE_OVERRIDES.map(|name| file.with_file_name(name)).into_iter();
         let over = paths.filter(|_| is_composes).find(|path| path.is_file() || leads_nowhere(path).is_some());
-        Self { file, over, is_named: false }
+        Self { file, over: over.into_iter().collect(), is_named: false }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Path> {
+        [&self.file].into_iter().chain(&self.over).map(PathBuf::as_path)
     }
 }
 
@@ -68,12 +78,11 @@ const FILE_MAX_BYTES: u64 = 4 * 1024 * 1024;
 
 /// What stands where in a project's files.
 struct Texts {
-    file: PathBuf,
-    /// The one that goes over it.
-    over: Option<PathBuf>,
-    /// How many lines the file itself has.
-    own_lines: usize,
-    /// What stands in it, and behind it what stands in the other.
+    /// The files in their order.
+    files: Vec<PathBuf>,
+    /// How many lines each has.
+    lines: Vec<usize>,
+    /// What stands in them, one behind the other.
     text: String,
     /// What is lawful there and yet likely a mistake.
     warnings: Vec<Problems>,
@@ -107,19 +116,14 @@ impl Loaded {
 
     /// Refusals, as problems of the files: what they ask for cannot be had here.
     pub(crate) fn refused(&self, refusals: Vec<Refusal>) -> Failure {
-        let Texts { file, over, own_lines, text, .. } = &self.files;
-        let problems = self.sources.problems(&shown(file), text, refusals);
-        let (own, over) = parted(problems, *own_lines, over.as_deref());
-        Failure::File(own.into_iter().chain(over).collect())
+        let problems = self.sources.problems("", &self.files.text, refusals);
+        Failure::File(self.files.parted(problems).into_iter().flatten().collect())
     }
 
     /// The file that a place is in, and its line there.
     pub(crate) fn line(&self, span: Span) -> (&Path, usize) {
-        let Texts { file, over, own_lines, .. } = &self.files;
-        match (span.line.checked_sub(*own_lines), over) {
-            (Some(line), Some(over)) if line > 0 => (over, line),
-            _ => (file, span.line),
-        }
+        let (index, line) = file_of(span.line, &self.files.lines);
+        (self.files.files.get(index).map_or(Path::new(""), PathBuf::as_path), line)
     }
 
     /// The machines that other profiles would bring: what is there of them is left alone.
@@ -132,31 +136,41 @@ impl Loaded {
     pub(crate) fn with_something(self) -> Result<Self, Failure> {
         let Project { networks, machines, volumes, .. } = &self.project;
         if networks.is_empty() && machines.is_empty() && volumes.is_empty() && self.dormant.is_empty() {
-            let what = format!("{} names no machine, no network and no volume", self.files.file.display());
+            let named: Vec<String> = self.files.files.iter().map(|file| file.display().to_string()).collect();
+            let verb = if named.len() == 1 { "names" } else { "name" };
+            let what = format!("{} {verb} no machine, no network and no volume", named.join(", "));
             return Err(Failure::request(&what, "to take the project away say `stead down`"));
         }
         Ok(self)
     }
 }
 
-/// The project file: the one named, or the nearest one upwards from here.
+impl Texts {
+    /// What is told of each of the files, by its name.
+    fn parted(&self, problems: Problems) -> Vec<Option<Problems>> {
+        let names = self.files.iter().map(|file| shown(file));
+        problems.parted(&names.zip(self.lines.iter().copied()).collect::<Vec<_>>())
+    }
+}
+
+/// The project file: the first one named, or the nearest one upwards from here.
 pub(crate) fn find(global: &Global) -> Result<PathBuf, Failure> {
     Ok(found(global)?.file)
 }
 
 /// The same, with what goes over it.
 pub(crate) fn found(global: &Global) -> Result<Found, Failure> {
-    if let Some(file) = &global.file {
-        let file = std::path::absolute(file).context("cannot make the file's path absolute")?;
-        return Ok(Found::named(file));
+    let files = global.file.iter().map(std::path::absolute).collect::<std::io::Result<Vec<_>>>();
+    match Found::named(files.context("cannot make the file's path absolute")?) {
+        Some(found) => Ok(found),
+        None => find_here(),
     }
-    find_here()
 }
 
 /// Whether no file is named, and there is none here or above.
 pub(crate) fn is_none_here(global: &Global) -> bool {
     // Where somebody deleted the directory that we are in there is none either.
-    global.file.is_none() && (matches!(search(), Ok(None)) || std::env::current_dir().is_err())
+    global.file.is_empty() && (matches!(search(), Ok(None)) || std::env::current_dir().is_err())
 }
 
 /// The nearest project file upwards from here.
@@ -175,17 +189,17 @@ fn search() -> Result<Option<Found>, Failure> {
     let here = std::env::current_dir().context("cannot find the current directory")?;
     let file = here.ancestors().find_map(file_in);
     let named = named_by_variable(&here, file.as_deref())?;
-    Ok(named.map(Found::named).or_else(|| file.map(Found::beside)))
+    Ok(Found::named(named).or_else(|| file.map(Found::beside)))
 }
 
 /// The variable that names files for Compose, and the one that says what is between them.
 const COMPOSE_FILE: [&str; 2] = ["COMPOSE_FILE", "COMPOSE_PATH_SEPARATOR"];
 
-/// The file that Compose's variable names, in the environment or the `.env` of a project, unless the project's file is
+/// The files that Compose's variable names, in the environment or the `.env` of a project, unless the project's file is
 /// one of ours.
-fn named_by_variable(here: &Path, file: Option<&Path>) -> Result<Option<PathBuf>, Failure> {
+fn named_by_variable(here: &Path, file: Option<&Path>) -> Result<Vec<PathBuf>, Failure> {
     if file.and_then(Path::file_name).is_some_and(|name| FILE_NAMES.iter().any(|one| name == *one)) {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     let directory = file.and_then(Path::parent).unwrap_or(here);
     let [name, separator] = COMPOSE_FILE;
@@ -193,18 +207,14 @@ fn named_by_variable(here: &Path, file: Option<&Path>) -> Result<Option<PathBuf>
     let variables = match variables(directory) {
         Ok(known) => known.variables,
         // A `.env` without a project may be anything: to Python it is a directory.
-        Err(_) if file.is_none() && !is_of_environment => return Ok(None),
+        Err(_) if file.is_none() && !is_of_environment => return Ok(Vec::new()),
         Err(wrong) => return Err(wrong),
     };
-    let Some(value) = variables.get(name).filter(|value| !value.is_empty()) else { return Ok(None) };
+    let Some(value) = variables.get(name) else { return Ok(Vec::new()) };
     let separator = variables.get(separator).filter(|text| !text.is_empty()).map_or(":", String::as_str);
-    if value.contains(separator) {
-        let what = format!("`{name}` names several files: {}", value.escape_debug());
-        let hint = "name one file, in which stands `include: [{ path: [first.yaml, second.yaml] }]`: those go over each \
-                    other; or name one with `-f`";
-        return Err(Failure::request(&what, hint));
-    }
-    Ok(Some(if is_of_environment { here } else { directory }.join(value)))
+    let from = if is_of_environment { here } else { directory };
+    // As Compose has it, nothing between two of them names nothing.
+    Ok(value.split(separator).filter(|name| !name.is_empty()).map(|name| from.join(name)).collect())
 }
 
 /// How a file is called by who is here, so that the name leads to it.
@@ -262,44 +272,50 @@ pub(crate) fn load_in(directory: &Path) -> Result<Loaded, Failure> {
 
 /// Reads this project file.
 pub(crate) fn load_file(path: &Path) -> Result<Loaded, Failure> {
-    load_with(&Found::named(path.to_owned()), &BTreeSet::new(), false).map(Loaded::told)
+    load_with(&Found::one(path.to_owned()), &BTreeSet::new(), false).map(Loaded::told)
 }
 
-/// What a project file says, of all its profiles, for who tells nobody of what is wrong with it.
+/// What project files say, of all their profiles, for who tells nobody of what is wrong with them.
 pub(crate) fn peek(found: &Found) -> Option<Project> {
     let path = &found.file;
     let directory = directory_of(path).ok()?;
-    let text = read_text(path, SAVE_AS, OTHER_FILE).ok()??;
-    let over = found.over.as_ref().map(|over| read_text(over, SAVE_AS, OTHER_FILE).ok()?);
-    let over = if let Some(text) = over { Some(text?) } else { None };
+    let text = |path| read_text(path, SAVE_AS, OTHER_FILE).ok()?;
+    let over: Vec<String> = found.over.iter().map(|path| text(path)).collect::<Option<_>>()?;
+    let text = text(path)?;
     let Known { variables, unread, .. } = variables(&directory).ok()?;
     let file_name = path.file_name()?.to_string_lossy();
     let texts = crate::session::home().ok()?.texts();
     let profiles = ["*".to_owned()].into();
     let source = Source::new(&file_name, &text, &variables, &directory);
-    let over = over.as_deref();
-    let source = Source { profiles: &profiles, unread: &unread, texts: &texts, over, ..source };
+    let source = Source { profiles: &profiles, unread: &unread, texts: &texts, over: &over, ..source };
     let files = file::files(&source, read_other);
     file::parse(&Source { files: &files, ..source }).ok().map(|parsed| parsed.project)
+}
+
+/// What stands in the files of a project, in their order.
+fn read_all(found: &Found) -> Result<Vec<Decoded>, Failure> {
+    let read = |path: &Path| {
+        read(path, OTHER_FILE)?.ok_or_else(|| {
+            Failure::request(&format!("there is no file {}", path.display()), "name another with `-f`")
+        })
+    };
+    found.all().map(read).collect()
 }
 
 fn load_with(found: &Found, profiles: &BTreeSet<String>, relock: bool) -> Result<Loaded, Failure> {
     let path = found.file.as_path();
     let directory = directory_of(path)?;
-    let Some(Decoded { text, problems: no_text }) = read(path, OTHER_FILE)? else {
-        let what = format!("there is no file {}", path.display());
-        return Err(Failure::request(&what, "name another with `-f`"));
-    };
-    let over = found.over.as_deref().map(|over| read(over, OTHER_FILE)).transpose()?.flatten();
-    let (over, over_no_text) = over.map_or((None, None), |over| (Some(over.text), over.problems));
+    let read = read_all(found)?;
+    let (mut over, no_text): (Vec<String>, Vec<Option<Problems>>) =
+        read.into_iter().map(|read| (read.text, read.problems)).unzip();
+    let text = over.remove(0);
     let Known { variables, unread, problems: wrong_lines } = variables(&directory)?;
     let file_name = path.file_name().unwrap_or_default().to_string_lossy();
     let texts = crate::session::home()?.texts();
     let source = Source::new(&file_name, &text, &variables, &directory);
-    let source = Source { profiles, unread: &unread, texts: &texts, over: over.as_deref(), ..source };
-    let (text, own_lines) = (source.whole(), source.own_lines());
-    let here =
-        |problems| parted(Problems { file: shown(path), ..problems }, own_lines, found.over.as_deref());
+    let source = Source { profiles, unread: &unread, texts: &texts, over: &over, ..source };
+    let all = found.all().map(Path::to_owned).collect();
+    let mut said = Texts { files: all, lines: source.lines(), text: source.whole(), warnings: Vec::new() };
     let files = file::files(&source, read_other);
     let parsed = file::parse(&Source { files: &files, ..source });
     let lock = load_lock(&directory);
@@ -308,40 +324,40 @@ fn load_with(found: &Found, profiles: &BTreeSet<String>, relock: bool) -> Result
         Err(Failure::File(problems)) if !relock => problems.as_slice(),
         Ok(_) | Err(_) => &[],
     };
-    let (wrong_file, wrong_over) = parsed.as_ref().err().cloned().map(here).unwrap_or_default();
-    let wrong_files = [wrong_lines, both(no_text, wrong_file), both(over_no_text, wrong_over)];
+    let wrong_files = match &parsed {
+        Ok(_) => no_text,
+        Err(problems) => {
+            let parts = said.parted(problems.clone());
+            no_text.into_iter().zip(parts).map(|(bytes, text)| both(bytes, text)).collect()
+        }
+    };
     // One hides none of the others.
-    let wrong: Vec<Problems> = wrong_files.into_iter().flatten().chain(wrong_lock.iter().cloned()).collect();
+    let wrong = [wrong_lines].into_iter().chain(wrong_files).flatten();
+    let wrong: Vec<Problems> = wrong.chain(wrong_lock.iter().cloned()).collect();
     let parsed = match parsed {
         Ok(parsed) if wrong.is_empty() => parsed,
         Ok(_) | Err(_) => return Err(Failure::File(wrong)),
     };
-    let (lock, lock_is_lost) = match lock {
+    let (lock, lock_is_lost) = or_none(lock, &directory, relock)?;
+    let file::Parsed { project, sources, pull, builds, texts, warnings, dormant } = parsed;
+    said.warnings = warnings.map(|warnings| said.parted(warnings)).into_iter().flatten().flatten().collect();
+    Ok(Loaded { files: said, directory, project, sources, lock, lock_is_lost, pull, builds, texts, dormant })
+}
+
+/// A lock; or none where it cannot be read and is to be written anew, and whether that is so.
+fn or_none(lock: Result<Lock, Failure>, directory: &Path, relock: bool) -> Result<(Lock, bool), Failure> {
+    match lock {
         // Nothing can be written over a directory.
         Err(unreadable @ (Failure::Request(_) | Failure::File(_)))
-            if relock && !lock_path(&directory).is_dir() =>
+            if relock && !lock_path(directory).is_dir() =>
         {
             note(&format!(
                 "what stead.lock says is passed over; it cannot be read:\n{}",
                 unreadable.text().trim_end()
             ));
-            (Lock::default(), true)
+            Ok((Lock::default(), true))
         }
-        read => (read?, false),
-    };
-    let file::Parsed { project, sources, pull, builds, texts, warnings, dormant } = parsed;
-    let (warnings, more) = warnings.map(here).unwrap_or_default();
-    let warnings = warnings.into_iter().chain(more).collect();
-    let (file, over) = (path.to_owned(), found.over.clone());
-    let files = Texts { file, over, own_lines, text, warnings };
-    Ok(Loaded { files, directory, project, sources, lock, lock_is_lost, pull, builds, texts, dormant })
-}
-
-/// What is told of a file, and of the one that goes over it, each by its name.
-fn parted(problems: Problems, own_lines: usize, over: Option<&Path>) -> (Option<Problems>, Option<Problems>) {
-    match over {
-        Some(over) => problems.parted(own_lines, &shown(over)),
-        None => (Some(problems), None),
+        read => Ok((read?, false)),
     }
 }
 

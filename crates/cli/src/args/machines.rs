@@ -53,9 +53,9 @@ pub(crate) struct RemoveArgs {
     #[arg(short, long)]
     pub(crate) volumes: bool,
     // The common option of that name has the letter that `--force` has everywhere.
-    /// The project file
+    /// The project file; of several each goes over those before it
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) file: Option<PathBuf>,
+    pub(crate) file: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -225,9 +225,9 @@ pub(crate) struct LogsArgs {
     #[arg(short, long)]
     pub(crate) follow: bool,
     // The common option of that name has the letter that `--follow` has everywhere.
-    /// The project file
+    /// The project file; of several each goes over those before it
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) file: Option<PathBuf>,
+    pub(crate) file: Vec<PathBuf>,
     /// Only so many of the last lines of each; or `all`
     #[arg(short = 'n', long, value_name = "LINES")]
     pub(crate) tail: Option<Tail>,

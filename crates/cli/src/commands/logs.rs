@@ -23,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Prints the logs of machines.
 pub(crate) fn logs(global: &Global, args: &LogsArgs, output: Output) -> Result<(), Failure> {
     let mut host = look()?;
-    let global = &Global { file: args.file.clone().or(global.file.clone()), ..global.clone() };
+    let global = &global.with_files(&args.file);
     let ids = super::machines::chosen(global, &args.machines, &mut host)?;
     let now = SystemTime::now();
     let printer = Printer {

@@ -246,7 +246,7 @@ fn ask_all(
 
 /// `rm`.
 pub(crate) fn remove(global: &Global, args: &RemoveArgs, output: Output) -> Result<(), Failure> {
-    let global = &Global { file: args.file.clone().or(global.file.clone()), ..global.clone() };
+    let global = &global.with_files(&args.file);
     let mut session = Session::open()?;
     let seen = session.observe()?;
     let ids = choose(global, &args.machines, &seen)?;

@@ -152,13 +152,13 @@ fn a_project_of_the_same_name_elsewhere_is_not_meant() {
         .stead("-f projects/home/other/shop/stead.yaml plan")
         .code(2)
         .says("projects/home/other/shop/stead.yaml:1:1");
-    // Nor where it cannot be known which file is meant.
+    // Nor where one of the files that are meant is not there.
     let third = world.path().join("projects/home/third");
     std::fs::create_dir_all(&third).unwrap();
     std::fs::write(third.join("compose.yaml"), "services: { web: { image: a } }\n").unwrap();
     std::fs::write(third.join(".env"), "COMPOSE_FILE=a.yaml:b.yaml\n").unwrap();
     for line in [&["inspect", "*"][..], &["ps"], &["volume", "ls", "*"]] {
-        world.stead_at("home", &third, line).code(2).says("`COMPOSE_FILE` names several files");
+        world.stead_at("home", &third, line).code(2).says("there is no file").says("third/a.yaml");
     }
     // A whole name, neither, where somebody named the file.
     std::fs::write(third.join(".env"), "COMPOSE_FILE=none.yaml\n").unwrap();

@@ -45,6 +45,7 @@ pub use decode::{Decoded, decode};
 pub use dotenv::{Known, variables};
 pub use interpolate::Variables;
 pub(crate) use locked::problems as lock_problems;
+pub use over::file_of;
 pub(crate) use problem::quote;
 pub use problem::{Problem, Problems, Span};
 pub use published::{reference, schema};
@@ -63,8 +64,8 @@ pub struct Source<'a> {
     pub file_name: &'a str,
     /// What stands in it.
     pub text: &'a str,
-    /// What stands in the file that goes over it, if there is one.
-    pub over: Option<&'a str>,
+    /// What stands in the files that go over it, each over those before.
+    pub over: &'a [String],
     /// The variables it may use; [`variables`] makes them of the environment and `.env`.
     pub env: &'a Variables,
     /// Those that it may use and that could not be read, which was reported: what uses them is not checked.
@@ -100,7 +101,7 @@ impl<'a> Source<'a> {
     pub fn new(file_name: &'a str, text: &'a str, env: &'a Variables, dir: &'a Path) -> Self {
         let (files, profiles) = (&NO_FILES, &NO_PROFILES);
         let unread = &interpolate::ALL_READ;
-        Self { file_name, text, over: None, env, unread, dir, files, profiles, texts: dir }
+        Self { file_name, text, over: &[], env, unread, dir, files, profiles, texts: dir }
     }
 }
 
@@ -242,14 +243,7 @@ impl<'a> Reading<'a> {
             Dialect::Stead => "machines",
             Dialect::Compose => "services",
         };
-        let own = self.own_tree(self.source.text, 0, machines);
-        let mut tree = match self.source.over {
-            None => own?,
-            Some(over) => {
-                let over = self.own_tree(over, self.source.own_lines(), machines);
-                merge::files(own?, over?, self.dialect)
-            }
-        };
+        let mut tree = self.whole_tree(machines)?;
         environment::gather(&mut tree, machines, self);
         build::gather(&mut tree, machines, self);
         texts::gather(&mut tree, self);
@@ -270,10 +264,26 @@ impl<'a> Reading<'a> {
         Some(Parsed { project, sources, pull, builds, texts, dormant, warnings: None })
     }
 
+    /// The trees of the project's files over each other, if none is so wrong that it has none.
+    fn whole_tree(&mut self, machines: &str) -> Option<Node> {
+        let mut above = 0;
+        let mut trees = Vec::new();
+        let source = self.source;
+        for (text, lines) in source.texts().zip(source.lines()) {
+            trees.push(self.own_tree(text, above, machines));
+            above += lines;
+        }
+        let trees = trees.into_iter().collect::<Option<Vec<Node>>>()?;
+        trees.into_iter().reduce(|base, own| merge::files(base, own, self.dialect))
+    }
+
     /// The tree of a file of the project, with what it brings in from others. `above` lines are before it.
     fn own_tree(&mut self, text: &str, above: usize, machines: &str) -> Option<Node> {
         let (mut problems, mut warnings) = (Vec::new(), Vec::new());
-        let tree = self.tree(over::bare(text), self.source.env, (&mut problems, &mut warnings));
+        problems.extend(over::in_other_words(text, self.dialect));
+        let is_of_these = problems.is_empty();
+        let tree =
+            is_of_these.then(|| self.tree(text, self.source.env, (&mut problems, &mut warnings))).flatten();
         over::lower(&mut problems, above);
         over::lower(&mut warnings, above);
         self.problems.append(&mut problems);
@@ -285,16 +295,11 @@ impl<'a> Reading<'a> {
         Some(tree)
     }
 
-    /// Whose words the file is written in: what it has tells it, and where that does not, its name.
+    /// Whose words the files are written in: what the first has that has such, and where none does, the first one's name.
     fn spoken(&self) -> Dialect {
-        let tree = yaml::parse(over::bare(self.source.text), &mut Vec::new()).ok();
-        let has = |key: &str| match tree.as_ref().map(|tree| &tree.value) {
-            Some(Value::Mapping(entries)) => entries.iter().any(|entry| entry.key == key),
-            _ => false,
-        };
         let named = COMPOSE_NAMES.contains(&self.source.file_name);
-        let ours = has("machines") || has("defaults");
-        if !ours && (has("services") || named) { Dialect::Compose } else { Dialect::Stead }
+        let usual = if named { Dialect::Compose } else { Dialect::Stead };
+        self.source.texts().find_map(over::told_by).unwrap_or(usual)
     }
 
     /// The tree of a text of this dialect, with its variables filled in; what does not fit the table is told.

@@ -28,8 +28,10 @@ pub(super) fn shown(file_name: &str, text: &str, others: &[(&str, &str)], profil
     let env = Variables::from(env);
     let profiles: BTreeSet<String> = profiles.iter().map(|name| (*name).to_owned()).collect();
     let dir = std::path::Path::new("/srv/shop");
-    let over = others.iter().find(|(name, _)| COMPOSE_OVERRIDES.contains(name)).map(|(_, text)| *text);
-    let source = Source { profiles: &profiles, over, ..Source::new(file_name, text, &env, dir) };
+    let over = others.iter().filter(|(name, _)| name.starts_with("over") || COMPOSE_OVERRIDES.contains(name));
+    let (names, over): (Vec<&str>, Vec<String>) =
+        over.map(|(name, text)| (*name, (*text).to_owned())).unzip();
+    let source = Source { profiles: &profiles, over: &over, ..Source::new(file_name, text, &env, dir) };
     let files = files(&source, |path| {
         let found = others.iter().find(|(name, _)| dir.join(name) == path);
         found.map_or(FileText::Missing, |(_, text)| FileText::Text((*text).to_owned()))
@@ -39,10 +41,11 @@ pub(super) fn shown(file_name: &str, text: &str, others: &[(&str, &str)], profil
             let warnings = parsed.warnings.map_or(String::new(), |warnings| warnings.to_string());
             format!("{}{warnings}", crate::file::render(&parsed.project))
         }
-        Err(problems) => match problems.parted(source.own_lines(), "the override") {
-            (Some(own), Some(over)) => format!("{own}\n{over}"),
-            (own, over) => own.or(over).unwrap().to_string(),
-        },
+        Err(problems) => {
+            let names = [file_name].into_iter().chain(names).map(str::to_owned);
+            let parts = problems.parted(&names.zip(source.lines()).collect::<Vec<_>>());
+            parts.iter().flatten().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        }
     }
 }
 

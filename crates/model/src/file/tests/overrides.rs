@@ -140,17 +140,17 @@ fn what_is_wrong_in_it_is_told_of_it() {
     volumes: !reset []
 ",
         expect![[r#"
-            the override:3:5: there is no key `imaeg` here
+            compose.override.yml:3:5: there is no key `imaeg` here
               3 |     imaeg: web:2
                 |     ^^^^^
               hint: did you mean `image`?
 
-            the override:4:18: there is no machine `nosuch`
+            compose.override.yml:4:18: there is no machine `nosuch`
               4 |     depends_on: [nosuch]
                 |                  ^^^^^^
               hint: there are base, command, db, web
 
-            the override:5:14: tags (`!…`) mean nothing here
+            compose.override.yml:5:14: tags (`!…`) mean nothing here
               5 |     volumes: !reset []
                 |              ^^^^^^^^
               hint: leave it out
@@ -159,7 +159,7 @@ fn what_is_wrong_in_it_is_told_of_it() {
     check(
         "services: [",
         expect![[r#"
-        the override:2:1: not YAML: while parsing a node, did not find expected node content
+        compose.override.yml:2:1: not YAML: while parsing a node, did not find expected node content
           hint: look at this line and the one before: how far they are indented, and whether quotes and brackets are closed; a text with `: ` or ` #` in it stands in quotes
     "#]],
     );
@@ -172,10 +172,69 @@ fn what_is_wrong_in_it_is_told_of_it() {
             |                        ^^^^^^^^^^^
           hint: did you mean `stop_signal`?
 
-        the override:1:27: `80` asks for any free port of this computer, which cannot be honoured
+        docker-compose.override.yaml:1:27: `80` asks for any free port of this computer, which cannot be honoured
           1 | services: { db: { ports: [80] } }
             |                           ^^
           hint: name the port, like `8080:80`; or leave it out, for machines of its networks reach it anyway
     "#]]
     .assert_eq(&shown("compose.yaml", &wrong, &[over], &[]));
+}
+
+#[test]
+fn several_go_over_each_other_in_their_order() {
+    let base = "services: { web: { image: web:1, ports: ['8080:80'], environment: { A: 1, B: 1, C: 1 } } }\n";
+    let one = "services: { web: { image: web:2, environment: [B=2, C=2] } }";
+    let two = "services: { web: { ports: [{ target: 80, published: 8080, host_ip: 0.0.0.0 }], environment: [C=3] } }\n";
+    let said = shown("base.yaml", base, &[("over1.yaml", one), ("over2.yaml", two)], &[]);
+    let at = said.find("    ports:").unwrap();
+    expect![[r#"
+            ports:
+              - "0.0.0.0:8080:80/tcp"
+            image: "web:2"
+            environment:
+              - "A=1"
+              - "B=2"
+              - "C=3"
+    "#]]
+    .assert_eq(&said[at..]);
+    // The first that has something tells whose words they are in.
+    let said = shown("base.yaml", "x-nothing: a\n", &[("over1.yaml", base)], &[]);
+    assert!(said.contains("0.0.0.0:8080:80/tcp"), "{said}");
+}
+
+#[test]
+fn problems_of_several_are_told_of_each() {
+    let base = "machines: { web: { image: a, usre: b } }\n";
+    let one = "\u{feff}machines:\n  web: { ports: [x] }\n";
+    let two = "# later\nmachines: { web: { depends_on: [db] } }";
+    let three = "services: { web: { image: b } }\n";
+    expect![[r#"
+        base.yaml:1:30: there is no key `usre` here
+          1 | machines: { web: { image: a, usre: b } }
+            |                              ^^^^
+          hint: did you mean `user`?
+
+        over1.yaml:2:18: `x` is not a port from 1 to 65535
+          2 |   web: { ports: [x] }
+            |                  ^
+          hint: write it in digits, without a fraction and a unit
+
+        over3.yaml:1:1: `services` stands here, and the files that this one goes with are in stead's words
+          1 | services: { web: { image: b } }
+            | ^^^^^^^^
+          hint: write all of them with `machines`
+    "#]]
+    .assert_eq(&shown(
+        "base.yaml",
+        base,
+        &[("over1.yaml", one), ("over2.yaml", two), ("over3.yaml", three)],
+        &[],
+    ));
+    expect![[r#"
+        over1.yaml:1:1: `machines` stands here, and the files that this one goes with are in Compose's words
+          1 | machines: { web: { image: a, usre: b } }
+            | ^^^^^^^^
+          hint: write all of them with `services`
+    "#]]
+    .assert_eq(&shown("compose.yaml", three, &[("over1.yaml", base)], &[]));
 }
