@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use super::cut::{self, Cut};
 use super::environment::under;
 use super::leaf::dev::is_key_file;
 use super::leaf::mount::{self, VolumeSource};
@@ -19,7 +20,9 @@ use super::{Dialect, Reading, join};
 const DEPTH_MAX: usize = 32;
 
 /// Puts in place of each machine under `tree`'s key `machines` what it is with all that it extends.
-pub(crate) fn resolve(tree: &mut Node, machines: &str, reading: &mut Reading<'_>) {
+///
+/// `cuts` is where they take nothing of that.
+pub(crate) fn resolve(tree: &mut Node, cuts: &[Cut], machines: &str, reading: &mut Reading<'_>) {
     let home: Machines = under(tree, machines).to_vec().into();
     if !home.iter().any(|entry| get(&entry.node, "extends").is_some()) {
         return;
@@ -30,7 +33,7 @@ pub(crate) fn resolve(tree: &mut Node, machines: &str, reading: &mut Reading<'_>
     let mut nodes = 0;
     for entry in under(tree, machines) {
         let path = join(machines, &entry.key);
-        let file = File { path: None, dir: dir.clone() };
+        let file = File { path: None, dir: dir.clone(), cuts: cuts.into() };
         walk.trail = vec![(None, entry.key.clone())];
         entry.node = walk.whole(&entry.node, &path, &file, &home);
         nodes += size(&entry.node);
@@ -48,6 +51,8 @@ pub(crate) fn resolve(tree: &mut Node, machines: &str, reading: &mut Reading<'_>
 struct File {
     path: Option<PathBuf>,
     dir: PathBuf,
+    /// Where its machines take nothing of what they extend.
+    cuts: Rc<[Cut]>,
 }
 
 /// The way through machines that extend each other.
@@ -55,7 +60,7 @@ struct Walk<'r, 'a> {
     /// The key that machines are under.
     machines: String,
     /// The machines of the other files that were read; nothing for those that cannot be.
-    files: BTreeMap<PathBuf, Option<Machines>>,
+    files: BTreeMap<PathBuf, Option<(File, Machines)>>,
     trail: Trail,
     /// Where ports are published that do not say it.
     publish: IpAddr,
@@ -107,6 +112,9 @@ impl Walk<'_, '_> {
         if base_file.path != file.path {
             move_paths(&mut base, &base_file.dir);
         }
+        if let Some((_, own_name)) = self.trail.last() {
+            cut::below(&mut base, &file.cuts, &[&self.machines, own_name]);
+        }
         merge(base, own, self.publish)
     }
 
@@ -120,19 +128,19 @@ impl Walk<'_, '_> {
                 return None;
             }
         };
-        let file_dir = file_path.parent().unwrap_or(Path::new("/")).to_owned();
         if !self.files.contains_key(&file_path) {
-            let entries = self.read(&file_path, name, at);
-            self.files.insert(file_path.clone(), entries);
+            let read = self.read(&file_path, name, at);
+            self.files.insert(file_path.clone(), read);
         }
-        let entries = self.files.get(&file_path)?.clone()?;
-        Some((File { path: Some(file_path), dir: file_dir }, entries))
+        self.files.get(&file_path)?.clone()
     }
 
-    fn read(&mut self, file_path: &Path, name: &str, at: (Span, &str)) -> Option<Machines> {
+    fn read(&mut self, file_path: &Path, name: &str, at: (Span, &str)) -> Option<(File, Machines)> {
         let variables = &self.reading.source.env;
-        let mut tree = self.reading.tree_of(file_path, name, variables, at)?;
-        Some(under(&mut tree, &self.machines).to_vec().into())
+        let (mut tree, cuts) = self.reading.tree_of(file_path, name, variables, at)?;
+        let dir = file_path.parent().unwrap_or(Path::new("/")).to_owned();
+        let file = File { path: Some(file_path.to_owned()), dir, cuts: cuts.into() };
+        Some((file, under(&mut tree, &self.machines).to_vec().into()))
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::cut;
 use super::dotenv::{self, Bare};
 use super::extend::{get_mut, move_path, move_paths, size};
 use super::interpolate::{Scope, Variables};
@@ -107,10 +108,13 @@ impl Walk<'_, '_> {
         let mut whole: Option<Node> = None;
         for name in &wanted.paths {
             let path = self.place(name, dir, told)?;
-            let tree = self.reading.tree_of(&path, name, &variables, told)?;
+            let (tree, cuts) = self.reading.tree_of(&path, name, &variables, told)?;
             whole = Some(match whole {
                 None => tree,
-                Some(base) => merge::files(base, tree, self.reading.dialect),
+                Some(mut base) => {
+                    cut::below(&mut base, &cuts, &[]);
+                    merge::files(base, tree, self.reading.dialect)
+                }
             });
         }
         let mut whole = whole?;

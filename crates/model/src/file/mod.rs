@@ -12,6 +12,7 @@
 mod build;
 mod check;
 mod compose;
+mod cut;
 mod decode;
 mod dotenv;
 mod environment;
@@ -54,6 +55,7 @@ pub use sources::Sources;
 
 use crate::name::Name;
 use crate::project::Project;
+use cut::Cut;
 use interpolate::{Scope, Unread, Unset};
 use yaml::{Node, Value};
 
@@ -215,6 +217,9 @@ const WRITE_IT: &str = "write it, or name another; a path is relative to the fil
 /// What to do about one that cannot be read.
 const READABLE: &str = "let it be a text file that you may read";
 
+/// A tree, and where it takes nothing of what is below it.
+type Tree = (Node, Vec<Cut>);
+
 /// One reading of a file.
 struct Reading<'a> {
     source: &'a Source<'a>,
@@ -273,12 +278,17 @@ impl<'a> Reading<'a> {
             trees.push(self.own_tree(text, above, machines));
             above += lines;
         }
-        let trees = trees.into_iter().collect::<Option<Vec<Node>>>()?;
-        trees.into_iter().reduce(|base, own| merge::files(base, own, self.dialect))
+        let trees = trees.into_iter().collect::<Option<Vec<_>>>()?;
+        let whole = trees.into_iter().reduce(|(mut base, _), (own, cuts)| {
+            cut::below(&mut base, &cuts, &[]);
+            (merge::files(base, own, self.dialect), cuts)
+        });
+        whole.map(|(tree, _)| tree)
     }
 
-    /// The tree of a file of the project, with what it brings in from others. `above` lines are before it.
-    fn own_tree(&mut self, text: &str, above: usize, machines: &str) -> Option<Node> {
+    /// The tree of a file of the project, with what it brings in from others, and where it takes nothing of those that it
+    /// goes over. `above` lines are before it.
+    fn own_tree(&mut self, text: &str, above: usize, machines: &str) -> Option<Tree> {
         let (mut problems, mut warnings) = (Vec::new(), Vec::new());
         problems.extend(over::in_other_words(text, self.dialect));
         let is_of_these = problems.is_empty();
@@ -288,11 +298,11 @@ impl<'a> Reading<'a> {
         over::lower(&mut warnings, above);
         self.problems.append(&mut problems);
         self.warnings.append(&mut warnings);
-        let mut tree = tree?;
+        let (mut tree, cuts) = tree?;
         over::lower_tree(&mut tree, above);
         include::resolve(&mut tree, self);
-        extend::resolve(&mut tree, machines, self);
-        Some(tree)
+        extend::resolve(&mut tree, &cuts, machines, self);
+        Some((tree, cuts))
     }
 
     /// Whose words the files are written in: what the first has that has such, and where none does, the first one's name.
@@ -308,8 +318,8 @@ impl<'a> Reading<'a> {
         text: &str,
         variables: &Variables,
         (problems, warnings): (&mut Vec<Problem>, &mut Vec<Problem>),
-    ) -> Option<Node> {
-        let mut tree = match yaml::parse(text, problems) {
+    ) -> Option<Tree> {
+        let (mut tree, cuts) = match yaml::parse_over(text, problems) {
             Ok(tree) => tree,
             Err(fatal) => {
                 problems.push(*fatal);
@@ -332,7 +342,7 @@ impl<'a> Reading<'a> {
             compose::strip_empty(&mut tree);
         }
         structure::check(&tree, shape, "", problems);
-        Some(tree)
+        Some((tree, cuts))
     }
 
     /// The profiles that were asked for, for Compose's files also by its variable.
@@ -352,7 +362,7 @@ impl<'a> Reading<'a> {
         name: &str,
         variables: &Variables,
         (span, path): (Span, &str),
-    ) -> Option<Node> {
+    ) -> Option<Tree> {
         let text = match self.file_at(file) {
             FileText::Text(text) => text,
             FileText::Missing => {
@@ -369,9 +379,9 @@ impl<'a> Reading<'a> {
         let (mut problems, mut warnings) = (Vec::new(), Vec::new());
         let tree = self.tree(&text, variables, (&mut problems, &mut warnings));
         self.elsewhere(name, (span, path), problems, warnings);
-        let mut tree = tree?;
+        let (mut tree, cuts) = tree?;
         extend::put(&mut tree, span);
-        Some(tree)
+        Some((tree, cuts))
     }
 
     fn scope<'v>(&'v self, variables: &'v Variables) -> Scope<'v> {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, StrInput};
 
+use super::cut::{self, Cut};
 use super::problem::{Problem, Span, quote};
 
 /// A place in the tree.
@@ -48,17 +49,18 @@ type Fatal = Box<Problem>;
 
 /// Reads the one document of `text`. Problems that leave a tree go to `problems`.
 pub(crate) fn parse(text: &str, problems: &mut Vec<Problem>) -> Result<Node, Fatal> {
-    if text.len() > FILE_MAX_BYTES {
-        let message = format!("the file has {} bytes; the limit is {FILE_MAX_BYTES}", text.len());
-        return Err(fatal(
-            Span { line: 1, column: 1, chars: 0 },
-            message,
-            "put parts of it into other files, and `include` them",
-        ));
-    }
-    let parser = Parser::new_from_str(text);
-    let mut reader = Reader { text, parser, anchors: BTreeMap::new(), nodes: 0, problems };
+    let mut reader = Reader::new(text, problems)?;
+    reader.tags_mean_something = false;
     reader.document()
+}
+
+/// The same of a text that goes over others, with where it takes nothing of them.
+pub(crate) fn parse_over(text: &str, problems: &mut Vec<Problem>) -> Result<(Node, Vec<Cut>), Fatal> {
+    let mut reader = Reader::new(text, problems)?;
+    let mut root = reader.document()?;
+    let resets = reader.cuts.iter().filter(|cut| cut.is_reset);
+    resets.for_each(|reset| cut::take(&mut root, &reset.path));
+    Ok((root, reader.cuts))
 }
 
 struct Reader<'t, 'p> {
@@ -66,6 +68,10 @@ struct Reader<'t, 'p> {
     parser: Parser<'t, StrInput<'t>>,
     anchors: BTreeMap<usize, Anchor>,
     nodes: usize,
+    /// The keys down to what is being read; nothing for what has none of its own.
+    path: Vec<Option<String>>,
+    tags_mean_something: bool,
+    cuts: Vec<Cut>,
     problems: &'p mut Vec<Problem>,
 }
 
@@ -86,7 +92,21 @@ fn place(span: &saphyr_parser::Span) -> Span {
     Span { line: start.line(), column: start.col() + 1, chars }
 }
 
-impl<'t> Reader<'t, '_> {
+impl<'t, 'p> Reader<'t, 'p> {
+    fn new(text: &'t str, problems: &'p mut Vec<Problem>) -> Result<Self, Fatal> {
+        if text.len() > FILE_MAX_BYTES {
+            let message = format!("the file has {} bytes; the limit is {FILE_MAX_BYTES}", text.len());
+            return Err(fatal(
+                Span { line: 1, column: 1, chars: 0 },
+                message,
+                "put parts of it into other files, and `include` them",
+            ));
+        }
+        let parser = Parser::new_from_str(text);
+        let (anchors, path, cuts) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Ok(Self { text, parser, anchors, nodes: 0, path, tags_mean_something: true, cuts, problems })
+    }
+
     fn next(&mut self) -> Result<(Event<'t>, Span), Fatal> {
         match self.parser.next_event() {
             Some(Ok((event, span))) => Ok((event, place(&span))),
@@ -146,7 +166,7 @@ impl<'t> Reader<'t, '_> {
     }
 
     fn node(&mut self, event: Event<'t>, span: Span, depth: usize) -> Result<Node, Fatal> {
-        let before = self.nodes;
+        let (before, cuts) = (self.nodes, self.cuts.len());
         self.spend(1, depth, span)?;
         let (value, anchor, tag) = match event {
             Event::Alias(id) => return self.alias(id, span, depth),
@@ -163,9 +183,12 @@ impl<'t> Reader<'t, '_> {
                 return Err(fatal(span, "not YAML: a value is missing", "write one, or `null`"));
             }
         };
-        if tag.is_some() {
-            let problem = Problem::found(span, "", "", "tags (`!…`) mean nothing here");
-            self.problems.push(problem.hint("leave it out"));
+        if let Some(tag) = tag {
+            self.tagged(&format!("{}{}", tag.handle, tag.suffix), anchor > 0, span);
+        }
+        if anchor > 0 && self.cuts.len() > cuts {
+            let problem = Problem::found(span, "", "", "a tag (`!…`) stands in what has an anchor (`&…`)");
+            self.problems.push(problem.hint("write the value without one of them"));
         }
         let node = Node { span, value };
         if anchor > 0 {
@@ -176,6 +199,33 @@ impl<'t> Reader<'t, '_> {
             self.anchors.insert(anchor, Anchor { node: node.clone(), nodes, height });
         }
         Ok(node)
+    }
+
+    /// A tag before a value.
+    fn tagged(&mut self, tag: &str, is_anchored: bool, span: Span) {
+        let path: Option<Vec<String>> = self.path.iter().cloned().collect();
+        let cut = path.filter(|path| self.tags_mean_something && !path.is_empty() && !is_anchored);
+        match cut.and_then(|path| Cut::of(tag, path)) {
+            Some(cut) => self.cuts.push(cut),
+            None => {
+                let problem = Problem::found(span, "", "", "tags (`!…`) mean nothing here");
+                self.problems.push(problem.hint("leave it out"));
+            }
+        }
+    }
+
+    /// What stands under a key, or where there is none of its own.
+    fn node_under(
+        &mut self,
+        key: Option<String>,
+        event: Event<'t>,
+        span: Span,
+        depth: usize,
+    ) -> Result<Node, Fatal> {
+        self.path.push(key);
+        let node = self.node(event, span, depth);
+        self.path.pop();
+        node
     }
 
     fn spend(&mut self, nodes: usize, depth: usize, span: Span) -> Result<(), Fatal> {
@@ -214,7 +264,7 @@ impl<'t> Reader<'t, '_> {
         loop {
             match self.next()? {
                 (Event::SequenceEnd, _) => return Ok(Value::Sequence(items)),
-                (event, span) => items.push(self.node(event, span, depth + 1)?),
+                (event, span) => items.push(self.node_under(None, event, span, depth + 1)?),
             }
         }
     }
@@ -230,9 +280,9 @@ impl<'t> Reader<'t, '_> {
             }
             let merge = matches!(&event, Event::Scalar(text, ScalarStyle::Plain, _, _) if text == "<<");
             let name = if let Event::Scalar(text, ..) = &event { Some(text.to_string()) } else { None };
-            let key = self.node(event, key_span, depth + 1)?;
+            let key = self.node_under(None, event, key_span, depth + 1)?;
             let (event, span) = self.next()?;
-            let mut node = self.node(event, span, depth + 1)?;
+            let mut node = self.node_under(name.clone().filter(|_| !merge), event, span, depth + 1)?;
             if node.value == Value::Null && node.span.chars == 0 {
                 // Nothing stands there; the parser's place for it is the token after.
                 node.span = key.span;

@@ -26,7 +26,8 @@ A file of the [Compose specification](https://github.com/compose-spec/compose-sp
   once for each address, port, target and protocol, in whichever form they are written; commands and tests are replaced. An
   `extra_hosts` has one address for a name. So do
   several files over each other: `-f a.yaml -f b.yaml`, or `COMPOSE_FILE=a.yaml:b.yaml` in the environment or in `.env`, where
-  `COMPOSE_PATH_SEPARATOR` may say what stands between them. The first says where the project is and where all paths start;
+  `COMPOSE_PATH_SEPARATOR` may say what stands between them. The first says where the project is and where all paths start.
+  `!reset` before a value takes away what is below it, `!override` replaces it whole;
 - `x-…` keys may stand where Compose lets them; `COMPOSE_PROJECT_NAME` and `COMPOSE_PROFILES` hold.
 
 What cannot be honoured is refused, with its place and the reason; values other than these, too:

@@ -137,7 +137,7 @@ fn what_is_wrong_in_it_is_told_of_it() {
   web:
     imaeg: web:2
     depends_on: [nosuch]
-    volumes: !reset []
+    volumes: !rest []
 ",
         expect![[r#"
             compose.override.yml:3:5: there is no key `imaeg` here
@@ -151,8 +151,8 @@ fn what_is_wrong_in_it_is_told_of_it() {
               hint: there are base, command, db, web
 
             compose.override.yml:5:14: tags (`!…`) mean nothing here
-              5 |     volumes: !reset []
-                |              ^^^^^^^^
+              5 |     volumes: !rest []
+                |              ^^^^^^^
               hint: leave it out
         "#]],
     );
@@ -237,4 +237,109 @@ fn problems_of_several_are_told_of_each() {
           hint: write all of them with `services`
     "#]]
     .assert_eq(&shown("compose.yaml", three, &[("over1.yaml", base)], &[]));
+}
+
+#[test]
+fn what_is_below_does_not_count_under_a_tag() {
+    let base = "\
+services:
+  web:
+    image: web
+    ports: ['80:80', '443:443']
+    environment: [A=1, B=1]
+    healthcheck: { test: a, interval: 5s }
+    volumes: ['data:/data', './x:/x']
+  tool: { image: tool, profiles: [a] }
+  one: { image: one, dns: [10.0.0.1], labels: { a: 1 } }
+volumes: { data: }
+";
+    let over = "\
+services:
+  web:
+    ports: !override ['8443:443']
+    environment: { A: !reset null, C: 3 }
+    healthcheck: !reset
+    volumes: !reset []
+  tool: !override { image: other }
+  one: { labels: { a: !override 2 }, dns: [10.0.0.4] }
+  two: { extends: one, image: two, dns: !reset [], labels: !override [b=2] }
+  three: { extends: { service: far, file: far.yaml } }
+volumes: !reset {}
+";
+    let far = "services: { far: { extends: near, dns: !override 10.0.0.3 }, near: { image: far, dns: 10.0.0.2 } }\n";
+    let said = shown("compose.yaml", base, &[("over.yaml", over), ("far.yaml", far)], &[]);
+    expect![[r#""#]].assert_eq(said.split("machines:").nth(1).unwrap_or(&said));
+    // Of the files of an `include` as well, and in a file alone that nothing is below of.
+    let included = "include: [{ path: [base.yaml, more.yaml] }]\n";
+    let others = [
+        ("base.yaml", "machines: { a: { image: a, dns: [10.0.0.1], user: b } }\n"),
+        ("more.yaml", "machines: { a: { dns: !reset [], user: !override c } }\n"),
+    ];
+    let include = shown("stead.yaml", included, &others, &[]);
+    assert!(include.contains("user: \"c\"") && !include.contains("10.0.0.1"), "{include}");
+    let alone = shown(
+        "stead.yaml",
+        "machines: { a: { image: a, dns: !reset [10.0.0.1], user: !override c } }\n",
+        &[],
+        &[],
+    );
+    assert!(alone.contains("user: \"c\"") && !alone.contains("10.0.0.1"), "{alone}");
+}
+
+#[test]
+fn tags_stand_behind_keys_and_nowhere_else() {
+    expect![[r#"
+        compose.yaml:1:6: a tag (`!…`) stands in what has an anchor (`&…`)
+          1 | x-a: &a { dns: !reset [] }
+            |      ^^^^^
+          hint: write the value without one of them
+
+        compose.yaml:2:6: tags (`!…`) mean nothing here
+          2 | x-b: &b !override {}
+            |      ^^^^^^^^^^^^^^
+          hint: leave it out
+
+        compose.yaml:4:26: tags (`!…`) mean nothing here
+          4 |   web: { image: a, dns: [!reset 10.0.0.1], !reset user: b, ports: !other [], <<: !override { init: t…
+            |                          ^^^^^^^^^^^^^^^
+          hint: leave it out
+
+        compose.yaml:4:44: tags (`!…`) mean nothing here
+          4 | …eb: { image: a, dns: [!reset 10.0.0.1], !reset user: b, ports: !other [], <<: !override { init: true…
+            |                                          ^^^^^^^^^^^
+          hint: leave it out
+
+        compose.yaml:4:67: tags (`!…`) mean nothing here
+          4 | …reset 10.0.0.1], !reset user: b, ports: !other [], <<: !override { init: true } }
+            |                                          ^^^^^^^^
+          hint: leave it out
+
+        compose.yaml:4:82: tags (`!…`) mean nothing here
+          4 | …, !reset user: b, ports: !other [], <<: !override { init: true } }
+            |                                          ^^^^^^^^^^^^
+          hint: leave it out
+    "#]].assert_eq(&shown(
+        "compose.yaml",
+        "x-a: &a { dns: !reset [] }
+x-b: &b !override {}
+services:
+  web: { image: a, dns: [!reset 10.0.0.1], !reset user: b, ports: !other [], <<: !override { init: true } }
+",
+        &[],
+        &[],
+    ));
+    expect![[r#"
+        stead.yaml:1:1: tags (`!…`) mean nothing here
+          1 | !override machines: {}
+            | ^^^^^^^^^^^^^^^^^^
+          hint: leave it out
+    "#]]
+    .assert_eq(&shown("stead.yaml", "!override machines: {}\n", &[], &[]));
+    expect![[r#"
+        stead.yaml:1:1: tags (`!…`) mean nothing here
+          1 | !reset { machines: {} }
+            | ^^^^^^^^^
+          hint: leave it out
+    "#]]
+    .assert_eq(&shown("stead.yaml", "!reset { machines: {} }\n", &[], &[]));
 }
