@@ -403,7 +403,7 @@ fn read(words: impl IntoIterator<Item = std::ffi::OsString>) -> clap::error::Res
         return Err(command.error(ErrorKind::UnknownArgument, text));
     }
     let mut cli = Cli::from_arg_matches(&matches)?;
-    before::Before::of(&words, &path).beside(&mut cli.global);
+    before::Before::of(&words, path.len()).beside(&mut cli.global);
     if cli.global.file.iter().any(|file| file.as_os_str().is_empty()) {
         if is_said("file") {
             return Err(command.error(ErrorKind::InvalidValue, "`--file` is without the name of a file\n"));

@@ -14,28 +14,33 @@ pub(super) struct Before {
 }
 
 impl Before {
-    /// Of all words, the first being the program's, where `path` are those that the command is called by.
-    pub(super) fn of(words: &[OsString], path: &[&str]) -> Self {
+    /// Of all words, the first being the program's, where the command is called by so many.
+    pub(super) fn of(words: &[OsString], mut names: usize) -> Self {
         let mut before = Self::default();
-        let (mut words, mut path) = (words.iter().skip(1), path.iter().peekable());
-        while path.peek().is_some()
+        let mut words = words.iter().skip(1);
+        while names > 0
             && let Some(word) = words.next()
         {
             let text = word.to_string_lossy();
             let (name, joined) = match text.split_once('=') {
                 Some((name, _)) if name.starts_with("--") => (name, after(word, name.len() + 1)),
+                _ if text.starts_with("-f=") => ("-f", after(word, 3)),
                 _ if text.starts_with("-f") && text.len() > 2 => ("-f", after(word, 2)),
                 _ => (&*text, None),
             };
             match name {
-                "-f" | "--file" => before.files.extend(joined.or(words.next().cloned()).map(PathBuf::from)),
+                "-f" | "--file" => {
+                    before.files.extend(joined.or_else(|| words.next().cloned()).map(PathBuf::from))
+                }
                 "--profile" => {
-                    let value = joined.or(words.next().cloned());
+                    let value = joined.or_else(|| words.next().cloned());
                     before.profiles.extend(value.and_then(|value| value.into_string().ok()));
                 }
-                "--format" if joined.is_none() => drop(words.next()),
-                _ if path.peek().is_some_and(|command| **command == text) => drop(path.next()),
-                _ => {}
+                "--format" if joined.is_none() => {
+                    words.next();
+                }
+                name if name.starts_with('-') => {}
+                _ => names -= 1,
             }
         }
         before
