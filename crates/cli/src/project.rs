@@ -14,7 +14,7 @@ use stead_model::file::{
 };
 use stead_model::lock::Lock;
 use stead_model::name::Name;
-use stead_model::project::Project;
+use stead_model::project::{Project, ProjectFiles};
 use stead_model::resolve::Refusal;
 
 use crate::args::Global;
@@ -92,6 +92,8 @@ struct Texts {
 pub(crate) struct Loaded {
     files: Texts,
     pub(crate) directory: PathBuf,
+    /// How its files are recorded.
+    pub(crate) recorded: ProjectFiles,
     pub(crate) project: Project,
     pub(crate) sources: Sources,
     pub(crate) lock: Lock,
@@ -260,14 +262,29 @@ pub(crate) fn load_named(global: &Global, machines: &[String], relock: bool) -> 
     Ok(loaded.told())
 }
 
-/// Reads the project in this directory.
-pub(crate) fn load_in(directory: &Path) -> Result<Loaded, Failure> {
-    let file = file_in(directory).ok_or_else(|| {
-        let what = format!("there is no stead.yaml in {} any more", directory.display());
-        Failure::request(&what, "restore it, or `stead down` the project by its name")
-    })?;
+/// Reads the project of files on record.
+pub(crate) fn load_recorded(files: &ProjectFiles) -> Result<Loaded, Failure> {
+    let gone = |what: String| Failure::request(&what, "restore it, or `stead down` the project by its name");
+    if let Some(file) = files.named.iter().find(|file| !file.exists()) {
+        return Err(gone(format!("there is no file {} any more", file.display())));
+    }
+    let found = match Found::named(files.named.iter().cloned()) {
+        Some(found) => found,
+        None => Found::beside(file_in(&files.directory).ok_or_else(|| {
+            gone(format!("there is no stead.yaml in {} any more", files.directory.display()))
+        })?),
+    };
     // Whichever profiles a machine was made by.
-    load_with(&Found::beside(file), &["*".to_owned()].into(), false).map(Loaded::told)
+    load_with(&found, &["*".to_owned()].into(), false).map(Loaded::told)
+}
+
+/// How a project's files are recorded: only those that nobody would look for.
+fn recorded(found: &Found, directory: &Path) -> Result<ProjectFiles, Failure> {
+    let whole = |path: &Path| Ok(directory_of(path)?.join(path.file_name().unwrap_or_default()));
+    let all = |found: &Found| found.all().map(whole).collect::<Result<Vec<_>, Failure>>();
+    let usual = file_in(directory).map(|file| all(&Found::beside(file))).transpose()?;
+    let named = Some(all(found)?).filter(|named| found.is_named && usual.as_ref() != Some(named));
+    Ok(ProjectFiles { directory: directory.to_owned(), named: named.unwrap_or_default() })
 }
 
 /// Reads this project file.
@@ -341,7 +358,21 @@ fn load_with(found: &Found, profiles: &BTreeSet<String>, relock: bool) -> Result
     let (lock, lock_is_lost) = or_none(lock, &directory, relock)?;
     let file::Parsed { project, sources, pull, builds, texts, warnings, dormant } = parsed;
     said.warnings = warnings.map(|warnings| said.parted(warnings)).into_iter().flatten().flatten().collect();
-    Ok(Loaded { files: said, directory, project, sources, lock, lock_is_lost, pull, builds, texts, dormant })
+    let recorded = recorded(found, &directory)?;
+    let loaded = Loaded {
+        files: said,
+        directory,
+        recorded,
+        project,
+        sources,
+        lock,
+        lock_is_lost,
+        pull,
+        builds,
+        texts,
+        dormant,
+    };
+    Ok(loaded)
 }
 
 /// A lock; or none where it cannot be read and is to be written anew, and whether that is so.

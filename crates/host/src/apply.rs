@@ -247,7 +247,7 @@ machines:
         let project = parse(&source).unwrap().project;
         let lock = Lock::default();
         let context = Context {
-            directory: "/srv/shop".as_ref(),
+            files: &"/srv/shop".into(),
             lock: &lock,
             seen: &host.seen,
             user: 0,

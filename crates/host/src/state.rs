@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 
 use stead_model::name::{MachineId, Name, NicId};
 use stead_model::observed::{Lease, MachineState};
+use stead_model::project::ProjectFiles;
 
 /// How long a command waits for another one's transaction, which takes milliseconds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,6 +31,11 @@ const TABLES: &str = "
     CREATE TABLE machines (id TEXT PRIMARY KEY, state TEXT NOT NULL) WITHOUT ROWID;
 ";
 
+/// Only where a project is made by files that somebody named.
+const FILES_TABLE: &str =
+    "CREATE TABLE IF NOT EXISTS files (project TEXT PRIMARY KEY, named TEXT NOT NULL) WITHOUT ROWID;";
+const HAS_FILES: &str = "SELECT name, type FROM sqlite_master WHERE name = 'files'";
+
 /// The records of a home.
 #[derive(Debug)]
 pub struct State {
@@ -41,7 +47,7 @@ pub struct State {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Records {
     /// Where the projects' files are.
-    pub projects: BTreeMap<Name, PathBuf>,
+    pub projects: BTreeMap<Name, ProjectFiles>,
     /// The addresses of nics.
     pub leases: BTreeMap<NicId, Lease>,
     /// The machines.
@@ -52,7 +58,7 @@ pub struct Records {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
     /// A project is there.
-    Project(Name, PathBuf),
+    Project(Name, ProjectFiles),
     /// A project is gone.
     NoProject(Name),
     /// A nic has these addresses.
@@ -147,11 +153,8 @@ impl State {
     /// Reads everything.
     pub fn load(&self) -> Result<Records> {
         let read = || -> Result<Records> {
-            let projects = self.rows("SELECT name, directory FROM projects")?.into_iter();
             Ok(Records {
-                projects: projects
-                    .map(|(name, directory)| Ok((name.parse()?, directory.into())))
-                    .collect::<Result<_>>()?,
+                projects: self.projects()?,
                 leases: parsed(self.rows("SELECT nic, lease FROM leases")?)?,
                 machines: parsed(self.rows("SELECT id, state FROM machines")?)?,
             })
@@ -169,6 +172,23 @@ impl State {
             store_entry(&transaction, entry).map_err(|error| told(&path, error)).with_context(doing)?;
         }
         transaction.commit().map_err(|error| explained(&path, error)).with_context(doing)
+    }
+
+    fn projects(&self) -> Result<BTreeMap<Name, ProjectFiles>> {
+        let directories = self.rows("SELECT name, directory FROM projects")?.into_iter();
+        let mut projects: BTreeMap<Name, ProjectFiles> = directories
+            .map(|(name, directory)| Ok((name.parse()?, directory.into())))
+            .collect::<Result<_>>()?;
+        if self.rows(HAS_FILES)?.is_empty() {
+            return Ok(projects);
+        }
+        for (name, named) in parsed::<Name, Vec<PathBuf>>(self.rows("SELECT project, named FROM files")?)? {
+            // An earlier stead may have taken the project away, and left this.
+            if let Some(files) = projects.get_mut(&name) {
+                files.named = named;
+            }
+        }
+        Ok(projects)
     }
 
     fn rows(&self, query: &str) -> Result<Vec<(String, String)>> {
@@ -305,13 +325,19 @@ fn store_entry(transaction: &Transaction<'_>, entry: &Entry) -> Result<()> {
     };
     let take = |query: &str, key: String| transaction.prepare_cached(query)?.execute(params![key]);
     match entry {
-        Entry::Project(name, directory) => {
-            let Some(directory) = directory.to_str() else {
-                bail!("the path {} is not UTF-8", directory.display());
-            };
-            put("INSERT OR REPLACE INTO projects VALUES (?1, ?2)", name.to_string(), directory.to_owned())
+        Entry::Project(name, ProjectFiles { directory, named }) => {
+            let paths = [directory].into_iter().chain(named);
+            if let Some(path) = paths.into_iter().find(|path| path.to_str().is_none()) {
+                bail!("the path {} is not UTF-8", path.display());
+            }
+            store_named(transaction, name, named)?;
+            let directory = directory.to_string_lossy().into_owned();
+            put("INSERT OR REPLACE INTO projects VALUES (?1, ?2)", name.to_string(), directory)
         }
-        Entry::NoProject(name) => take("DELETE FROM projects WHERE name = ?1", name.to_string()),
+        Entry::NoProject(name) => {
+            store_named(transaction, name, &[])?;
+            take("DELETE FROM projects WHERE name = ?1", name.to_string())
+        }
         Entry::Lease(nic, lease) => {
             put("INSERT OR REPLACE INTO leases VALUES (?1, ?2)", nic.to_string(), text(lease)?)
         }
@@ -321,6 +347,19 @@ fn store_entry(transaction: &Transaction<'_>, entry: &Entry) -> Result<()> {
         }
         Entry::NoMachine(id) => take("DELETE FROM machines WHERE id = ?1", id.to_string()),
     }?;
+    Ok(())
+}
+
+/// The files of a project that somebody named. The table is made with the first of them: earlier steads have none, and read
+/// what is recorded all the same.
+fn store_named(transaction: &Transaction<'_>, project: &Name, named: &[PathBuf]) -> Result<()> {
+    let name = project.to_string();
+    if !named.is_empty() {
+        transaction.execute_batch(FILES_TABLE)?;
+        transaction.execute("INSERT OR REPLACE INTO files VALUES (?1, ?2)", params![name, text(&named)?])?;
+    } else if transaction.query_row(HAS_FILES, [], |_| Ok(())).optional()?.is_some() {
+        transaction.execute("DELETE FROM files WHERE project = ?1", params![name])?;
+    }
     Ok(())
 }
 
@@ -365,9 +404,9 @@ mod tests {
         assert_eq!(again.home_id().unwrap(), "ab12");
         let records = again.load().unwrap();
         assert_eq!(records.leases, [(nic.clone(), lease)].into());
-        assert_eq!(records.projects, [("shop".parse().unwrap(), PathBuf::from("/srv/shop"))].into());
+        assert_eq!(records.projects, [("shop".parse().unwrap(), ProjectFiles::from("/srv/shop"))].into());
         let bad = PathBuf::from(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"/\xff"));
-        state.store(&[Entry::NoLease(nic), Entry::Project("b".parse().unwrap(), bad)]).unwrap_err();
+        state.store(&[Entry::NoLease(nic), Entry::Project("b".parse().unwrap(), bad.into())]).unwrap_err();
         assert_eq!(state.load().unwrap(), records);
     }
 
@@ -407,6 +446,31 @@ mod tests {
         let lengths: Vec<u64> = lengths.collect();
         assert!(lengths.contains(&0), "{lengths:?}");
         assert!(lengths.iter().all(|length| *length < 2 * HURRIED_LOG_MAX_BYTES), "{lengths:?}");
+    }
+
+    #[test]
+    fn files_that_were_named_are_recorded_beside_what_earlier_steads_know() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.db");
+        let mut state = State::open(&path, "ab12").unwrap();
+        let name: Name = "shop".parse().unwrap();
+        let has_table = |state: &State| !state.rows(HAS_FILES).unwrap().is_empty();
+        let usual = ProjectFiles::from("/srv/shop");
+        state.store(&[Entry::Project(name.clone(), usual.clone())]).unwrap();
+        assert!(!has_table(&state));
+        let named = ProjectFiles { named: vec!["/srv/shop/a.yaml".into(), "/b".into()], ..usual.clone() };
+        for files in [&named, &usual, &named] {
+            state.store(&[Entry::Project(name.clone(), files.clone())]).unwrap();
+            let again = State::find(&path).unwrap().unwrap().load().unwrap();
+            assert_eq!(again.projects, [(name.clone(), files.clone())].into());
+        }
+        // What an earlier stead leaves is not the next one's.
+        Connection::open(&path).unwrap().execute("DELETE FROM projects", []).unwrap();
+        assert!(state.load().unwrap().projects.is_empty());
+        state.store(&[Entry::Project(name.clone(), usual.clone())]).unwrap();
+        assert_eq!(state.load().unwrap().projects, [(name.clone(), usual)].into());
+        state.store(&[Entry::Project(name.clone(), named), Entry::NoProject(name)]).unwrap();
+        assert!(state.rows("SELECT project, named FROM files").unwrap().is_empty());
     }
 
     #[test]

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
@@ -13,7 +12,7 @@ use crate::address::Mac;
 use crate::container::{Container, Mount};
 use crate::image::Digest;
 use crate::name::{LinkName, MachineId, Name, NetworkId, NicId, VolumeId};
-use crate::project::{Bind, Driver, Guard, Kind, Reach};
+use crate::project::{Bind, Driver, Guard, Kind, ProjectFiles, Reach};
 use crate::provision::ScriptId;
 use crate::served::{ServedDhcp, Target};
 use crate::vm::MadeVm;
@@ -30,7 +29,7 @@ pub struct Observed {
     /// The way out of the engine's namespace.
     pub uplink: Option<Uplink>,
     /// The projects on record, and where their files are.
-    pub projects: BTreeMap<Name, PathBuf>,
+    pub projects: BTreeMap<Name, ProjectFiles>,
     /// The networks that stand.
     pub networks: BTreeMap<NetworkId, NetworkState>,
     /// The machines that exist.

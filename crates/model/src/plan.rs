@@ -6,14 +6,13 @@
 //! has to wait for: those that touch a thing it touches, unless both only read it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 
 use serde::Serialize;
 
 use crate::difference::{changed_network_key, differences, machine_differences};
 use crate::name::{MachineId, Name, NetworkId, NicId, VolumeId};
 use crate::observed::{Engine, MachineState, NetworkState, NicState, Observed, Running, Switchboard, Uplink};
-use crate::project::{Bind, Condition, Reach};
+use crate::project::{Bind, Condition, ProjectFiles, Reach};
 use crate::provision::{self, Part, Provision};
 use crate::served::Target;
 use crate::step::{Change, Lost, Step};
@@ -23,8 +22,8 @@ use crate::step::{Change, Lost, Step};
 pub struct Wanted {
     /// The project this is about. Nothing of another project is touched.
     pub project: Name,
-    /// Where its file is; absent when the project is to go.
-    pub directory: Option<PathBuf>,
+    /// Where its files are; absent when the project is to go.
+    pub files: Option<ProjectFiles>,
     /// The way out, if anything on this computer needs one.
     pub uplink: Option<Uplink>,
     /// Its networks.
@@ -109,7 +108,7 @@ impl Wanted {
             seen.networks.iter().any(|(id, n)| id.project != *project && n.reach == Reach::Nat);
         Self {
             project: project.clone(),
-            directory: None,
+            files: None,
             uplink: seen.uplink.clone().filter(|_| others_need_it),
             networks: BTreeMap::new(),
             machines: BTreeMap::new(),
@@ -195,7 +194,7 @@ fn removals(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
     // The project's record goes last, so that a plan cut short is found again.
     let keeps_volumes = wanted.unwanted_volumes == UnwantedVolumes::Keep
         && seen.volumes.iter().any(|id| id.project == wanted.project);
-    if wanted.directory.is_none() && seen.projects.contains_key(&wanted.project) && !keeps_volumes {
+    if wanted.files.is_none() && seen.projects.contains_key(&wanted.project) && !keeps_volumes {
         steps.push((Step::ProjectRemove(wanted.project.clone()), "nothing of it is left".to_owned()));
     }
     steps
@@ -322,10 +321,10 @@ fn needs_engine(wanted: &Wanted) -> bool {
 
 fn additions(wanted: &Wanted, left: &Observed) -> Vec<Reasoned> {
     let mut steps = Vec::new();
-    if let Some(directory) = &wanted.directory
-        && left.projects.get(&wanted.project) != Some(directory)
+    if let Some(files) = &wanted.files
+        && left.projects.get(&wanted.project) != Some(files)
     {
-        steps.push((Step::ProjectAdd(wanted.project.clone(), directory.clone()), "name".to_owned()));
+        steps.push((Step::ProjectAdd(wanted.project.clone(), files.clone()), "name".to_owned()));
     }
     if needs_engine(wanted) {
         let why = || "the first network or machine needs it".to_owned();

@@ -257,7 +257,7 @@ impl Observed {
     fn with(&self, step: &Step) -> Self {
         let mut seen = self.clone();
         match step.clone() {
-            Step::ProjectAdd(name, directory) => drop(seen.projects.insert(name, directory)),
+            Step::ProjectAdd(name, files) => drop(seen.projects.insert(name, files)),
             Step::ProjectRemove(name) => drop(seen.projects.remove(&name)),
             Step::EngineStart => seen.engine = Engine::Present,
             Step::EngineStop => seen.lose_engine(),

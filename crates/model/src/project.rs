@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -15,6 +16,36 @@ use crate::dev::Dev;
 use crate::name::{LinkName, Name};
 use crate::provision::Script;
 use crate::vm::Vm;
+
+/// Where a project's files are.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct ProjectFiles {
+    /// The directory of the first one.
+    pub directory: PathBuf,
+    /// Those that somebody named, each over those before; none where they are what is looked for in the directory.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub named: Vec<PathBuf>,
+}
+
+impl<P: Into<PathBuf>> From<P> for ProjectFiles {
+    /// What is looked for in a directory.
+    fn from(directory: P) -> Self {
+        Self { directory: directory.into(), named: Vec::new() }
+    }
+}
+
+impl fmt::Display for ProjectFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.directory.display())?;
+        let mut before = " by ";
+        for file in &self.named {
+            let file = file.strip_prefix(&self.directory).unwrap_or(file);
+            write!(f, "{before}{}", file.display())?;
+            before = ", ";
+        }
+        Ok(())
+    }
+}
 
 /// What a project asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

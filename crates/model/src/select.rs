@@ -13,7 +13,7 @@ impl Wanted {
     /// A project just as it is: planning for that changes nothing.
     pub fn as_it_is(project: &Name, seen: &Observed) -> Self {
         let mut wanted = Self::nothing(project, seen, UnwantedVolumes::Keep);
-        wanted.directory = seen.projects.get(project).cloned();
+        wanted.files = seen.projects.get(project).cloned();
         wanted.uplink = seen.uplink.clone();
         let is_ours = |of: &Name| of == project;
         wanted.networks.extend(seen.networks.clone().into_iter().filter(|(id, _)| is_ours(&id.project)));

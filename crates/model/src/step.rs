@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
 
 use serde::Serialize;
 
@@ -12,7 +11,7 @@ use crate::address::Mac;
 use crate::difference::{differences, machine_differences};
 use crate::name::{MachineId, Name, NetworkId, NicId, VolumeId};
 use crate::observed::{Body, Lease, MachineState, NetworkState, NicEnd, NicState, Uplink};
-use crate::project::{Bind, Condition, Protocol, Reach};
+use crate::project::{Bind, Condition, ProjectFiles, Protocol, Reach};
 use crate::provision::{Part, Provision};
 use crate::served::Target;
 
@@ -20,8 +19,8 @@ use crate::served::Target;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
-    /// Records where a project's file is.
-    ProjectAdd(Name, PathBuf),
+    /// Records where a project's files are.
+    ProjectAdd(Name, ProjectFiles),
     /// Forgets a project.
     ProjectRemove(Name),
     /// Makes the engine's namespaces, with our rules in them.
@@ -236,7 +235,7 @@ impl Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::ProjectAdd(name, directory) => write!(f, "+ project {name} at {}", directory.display()),
+            Self::ProjectAdd(name, files) => write!(f, "+ project {name} at {files}"),
             Self::ProjectRemove(name) => write!(f, "- project {name}"),
             Self::EngineStart => write!(f, "+ engine"),
             Self::EngineStop => write!(f, "- engine"),

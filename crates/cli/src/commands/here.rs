@@ -74,11 +74,13 @@ pub(super) fn project_of(global: &Global, named: Option<&Name>, seen: &Observed)
         // Or more than one: of those with earlier names only volumes are left.
         (None, _) | (Some(_), Some(_)) => {
             let name = said_name(global)?;
-            match seen.projects.get(&name).filter(|recorded| **recorded != directory) {
+            match seen.projects.get(&name).filter(|recorded| recorded.directory != directory) {
                 None => Ok(name),
                 Some(other) => {
-                    let what =
-                        format!("project `{name}` is the one at {}, not the one here", other.display());
+                    let what = format!(
+                        "project `{name}` is the one at {}, not the one here",
+                        other.directory.display()
+                    );
                     let hint = format!(
                         "`stead down {name}` takes that one down, wherever it is; this one needs another `name`"
                     );
@@ -91,7 +93,7 @@ pub(super) fn project_of(global: &Global, named: Option<&Name>, seen: &Observed)
 
 /// The projects on record for a directory.
 fn recorded<'a>(seen: &'a Observed, directory: &Path) -> impl Iterator<Item = &'a Name> {
-    seen.projects.iter().filter(move |(_, recorded)| **recorded == *directory).map(|(name, _)| name)
+    seen.projects.iter().filter(move |(_, recorded)| *recorded.directory == *directory).map(|(name, _)| name)
 }
 
 /// The name that the file says, whatever is wrong beside it.

@@ -290,7 +290,11 @@ pub(crate) fn ls(output: Output) -> Result<(), Failure> {
     let names: BTreeSet<_> = seen.projects.keys().chain(of_volumes).collect();
     let rows = names.into_iter().map(|name| ProjectRow {
         name: name.to_string(),
-        directory: seen.projects.get(name).map(|path| path.display().to_string()).unwrap_or_default(),
+        directory: seen
+            .projects
+            .get(name)
+            .map(|files| files.directory.display().to_string())
+            .unwrap_or_default(),
         networks: seen.networks.keys().filter(|id| id.project == *name).count(),
         machines: seen.machines.keys().filter(|id| id.project == *name).count(),
         volumes: seen.volumes.iter().filter(|id| id.project == *name).count(),

@@ -87,8 +87,8 @@ fn take_down(
         let Some(name) = seen.projects.keys().chain(of_volumes).chain(of_leases).next().cloned() else {
             return Ok(());
         };
-        if let Some(directory) = seen.projects.get(&name) {
-            left.extend(crate::project::tidy(directory).err());
+        if let Some(files) = seen.projects.get(&name) {
+            left.extend(crate::project::tidy(&files.directory).err());
         }
         let plan = plan(&Wanted::nothing(&name, &seen, UnwantedVolumes::Delete), &seen);
         session.apply(&plan, Consent { yes: true }, output)?;

@@ -86,8 +86,8 @@ fn choices(
     let user = rustix::process::getuid().as_raw();
     let resting = loaded.resting();
     let person = person(&loaded.project)?;
-    let directory = &loaded.directory;
-    let context = Context { directory, lock, seen, user, person: &person, images, resting: &resting };
+    let files = &loaded.recorded;
+    let context = Context { files, lock, seen, user, person: &person, images, resting: &resting };
     let ids = resting.iter().map(|name| MachineId::new(&loaded.project.name, name)).collect();
     Ok(resolve(&loaded.project, context).and_then(|wanted| wanted.beside(&ids, seen)))
 }
@@ -107,14 +107,14 @@ pub(super) fn refused(refusals: Vec<Refusal>, loaded: &Loaded) -> Failure {
 /// What a project on record is to be by its own file, with the images that its machines were made from.
 pub(super) fn wanted_of(session: &mut Session, project: &Name) -> Result<(Loaded, Wanted), Failure> {
     let seen = session.observe()?;
-    let directory = seen.projects.get(project).ok_or_else(|| {
+    let files = seen.projects.get(project).ok_or_else(|| {
         Failure::request(&format!("there is no project `{project}`"), "`stead ls` lists the projects")
     })?;
-    let loaded = project::load_in(directory)?;
+    let loaded = project::load_recorded(files)?;
     if loaded.project.name != *project {
         let what = format!(
             "the file in {} is that of project `{}` by now",
-            directory.display(),
+            files.directory.display(),
             loaded.project.name
         );
         return Err(Failure::request(&what, "`stead up` there first"));
@@ -348,7 +348,7 @@ pub(crate) fn down(global: &Global, args: &DownArgs, output: Output) -> Result<(
     let seen = session.observe()?;
     let name = project_to_take_down(global, args.project.as_ref(), &seen)?;
     let here = project::find(global).and_then(|file| project::directory_of(&file)).ok();
-    if let Some(directory) = seen.projects.get(&name).or(here.as_ref()) {
+    if let Some(directory) = seen.projects.get(&name).map(|files| &files.directory).or(here.as_ref()) {
         project::tidy(directory)?;
     }
     let volumes = if args.volumes { UnwantedVolumes::Delete } else { UnwantedVolumes::Keep };

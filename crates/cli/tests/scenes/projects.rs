@@ -364,6 +364,50 @@ fn an_override_beside_composes_file_goes_over_it() {
 }
 
 #[test]
+fn a_project_is_known_by_the_files_that_made_it() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let shop = world.project("shop", "");
+    let write = |name: &str, text: &str| std::fs::write(shop.directory.join(name), text).unwrap();
+    let remove = |name: &str| std::fs::remove_file(shop.directory.join(name)).unwrap();
+    remove("stead.yaml");
+    write(
+        "a.yaml",
+        &format!("machines: {{ web: {{ image: {BUSYBOX}, command: [sleep, '1000'], init: true }} }}\n"),
+    );
+    write("b.yaml", "machines: { web: { environment: { V: b } } }\n");
+    let up = shop.stead("-f a.yaml -f b.yaml up").ok();
+    assert!(up.contains("by a.yaml, b.yaml") && up.contains("> start web.shop"), "{up}");
+    assert_eq!(shop.stead("-f a.yaml -f b.yaml plan --format json").json(), serde_json::json!([]));
+    let starts = || {
+        shop.stead("stop web.shop").ok();
+        let started = shop.stead("start web.shop").ok();
+        assert!(started.contains("> start web.shop"), "{started}");
+        assert!(shop.stead("exec web.shop env").ok().contains("V=b\n"));
+    };
+    starts();
+    // Whatever is looked for otherwise.
+    write("stead.yaml", "machines: {}\nvolumes: [v]\n");
+    starts();
+    shop.stead("stop web.shop").ok();
+    remove("b.yaml");
+    shop.stead("start web.shop").code(2).says("there is no file").says("b.yaml any more");
+    // Whoever names no file means what is looked for, and that is the project's from then on.
+    write(
+        "stead.yaml",
+        &format!("machines: {{ other: {{ image: {BUSYBOX}, command: [sleep, '1000'], init: true }} }}\n"),
+    );
+    let up = shop.stead("up --yes").ok();
+    assert!(up.contains("- machine web.shop") && up.contains("> start other.shop"), "{up}");
+    remove("a.yaml");
+    shop.stead("stop other.shop").ok();
+    shop.stead("start other.shop").ok();
+    // A file that is looked for anyway is nothing else where it is named.
+    assert_eq!(shop.stead("-f stead.yaml plan --format json").json(), serde_json::json!([]));
+    shop.stead("down --volumes --yes").ok();
+}
+
+#[test]
 fn several_machines_are_meant_by_the_name_that_they_have_in_common() {
     let world = World::offline();
     let _registry = registry(&world);

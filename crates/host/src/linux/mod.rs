@@ -364,7 +364,7 @@ impl LinuxHost {
     /// Steps that only change the records: one transaction.
     fn record(&mut self, steps: &[&Step]) -> Result<()> {
         let entries = steps.iter().filter_map(|step| match step {
-            Step::ProjectAdd(name, directory) => Some(Entry::Project(name.clone(), directory.clone())),
+            Step::ProjectAdd(name, files) => Some(Entry::Project(name.clone(), files.clone())),
             Step::ProjectRemove(name) => Some(Entry::NoProject(name.clone())),
             Step::LeaseAdd(id, lease) => Some(Entry::Lease(id.clone(), lease.clone())),
             Step::LeaseRemove(id, _) => Some(Entry::NoLease(id.clone())),

@@ -10,7 +10,7 @@ mod nics;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Serialize;
@@ -27,7 +27,7 @@ use crate::observed::{
     Body, Ipv6, MachineState, MadeContainer, NetworkState, NicState, Observed, Taken, Uplink, VethUplink,
 };
 use crate::plan::{Power, UnwantedVolumes, Wanted, WantedMachine};
-use crate::project::{Bind, Nic, Project, Reach, Runs};
+use crate::project::{Bind, Nic, Project, ProjectFiles, Reach, Runs};
 use crate::provision::in_places;
 use crate::served::Target;
 use crate::vm::{DiskImage, MadeVm};
@@ -52,8 +52,8 @@ impl fmt::Display for Refusal {
 /// What a project is resolved with.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
-    /// Where the project's file is.
-    pub directory: &'a Path,
+    /// Where the project's files are.
+    pub files: &'a ProjectFiles,
     /// What was pinned.
     pub lock: &'a Lock,
     /// What exists.
@@ -137,7 +137,7 @@ pub fn resolve(project: &Project, context: Context<'_>) -> Result<Wanted, Vec<Re
     });
     Ok(Wanted {
         project: project.name.clone(),
-        directory: Some(context.directory.to_owned()),
+        files: Some(context.files.clone()),
         uplink,
         networks,
         machines: machines.collect(),
@@ -165,9 +165,9 @@ impl Choice<'_> {
     /// `down` could not tell them apart. Only a project's volumes may stay behind under its old name.
     fn check_directory(&mut self) {
         if let Some(other) = self.context.seen.projects.get(&self.project.name)
-            && other != self.context.directory
+            && other.directory != self.context.files.directory
         {
-            let why = format!("project `{}` is already at {}", self.project.name, other.display());
+            let why = format!("project `{}` is already at {}", self.project.name, other.directory.display());
             let hint = format!(
                 "if that was moved here: `stead down {}` takes it down, wherever it is; else give one of them another `name`",
                 self.project.name
@@ -179,7 +179,8 @@ impl Choice<'_> {
             seen.networks.keys().any(|id| id.project == *name)
                 || seen.machines.keys().any(|id| id.project == *name)
         };
-        let mut here = seen.projects.iter().filter(|(_, directory)| **directory == self.context.directory);
+        let mut here =
+            seen.projects.iter().filter(|(_, files)| files.directory == self.context.files.directory);
         if let Some((other, _)) = here.find(|(name, _)| **name != self.project.name && stands(name)) {
             let why = format!("this directory is that of project `{other}`, which is up");
             let hint = format!("`stead down {other}` first, then `stead up`");

@@ -8,7 +8,7 @@ use stead_model::lock::Lock;
 use stead_model::name::LinkName;
 use stead_model::observed::{Ipv6, NetworkState, Observed, Taken, Uplink};
 use stead_model::plan::{Wanted, plan};
-use stead_model::project::{Network, Nic, Project, Reach, Subnet};
+use stead_model::project::{Network, Nic, Project, ProjectFiles, Reach, Subnet};
 use stead_model::resolve::binds_clash;
 
 use crate::small_projects;
@@ -336,6 +336,20 @@ fn another_directory_of_the_same_name_is_refused() {
     let (mut seen, lock) = up(&many(1, network()), &computer());
     seen.projects.insert(name("shop"), "/elsewhere".into());
     assert_refused(&many(1, network()), &lock, &seen, "name", "/elsewhere");
+}
+
+#[test]
+fn files_that_somebody_named_are_recorded_and_nothing_else_changes() {
+    let project = many(1, network());
+    let (mut seen, lock) = up(&project, &computer());
+    let (directory, named) =
+        ("/home/ann/shop".into(), vec!["/home/ann/shop/a.yaml".into(), "/b.yaml".into()]);
+    let recorded = ProjectFiles { directory, named };
+    assert_eq!(recorded.to_string(), "/home/ann/shop by a.yaml, /b.yaml");
+    seen.projects.insert(name("shop"), recorded);
+    let steps = plan(&must_want(&project, &lock, &seen), &seen).steps;
+    let steps: Vec<String> = steps.iter().map(|planned| planned.step.to_string()).collect();
+    assert_eq!(steps, ["+ project shop at /home/ann/shop"]);
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! Projects in a few words, the computers they are tried on, and what can befall a computer.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use stead_model::container::Container;
 use stead_model::dev::{Dev, Person};
@@ -13,7 +12,8 @@ use stead_model::observed::{
 };
 use stead_model::plan::{Plan, Power, UnwantedVolumes, Wanted, plan};
 use stead_model::project::{
-    Addressing, Condition, Dhcp, Guard, Kind, Machine, Network, Nic, Pool, Port, Project, Reach, Runs, Subnet,
+    Addressing, Condition, Dhcp, Guard, Kind, Machine, Network, Nic, Pool, Port, Project, ProjectFiles,
+    Reach, Runs, Subnet,
 };
 use stead_model::provision::Script;
 use stead_model::resolve::{Context, Images, Refusal, resolve};
@@ -194,10 +194,10 @@ pub(crate) fn wanted_beside(
     seen: &Observed,
 ) -> Result<Wanted, Vec<Refusal>> {
     let directory = format!("/home/ann/{}", project.name);
-    let (directory, images) = (Path::new(&directory), images());
+    let (files, images) = (&ProjectFiles::from(directory), images());
     let ids = resting.iter().map(|name| MachineId::new(&project.name, name)).collect();
     let person = Person::default();
-    let context = Context { directory, lock, seen, user: 1000, person: &person, images: &images, resting };
+    let context = Context { files, lock, seen, user: 1000, person: &person, images: &images, resting };
     resolve(project, context)?.beside(&ids, seen)
 }
 
@@ -340,7 +340,7 @@ pub(crate) fn assert_is(wanted: &Wanted, seen: &Observed) {
     assert_eq!(part.nics, wanted.nics);
     assert_eq!(part.leases, leases);
     assert_eq!(part.ports, wanted.ports);
-    assert_eq!(part.projects.values().next(), wanted.directory.as_ref());
+    assert_eq!(part.projects.values().next(), wanted.files.as_ref());
     match wanted.unwanted_volumes {
         UnwantedVolumes::Keep => assert!(part.volumes.is_superset(&wanted.volumes)),
         UnwantedVolumes::Delete => assert_eq!(part.volumes, wanted.volumes),
