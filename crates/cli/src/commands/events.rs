@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use stead_host::journal::{Event, Journal, Kind};
 use stead_host::log::timestamp;
 use stead_model::name::{MachineId, Name};
+use stead_model::observed::Observed;
 
 use super::logs::moment;
 use crate::args::{EventFilter, EventsArgs, Format, Global, holds};
@@ -27,7 +28,8 @@ pub(crate) fn events(global: &Global, args: &EventsArgs, output: Output) -> Resu
     let now = SystemTime::now();
     let since = args.since.as_deref().map(|text| moment(text, now)).transpose()?;
     let until = args.until.as_deref().map(|text| moment(text, now)).transpose()?;
-    let here = if args.all { None } else { project_here(global, &args.machines)? };
+    let seen = stead_host::apply::Host::observe(&mut host)?;
+    let here = if args.all { None } else { super::here::project_here(global, &args.machines, &seen)? };
     let mut reader = Journal::new(host.home()).reader();
     if since.is_none() && until.is_none() && !args.no_stream {
         reader.skip()?;
@@ -35,7 +37,7 @@ pub(crate) fn events(global: &Global, args: &EventsArgs, output: Output) -> Resu
     let is_wanted = |event: &Event| {
         since.as_deref().is_none_or(|since| event.time.as_str() >= since)
             && until.as_deref().is_none_or(|until| event.time.trim_end_matches('Z') <= until)
-            && is_meant(event, &args.machines, here.as_ref())
+            && is_meant(event, &args.machines, (here.as_ref(), &seen))
             && holds(&args.filter, |filter| is_so(filter, event))
     };
     let mut noticed = Instant::now();
@@ -61,19 +63,14 @@ pub(crate) fn events(global: &Global, args: &EventsArgs, output: Output) -> Resu
     }
 }
 
-/// The project of the directory here, by its file's or the recorded name.
-fn project_here(global: &Global, patterns: &[String]) -> Result<Option<Name>, Failure> {
-    let seen = stead_host::apply::Host::observe(&mut look()?)?;
-    super::here::project_here(global, patterns, &seen)
-}
-
 /// Whether an event is of what was named; without names, of the project here, or of all where there is none.
-fn is_meant(event: &Event, patterns: &[String], here: Option<&Name>) -> bool {
+fn is_meant(event: &Event, patterns: &[String], (here, seen): (Option<&Name>, &Observed)) -> bool {
     let (name, project) = event.name.rsplit_once('.').unwrap_or((&event.name, ""));
     if patterns.is_empty() {
         return here.is_none_or(|here| here.as_str() == project);
     }
-    let is_machine = |id: &MachineId| patterns.iter().any(|pattern| super::ps::is_meant(pattern, id));
+    let is_machine =
+        |id: &MachineId| patterns.iter().any(|pattern| super::ps::means(pattern, id, here, seen));
     event.kind == Kind::Machine && format!("{name}.{project}").parse().is_ok_and(|id| is_machine(&id))
 }
 
@@ -121,6 +118,7 @@ mod tests {
     use super::*;
 
     use stead_host::journal::Action;
+    use stead_model::observed::HostFacts;
 
     #[test]
     fn events_are_chosen_by_what_they_are_of() {
@@ -128,10 +126,16 @@ mod tests {
         let event = Event::of_machine(&id, Action::Die).with("exit_code", 3);
         let (shop, blog): (Name, Name) = ("shop".parse().unwrap(), "blog".parse().unwrap());
         let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        assert!(is_meant(&event, &[], Some(&shop)) && is_meant(&event, &[], None));
-        assert!(!is_meant(&event, &[], Some(&blog)));
-        assert!(is_meant(&event, &words("db w*"), Some(&blog)));
-        assert!(!is_meant(&event, &words("db"), None));
+        let seen = Observed::nothing(HostFacts::default());
+        let is_meant = |event: &Event, line: &str, here| is_meant(event, &words(line), (here, &seen));
+        assert!(is_meant(&event, "", Some(&shop)) && is_meant(&event, "", None));
+        assert!(!is_meant(&event, "", Some(&blog)));
+        assert!(is_meant(&event, "db w*", Some(&blog)));
+        assert!(!is_meant(&event, "db", None));
+        // One of several is meant by the name that they have in common, in its project.
+        let one = Event::of_machine(&"web-2.shop".parse().unwrap(), Action::Die);
+        assert!(is_meant(&one, "web", Some(&shop)) && is_meant(&one, "web.shop", None));
+        assert!(!is_meant(&one, "web", Some(&blog)) && !is_meant(&one, "web", None));
         for (filter, expected) in [
             ("type=machine", true),
             ("type=volume", false),

@@ -81,7 +81,7 @@ pub(crate) fn ps(global: &Global, args: &PsArgs, output: Output) -> Result<(), F
     let home = host.home();
     let rows = many::each(&wanted, |id| {
         let row = machine_row(id, &seen, &ends, home)?;
-        holds(&args.filter, |filter| is_so(filter, id, &row, &seen)).then_some(row)
+        holds(&args.filter, |filter| is_so(filter, id, &row, (&seen, here.as_ref()))).then_some(row)
     });
     let rows: Vec<MachineRow> = rows.into_iter().flatten().collect();
     if args.quiet {
@@ -96,11 +96,16 @@ pub(crate) fn ps(global: &Global, args: &PsArgs, output: Output) -> Result<(), F
     output.data(&rows, text).map_err(Failure::from)
 }
 
-fn is_so(filter: &Filter, id: &MachineId, row: &MachineRow, seen: &Observed) -> bool {
+fn is_so(
+    filter: &Filter,
+    id: &MachineId,
+    row: &MachineRow,
+    (seen, here): (&Observed, Option<&Name>),
+) -> bool {
     let made = || seen.machines.get(id)?.container();
     match filter {
         Filter::Status(word) => row.condition.word() == word,
-        Filter::Name(pattern) => is_meant(pattern, id),
+        Filter::Name(pattern) => means(pattern, id, here, seen),
         Filter::Label(name, value) => seen
             .machines
             .get(id)
@@ -152,22 +157,37 @@ pub(super) fn meant<'a>(pattern: &str, here: Option<&Name>, seen: &'a Observed) 
         seen.machines.keys().filter(|id| is_so(id)).collect()
     };
     let is_here = |id: &MachineId| Some(&id.project) == here;
-    // What commands made one by one has no name in common.
-    let is_one_of = |id: &MachineId| is_replica(pattern, id) && id.project.as_str() != LOOSE_PROJECT;
+    let by_name = |id: &MachineId| is_meant(pattern, id);
+    let in_common = |id: &MachineId| is_one_of(pattern, id, here);
     [
-        those(&|id| is_here(id) && is_meant(pattern, id)),
-        those(&|id| is_here(id) && is_one_of(id)),
-        those(&|id| is_meant(pattern, id)),
-        those(&|id| pattern.contains('.') && is_one_of(id)),
+        those(&|id| is_here(id) && by_name(id)),
+        those(&|id| is_here(id) && in_common(id)),
+        those(&by_name),
+        those(&in_common),
     ]
     .into_iter()
     .find(|those| !those.is_empty())
     .unwrap_or_default()
 }
 
+/// Whether a pattern means a machine, which need not be there any more: by its name, or by the one that it has in common
+/// with others where no machine of its project has that.
+pub(super) fn means(pattern: &str, id: &MachineId, here: Option<&Name>, seen: &Observed) -> bool {
+    let has_it = |other: &MachineId| other.project == id.project && is_meant(pattern, other);
+    is_meant(pattern, id) || is_one_of(pattern, id, here) && !seen.machines.keys().any(has_it)
+}
+
+/// Whether a machine is one of several that have this name in common, of the project here or of the one that is named with
+/// it. What commands made one by one has no name in common.
+fn is_one_of(pattern: &str, id: &MachineId, here: Option<&Name>) -> bool {
+    is_replica(pattern, id)
+        && (Some(&id.project) == here || pattern.contains('.'))
+        && id.project.as_str() != LOOSE_PROJECT
+}
+
 /// Those of these machines that a pattern means: the ones of that name, or where there is none, the ones that are several of
 /// that name: `web-1`, `web-2`.
-pub(super) fn among<'a>(pattern: &str, ids: impl Iterator<Item = &'a MachineId>) -> Vec<&'a MachineId> {
+pub(crate) fn among<'a>(pattern: &str, ids: impl Iterator<Item = &'a MachineId>) -> Vec<&'a MachineId> {
     let ids: Vec<&MachineId> = ids.collect();
     let those = |is_so: fn(&str, &MachineId) -> bool| {
         ids.iter().copied().filter(move |id| is_so(pattern, id)).collect::<Vec<_>>()
@@ -359,5 +379,18 @@ mod tests {
         // What is here comes before what is elsewhere.
         assert_eq!(said("db", Some(&shop)), ["db-1.shop"]);
         assert_eq!(said("db", None), ["db.default"]);
+        for (pattern, id, here, expected) in [
+            ("web", "web-1.shop", Some(&shop), true),
+            // One that is gone by now.
+            ("web", "web-7.shop", Some(&shop), true),
+            ("web.shop", "web-2.shop", None, true),
+            ("web", "web-1.shop", None, false),
+            ("web-1", "web-1.shop", None, true),
+            ("db", "db-1.shop", Some(&shop), true),
+            ("db", "db.default", Some(&shop), true),
+            ("pg", "pg-1.default", None, false),
+        ] {
+            assert_eq!(means(pattern, &id.parse().unwrap(), here, &seen), expected, "{pattern} {id}");
+        }
     }
 }
