@@ -13,7 +13,7 @@ use stead_model::file::{
     Span, file_of,
 };
 use stead_model::lock::Lock;
-use stead_model::name::Name;
+use stead_model::name::{MachineId, Name};
 use stead_model::project::{Project, ProjectFiles};
 use stead_model::resolve::Refusal;
 
@@ -251,11 +251,10 @@ pub(crate) fn load_named(global: &Global, machines: &[String], relock: bool) -> 
     let found = found(global)?;
     let mut profiles: BTreeSet<String> = global.profile.iter().cloned().collect();
     let loaded = load_with(&found, &profiles, relock)?;
-    let project = &loaded.project.name;
-    let is_named = |name: &Name| {
-        machines.iter().any(|text| *text == *name.as_str() || *text == format!("{name}.{project}"))
-    };
-    let asked = loaded.dormant.iter().filter(|(name, _)| is_named(name)).flat_map(|(_, profiles)| profiles);
+    let names = loaded.project.machines.keys().chain(loaded.dormant.keys());
+    let ids: Vec<MachineId> = names.map(|name| MachineId::new(&loaded.project.name, name)).collect();
+    let named = machines.iter().flat_map(|pattern| crate::commands::among(pattern, ids.iter()));
+    let asked = named.filter_map(|id| loaded.dormant.get(&id.name)).flatten();
     let before = profiles.len();
     profiles.extend(asked.cloned());
     let loaded = if profiles.len() > before { load_with(&found, &profiles, relock)? } else { loaded };

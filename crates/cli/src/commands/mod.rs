@@ -55,6 +55,8 @@ use crate::args::{Cli, Command};
 use crate::failure::Failure;
 use crate::output::Output;
 
+pub(crate) use ps::among;
+
 /// The project of networks and machines that were made by command and are in no file of the user's.
 pub(crate) const LOOSE_PROJECT: &str = "default";
 

@@ -408,6 +408,45 @@ fn a_project_is_known_by_the_files_that_made_it() {
 }
 
 #[test]
+fn whoever_means_a_machine_asks_for_its_profiles() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let shop = world.project("shop", "");
+    std::fs::remove_file(shop.directory.join("stead.yaml")).unwrap();
+    let runs = format!("image: {BUSYBOX}, command: [sleep, '1000'], init: true");
+    let text = format!(
+        "services:\n  base: {{ {runs} }}\n  My_App: {{ {runs}, profiles: [a] }}\n  \
+         w: {{ {runs}, profiles: [b], deploy: {{ replicas: 2 }} }}\n"
+    );
+    std::fs::write(shop.directory.join("compose.yaml"), text).unwrap();
+    let running = || {
+        let names = shop.stead("ps --filter status=running --quiet").ok();
+        names.lines().map(|name| name.trim_end_matches(".shop")).collect::<Vec<_>>().join(" ")
+    };
+    shop.stead("up").ok();
+    assert_eq!(running(), "base");
+    shop.stead("up w-1").ok();
+    assert_eq!(running(), "base w-1");
+    shop.stead("up My_App").ok();
+    assert_eq!(running(), "base my-app w-1");
+    // What other profiles would bring is left alone, each of several as well.
+    shop.stead("up").ok();
+    assert_eq!(running(), "base my-app w-1");
+    shop.stead("up w*").ok();
+    assert_eq!(running(), "base my-app w-1 w-2");
+    shop.stead("up w-3").code(2).says("the project has no machine `w-3`");
+    // By their common name they are meant where there is none of that name, also of what happened.
+    let quiet = |line: &str| shop.stead(line).ok();
+    assert_eq!(quiet("ps --quiet --filter name=w"), "w-1.shop\nw-2.shop\n");
+    assert_eq!(quiet("ps --quiet --filter name=w-2"), "w-2.shop\n");
+    assert_eq!(quiet("ps --quiet --filter name=v"), "");
+    let events = quiet("events w --since 1h --no-stream");
+    assert!(events.contains("w-1.shop") && events.contains("w-2.shop"), "{events}");
+    assert!(!events.contains("base.shop"), "{events}");
+    shop.stead("down").ok();
+}
+
+#[test]
 fn several_machines_are_meant_by_the_name_that_they_have_in_common() {
     let world = World::offline();
     let _registry = registry(&world);

@@ -33,29 +33,32 @@ pub(crate) fn check(
     problems: &mut Vec<Problem>,
 ) -> Option<(Project, Dormant)> {
     let name = project_name(spec, dir_name, problems);
-    let dormant = leave_out(spec, profiles);
+    let (dormant, resting) = leave_out(spec, profiles);
     let networks = networks::check(spec, problems);
     let machines = machines::check(spec, &networks, &dormant, problems);
     order::never_seen(spec, problems);
     let mut volumes = BTreeSet::new();
     once(&spec.volumes, &mut volumes, "volume", problems);
-    Some((Project { name: name?, networks, machines, volumes }, dormant))
+    Some((Project { name: name?, networks, machines, volumes }, resting))
 }
 
-/// Takes out the machines that no active profile brings, or of which there are none.
-fn leave_out(spec: &mut Spec, active: &BTreeSet<String>) -> Dormant {
-    let mut dormant = Dormant::new();
+/// Takes out the machines that no active profile brings, or of which there are none: as the file calls them, and each of
+/// several by its own name.
+fn leave_out(spec: &mut Spec, active: &BTreeSet<String>) -> (Dormant, Dormant) {
+    let (mut dormant, mut each) = (Dormant::new(), Dormant::new());
     spec.machines.retain(|machine| {
         let profiles: BTreeSet<String> = machine.profiles.iter().map(|at| at.value.clone()).collect();
         let asked =
             profiles.is_empty() || active.contains("*") || profiles.iter().any(|name| active.contains(name));
         let none = machine.replicas.value() == Some(0);
         if !asked || none {
-            dormant.insert(machine.name.value.clone(), if asked { BTreeSet::new() } else { profiles });
+            let profiles = if asked { BTreeSet::new() } else { profiles };
+            each.extend(machine.names().into_iter().map(|name| (name, profiles.clone())));
+            dormant.insert(machine.name.value.clone(), profiles);
         }
         asked && !none
     });
-    dormant
+    (dormant, each)
 }
 
 fn project_name(spec: &Spec, dir_name: Option<&str>, problems: &mut Vec<Problem>) -> Option<Name> {
