@@ -5,6 +5,8 @@ pub(crate) mod looks;
 
 use std::collections::BTreeSet;
 
+use anyhow::Result;
+
 use stead_host::home::Home;
 use stead_host::linux::guest::{Need, kernels, missing_programs};
 use stead_image::Pulled;
@@ -26,6 +28,13 @@ pub(crate) fn ensure(home: &Home, project: &Project, chosen: &BTreeSet<MachineId
         return Ok(());
     }
     ensure_ready(home, &guests.into_iter().flatten().collect())
+}
+
+/// Whether a guest among these machines needs a kernel, and there is none yet.
+pub(crate) fn awaits_kernel(home: &Home, project: &Project, chosen: &BTreeSet<MachineId>) -> Result<bool> {
+    let mut machines = chosen.iter().filter_map(|id| project.machines.get(&id.name));
+    let is_needed = machines.any(|machine| needs(&machine.runs).is_some());
+    Ok(is_needed && (!home.state.exists() || kernels(home).list()?.is_empty()))
 }
 
 /// The programs that the guests among these machines need and that are not here, each once.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
+use stead_host::home::Home;
 use stead_host::linux::StartError;
 use stead_host::machine::Files;
 use stead_model::name::{MachineId, Name};
@@ -143,10 +144,15 @@ fn make(
     }
     if !image::is_here(&home, &reference, platform.as_ref())? {
         hint_at_machine(global, args);
+        // What can be refused without it is.
+        add(&home, args).or_else(|failure| {
+            let Ok(Some(_quiet)) = crate::session::quiet(&home) else { return Err(failure) };
+            add(&home, args)
+        })?;
     }
     let found = image::ensure(&home, &reference, platform.as_ref(), args.pull)?;
     let mut session = Session::open()?;
-    let (id, project) = add(&session, args)?;
+    let (id, project) = add(session.host.home(), args)?;
     if stay == Stay::UntilItEnds {
         session.host.make_fleeting();
         session.fleeting = Some(id.clone());
@@ -178,8 +184,8 @@ fn hint_at_machine(global: &Global, args: &MachineArgs) {
 }
 
 /// The project of what is made by command, with this machine more.
-fn add(session: &Session, args: &MachineArgs) -> Result<(MachineId, Project), Failure> {
-    let mut project = network::loose(session.host.home())?;
+fn add(home: &Home, args: &MachineArgs) -> Result<(MachineId, Project), Failure> {
+    let mut project = network::loose(home)?;
     let name = match &args.name {
         Some(name) => name.clone(),
         None => wish::free_name(&args.image, &project)?,

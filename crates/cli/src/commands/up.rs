@@ -10,7 +10,7 @@ use stead_host::home::Home;
 use stead_host::linux::{LinuxHost, store_texts};
 use stead_model::lock::Lock;
 use stead_model::name::{MachineId, Name};
-use stead_model::observed::Observed;
+use stead_model::observed::{MachineState, Observed};
 use stead_model::plan::{Plan, Power, UnwantedVolumes, Wanted, plan as make_plan};
 use stead_model::project::Project;
 use stead_model::resolve::{Context, Images, Refusal, resolve};
@@ -135,21 +135,19 @@ pub(crate) fn up(global: &Global, args: &UpArgs, output: Output) -> Result<(), F
     };
     let whose = if args.machines.is_empty() { Whose::All } else { Whose::Only(chosen.clone()) };
     let home = crate::session::home()?;
+    let images = super::image::those_here(&home, &loaded.project)?;
+    let mut how = Bring { whose, relock: args.relock, images, power: Power::On, consent: args.consent };
     let lacks = super::image::lacks(&home, &loaded, &chosen, args.pull)?;
-    if !lacks.is_empty() {
-        let images = super::image::those_here(&home, &loaded.project)?;
-        let how = Bring { whose, relock: args.relock, images, power: Power::On, consent: args.consent };
-        let seen = Host::observe(&mut look()?)?;
-        return or_refused(decide(&home, &loaded, &how, &seen)?, lacks, &loaded).map(drop);
+    if !lacks.is_empty() || super::image::awaits(&home, &loaded, &chosen, args.pull)? {
+        refuse_early(&home, &loaded, &how, &lacks)?;
     }
     super::build::ensure(&loaded, &chosen, when)?;
-    let images = super::image::needed(&loaded, &chosen, args.pull)?;
+    how.images = super::image::needed(&loaded, &chosen, args.pull)?;
     // Before the home's, which whoever waits for a machine gives away.
     let project_lock = stead_host::lock::lock_project(&loaded.directory, &mut |holder| {
         note(&format!("waiting for {holder}, which has this project"));
     })?;
     let mut session = Session::open()?;
-    let how = Bring { whose, relock: args.relock, images, power: Power::On, consent: args.consent };
     let plan = bring_up(&mut session, &loaded, &how, output)?;
     drop(project_lock);
     let is_one_document = args.timings && output.format == Format::Json;
@@ -225,6 +223,7 @@ pub(super) fn with_dependencies(
 }
 
 /// How a project is brought up.
+#[derive(Clone)]
 pub(super) struct Bring {
     /// Which machines become what the file says.
     pub(super) whose: Whose,
@@ -239,6 +238,7 @@ pub(super) struct Bring {
 }
 
 /// Which machines of a project become what its file says; the others stay as they are.
+#[derive(Clone)]
 pub(super) enum Whose {
     /// All of them.
     All,
@@ -297,6 +297,34 @@ fn or_refused(
         Ok(decided) if lacks.is_empty() => Ok(decided),
         Ok(_) => Err(refused(lacks, loaded)),
         Err(refusals) => Err(refused(refusals.into_iter().chain(lacks).collect(), loaded)),
+    }
+}
+
+/// Tells what is against a project, and what it lacks, before anything is got for it: all that can be told without the
+/// images that are not here.
+fn refuse_early(home: &Home, loaded: &Loaded, how: &Bring, lacks: &[Refusal]) -> Result<(), Failure> {
+    let try_it = || {
+        let seen = Host::observe(&mut look()?)?;
+        let mut how = how.clone();
+        // What comes may be what those that stand are made from: nothing follows from its not being here.
+        for made in seen.machines.values().filter_map(MachineState::container) {
+            let name = (made.wish.image.clone(), made.wish.platform.clone());
+            how.images.named.extend(
+                made.image
+                    .clone()
+                    .filter(|_| !how.images.named.contains_key(&name))
+                    .map(|image| (name, image)),
+            );
+        }
+        or_refused(decide(home, loaded, &how, &seen)?, lacks.to_vec(), loaded).map(drop)
+    };
+    match try_it() {
+        Ok(()) => Ok(()),
+        // What another command is just changing may be in the way no more when it is done.
+        Err(failure) => {
+            let Ok(Some(_quiet)) = quiet(home) else { return Err(failure) };
+            try_it()
+        }
     }
 }
 

@@ -59,6 +59,41 @@ fn the_images_of_a_project_are_pulled() {
     shop.stead("pull debug --profile debug").code(1).says("lab/other:1");
 }
 
+#[test]
+fn what_needs_no_image_is_refused_before_one_is_asked_for() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let asked =
+        || std::fs::read_to_string(world.path().join("registry/log")).unwrap().matches("lab/none").count();
+    let absent = BUSYBOX.replace("busybox", "none");
+    let text = format!(
+        "machines: {{ web: {{ image: {absent}, devices: [/dev/nosuch] }}, db: {{ image: {absent} }} }}\n"
+    );
+    let shop = world.project("shop", &text);
+    for options in ["", "--pull always", "--yes"] {
+        shop.stead(&format!("up {options}")).code(2).says("there is no device `/dev/nosuch`");
+    }
+    // Also where it would be built first, and for machines that are there already.
+    let built = "web: { build: nosuch, devices: [/dev/nosuch] }";
+    shop.write(&format!("machines: {{ {built} }}\n"));
+    shop.stead("up").code(2).says("there is no device `/dev/nosuch`");
+    let line = format!("run --device /dev/nosuch:/x:q {absent}");
+    world.stead(&line).code(125).says("`--device`");
+    assert_eq!(asked(), 0);
+    // Else it is.
+    shop.write(&text.replace("devices: [/dev/nosuch]", "init: true"));
+    shop.stead("up").code(1).says("cannot pull");
+    assert!(asked() > 0, "the registry tells of nothing");
+    // What has yet to come may be what a machine is made of: that does not count as a change of it.
+    shop.write(&format!(
+        "machines: {{ web: {{ image: {BUSYBOX}, command: [sleep, '1000'], init: true }} }}\n"
+    ));
+    shop.stead("up").ok();
+    world.stead(&format!("image tag {BUSYBOX} lab/kept:1")).ok();
+    world.stead(&format!("image rm {BUSYBOX}")).ok();
+    assert!(!shop.stead("up").ok().contains("web.shop"));
+}
+
 const HEALTH: &str = "
 name: shop
 machines:

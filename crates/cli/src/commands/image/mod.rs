@@ -229,6 +229,23 @@ pub(crate) fn lacks(
     Ok(lacks)
 }
 
+/// Whether anything that the chosen machines are made from or run by has yet to come, from wherever.
+pub(crate) fn awaits(
+    home: &Home,
+    loaded: &Loaded,
+    chosen: &BTreeSet<MachineId>,
+    when: Option<PullWhen>,
+) -> Result<bool> {
+    let here = those_here(home, &loaded.project)?.named;
+    let is_pulled = asked(loaded, chosen, when).into_iter().any(|(image, when)| match when {
+        PullWhen::Always => true,
+        PullWhen::Missing => !here.contains_key(&image),
+        PullWhen::Never => false,
+    });
+    let is_built = chosen.iter().any(|id| loaded.builds.contains_key(&id.name));
+    Ok(is_pulled || is_built || super::guest::awaits_kernel(home, &loaded.project, chosen)?)
+}
+
 /// What is said of an image that is not pulled.
 fn absent(reference: &Reference, platform: &Platform) -> (String, &'static str) {
     let what = format!("the image {reference} for {platform} is not here");
