@@ -56,5 +56,5 @@ pub use seccomp::check as check_seccomp;
 pub use shares::{Share, assemble};
 pub use standstill::{Standstill, held_places, let_go_on};
 pub use sysctl::check as check_sysctl;
-pub use transfer::{End, Owners, Root, running_root, stopped_root, transfer};
+pub use transfer::{End, Nothing, Owners, Root, running_root, stopped_root, transfer};
 pub use user::ids_refused;

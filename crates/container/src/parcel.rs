@@ -25,7 +25,7 @@ use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 
 use crate::copy::{names, set_mode};
-use crate::transfer::{End, Owners, Source, Target};
+use crate::transfer::{End, Nothing, Owners, Source, Target};
 
 /// What is in a directory.
 const FORM_CONTENT: u8 = 2;
@@ -72,7 +72,11 @@ pub fn pack(from: &End<'_>, to: &mut impl Write) -> Result<()> {
         }
     }
     packer.to.flush()?;
-    done.with_context(|| format!("cannot take `{}`", from.path))
+    // What is not there says it all.
+    let is_all = |error: &anyhow::Error| error.is::<Nothing>();
+    done.map_err(
+        |error| if is_all(&error) { error } else { error.context(format!("cannot take `{}`", from.path)) },
+    )
 }
 
 struct Packer<'a, W> {
@@ -201,7 +205,7 @@ pub fn unpack(from: &mut impl Read, to: &End<'_>, owners: Owners) -> Result<()> 
     if form == b'X' {
         return Err(unpacker.words()).with_context(doing);
     }
-    let target = to.target().with_context(doing)?;
+    let target = to.target()?;
     // The name of what stands alone may be another one here.
     let renamed = match (form, target) {
         (FORM_CONTENT | FORM_NAMED, Target::Into(directory)) => {

@@ -47,6 +47,26 @@ pub struct End<'a> {
     pub path: &'a str,
 }
 
+/// That nothing is where something is to be carried from, or no directory where it is to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nothing {
+    /// Where not.
+    pub path: String,
+    /// Whether it has to be a directory.
+    pub is_directory: bool,
+    /// Whether it is the container's path.
+    pub is_inside: bool,
+}
+
+impl std::fmt::Display for Nothing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let what = if self.is_directory { "directory " } else { "" };
+        write!(f, "there is no {what}`{}`", self.path)
+    }
+}
+
+impl std::error::Error for Nothing {}
+
 /// The root of a container that runs, as its first process sees it: which is told by its number and when it started.
 pub fn running_root(pid: u32, started: u64) -> Result<OwnedFd> {
     let path = format!("/proc/{pid}/root");
@@ -104,8 +124,8 @@ pub fn transfer(from: &End<'_>, to: &End<'_>, owners: Owners) -> Result<()> {
         Owners::Keep => How::Archive,
         Owners::Ours => How::Plain,
     };
-    let source = from.source().with_context(|| format!("`{}`", from.path))?;
-    let target = to.target().with_context(|| format!("`{}`", to.path))?;
+    let source = from.source()?;
+    let target = to.target()?;
     match (source, target) {
         (Source::Content(from), Target::Into(to)) => copy::content_of(from.as_fd(), to.as_fd(), how),
         (Source::Content(from), Target::At(directory, name)) => {
@@ -128,7 +148,8 @@ pub fn transfer(from: &End<'_>, to: &End<'_>, owners: Owners) -> Result<()> {
 }
 
 /// What is carried.
-pub(crate) enum Source {
+#[derive(Debug)]
+pub enum Source {
     /// All that is in a directory.
     Content(OwnedFd),
     /// What has this name in a directory, and whether it is a directory itself.
@@ -156,7 +177,19 @@ impl End<'_> {
 
     /// The directory that it names.
     pub fn directory(&self) -> Result<OwnedFd> {
-        self.open(self.path, OFlags::RDONLY | OFlags::DIRECTORY).with_context(|| format!("`{}`", self.path))
+        let directory = self.open(self.path, OFlags::RDONLY | OFlags::DIRECTORY);
+        directory.map_err(|errno| self.told(errno.into(), self.path, true))
+    }
+
+    /// Why something cannot be used: if it is not there, by that alone.
+    fn told(&self, error: anyhow::Error, path: &str, is_directory: bool) -> anyhow::Error {
+        match error.downcast_ref::<Errno>().copied() {
+            Some(Errno::NOENT | Errno::NOTDIR) => {
+                let is_inside = matches!(self.root, Root::Container(_));
+                Nothing { path: path.to_owned(), is_directory, is_inside }.into()
+            }
+            _ => error.context(format!("`{}`", self.path)),
+        }
     }
 
     /// The directory in which it has its name, and that name; none if it is a directory by how it is written.
@@ -166,24 +199,31 @@ impl End<'_> {
         Ok(Some((parent, CString::new(name)?)))
     }
 
-    pub(crate) fn source(&self) -> Result<Source> {
-        let Some((parent, name)) = self.named()? else {
+    /// What is carried from there.
+    pub fn source(&self) -> Result<Source> {
+        let told = |error| self.told(error, self.path, false);
+        let Some((parent, name)) = self.named().map_err(told)? else {
             return Ok(Source::Content(self.directory()?));
         };
-        let kind = kind(&parent, &name)?;
+        let kind = kind(&parent, &name).map_err(|errno| told(errno.into()))?;
         if self.path.ends_with('/') && kind != FileType::Directory {
-            bail!("it is no directory");
+            bail!("`{}` is no directory", self.path);
         }
         Ok(Source::Named(parent, name, kind == FileType::Directory))
     }
 
     pub(crate) fn target(&self) -> Result<Target> {
+        let directory = split(self.path).map_or(self.path, |(parent, _)| parent);
+        self.find_target().map_err(|error| self.told(error, directory, true))
+    }
+
+    fn find_target(&self) -> Result<Target> {
         match self.open(self.path, OFlags::RDONLY | OFlags::DIRECTORY) {
             Ok(directory) => return Ok(Target::Into(directory)),
             Err(Errno::NOENT | Errno::NOTDIR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        let Some((parent, name)) = self.named()? else { bail!("there is no such directory") };
+        let Some((parent, name)) = self.named()? else { return Err(Errno::NOENT.into()) };
         match kind(&parent, &name) {
             Ok(_) => Ok(Target::Over(parent, name)),
             Err(Errno::NOENT) => Ok(Target::At(parent, name)),

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use stead_container::{End, Owners, Place, Root, running_root, stopped_root, transfer};
+use stead_container::{End, Nothing, Owners, Place, Root, running_root, stopped_root, transfer};
 use stead_host::apply::Host;
 use stead_host::home::Home;
 use stead_host::machine::{Files, Phase, status};
@@ -44,6 +44,8 @@ enum Side {
 /// What the process that copies is told.
 #[derive(Serialize, Deserialize)]
 struct Order {
+    /// Whose machine this is about, as messages call it.
+    name: String,
     from: Side,
     to: Side,
     keep_owners: bool,
@@ -80,7 +82,13 @@ pub(crate) fn cp(global: &Global, args: &CopyArgs) -> Result<(), Failure> {
     let seen = host.observe()?;
     let id = super::machines::chosen_first(global, &pattern, &seen)?;
     let gone = || Failure::request(&format!("there is no machine `{id}`"), "`stead ps --all` lists them all");
-    let order = |machine| Order { from: from.clone(), to: to.clone(), keep_owners: args.archive, machine };
+    let order = |machine| Order {
+        name: id.to_string(),
+        from: from.clone(),
+        to: to.clone(),
+        keep_owners: args.archive,
+        machine,
+    };
     if super::guest::is_guest(&id, &seen) {
         let Files { state, run: keeper } = Files::new(host.home(), &id);
         if from == Side::Archive || to == Side::Archive {
@@ -202,12 +210,12 @@ pub(crate) fn copy_here() -> Result<(), Failure> {
     let root = match (root, order.machine) {
         (_, Machine::Guest(state, run)) => {
             let files = Files { state, run };
-            return match (&order.from, &order.to) {
+            let done = match (&order.from, &order.to) {
                 (Side::Machine(from), Side::Here(to)) => super::guest::files::take(&files, from, to, owners),
                 (Side::Here(from), Side::Machine(to)) => super::guest::files::give(&files, from, to, owners),
                 _ => Err(anyhow::anyhow!("one side is a path here, the other one a machine's")),
-            }
-            .map_err(Failure::from);
+            };
+            return done.map_err(|error| placed(error, &order.name)).map_err(Failure::from);
         }
         (Some(root), _) => root,
         (None, Machine::Stopped(parts)) => stopped(*parts)?,
@@ -219,16 +227,32 @@ pub(crate) fn copy_here() -> Result<(), Failure> {
         Side::Machine(path) => Some((&machine, path.clone())),
         Side::Archive => None,
     };
-    match (end(&order.from), end(&order.to)) {
+    let done = match (end(&order.from), end(&order.to)) {
         (Some((from_root, from)), Some((to_root, to))) => {
             let (from, to) = (End { root: from_root, path: &from }, End { root: to_root, path: &to });
-            transfer(&from, &to, owners)?;
+            transfer(&from, &to, owners)
         }
-        (None, Some((root, path))) => unpack(&End { root, path: &path })?,
-        (Some((root, path)), None) => pack(&End { root, path: &path })?,
-        (None, None) => return Err(anyhow::anyhow!("neither side is a machine").into()),
+        (None, Some((root, path))) => unpack(&End { root, path: &path }),
+        (Some((root, path)), None) => pack(&End { root, path: &path }),
+        (None, None) => Err(anyhow::anyhow!("neither side is a machine")),
+    };
+    done.map_err(|error| placed(error, &order.name)).map_err(Failure::from)
+}
+
+/// Says of what is not there where it is not.
+fn placed(error: anyhow::Error, machine: &str) -> anyhow::Error {
+    match error.downcast::<Nothing>() {
+        Ok(nothing) if nothing.is_inside => anyhow::anyhow!("{nothing} in machine `{machine}`"),
+        Ok(nothing) => anyhow::anyhow!("{nothing} here"),
+        Err(error) => match error.downcast::<super::guest::files::There>() {
+            // The guest's own words.
+            Ok(there) if there.0.starts_with("there is no ") => {
+                anyhow::anyhow!("{} in machine `{machine}`", there.0)
+            }
+            Ok(there) => anyhow::anyhow!("machine `{machine}`: {}", there.0),
+            Err(error) => error,
+        },
     }
-    Ok(())
 }
 
 fn stopped(parts: Parts) -> Result<OwnedFd> {
@@ -266,6 +290,8 @@ fn unpack(to: &End<'_>) -> Result<()> {
 
 fn pack(from: &End<'_>) -> Result<()> {
     let out = std::io::BufWriter::new(archive()?);
+    // What is not there is told before an archive begins.
+    from.source()?;
     let packed = match from.named()? {
         Some((directory, name)) => pack_named(&path_of(&directory), name.as_bytes(), out),
         None => stead_image::unpack::pack_tree(&path_of(&from.directory()?), out),

@@ -72,6 +72,11 @@ pub(crate) struct Wish {
 
 /// What the arguments ask for, where `project` has the networks. Named volumes come with their names.
 pub(crate) fn read(name: &Name, args: &MachineArgs, project: &Project) -> Result<Wish, Failure> {
+    let is_known = |text: &&String| project.networks.keys().any(|network| *text == network.as_str());
+    if let Some(refusal) = args.network.iter().filter(|text| !is_known(text)).find_map(|text| not_ours(text))
+    {
+        return Err(refusal);
+    }
     let (machine, volumes) = machine(args)?;
     // As they are: whether an address can be had depends on them.
     let others = Project { machines: [].into(), volumes: [].into(), ..project.clone() };
@@ -254,6 +259,39 @@ fn networks(args: &MachineArgs) -> Result<Value, Failure> {
         networks.insert(name.clone(), Value::Object(nic));
     }
     Ok(Value::Object(networks))
+}
+
+/// Why there is no such network, where it is what Docker calls a mode.
+fn not_ours(text: &str) -> Option<Failure> {
+    let (kind, whose) = text.split_once(':').unwrap_or((text, ""));
+    let (why, hint) = match kind {
+        "host" => (
+            "a machine has a network of its own, never this computer's".to_owned(),
+            "leave it out: the machine reaches out all the same, and `--publish 8080:80` lets others in"
+                .to_owned(),
+        ),
+        "container" => (
+            "a machine has a network of its own, never another machine's".to_owned(),
+            format!(
+                "name a network that both are on: there each finds the other by its name, {}",
+                quoted(whose)
+            ),
+        ),
+        "bridge" => (
+            "there is no network `bridge`".to_owned(),
+            "leave it out: machines that name none are on `default`, which is such a one".to_owned(),
+        ),
+        "ns" | "slirp4netns" | "pasta" | "private" => (
+            "a machine has a network of its own, made by stead".to_owned(),
+            "leave it out for the usual one, or name one of `stead network ls`, or `none`".to_owned(),
+        ),
+        _ => return None,
+    };
+    Some(Failure::request(&format!("`--network {text}` cannot be honoured: {why}"), &hint))
+}
+
+fn quoted(name: &str) -> String {
+    if name.is_empty() { "whatever that is".to_owned() } else { format!("`{name}`") }
 }
 
 /// No network, if nothing is said of one.

@@ -189,6 +189,17 @@ fn options_that_mean_nothing_together_are_refused() {
         let what = format!("`--network none` and `{option}`");
         stead(&world, &["run", "--network", "none", option, value, BUSYBOX, "true"]).code(125).says(&what);
     }
+    for (network, hint) in [
+        ("host", "`--publish 8080:80` lets others in"),
+        ("container:db", "name a network that both are on"),
+        ("bridge", "machines that name none are on `default`"),
+    ] {
+        let what = format!("`--network {network}` cannot be honoured");
+        stead(&world, &["run", "--network", network, BUSYBOX, "true"]).code(125).says(&what).says(hint);
+    }
+    stead(&world, &["run", "--network", "nosuch", BUSYBOX, "true"])
+        .code(125)
+        .says("there is no network `nosuch`");
     for policy in ["always", "on-failure:3"] {
         let what = format!("`--rm` and `--restart {policy}`");
         stead(&world, &["run", "--rm", "--restart", policy, BUSYBOX, "true"]).code(125).says(&what);

@@ -146,8 +146,15 @@ fn files_go_in_and_out_whether_a_machine_runs_or_not() {
         stead(&world, &["cp", "web:/data/seed", &format!("{state}-seed")]).ok();
         assert_eq!(read(&format!("{state}-seed")), "from-the-image\n");
         stead(&world, &["cp", &at(""), "copies"]).ok();
-        stead(&world, &["cp", "web:/nosuch", "x"]).code(1).says("nosuch");
-        stead(&world, &["cp", "nosuch", "web:/x"]).code(1).says("nosuch");
+        let gone = "error: there is no `/nosuch` in machine `web.default`";
+        stead(&world, &["cp", "web:/nosuch", "x"]).code(1).says(gone);
+        stead(&world, &["cp", "web:/nosuch", "-"]).code(1).says(gone);
+        stead(&world, &["cp", "nosuch", "web:/x"]).code(1).says("error: there is no `nosuch` here");
+        let nowhere = "error: there is no directory `/nosuch` in machine `web.default`";
+        stead(&world, &["cp", "site/page", "web:/nosuch/page"]).code(1).says(nowhere);
+        stead(&world, &["cp", "web:/data/seed", "nosuch/x"])
+            .code(1)
+            .says("there is no directory `nosuch` here");
         if state == "running" {
             assert_eq!(
                 inside(&world, "cat /running/page /running/sub/* /data/sub/deep"),

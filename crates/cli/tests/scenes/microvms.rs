@@ -115,8 +115,11 @@ fn looks_into_it(world: &World, project: &Project<'_>) {
     say(&["cp", "site", "web:/tmp/"]).ok();
     assert_eq!(say(&["exec", "web", "cat", "/tmp/site/page"]).ok(), "a page\n");
     say(&["exec", "web", "ln", "-s", "/etc/hostname", "/tmp/link"]).ok();
-    say(&["cp", "web:/nosuch", "x"]).code(1).says("nosuch");
-    say(&["cp", "nosuch", "web:/tmp/"]).code(1).says("nosuch");
+    say(&["cp", "web:/nosuch", "x"]).code(1).says("error: there is no `/nosuch` in machine `web.shop`");
+    say(&["cp", "nosuch", "web:/tmp/"]).code(1).says("error: there is no `nosuch` here");
+    say(&["cp", "site/page", "web:/nosuch/x"])
+        .code(1)
+        .says("there is no directory `/nosuch` in machine `web.shop`");
     let changes = say(&["diff", "web"]).ok();
     assert!(changes.contains("A /tmp/link\n") && changes.contains("C /tmp\n"), "{changes}");
     let top = say(&["top", "web", "--format", "json"]).json();

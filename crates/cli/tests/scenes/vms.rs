@@ -154,7 +154,7 @@ fn carries_files(world: &World, project: &Project<'_>) {
     std::fs::write(project.directory.join("site/page"), "a page\n").unwrap();
     say(&["cp", "site", "db:/srv/"]).ok();
     assert_eq!(say(&["exec", "db", "cat", "/srv/site/page"]).ok(), "a page\n");
-    say(&["cp", "db:/nosuch", "x"]).code(1).says("nosuch");
+    say(&["cp", "db:/nosuch", "x"]).code(1).says("there is no `/nosuch` in machine `db.");
     say(&["diff", "db"]).code(2).says("is not made of an image with layers").says("hint: ");
 }
 

@@ -28,7 +28,7 @@ pub(crate) fn take(files: &Files, from: &str, to: &str, owners: Owners) -> Resul
     }
     match &incoming.exit {
         // What went wrong there is why it could not be unpacked here.
-        Some(exit) if exit.code != 0 => bail!(why(exit)),
+        Some(exit) if exit.code != 0 => Err(There(why(exit)).into()),
         _ => unpacked.map(drop),
     }
 }
@@ -50,10 +50,22 @@ pub(crate) fn give(files: &Files, from: &str, to: &str, owners: Owners) -> Resul
         (_, Err(error)) if !is_cut(&error) => Err(error),
         // The other end may have had all of it before we said that it is.
         (Some(exit), _) if exit.code == 0 => Ok(()),
-        (Some(exit), _) => bail!(why(&exit)),
+        (Some(exit), _) => Err(There(why(&exit)).into()),
         (None, _) => bail!("the machine ended"),
     }
 }
+
+/// Why it could not be done in the machine.
+#[derive(Debug)]
+pub(crate) struct There(pub(crate) String);
+
+impl std::fmt::Display for There {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for There {}
 
 /// Whether the other end did not want more, for a reason of its own.
 fn is_cut(error: &anyhow::Error) -> bool {
