@@ -342,6 +342,7 @@ impl<'a> Reading<'a> {
             compose::strip_empty(&mut tree);
         }
         structure::check(&tree, shape, "", problems);
+        structure::once(&mut tree, shape, "", problems);
         Some((tree, cuts))
     }
 

@@ -111,7 +111,9 @@ fn value(leaf: Leaf) -> Value {
         Leaf::Whole { min, max } => {
             json!({ "anyOf": [{ "type": "integer", "minimum": min, "maximum": max }, pattern(&digits(min, max))] })
         }
-        Leaf::Flag => json!({ "anyOf": [{ "enum": [true, false, "true", "false"] }, variable()] }),
+        Leaf::Flag => {
+            json!({ "anyOf": [{ "enum": [true, false] }, pattern("true|True|TRUE|false|False|FALSE")] })
+        }
         Leaf::Only { word, .. } => json!({ "const": word }),
         Leaf::Text => {
             let most = super::leaf::TEXT_MAX_BYTES;
@@ -167,15 +169,16 @@ fn between(low: &str, high: &str) -> String {
 /// Numbers and flags without quotes that are such a text: to the parser they are the text that stands there.
 fn unquoted(form: &TextForm) -> Vec<Value> {
     let is_one = |text: &&str| (form.check)(text).is_ok();
-    let number = |is_one: &dyn Fn(&&str) -> bool| if is_one(&"1.5") { "number" } else { "integer" };
-    let number = match form.numbers {
+    let has_part = ["1.5", "9999.5"].iter().any(is_one);
+    let number = if has_part { "number" } else { "integer" };
+    let numbers = match form.numbers {
         Numbers::AndFlags => return vec![json!({ "type": ["number", "boolean"] })],
-        Numbers::From(min) => Some(json!({ "type": number(&is_one), "minimum": min })),
+        Numbers::From(min) => Some(json!({ "type": number, "minimum": min })),
         Numbers::ZeroOr(min, max) => {
-            let some = json!({ "type": number(&is_one), "minimum": min, "maximum": max });
+            let some = json!({ "type": number, "minimum": min, "maximum": max });
             return vec![json!({ "const": 0 }), some];
         }
-        Numbers::Whole(min, max) => Some(json!({ "type": number(&is_one), "minimum": min, "maximum": max })),
+        Numbers::Whole(min, max) => Some(json!({ "type": number, "minimum": min, "maximum": max })),
         Numbers::No => ["5", "-1", "1.5"].iter().any(&is_one).then(|| json!({ "type": "number" })),
     };
     let flags: Vec<bool> = [("true", true), ("false", false)]
@@ -184,7 +187,7 @@ fn unquoted(form: &TextForm) -> Vec<Value> {
         .map(|(_, flag)| *flag)
         .collect();
     let flags = (!flags.is_empty()).then(|| json!({ "enum": flags }));
-    number.into_iter().chain(flags).collect()
+    numbers.into_iter().chain(flags).collect()
 }
 
 /// The one, or any of several.

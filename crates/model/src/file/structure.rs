@@ -1,5 +1,7 @@
 //! Checks a tree against the table of [`super::shape`], whatever it means: keys that exist, the kinds of
-//! value, each value's own form.
+//! value, each value's own form, nothing twice in a list of different things.
+
+use std::collections::BTreeSet;
 
 use super::join;
 use super::leaf::{Leaf, Wrong};
@@ -10,6 +12,78 @@ use super::yaml::{Entry, Node, Value};
 /// Reports all that is wrong with `node`, which stands at `path`.
 pub(crate) fn check(node: &Node, shape: Shape, path: &str, problems: &mut Vec<Problem>) {
     under(node, shape, (path, ""), problems);
+}
+
+/// Reports what stands twice where nothing may, whether or not it will be used, and leaves it open after that.
+pub(crate) fn once(node: &mut Node, shape: Shape, path: &str, problems: &mut Vec<Problem>) {
+    for form in shape {
+        match (form, &mut node.value) {
+            (Form::Set(items), Value::Sequence(nodes)) => {
+                let mut known = BTreeSet::new();
+                for (index, node) in nodes.iter_mut().enumerate() {
+                    let path = format!("{path}[{index}]");
+                    once(node, items, &path, problems);
+                    if written(node).is_some_and(|text| !known.insert(text)) {
+                        problems.push(twice(node, &path));
+                        node.value = Value::Unknown;
+                    }
+                }
+            }
+            (Form::List(items), Value::Sequence(nodes)) => {
+                for (index, node) in nodes.iter_mut().enumerate() {
+                    once(node, items, &format!("{path}[{index}]"), problems);
+                }
+            }
+            (Form::Keys(keys), Value::Mapping(entries)) => {
+                for Entry { key, node, .. } in entries {
+                    if let Some(known) = all(keys).find(|known| known.name == key.as_str()) {
+                        once(node, known.shape, &join(path, key), problems);
+                    }
+                }
+            }
+            (Form::Map(_, shape), Value::Mapping(entries)) => {
+                for Entry { key, node, .. } in entries {
+                    once(node, shape, &join(path, key), problems);
+                }
+            }
+            (
+                Form::Leaf(_)
+                | Form::List(_)
+                | Form::Set(_)
+                | Form::Keys(_)
+                | Form::Map(..)
+                | Form::Nothing
+                | Form::Refused(..),
+                Value::Null | Value::Unknown | Value::Scalar(_) | Value::Sequence(_) | Value::Mapping(_),
+            ) => {}
+        }
+    }
+}
+
+fn twice(node: &Node, path: &str) -> Problem {
+    let (what, text) = match &node.value {
+        Value::Scalar(text) => (quote(text), text.as_str()),
+        Value::Null | Value::Unknown | Value::Sequence(_) | Value::Mapping(_) => ("this".to_owned(), ""),
+    };
+    Problem::found(node.span, path, text, format!("{what} stands here twice")).hint("leave one of them out")
+}
+
+/// What stands there, in one form whatever the order of keys; nothing if not all of it is known.
+fn written(node: &Node) -> Option<String> {
+    match &node.value {
+        Value::Unknown => None,
+        Value::Null => Some("~".to_owned()),
+        Value::Scalar(text) => Some(format!("{text:?}")),
+        Value::Sequence(nodes) => {
+            let parts: Option<Vec<String>> = nodes.iter().map(written).collect();
+            Some(format!("[{}]", parts?.join(",")))
+        }
+        Value::Mapping(entries) => {
+            let part = |entry: &Entry| Some(format!("{:?}:{}", entry.key, written(&entry.node)?));
+            let parts: Option<BTreeSet<String>> = entries.iter().map(part).collect();
+            Some(format!("{{{}}}", parts?.into_iter().collect::<Vec<_>>().join(",")))
+        }
+    }
 }
 
 /// The same, where `example` is what may stand there, if that is known.

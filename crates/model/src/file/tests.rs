@@ -8,6 +8,7 @@ use super::*;
 mod compose;
 mod containers;
 mod dev;
+mod forms;
 mod includes;
 mod laws;
 mod overrides;
@@ -465,7 +466,7 @@ services: {}
                 |                      ^
               hint: did you mean `db`?
 
-            stead.yaml:23:25: the machine `db` stands here twice
+            stead.yaml:23:25: `db` stands here twice
              23 |     depends_on: [db, d, db]
                 |                         ^^
               hint: leave one of them out
@@ -520,7 +521,7 @@ services: {}
                 |                                          ^^^^^^^^
               hint: write `subnet: 10.9.0.0/24` there
 
-            stead.yaml:33:52: the network `wire` stands here twice
+            stead.yaml:33:52: `wire` stands here twice
              33 |   y: {kind: vm, driver: external, networks: [wire, wire], ports: [1]}
                 |                                                    ^^^^
               hint: leave one of them out

@@ -28,7 +28,7 @@ pub(crate) const SHELL: &TextForm = &TextForm {
 };
 /// A public key, or a file with some.
 pub(crate) const KEY_OR_FILE: &TextForm =
-    &TextForm { check: key_or_file, pattern: &["[./~].*|", KEY], numbers: Numbers::No };
+    &TextForm { check: key_or_file, pattern: &["[./~][^\\u0000]*|", KEY], numbers: Numbers::No };
 pub(crate) const PASSWORD_HASH: &TextForm = &TextForm {
     check: |text| password_hash(text).map(drop),
     pattern: &["[$][A-Za-z0-9./$=,+_-]+"],
@@ -83,7 +83,7 @@ pub(crate) fn is_key_file(text: &str) -> bool {
 }
 
 fn key_or_file(text: &str) -> Result<(), Wrong> {
-    if is_key_file(text) || ssh_key(text).is_ok() {
+    if is_key_file(text) && !text.contains('\0') || ssh_key(text).is_ok() {
         return Ok(());
     }
     Err(Wrong::found(format!("{} is neither a public key nor a file with one", quote(text)))

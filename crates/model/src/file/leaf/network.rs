@@ -206,7 +206,8 @@ pub(crate) fn reach(text: &str) -> Result<Reach, Wrong> {
 pub(crate) fn pool(text: &str) -> Result<Pool, Wrong> {
     let range = || {
         let (first, last) = text.split_once('-')?;
-        Some((first.trim().parse::<Ipv4Addr>().ok()?, last.trim().parse::<Ipv4Addr>().ok()?))
+        let (first, last) = (first.trim_end_matches(' '), last.trim_start_matches(' '));
+        Some((first.parse::<Ipv4Addr>().ok()?, last.parse::<Ipv4Addr>().ok()?))
     };
     match (text, range()) {
         ("auto", _) => Ok(Pool::Auto),

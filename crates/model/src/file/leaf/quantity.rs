@@ -124,7 +124,7 @@ pub(crate) fn bytes(text: &str) -> Result<u64, Wrong> {
     };
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
-    let unit = unit.trim_start().to_ascii_lowercase();
+    let unit = unit.trim_start_matches(' ').to_ascii_lowercase();
     let letter = unit.strip_suffix('b').unwrap_or(&unit);
     let letter = letter.strip_suffix('i').filter(|rest| !rest.is_empty()).unwrap_or(letter);
     let shift = match letter {
@@ -245,7 +245,21 @@ mod tests {
         ] {
             assert_eq!(bytes(text).unwrap(), expected, "{text}");
         }
-        for text in ["", "m", "-1", "1x", "1mm", "1.2.3", "99999999p", "1ib", "0x10"] {
+        for text in [
+            "",
+            "m",
+            "-1",
+            "1x",
+            "1mm",
+            "1.2.3",
+            "99999999p",
+            "1ib",
+            "0x10",
+            "1\tm",
+            "1\u{a0}m",
+            " 1m",
+            "1m ",
+        ] {
             assert!(bytes(text).is_err(), "{text}");
         }
     }

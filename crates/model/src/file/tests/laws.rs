@@ -1,6 +1,7 @@
 //! What holds for all files: nothing panics, projects read back, and the schema agrees with the parser.
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test that meets a new variant fails")]
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -293,7 +294,7 @@ fn the_schema_and_the_parser_agree_on_users_to_work_as() {
 }
 
 /// Values of a key, separated by blanks: those that both take, and those that both refuse.
-const VALUES: [(&str, &str, &str); 40] = [
+const VALUES: [(&str, &str, &str); 42] = [
     (
         "networks: {a: {subnet: V}}",
         "10.0.5.0/29 10.0.0.0/8 169.253.0.0/16 auto off $S",
@@ -383,6 +384,8 @@ const VALUES: [(&str, &str, &str); 40] = [
     ("machines: {a: {image: web, cpu_shares: V}}", "0 2 1024 262144", "1 262145 -2 '1' '262145' '300000'"),
     ("machines: {a: {image: web, oom_score_adj: 'V'}}", "-1000 1000 0", "1001 -1001 9999"),
     ("machines: {a: {image: web, mem_limit: 'V'}}", "512m 1.5GiB 16777216", "5i -1m"),
+    ("machines: {a: {image: web, mem_limit: \"V\"}}", "1_g 64__MiB", "1\\tg 1\\u00a0g _1g 1g_ 1g\\t"),
+    ("machines: {a: {image: web, init: \"V\"}}", "true True TRUE false False FALSE $F", "yes tRUE '' 1"),
     ("machines: {a: {image: web, ulimits: {nofile: 'V'}}}", "-1 5 unlimited", "-2 1.5"),
     ("machines: {a: {image: web, dev: {uid: 'V'}}}", "1000 4200000000", "0 4400000000 9999999999"),
     ("machines: {a: {image: web, dev: {shell: 'V'}}}", "/bin/zsh", "/bin/ /"),
@@ -395,6 +398,41 @@ const VALUES: [(&str, &str, &str); 40] = [
     ("machines: {a: {image: web, environment: ['V']}}", "A=1 A=", "=1 ="),
     ("networks: {a: {boot: {file: 'V'}}}", "a 5 $F", "''"),
 ];
+
+#[test]
+fn the_schema_and_the_parser_agree_on_what_stands_twice_whether_it_is_used_or_not() {
+    let lists = [
+        ("ports: [80, 81]", "ports: [80, 80]"),
+        ("ports: [{target: 80, port: 81}, 80]", "ports: [{target: 80, port: 81}, {port: 81, target: 80}]"),
+        ("networks: [x, y]", "networks: [x, x]"),
+        ("depends_on: [b, c]", "depends_on: [b, b]"),
+        ("volumes: [/a, /b]", "volumes: [/a, /a]"),
+        ("tmpfs: [/a, /b]", "tmpfs: [/a, /a]"),
+        ("secrets: [s, t]", "secrets: [s, s]"),
+        ("configs: [k]", "configs: [k, k]"),
+    ];
+    // The last is over what it extends, which alone is not there this time.
+    let uses = [
+        "a: {image: web, V}",
+        "a: {image: web, V, replicas: 0}",
+        "a: {image: web, V, profiles: [p]}",
+        "a: {image: web, V, replicas: 0}, d: {extends: a, replicas: 1}",
+    ];
+    for (once, twice) in lists {
+        for how in uses {
+            for (list, expected) in [(once, true), (twice, false)] {
+                let machines = how.replace('V', list);
+                check_agreement(
+                    &format!(
+                        "machines: {{{machines}, b: {{image: web}}, c: {{image: web}}}}\nnetworks: {{x: {{}}, y: {{}}}}\n\
+                         secrets: {{s: {{content: a}}, t: {{content: a}}}}\nconfigs: {{k: {{content: a}}}}\n"
+                    ),
+                    expected,
+                );
+            }
+        }
+    }
+}
 
 #[test]
 fn the_schema_and_the_parser_agree_on_values() {
@@ -465,7 +503,7 @@ fn under_every_key_the_schema_and_the_parser_agree_on_any_type() {
 }
 
 /// What may stand under each key, and in each list and mapping.
-fn each_shape(path: &str, shape: Shape, look: &mut impl FnMut(&str, Shape)) {
+pub(super) fn each_shape(path: &str, shape: Shape, look: &mut impl FnMut(&str, Shape)) {
     look(path, shape);
     for form in shape {
         match form {
@@ -491,10 +529,7 @@ fn valid(text: &str) -> bool {
 fn json(node: &Node) -> Json {
     match &node.value {
         Value::Null | Value::Unknown => Json::Null,
-        Value::Scalar(text) => match serde_json::from_str(text) {
-            Ok(value @ (Json::Number(_) | Json::Bool(_))) => value,
-            _ => Json::from(text.as_str()),
-        },
+        Value::Scalar(text) => plain(text),
         Value::Sequence(items) => items.iter().map(json).collect(),
         Value::Mapping(entries) => {
             entries.iter().map(|entry| (entry.key.clone(), json(&entry.node))).collect()
@@ -502,8 +537,19 @@ fn json(node: &Node) -> Json {
     }
 }
 
+/// What a scalar without quotes is to them.
+pub(super) fn plain(text: &str) -> Json {
+    match (text, serde_json::from_str(text)) {
+        ("True" | "TRUE", _) => Json::Bool(true),
+        ("False" | "FALSE", _) => Json::Bool(false),
+        // With blanks around it only quotes make it one.
+        (_, Ok(value @ (Json::Number(_) | Json::Bool(_)))) if text == text.trim() => value,
+        (_, Ok(_) | Err(_)) => Json::from(text),
+    }
+}
+
 /// JSON Schema, as far as ours goes; an unknown keyword fails the test.
-fn accepts(schema: &Json, value: &Json) -> bool {
+pub(super) fn accepts(schema: &Json, value: &Json) -> bool {
     if let Json::Bool(any) = schema {
         return *any;
     }
@@ -569,7 +615,15 @@ fn is(kind: &Json, value: &Json) -> bool {
     }
 }
 
+thread_local! {
+    /// Making one of these takes far longer than to use it.
+    static KNOWN: RefCell<BTreeMap<String, PikeVM>> = const { RefCell::new(BTreeMap::new()) };
+}
+
 fn matches(pattern: &Json, text: &str) -> bool {
-    let regex = PikeVM::new(pattern.as_str().unwrap()).unwrap();
-    regex.is_match(&mut regex.create_cache(), text)
+    let pattern = pattern.as_str().unwrap();
+    KNOWN.with_borrow_mut(|known| {
+        let regex = known.entry(pattern.to_owned()).or_insert_with(|| PikeVM::new(pattern).unwrap());
+        regex.is_match(&mut regex.create_cache(), text)
+    })
 }
