@@ -90,8 +90,35 @@ fn an_image_is_built_and_run() {
     stead(&world, &words).ok();
     assert_eq!(stead(&world, &["run", "--rm", "lab/base:1", "cat", "/greeting"]).ok(), "hello nobody\n");
     stead(&world, &["run", "--rm", "lab/base:1", "cat", "/page"]).code(1);
+    starts_from_what_is_only_here(&world);
     std::fs::write(world.path().join("web/Dockerfile"), format!("FROM {BUSYBOX}\nRUN exit 3\n")).unwrap();
     stead(&world, &["image", "build", "web"]).code(1).says("exit status 3").says("`buildah` ended with");
+}
+
+/// Images that no registry has are built upon, however they are named; the newest one of a name.
+#[track_caller]
+fn starts_from_what_is_only_here(world: &World) {
+    stead(world, &["image", "tag", "lab/base:1", "bare"]).ok();
+    let write = |text: &str| std::fs::write(world.path().join("web/Dockerfile"), text).unwrap();
+    let say = |words: &[&str], code: i32| stead(world, words).code(code);
+    write(
+        "ARG BASE\nFROM $BASE AS bare\nRUN echo more >> /greeting\nFROM lab/web:1\nCOPY --from=bare /greeting /one\n\
+         RUN --mount=type=bind,from=lab/base:1,target=/m cat /m/greeting > /two\n",
+    );
+    say(&["image", "build", "web", "-t", "lab/more:1", "--build-arg", "BASE=bare", "--quiet"], 0);
+    let cat = |image: &str, path: &str| stead(world, &["run", "--rm", image, "cat", path]).ok();
+    // A stage goes before an image of its name.
+    assert_eq!(cat("lab/more:1", "/one"), "hello nobody\nmore\n");
+    assert_eq!(cat("lab/more:1", "/two"), "hello nobody\n");
+    assert_eq!(cat("lab/more:1", "/page"), "a page\n");
+    write("FROM bare\nRUN cat /greeting > /three\n");
+    stead(world, &["image", "tag", "lab/web:1", "bare"]).ok();
+    say(&["image", "build", "web", "-t", "lab/again:1", "--quiet"], 0);
+    assert_eq!(cat("lab/again:1", "/three"), "hello you\n");
+    // Asked for anew, it is looked for where it is not.
+    say(&["image", "build", "web", "-t", "lab/again:1", "--pull"], 1);
+    std::fs::remove_dir_all(world.path().join("web")).unwrap();
+    context(world, "web");
 }
 
 /// A builder that first has another command change the home, which deletes what no machine mounts.

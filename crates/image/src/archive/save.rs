@@ -67,6 +67,20 @@ impl Store {
 
     /// Writes images as an OCI layout into a directory that is empty, or not there yet.
     pub fn save_directory(&self, images: &[Chosen], directory: &Path) -> Result<()> {
+        self.lay_out(images, directory, |blob, place| fs::copy(blob, place).map(drop))
+    }
+
+    /// The same with links to what is in the store: it holds for as long as the images are here.
+    pub fn link_directory(&self, images: &[Chosen], directory: &Path) -> Result<()> {
+        self.lay_out(images, directory, |blob, place| std::os::unix::fs::symlink(blob, place))
+    }
+
+    fn lay_out(
+        &self,
+        images: &[Chosen],
+        directory: &Path,
+        put: impl Fn(&Path, &Path) -> std::io::Result<()>,
+    ) -> Result<()> {
         let adding = self.adding()?;
         let Saved { index, blobs, .. } = self.saved(&adding, images)?;
         let cannot = || format!("cannot write to {}", directory.display());
@@ -76,7 +90,7 @@ impl Store {
             bail!("{} has images already", directory.display());
         }
         for blob in blobs {
-            fs::copy(self.blob_path(&blob.digest), places.join(blob.digest.hex())).with_context(cannot)?;
+            put(&self.blob_path(&blob.digest), &places.join(blob.digest.hex())).with_context(cannot)?;
         }
         fs::write(directory.join("oci-layout"), LAYOUT).with_context(cannot)?;
         // The index comes last: with it the layout is whole.

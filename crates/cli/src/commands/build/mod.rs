@@ -1,6 +1,7 @@
 //! `build` and `image build`: images made by the instructions of a Dockerfile. BuildKit or buildah does it, whichever is
 //! here; we take what comes out into the store. No instruction is read by us.
 
+mod bases;
 mod program;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +21,10 @@ use stead_model::file::{Build, Dockerfile, Pull};
 use stead_model::image::{Image, Platform, Reference};
 use stead_model::name::MachineId;
 
-use self::program::{Builder, Here, Job, Storage, buildah_build, buildah_push, buildctl, registries};
+use self::program::{
+    Builder, Here, Job, Storage, buildah_build, buildah_call, buildah_push, buildah_take, buildctl,
+    registries,
+};
 use super::image::{Carried, Sources, own_store, tell, unpack_new};
 use super::up;
 use crate::args::{Global, ImageBuildArgs, ProjectBuildArgs};
@@ -210,8 +214,8 @@ fn carry_out(order: &Order<'_>, tells: bool) -> Result<Image, Failure> {
         tells,
     };
     match &builder {
-        Builder::Buildah(program) => by_buildah(&home, program, &job)?,
-        Builder::Buildctl(program) => run(Command::new(program).args(buildctl(&job)), "buildctl")?,
+        Builder::Buildah(program) => by_buildah(&home, &store, program, &job)?,
+        Builder::Buildctl(program) => run(Command::new(program).args(buildctl(&job)), "buildctl", words()?)?,
     }
     let before = store.before()?;
     let image = take(&store, &job, order)?;
@@ -276,7 +280,7 @@ fn has_policy() -> bool {
     own.into_iter().chain([PathBuf::from("/etc/containers/policy.json")]).any(|path| path.exists())
 }
 
-fn by_buildah(home: &Home, program: &Path, job: &Job<'_>) -> Result<()> {
+fn by_buildah(home: &Home, store: &Store, program: &Path, job: &Job<'_>) -> Result<()> {
     let write = |name: &str, text: &str| -> Result<PathBuf> {
         let path = job.scratch.join(name);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
@@ -286,19 +290,27 @@ fn by_buildah(home: &Home, program: &Path, job: &Job<'_>) -> Result<()> {
     let storage = Storage { root: home.build(), run: home.run.join("build"), driver: driver(home)?, policy };
     let sources = Sources::load()?;
     let registries = write("registries.conf", &registries(&sources.mirrors(), sources.plain_http()))?;
-    let run_it = |words: Vec<std::ffi::OsString>| {
+    let run_it = |arguments: Vec<std::ffi::OsString>, stdout: Stdio| {
         // As root it would leave a mount of its own storage behind.
         let own = std::env::current_exe().context("cannot find this program's own file")?;
         let mut command = Command::new(own);
-        command.arg(WORD).arg(program).arg("--").args(words);
+        command.arg(WORD).arg(program).arg("--").args(arguments).current_dir(job.scratch);
         if std::env::var_os("CONTAINERS_REGISTRIES_CONF").is_none() {
             command.env("CONTAINERS_REGISTRIES_CONF", &registries);
         }
-        run(&mut command, "buildah")
+        run(&mut command, "buildah", stdout)
     };
-    run_it(buildah_build(job, &storage))?;
+    let read =
+        fs::read(job.dockerfile).with_context(|| format!("cannot read {}", job.dockerfile.display()))?;
+    let text = String::from_utf8_lossy(&read);
+    for base in bases::lay_out(store, (&text, job.build), job.platform, job.scratch)? {
+        // It tells the id of each.
+        run_it(buildah_take(&base, &storage), Stdio::null())?;
+        run_it(buildah_call(&base, &storage), words()?)?;
+    }
+    run_it(buildah_build(job, &storage), words()?)?;
     let id = fs::read_to_string(job.id_file()).context("buildah does not say what it made")?;
-    run_it(buildah_push(job, &storage, id.trim()))
+    run_it(buildah_push(job, &storage, id.trim()), words()?)
 }
 
 /// Overlays cannot be laid on one, which is what a machine has that is itself a container.
@@ -308,11 +320,16 @@ fn driver(home: &Home) -> Result<Option<&'static str>> {
     Ok((found.f_type == OVERLAYFS_MAGIC).then_some("vfs"))
 }
 
-/// Runs a builder, whose words go to the person: standard output is for data.
-fn run(command: &mut Command, name: &str) -> Result<()> {
+/// Where a builder's words go to the person: standard output is for data.
+fn words() -> Result<Stdio> {
     use std::os::fd::AsFd;
     let words = std::io::stderr().as_fd().try_clone_to_owned().context("cannot share standard error")?;
-    let status = command.stdin(Stdio::null()).stdout(words).status();
+    Ok(words.into())
+}
+
+/// Runs a builder.
+fn run(command: &mut Command, name: &str, stdout: Stdio) -> Result<()> {
+    let status = command.stdin(Stdio::null()).stdout(stdout).status();
     let status = status.with_context(|| format!("cannot start `{name}`"))?;
     if status.success() { Ok(()) } else { Err(anyhow!("`{name}` ended with {status}; it says why above")) }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use stead_model::file::Build;
 use stead_model::image::Platform;
 
+use super::bases::Base;
 use crate::failure::Failure;
 
 /// A program that builds images.
@@ -142,6 +143,23 @@ pub(super) fn buildah_push(job: &Job<'_>, storage: &Storage, id: &str) -> Vec<Os
     words
 }
 
+/// The arguments of `buildah` for taking an image that a build may start from, in the build's own directory.
+pub(super) fn buildah_take(base: &Base, storage: &Storage) -> Vec<OsString> {
+    let mut words = buildah_common(storage);
+    words.extend(["pull".into(), "--quiet".into()]);
+    words.extend(policy(storage));
+    words.push(format!("oci:{}", base.layout).into());
+    words
+}
+
+/// The arguments of `buildah` for calling it what it is called.
+pub(super) fn buildah_call(base: &Base, storage: &Storage) -> Vec<OsString> {
+    let mut words = buildah_common(storage);
+    words.extend(["tag".into(), format!("localhost/{}:latest", base.layout).into()]);
+    words.extend(base.names.iter().map(OsString::from));
+    words
+}
+
 fn buildah_common(storage: &Storage) -> Vec<OsString> {
     let mut words = vec!["--root".into(), storage.root.clone().into(), "--runroot".into()];
     words.push(storage.run.clone().into());
@@ -272,6 +290,16 @@ mod tests {
              --signature-policy|/run/s/policy.json|--iidfile|/run/s/id|--file|/srv/web/Dockerfile|\
              --build-arg|VERSION=1 2|--label|team=shop|--secret|id=key,src=/srv/key.txt|--target|small|\
              --platform|linux/arm64|--no-cache|--pull-always|/srv/web",
+        );
+        let base = Base { layout: "base-0".to_owned(), names: vec!["localhost/a:1".into(), "b/a:1".into()] };
+        check(
+            &buildah_take(&base, &storage),
+            "--root|/var/b|--runroot|/run/b|--storage-driver|vfs|pull|--quiet|--signature-policy|/run/s/policy.json|\
+             oci:base-0",
+        );
+        check(
+            &buildah_call(&base, &storage),
+            "--root|/var/b|--runroot|/run/b|--storage-driver|vfs|tag|localhost/base-0:latest|localhost/a:1|b/a:1",
         );
         check(
             &buildah_push(&job, &Storage { driver: None, policy: None, ..storage }, "sha256:1"),
