@@ -71,6 +71,9 @@ pub(crate) struct Global {
     #[arg(short, long, global = true, env = "STEAD_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
     #[arg(value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub(crate) file: Vec<PathBuf>,
+    /// Whether that was said to this command, and not to all by the environment.
+    #[arg(skip)]
+    pub(crate) is_file_said: bool,
     /// With the machines of these profiles as well; `*`: of all
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) profile: Vec<String>,
@@ -125,13 +128,20 @@ With `--format json` it is JSON with the same keys.")]
     Build(ProjectBuildArgs),
     /// Get the images of a project anew, ready for the next `up`
     Pull(ProjectPullArgs),
-    /// Make a machine of an image and run it
+    /// Make a machine of an image, or one more like a machine of the project here, and run it
     #[command(disable_help_flag = true)]
     #[command(after_help = "\
   stead run -it debian:12 bash
   stead run -d --name web -p 8080:80 registry.example/team/web:v1
+  stead run --rm web ./manage migrate
 
 The machine has a name on its network, by which others find it. What it wrote is in `stead logs`.
+
+A name without `/`, `:` and `@` that the project here has is its machine: another is made as the file says, of the
+same project, and its own program is run instead of the file's if one is said. What that machine depends on is brought up
+first. It has the name `web-run-1` or the like, not that of the file, none of the ports, addresses and aliases that the file
+says, is not started again by itself, and no scripts are run in it. Options add to what the file says, or replace it. Until
+it is removed `up` leaves it alone; `down` takes it away.
 
 Exit codes: those of its program; 127 if there is no such program in the image, 126 if it cannot be run,
 125 if stead failed before.")]
@@ -411,6 +421,7 @@ fn read(words: impl IntoIterator<Item = std::ffi::OsString>) -> clap::error::Res
         // An empty variable is as good as none.
         cli.global.file = Vec::new();
     }
+    cli.global.is_file_said = is_said("file");
     Ok(cli)
 }
 

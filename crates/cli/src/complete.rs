@@ -180,6 +180,15 @@ pub(crate) fn loose_networks(current: &OsStr) -> Vec<CompletionCandidate> {
     starting_with(current, by_command().iter().map(|id| id.name.to_string()).collect())
 }
 
+/// What `run` makes machines of: the machines of the project here, and images.
+pub(crate) fn what_is_run(current: &OsStr) -> Vec<CompletionCandidate> {
+    let project = project_here();
+    let machines = project.iter().flat_map(|project| project.machines.keys().map(ToString::to_string));
+    let mut found = starting_with(current, machines.collect());
+    found.extend(images(current));
+    found
+}
+
 /// The images that are here, by their names.
 pub(crate) fn images(current: &OsStr) -> Vec<CompletionCandidate> {
     let store = home().map(|home| home.images()).filter(|images| images.exists());

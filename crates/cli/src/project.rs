@@ -107,6 +107,8 @@ pub(crate) struct Loaded {
     pub(crate) texts: BTreeMap<PathBuf, String>,
     /// The machines that are not there this time, with the profiles that would bring them.
     pub(crate) dormant: BTreeMap<Name, BTreeSet<String>>,
+    /// A machine of the project that no file has, and the one of the file that it is made after.
+    pub(crate) one_off: Option<(Name, Name)>,
 }
 
 impl Loaded {
@@ -118,8 +120,19 @@ impl Loaded {
 
     /// Refusals, as problems of the files: what they ask for cannot be had here.
     pub(crate) fn refused(&self, refusals: Vec<Refusal>) -> Failure {
+        let refusals = refusals.into_iter().map(|refusal| self.in_file(refusal)).collect();
         let problems = self.sources.problems("", &self.files.text, refusals);
         Failure::File(self.files.parted(problems).into_iter().flatten().collect())
+    }
+
+    /// A refusal of what no file has, told where the file has what that is made after.
+    fn in_file(&self, refusal: Refusal) -> Refusal {
+        let Some((name, of)) = &self.one_off else { return refusal };
+        let rest = refusal.key.strip_prefix(&format!("machines.{name}"));
+        match rest.filter(|rest| rest.is_empty() || rest.starts_with(['.', '['])) {
+            Some(rest) => Refusal { key: format!("machines.{of}{rest}"), ..refusal },
+            None => refusal,
+        }
     }
 
     /// The file that a place is in, and its line there.
@@ -370,6 +383,7 @@ fn load_with(found: &Found, profiles: &BTreeSet<String>, relock: bool) -> Result
         builds,
         texts,
         dormant,
+        one_off: None,
     };
     Ok(loaded)
 }

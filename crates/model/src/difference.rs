@@ -125,6 +125,7 @@ fn key_of(field: &str, part: Option<&str>) -> String {
         ("restart" | "pace", _) => "restart",
         ("log", _) => "logging",
         ("health", _) => "healthcheck",
+        ("one_off", _) => "it was made by `run`",
         ("limits", Some("cpus_milli")) => "cpus",
         ("limits", Some("memory_bytes")) => "mem_limit",
         ("limits", Some("memory_swap_bytes")) => "memswap_limit",

@@ -13,6 +13,7 @@ pub mod image;
 pub mod lock;
 pub mod name;
 pub mod observed;
+pub mod one_off;
 pub mod plan;
 pub mod pretend;
 pub mod project;

@@ -12,7 +12,7 @@ use crate::address::Mac;
 use crate::file::{Problem, Problems, Span, lock_problems, quote};
 use crate::name::{Name, NicId};
 use crate::observed::NetworkState;
-use crate::plan::Wanted;
+use crate::plan::{Wanted, WantedMachine};
 use crate::project::{Project, Subnet};
 use crate::resolve::{is_host6, is_usable};
 
@@ -60,7 +60,7 @@ pub struct LockedNic {
 }
 
 impl Lock {
-    /// What a plan's choices pin.
+    /// What a plan's choices pin; but for one-offs, which come and go.
     pub fn new(wanted: &Wanted) -> Self {
         let networks = wanted.networks.iter().map(|(id, network)| {
             let subnet = network.gateway.map(|net| net.trunc());
@@ -68,7 +68,9 @@ impl Lock {
             (id.name.clone(), LockedNetwork { subnet, subnet6 })
         });
         let mut machines: BTreeMap<Name, BTreeMap<Name, LockedNic>> = BTreeMap::new();
-        for (id, nic) in &wanted.nics {
+        let is_one_off =
+            |id: &NicId| wanted.machines.get(&id.machine()).is_some_and(WantedMachine::is_one_off);
+        for (id, nic) in wanted.nics.iter().filter(|(id, _)| !is_one_off(id)) {
             let network = wanted.networks.get(&id.network());
             let locked = LockedNic {
                 // On a real network MACs are each computer's own, or two teammates would have the same.

@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum, ValueHint};
+use clap_complete::engine::ArgValueCompleter;
 
 use stead_model::container::Signal;
 use stead_model::name::Name;
+
+use crate::complete;
 
 /// When an image is pulled; the most eager one is the last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -28,8 +31,14 @@ pub(crate) enum RunKind {
     Microvm,
 }
 
+/// What `run` makes a machine of.
+const WHAT_IS_RUN: &str = "The image: `debian:12`, `registry.example/team/web:v1`; or a machine of the project here: `web`";
+
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
+#[command(mut_arg("image", |arg| {
+    arg.value_name("IMAGE|MACHINE").help(WHAT_IS_RUN).add(ArgValueCompleter::new(complete::what_is_run))
+}))]
 pub(crate) struct RunArgs {
     /// Leave it to itself, and print its name
     #[arg(short, long)]
@@ -37,6 +46,12 @@ pub(crate) struct RunArgs {
     /// Remove it when it has ended
     #[arg(long)]
     pub(crate) rm: bool,
+    /// Do not see to what the machine of the project depends on
+    #[arg(long)]
+    pub(crate) no_deps: bool,
+    /// Publish the ports, too, that the file says of the machine of the project
+    #[arg(short = 'P', long)]
+    pub(crate) service_ports: bool,
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
 }
@@ -54,9 +69,9 @@ pub(crate) struct MachineArgs {
     /// Its name [default: the image's, with a number]
     #[arg(long)]
     pub(crate) name: Option<Name>,
-    /// What it is: in this computer's own kernel, or in one of its own
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) kind: RunKind,
+    /// What it is: in this computer's own kernel, or in one of its own [default: container]
+    #[arg(long, value_enum)]
+    pub(crate) kind: Option<RunKind>,
     /// Let it read what is typed here
     #[arg(short, long)]
     pub(crate) interactive: bool,
@@ -186,9 +201,9 @@ pub(crate) struct MachineArgs {
     /// Labels: `name=value`
     #[arg(short, long, value_name = "LABEL")]
     pub(crate) label: Vec<String>,
-    /// When the image is pulled
-    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
-    pub(crate) pull: PullWhen,
+    /// When the image is pulled [default: missing]
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub(crate) pull: Option<PullWhen>,
     /// For which platform: `linux/arm64`
     #[arg(long)]
     pub(crate) platform: Option<String>,
@@ -223,6 +238,7 @@ pub(crate) struct MachineArgs {
     #[arg(long, action = ArgAction::Help)]
     pub(crate) help: Option<bool>,
     /// The image: `debian:12`, `registry.example/team/web:v1`
+    #[arg(add = ArgValueCompleter::new(complete::images))]
     pub(crate) image: String,
     /// What it runs, instead of the image's command
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]

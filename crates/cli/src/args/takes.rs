@@ -37,13 +37,13 @@ pub(crate) fn takes(words: &[&str]) -> Option<Takes> {
         | ["diff" | "top" | "events" | "stats" | "logs"]
         | ["snapshot" | "volume", _]
         | ["network", "inspect"] => Takes::ALL,
-        ["attach" | "clone" | "console" | "exec" | "shell" | "ssh" | "cp"] | ["network", "enter"] => {
+        ["attach" | "clone" | "console" | "exec" | "run" | "shell" | "ssh" | "cp"] | ["network", "enter"] => {
             Takes::FILE
         }
         ["image", "save" | "export"] | ["kernel", "pull" | "rm"] => Takes::NONE,
         ["network" | "image" | "kernel", _]
         | ["init" | "ls" | "doctor" | "version" | "login" | "logout" | "purge"] => Takes::FORMAT,
-        ["schema" | "completion" | "man" | "run" | "create" | "oci" | "ssh-config"] => Takes::NONE,
+        ["schema" | "completion" | "man" | "create" | "oci" | "ssh-config"] => Takes::NONE,
         [word] if word.starts_with("__") => Takes::NONE,
         _ => return None,
     };

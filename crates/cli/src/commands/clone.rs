@@ -97,7 +97,7 @@ fn likeness(
     let (runs, volumes) = match &state.body {
         Body::Container(made) => {
             let digest = made.image.clone().context("its image was never here")?;
-            let mut wish = Container { hostname: None, ..made.wish.clone() };
+            let mut wish = Container { hostname: None, one_off: None, ..made.wish.clone() };
             images.named.insert((wish.image.clone(), wish.platform.clone()), digest);
             let Volumes { shared, own } = share_volumes(source, &mut wish.mounts, "is a new one", &mut told);
             wish.own_volumes.extend(own);

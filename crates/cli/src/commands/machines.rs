@@ -173,13 +173,17 @@ pub(crate) fn start_these(session: &mut Session, ids: &[MachineId], output: Outp
     for (project, machines) in by_project(ids) {
         // Others may have changed it while a machine of the project before was waited for.
         let seen = &session.observe()?;
-        let (loaded, mut wanted) = super::up::wanted_of(session, &project)?;
+        let (loaded, mut wanted) = super::up::wanted_of(session, &project, &machines)?;
         // Of those that they depend on only these are waited for: nobody asked for the others.
         for machine in wanted.machines.values_mut() {
             machine.after.retain(|other, _| machines.contains(other));
         }
         let chosen = wanted.as_made(&machines, seen).with_power(&machines, Power::On).only(&machines, seen);
         let wanted = chosen.map_err(|refusals| super::up::refused(refusals, &loaded))?;
+        let taken = wanted.taken_ports(&loaded.project, |id| machines.contains(id));
+        if !taken.is_empty() {
+            return Err(super::up::refused(taken, &loaded));
+        }
         session.apply(&plan(&wanted, seen), Consent { yes: false }, output)?;
     }
     Ok(())

@@ -1,5 +1,7 @@
 //! `run` and `create`: a machine made by command. It is one of the project of what is made by command, whose file
-//! it is written to.
+//! it is written to; or, made after a machine of the project here, one more of that ([`one_off`]).
+
+mod one_off;
 
 use std::io::{ErrorKind, IsTerminal};
 use std::process::ExitCode;
@@ -39,7 +41,11 @@ pub(crate) fn run(global: &Global, args: &RunArgs, output: Output) -> Result<Exi
     // What was being done is told only where it is all there is to tell.
     let quiet = output.quiet();
     let stay = if args.rm { Stay::UntilItEnds } else { Stay::Kept };
-    let (id, mut session) = make((global, &args.machine), Power::On, stay, quiet).map_err(not_started)?;
+    let made = one_off::meant(global, args).and_then(|meant| match meant {
+        Some(of) => one_off::make(global, args, &of, quiet),
+        None => make((global, &args.machine), Power::On, stay, quiet),
+    });
+    let (id, mut session) = made.map_err(not_started)?;
     let files = Files::new(session.host.home(), &id);
     // However we end, it goes when it has ended; and nobody can have taken it away or its name yet.
     let mut reaper = session.reaper.take();
@@ -137,20 +143,20 @@ fn make(
     )?;
     // Before we are alone in the home: others need not wait for a registry.
     let home = crate::session::home()?;
-    if args.kind == RunKind::Microvm {
+    if args.kind == Some(RunKind::Microvm) {
         let is_given_files = !args.volume.is_empty() || !args.mount.is_empty();
         let needs = super::guest::needs_of_microvm(is_given_files);
         super::guest::ensure_ready(&home, &needs)?;
     }
     if !image::is_here(&home, &reference, platform.as_ref())? {
-        hint_at_machine(global, args);
+        hint_at_machine(global, args, power);
         // What can be refused without it is.
         add(&home, args).or_else(|failure| {
             let Ok(Some(_quiet)) = crate::session::quiet(&home) else { return Err(failure) };
             add(&home, args)
         })?;
     }
-    let found = image::ensure(&home, &reference, platform.as_ref(), args.pull)?;
+    let found = image::ensure(&home, &reference, platform.as_ref(), args.pull.unwrap_or_default())?;
     let mut session = Session::open()?;
     let (id, project) = add(session.host.home(), args)?;
     if stay == Stay::UntilItEnds {
@@ -170,17 +176,19 @@ fn make(
     Ok((id, session))
 }
 
-/// Tells who names a machine of the project here, where an image is named that is not here, what they may have meant.
-fn hint_at_machine(global: &Global, args: &MachineArgs) {
+/// Tells who names what may be a machine of the project here, where an image of that name is not here, what they may have
+/// meant.
+fn hint_at_machine(global: &Global, args: &MachineArgs, power: Power) {
     let Ok(name) = args.image.parse::<Name>() else { return };
-    let project = crate::project::found(global).ok().and_then(|found| crate::project::peek(&found));
-    if !project.is_some_and(|project| project.machines.contains_key(&name)) {
-        return;
+    match (one_off::project_here(global), power) {
+        (Some(project), Power::Off) if project.machines.contains_key(&name) => note(&format!(
+            "there is no image `{name}` here, and the project has a machine `{name}`; hint: `stead run {name}` makes and runs one like that"
+        )),
+        (None, Power::On) if !crate::project::is_none_here(global) => note(&format!(
+            "`{name}` is taken for an image: the project file here cannot be read, and `stead plan` tells why"
+        )),
+        (Some(_) | None, Power::On | Power::Off) => {}
     }
-    let what = if args.command.is_empty() { "PROGRAM".to_owned() } else { args.command.join(" ") };
-    note(&format!(
-        "there is no image `{name}` here, and the project has a machine `{name}`; hint: `stead exec {name} {what}` runs a program in that"
-    ));
 }
 
 /// The project of what is made by command, with this machine more.

@@ -69,7 +69,7 @@ fn planned(
     Ok(plan)
 }
 
-/// The project with every choice made. Machines of profiles that were not asked for stay as they are.
+/// The project with every choice made. Machines of profiles that were not asked for stay as they are, and so do one-offs.
 fn resolved(loaded: &Loaded, seen: &Observed, relock: bool, images: &Images) -> Result<Wanted, Failure> {
     choices(loaded, seen, relock, images)?.map_err(|refusals| refused(refusals, loaded))
 }
@@ -84,12 +84,16 @@ fn choices(
     let none = Lock::default();
     let lock = if relock { &none } else { &loaded.lock };
     let user = rustix::process::getuid().as_raw();
-    let resting = loaded.resting();
-    let person = person(&loaded.project)?;
+    let mut project = loaded.project.clone();
+    let one_offs = project.one_offs(seen);
+    let mut resting = loaded.resting();
+    resting.extend(one_offs.keys().cloned());
+    project.machines.extend(one_offs);
+    let person = person(&project)?;
     let files = &loaded.recorded;
     let context = Context { files, lock, seen, user, person: &person, images, resting: &resting };
-    let ids = resting.iter().map(|name| MachineId::new(&loaded.project.name, name)).collect();
-    Ok(resolve(&loaded.project, context).and_then(|wanted| wanted.beside(&ids, seen)))
+    let ids = resting.iter().map(|name| MachineId::new(&project.name, name)).collect();
+    Ok(resolve(&project, context).and_then(|wanted| wanted.beside(&ids, seen)))
 }
 
 /// Tells which pins of the lock are replaced though nobody asked for that.
@@ -104,13 +108,18 @@ pub(super) fn refused(refusals: Vec<Refusal>, loaded: &Loaded) -> Failure {
     loaded.refused(refusals)
 }
 
-/// What a project on record is to be by its own file, with the images that its machines were made from.
-pub(super) fn wanted_of(session: &mut Session, project: &Name) -> Result<(Loaded, Wanted), Failure> {
+/// What a project on record is to be by its own file, with the images that its machines were made from; and those of these
+/// machines that are one-offs.
+pub(super) fn wanted_of(
+    session: &mut Session,
+    project: &Name,
+    machines: &BTreeSet<MachineId>,
+) -> Result<(Loaded, Wanted), Failure> {
     let seen = session.observe()?;
     let files = seen.projects.get(project).ok_or_else(|| {
         Failure::request(&format!("there is no project `{project}`"), "`stead ls` lists the projects")
     })?;
-    let loaded = project::load_recorded(files)?;
+    let mut loaded = project::load_recorded(files)?;
     if loaded.project.name != *project {
         let what = format!(
             "the file in {} is that of project `{}` by now",
@@ -119,6 +128,12 @@ pub(super) fn wanted_of(session: &mut Session, project: &Name) -> Result<(Loaded
         );
         return Err(Failure::request(&what, "`stead up` there first"));
     }
+    let mut one_offs = loaded.project.one_offs(&seen);
+    one_offs.retain(|name, _| machines.contains(&MachineId::new(project, name)));
+    let names: BTreeSet<Name> = one_offs.keys().cloned().collect();
+    loaded.project.machines.extend(one_offs);
+    let chosen: BTreeSet<Name> = machines.iter().map(|id| id.name.clone()).collect();
+    names.iter().for_each(|name| loaded.project.yield_ports(name, &chosen));
     let images = super::image::those_here(session.host.home(), &loaded.project)?;
     let wanted = resolved(&loaded, &seen, false, &images)?;
     Ok((loaded, wanted))
@@ -281,10 +296,21 @@ fn decide(
         Ok(wanted) => wanted,
         Err(refusals) => return Ok(Err(refusals)),
     };
+    let mut refusals = match &how.whose {
+        Whose::Only(chosen) => wanted.taken_ports(&loaded.project, |id| chosen.contains(id)),
+        Whose::All => wanted.taken_ports(&loaded.project, |id| loaded.project.machines.contains_key(&id.name)),
+        Whose::Nics => Vec::new(),
+    };
     let plan = make_plan(&wanted, seen);
-    let mut refusals = unfit(home, &loaded.texts, made_by(&plan))?;
+    refusals.extend(unfit(home, &loaded.texts, made_by(&plan))?);
     refusals.extend(super::lacking::never_well(home, &loaded.project, &plan)?);
     Ok(if refusals.is_empty() { Ok(Decided { all, wanted, plan }) } else { Err(refusals) })
+}
+
+/// Refuses what cannot be had here, and changes nothing.
+pub(super) fn check(session: &mut Session, loaded: &Loaded, how: &Bring) -> Result<(), Failure> {
+    let seen = session.observe()?;
+    or_refused(decide(session.host.home(), loaded, how, &seen)?, Vec::new(), loaded).map(drop)
 }
 
 /// What was decided; or whatever is against it, and what it lacks, told together.

@@ -77,7 +77,14 @@ pub(crate) fn read(name: &Name, args: &MachineArgs, project: &Project) -> Result
     {
         return Err(refusal);
     }
-    let (machine, volumes) = machine(args)?;
+    let usual = ["default".to_owned()];
+    let names = if args.network.is_empty() { usual.as_slice() } else { &args.network };
+    let (mut machine, volumes) = machine(args, names)?;
+    let kind = match args.kind.unwrap_or_default() {
+        RunKind::Container => "container",
+        RunKind::Microvm => "microvm",
+    };
+    machine.extend([("image".to_owned(), json!(args.image)), ("kind".to_owned(), json!(kind))]);
     // As they are: whether an address can be had depends on them.
     let others = Project { machines: [].into(), volumes: [].into(), ..project.clone() };
     let networks = render_json(&others).get("networks").cloned().unwrap_or_else(|| json!({}));
@@ -87,6 +94,85 @@ pub(crate) fn read(name: &Name, args: &MachineArgs, project: &Project) -> Result
         "volumes": volumes,
         "machines": { name.to_string(): machine },
     });
+    wish(&file, name, names)
+}
+
+/// What the machine is called that another goes over, but where that one is called so.
+const BASES: [&str; 2] = ["base", "below"];
+
+/// What the arguments ask for over another machine of the project, `base`, by the rules of `extends`. Named volumes come
+/// with their names.
+pub(crate) fn over(
+    name: &Name,
+    base: &Machine,
+    args: &MachineArgs,
+    project: &Project,
+) -> Result<Wish, Failure> {
+    let networks: Vec<String> = base.nics.iter().map(|nic| nic.network.to_string()).collect();
+    let none = ["none".to_owned()];
+    let (mut own, volumes) = machine(args, if networks.is_empty() { none.as_slice() } else { &networks })?;
+    let below = BASES.into_iter().find(|below| *below != name.as_str()).unwrap_or_default();
+    own.insert("extends".to_owned(), json!(below));
+    if networks.is_empty() {
+        own.remove("networks");
+    }
+    let key: Name = below.parse().map_err(anyhow::Error::from)?;
+    let alone = Machine { depends_on: [].into(), ..base.clone() };
+    let mut file = render_json(&Project { machines: [(key, alone)].into(), ..project.clone() });
+    let machines = file.get_mut("machines").and_then(Value::as_object_mut);
+    if let Some(machines) = machines {
+        if let Some(base) = machines.get_mut(below).and_then(Value::as_object_mut) {
+            make_room(base, &mut own, args);
+        }
+        machines.insert(name.to_string(), Value::Object(own));
+    }
+    let all: BTreeSet<String> = project.volumes.iter().map(Name::to_string).chain(volumes).collect();
+    if let Some(file) = file.as_object_mut() {
+        file.insert("volumes".to_owned(), json!(all));
+    }
+    let Wish { machine, volumes } = wish(&file, name, &networks)?;
+    Ok(Wish { machine: Machine { depends_on: base.depends_on.clone(), ..machine }, volumes })
+}
+
+/// Takes out of a machine what arguments replace that the rules of `extends` would leave beside them.
+fn make_room(base: &mut Map<String, Value>, own: &mut Map<String, Value>, args: &MachineArgs) {
+    if args.entrypoint.is_some() {
+        // It was for the other program.
+        base.remove("command");
+    }
+    let is_off = base.get("healthcheck").and_then(|health| health.get("disable")).is_some();
+    if args.no_healthcheck || (is_off && own.contains_key("healthcheck")) {
+        base.remove("healthcheck");
+    }
+    // What two machines publish is not lawful in one file.
+    if let Some(Value::Array(ports)) = base.remove("ports")
+        && let Some(own) = own.entry("ports").or_insert_with(|| json!([])).as_array_mut()
+    {
+        own.extend(ports);
+    }
+    let mut without = |key: &str, is_replaced: &dyn Fn(&Value) -> bool| {
+        if let Some(items) = base.get_mut(key).and_then(Value::as_array_mut) {
+            items.retain(|item| !is_replaced(item));
+        }
+    };
+    let capability = |text: &str| {
+        let upper = text.to_ascii_uppercase();
+        upper.strip_prefix("CAP_").unwrap_or(&upper).to_owned()
+    };
+    let is_one_of = |list: &[String], item: &Value| {
+        item.as_str().is_some_and(|item| list.iter().any(|said| capability(said) == capability(item)))
+    };
+    without("cap_drop", &|item| is_one_of(&args.cap_add, item));
+    without("cap_add", &|item| is_one_of(&args.cap_drop, item));
+    let places: Vec<&str> =
+        args.tmpfs.iter().filter_map(|text| text.split(':').next()).map(|place| place.trim_end_matches('/')).collect();
+    without("volumes", &|item| {
+        item.get("target").and_then(Value::as_str).is_some_and(|target| places.contains(&target))
+    });
+}
+
+/// The machine of that name in a file that we wrote, with its nics in the order of these networks.
+fn wish(file: &Value, name: &Name, networks: &[String]) -> Result<Wish, Failure> {
     // The arguments have gone through a shell: nothing in them stands for something else any more.
     let text = file.to_string().replace('$', "$$");
     let here = std::env::current_dir()
@@ -99,15 +185,18 @@ pub(crate) fn read(name: &Name, args: &MachineArgs, project: &Project) -> Result
     match parsed.machines.remove(name) {
         Some(mut machine) => {
             // A mapping in JSON has the order of its keys: that of the arguments is the one that counts.
-            machine.nics.sort_by_key(|nic| args.network.iter().position(|name| name == nic.network.as_str()));
+            machine.nics.sort_by_key(|nic| networks.iter().position(|name| name == nic.network.as_str()));
             Ok(Wish { machine, volumes: parsed.volumes })
         }
         None => Err(Failure::request("the arguments describe no machine", "see `stead run --help`")),
     }
 }
 
-/// The machine as a file has it, and the names of its volumes.
-fn machine(args: &MachineArgs) -> Result<(Map<String, Value>, BTreeSet<String>), Failure> {
+/// The machine as a file has it, on these networks, and the names of its volumes; but for its image and kind.
+fn machine(
+    args: &MachineArgs,
+    networks: &[String],
+) -> Result<(Map<String, Value>, BTreeSet<String>), Failure> {
     let mut keys = plain_keys(args);
     let mut put = |key: &str, value: Value| drop(keys.insert(key.to_owned(), value));
     if args.system {
@@ -127,7 +216,7 @@ fn machine(args: &MachineArgs) -> Result<(Map<String, Value>, BTreeSet<String>),
     if !args.log_opt.is_empty() {
         put("logging", json!({ "options": pairs("--log-opt", &args.log_opt, "max-size=10m")? }));
     }
-    put("networks", networks(args)?);
+    put("networks", networks_of(args, networks)?);
     if let Some(health) = health(args) {
         put("healthcheck", health);
     }
@@ -146,12 +235,6 @@ fn machine(args: &MachineArgs) -> Result<(Map<String, Value>, BTreeSet<String>),
 fn plain_keys(args: &MachineArgs) -> Map<String, Value> {
     let mut keys = Map::new();
     let mut put = |key: &str, value: Value| drop(keys.insert(key.to_owned(), value));
-    put("image", json!(args.image));
-    let kind = match args.kind {
-        RunKind::Container => "container",
-        RunKind::Microvm => "microvm",
-    };
-    put("kind", json!(kind));
     let lists = [
         ("command", &args.command),
         ("group_add", &args.group_add),
@@ -235,9 +318,7 @@ fn ulimits(texts: &[String]) -> Result<Value, Failure> {
     Ok(Value::Object(limits))
 }
 
-fn networks(args: &MachineArgs) -> Result<Value, Failure> {
-    let usual = ["default".to_owned()];
-    let names = if args.network.is_empty() { usual.as_slice() } else { &args.network };
+fn networks_of(args: &MachineArgs, names: &[String]) -> Result<Value, Failure> {
     if names.iter().any(|name| name == "none") {
         return match names {
             [_] => no_network(args),

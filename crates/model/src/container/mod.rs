@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::image::{Platform, Reference};
 use crate::name::Name;
+use crate::one_off::OneOff;
 
 pub use identity::{IDENTITY_DIRECTORIES, Identity, identity};
 pub use kept::{LOG_FILE_BYTES, LOG_FILES, LogLimits, Pace};
@@ -82,6 +83,9 @@ pub struct Container {
     pub log: LogLimits,
     /// How to see that it is well.
     pub health: Health,
+    /// That no file names its machine, where that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub one_off: Option<Box<OneOff>>,
 }
 
 /// What runs as the first process of a container.
@@ -376,6 +380,7 @@ impl Container {
             pace: Pace::default(),
             log: LogLimits::default(),
             health: Health::default(),
+            one_off: None,
         }
     }
 }

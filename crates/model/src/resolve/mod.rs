@@ -308,8 +308,11 @@ impl Choice<'_> {
     }
 
     fn ports(&mut self, nics: &BTreeMap<NicId, NicState>) -> BTreeMap<Bind, Target> {
-        let mut chosen = BTreeMap::new();
-        for (name, machine) in &self.project.machines {
+        let mut chosen: BTreeMap<Bind, Target> = BTreeMap::new();
+        // What the file says goes before what was made beside it.
+        let (one_offs, of_file): (Vec<_>, Vec<_>) =
+            self.project.machines.iter().partition(|(_, machine)| machine.is_one_off());
+        for (name, machine) in of_file.into_iter().chain(one_offs) {
             let id = MachineId::new(&self.project.name, name);
             let addresses: Vec<IpAddr> = machine
                 .nics
@@ -325,6 +328,14 @@ impl Choice<'_> {
                 if let Some((bind, target)) = other {
                     let why = format!("port {bind} is published by machine `{}` already", target.machine);
                     self.refuse(key, why, "choose another port, or another address of this computer");
+                    continue;
+                }
+                let before = chosen.iter().find(|(bind, _)| binds_clash(**bind, port.bind));
+                if let Some((bind, target)) = before.filter(|_| machine.is_one_off()) {
+                    if !self.context.seen.machines.contains_key(&id) {
+                        let why = format!("port {bind} is that of machine `{}`", target.machine.name);
+                        self.refuse(key, why, "choose another port, or another address of this computer");
+                    }
                     continue;
                 }
                 let same_family = addresses.iter().find(|a| a.is_ipv4() == port.bind.address.is_ipv4());
