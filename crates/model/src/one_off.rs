@@ -124,11 +124,15 @@ impl Wanted {
             .flat_map(|(id, machine)| machine.ports.iter().map(move |port| (id.clone(), port)));
         let taken = |(id, port): (MachineId, &Port)| {
             let clashes = self.ports.iter().filter(|(bind, _)| binds_clash(**bind, port.bind));
-            let (bind, target) =
-                clashes.into_iter().find(|(_, target)| target.machine != id && !are_chosen(&target.machine))?;
+            let (bind, target) = clashes
+                .into_iter()
+                .find(|(_, target)| target.machine != id && !are_chosen(&target.machine))?;
             Some(Refusal {
                 key: format!("machines.{}.ports", id.name),
-                why: format!("port {bind} is published by machine `{}`, which stays as it is", target.machine),
+                why: format!(
+                    "port {bind} is published by machine `{}`, which stays as it is",
+                    target.machine
+                ),
                 hint: format!(
                     "`stead rm --force {}` first, or publish another port of this computer",
                     target.machine

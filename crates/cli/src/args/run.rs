@@ -32,7 +32,8 @@ pub(crate) enum RunKind {
 }
 
 /// What `run` makes a machine of.
-const WHAT_IS_RUN: &str = "The image: `debian:12`, `registry.example/team/web:v1`; or a machine of the project here: `web`";
+const WHAT_IS_RUN: &str =
+    "The image: `debian:12`, `registry.example/team/web:v1`; or a machine of the project here: `web`";
 
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]

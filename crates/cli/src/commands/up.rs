@@ -298,7 +298,9 @@ fn decide(
     };
     let mut refusals = match &how.whose {
         Whose::Only(chosen) => wanted.taken_ports(&loaded.project, |id| chosen.contains(id)),
-        Whose::All => wanted.taken_ports(&loaded.project, |id| loaded.project.machines.contains_key(&id.name)),
+        Whose::All => {
+            wanted.taken_ports(&loaded.project, |id| loaded.project.machines.contains_key(&id.name))
+        }
         Whose::Nics => Vec::new(),
     };
     let plan = make_plan(&wanted, seen);

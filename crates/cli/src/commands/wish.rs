@@ -164,8 +164,12 @@ fn make_room(base: &mut Map<String, Value>, own: &mut Map<String, Value>, args: 
     };
     without("cap_drop", &|item| is_one_of(&args.cap_add, item));
     without("cap_add", &|item| is_one_of(&args.cap_drop, item));
-    let places: Vec<&str> =
-        args.tmpfs.iter().filter_map(|text| text.split(':').next()).map(|place| place.trim_end_matches('/')).collect();
+    let places: Vec<&str> = args
+        .tmpfs
+        .iter()
+        .filter_map(|text| text.split(':').next())
+        .map(|place| place.trim_end_matches('/'))
+        .collect();
     without("volumes", &|item| {
         item.get("target").and_then(Value::as_str).is_some_and(|target| places.contains(&target))
     });

@@ -52,6 +52,7 @@ fn completion_knows_what_the_file_names_and_networks_of_every_kind() {
     for command in ["up", "build", "pull"] {
         assert_eq!(complete(&shop, &[command, "w"]), "web\nweb.shop", "{command}");
     }
+    assert_eq!(complete(&shop, &["run", "w"]), "web");
     assert_eq!(complete(&shop, &["network", "inspect", "la"]), "lan\nlan.shop");
     assert_eq!(complete(&shop, &["ps", "w"]), "", "there is no such machine yet");
     assert!(!world.path().join("home").exists(), "completion made a home");

@@ -311,8 +311,8 @@ fn the_usual_flags_of_projects_are_taken() {
         serde_json::from_value(shop.stead("ps --format json").json()).unwrap();
     assert_eq!(names.len(), 1, "{names:?}");
     // An image that is not here, with the name of a machine that is.
-    let said = shop.stead("run --pull never web echo hi").code(125);
-    said.says("the project has a machine `web`; hint: `stead exec web echo hi` runs");
+    let said = shop.stead("create --pull never web echo hi").code(2);
+    said.says("the project has a machine `web`; hint: `stead run web` makes");
     shop.stead("down -v --remove-orphans --yes").ok();
     assert_eq!(world.stead("volume ls --format json").json(), serde_json::json!([]));
 }

@@ -24,6 +24,7 @@ mod looks;
 mod loose;
 mod microvms;
 mod names;
+mod one_offs;
 mod ports;
 mod projects;
 mod provisions;

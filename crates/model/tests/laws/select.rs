@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 
 use stead_model::lock::Lock;
 use stead_model::name::MachineId;
+use stead_model::observed::Observed;
+use stead_model::one_off::free_name;
 use stead_model::plan::{Power, Wanted, plan};
+use stead_model::project::Project;
 
 use crate::small_projects;
-use crate::worlds::{applied, computer, must_want, name, text, up, wanted_beside};
+use crate::worlds::{applied, computer, damaged, must_want, name, nothing, text, up, wanted, wanted_beside};
 
 fn machines(wanted: &Wanted) -> BTreeSet<MachineId> {
     wanted.machines.keys().cloned().collect()
@@ -106,5 +109,51 @@ fn machines_that_rest_stay_with_their_addresses() {
         }
         assert_eq!(lock.machines.len(), project.machines.values().filter(|m| !m.nics.is_empty()).count());
         assert_eq!(seen.machines.len(), names.len(), "{project:#?}");
+    }
+}
+
+/// What the file asks for while its one-offs stay.
+fn beside_one_offs(project: &Project, lock: &Lock, seen: &Observed) -> Wanted {
+    let mut whole = project.clone();
+    let one_offs = project.one_offs(seen);
+    let names = one_offs.keys().cloned().collect();
+    whole.machines.extend(one_offs);
+    wanted_beside(&whole, &names, lock, seen).unwrap()
+}
+
+/// A one-off comes without the others, is left alone by `up`, is in no lock, and goes with its project. Whatever befell the
+/// computer, the next plan arrives, and it is as it was.
+#[test]
+fn one_offs_are_left_alone_and_go_with_their_project() {
+    for project in small_projects("shop", 8080) {
+        let (seen, lock) = up(&project, &computer());
+        for (of, machine) in &project.machines {
+            let Some(one_off) = machine.for_one_off().and_then(|machine| machine.as_one_off(of)) else {
+                continue;
+            };
+            let called = free_name(of, |name| project.machines.contains_key(name)).unwrap();
+            let mut whole = project.clone();
+            whole.machines.insert(called.clone(), one_off);
+            let id = MachineId::new(&project.name, &called);
+            let alone = wanted(&whole, &lock, &seen).unwrap().only(&[id.clone()].into(), &seen).unwrap();
+            let with = applied(&plan(&alone, &seen), &seen);
+            assert!(with.running.contains_key(&id) && with.machines.len() == seen.machines.len() + 1);
+            assert_eq!(Lock::new(&must_want(&whole, &lock, &with)), lock, "{project:#?}");
+            let again = beside_one_offs(&project, &lock, &with);
+            assert_eq!(text(&plan(&again, &with)), "", "{project:#?}");
+            assert_eq!(Lock::new(&again), lock);
+            let (state, leases) = (with.machines.get(&id), &with.leases);
+            // As the file says nothing of it, what it has is on record.
+            for (what, world) in damaged(&with) {
+                if !["reboot", "engine cut off"].contains(&what.as_str()) {
+                    continue;
+                }
+                let after = applied(&plan(&beside_one_offs(&project, &lock, &world), &world), &world);
+                assert_eq!((after.machines.get(&id), &after.leases), (state, leases), "{what} {project:#?}");
+                assert!(after.nics.keys().eq(with.nics.keys()), "{what} {project:#?}");
+            }
+            let gone = applied(&plan(&nothing(&project.name, &with), &with), &with);
+            assert!(gone.machines.is_empty() && gone.leases.is_empty(), "{project:#?}");
+        }
     }
 }

@@ -76,8 +76,8 @@ pub(super) fn make(
     let mut loaded = project::load_named(global, &[of.to_string()], false)?;
     let (machine, volumes) = derived(&loaded, of, args)?;
     note(&format!(
-        "`{of}` is a machine of project `{}`; an image is meant by `{of}:latest`",
-        loaded.project.name
+        "`{of}` is a machine of project `{}`; an image is meant by `{}:latest`",
+        loaded.project.name, args.machine.image
     ));
     let needed = dependencies(&loaded.project, of, args)?;
     loaded.project.volumes.extend(volumes);
@@ -133,7 +133,9 @@ fn derived(loaded: &Loaded, of: &Name, args: &RunArgs) -> Result<(Machine, BTree
     let Some(mut base) = machine.for_one_off() else { return Err(unfit(of, machine)) };
     refuse_what_the_file_says(of, loaded, &args.machine)?;
     if !machine.provision.is_empty() || machine.dev.is_some() {
-        note(&format!("the scripts and the user that the file says of `{of}` are not made in a machine of one run"));
+        note(&format!(
+            "the scripts and the user that the file says of `{of}` are not made in a machine of one run"
+        ));
     }
     if args.service_ports {
         base.ports.clone_from(&machine.ports);
@@ -170,7 +172,11 @@ fn refuse_what_the_file_says(of: &Name, loaded: &Loaded, args: &MachineArgs) -> 
         ("--network", !args.network.is_empty(), "is on the networks that the file says"),
         ("--kind", args.kind.is_some(), "is of the kind that the file says"),
         ("--platform", args.platform.is_some(), "is for the platform that the file says"),
-        ("--pull always", is_built && args.pull == Some(PullWhen::Always), "is made from an image that is built here"),
+        (
+            "--pull always",
+            is_built && args.pull == Some(PullWhen::Always),
+            "is made from an image that is built here",
+        ),
     ];
     match said.into_iter().find(|(_, is_said, _)| *is_said) {
         None => Ok(()),
