@@ -427,7 +427,7 @@ fn read(words: impl IntoIterator<Item = std::ffi::OsString>) -> clap::error::Res
 
 /// The command line: what is understood, and what help, manual pages and completion tell of it.
 pub(crate) fn command() -> clap::Command {
-    takes::fitted(Cli::command())
+    takes::fitted(Cli::command()).mut_subcommand("run", run::of_machines)
 }
 
 /// `network`, `ls`.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, ValueEnum, ValueHint};
+use clap::{ArgAction, Args, Command, ValueEnum, ValueHint};
 use clap_complete::engine::ArgValueCompleter;
 
 use stead_model::container::Signal;
@@ -31,15 +31,8 @@ pub(crate) enum RunKind {
     Microvm,
 }
 
-/// What `run` makes a machine of.
-const WHAT_IS_RUN: &str =
-    "The image: `debian:12`, `registry.example/team/web:v1`; or a machine of the project here: `web`";
-
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
-#[command(mut_arg("image", |arg| {
-    arg.value_name("IMAGE|MACHINE").help(WHAT_IS_RUN).add(ArgValueCompleter::new(complete::what_is_run))
-}))]
 pub(crate) struct RunArgs {
     /// Leave it to itself, and print its name
     #[arg(short, long)]
@@ -239,9 +232,19 @@ pub(crate) struct MachineArgs {
     #[arg(long, action = ArgAction::Help)]
     pub(crate) help: Option<bool>,
     /// The image: `debian:12`, `registry.example/team/web:v1`
-    #[arg(add = ArgValueCompleter::new(complete::images))]
+    #[arg(index = 1, add = ArgValueCompleter::new(complete::images))]
     pub(crate) image: String,
     /// What it runs, instead of the image's command
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    #[arg(index = 2, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
+}
+
+/// `run` takes more than an image.
+pub(super) fn of_machines(run: Command) -> Command {
+    run.mut_arg("image", |arg| {
+        let help =
+            "The image: `debian:12`, `registry.example/team/web:v1`; or a machine of the project here: `web`";
+        let completer = ArgValueCompleter::new(complete::what_is_run);
+        arg.value_name("IMAGE|MACHINE").help(help).long_help(None).add(completer)
+    })
 }
