@@ -484,3 +484,123 @@ pub(crate) fn free_name(image: &str, project: &Project) -> Result<Name, Failure>
         names.filter_map(|name| name.parse::<Name>().ok()).find(|name| !project.machines.contains_key(name));
     free.ok_or_else(|| Failure::request("no name is left for the machine", "say one with `--name`"))
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::FromArgMatches;
+    use expect_test::{Expect, expect};
+    use stead_model::file::render;
+
+    use super::*;
+    use crate::args::{Cli, Command, command};
+
+    /// What a machine that goes over another is, for these words and the keys of the other.
+    #[track_caller]
+    fn check(words: &[&str], base: &str, expected: Expect) {
+        let matches =
+            command().try_get_matches_from([&["stead", "run"], words].concat()).expect("it is lawful");
+        let cli = Cli::from_arg_matches(&matches).expect("it is lawful");
+        let Command::Run(args) = cli.command else { panic!("another command") };
+        let text =
+            format!("name: shop\nvolumes: [data]\nmachines: {{ db: {{ image: db }}, base: {{ {base} }} }}\n");
+        let none = Variables::default();
+        let source = Source::new("stead.yaml", &text, &none, "/srv/shop".as_ref());
+        let mut project = parse(&source).unwrap_or_else(|problems| panic!("{problems}")).project;
+        let name: Name = "base".parse().expect("a name");
+        let base = project.machines.get(&name).and_then(Machine::for_one_off).expect("it can be one");
+        let Wish { machine, volumes } = over(&name, &base, &args.machine, &project)
+            .unwrap_or_else(|failure| panic!("{}", failure.text()));
+        project.networks.clear();
+        project.volumes = volumes;
+        project.machines = [(name, machine)].into();
+        expected.assert_eq(&render(&project));
+    }
+
+    #[test]
+    fn what_is_said_goes_over_the_machine_by_the_rules_of_extends() {
+        check(
+            &[
+                "-e",
+                "B=$x",
+                "-l",
+                "l=1",
+                "-v",
+                "more:/more",
+                "-v",
+                "/srv:/data",
+                "-w",
+                "/",
+                "--cap-add",
+                "cap_sys_admin",
+                "-p",
+                "81:80",
+                "base",
+                "a",
+                "$b",
+            ],
+            "image: web, command: serve, environment: { A: 1, B: 2 }, volumes: ['data:/data'], cap_drop: [SYS_ADMIN, CHOWN], depends_on: [db], \
+             networks: { default: { aliases: [www] } }, ports: [80], restart: always, user: app",
+            expect![[r#"
+                name: shop
+                machines:
+                  base:
+                    kind: container
+                    driver: native
+                    networks:
+                      default: {}
+                    ports:
+                      - "127.0.0.1:81:80/tcp"
+                    depends_on: [db]
+                    image: "web:latest"
+                    command: ["a", "$$b"]
+                    environment:
+                      - "A=1"
+                      - "B=$$x"
+                    working_dir: "/"
+                    user: "app"
+                    labels:
+                      - "l=1"
+                    volumes:
+                      - { type: bind, source: "/srv", bind: { propagation: private, create_host_path: true }, target: "/data" }
+                      - { type: volume, source: more, target: "/more" }
+                    cap_add: ["SYS_ADMIN"]
+                    cap_drop: ["CHOWN"]
+                volumes: [data, more]
+            "#]],
+        );
+        check(
+            &[
+                "--entrypoint",
+                "other",
+                "--health-interval",
+                "1s",
+                "--tmpfs",
+                "/data",
+                "--network-alias",
+                "also",
+                "base",
+            ],
+            "image: web, entrypoint: [first], command: [serve], volumes: ['data:/data'], healthcheck: { test: [CMD, well], retries: 2 }",
+            expect![[r#"
+                name: shop
+                machines:
+                  base:
+                    kind: container
+                    driver: native
+                    networks:
+                      default: { aliases: [also] }
+                    image: "web:latest"
+                    entrypoint: ["other"]
+                    volumes:
+                      - { type: tmpfs, target: "/data" }
+                    healthcheck: { test: ["CMD", "well"], interval: 1000ms, retries: 2 }
+                volumes: [data]
+            "#]],
+        );
+        check(
+            &["--no-healthcheck", "--memory-swap", "64m", "base"],
+            "kind: microvm, image: web, networks: [], healthcheck: { test: [CMD, well] }, mem_limit: 32m",
+            expect![[r#""#]],
+        );
+    }
+}

@@ -92,7 +92,8 @@ fn one_that_is_kept_is_left_alone_until_it_is_taken_away() {
     assert_eq!(pid("web-run-1"), before.0);
     assert_ne!(pid("web"), before.1);
     assert_eq!(shop.stead("logs web-run-1").ok(), "begun\n");
-    assert_eq!(shop.stead("exec web-run-1 printenv A").ok(), "one\n");
+    let words = ["exec", "web-run-1", "sh", "-c", "echo $A"];
+    assert_eq!(said(world.stead_command(&shop.home, &shop.directory, &words)).ok(), "one\n");
     let seen = shop.stead("inspect web-run-1 --format json").json();
     assert_eq!(seen[0]["definition"]["one_off"]["of"], "web");
     assert_eq!(seen[0]["definition"]["restart"], "no");
@@ -165,6 +166,6 @@ fn what_a_machine_that_is_run_once_more_cannot_be_is_refused() {
     shop.write("machines: { web: [");
     assert_eq!(run(&shop, &["--rm", BUSYBOX, "echo", "hi"]).ok(), "hi\n");
     run(&shop, &["--pull", "never", "web"]).code(125).says("`web` is taken for an image");
-    run(&shop, &["-f", "stead.yaml", "web"]).code(125).says("stead.yaml:1:");
+    run(&shop, &["-f", "stead.yaml", "web"]).code(125).says("stead.yaml:2:1: not YAML");
     shop.stead("down").ok();
 }
