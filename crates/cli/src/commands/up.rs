@@ -85,14 +85,15 @@ fn choices(
     let lock = if relock { &none } else { &loaded.lock };
     let user = rustix::process::getuid().as_raw();
     let mut project = loaded.project.clone();
-    let one_offs = project.one_offs(seen);
-    let mut resting = loaded.resting();
-    resting.extend(one_offs.keys().cloned());
+    let resting = loaded.resting();
+    let mut one_offs = project.one_offs(seen);
+    one_offs.retain(|name, _| !resting.contains(name));
+    let stay: Vec<Name> = resting.iter().chain(one_offs.keys()).cloned().collect();
     project.machines.extend(one_offs);
     let person = person(&project)?;
     let files = &loaded.recorded;
     let context = Context { files, lock, seen, user, person: &person, images, resting: &resting };
-    let ids = resting.iter().map(|name| MachineId::new(&project.name, name)).collect();
+    let ids = stay.iter().map(|name| MachineId::new(&project.name, name)).collect();
     Ok(resolve(&project, context).and_then(|wanted| wanted.beside(&ids, seen)))
 }
 

@@ -1,7 +1,7 @@
 //! `run` of a machine of the project here: one more of it, as the file says.
 
 use crate::support::registry::{BUSYBOX, registry};
-use crate::support::{Project, Said, World, said};
+use crate::support::{Place, Project, Said, World, said};
 
 const SHOP: &str = "
 name: shop
@@ -104,6 +104,11 @@ fn one_that_is_kept_is_left_alone_until_it_is_taken_away() {
     shop.stead("up").ok();
     shop.stead("start web-run-1").ok();
     assert_eq!(nics("web-run-1"), before);
+    // The engine is lost: no file says its nics, and it has them again.
+    world.sh(Place::Computer, "kill -9 $(pgrep -f __anchor | head -1)");
+    shop.stead("up").ok();
+    assert_eq!(nics("web-run-1"), before);
+    shop.stead("exec web-run-1 ping -c 1 -W 5 db").ok();
     shop.stead("rm --force web-run-2").ok();
     // A name that the file has by now is the file's.
     shop.write(

@@ -116,9 +116,9 @@ fn machines_that_rest_stay_with_their_addresses() {
 fn beside_one_offs(project: &Project, lock: &Lock, seen: &Observed) -> Wanted {
     let mut whole = project.clone();
     let one_offs = project.one_offs(seen);
-    let names = one_offs.keys().cloned().collect();
+    let ids = one_offs.keys().map(|name| MachineId::new(&project.name, name)).collect();
     whole.machines.extend(one_offs);
-    wanted_beside(&whole, &names, lock, seen).unwrap()
+    wanted(&whole, lock, seen).unwrap().beside(&ids, seen).unwrap()
 }
 
 /// A one-off comes without the others, is left alone by `up`, is in no lock, and goes with its project. Whatever befell the
