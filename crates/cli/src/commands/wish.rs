@@ -599,8 +599,20 @@ mod tests {
         );
         check(
             &["--no-healthcheck", "--memory-swap", "64m", "base"],
-            "kind: microvm, image: web, networks: [], healthcheck: { test: [CMD, well] }, mem_limit: 32m",
-            expect![[r#""#]],
+            "image: web, networks: [], healthcheck: { test: [CMD, well] }, mem_limit: 32m",
+            expect![[r#"
+                name: shop
+                machines:
+                  base:
+                    kind: container
+                    driver: native
+                    networks: []
+                    image: "web:latest"
+                    mem_limit: 33554432
+                    memswap_limit: 67108864
+                    healthcheck: { disable: true }
+                volumes: [data]
+            "#]],
         );
     }
 }
