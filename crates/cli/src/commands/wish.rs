@@ -496,9 +496,11 @@ mod tests {
 
     /// What a machine that goes over another is, for these words and the keys of the other.
     #[track_caller]
-    fn check(words: &[&str], base: &str, expected: Expect) {
-        let matches =
-            command().try_get_matches_from([&["stead", "run"], words].concat()).expect("it is lawful");
+    fn check(line: &str, base: &str, expected: Expect) {
+        let words: Vec<&str> = line.split(' ').collect();
+        let matches = command()
+            .try_get_matches_from([["stead", "run"].as_slice(), &words].concat())
+            .expect("it is lawful");
         let cli = Cli::from_arg_matches(&matches).expect("it is lawful");
         let Command::Run(args) = cli.command else { panic!("another command") };
         let text =
@@ -519,25 +521,7 @@ mod tests {
     #[test]
     fn what_is_said_goes_over_the_machine_by_the_rules_of_extends() {
         check(
-            &[
-                "-e",
-                "B=$x",
-                "-l",
-                "l=1",
-                "-v",
-                "more:/more",
-                "-v",
-                "/srv:/data",
-                "-w",
-                "/",
-                "--cap-add",
-                "cap_sys_admin",
-                "-p",
-                "81:80",
-                "base",
-                "a",
-                "$b",
-            ],
+            "-e B=$x -l l=1 -v more:/more -v /srv:/data -w / --cap-add cap_sys_admin -p 81:80 base a $b",
             "image: web, command: serve, environment: { A: 1, B: 2 }, volumes: ['data:/data'], cap_drop: [SYS_ADMIN, CHOWN], depends_on: [db], \
              networks: { default: { aliases: [www] } }, ports: [80], restart: always, user: app",
             expect![[r#"
@@ -568,18 +552,12 @@ mod tests {
                 volumes: [data, more]
             "#]],
         );
+    }
+
+    #[test]
+    fn another_program_has_another_command_and_a_place_one_mount() {
         check(
-            &[
-                "--entrypoint",
-                "other",
-                "--health-interval",
-                "1s",
-                "--tmpfs",
-                "/data",
-                "--network-alias",
-                "also",
-                "base",
-            ],
+            "--entrypoint other --health-interval 1s --tmpfs /data --network-alias also base",
             "image: web, entrypoint: [first], command: [serve], volumes: ['data:/data'], healthcheck: { test: [CMD, well], retries: 2 }",
             expect![[r#"
                 name: shop
@@ -597,8 +575,12 @@ mod tests {
                 volumes: [data]
             "#]],
         );
+    }
+
+    #[test]
+    fn what_is_said_may_need_what_the_file_says() {
         check(
-            &["--no-healthcheck", "--memory-swap", "64m", "base"],
+            "--no-healthcheck --memory-swap 64m base",
             "image: web, networks: [], healthcheck: { test: [CMD, well] }, mem_limit: 32m",
             expect![[r#"
                 name: shop
