@@ -33,9 +33,11 @@ pub(crate) fn check(
     problems: &mut Vec<Problem>,
 ) -> Option<(Project, Dormant)> {
     let name = project_name(spec, dir_name, problems);
-    let (dormant, resting) = leave_out(spec, profiles);
+    let (dormant, mut resting) = leave_out(spec, profiles);
     let networks = networks::check(spec, problems);
     let machines = machines::check(spec, &networks, &dormant, problems);
+    // One that is there may have the name of one of several that are not.
+    resting.retain(|name, _| !machines.contains_key(name));
     order::never_seen(spec, problems);
     let mut volumes = BTreeSet::new();
     once(&spec.volumes, &mut volumes, "volume", problems);

@@ -2,6 +2,7 @@
 //! are machines of kind container. Every part keeps its place. What cannot be honoured was refused by name before that,
 //! or is here; nothing is left out in silence but `version`, `expose` and what else is documentation by specification.
 
+mod link;
 mod network;
 mod published;
 mod service;

@@ -17,8 +17,9 @@ A file of the [Compose specification](https://github.com/compose-spec/compose-sp
 - ports without an address are published on `0.0.0.0`; every port needs one of this computer, for none is chosen;
 - names of networks and volumes are made lawful (`db_data` is `db-data`); a service, an alias and a `container_name` are in lower case
   and have `-` for `_` (`My_App` is `my-app`), and are found by both, in DNS and on the command line;
-- `container_name` is one more name on all networks, `links` say what comes before; `version`, `expose` and the names of
-  ports are documentation;
+- `container_name` is one more name on all networks, `links` say what comes before; the name that a link gives is one of the other
+  on the networks that both are on, for all machines of these, and is refused where another machine has it; `version`, `expose`, the
+  names of ports, and what a network's `name` calls it outside of the project, where nothing calls it anything, are documentation;
 - `network_mode` is `none` or `bridge`, which is the default network; the options `z`, `Z`, `cached`, `consistent` and
   `delegated` of volumes say what holds anyway;
 - what stands in a `compose.override.yaml` (`.yml`, `docker-compose.override.…`) beside it goes over it where no file is named by

@@ -1,8 +1,9 @@
 //! Services of Compose as machines of ours.
 
-use super::{entry, mapping, text, value};
+use super::{entry, link, mapping, text, value};
 use crate::file::Reading;
 use crate::file::problem::{Problem, Span};
+use crate::file::spec::DEFAULT_NETWORK;
 use crate::file::yaml::{Entry, Node, Value};
 
 pub(super) fn all(node: Node, reading: &mut Reading<'_>) -> Node {
@@ -12,8 +13,53 @@ pub(super) fn all(node: Node, reading: &mut Reading<'_>) -> Node {
     let span = node.span;
     let services = super::renamed(node, "services", value::service, reading);
     services.iter().for_each(|(_, service)| check_network_mode(service, reading));
-    let machines = services.into_iter().map(|(name, service)| named(name.as_str(), service));
-    mapping(span, machines.collect())
+    let mut links = Vec::new();
+    let machines = services.into_iter().enumerate().map(|(index, (name, mut service))| {
+        let path = format!("services.{}.links", service.key);
+        links.extend(taken(&mut service.node, "links").map(|node| (index, path, node)));
+        named(name.as_str(), service)
+    });
+    let mut machines: Vec<Entry> = machines.collect();
+    link::resolve(&mut machines, links, reading);
+    mapping(span, machines)
+}
+
+/// Takes a key out of a mapping.
+fn taken(node: &mut Node, key: &str) -> Option<Node> {
+    let Value::Mapping(keys) = &mut node.value else { return None };
+    let at = keys.iter().position(|entry| entry.key == key)?;
+    Some(keys.remove(at).node)
+}
+
+/// The networks that a machine is on.
+pub(super) fn nets_of(machine: &Entry) -> Vec<String> {
+    nics(machine).map_or_else(
+        || vec![DEFAULT_NETWORK.to_owned()],
+        |nics| nics.iter().map(|nic| nic.key.clone()).collect(),
+    )
+}
+
+/// The names that a machine has, each with its network.
+pub(super) fn names_of(machine: &Entry) -> Vec<(String, String)> {
+    let own = nets_of(machine).into_iter().map(|network| (network, machine.key.clone()));
+    let nics = nics(machine).unwrap_or_default().iter();
+    let more = nics.flat_map(|nic| {
+        let Value::Mapping(keys) = &nic.node.value else { return Vec::new() };
+        let aliases = keys.iter().find(|key| key.key == "aliases").map(|key| &key.node.value);
+        let Some(Value::Sequence(items)) = aliases else { return Vec::new() };
+        items.iter().filter_map(|item| Some((nic.key.clone(), scalar(item)?.to_owned()))).collect()
+    });
+    own.chain(more).collect()
+}
+
+/// The nics of a machine; nothing where it does not say which it has.
+fn nics(machine: &Entry) -> Option<&[Entry]> {
+    let Value::Mapping(keys) = &machine.node.value else { return None };
+    match &keys.iter().find(|key| key.key == "networks")?.node.value {
+        Value::Mapping(nics) => Some(nics),
+        Value::Sequence(_) => Some(&[]),
+        Value::Null | Value::Unknown | Value::Scalar(_) => None,
+    }
 }
 
 /// One of the two would be passed over.
@@ -81,11 +127,10 @@ fn names(mut node: Node) -> Node {
 
 fn machine(own_name: &str, keys: Vec<Entry>, span: Span) -> Vec<Entry> {
     let mut ours = vec![text("kind", span, "container"), text("driver", span, "native")];
-    let (mut also_known, mut linked) = (None, None);
+    let mut also_known = None;
     for Entry { key, key_span, node } in keys {
         match key.as_str() {
             "container_name" => also_known = Some(names(node)),
-            "links" => linked = Some(names(node)),
             // Documentation by specification, or only what says the usual is left.
             "expose" | "attach" | "isolation" | "ipc" | "cgroup" | "oom_kill_disable" => {}
             // Otherwise it is the default network, as anyway.
@@ -106,13 +151,10 @@ fn machine(own_name: &str, keys: Vec<Entry>, span: Span) -> Vec<Entry> {
             _ => ours.push(Entry { key, key_span, node }),
         }
     }
-    if let Some(links) = linked {
-        order(&mut ours, links);
-    }
     if let Some(Node { span, value: Value::Scalar(name) }) = also_known
         && name != own_name
     {
-        alias(&mut ours, span, &name);
+        alias(&mut ours, span, &name, None);
     }
     ours
 }
@@ -236,8 +278,10 @@ fn value_of<'e>(ours: &'e mut Vec<Entry>, key: &str, span: Span) -> Option<&'e m
 }
 
 /// A link says that the other is started before; by its name it is found anyway.
-fn order(ours: &mut Vec<Entry>, links: Node) {
-    let Value::Sequence(links) = links.value else { return };
+pub(super) fn order(machine: &mut Entry, others: Vec<(String, Span)>) {
+    let Value::Mapping(ours) = &mut machine.node.value else { return };
+    let links: Vec<Node> =
+        others.into_iter().map(|(name, span)| Node { span, value: Value::Scalar(name) }).collect();
     let Some(before) = links.first().and_then(|link| value_of(ours, "depends_on", link.span)) else { return };
     match &mut before.value {
         Value::Sequence(items) => {
@@ -257,15 +301,14 @@ fn order(ours: &mut Vec<Entry>, links: Node) {
     }
 }
 
-/// One more name on all of its networks.
-fn alias(ours: &mut Vec<Entry>, span: Span, name: &str) {
+/// One more name on all of its networks, or on one.
+pub(super) fn alias(ours: &mut Vec<Entry>, span: Span, name: &str, only: Option<&str>) {
     let Some(networks) = value_of(ours, "networks", span) else { return };
     if networks.value == Value::Null {
-        let default = crate::file::spec::DEFAULT_NETWORK;
-        networks.value = Value::Mapping(vec![entry(default, span, mapping(span, Vec::new()))]);
+        networks.value = Value::Mapping(vec![entry(DEFAULT_NETWORK, span, mapping(span, Vec::new()))]);
     }
     let Value::Mapping(nics) = &mut networks.value else { return };
-    for nic in nics {
+    for nic in nics.iter_mut().filter(|nic| only.is_none_or(|only| nic.key == only)) {
         if nic.node.value == Value::Null {
             nic.node.value = Value::Mapping(Vec::new());
         }

@@ -239,7 +239,8 @@ const NETWORK: &[Key] = &[
     plain("external", EXTERNAL),
     plain("attachable", &[Form::Leaf(Leaf::Only { word: "false", hint: "leave it out" })]),
     plain("driver_opts", &[Form::Keys(&[NETWORK_OPTIONS])]),
-    refused("name", NAMED),
+    // Nobody outside of the project calls it anything.
+    plain("name", LINE),
     refused("labels", UNLABELLED),
 ];
 /// The options of Docker's own driver that have a meaning here.

@@ -74,14 +74,7 @@ pub(super) fn volume_name(text: &str) -> Option<Name> {
 
 fn link(text: &str) -> Result<(), Wrong> {
     let (to, alias) = text.split_once(':').unwrap_or((text, text));
-    if to != alias {
-        return Err(Wrong::found(format!(
-            "the link {} cannot be honoured: a name holds for all machines",
-            quote(text)
-        ))
-        .hint(format!("write `aliases: [{alias}]` under the networks of `{to}`")));
-    }
-    service(text).map(drop)
+    service(to).and(service(alias)).map(drop)
 }
 
 fn network_mode(text: &str) -> Result<(), Wrong> {

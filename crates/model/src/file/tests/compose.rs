@@ -488,10 +488,10 @@ configs:
                 |                                                                    ^^^^^^^^^^^^
               hint: no other can be published; machines of one network reach each other by any
 
-            compose.yaml:11:13: the link `db:database` cannot be honoured: a name holds for all machines
+            compose.yaml:11:13: there is no machine `db`
              11 |     links: ["db:database"]
                 |             ^^^^^^^^^^^^^
-              hint: write `aliases: [database]` under the networks of `db`
+              hint: did you mean `b`?
 
             compose.yaml:12:21: `my-app` is the name of another machine
              12 |     container_name: My_App
@@ -697,11 +697,6 @@ configs:
              42 |   n: {driver: overlay, external: true, name: other, ipam: {config: [{subnet: 10.9.0.0/24, gateway: 1…
                 |                                  ^^^^
               hint: projects share nothing here: leave it out, and the project has its own
-
-            compose.yaml:42:40: `name` cannot be honoured: its name is the one in this file, within the project
-             42 |   n: {driver: overlay, external: true, name: other, ipam: {config: [{subnet: 10.9.0.0/24, gateway: 1…
-                |                                        ^^^^
-              hint: leave it out
 
             compose.yaml:42:100: the gateway `10.9.0.254` cannot be honoured
              42 | …config: [{subnet: 10.9.0.0/24, gateway: 10.9.0.254, ip_range: 10.9.0.0/25}, {subnet: 10.10.0.0/24}]}…
@@ -1047,4 +1042,92 @@ volumes: { data: }
               hint: leave one of them out
         "#]],
     );
+}
+
+#[test]
+fn a_link_gives_the_other_a_name_where_both_are() {
+    let said = |text: &str| super::containers::shown("compose.yaml", text, &[], &[]);
+    let two = "services:
+  web: { image: a, links: ['db:Data_Base', 'db:db', cache], networks: [front, back] }
+  db: { image: b, networks: { back: { aliases: [pg] }, far: } }
+  cache: { image: c, networks: [front], container_name: quick }
+  alone: { image: d, network_mode: none, links: ['db:x'] }
+networks: { front: , back: { name: elsewhere }, far: }
+";
+    let text = said(two);
+    expect![[r#"
+
+          alone:
+            kind: container
+            driver: native
+            networks: []
+            depends_on: [db]
+            image: "d:latest"
+          cache:
+            kind: container
+            driver: native
+            networks:
+              front: { aliases: [quick] }
+            image: "c:latest"
+          db:
+            kind: container
+            driver: native
+            networks:
+              back: { aliases: [data-base, pg] }
+              far: {}
+            image: "b:latest"
+          web:
+            kind: container
+            driver: native
+            networks:
+              front: {}
+              back: {}
+            depends_on: [cache, db]
+            image: "a:latest"
+    "#]]
+    .assert_eq(text.split("machines:").nth(1).unwrap_or(&text));
+    // On the network that all are on who say nothing.
+    let text = said(
+        "services: { a: { image: a, links: ['b:c'] }, b: { image: b }, d: { image: d, links: ['b:c'] } }",
+    );
+    assert_eq!(text.matches("default: { aliases: [c] }").count(), 1, "{text}");
+    // A name that would mean two is refused.
+    expect![[r#"
+        compose.yaml:2:34: the link `c:d` cannot be honoured: `d` is `d` for all machines of network `default`
+          2 |   a: { image: a, links: ['b:db', 'c:d'] }
+            |                                  ^^^^^
+          hint: take another name, or put them on networks that do not have both
+
+        compose.yaml:3:26: the link `c:pg` cannot be honoured: `pg` is `d` for all machines of network `default`
+          3 |   b: { image: b, links: ['c:pg', 'nosuch:n'] }
+            |                          ^^^^^^
+          hint: take another name, or put them on networks that do not have both
+
+        compose.yaml:3:34: there is no machine `nosuch`
+          3 |   b: { image: b, links: ['c:pg', 'nosuch:n'] }
+            |                                  ^^^^^^^^^^
+          hint: there are a, b, c, d
+
+        compose.yaml:4:26: machines wait for each other: `b → c → b`
+          4 |   c: { image: c, links: ['b:db'] }
+            |                          ^^^^^^
+          hint: leave one of them out
+
+        compose.yaml:5:46: the link `c:db` cannot be honoured: `db` is `b` for all machines of network `default`
+          5 |   d: { image: d, container_name: pg, links: ['c:db', 'c:_x'] }
+            |                                              ^^^^^^
+          hint: take another name, or put them on networks that do not have both
+
+        compose.yaml:5:54: `_x` is not a name: a name holds only `a-z`, `0-9` and `-`, not `_`
+          5 |   d: { image: d, container_name: pg, links: ['c:db', 'c:_x'] }
+            |                                                      ^^^^^^
+          hint: write `x`
+    "#]].assert_eq(&said(
+        "services:
+  a: { image: a, links: ['b:db', 'c:d'] }
+  b: { image: b, links: ['c:pg', 'nosuch:n'] }
+  c: { image: c, links: ['b:db'] }
+  d: { image: d, container_name: pg, links: ['c:db', 'c:_x'] }
+",
+    ));
 }

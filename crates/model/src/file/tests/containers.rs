@@ -612,6 +612,12 @@ fn profiles_leave_machines_out() {
         dormant,
         BTreeMap::from([("dbg".parse().unwrap(), ["debug", "all"].map(String::from).into())])
     );
+    // Each of several by its own name, unless another has that.
+    let text = "machines:\n  w: {image: x, replicas: 2, profiles: [a]}\n  rest: {image: x, replicas: 0}\n  w-1: {image: x}\n";
+    let dormant = read(text).unwrap().dormant;
+    let dormant: Vec<String> =
+        dormant.iter().map(|(name, profiles)| format!("{name} {profiles:?}")).collect();
+    assert_eq!(dormant, ["rest {}", "w-2 {\"a\"}"]);
 }
 
 #[test]

@@ -268,7 +268,51 @@ volumes: !reset {}
 ";
     let far = "services: { far: { extends: near, dns: !override 10.0.0.3 }, near: { image: far, dns: 10.0.0.2 } }\n";
     let said = shown("compose.yaml", base, &[("over.yaml", over), ("far.yaml", far)], &[]);
-    expect![[r#""#]].assert_eq(said.split("machines:").nth(1).unwrap_or(&said));
+    expect![[r#"
+
+          one:
+            kind: container
+            driver: native
+            networks:
+              default: {}
+            image: "one:latest"
+            labels:
+              - "a=2"
+            dns: ["10.0.0.1", "10.0.0.4"]
+          three:
+            kind: container
+            driver: native
+            networks:
+              default: {}
+            image: "far:latest"
+            dns: ["10.0.0.3"]
+          tool:
+            kind: container
+            driver: native
+            networks:
+              default: {}
+            image: "other:latest"
+          two:
+            kind: container
+            driver: native
+            networks:
+              default: {}
+            image: "two:latest"
+            labels:
+              - "b=2"
+          web:
+            kind: container
+            driver: native
+            networks:
+              default: {}
+            ports:
+              - "0.0.0.0:8443:443/tcp"
+            image: "web:latest"
+            environment:
+              - "B=1"
+              - "C=3"
+    "#]]
+    .assert_eq(said.split("machines:").nth(1).unwrap_or(&said));
     // Of the files of an `include` as well, and in a file alone that nothing is below of.
     let included = "include: [{ path: [base.yaml, more.yaml] }]\n";
     let others = [
