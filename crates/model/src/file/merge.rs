@@ -341,10 +341,10 @@ fn at(span: Span, key: &str, value: Value) -> Entry {
 /// A text as a mapping with it under this key.
 fn keyed(node: Node, key: &str) -> Node {
     let span = node.span;
-    match node.value {
-        value @ Value::Scalar(_) => Node { span, value: Value::Mapping(vec![at(span, key, value)]) },
-        value => Node { span, value },
+    if let Value::Scalar(_) = &node.value {
+        return Node { span, value: Value::Mapping(vec![at(span, key, node.value)]) };
     }
+    node
 }
 
 /// A single value as a list of it.

@@ -47,10 +47,8 @@ pub(super) fn resolve(machines: &mut [Entry], links: Vec<(usize, String, Node)>,
                 match known.get(&place).filter(|known| **known != link.to) {
                     None => {
                         let is_new = known.insert(place, link.to.clone()).is_none();
-                        if is_new {
-                            if let Value::Mapping(keys) = &mut other.node.value {
-                                alias(keys, link.item.span, &link.name, Some(&network));
-                            }
+                        if let (true, Value::Mapping(keys)) = (is_new, &mut other.node.value) {
+                            alias(keys, link.item.span, &link.name, Some(&network));
                         }
                     }
                     Some(third) => {

@@ -1091,7 +1091,11 @@ networks: { front: , back: { name: elsewhere }, far: }
         "services: { a: { image: a, links: ['b:c'] }, b: { image: b }, d: { image: d, links: ['b:c'] } }",
     );
     assert_eq!(text.matches("default: { aliases: [c] }").count(), 1, "{text}");
-    // A name that would mean two is refused.
+}
+
+#[test]
+fn a_link_by_a_name_that_would_mean_two_is_refused() {
+    let said = |text: &str| super::containers::shown("compose.yaml", text, &[], &[]);
     expect![[r#"
         compose.yaml:2:34: the link `c:d` cannot be honoured: `d` is `d` for all machines of network `default`
           2 |   a: { image: a, links: ['b:db', 'c:d'] }

@@ -239,9 +239,7 @@ fn problems_of_several_are_told_of_each() {
     .assert_eq(&shown("compose.yaml", three, &[("over1.yaml", base)], &[]));
 }
 
-#[test]
-fn what_is_below_does_not_count_under_a_tag() {
-    let base = "\
+const UNDER_TAGS: &str = "\
 services:
   web:
     image: web
@@ -253,7 +251,8 @@ services:
   one: { image: one, dns: [10.0.0.1], labels: { a: 1 } }
 volumes: { data: }
 ";
-    let over = "\
+
+const TAGS: &str = "\
 services:
   web:
     ports: !override ['8443:443']
@@ -266,8 +265,11 @@ services:
   three: { extends: { service: far, file: far.yaml } }
 volumes: !reset {}
 ";
+
+#[test]
+fn what_is_below_does_not_count_under_a_tag() {
     let far = "services: { far: { extends: near, dns: !override 10.0.0.3 }, near: { image: far, dns: 10.0.0.2 } }\n";
-    let said = shown("compose.yaml", base, &[("over.yaml", over), ("far.yaml", far)], &[]);
+    let said = shown("compose.yaml", UNDER_TAGS, &[("over.yaml", TAGS), ("far.yaml", far)], &[]);
     expect![[r#"
 
           one:
@@ -313,7 +315,10 @@ volumes: !reset {}
               - "C=3"
     "#]]
     .assert_eq(said.split("machines:").nth(1).unwrap_or(&said));
-    // Of the files of an `include` as well, and in a file alone that nothing is below of.
+}
+
+#[test]
+fn tags_count_in_what_is_included_and_in_a_file_alone() {
     let included = "include: [{ path: [base.yaml, more.yaml] }]\n";
     let others = [
         ("base.yaml", "machines: { a: { image: a, dns: [10.0.0.1], user: b } }\n"),
