@@ -33,6 +33,7 @@ mod publish;
 mod purge;
 pub(crate) mod reaper;
 mod rename;
+mod revive;
 mod run;
 mod shell;
 mod snapshot;
