@@ -31,7 +31,7 @@ pub(crate) use internal::{InternalEnter, ProvisionCommand, TreeCommand};
 pub(crate) use looks::{CopyArgs, DiffArgs, EventsArgs, InspectArgs, PortArgs, PsArgs, StatsArgs, TopArgs};
 pub(crate) use machines::{
     AttachArgs, CloneArgs, ConsoleArgs, ExecArgs, KillArgs, LogsArgs, MachinesArgs, PublishArgs, RemoveArgs,
-    RenameArgs, ShellArgs, SshArgs, SshConfigArgs, StopArgs, Told,
+    RenameArgs, ShellArgs, SshArgs, SshConfigArgs, StartArgs, StopArgs, Told,
 };
 pub(crate) use network::{ConnectArgs, CreateArgs, EnterArgs, NetworkCommand};
 pub(crate) use project::{
@@ -150,7 +150,13 @@ Exit codes: those of its program; 127 if there is no such program in the image, 
     #[command(disable_help_flag = true)]
     Create(Box<MakeArgs>),
     /// Start machines that were made, as they were made
-    Start(MachinesArgs),
+    #[command(after_help = "\
+  stead start web
+  stead start -ai shell
+
+With `--attach` or `--interactive` what the machine writes from now on comes here, signals go to it, and the exit codes are those of
+`stead run`. Ctrl-P Ctrl-Q leaves it to itself.")]
+    Start(StartArgs),
     /// Ask machines to end, and end them when they take too long
     Stop(StopArgs),
     /// End machines and start them anew

@@ -86,6 +86,9 @@ pub(crate) struct PullArgs {
     /// The images: `debian:12`, `registry.example/team/web:v1`, `web@sha256:…`
     #[arg(required = true)]
     pub(crate) images: Vec<Reference>,
+    /// Do not tell how far it is, and print only their ids
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
     #[command(flatten)]
     pub(crate) platform: ForPlatform,
 }

@@ -93,6 +93,12 @@ pub(crate) struct PsArgs {
     /// `label=tier=front`, `ancestor=debian:12`, `network=lan`, `volume=data`
     #[arg(long, value_name = "FILTER")]
     pub(crate) filter: Vec<Filter>,
+    /// Only the one that was made last, of those that are meant
+    #[arg(short, long, conflicts_with = "last")]
+    pub(crate) latest: bool,
+    /// Only so many that were made last, the last one first
+    #[arg(short = 'n', long, value_name = "NUMBER")]
+    pub(crate) last: Option<usize>,
     /// Only their names
     #[arg(short, long)]
     pub(crate) quiet: bool,

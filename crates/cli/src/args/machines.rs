@@ -22,6 +22,19 @@ pub(crate) struct MachinesArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct StartArgs {
+    /// The machines: `web`, `web.shop` (with its project), `web*` [default: all of the project here]
+    #[arg(add = ArgValueCompleter::new(complete::machines))]
+    pub(crate) machines: Vec<String>,
+    /// Watch the machine, of which there may be one, until it ends, and end with its exit code
+    #[arg(short, long)]
+    pub(crate) attach: bool,
+    /// The same, and let it read what is typed here
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct StopArgs {
     /// The machines: `web`, `web.shop` (with its project), `web*` [default: all of the project here]
     #[arg(add = ArgValueCompleter::new(complete::machines))]

@@ -1,7 +1,7 @@
 //! Watching a machine: its output as it comes, what is typed, the size of the terminal, signals, and its exit code.
 
 use std::fs::File;
-use std::io::{ErrorKind, IsTerminal, Read, Write};
+use std::io::{ErrorKind, IsTerminal, Read, Seek, SeekFrom, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -34,12 +34,33 @@ const KEEPER_LIMIT: Duration = Duration::from_secs(10);
 pub(crate) struct Watch {
     /// Whether what is typed here is the machine's standard input.
     pub(crate) stdin: bool,
-    /// Whether what the machine wrote before is shown first.
-    pub(crate) replay: bool,
+    /// Whether what the machine wrote before is shown first, and from where in its log.
+    pub(crate) replay: Option<LogPlace>,
     /// Whether signals that this command gets are sent on to the machine.
     pub(crate) signals: bool,
     /// Whether the machine was started for us, and waits as long as we take to read.
     pub(crate) is_waited_for: bool,
+}
+
+/// A place in a machine's log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LogPlace {
+    /// The number of the file.
+    file: u64,
+    /// How much of it is before.
+    length: u64,
+}
+
+/// Where a machine's log ends by now.
+pub(crate) fn log_end(files: &Files) -> Result<LogPlace> {
+    let directory = files.log();
+    let doing = || format!("cannot read the log in {}", directory.display());
+    let Some(file) = numbers(&directory).with_context(doing)?.pop() else { return Ok(LogPlace::default()) };
+    let length = match std::fs::metadata(directory.join(stead_host::log::file_name(file))) {
+        Err(error) if error.kind() == ErrorKind::NotFound => 0,
+        metadata => metadata.with_context(doing)?.len(),
+    };
+    Ok(LogPlace { file, length })
 }
 
 /// How watching ended.
@@ -65,8 +86,8 @@ pub(crate) fn watch(files: &Files, how: Watch) -> Result<Watched> {
         Err(_) if files.keeper()?.is_none() => return ended_before(files, how),
         Err(error) => return Err(error),
     };
-    if how.replay {
-        replay(files, Some(&attached))?;
+    if let Some(from) = how.replay {
+        replay(files, from, Some(&attached))?;
     }
     let mut stream = client.into_stream()?;
     let writer = Arc::new(Mutex::new(stream.get_ref().try_clone().context("cannot share the connection")?));
@@ -183,8 +204,8 @@ pub(crate) fn outlast(files: &Files) -> Result<Exit> {
 
 /// A machine that has no keeper any more: its log, and how it ended.
 fn ended_before(files: &Files, how: Watch) -> Result<Watched> {
-    if how.replay {
-        replay(files, None)?;
+    if let Some(from) = how.replay {
+        replay(files, from, None)?;
     }
     match files.load_exit() {
         Some(exit) => Ok(Watched::Ended(exit)),
@@ -192,11 +213,11 @@ fn ended_before(files: &Files, how: Watch) -> Result<Watched> {
     }
 }
 
-/// Writes what the log has, up to where the frames begin, as the machine wrote it.
-fn replay(files: &Files, until: Option<&Attached>) -> Result<()> {
+/// Writes what the log has from a place on, up to where the frames begin, as the machine wrote it.
+fn replay(files: &Files, from: LogPlace, until: Option<&Attached>) -> Result<()> {
     let directory = files.log();
     let doing = || format!("cannot read the log in {}", directory.display());
-    for number in numbers(&directory).with_context(doing)? {
+    for number in numbers(&directory).with_context(doing)?.into_iter().filter(|number| *number >= from.file) {
         if until.is_some_and(|until| number > until.log_file) {
             break;
         }
@@ -204,9 +225,14 @@ fn replay(files: &Files, until: Option<&Attached>) -> Result<()> {
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             file => file.with_context(doing)?,
         };
+        let before = if number == from.file { from.length } else { 0 };
+        file.seek(SeekFrom::Start(before)).with_context(doing)?;
         let mut text = Vec::new();
         match until.filter(|until| number == until.log_file) {
-            Some(until) => file.take(until.log_length).read_to_end(&mut text).with_context(doing)?,
+            Some(until) => {
+                let length = until.log_length.saturating_sub(before);
+                file.take(length).read_to_end(&mut text).with_context(doing)?
+            }
             None => file.read_to_end(&mut text).with_context(doing)?,
         };
         for line in text.split(|byte| *byte == b'\n').filter_map(parse_line) {

@@ -15,9 +15,9 @@ use stead_model::name::{MachineId, Name};
 use stead_model::observed::{MachineState, Observed};
 use stead_model::plan::{Power, Wanted, plan};
 
-use super::attach::{Watch, Watched, watch};
+use super::attach::{Watch, Watched, log_end, watch};
 use super::{LOOSE_PROJECT, network};
-use crate::args::{AttachArgs, Consent, Global, KillArgs, MachinesArgs, RemoveArgs, StopArgs};
+use crate::args::{AttachArgs, Consent, Global, KillArgs, MachinesArgs, RemoveArgs, StartArgs, StopArgs};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::session::{Session, look};
@@ -163,12 +163,28 @@ pub(crate) fn stop(global: &Global, args: &StopArgs, output: Output) -> Result<(
 }
 
 /// `start`: as they were made, whatever the file says by now.
-pub(crate) fn start(global: &Global, args: &MachinesArgs, output: Output) -> Result<(), Failure> {
+pub(crate) fn start(global: &Global, args: &StartArgs, output: Output) -> Result<ExitCode, Failure> {
+    let is_watched = args.attach || args.interactive;
     let mut session = Session::open()?;
     let seen = session.observe()?;
     let ids = choose(global, &args.machines, &seen)?;
     ours(&ids, &seen)?;
-    start_these(&mut session, &ids, output)
+    if !is_watched {
+        return start_these(&mut session, &ids, output).map(|()| ExitCode::SUCCESS);
+    }
+    let [id] = ids.as_slice() else {
+        let option = if args.attach { "--attach" } else { "--interactive" };
+        let what = format!("`{option}` is about one machine, and {} are meant", ids.len());
+        return Err(Failure::request(&what, "name one").before_program());
+    };
+    let files = Files::new(session.host.home(), id);
+    // What earlier runs wrote was read, or is in its log.
+    let from = log_end(&files).map_err(Failure::from).map_err(Failure::before_program)?;
+    // What was being done is told only where it is all there is to tell.
+    start_these(&mut session, &ids, output.quiet()).map_err(super::run::not_started)?;
+    drop(session);
+    let how = Watch { stdin: args.interactive, replay: Some(from), signals: true, is_waited_for: true };
+    watch(&files, how).map(|watched| code(&watched)).or_else(super::run::unwatched)
 }
 
 /// The same for these.
@@ -206,7 +222,8 @@ pub(crate) fn restart(global: &Global, args: &StopArgs, output: Output) -> Resul
     drop(working);
     if !stopped.is_empty() {
         let machines = stopped.iter().map(ToString::to_string).collect();
-        start(global, &MachinesArgs { machines }, output)?;
+        let args = StartArgs { machines, attach: false, interactive: false };
+        start(global, &args, output)?;
     }
     tell(&running, output)
 }
@@ -335,7 +352,7 @@ pub(crate) fn attach(global: &Global, args: &AttachArgs) -> Result<ExitCode, Fai
         let what = format!("machine `{id}` does not run");
         return Err(Failure::request(&what, "`stead start` it; `stead logs` has what it wrote"));
     }
-    let how = Watch { stdin: !args.no_stdin, replay: false, signals: !args.no_signals, is_waited_for: false };
+    let how = Watch { stdin: !args.no_stdin, replay: None, signals: !args.no_signals, is_waited_for: false };
     Ok(code(&watch(&files, how)?))
 }
 

@@ -78,7 +78,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Pull(args) => config::pull(&global, &args, output).map(done),
         Command::Run(args) => run::run(&global, &args, output),
         Command::Create(args) => run::create(&global, &args, output).map(done),
-        Command::Start(args) => machines::start(&global, &args, output).map(done),
+        Command::Start(args) => machines::start(&global, &args, output),
         Command::Stop(args) => machines::stop(&global, &args, output).map(done),
         Command::Restart(args) => machines::restart(&global, &args, output).map(done),
         Command::Kill(args) => machines::kill(&global, &args, output).map(done),

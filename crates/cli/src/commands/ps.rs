@@ -1,12 +1,13 @@
 //! `ps` and `ls`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
 
 use serde::Serialize;
 
 use stead_host::apply::Host;
 use stead_host::home::Home;
-use stead_host::machine::HealthState;
+use stead_host::machine::{Files, HealthState};
 use stead_host::many;
 use stead_model::container::Mount;
 use stead_model::image::Reference;
@@ -83,7 +84,13 @@ pub(crate) fn ps(global: &Global, args: &PsArgs, output: Output) -> Result<(), F
         let row = machine_row(id, &seen, &ends, home)?;
         holds(&args.filter, |filter| is_so(filter, id, &row, (&seen, here.as_ref()))).then_some(row)
     });
-    let rows: Vec<MachineRow> = rows.into_iter().flatten().collect();
+    let rows: Vec<MachineRow> = match args.last.or(args.latest.then_some(1)) {
+        Some(most) => {
+            let made = wanted.iter().zip(rows).filter_map(|(id, row)| Some((made_at(id, home)?, row?)));
+            last_made(made.collect(), most)
+        }
+        None => rows.into_iter().flatten().collect(),
+    };
     if args.quiet {
         let names: Vec<String> = rows.iter().map(|row| format!("{}.{}", row.name, row.project)).collect();
         let text = || names.iter().map(|name| format!("{name}\n")).collect();
@@ -94,6 +101,19 @@ pub(crate) fn ps(global: &Global, args: &PsArgs, output: Output) -> Result<(), F
         table(&["MACHINE", "KIND", "STATUS", "IMAGE", "NETWORKS", "ADDRESSES", "PORTS"], &rows)
     };
     output.data(&rows, text).map_err(Failure::from)
+}
+
+/// When a machine was made, if we made it.
+fn made_at(id: &MachineId, home: &Home) -> Option<SystemTime> {
+    let metadata = Files::new(home, id).hold().and_then(|directory| directory.metadata()).ok()?;
+    // A file system that does not know it knows when something was last put there.
+    metadata.created().or_else(|_| metadata.modified()).ok()
+}
+
+/// So many that were made last, the last one first.
+fn last_made<T>(mut made: Vec<(SystemTime, T)>, most: usize) -> Vec<T> {
+    made.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+    made.into_iter().take(most).map(|(_, what)| what).collect()
 }
 
 fn is_so(

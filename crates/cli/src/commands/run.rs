@@ -16,7 +16,7 @@ use stead_model::plan::Power;
 use stead_model::project::{Addressing, Dhcp, Network, Pool, Project, Reach, Subnet};
 use stead_model::resolve::Images;
 
-use super::attach::{Watch, Watched, watch};
+use super::attach::{LogPlace, Watch, Watched, watch};
 use super::reaper::{Reaper, is_left};
 use super::up::{Bring, Whose};
 use super::{image, machines, network, wish};
@@ -57,7 +57,7 @@ pub(crate) fn run(global: &Global, args: &RunArgs, output: Output) -> Result<Exi
     drop(session);
     let how = Watch {
         stdin: args.machine.interactive,
-        replay: true,
+        replay: Some(LogPlace::default()),
         signals: !args.machine.tty,
         is_waited_for: true,
     };
@@ -85,7 +85,7 @@ pub(crate) fn run(global: &Global, args: &RunArgs, output: Output) -> Result<Exi
 }
 
 /// A machine whose output could not be written any more. Its program has run: the code is not that of one that has not.
-fn unwatched(error: anyhow::Error) -> Result<ExitCode, Failure> {
+pub(super) fn unwatched(error: anyhow::Error) -> Result<ExitCode, Failure> {
     let is_pipe = |error: &std::io::Error| error.kind() == ErrorKind::BrokenPipe;
     if error.downcast_ref().is_some_and(is_pipe) {
         return Ok(ExitCode::from(NOBODY_READS));
@@ -226,7 +226,7 @@ pub(super) fn usual_network() -> Network {
 }
 
 /// A machine whose program could not be started has the exit code that a shell would give.
-fn not_started(failure: Failure) -> Failure {
+pub(super) fn not_started(failure: Failure) -> Failure {
     let code = match &failure {
         Failure::Steps(failures) => failures.iter().find_map(|(_, error)| error.downcast_ref::<StartError>()),
         _ => None,

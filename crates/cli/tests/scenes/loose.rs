@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::support::registry::{BUSYBOX, registry};
-use crate::support::{Place, Said, World, said};
+use crate::support::{LIMIT, Place, Said, World, said, said_after};
 
 /// Runs `stead` with these words, of which some have spaces.
 #[track_caller]
@@ -254,4 +254,69 @@ fn a_name_that_was_written_down_for_nothing_is_free() {
     world.stead("network rm default").ok();
     world.stead(&create).ok();
     world.stead(&create).code(2).says("there is a machine `box` already");
+}
+
+#[test]
+fn a_machine_is_started_and_watched_like_one_that_is_run() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let line = "echo out; echo err >&2; exit 7";
+    stead(&world, &["create", "--name", "job", "--network", "none", BUSYBOX, "sh", "-c", line]).ok();
+    stead(
+        &world,
+        &["create", "--name", "ear", "-i", "--network", "none", BUSYBOX, "sh", "-c", "cat; exit 3"],
+    )
+    .ok();
+    // Also the second time only what it writes this time.
+    for _ in 0..2 {
+        let said = world.stead("start -a job").code(7);
+        // What takes long is told before.
+        assert!(said.out == "out\n" && said.err.ends_with("err\n"), "{} {}", said.out, said.err);
+    }
+    assert_eq!(world.stead("logs job").ok(), "out\nout\n");
+    for options in ["-i", "-ai"] {
+        let command = world.stead_command("home", world.path(), &["start", options, "ear"]);
+        let said = said_after(command, "typed\n", LIMIT).code(3);
+        assert_eq!(said.out, "typed\n", "{options}");
+    }
+    // Without being asked to it reads nothing, and says nothing here.
+    world.stead("start --attach job ear").code(125).says("`--attach` is about one machine, and 2 are meant");
+    stead(&world, &["create", "--name", "broken", "--network", "none", BUSYBOX, "/nosuch"]).ok();
+    world.stead("start -a broken").code(127).says("/nosuch");
+    // What is sent to the command is for the machine.
+    let line = "trap 'echo bye; exit 5' TERM; echo ready; while :; do sleep 0.1; done";
+    stead(&world, &["create", "--name", "long", "--init", "--network", "none", BUSYBOX, "sh", "-c", line])
+        .ok();
+    let mut watching = world.spawn_stead(world.path(), &["start", "--attach", "long"]);
+    let mut heard = watching.stdout();
+    let mut next = || {
+        let mut line = String::new();
+        heard.read_line(&mut line).unwrap();
+        line
+    };
+    assert_eq!(next(), "ready\n");
+    world.sh(Place::Computer, "kill -TERM $(pgrep -f '[s]tart --attach long')");
+    assert_eq!(next(), "bye\n");
+}
+
+#[test]
+fn those_that_were_made_last_are_listed_first() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let pulled = world.stead(&format!("image pull -q {BUSYBOX}")).ok();
+    assert_eq!(pulled, world.stead("image ls -q").ok());
+    let pulled = world.stead(&format!("image pull --quiet --format json {BUSYBOX}")).json();
+    assert!(pulled[0].as_str().unwrap().starts_with("sha256:"), "{pulled}");
+    assert_eq!(world.stead("ps -aql").ok(), "");
+    for name in ["b", "c", "a"] {
+        world.stead(&format!("create --name {name} --network none --label of={name} {BUSYBOX}")).ok();
+    }
+    assert_eq!(world.stead("ps -aq --latest").ok(), "a.default\n");
+    assert_eq!(world.stead("ps -aq -n 2").ok(), "a.default\nc.default\n");
+    assert_eq!(world.stead("ps -aq --last 9").ok(), "a.default\nc.default\nb.default\n");
+    assert_eq!(world.stead("ps -aq -n 0").ok(), "");
+    // Of those that are meant.
+    assert_eq!(world.stead("ps -aql --filter label=of=c").ok(), "c.default\n");
+    assert_eq!(world.stead("ps -ql b").ok(), "b.default\n");
+    world.stead("ps -l -n 2").code(2);
 }

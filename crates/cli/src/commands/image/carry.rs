@@ -12,8 +12,8 @@ use stead_image::choose::host_platform;
 use stead_image::{Import, Load};
 use stead_model::image::{Digest, Image, Platform, Reference};
 
-use super::progress::{Progress, size};
-use super::{Meant, Sources, meant, own_store, unpack_new};
+use super::progress::{Progress, Tells, size};
+use super::{Meant, Sources, meant, own_store, unpack_new, unpack_told};
 use crate::args::{ImportArgs, LoadArgs, PullArgs, PushArgs, SaveArgs};
 use crate::failure::Failure;
 use crate::output::Output;
@@ -50,12 +50,18 @@ pub(crate) fn tell(carried: &[Carried], output: Output) -> Result<(), Failure> {
 pub(super) fn pull(args: &PullArgs, output: Output) -> Result<(), Failure> {
     let (_, store) = own_store()?;
     let platform = args.platform.platform.clone().unwrap_or_else(host_platform);
+    let tells = if args.quiet { Tells::Nothing } else { Tells::HowFar };
     let mut carried = Vec::new();
     for name in &args.images {
         let before = store.before()?;
-        let image = super::pull(&store, name, &platform)?;
-        unpack_new(&store, std::slice::from_ref(&image), &before)?;
+        let image = super::pull(&store, name, &platform, tells)?;
+        unpack_told(&store, std::slice::from_ref(&image), &before, tells)?;
         carried.push(Carried::called(name, &image));
+    }
+    if args.quiet {
+        let ids: Vec<&Digest> = carried.iter().map(|one| &one.id).collect();
+        let text = || ids.iter().map(|id| format!("{}\n", id.short())).collect();
+        return output.data(&ids, text).map_err(Failure::from);
     }
     tell(&carried, output)
 }

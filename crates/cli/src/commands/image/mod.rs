@@ -36,8 +36,8 @@ use crate::working::{TELL_AFTER, Working};
 pub(super) use carry::{Carried, tell};
 pub(crate) use change::{forget_here, in_use};
 pub(crate) use export::export_here;
-use progress::Progress;
 pub(crate) use progress::size;
+use progress::{Progress, Tells};
 pub(crate) use settings::Sources;
 
 /// Carries out a command about images.
@@ -329,17 +329,19 @@ pub(crate) fn ensure(
             let (what, hint) = absent(reference, &platform);
             return Err(Failure::request(&what, hint));
         }
-        (None, PullWhen::Missing) | (_, PullWhen::Always) => pull(&store, reference, &platform)?,
+        (None, PullWhen::Missing) | (_, PullWhen::Always) => {
+            pull(&store, reference, &platform, Tells::HowFar)?
+        }
     };
     unpack_new(&store, std::slice::from_ref(&image), &before)?;
     Ok(image)
 }
 
 /// Gets an image from where it is to be had, and tells what is being done if that takes a while.
-fn pull(store: &Store, reference: &Reference, platform: &Platform) -> Result<Image> {
+fn pull(store: &Store, reference: &Reference, platform: &Platform, tells: Tells) -> Result<Image> {
     let wanted = Wanted { name: reference.clone(), platform: platform.clone(), fetch: Fetch::Always };
     let sources = Sources::load()?;
-    let progress = Progress::of(format!("pulling {reference}"));
+    let progress = Progress::told(format!("pulling {reference}"), tells);
     let pulled = store.obtain(&wanted, sources.origins(), &|event| progress.hear(event));
     Ok(pulled.with_context(|| format!("cannot pull {reference}"))?.image)
 }
@@ -349,6 +351,10 @@ const UNPACK_WORD: &str = "__unpack";
 
 /// Unpacks what of an image is not, by a process that may set owners.
 pub(super) fn unpack(store: &Store, image: &Image) -> Result<()> {
+    unpack_one(store, image, Tells::HowFar)
+}
+
+fn unpack_one(store: &Store, image: &Image, tells: Tells) -> Result<()> {
     let missing = store.missing_layers(image).len();
     if missing == 0 {
         return Ok(());
@@ -356,7 +362,7 @@ pub(super) fn unpack(store: &Store, image: &Image) -> Result<()> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let args: [OsString; 3] = [UNPACK_WORD.into(), store.root().into(), image.digest.as_str().into()];
     let name = image.names.first().map_or_else(|| image.digest.short().to_owned(), ToString::to_string);
-    let progress = Progress::of(format!("unpacking {name}"));
+    let progress = Progress::told(format!("unpacking {name}"), tells);
     let unpacked = std::thread::scope(|scope| {
         // Dropped when all is unpacked, which wakes the thread.
         let (_done, is_done) = mpsc::channel::<()>();
@@ -374,8 +380,12 @@ pub(super) fn unpack(store: &Store, image: &Image) -> Result<()> {
 
 /// The same of images that came since then. Of those that cannot be unpacked it is as if they had not come.
 pub(super) fn unpack_new(store: &Store, images: &[Image], before: &Before) -> Result<()> {
+    unpack_told(store, images, before, Tells::HowFar)
+}
+
+fn unpack_told(store: &Store, images: &[Image], before: &Before, tells: Tells) -> Result<()> {
     // One that is broken does not keep those behind it from being unpacked.
-    let results: Vec<Result<()>> = images.iter().map(|image| unpack(store, image)).collect();
+    let results: Vec<Result<()>> = images.iter().map(|image| unpack_one(store, image, tells)).collect();
     let unpacked: Result<()> = results.into_iter().collect();
     if unpacked.is_err() {
         // One that is whole is of use, and somebody may have made a machine of it already.

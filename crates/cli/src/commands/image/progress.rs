@@ -19,9 +19,17 @@ const NOTE_EVERY: Duration = Duration::from_secs(3);
 /// Tells how far a piece of work is, once it takes longer than people like to look at nothing.
 pub(crate) struct Progress {
     what: String,
+    tells: Tells,
     is_terminal: bool,
     start: Instant,
     state: Mutex<State>,
+}
+
+/// Whether anything is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tells {
+    HowFar,
+    Nothing,
 }
 
 #[derive(Default)]
@@ -42,8 +50,13 @@ struct Blob {
 impl Progress {
     /// About the work that is called so: `pulling debian:12`.
     pub(crate) fn of(what: String) -> Self {
+        Self::told(what, Tells::HowFar)
+    }
+
+    /// The same, if anything is to be told.
+    pub(crate) fn told(what: String, tells: Tells) -> Self {
         let is_terminal = std::io::stderr().is_terminal();
-        Self { what, is_terminal, start: Instant::now(), state: Mutex::default() }
+        Self { what, tells, is_terminal, start: Instant::now(), state: Mutex::default() }
     }
 
     /// Hears what happened.
@@ -84,7 +97,7 @@ impl Progress {
         let Ok(mut state) = self.state.lock() else { return };
         let every = if self.is_terminal { LINE_EVERY } else { NOTE_EVERY };
         let is_early = self.start.elapsed() < TELL_AFTER;
-        if is_early || state.told.is_some_and(|told| told.elapsed() < every) {
+        if self.tells == Tells::Nothing || is_early || state.told.is_some_and(|told| told.elapsed() < every) {
             return;
         }
         state.told = Some(Instant::now());
@@ -109,7 +122,9 @@ impl Progress {
     /// What stays to be read.
     fn say(&self, text: &str) {
         self.clear();
-        note(text);
+        if self.tells == Tells::HowFar {
+            note(text);
+        }
     }
 
     fn clear(&self) {
