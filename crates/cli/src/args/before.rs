@@ -30,7 +30,7 @@ impl Before {
             };
             match name {
                 "-f" | "--file" => {
-                    before.files.extend(joined.or_else(|| words.next().cloned()).map(PathBuf::from))
+                    before.files.extend(joined.or_else(|| words.next().cloned()).map(PathBuf::from));
                 }
                 "--profile" => {
                     let value = joined.or_else(|| words.next().cloned());
