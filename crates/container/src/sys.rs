@@ -342,6 +342,101 @@ pub(crate) fn attach_device_filter(cgroup: BorrowedFd<'_>, program: &[u64]) -> r
     if done < 0 { Err(last_error()) } else { Ok(()) }
 }
 
+/// What a file has besides its mode (`struct fsxattr`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Extra {
+    pub(crate) flags: u32,
+    extent_bytes: u32,
+    extents: u32,
+    pub(crate) project: u32,
+    cow_extent_bytes: u32,
+    pad: [u8; 8],
+}
+
+/// What a file has besides its mode.
+pub(crate) fn extra(file: BorrowedFd<'_>) -> rustix::io::Result<Extra> {
+    const FS_IOC_FSGETXATTR: u32 = 0x801c_581f;
+    let mut extra = Extra::default();
+    // SAFETY: the kernel writes an `fsxattr`, which `Extra` is, and no longer knows of it when the call returns.
+    let done = unsafe { libc::syscall(libc::SYS_ioctl, file.as_raw_fd(), FS_IOC_FSGETXATTR, &raw mut extra) };
+    if done < 0 { Err(last_error()) } else { Ok(extra) }
+}
+
+/// Sets it.
+pub(crate) fn set_extra(file: BorrowedFd<'_>, extra: &Extra) -> rustix::io::Result<()> {
+    const FS_IOC_FSSETXATTR: u32 = 0x401c_5820;
+    // SAFETY: the kernel reads an `fsxattr`, which `Extra` is and which lives.
+    let done = unsafe {
+        libc::syscall(libc::SYS_ioctl, file.as_raw_fd(), FS_IOC_FSSETXATTR, std::ptr::from_ref(extra))
+    };
+    if done < 0 { Err(last_error()) } else { Ok(()) }
+}
+
+/// What a quota allows and what of it is used (`struct if_dqblk`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Quota {
+    /// In parts of 1024 bytes; 0 is no limit.
+    pub(crate) hard_kib: u64,
+    pub(crate) soft_kib: u64,
+    pub(crate) used_bytes: u64,
+    files_hard: u64,
+    files_soft: u64,
+    pub(crate) files_used: u64,
+    blocks_time: u64,
+    files_time: u64,
+    pub(crate) valid: u32,
+    pad: u32,
+}
+
+/// The quotas that a file system keeps (`struct fs_quota_statv`), as much of it as is used here.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct Quotas {
+    version: i8,
+    pad: u8,
+    flags: u16,
+    rest: [u32; 63],
+}
+
+/// A call about quotas of projects, on the file system that a file is on.
+fn project_quotas<T>(file: BorrowedFd<'_>, what: u32, project: u32, data: &mut T) -> rustix::io::Result<()> {
+    // The same number everywhere.
+    const SYS_QUOTACTL_FD: libc::c_long = 443;
+    const PRJQUOTA: u32 = 2;
+    let command = (what << 8) | PRJQUOTA;
+    let data = std::ptr::from_mut(data);
+    // SAFETY: only the functions below call this, each with the structure that belongs to its command; it lives.
+    let done = unsafe { libc::syscall(SYS_QUOTACTL_FD, file.as_raw_fd(), command, project, data) };
+    if done < 0 { Err(last_error()) } else { Ok(()) }
+}
+
+/// Whether the file system that a file is on holds projects to their quotas.
+pub(crate) fn enforces_project_quotas(file: BorrowedFd<'_>) -> rustix::io::Result<bool> {
+    const Q_XGETQSTATV: u32 = 0x5808;
+    const FS_QUOTA_PDQ_ENFD: u16 = 1 << 5;
+    let mut quotas = Quotas { version: 1, pad: 0, flags: 0, rest: [0; 63] };
+    project_quotas(file, Q_XGETQSTATV, 0, &mut quotas)?;
+    Ok(quotas.flags & FS_QUOTA_PDQ_ENFD != 0)
+}
+
+/// The quota of a project.
+pub(crate) fn quota(file: BorrowedFd<'_>, project: u32) -> rustix::io::Result<Quota> {
+    const Q_GETQUOTA: u32 = 0x80_0007;
+    let mut quota = Quota::default();
+    project_quotas(file, Q_GETQUOTA, project, &mut quota)?;
+    Ok(quota)
+}
+
+/// Sets how much a project may have; 0 is no limit.
+pub(crate) fn set_quota(file: BorrowedFd<'_>, project: u32, hard_kib: u64) -> rustix::io::Result<()> {
+    const Q_SETQUOTA: u32 = 0x80_0008;
+    const QIF_BLIMITS: u32 = 1;
+    let mut quota = Quota { hard_kib, valid: QIF_BLIMITS, ..Quota::default() };
+    project_quotas(file, Q_SETQUOTA, project, &mut quota)
+}
+
 fn last_error() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }

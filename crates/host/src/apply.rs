@@ -195,6 +195,7 @@ mod tests {
     use stead_model::name::{MachineId, VolumeId};
     use stead_model::observed::{Body, HostFacts, MachineState, Uplinks};
     use stead_model::plan::plan;
+    use stead_model::project::Volume;
     use stead_model::project::{Condition, Kind};
     use stead_model::resolve::{Context, Images, resolve};
 
@@ -329,8 +330,12 @@ machines:
     #[track_caller]
     fn check_waiting(meanwhile: fn(&mut Observed), expected: Expect) {
         let id = |name: &str| MachineId::new(&"shop".parse().unwrap(), &name.parse().unwrap());
-        let volume =
-            |name: &str| Step::VolumeAdd(VolumeId::new(&"shop".parse().unwrap(), &name.parse().unwrap()));
+        let volume = |name: &str| {
+            Step::VolumeAdd(
+                VolumeId::new(&"shop".parse().unwrap(), &name.parse().unwrap()),
+                Volume::default(),
+            )
+        };
         let awaits = |name: &str| Step::MachineAwait(id(name), Condition::Healthy);
         let step = |step, after: &[usize]| Planned {
             step,
@@ -379,7 +384,7 @@ machines:
     #[test]
     fn what_another_command_has_done_meanwhile_is_done() {
         let meanwhile = |seen: &mut Observed| {
-            seen.volumes.insert("late.shop".parse().unwrap());
+            seen.volumes.insert("late.shop".parse().unwrap(), Volume::default());
         };
         check_waiting(
             meanwhile,

@@ -119,7 +119,7 @@ impl Event {
             Step::MachineRemove(id, _) => Self::of_machine(id, Action::Rm),
             Step::NetworkAdd(id, _) => Self::now(Kind::Network, id.to_string(), Action::Create),
             Step::NetworkRemove(id, _) => Self::now(Kind::Network, id.to_string(), Action::Rm),
-            Step::VolumeAdd(id) => Self::now(Kind::Volume, id.to_string(), Action::Create),
+            Step::VolumeAdd(id, _) => Self::now(Kind::Volume, id.to_string(), Action::Create),
             Step::VolumeRemove(id) => Self::now(Kind::Volume, id.to_string(), Action::Rm),
             Step::ProjectAdd(..)
             | Step::ProjectRemove(_)
@@ -129,6 +129,7 @@ impl Event {
             | Step::UplinkAdd(_)
             | Step::UplinkRemove(_)
             | Step::NetworkChange(..)
+            | Step::VolumeChange(..)
             | Step::LeaseAdd(..)
             | Step::LeaseRemove(..)
             | Step::MachineChange(..)

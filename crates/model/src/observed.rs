@@ -12,7 +12,7 @@ use crate::address::Mac;
 use crate::container::{Container, Mount};
 use crate::image::Digest;
 use crate::name::{LinkName, MachineId, Name, NetworkId, NicId, VolumeId};
-use crate::project::{Bind, Driver, Guard, Kind, ProjectFiles, Reach};
+use crate::project::{Bind, Driver, Guard, Kind, ProjectFiles, Reach, Volume};
 use crate::provision::ScriptId;
 use crate::served::{ServedDhcp, Target};
 use crate::vm::MadeVm;
@@ -49,7 +49,7 @@ pub struct Observed {
     /// The ports that are published.
     pub ports: BTreeMap<Bind, Target>,
     /// The volumes that exist.
-    pub volumes: BTreeSet<VolumeId>,
+    pub volumes: BTreeMap<VolumeId, Volume>,
 }
 
 /// What this computer offers, and what of it is in use by others.
@@ -438,7 +438,7 @@ impl Observed {
             nics: BTreeMap::new(),
             leases: BTreeMap::new(),
             ports: BTreeMap::new(),
-            volumes: BTreeSet::new(),
+            volumes: BTreeMap::new(),
         }
     }
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::difference::{changed_network_key, differences, machine_differences};
 use crate::name::{MachineId, Name, NetworkId, NicId, VolumeId};
 use crate::observed::{Engine, MachineState, NetworkState, NicState, Observed, Running, Switchboard, Uplink};
-use crate::project::{Bind, Condition, ProjectFiles, Reach};
+use crate::project::{Bind, Condition, ProjectFiles, Reach, Volume};
 use crate::provision::{self, Part, Provision};
 use crate::served::Target;
 use crate::step::{Change, Lost, Step};
@@ -35,7 +35,7 @@ pub struct Wanted {
     /// Its published ports.
     pub ports: BTreeMap<Bind, Target>,
     /// Its volumes.
-    pub volumes: BTreeSet<VolumeId>,
+    pub volumes: BTreeMap<VolumeId, Volume>,
     /// Whether volumes that are not wanted are deleted.
     pub unwanted_volumes: UnwantedVolumes,
 }
@@ -114,7 +114,7 @@ impl Wanted {
             machines: BTreeMap::new(),
             nics: BTreeMap::new(),
             ports: BTreeMap::new(),
-            volumes: BTreeSet::new(),
+            volumes: BTreeMap::new(),
             unwanted_volumes,
         }
     }
@@ -193,7 +193,7 @@ fn removals(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
     steps.extend(engine_removals(wanted, seen));
     // The project's record goes last, so that a plan cut short is found again.
     let keeps_volumes = wanted.unwanted_volumes == UnwantedVolumes::Keep
-        && seen.volumes.iter().any(|id| id.project == wanted.project);
+        && seen.volumes.keys().any(|id| id.project == wanted.project);
     if wanted.files.is_none() && seen.projects.contains_key(&wanted.project) && !keeps_volumes {
         steps.push((Step::ProjectRemove(wanted.project.clone()), "nothing of it is left".to_owned()));
     }
@@ -288,7 +288,7 @@ fn record_removals(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
         }
     }
     if wanted.unwanted_volumes == UnwantedVolumes::Delete {
-        let unwanted = seen.volumes.iter().filter(|id| ours(&id.project) && !wanted.volumes.contains(id));
+        let unwanted = seen.volumes.keys().filter(|id| ours(&id.project) && !wanted.volumes.contains_key(id));
         steps.extend(unwanted.map(|id| (Step::VolumeRemove(id.clone()), format!("volumes.{}", id.name))));
     }
     steps
@@ -349,8 +349,16 @@ fn additions(wanted: &Wanted, left: &Observed) -> Vec<Reasoned> {
             Some(_) => {}
         }
     }
-    let volumes = wanted.volumes.iter().filter(|id| !left.volumes.contains(id));
-    steps.extend(volumes.map(|id| (Step::VolumeAdd(id.clone()), format!("volumes.{}", id.name))));
+    for (id, to) in &wanted.volumes {
+        match left.volumes.get(id) {
+            None => steps.push((Step::VolumeAdd(id.clone(), *to), format!("volumes.{}", id.name))),
+            Some(from) if from != to => {
+                let change = Change { from: *from, to: *to };
+                steps.push((Step::VolumeChange(id.clone(), change), format!("volumes.{}.size", id.name)));
+            }
+            Some(_) => {}
+        }
+    }
     steps.extend(machine_additions(wanted, left));
     for (bind, target) in wanted.ports.iter().filter(|(bind, target)| left.ports.get(bind) != Some(target)) {
         let why = format!("machines.{}.ports", target.machine.name);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::address::overlap;
-use crate::name::{LinkName, MachineId, Name, NetworkId, NicId};
+use crate::name::{LinkName, MachineId, Name, NetworkId, NicId, VolumeId};
 use crate::observed::{Engine, Lease, MachineState, NetworkState, NicState, Observed, Running, Switchboard};
 use crate::project::{Bind, Condition, Reach};
 use crate::provision::ScriptId;
@@ -134,10 +134,11 @@ impl Observed {
             Step::PortRemove(bind, target) => {
                 needs(self.ports.get(bind) == Some(target), "there is no such port")
             }
-            Step::VolumeAdd(id) => self
-                .lacks_project(&id.project)
-                .or_else(|| needs(!self.volumes.contains(id), "the volume is there")),
-            Step::VolumeRemove(id) => needs(self.volumes.contains(id), "there is no such volume"),
+            Step::VolumeAdd(id, _) => self.lacks_for_new_volume(id),
+            Step::VolumeChange(id, Change { from, .. }) => {
+                needs(self.volumes.get(id) == Some(from), "the volume is not as the step takes it to be")
+            }
+            Step::VolumeRemove(id) => needs(self.volumes.contains_key(id), "there is no such volume"),
         }
     }
 
@@ -199,6 +200,11 @@ impl Observed {
             })
     }
 
+    fn lacks_for_new_volume(&self, id: &VolumeId) -> Option<&'static str> {
+        self.lacks_project(&id.project)
+            .or_else(|| needs(!self.volumes.contains_key(id), "the volume is there"))
+    }
+
     fn lacks_project(&self, name: &Name) -> Option<&'static str> {
         needs(self.projects.contains_key(name), "the project is not on record")
     }
@@ -215,7 +221,7 @@ impl Observed {
             || self.nics.keys().any(|id| id.project == *project)
             || self.leases.keys().any(|id| id.project == *project)
             || self.ports.values().any(|target| target.machine.project == *project)
-            || self.volumes.iter().any(|id| id.project == *project)
+            || self.volumes.keys().any(|id| id.project == *project)
     }
 
     fn is_engine_empty(&self) -> bool {
@@ -289,7 +295,9 @@ impl Observed {
             Step::NicRemove(id, _) => drop(seen.nics.remove(&id)),
             Step::PortAdd(bind, target) => drop(seen.ports.insert(bind, target)),
             Step::PortRemove(bind, _) => drop(seen.ports.remove(&bind)),
-            Step::VolumeAdd(id) => drop(seen.volumes.insert(id)),
+            Step::VolumeAdd(id, to) | Step::VolumeChange(id, Change { to, .. }) => {
+                seen.volumes.insert(id, to);
+            }
             Step::VolumeRemove(id) => drop(seen.volumes.remove(&id)),
         }
         seen

@@ -57,7 +57,14 @@ pub struct Project {
     /// Its machines.
     pub machines: BTreeMap<Name, Machine>,
     /// Its volumes.
-    pub volumes: BTreeSet<Name>,
+    pub volumes: BTreeMap<Name, Volume>,
+}
+
+/// A volume, as wanted and as it exists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// What its files may take at most.
+    pub size_bytes: Option<u64>,
 }
 
 impl Project {
@@ -362,6 +369,19 @@ impl Pool {
                 Some((Ipv4Addr::from(last - quarter), Ipv4Addr::from(last.checked_sub(1)?)))
             }
         }
+    }
+}
+
+impl fmt::Display for Volume {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 6] = ["", "KiB", "MiB", "GiB", "TiB", "PiB"];
+        let Some(bytes) = self.size_bytes else { return f.write_str("none") };
+        // The largest unit of which it is whole.
+        let (mut number, mut unit) = (bytes, 0);
+        while number != 0 && number % 1024 == 0 && unit + 1 < UNITS.len() {
+            (number, unit) = (number / 1024, unit + 1);
+        }
+        write!(f, "{number}{}", UNITS.get(unit).copied().unwrap_or_default())
     }
 }
 

@@ -20,7 +20,7 @@ impl Wanted {
         wanted.nics.extend(seen.nics.clone().into_iter().filter(|(id, _)| is_ours(&id.project)));
         let ports = seen.ports.clone().into_iter();
         wanted.ports.extend(ports.filter(|(_, target)| is_ours(&target.machine.project)));
-        wanted.volumes.extend(seen.volumes.iter().filter(|id| is_ours(&id.project)).cloned());
+        wanted.volumes.extend(seen.volumes.clone().into_iter().filter(|(id, _)| is_ours(&id.project)));
         let machines = seen.machines.keys().filter(|id| is_ours(&id.project));
         wanted.machines.extend(machines.filter_map(|id| Some((id.clone(), machine_as_it_is(id, seen)?))));
         wanted

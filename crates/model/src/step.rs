@@ -11,7 +11,7 @@ use crate::address::Mac;
 use crate::difference::{differences, machine_differences};
 use crate::name::{MachineId, Name, NetworkId, NicId, VolumeId};
 use crate::observed::{Body, Lease, MachineState, NetworkState, NicEnd, NicState, Uplink};
-use crate::project::{Bind, Condition, ProjectFiles, Protocol, Reach};
+use crate::project::{Bind, Condition, ProjectFiles, Protocol, Reach, Volume};
 use crate::provision::{Part, Provision};
 use crate::served::Target;
 
@@ -68,7 +68,9 @@ pub enum Step {
     /// Closes a published port.
     PortRemove(Bind, Target),
     /// Makes a volume.
-    VolumeAdd(VolumeId),
+    VolumeAdd(VolumeId, Volume),
+    /// Limits what is in a volume otherwise.
+    VolumeChange(VolumeId, Change<Volume>),
     /// Deletes a volume and all that is in it.
     VolumeRemove(VolumeId),
 }
@@ -190,7 +192,9 @@ impl Step {
                 let project = Project(target.machine.project.clone());
                 [Switchboard, Machine(target.machine.clone()), project].into()
             }
-            Self::VolumeAdd(id) | Self::VolumeRemove(id) => [Project(id.project.clone())].into(),
+            Self::VolumeAdd(id, _) | Self::VolumeChange(id, _) | Self::VolumeRemove(id) => {
+                [Project(id.project.clone())].into()
+            }
         }
     }
 
@@ -225,7 +229,7 @@ impl Step {
             Self::NicChange(id, _) => [Thing::Nic(id.clone())].into(),
             Self::PortAdd(bind, _) => [Thing::Bind(*bind)].into(),
             Self::PortRemove(bind, _) => [Thing::Bind(*bind), Thing::Port(bind.protocol, bind.port)].into(),
-            Self::VolumeAdd(id) | Self::VolumeRemove(id) => {
+            Self::VolumeAdd(id, _) | Self::VolumeChange(id, _) | Self::VolumeRemove(id) => {
                 [Thing::Volume(id.clone()), Thing::Volumes(id.project.clone())].into()
             }
         }
@@ -292,7 +296,9 @@ impl fmt::Display for Step {
             Self::PortRemove(bind, target) => {
                 write!(f, "- port {bind} to {}:{}", target.machine, target.port)
             }
-            Self::VolumeAdd(id) => write!(f, "+ volume {id}"),
+            Self::VolumeAdd(id, Volume { size_bytes: None }) => write!(f, "+ volume {id}"),
+            Self::VolumeAdd(id, volume) => write!(f, "+ volume {id} of at most {volume}"),
+            Self::VolumeChange(id, Change { from, to }) => write!(f, "~ volume {id} size {from} -> {to}"),
             Self::VolumeRemove(id) => write!(f, "- volume {id} (its data is lost)"),
         }
     }

@@ -13,7 +13,9 @@ pub(crate) enum VolumeCommand {
     /// List volumes, and which machines use them
     Ls(VolumeListArgs),
     /// Make a volume without a project file (it is in project `default`)
-    #[command(after_help = "  stead volume create data\n  stead run -v data:/var/lib/data …")]
+    #[command(
+        after_help = "  stead volume create data\n  stead volume create --size 10GiB data\n  stead run -v data:/var/lib/data …"
+    )]
     Create(VolumeCreateArgs),
     /// Tell all about volumes: where they are, how large, who uses them
     Inspect {
@@ -59,6 +61,9 @@ pub(crate) struct VolumeListArgs {
 pub(crate) struct VolumeCreateArgs {
     /// The volume's name
     pub(crate) name: Name,
+    /// What its files may take at most: `10GiB`, `512m` (as root, on ext4 or XFS mounted with `prjquota`)
+    #[arg(long, value_name = "BYTES", value_parser = stead_model::file::volume_bytes)]
+    pub(crate) size: Option<u64>,
     /// Labels: `NAME=VALUE`
     #[arg(short, long, value_name = "NAME=VALUE")]
     pub(crate) label: Vec<String>,

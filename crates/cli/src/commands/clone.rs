@@ -47,7 +47,7 @@ pub(crate) fn clone(global: &Global, args: &CloneArgs, output: Output) -> Result
     }
     let Likeness { machine, volumes, images, told } =
         likeness(session.host.home(), &source, &seen, &mut project)?;
-    project.volumes.extend(volumes);
+    network::name_volumes(session.host.home(), &mut project, volumes)?;
     project.machines.insert(args.name.clone(), machine);
     let doing = || format!("machine `{source}`");
     let runs = args.snapshot.is_none() && seen.running.contains_key(&source);

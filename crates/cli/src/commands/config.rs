@@ -45,7 +45,7 @@ fn listed(loaded: &Loaded, only: &Only) -> Option<Vec<String>> {
         let images: BTreeSet<String> = images.map(|container| container.image.to_string()).collect();
         Some(images.into_iter().collect())
     } else if only.volumes {
-        Some(project.volumes.iter().map(ToString::to_string).collect())
+        Some(project.volumes.keys().map(ToString::to_string).collect())
     } else if only.networks {
         Some(project.networks.keys().map(ToString::to_string).collect())
     } else if only.profiles {

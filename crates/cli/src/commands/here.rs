@@ -50,7 +50,7 @@ pub(super) fn project_here(
 pub(super) fn project_of(global: &Global, named: Option<&Name>, seen: &Observed) -> Result<Name, Failure> {
     if let Some(name) = named {
         let known = seen.projects.contains_key(name)
-            || seen.volumes.iter().any(|id| id.project == *name)
+            || seen.volumes.keys().any(|id| id.project == *name)
             || seen.networks.keys().any(|id| id.project == *name)
             || seen.machines.keys().any(|id| id.project == *name);
         return if known {

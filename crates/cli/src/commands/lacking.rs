@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use stead_host::home::Home;
+use stead_host::linux::{Unlimitable, limit_refused};
 use stead_image::Store;
 use stead_model::container::{Container, Device, Mount};
-use stead_model::name::{MachineId, Name};
+use stead_model::name::{MachineId, Name, VolumeId};
 use stead_model::observed::{Body, MachineState};
 use stead_model::plan::{Plan, Planned};
 use stead_model::project::{Condition, Project};
 use stead_model::resolve::Refusal;
-use stead_model::step::Step;
+use stead_model::step::{Change, Step};
 
 /// What a container lacks here. Files with these texts are written before it is made.
 pub(super) fn lacks(name: &Name, wish: &Container, texts: &BTreeMap<PathBuf, String>) -> Vec<Refusal> {
@@ -51,6 +52,23 @@ pub(super) fn lacks(name: &Name, wish: &Container, texts: &BTreeMap<PathBuf, Str
         }
     }
     refusals
+}
+
+/// Why volumes cannot be limited that a plan limits.
+pub(super) fn unlimitable(home: &Home, plan: &Plan) -> Result<Vec<Refusal>> {
+    let limited = plan.steps.iter().filter_map(|planned| match &planned.step {
+        Step::VolumeAdd(id, to) | Step::VolumeChange(id, Change { to, .. }) => to.size_bytes.map(|_| id),
+        _ => None,
+    });
+    let limited: Vec<_> = limited.collect();
+    let refused = if limited.is_empty() { None } else { limit_refused(home)? };
+    let Some(Unlimitable { why, hint }) = refused else { return Ok(Vec::new()) };
+    let refusal = |id: &VolumeId| Refusal {
+        key: format!("volumes.{}.size", id.name),
+        why: why.clone(),
+        hint: hint.clone(),
+    };
+    Ok(limited.into_iter().map(refusal).collect())
 }
 
 /// Whether nothing is there. What cannot be looked at may be.

@@ -20,7 +20,7 @@ use stead_model::name::{MachineId, Name, NetworkId, VolumeId};
 use stead_model::observed::{NetworkState, Observed};
 use stead_model::plan::{Plan, Power, UnwantedVolumes, Wanted, plan};
 use stead_model::project::{
-    Addressing, Dhcp, Guard, Kind, Machine, Network, Nic, Pool, Project, Reach, Runs, Subnet,
+    Addressing, Dhcp, Guard, Kind, Machine, Network, Nic, Pool, Project, Reach, Runs, Subnet, Volume,
 };
 
 use super::LOOSE_PROJECT;
@@ -169,6 +169,22 @@ pub(super) fn is_written_down(home: &Home, id: &MachineId) -> Result<bool, Failu
         && load_file(&path)?.project.machines.get(&id.name).is_some_and(is_ours))
 }
 
+/// Puts volumes into the project that machines of it have, with the limits that they have already.
+pub(super) fn name_volumes(
+    home: &Home,
+    project: &mut Project,
+    volumes: BTreeSet<Name>,
+) -> Result<(), Failure> {
+    for name in volumes {
+        let id = VolumeId::new(&project.name, &name);
+        let is_there = stead_host::linux::volume_path(home, &id).exists();
+        let limited = if is_there { stead_host::linux::volume_limited(home, &id)? } else { None };
+        let size_bytes = limited.map(|limited| limited.most_bytes);
+        project.volumes.insert(name, Volume { size_bytes });
+    }
+    Ok(())
+}
+
 /// Takes volumes out of the file, which are gone already, or the next command would make them anew.
 pub(super) fn forget_volumes(session: &Session, volumes: &BTreeSet<VolumeId>) -> Result<(), Failure> {
     edit(session, |project| {
@@ -177,7 +193,7 @@ pub(super) fn forget_volumes(session: &Session, volumes: &BTreeSet<VolumeId>) ->
             mounts.any(|mount| matches!(mount, Mount::Volume { name, .. } if name == volume))
         };
         let machines = &project.machines;
-        project.volumes.retain(|name| {
+        project.volumes.retain(|name, _| {
             !volumes.contains(&VolumeId::new(&project.name, name))
                 || machines.values().any(|machine| uses(machine, name))
         });

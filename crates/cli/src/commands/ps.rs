@@ -326,7 +326,7 @@ struct ProjectRow {
 pub(crate) fn ls(output: Output) -> Result<(), Failure> {
     let mut host = look()?;
     let seen = host.observe()?;
-    let of_volumes = seen.volumes.iter().map(|id| &id.project);
+    let of_volumes = seen.volumes.keys().map(|id| &id.project);
     let names: BTreeSet<_> = seen.projects.keys().chain(of_volumes).collect();
     let rows = names.into_iter().map(|name| ProjectRow {
         name: name.to_string(),
@@ -337,7 +337,7 @@ pub(crate) fn ls(output: Output) -> Result<(), Failure> {
             .unwrap_or_default(),
         networks: seen.networks.keys().filter(|id| id.project == *name).count(),
         machines: seen.machines.keys().filter(|id| id.project == *name).count(),
-        volumes: seen.volumes.iter().filter(|id| id.project == *name).count(),
+        volumes: seen.volumes.keys().filter(|id| id.project == *name).count(),
     });
     let rows: Vec<ProjectRow> = rows.collect();
     let text = || {

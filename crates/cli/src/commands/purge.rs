@@ -82,7 +82,7 @@ fn take_down(
 ) -> Result<(), Failure> {
     loop {
         let seen = session.observe()?;
-        let of_volumes = seen.volumes.iter().map(|id| &id.project);
+        let of_volumes = seen.volumes.keys().map(|id| &id.project);
         let of_leases = seen.leases.keys().map(|id| &id.project);
         let Some(name) = seen.projects.keys().chain(of_volumes).chain(of_leases).next().cloned() else {
             return Ok(());

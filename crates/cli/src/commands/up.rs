@@ -307,6 +307,7 @@ fn decide(
     let plan = make_plan(&wanted, seen);
     refusals.extend(unfit(home, &loaded.texts, made_by(&plan))?);
     refusals.extend(super::lacking::never_well(home, &loaded.project, &plan)?);
+    refusals.extend(super::lacking::unlimitable(home, &plan)?);
     Ok(if refusals.is_empty() { Ok(Decided { all, wanted, plan }) } else { Err(refusals) })
 }
 

@@ -8,11 +8,12 @@ use serde::Serialize;
 
 use stead_host::apply::Host;
 use stead_host::home::Home;
-use stead_host::linux::VolumeNote;
+use stead_host::linux::{Unlimitable, VolumeNote, limit_refused, volume_limited};
 use stead_model::container::Mount;
 use stead_model::name::{MachineId, Name, VolumeId};
 use stead_model::observed::Observed;
 use stead_model::plan::{UnwantedVolumes, Wanted, plan};
+use stead_model::project::Volume;
 
 use super::LOOSE_PROJECT;
 use super::image::size;
@@ -41,6 +42,10 @@ struct Row {
     /// The machines that have it mounted, or would when they ran.
     machines: BTreeSet<MachineId>,
     path: PathBuf,
+    /// What its files may take at most.
+    limit_bytes: Option<u64>,
+    /// What they take, where it is limited.
+    used_bytes: Option<u64>,
 }
 
 impl Row {
@@ -68,20 +73,22 @@ fn rows(global: &Global, patterns: &[String], seen: &Observed, home: &Home) -> R
         }
     }
     if patterns.is_empty() {
-        ids.extend(&seen.volumes);
+        ids.extend(seen.volumes.keys());
     }
-    let row = |id: &VolumeId| {
-        let labels = VolumeNote::load(home, id)?.labels;
-        let path = stead_host::linux::volume_path(home, id);
-        Ok(Row {
-            name: id.name.clone(),
-            project: id.project.clone(),
-            labels,
-            machines: users(id, seen),
-            path,
-        })
-    };
-    ids.into_iter().map(row).collect()
+    ids.into_iter().map(|id| row(id, seen, home).map_err(Failure::from)).collect()
+}
+
+fn row(id: &VolumeId, seen: &Observed, home: &Home) -> Result<Row> {
+    let limited = volume_limited(home, id)?;
+    Ok(Row {
+        name: id.name.clone(),
+        project: id.project.clone(),
+        labels: VolumeNote::load(home, id)?.labels,
+        machines: users(id, seen),
+        path: stead_host::linux::volume_path(home, id),
+        limit_bytes: limited.map(|limited| limited.most_bytes),
+        used_bytes: limited.map(|limited| limited.used_bytes),
+    })
 }
 
 /// The volumes that a pattern means: those made by command or of the project here, else of all.
@@ -89,7 +96,7 @@ fn meant<'a>(pattern: &str, here: Option<&Name>, seen: &'a Observed) -> Vec<&'a 
     let is_meant = |id: &&VolumeId| {
         super::ps::matches(pattern, id.name.as_str()) || super::ps::matches(pattern, &id.to_string())
     };
-    let all: Vec<&VolumeId> = seen.volumes.iter().filter(is_meant).collect();
+    let all: Vec<&VolumeId> = seen.volumes.keys().filter(is_meant).collect();
     let near = |id: &&VolumeId| here.map_or(id.project.as_str() == LOOSE_PROJECT, |here| id.project == *here);
     let of_here: Vec<&VolumeId> = all.iter().copied().filter(near).collect();
     if of_here.is_empty() { all } else { of_here }
@@ -126,8 +133,9 @@ fn ls(global: &Global, args: &VolumeListArgs, output: Output) -> Result<(), Fail
             .map_err(Failure::from);
     }
     let text = || {
-        let cells = |row: &Row| vec![row.id().to_string(), machines_text(row), labels_text(row)];
-        table(&["VOLUME", "MACHINES", "LABELS"], &rows.iter().map(cells).collect::<Vec<_>>())
+        let cells =
+            |row: &Row| vec![row.id().to_string(), machines_text(row), limit_text(row), labels_text(row)];
+        table(&["VOLUME", "MACHINES", "LIMIT", "LABELS"], &rows.iter().map(cells).collect::<Vec<_>>())
     };
     output.data(&rows, text).map_err(Failure::from)
 }
@@ -137,6 +145,15 @@ fn machines_text(row: &Row) -> String {
         return "-".to_owned();
     }
     row.machines.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+fn limit_text(row: &Row) -> String {
+    match (row.limit_bytes, row.used_bytes) {
+        (Some(limit), Some(used)) => {
+            format!("{} ({} used)", Volume { size_bytes: Some(limit) }, size(used))
+        }
+        _ => "-".to_owned(),
+    }
 }
 
 fn labels_text(row: &Row) -> String {
@@ -162,15 +179,24 @@ fn create(args: &VolumeCreateArgs, output: Output) -> Result<(), Failure> {
     let project: Name = LOOSE_PROJECT.parse().context("the loose project has no lawful name")?;
     let id = VolumeId::new(&project, &args.name);
     let home = session.host.home().clone();
-    if seen.volumes.contains(&id) {
-        if VolumeNote::load(&home, &id)?.labels == labels {
-            return raw(&format!("{}\n", id.name)).map_err(Failure::from);
-        }
-        let what = format!("there is a volume `{}` already, with other labels", id.name);
+    let asked = Volume { size_bytes: args.size };
+    if let Some(there) = seen.volumes.get(&id) {
+        let other = match (*there == asked, VolumeNote::load(&home, &id)?.labels == labels) {
+            (true, true) => return raw(&format!("{}\n", id.name)).map_err(Failure::from),
+            (true, false) => "with other labels".to_owned(),
+            (false, _) if there.size_bytes.is_none() => "without a limit".to_owned(),
+            (false, _) => format!("of at most {there}"),
+        };
+        let what = format!("there is a volume `{}` already, {other}", id.name);
         return Err(Failure::request(&what, "choose another name, or `stead volume rm` it first"));
     }
+    if let Some(Unlimitable { why, hint }) =
+        asked.size_bytes.and_then(|_| limit_refused(&home).transpose()).transpose()?
+    {
+        return Err(Failure::request(&format!("`--size`: {why}"), &hint));
+    }
     let mut wanted = Wanted::as_it_is(&project, &seen);
-    wanted.volumes.insert(id.clone());
+    wanted.volumes.insert(id.clone(), asked);
     session.apply(&plan(&wanted, &seen), Consent { yes: false }, output.quiet())?;
     VolumeNote { labels }.store(&home, &id)?;
     raw(&format!("{}\n", id.name)).map_err(Failure::from)
@@ -205,6 +231,7 @@ fn inspect(global: &Global, patterns: &[String], output: Output) -> Result<(), F
                 ("volume", one.row.id().to_string()),
                 ("path", one.row.path.display().to_string()),
                 ("size", size),
+                ("limit", limit_text(&one.row)),
                 ("machines", machines_text(&one.row)),
                 ("labels", labels_text(&one.row)),
             ];
@@ -241,16 +268,8 @@ fn prune(labels: &[String], consent: Consent, output: Output) -> Result<(), Fail
     let seen = session.observe()?;
     let home = session.host.home().clone();
     let mut ids = BTreeSet::new();
-    for id in seen.volumes.iter().filter(|id| users(id, &seen).is_empty()) {
-        let (name, project) = (id.name.clone(), id.project.clone());
-        let row = Row {
-            name,
-            project,
-            labels: VolumeNote::load(&home, id)?.labels,
-            machines: BTreeSet::new(),
-            path: PathBuf::new(),
-        };
-        if has_label(&row, labels) {
+    for id in seen.volumes.keys().filter(|id| users(id, &seen).is_empty()) {
+        if has_label(&row(id, &seen, &home)?, labels) {
             ids.insert(id.clone());
         }
     }
@@ -272,7 +291,7 @@ fn delete(
     for project in projects {
         let seen = session.observe()?;
         let mut wanted = Wanted::as_it_is(project, &seen);
-        wanted.volumes.retain(|id| !ids.contains(id));
+        wanted.volumes.retain(|id, _| !ids.contains(id));
         wanted.unwanted_volumes = UnwantedVolumes::Delete;
         session.apply(&plan(&wanted, &seen), Consent { yes: true }, output)?;
         if project.as_str() == LOOSE_PROJECT {

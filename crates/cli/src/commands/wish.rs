@@ -190,7 +190,7 @@ fn wish(file: &Value, name: &Name, networks: &[String]) -> Result<Wish, Failure>
         Some(mut machine) => {
             // A mapping in JSON has the order of its keys: that of the arguments is the one that counts.
             machine.nics.sort_by_key(|nic| networks.iter().position(|name| name == nic.network.as_str()));
-            Ok(Wish { machine, volumes: parsed.volumes })
+            Ok(Wish { machine, volumes: parsed.volumes.into_keys().collect() })
         }
         None => Err(Failure::request("the arguments describe no machine", "see `stead run --help`")),
     }

@@ -29,6 +29,7 @@ mod ports;
 mod projects;
 mod provisions;
 mod publishes;
+mod quotas;
 mod reach;
 mod snapshots;
 #[path = "../support/mod.rs"]

@@ -15,16 +15,16 @@ const BOOT_LIMIT: Duration = Duration::from_secs(600);
 const KERNEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/kernel");
 
 #[track_caller]
-fn slowly(world: &World, directory: &Path, words: &[&str]) -> Said {
+pub(crate) fn slowly(world: &World, directory: &Path, words: &[&str]) -> Said {
     said_within(world.stead_command("home", directory, words), BOOT_LIMIT)
 }
 
 #[track_caller]
-fn get_kernel(world: &World) {
+pub(crate) fn get_kernel(world: &World) {
     slowly(world, world.path(), &["kernel", "pull", KERNEL]).ok();
 }
 
-fn disk() -> String {
+pub(crate) fn disk() -> String {
     std::env::var("STEAD_TEST_DISK").expect("`cargo xtask test vms` makes the image that this test needs")
 }
 

@@ -58,7 +58,9 @@ pub use self::rename::Renaming;
 pub use self::snapshot::Return;
 pub use self::texts::store_texts;
 pub use self::tree::taken_bytes;
-pub use self::volume::{VolumeNote, path as volume_path};
+pub use stead_container::Unlimitable;
+
+pub use self::volume::{VolumeNote, limit_refused, limited as volume_limited, path as volume_path};
 
 /// The engine comes and goes in less; what fails for longer fails for another reason.
 const LOOK_AGAIN_FOR: Duration = Duration::from_millis(200);
@@ -341,7 +343,8 @@ impl LinuxHost {
             | Step::SwitchboardStart
             | Step::UplinkAdd(_)
             | Step::UplinkRemove(_)
-            | Step::VolumeAdd(_)
+            | Step::VolumeAdd(..)
+            | Step::VolumeChange(..)
             | Step::VolumeRemove(_) => steps.iter().map(|step| self.run_alone(step)).collect(),
             Step::MachineAwait(..) | Step::MachineProvision(..) => {
                 steps.iter().map(|_| Err(anyhow!("it is waited for"))).collect()
@@ -356,7 +359,8 @@ impl LinuxHost {
             Step::SwitchboardStart => served::start(self),
             Step::UplinkAdd(uplink) => engine::add_uplink(self, uplink),
             Step::UplinkRemove(uplink) => engine::remove_uplink(self, uplink),
-            Step::VolumeAdd(id) => volume::add(&self.home, id),
+            Step::VolumeAdd(id, to) => volume::add(&self.home, id, *to),
+            Step::VolumeChange(id, change) => volume::limit(&self.home, id, change.to),
             Step::VolumeRemove(id) => volume::remove(&self.home, &self.program, id),
             _ => Err(anyhow!("`{step}` is not run alone")),
         }

@@ -13,7 +13,7 @@ use stead_model::observed::{
     Body, Engine, GuardState, HostFacts, HostLink, MachineState, NetworkState, NicState, Observed, Running,
     Service, Switchboard, Uplink,
 };
-use stead_model::project::{Kind, Reach};
+use stead_model::project::{Kind, Reach, Volume};
 use stead_model::served::Served;
 use stead_net::anchor::Label;
 use stead_net::kernel::nft::{Elements, Family, Value};
@@ -70,7 +70,7 @@ fn observe_own(host: &mut LinuxHost, home_id: &str, records: Records) -> Result<
     let mut seen = Observed::nothing(HostFacts::default());
     seen.projects = records.projects;
     seen.leases = records.leases;
-    seen.volumes = volumes(&home);
+    seen.volumes = volumes(&home)?;
     seen.machines = records.machines;
     forget_halves(&home, &mut seen.machines);
     seen.running = super::machine::observe(&home)?;
@@ -189,7 +189,7 @@ pub(super) fn has_leftovers(home: &Home, home_id: &str) -> Result<bool> {
     Ok(RouteSocket::open()?.own_links()?.iter().any(|link| link.alias == mark))
 }
 
-fn volumes(home: &Home) -> BTreeSet<VolumeId> {
+fn volumes(home: &Home) -> Result<BTreeMap<VolumeId, Volume>> {
     let directories = |path: &std::path::Path| {
         let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.file_name().to_str()?.parse::<Name>().ok()).collect::<Vec<_>>()
@@ -199,7 +199,11 @@ fn volumes(home: &Home) -> BTreeSet<VolumeId> {
         let names = directories(&home.volumes().join(project.as_str()));
         names.into_iter().map(move |name| VolumeId::new(&project, &name))
     });
-    volumes.collect()
+    let limited = volumes.map(|id| {
+        let limited = super::volume::limited(home, &id)?;
+        Ok((id, Volume { size_bytes: limited.map(|limited| limited.most_bytes) }))
+    });
+    limited.collect()
 }
 
 /// The marks of this home on the host's ends of uplinks, by the record of the way out: for when the home's own

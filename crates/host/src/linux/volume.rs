@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use stead_container::{Limited, Unlimitable};
 use stead_model::container::Mount;
 use stead_model::name::{MachineId, Name, VolumeId};
+use stead_model::project::Volume;
 
 use super::going;
 use crate::home::{Home, remove_if_there, write_whole};
@@ -62,14 +64,43 @@ fn note(home: &Home, id: &VolumeId) -> PathBuf {
 }
 
 /// Makes a volume.
-pub(super) fn add(home: &Home, id: &VolumeId) -> Result<()> {
+pub(super) fn add(home: &Home, id: &VolumeId, volume: Volume) -> Result<()> {
     let path = path(home, id);
-    fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))
+    fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    if volume.size_bytes.is_some() { limit(home, id, volume) } else { Ok(()) }
+}
+
+/// Limits what is in a volume, or takes its limit away.
+pub(super) fn limit(home: &Home, id: &VolumeId, volume: Volume) -> Result<()> {
+    // Homes on one file system begin their search for a number at different places.
+    let digest = stead_model::address::digest(&["volumes", &home.state.to_string_lossy()]);
+    let near = digest.iter().take(4).fold(0, |near: u32, byte| (near << 8) | u32::from(*byte));
+    stead_container::limit(&path(home, id), volume.size_bytes, near)
+}
+
+/// Why no volume can be limited here, if that is so.
+pub fn limit_refused(home: &Home) -> Result<Option<Unlimitable>> {
+    let volumes = home.volumes();
+    // What is not there yet will be on the file system of what it is made in.
+    let there = volumes.ancestors().find(|path| path.exists()).unwrap_or(&volumes);
+    stead_container::limit_refused(there)
+}
+
+/// How a volume is limited, if it is.
+pub fn limited(home: &Home, id: &VolumeId) -> Result<Option<Limited>> {
+    // Nobody else can limit anything, nor read what is allowed to others.
+    if !rustix::process::geteuid().is_root() {
+        return Ok(None);
+    }
+    stead_container::limited(&path(home, id))
 }
 
 /// Deletes a volume.
 pub(super) fn remove(home: &Home, program: &Path, id: &VolumeId) -> Result<()> {
     let path = path(home, id);
+    if rustix::process::geteuid().is_root() {
+        stead_container::release(&path)?;
+    }
     going::send(home, &path, &id.to_string())?;
     remove_if_there(&note(home, id))?;
     // Other volumes of the project may be in there: then it stays.
@@ -94,7 +125,7 @@ mod tests {
     fn a_volume_that_was_half_deleted_goes_and_one_of_its_name_stays() {
         let (_temporary, home) = home();
         let id: VolumeId = "data.shop".parse().unwrap();
-        add(&home, &id).unwrap();
+        add(&home, &id, Volume::default()).unwrap();
         assert_eq!(VolumeNote::load(&home, &id).unwrap(), VolumeNote::default());
         let labels = VolumeNote { labels: [("team".to_owned(), "a".to_owned())].into() };
         labels.store(&home, &id).unwrap();
@@ -118,8 +149,8 @@ mod tests {
         let (_temporary, home) = home();
         let [data, mail]: [VolumeId; 2] = ["data.shop".parse().unwrap(), "mail.shop".parse().unwrap()];
         for id in [&data, &mail] {
-            add(&home, id).unwrap();
-            add(&home, id).unwrap();
+            add(&home, id, Volume::default()).unwrap();
+            add(&home, id, Volume::default()).unwrap();
         }
         remove(&home, PROGRAM.as_ref(), &data).unwrap();
         assert!(path(&home, &mail).exists());

@@ -53,6 +53,11 @@ pub use published::{reference, schema};
 pub use render::{Origins, render, render_json, render_json_with, render_with};
 pub use sources::Sources;
 
+/// What a volume of this size may take, for who asks for it outside of a file: bytes, or what is wrong with the text.
+pub fn volume_bytes(text: &str) -> Result<u64, String> {
+    leaf::quantity::volume_bytes(text).map_err(|wrong| format!("{}: {}", wrong.message, wrong.hint))
+}
+
 use crate::name::Name;
 use crate::project::Project;
 use cut::Cut;

@@ -649,6 +649,39 @@ fn what_is_not_yaml_is_told_with_its_place() {
 }
 
 #[test]
+fn volumes_may_be_limited() {
+    let text = "name: shop\nvolumes: { data: { size: 10GiB }, logs: { size: 1 }, free: {} }\n";
+    let project = read(text).unwrap().project;
+    expect![[r"
+        name: shop
+        volumes:
+          data: { size: 10737418240 }
+          free: {}
+          logs: { size: 65536 }
+    "]]
+    .assert_eq(&render(&project));
+    check(
+        "name: shop\nvolumes: { data: { size: 0 }, logs: { size: ten }, free: { sise: 1g } }\n",
+        expect![[r#"
+            stead.yaml:2:26: `0` leaves no room at all
+              2 | volumes: { data: { size: 0 }, logs: { size: ten }, free: { sise: 1g } }
+                |                          ^
+              hint: leave it out, and there is no limit
+
+            stead.yaml:2:45: `ten` is not a size
+              2 | volumes: { data: { size: 0 }, logs: { size: ten }, free: { sise: 1g } }
+                |                                             ^^^
+              hint: a size is written like `512m`, `1.5g`, or `1048576` for bytes
+
+            stead.yaml:2:60: there is no key `sise` here
+              2 | volumes: { data: { size: 0 }, logs: { size: ten }, free: { sise: 1g } }
+                |                                                            ^^^^
+              hint: did you mean `size`?
+        "#]],
+    );
+}
+
+#[test]
 fn an_empty_file_is_an_empty_project_and_keys_have_places() {
     check(
         "",

@@ -143,7 +143,7 @@ pub fn resolve(project: &Project, context: Context<'_>) -> Result<Wanted, Vec<Re
         machines: machines.collect(),
         nics,
         ports,
-        volumes: project.volumes.iter().map(|name| VolumeId::new(&project.name, name)).collect(),
+        volumes: project.volumes.iter().map(|(name, to)| (VolumeId::new(&project.name, name), *to)).collect(),
         unwanted_volumes: UnwantedVolumes::Keep,
     })
 }

@@ -60,6 +60,31 @@ fn the_first_up_makes_everything_in_the_order_of_need() {
 }
 
 #[test]
+fn volumes_are_limited_otherwise_in_place() {
+    let old = project("shop").volume("data").volume_of("mail", 10 << 30).volume_of("old", 1 << 30);
+    check_on(
+        &computer(),
+        &old,
+        &Lock::default(),
+        expect![[r#"
+        + project shop at /home/ann/shop
+        + volume data.shop
+        + volume mail.shop of at most 10GiB
+        + volume old.shop of at most 1GiB
+    "#]],
+    );
+    check(
+        &old,
+        &project("shop").volume_of("data", 1536 << 20).volume_of("mail", 2 << 30).volume("old"),
+        expect![[r#"
+        ~ volume data.shop size none -> 1536MiB
+        ~ volume mail.shop size 10GiB -> 2GiB
+        ~ volume old.shop size 1GiB -> none
+    "#]],
+    );
+}
+
+#[test]
 fn another_mtu_changes_the_network_and_replaces_its_nics() {
     let mut new = shop();
     new.networks.get_mut(&name("lan")).unwrap().mtu = 1400;

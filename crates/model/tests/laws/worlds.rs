@@ -13,7 +13,7 @@ use stead_model::observed::{
 use stead_model::plan::{Plan, Power, UnwantedVolumes, Wanted, plan};
 use stead_model::project::{
     Addressing, Condition, Dhcp, Guard, Kind, Machine, Network, Nic, Pool, Port, Project, ProjectFiles,
-    Reach, Runs, Subnet,
+    Reach, Runs, Subnet, Volume,
 };
 use stead_model::provision::Script;
 use stead_model::resolve::{Context, Images, Refusal, resolve};
@@ -29,7 +29,7 @@ pub(crate) fn project(text: &str) -> Project {
         name: name(text),
         networks: BTreeMap::new(),
         machines: BTreeMap::new(),
-        volumes: BTreeSet::new(),
+        volumes: BTreeMap::new(),
     }
 }
 
@@ -80,6 +80,7 @@ pub(crate) trait With: Sized {
     fn depends(self, machine: &str, on: &str, how_far: Condition) -> Self;
     fn join(self, a: &str, b: &str) -> Self;
     fn volume(self, text: &str) -> Self;
+    fn volume_of(self, text: &str, size_bytes: u64) -> Self;
     fn script(self, machine: &str, text: &str) -> Self;
     fn dev(self, machine: &str, user: &str) -> Self;
     fn container(self, text: &str, nics: &[Nic]) -> Self {
@@ -147,7 +148,12 @@ impl With for Project {
     }
 
     fn volume(mut self, text: &str) -> Self {
-        self.volumes.insert(name(text));
+        self.volumes.insert(name(text), Volume::default());
+        self
+    }
+
+    fn volume_of(mut self, text: &str, size_bytes: u64) -> Self {
+        self.volumes.insert(name(text), Volume { size_bytes: Some(size_bytes) });
         self
     }
 }
@@ -277,7 +283,7 @@ pub(crate) fn unlawful(seen: &Observed) -> Vec<String> {
         .chain(seen.machines.keys().map(|id| &id.project))
         .chain(seen.running.keys().map(|id| &id.project))
         .chain(seen.leases.keys().map(|id| &id.project))
-        .chain(seen.volumes.iter().map(|id| &id.project))
+        .chain(seen.volumes.keys().map(|id| &id.project))
         .chain(seen.ports.values().map(|target| &target.machine.project));
     for project in projects {
         holds(seen.projects.contains_key(project), &format!("project {project} is not on record"));
@@ -322,7 +328,7 @@ pub(crate) fn part(seen: &Observed, project: &Name) -> Observed {
     part.ports = seen.ports.clone();
     part.ports.retain(|_, target| target.machine.project == *project);
     part.volumes = seen.volumes.clone();
-    part.volumes.retain(|id| id.project == *project);
+    part.volumes.retain(|id, _| id.project == *project);
     part
 }
 
@@ -342,7 +348,10 @@ pub(crate) fn assert_is(wanted: &Wanted, seen: &Observed) {
     assert_eq!(part.ports, wanted.ports);
     assert_eq!(part.projects.values().next(), wanted.files.as_ref());
     match wanted.unwanted_volumes {
-        UnwantedVolumes::Keep => assert!(part.volumes.is_superset(&wanted.volumes)),
+        UnwantedVolumes::Keep => {
+            let is_there = |(id, volume): (_, &Volume)| part.volumes.get(id) == Some(volume);
+            assert!(wanted.volumes.iter().all(is_there));
+        }
         UnwantedVolumes::Delete => assert_eq!(part.volumes, wanted.volumes),
     }
     if seen.networks.values().any(|network| network.reach == Reach::Nat) {
@@ -510,9 +519,12 @@ fn damage_the_rest(worlds: &mut Damages<'_>) {
             world.ports.get_mut(bind).unwrap().address = "10.9.9.9".parse().unwrap();
         });
     }
-    for id in &seen.volumes {
+    for id in seen.volumes.keys() {
         add("volume missing", &|world| {
             world.volumes.remove(id);
+        });
+        add("volume of another size", &|world| {
+            world.volumes.insert(id.clone(), Volume { size_bytes: Some(3 << 30) });
         });
     }
 }

@@ -8,13 +8,13 @@ use super::unknown;
 use crate::capability;
 use crate::container::{Container, Mount};
 use crate::name::Name;
-use crate::project::{Driver, Kind, Runs};
+use crate::project::{Driver, Kind, Runs, Volume};
 use crate::vm::Vm;
 
 /// What the machine is and what runs it, if that can be told.
 pub(super) fn runs(
     machine: &MachineSpec,
-    volumes: &[At<Name>],
+    volumes: &[(At<Name>, Volume)],
     problems: &mut Vec<Problem>,
 ) -> Option<(Kind, Runs)> {
     let (name, place) = (&machine.name.value, &machine.name.place);
@@ -140,16 +140,16 @@ fn complete(container: Box<Container>, mounts: BTreeMap<String, Mounted>) -> Con
 /// The mounts by their places: no place twice, and only volumes that there are.
 fn mounts(
     machine: &MachineSpec,
-    volumes: &[At<Name>],
+    volumes: &[(At<Name>, Volume)],
     problems: &mut Vec<Problem>,
 ) -> BTreeMap<String, Mounted> {
     let mut mounts = BTreeMap::new();
     for At { value: (target, mounted), place } in &machine.mounts {
         if let Mounted::Is(Mount::Volume { name, .. }) = mounted
-            && !volumes.iter().any(|volume| volume.value == *name)
+            && !volumes.iter().any(|(volume, _)| volume.value == *name)
         {
             let at = At { value: name.clone(), place: place.clone() };
-            problems.push(unknown(&at, "volume", volumes.iter().map(|volume| &volume.value)));
+            problems.push(unknown(&at, "volume", volumes.iter().map(|(volume, _)| &volume.value)));
         }
         if mounts.insert(target.clone(), mounted.clone()).is_some() {
             let message = format!("two things are mounted at `{target}`");

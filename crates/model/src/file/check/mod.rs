@@ -39,8 +39,8 @@ pub(crate) fn check(
     // One that is there may have the name of one of several that are not.
     resting.retain(|name, _| !machines.contains_key(name));
     order::never_seen(spec, problems);
-    let mut volumes = BTreeSet::new();
-    once(&spec.volumes, &mut volumes, "volume", problems);
+    once(spec.volumes.iter().map(|(name, _)| name), &mut BTreeSet::new(), "volume", problems);
+    let volumes = spec.volumes.iter().map(|(name, volume)| (name.value.clone(), *volume)).collect();
     Some((Project { name: name?, networks, machines, volumes }, resting))
 }
 
@@ -81,7 +81,12 @@ fn project_name(spec: &Spec, dir_name: Option<&str>, problems: &mut Vec<Problem>
 }
 
 /// Takes names of a list into a set, reporting those that come twice.
-fn once(names: &[At<Name>], into: &mut BTreeSet<Name>, what: &str, problems: &mut Vec<Problem>) {
+fn once<'a>(
+    names: impl IntoIterator<Item = &'a At<Name>>,
+    into: &mut BTreeSet<Name>,
+    what: &str,
+    problems: &mut Vec<Problem>,
+) {
     for at in names {
         if !into.insert(at.value.clone()) {
             let message = format!("the {what} `{}` stands here twice", at.value);

@@ -92,12 +92,24 @@ fn project_name(entries: &[Entry], span: Span, reading: &mut Reading<'_>) -> Opt
 
 fn volumes(node: Node, reading: &mut Reading<'_>) -> Node {
     let named = renamed(node, "volumes", value::resource, reading);
-    // Only what says the usual was let through.
-    let bare = named.into_iter().map(|(name, volume)| {
+    // But for its size only what says the usual was let through.
+    let ours = named.into_iter().map(|(name, volume)| {
         let span = volume.key_span;
-        entry(name.as_str(), span, Node { span, value: Value::Null })
+        let options = taken(volume.node, "driver_opts");
+        let size = options.and_then(|options| taken(options, "size"));
+        entry(
+            name.as_str(),
+            span,
+            mapping(span, size.map(|node| entry("size", node.span, node)).into_iter().collect()),
+        )
     });
-    mapping(Span::default(), bare.collect())
+    mapping(Span::default(), ours.collect())
+}
+
+/// What stands under a key of a mapping.
+fn taken(node: Node, key: &str) -> Option<Node> {
+    let Value::Mapping(entries) = node.value else { return None };
+    entries.into_iter().find(|entry| entry.key == key).map(|entry| entry.node)
 }
 
 /// The entries of a mapping under our names for them. Two that come to one name are told.

@@ -5,6 +5,7 @@ use super::value::{self, LINK, PORT, PUBLISHED, RESOURCE, TARGET_PORT, VOLUME};
 use crate::file::leaf::Leaf;
 use crate::file::leaf::container::{ANY, PROFILE, SECRET};
 use crate::file::leaf::network::{ADDRESS, ADDRESS6, ANY_ADDRESS, MAC};
+use crate::file::leaf::quantity::VOLUME_SIZE;
 use crate::file::shape::container::{BLKIO, BUILD, ENV_FILE, FILE_USE, SHARED, VOLUME_KEYS, leaf};
 use crate::file::shape::kept::{DEPLOY, LOG_OPTIONS, LOGGING, RESERVATIONS, RESOURCE_LIMITS};
 use crate::file::shape::machine::{DEPENDENCY, PROTOCOL, REPLICAS};
@@ -262,13 +263,22 @@ const SUBNET: &[Key] = &[
 const VOLUME_TOP: &[Key] = &[
     plain("driver", &[Form::Leaf(Leaf::Only { word: "local", hint: "leave it out: every volume is local" })]),
     plain("external", EXTERNAL),
-    refused(
-        "driver_opts",
-        &[Form::Refused("volumes have no options here", "mount a path of this computer instead")],
-    ),
+    plain("driver_opts", &[Form::Keys(&[VOLUME_OPTIONS])]),
     refused("labels", UNLABELLED),
     refused("name", NAMED),
 ];
+
+/// Those of Docker's driver `local`. `size` alone limits what its files take; the others mount something.
+const VOLUME_OPTIONS: &[Key] = &[
+    plain("size", &[leaf(VOLUME_SIZE)]),
+    refused("type", MOUNTED_VOLUME),
+    refused("o", MOUNTED_VOLUME),
+    refused("device", MOUNTED_VOLUME),
+];
+const MOUNTED_VOLUME: Shape = &[Form::Refused(
+    "volumes are directories of stead's own",
+    "mount a path of this computer instead, or a `tmpfs`",
+)];
 
 const HOST: Shape = &[Form::Refused("every machine has its own", "leave it out")];
 const HOOK: Shape = &[Form::Refused("nothing is run beside the program", "let the image's entrypoint do it")];

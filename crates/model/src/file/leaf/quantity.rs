@@ -21,6 +21,13 @@ pub(crate) const LOG_BYTES: &TextForm = &TextForm {
     pattern: &[SIZE],
     numbers: Numbers::Whole(LOG_BYTES_MIN.cast_signed(), i64::MAX),
 };
+/// A size that a volume can have.
+pub(crate) const VOLUME_SIZE: &TextForm = &TextForm {
+    check: |text| volume_bytes(text).map(drop),
+    // Some of it: not 0.
+    pattern: &["([0-9]*[1-9][0-9]*([.][0-9]*)?|0+[.][0-9]*[1-9][0-9]*) *([kKmMgGtTpP][iI]?)?[bB]?"],
+    numbers: Numbers::Whole(1, i64::MAX),
+};
 /// `1m30s`, `500ms`.
 pub(crate) const TIME: &TextForm = &TextForm {
     check: |text| time_ms(text).map(drop),
@@ -134,6 +141,19 @@ pub(crate) fn bytes(text: &str) -> Result<u64, Wrong> {
     };
     let factor = 1_u64 << (10 * shift);
     scaled(number, factor).filter(|bytes| *bytes <= i64::MAX.unsigned_abs()).ok_or_else(form)
+}
+
+/// The blocks of every file system that limits volumes divide it.
+const VOLUME_STEP_BYTES: u64 = 64 << 10;
+
+pub(crate) fn volume_bytes(text: &str) -> Result<u64, Wrong> {
+    match bytes(text)? {
+        0 => Err(Wrong::found(format!("{} leaves no room at all", quote(text)))
+            .hint("leave it out, and there is no limit")),
+        // A number of a file system's blocks, and no larger than what it can count.
+        bytes => Ok(bytes.div_ceil(VOLUME_STEP_BYTES).min(i64::MAX.unsigned_abs() / VOLUME_STEP_BYTES)
+            * VOLUME_STEP_BYTES),
+    }
 }
 
 /// `-1` and 0 mean no limit, as in Docker.
@@ -261,6 +281,19 @@ mod tests {
             "1m ",
         ] {
             assert!(bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_of_volumes_are_whole_blocks_of_every_file_system() {
+        for (text, expected) in
+            [("1", 64 << 10), ("64k", 64 << 10), ("65537", 128 << 10), ("10GiB", 10 << 30)]
+        {
+            assert_eq!(volume_bytes(text).unwrap(), expected, "{text}");
+        }
+        assert_eq!(volume_bytes(&i64::MAX.to_string()).unwrap() % (64 << 10), 0);
+        for text in ["0", "0g", "-1", ""] {
+            assert!(volume_bytes(text).is_err(), "{text}");
         }
     }
 

@@ -14,7 +14,7 @@ pub use json::{render_json, render_json_with};
 use super::{Build, Pull};
 use crate::name::Name;
 use crate::project::{
-    Addressing, Condition, Dhcp, Guard, Machine, Network, Nic, Pool, Project, Runs, Subnet,
+    Addressing, Condition, Dhcp, Guard, Machine, Network, Nic, Pool, Project, Runs, Subnet, Volume,
 };
 use crate::provision::Script;
 
@@ -50,11 +50,24 @@ pub fn render_with(project: &Project, origins: &Origins) -> String {
         render_machine(&mut text, machine);
         build::render(&mut text, origins.pull.get(of), origins.builds.get(of));
     }
-    if !project.volumes.is_empty() {
-        let _ = writeln!(text, "volumes: {}", list(&project.volumes));
-    }
+    render_volumes(&mut text, &project.volumes);
     build::render_secrets(&mut text, origins.builds.values());
     text
+}
+
+fn render_volumes(text: &mut String, volumes: &BTreeMap<Name, Volume>) {
+    if volumes.is_empty() {
+        return;
+    }
+    if volumes.values().all(|volume| *volume == Volume::default()) {
+        let _ = writeln!(text, "volumes: {}", list(&volumes.keys().cloned().collect()));
+        return;
+    }
+    text.push_str("volumes:\n");
+    for (of, volume) in volumes {
+        let size = volume.size_bytes.map(|bytes| format!(" size: {bytes} ")).unwrap_or_default();
+        let _ = writeln!(text, "  {}: {{{size}}}", name(of));
+    }
 }
 
 /// Names like `no` or `null` mean something else to YAML, or to some readers of it.

@@ -10,7 +10,7 @@ mod vm;
 use super::leaf::Leaf;
 use super::leaf::container::{ANY, PAIR_NAME, RESTART, SECRET, USER};
 use super::leaf::network::ANY_ADDRESS;
-use super::leaf::quantity::TIME;
+use super::leaf::quantity::{TIME, VOLUME_SIZE};
 
 /// What may stand at a place: at most one form of each kind (a value, a list, a mapping).
 pub(crate) type Shape = &'static [Form];
@@ -116,10 +116,10 @@ pub(crate) const FILE: &[Key] = &[
     ),
     key(
         "volumes",
-        &[Form::Set(NAME), Form::Map(Leaf::Name, &[Form::Keys(&[])])],
+        &[Form::Set(NAME), Form::Map(Leaf::Name, &[Form::Keys(&[VOLUME])])],
         "",
         "[data]",
-        "The volumes: a list of names, or names with nothing under them.",
+        "The volumes: a list of names, or names with how large they may become.",
     ),
     key(
         "secrets",
@@ -136,6 +136,17 @@ pub(crate) const FILE: &[Key] = &[
         "The same. A machine finds a secret in `/run/secrets`, a config in `/`, unless it says otherwise.",
     ),
 ];
+
+const VOLUME: &[Key] = &[key(
+    "size",
+    &[Form::Leaf(Leaf::Form(VOLUME_SIZE))],
+    "",
+    "10GiB",
+    "What its files may take at most, in steps of 64 KiB; what goes beyond fails in the machine, by `EDQUOT` or as on a full \
+     disk. It can be changed at any time: with less than what is there, nothing is lost and nothing more is written. Only root has \
+     such limits, and only on ext4 or XFS mounted with `prjquota`; on ext4 a machine that is `privileged` or has `SYS_RESOURCE` is not held to \
+     them. Left out: no limit.",
+)];
 
 /// What a project takes from other files.
 pub(crate) const INCLUDE: Shape = &[Form::List(&[Form::Leaf(Leaf::Text), Form::Keys(&[INCLUDED])])];

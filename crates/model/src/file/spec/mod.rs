@@ -18,6 +18,7 @@ use super::problem::{Problem, Span};
 use super::yaml::Node;
 use super::{Build, Pull};
 use crate::name::Name;
+use crate::project::Volume;
 
 pub(crate) use machine::{Dependency, MachineSpec, NicSpec};
 pub(crate) use mounts::{Mounted, absolute};
@@ -36,7 +37,7 @@ pub(crate) struct Spec {
     /// The network `default`, for when something is on it and the file does not have it.
     pub(crate) implicit: Option<NetworkSpec>,
     pub(crate) machines: Vec<MachineSpec>,
-    pub(crate) volumes: Vec<At<Name>>,
+    pub(crate) volumes: Vec<(At<Name>, Volume)>,
 }
 
 impl Spec {
@@ -83,8 +84,12 @@ pub(crate) fn read(tree: &Node, ground: Ground<'_>, problems: &mut Vec<Problem>)
     let (root, defaults) = (&around.root, &around.defaults);
     let implicit = DEFAULT_NETWORK.parse().ok().map(|value| At { value, place: Place::default() });
     let volumes = root.get("volumes");
-    let mut names = volumes.names();
-    names.extend(volumes.named().map(|(name, _)| name));
+    let bare = volumes.names().into_iter().map(|name| (name, Volume::default()));
+    let sized = volumes.named().map(|(name, view)| {
+        let size_bytes = view.get("size").read(leaf::quantity::volume_bytes).value();
+        (name, Volume { size_bytes })
+    });
+    let volumes = bare.chain(sized).collect();
     let networks = root.get("networks");
     let machines = root.get("machines");
     Spec {
@@ -96,6 +101,6 @@ pub(crate) fn read(tree: &Node, ground: Ground<'_>, problems: &mut Vec<Problem>)
             .named()
             .map(|(name, view)| machine::read(name, &view, &around, problems))
             .collect(),
-        volumes: names,
+        volumes,
     }
 }

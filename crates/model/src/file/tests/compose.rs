@@ -738,10 +738,10 @@ configs:
                 |                  ^^^
               hint: leave it out: every volume is local
 
-            compose.yaml:45:23: `driver_opts` cannot be honoured: volumes have no options here
+            compose.yaml:45:37: `o` cannot be honoured: volumes are directories of stead's own
              45 |   data: {driver: nfs, driver_opts: {o: bind}, name: x}
-                |                       ^^^^^^^^^^^
-              hint: mount a path of this computer instead
+                |                                     ^
+              hint: mount a path of this computer instead, or a `tmpfs`
 
             compose.yaml:45:47: `name` cannot be honoured: its name is the one in this file, within the project
              45 |   data: {driver: nfs, driver_opts: {o: bind}, name: x}
@@ -933,6 +933,63 @@ fn logs_and_restarts_are_said_as_compose_has_them() {
     ] {
         assert!(said.contains(line), "{line} is not in\n{said}");
     }
+}
+
+#[test]
+fn sizes_of_volumes_are_said_as_dockers_local_driver_has_them() {
+    check(
+        "services: {a: {image: x}}\nvolumes: {data_1: {driver: local, driver_opts: {size: 10g}}, free: {driver_opts: {}}}\n",
+        expect![[r#"
+            name: shop
+            networks:
+              default:
+                subnet: auto
+                subnet6: auto
+                addressing: managed
+                reach: "nat"
+                mtu: 1500
+                dhcp: { pool: auto, lease: 3600s, slaac: false }
+            machines:
+              a:
+                kind: container
+                driver: native
+                networks:
+                  default: {}
+                image: "x:latest"
+            volumes:
+              data-1: { size: 10737418240 }
+              free: {}
+        "#]],
+    );
+    check(
+        "services: {a: {image: x}}\nvolumes: {data: {driver_opts: {type: tmpfs, o: size=1g, size: 0, device: a, x: 1}}}\n",
+        expect![[r#"
+            compose.yaml:2:32: `type` cannot be honoured: volumes are directories of stead's own
+              2 | volumes: {data: {driver_opts: {type: tmpfs, o: size=1g, size: 0, device: a, x: 1}}}
+                |                                ^^^^
+              hint: mount a path of this computer instead, or a `tmpfs`
+
+            compose.yaml:2:45: `o` cannot be honoured: volumes are directories of stead's own
+              2 | volumes: {data: {driver_opts: {type: tmpfs, o: size=1g, size: 0, device: a, x: 1}}}
+                |                                             ^
+              hint: mount a path of this computer instead, or a `tmpfs`
+
+            compose.yaml:2:63: `0` leaves no room at all
+              2 | volumes: {data: {driver_opts: {type: tmpfs, o: size=1g, size: 0, device: a, x: 1}}}
+                |                                                               ^
+              hint: leave it out, and there is no limit
+
+            compose.yaml:2:66: `device` cannot be honoured: volumes are directories of stead's own
+              2 | volumes: {data: {driver_opts: {type: tmpfs, o: size=1g, size: 0, device: a, x: 1}}}
+                |                                                                  ^^^^^^
+              hint: mount a path of this computer instead, or a `tmpfs`
+
+            compose.yaml:2:77: there is no key `x` here
+              2 | volumes: {data: {driver_opts: {type: tmpfs, o: size=1g, size: 0, device: a, x: 1}}}
+                |                                                                             ^
+              hint: did you mean `o`?
+        "#]],
+    );
 }
 
 #[test]

@@ -200,7 +200,10 @@ fn projects() -> impl Strategy<Value = Project> {
             let dev = (runs.is_ours() && flags[3]).then(|| Box::new(dev(&flags)));
             machines.insert(name, Machine { kind, runs, nics, ports, depends_on, dev, provision });
         }
-        Project { name: "on".parse().unwrap(), networks, machines, volumes: names.into_iter().collect() }
+        // Of some the limits are left out, of others they are not.
+        let sizes = [None, Some(1 << 30), Some(64 << 10)].map(|size_bytes| Volume { size_bytes });
+        let volumes = names.into_iter().zip(sizes.into_iter().cycle()).collect();
+        Project { name: "on".parse().unwrap(), networks, machines, volumes }
     })
 }
 
@@ -240,7 +243,10 @@ fn the_schema_and_the_parser_agree() {
         ("machines: {a: {kind: vm, driver: external, ports: {a: 1}}}\n", false),
         ("machines: {a: {kind: vm, driver: external, ports: [http]}}\n", false),
         ("machines: {a: {kind: vm, driver: external, ports: [{port: 1}]}}\n", false),
-        ("volumes: {a: {size: 1}}\n", false),
+        ("volumes: {a: {size: 1}, b: {size: 1.5g}, c: {size: 10 GiB}}\n", true),
+        ("volumes: {a: {size: 0}}\n", false),
+        ("volumes: {a: {size: 0g}}\n", false),
+        ("volumes: {a: {sise: 1g}}\n", false),
         ("machines: {a: {image: debian:12}}\n", true),
         ("machines: {a: {image: web, cpus: 0.5, mem_limit: 512m, ports: [80], command: sleep 1}}\n", true),
         ("machines: {a: {image: web, environment: {A: 1, B: true, C: x}, labels: [a=b, c]}}\n", true),
