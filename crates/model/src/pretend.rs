@@ -7,7 +7,7 @@ use std::fmt;
 use crate::address::overlap;
 use crate::name::{LinkName, MachineId, Name, NetworkId, NicId, VolumeId};
 use crate::observed::{Engine, Lease, MachineState, NetworkState, NicState, Observed, Running, Switchboard};
-use crate::project::{Bind, Condition, Reach};
+use crate::project::{Bind, Condition, Reach, Volume};
 use crate::provision::ScriptId;
 use crate::resolve::binds_clash;
 use crate::served::Target;
@@ -135,9 +135,7 @@ impl Observed {
                 needs(self.ports.get(bind) == Some(target), "there is no such port")
             }
             Step::VolumeAdd(id, _) => self.lacks_for_new_volume(id),
-            Step::VolumeChange(id, Change { from, .. }) => {
-                needs(self.volumes.get(id) == Some(from), "the volume is not as the step takes it to be")
-            }
+            Step::VolumeChange(id, change) => self.lacks_for_other_volume(id, change.from),
             Step::VolumeRemove(id) => needs(self.volumes.contains_key(id), "there is no such volume"),
         }
     }
@@ -203,6 +201,10 @@ impl Observed {
     fn lacks_for_new_volume(&self, id: &VolumeId) -> Option<&'static str> {
         self.lacks_project(&id.project)
             .or_else(|| needs(!self.volumes.contains_key(id), "the volume is there"))
+    }
+
+    fn lacks_for_other_volume(&self, id: &VolumeId, from: Volume) -> Option<&'static str> {
+        needs(self.volumes.get(id) == Some(&from), "the volume is not as the step takes it to be")
     }
 
     fn lacks_project(&self, name: &Name) -> Option<&'static str> {

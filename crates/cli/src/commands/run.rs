@@ -207,7 +207,7 @@ fn add(home: &Home, args: &MachineArgs) -> Result<(MachineId, Project), Failure>
         project.networks.entry(usual).or_insert_with(usual_network);
     }
     let wish = wish::read(&name, args, &project)?;
-    network::name_volumes(session.host.home(), &mut project, wish.volumes)?;
+    network::name_volumes(home, &mut project, wish.volumes)?;
     project.machines.insert(name.clone(), wish.machine);
     Ok((MachineId::new(&project.name, &name), project))
 }

@@ -126,7 +126,7 @@ pub(crate) fn over(
         }
         machines.insert(name.to_string(), Value::Object(own));
     }
-    let all: BTreeSet<String> = project.volumes.iter().map(Name::to_string).chain(volumes).collect();
+    let all: BTreeSet<String> = project.volumes.keys().map(Name::to_string).chain(volumes).collect();
     if let Some(file) = file.as_object_mut() {
         file.insert("volumes".to_owned(), json!(all));
     }
@@ -490,6 +490,7 @@ mod tests {
     use clap::FromArgMatches;
     use expect_test::{Expect, expect};
     use stead_model::file::render;
+    use stead_model::project::Volume;
 
     use super::*;
     use crate::args::{Cli, Command, command};
@@ -513,7 +514,7 @@ mod tests {
         let Wish { machine, volumes } = over(&name, &base, &args.machine, &project)
             .unwrap_or_else(|failure| panic!("{}", failure.text()));
         project.networks.clear();
-        project.volumes = volumes;
+        project.volumes = volumes.into_iter().map(|name| (name, Volume::default())).collect();
         project.machines = [(name, machine)].into();
         expected.assert_eq(&render(&project));
     }

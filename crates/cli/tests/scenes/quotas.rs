@@ -96,7 +96,8 @@ const GUEST: &str = r#"
     first=$(number)
     stead volume rm --yes data; stead volume create --size 4m data
     is "$(number)" "$first"
-    stead down --volumes --yes; cd ..; stead purge --yes; test ! -e $STEAD_HOME
+    stead down --volumes --yes; stead volume prune --yes
+    is "$(stead volume ls -q)" ''
     echo all of it is so
 "#;
 

@@ -17,7 +17,7 @@ use stead_model::resolve::Images;
 use super::super::build::{self, BuildWhen};
 use super::super::up::{self, Bring, Whose};
 use super::super::wish::{self, Wish};
-use super::super::{image, ps};
+use super::super::{image, network, ps};
 use super::take_away_again;
 use crate::args::{Consent, Global, MachineArgs, PullWhen, RunArgs};
 use crate::failure::Failure;
@@ -80,7 +80,8 @@ pub(super) fn make(
         loaded.project.name, args.machine.image
     ));
     let needed = dependencies(&loaded.project, of, args)?;
-    loaded.project.volumes.extend(volumes);
+    let more = volumes.into_iter().filter(|name| !loaded.project.volumes.contains_key(name)).collect();
+    network::name_volumes(&crate::session::home()?, &mut loaded.project, more)?;
     let seen = Host::observe(&mut look()?)?;
     let name = name(&loaded, of, &args.machine, &seen)?;
     put(&mut loaded, of, &name, machine);
