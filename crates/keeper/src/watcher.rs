@@ -1,5 +1,5 @@
 //! The watcher: starts the switchboard, and starts it again when it was killed, so that machines have their names,
-//! addresses and ports again though nobody runs a command. It does little else, and so has nothing to be killed for.
+//! addresses and ports again though nobody runs a command. It does nothing else, and so has nothing to be killed for.
 //!
 //! ```text
 //! start ──▶ the switchboard runs ──told to end──▶ over
@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A command that takes the switchboard away, or starts one of its own, ends the watcher first. It takes no lock: that there
-//! are never two switchboards is the switchboard's own. Beside that it has machines started again whose keepers are killed.
+//! are never two switchboards is the switchboard's own.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
@@ -19,8 +19,6 @@ use anyhow::{Context, Result};
 use stead_host::home::Home;
 use stead_host::switchboard::WORD;
 use stead_net::process::let_go_of_program;
-
-use crate::revival;
 
 /// The pause before the first time that it is started again: soon, for whoever asks just now asks again.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -40,13 +38,6 @@ pub fn run(home: &Home) -> Result<()> {
     let mut child = start(home)?;
     let mut pause = FIRST_PAUSE;
     let mut is_first = true;
-    let own = home.clone();
-    // It ends with us.
-    std::thread::spawn(move || {
-        if let Err(error) = revival::watch(&own) {
-            tracing::error!("machines whose keepers are killed are not started again from now on: {error:#}");
-        }
-    });
     let_go_of_program();
     loop {
         let begun = Instant::now();

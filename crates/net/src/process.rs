@@ -105,9 +105,9 @@ impl ProcessId {
         }
     }
 
-    /// A descriptor of this very process, if it lives. Opened first and compared after: a pid cannot change hands while
+    /// A descriptor of this very process. Opened first and compared after: a pid cannot change hands while
     /// the descriptor's process is the one that we then find alive.
-    pub fn handle(self) -> Result<Option<OwnedFd>> {
+    fn handle(self) -> Result<Option<OwnedFd>> {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
         let Some(pid) = pid else { return Ok(None) };
         let handle = match pidfd_open(pid, PidfdFlags::empty()) {

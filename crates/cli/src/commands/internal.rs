@@ -30,11 +30,6 @@ pub(crate) fn long_lived() -> Option<Result<(), Failure>> {
             &words.get(1)?.to_str()?.parse().ok()?,
             Output::new(Format::Text).quiet(),
         )),
-        ("__revive", 2..) => {
-            let ids = words.iter().skip(1).map(|word| word.to_str()?.parse().ok());
-            let ids: Option<Vec<MachineId>> = ids.collect();
-            Some(super::revive::revive(&ids?, Output::new(Format::Text).quiet()))
-        }
         ("__vmm", 6..) => Some(vmm(&words)),
         ("__share", 6) => Some(share(&words)),
         // Short-lived, and without arguments.

@@ -134,9 +134,6 @@ pub(crate) fn stop(global: &Global, args: &StopArgs, output: Output) -> Result<(
     let seen = session.observe()?;
     let ids = choose(global, &args.machines, &seen)?;
     ours(&ids, &seen)?;
-    for id in ids.iter().filter(|id| !seen.running.contains_key(*id)) {
-        stead_host::linux::let_rest(session.host.home(), id)?;
-    }
     if let Some(seconds) = args.time {
         // Those told here how long they may take are then found stopped.
         let home = session.host.home().clone();

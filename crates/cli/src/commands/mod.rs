@@ -33,7 +33,6 @@ mod publish;
 mod purge;
 pub(crate) mod reaper;
 mod rename;
-mod revive;
 mod run;
 mod shell;
 mod snapshot;

@@ -349,7 +349,7 @@ fn a_machine_on_a_full_disk_goes_on_and_its_log_has_whole_lines_again_once_there
 fn a_machine_whose_keeper_was_killed_is_told_to_have_died() {
     let world = World::offline();
     let _registry = registry(&world);
-    start(&world, "box", "--init", "exec sleep 1000");
+    start(&world, "box", "--init --restart always", "exec sleep 1000");
     let kill = "kill -9 $(pgrep -P 1 -f '^[^ ]*stead __keeper.* box.default')";
     // Somebody looks on while nobody does anything.
     let mut live = world.spawn_stead(world.path(), &["events", "--filter", "event=die"]);
@@ -369,63 +369,9 @@ fn a_machine_whose_keeper_was_killed_is_told_to_have_died() {
     world.stead("volume create other").ok();
     let dies = world.stead("events --no-stream --filter event=die").ok();
     assert_eq!(dies.lines().count(), 2, "{dies}");
+    // What is not to be started by a person's word is started by the next `up`, and by nothing else.
     world.stead("start box").ok();
     assert_eq!(inspect(&world, "box")["status"], "running");
-}
-
-#[test]
-fn a_machine_whose_keeper_was_killed_is_started_again_if_its_policy_says_so() {
-    let world = World::offline();
-    let _registry = registry(&world);
-    let policies = [("one", "always"), ("two", "unless-stopped"), ("three", "on-failure"), ("four", "no")];
-    for (name, policy) in policies {
-        start(&world, name, &format!("--init --restart {policy}"), "exec sleep 1000");
-    }
-    // It ended well, which is no failure; and what has ended is not killed.
-    start(&world, "done", "--restart on-failure", "exit 0");
-    world.stead("wait done").ok();
-    let pid = |name: &str| inspect(&world, name)["pid"].as_u64();
-    let kill = |name: &str| {
-        let before = pid(name);
-        assert!(before.is_some(), "{name} does not run");
-        let line = format!("kill -9 $(pgrep -P 1 -f '^[^ ]*stead __keeper.* {name}.default')");
-        world.sh(Place::Computer, &line);
-        before
-    };
-    for round in ["the first", "the second"] {
-        for name in ["one", "two", "three"] {
-            let before = kill(name);
-            world.until(&format!("{name} runs again, {round} time"), || {
-                let now = pid(name);
-                (now.is_some() && now != before).then_some(())
-            });
-        }
-    }
-    kill("four");
-    // Whoever starts one that was killed is as good, and the next time it is seen to again.
-    world.stead("stop one").ok();
-    world.stead("start one").ok();
-    let before = kill("one");
-    world.until("it runs again", || {
-        let now = pid("one");
-        (now.is_some() && now != before).then_some(())
-    });
-    // One that a person stops before its time has come stays down.
-    let watcher = |signal: &str| {
-        world.sh(Place::Computer, &format!("kill -{signal} $(pgrep -f '^[^ ]*stead __watcher')"));
-    };
-    watcher("STOP");
-    kill("two");
-    world.stead("stop two").ok();
-    watcher("CONT");
-    let before = kill("three");
-    world.until("it runs again", || {
-        let now = pid("three");
-        (now.is_some() && now != before).then_some(())
-    });
-    for (name, status) in [("two", "lost"), ("four", "lost"), ("done", "exited")] {
-        assert_eq!(inspect(&world, name)["status"], status, "{name}");
-    }
 }
 
 #[test]

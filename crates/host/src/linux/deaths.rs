@@ -28,41 +28,22 @@ pub(super) fn note(home: &Home, machines: &BTreeMap<MachineId, MachineState>) ->
         if files.exit().exists() || !files.assignment().exists() || has_keeper(&files)? {
             continue;
         }
-        write_down(home, id, files.stopping().exists())?;
+        let exit = Exit {
+            code: KILLED,
+            at_ms: ms(SystemTime::now()),
+            started_ms: modified(&files.assignment()),
+            asked: files.stopping().exists(),
+            out_of_memory: false,
+            restarts: 0,
+            lost: true,
+            why: Some(WHY.to_owned()),
+        };
+        let text = serde_json::to_vec(&exit).context("cannot write how a machine ended as JSON")?;
+        write_run_file(&files.exit(), &text)?;
+        let event = Event::of_machine(id, Action::Die).with("exit_code", KILLED);
+        Journal::new(home).note(&event.with("why", WHY));
     }
     Ok(())
-}
-
-/// Writes down that a machine was killed with its keeper: by somebody who wanted it to end, or not.
-pub(super) fn write_down(home: &Home, id: &MachineId, asked: bool) -> Result<()> {
-    let files = Files::new(home, id);
-    let exit = Exit {
-        code: KILLED,
-        at_ms: ms(SystemTime::now()),
-        started_ms: modified(&files.assignment()),
-        asked,
-        out_of_memory: false,
-        restarts: 0,
-        lost: true,
-        why: Some(WHY.to_owned()),
-    };
-    let text = serde_json::to_vec(&exit).context("cannot write how a machine ended as JSON")?;
-    write_run_file(&files.exit(), &text)?;
-    let event = Event::of_machine(id, Action::Die).with("exit_code", KILLED);
-    Journal::new(home).note(&event.with("why", WHY));
-    Ok(())
-}
-
-/// Has a machine that was lost rest: somebody wants it to, and nobody starts it again by its policy.
-pub fn let_rest(home: &Home, id: &MachineId) -> Result<()> {
-    let files = Files::new(home, id);
-    match files.load_exit() {
-        Some(exit) if exit.lost && !exit.asked => {
-            let text = serde_json::to_vec(&Exit { asked: true, ..exit });
-            write_run_file(&files.exit(), &text.context("cannot write how a machine ended as JSON")?)
-        }
-        Some(_) | None => Ok(()),
-    }
 }
 
 /// Whether one looks after the machine, or is just about to: it has its lock from the first moment on.

@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
@@ -188,10 +188,6 @@ fn begin(host: &mut LinuxHost, program: &Path, id: &MachineId) -> Result<Startin
         .stderr(log_file)
         .spawn()
         .context("cannot start the keeper")?;
-    // Whoever watches keepers looks which ones there are.
-    let touched =
-        fs::File::open(host.home.keepers()).and_then(|keepers| keepers.set_modified(SystemTime::now()));
-    touched.with_context(|| format!("cannot touch {}", host.home.keepers().display()))?;
     Ok(Starting { child, log })
 }
 
@@ -357,10 +353,6 @@ pub fn stop_one(home: &Home, id: &MachineId, grace_ms: Option<u64>) -> Result<()
         keeper.kill(rustix::process::Signal::KILL)?;
         if !keeper.wait_gone(KILL_LIMIT)? {
             bail!("the keeper (process {}) cannot be ended", keeper.pid);
-        }
-        // It was wanted: nobody starts the machine again for its policy.
-        if !files.exit().exists() {
-            super::deaths::write_down(home, id, true)?;
         }
     }
     forget(&files)

@@ -49,7 +49,6 @@ use crate::state::{Entry, Records, State};
 
 pub use self::claims::ClaimLost;
 pub use self::clone::Origin;
-pub use self::deaths::let_rest;
 pub use self::engine::namespace_label;
 pub use self::inhabitants::Namespaces;
 pub use self::machine::{StartError, stop_one};

@@ -258,8 +258,8 @@ pub enum Restart {
     No,
     /// When it failed; at most so many times, where that is said.
     OnFailure(Option<u32>),
-    /// Whenever it ended without being told to, also with its keeper. What was told to end stays so, and nothing of stead
-    /// runs when the computer starts: then the next `up` or `start` starts it.
+    /// Whenever it ended without being told to. What was told to end stays so, and nothing of stead runs when the computer
+    /// starts: then, and after its keeper was killed, the next `up` or `start` starts it.
     Always,
     /// The same here; Docker's daemon makes a difference when it starts.
     UnlessStopped,
