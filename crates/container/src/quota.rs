@@ -73,7 +73,7 @@ pub fn limit_refused(directory: &Path) -> Result<Option<Unlimitable>> {
             ),
             _ => refused(
                 format!("the file system of {place} has no quotas of projects"),
-                format!("have `STEAD_HOME` on ext4 or XFS that is mounted with `prjquota`, {elsewhere}"),
+                format!("have `STEAD_HOME` on ext4 that is mounted with `prjquota`, {elsewhere}"),
             ),
         },
     }

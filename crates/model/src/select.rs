@@ -111,8 +111,11 @@ impl Wanted {
         let needed = self.networks.keys().filter(|id| is_needed(&on, id) || is_there(id));
         let needed: BTreeSet<NetworkId> = needed.cloned().collect();
         self.networks.retain(|id, _| needed.contains(id));
+        let is_once = |(id, machine): &(&MachineId, &WantedMachine)| is_other(id) && machine.is_one_off();
+        let one_offs: Vec<String> =
+            self.machines.iter().filter(is_once).map(|(id, _)| id.to_string()).collect();
         let refusals: Vec<Refusal> =
-            self.networks.iter().filter_map(|(id, to)| in_the_way(id, to, &stays)).collect();
+            self.networks.iter().filter_map(|(id, to)| in_the_way(id, to, &stays, &one_offs)).collect();
         let refusals: Vec<Refusal> = refusals.into_iter().chain(self.taken_addresses(others)).collect();
         if !refusals.is_empty() {
             return Err(refusals);
@@ -185,6 +188,7 @@ fn in_the_way(
     id: &NetworkId,
     to: &NetworkState,
     stays: &BTreeMap<NetworkId, NetworkState>,
+    one_offs: &[String],
 ) -> Option<Refusal> {
     let fixed = |n: &NetworkState| (n.link.clone(), n.gateway, n.gateway6, n.reach.clone());
     let overlaps = |other: &NetworkState| {
@@ -201,8 +205,11 @@ fn in_the_way(
             )
         }
     };
-    let hint =
-        "run `stead up` without names, or with `--profile '*'`: then all machines follow the file".to_owned();
+    let hint = if one_offs.is_empty() {
+        "run `stead up` without names, or with `--profile '*'`: then all machines follow the file".to_owned()
+    } else {
+        format!("what `run` made keeps its networks: `stead rm --force {}` first", one_offs.join(" "))
+    };
     Some(Refusal { key: format!("networks.{}", id.name), why, hint })
 }
 

@@ -61,7 +61,7 @@ pub(crate) struct VolumeListArgs {
 pub(crate) struct VolumeCreateArgs {
     /// The volume's name
     pub(crate) name: Name,
-    /// What its files may take at most: `10GiB`, `512m` (as root, on ext4 or XFS mounted with `prjquota`)
+    /// What its files may take at most: `10GiB`, `512m` (as root, on ext4 mounted with `prjquota`)
     #[arg(long, value_name = "BYTES", value_parser = stead_model::file::volume_bytes)]
     pub(crate) size: Option<u64>,
     /// Labels: `NAME=VALUE`

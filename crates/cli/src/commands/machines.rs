@@ -12,7 +12,7 @@ use stead_host::home::Prepared;
 use stead_host::linux::LinuxHost;
 use stead_host::machine::{Answer, Client, Exit, Files, Request};
 use stead_model::name::{MachineId, Name};
-use stead_model::observed::{MachineState, Observed};
+use stead_model::observed::{Engine, MachineState, Observed};
 use stead_model::plan::{Power, Wanted, plan};
 
 use super::attach::{Watch, Watched, log_end, watch};
@@ -162,10 +162,15 @@ pub(crate) fn stop(global: &Global, args: &StopArgs, output: Output) -> Result<(
 /// `start`: as they were made, whatever the file says by now.
 pub(crate) fn start(global: &Global, args: &StartArgs, output: Output) -> Result<ExitCode, Failure> {
     let is_watched = args.attach || args.interactive;
-    let mut session = Session::open()?;
-    let seen = session.observe()?;
-    let ids = choose(global, &args.machines, &seen)?;
-    ours(&ids, &seen)?;
+    let begun = || -> Result<(Session, Observed, Vec<MachineId>), Failure> {
+        let mut session = Session::open()?;
+        let seen = session.observe()?;
+        let ids = without_one_offs(choose(global, &args.machines, &seen)?, &args.machines, &seen);
+        ours(&ids, &seen)?;
+        Ok((session, seen, ids))
+    };
+    let (mut session, seen, ids) =
+        begun().map_err(|failure| if is_watched { failure.before_program() } else { failure })?;
     if !is_watched {
         return start_these(&mut session, &ids, output).map(|()| ExitCode::SUCCESS);
     }
@@ -180,8 +185,18 @@ pub(crate) fn start(global: &Global, args: &StartArgs, output: Output) -> Result
     // What was being done is told only where it is all there is to tell.
     start_these(&mut session, &ids, output.quiet()).map_err(super::run::not_started)?;
     drop(session);
-    let how = Watch { stdin: args.interactive, replay: Some(from), signals: true, is_waited_for: true };
+    // One that runs already goes on whether its output is read here or not.
+    let is_waited_for = !seen.running.contains_key(id);
+    let how = Watch { stdin: args.interactive, replay: Some(from), signals: true, is_waited_for };
     watch(&files, how).map(|watched| code(&watched)).or_else(super::run::unwatched)
+}
+
+/// Without one-offs, if nobody named machines: each was to run once.
+fn without_one_offs(mut ids: Vec<MachineId>, named: &[String], seen: &Observed) -> Vec<MachineId> {
+    if named.is_empty() {
+        ids.retain(|id| seen.machines.get(id).is_none_or(|state| state.one_off().is_none()));
+    }
+    ids
 }
 
 /// The same for these.
@@ -194,7 +209,20 @@ pub(crate) fn start_these(session: &mut Session, ids: &[MachineId], output: Outp
         for machine in wanted.machines.values_mut() {
             machine.after.retain(|other, _| machines.contains(other));
         }
-        let chosen = wanted.as_made(&machines, seen).with_power(&machines, Power::On).only(&machines, seen);
+        // What the file names no more is as it is; of what went with the engine nothing says what nics it had.
+        let unnamed: BTreeSet<MachineId> =
+            machines.iter().filter(|id| !wanted.machines.contains_key(*id)).cloned().collect();
+        if let (Some(id), true) = (unnamed.first(), seen.engine != Engine::Present) {
+            let what =
+                format!("the file of project `{project}` does not name machine `{}` any more", id.name);
+            return Err(Failure::request(
+                &what,
+                "`stead up` takes it away; to keep it put it back into the file",
+            ));
+        }
+        let chosen = wanted.beside(&unnamed, seen).and_then(|wanted| {
+            wanted.as_made(&machines, seen).with_power(&machines, Power::On).only(&machines, seen)
+        });
         let wanted = chosen.map_err(|refusals| super::up::refused(refusals, &loaded))?;
         let taken = wanted.taken_ports(&loaded.project, |id| machines.contains(id));
         if !taken.is_empty() {
@@ -209,7 +237,7 @@ pub(crate) fn start_these(session: &mut Session, ids: &[MachineId], output: Outp
 pub(crate) fn restart(global: &Global, args: &StopArgs, output: Output) -> Result<(), Failure> {
     let mut host = look()?;
     let seen = host.observe()?;
-    let ids = choose(global, &args.machines, &seen)?;
+    let ids = without_one_offs(choose(global, &args.machines, &seen)?, &args.machines, &seen);
     ours(&ids, &seen)?;
     let (running, stopped): (Vec<MachineId>, Vec<MachineId>) =
         ids.iter().cloned().partition(|id| seen.running.contains_key(id));

@@ -41,9 +41,11 @@ pub(crate) fn run(global: &Global, args: &RunArgs, output: Output) -> Result<Exi
     // What was being done is told only where it is all there is to tell.
     let quiet = output.quiet();
     let stay = if args.rm { Stay::UntilItEnds } else { Stay::Kept };
-    let made = one_off::meant(global, args).and_then(|meant| match meant {
-        Some(of) => one_off::make(global, args, &of, quiet),
-        None => make((global, &args.machine), Power::On, stay, quiet),
+    let made = one_off::on_record(global, &args.machine.image).and_then(|recorded| {
+        match one_off::meant(&recorded, args)? {
+            Some(of) => one_off::make(&recorded, args, &of, quiet),
+            None => make((global, &args.machine), Power::On, stay, quiet),
+        }
     });
     let (id, mut session) = made.map_err(not_started)?;
     let files = Files::new(session.host.home(), &id);
@@ -150,11 +152,13 @@ fn make(
     }
     if !image::is_here(&home, &reference, platform.as_ref())? {
         hint_at_machine(global, args, power);
-        // What can be refused without it is.
-        add(&home, args).or_else(|failure| {
-            let Ok(Some(_quiet)) = crate::session::quiet(&home) else { return Err(failure) };
-            add(&home, args)
-        })?;
+        // What can be refused without it is, unless reading it would use it up.
+        if args.env_file.iter().all(|file| file.is_file()) {
+            add(&home, args).or_else(|failure| {
+                let Ok(Some(_quiet)) = crate::session::quiet(&home) else { return Err(failure) };
+                add(&home, args)
+            })?;
+        }
     }
     let found = image::ensure(&home, &reference, platform.as_ref(), args.pull.unwrap_or_default())?;
     let mut session = Session::open()?;

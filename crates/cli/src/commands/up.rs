@@ -130,7 +130,12 @@ pub(super) fn wanted_of(
         return Err(Failure::request(&what, "`stead up` there first"));
     }
     let mut one_offs = loaded.project.one_offs(&seen);
-    one_offs.retain(|name, _| machines.contains(&MachineId::new(project, name)));
+    one_offs.retain(|name, machine| {
+        let id = MachineId::new(project, name);
+        let made = seen.machines.get(&id).and_then(|state| state.one_off());
+        // One that is on a network that the file has no more stays as it is.
+        machines.contains(&id) && made.is_some_and(|made| made.nics.len() == machine.nics.len())
+    });
     let names: BTreeSet<Name> = one_offs.keys().cloned().collect();
     loaded.project.machines.extend(one_offs);
     let chosen: BTreeSet<Name> = machines.iter().map(|id| id.name.clone()).collect();

@@ -98,7 +98,7 @@ pub(crate) fn read(name: &Name, args: &MachineArgs, project: &Project) -> Result
 }
 
 /// What the machine is called that another goes over, but where that one is called so.
-const BASES: [&str; 2] = ["base", "below"];
+const BASES: [&str; 2] = ["what-is-run-once", "what-is-run-once-more"];
 
 /// What the arguments ask for over another machine of the project, `base`, by the rules of `extends`. Named volumes come
 /// with their names.

@@ -174,3 +174,35 @@ fn what_a_machine_that_is_run_once_more_cannot_be_is_refused() {
     run(&shop, &["-f", "stead.yaml", "web"]).code(125).says("stead.yaml:2:1: not YAML");
     shop.stead("down").ok();
 }
+
+#[test]
+fn what_is_started_loses_nothing_for_what_the_file_says_by_now() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let base =
+        format!("name: shop\nmachines:\n  web: {{ image: {BUSYBOX}, command: sleep 1000, init: true }}\n");
+    let more = format!("machines:\n  dev: {{ image: {BUSYBOX}, command: sleep 1000, init: true }}\n");
+    let shop = world.project("shop", &base);
+    std::fs::write(shop.directory.join("dev.yaml"), &more).unwrap();
+    shop.stead("-f stead.yaml -f dev.yaml up").ok();
+    shop.stead("exec dev touch /kept").ok();
+    // One machine more changes nothing of what the project is, nor does it run again because the others do.
+    run(&shop, &["web", "echo", "once"]).ok();
+    shop.stead("stop --time 0").ok();
+    shop.stead("start").ok();
+    assert_eq!(shop.stead("logs web-run-1").ok(), "once\n");
+    shop.stead("exec dev test -e /kept").ok();
+    shop.stead("restart --time 0").ok();
+    assert_eq!(shop.stead("logs web-run-1").ok(), "once\n");
+    // What no file names any more is started as it is.
+    shop.stead("stop --time 0 dev").ok();
+    std::fs::write(shop.directory.join("dev.yaml"), "machines: {}\n").unwrap();
+    let started = shop.stead("start dev").ok();
+    assert!(!started.contains("- "), "{started}");
+    shop.stead("exec dev ping -c 1 -W 5 web").ok();
+    shop.stead("exec dev test -e /kept").ok();
+    // A network that is another by now waits for what `run` made.
+    shop.write(&format!("{base}networks: {{ default: {{ subnet: 10.77.0.0/24 }} }}\n"));
+    shop.stead("up").code(2).says("`stead rm --force web-run-1.shop` first");
+    shop.stead("down").ok();
+}

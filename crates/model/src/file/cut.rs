@@ -30,24 +30,25 @@ pub(crate) fn below(base: &mut Node, cuts: &[Cut], within: &[&str]) {
     for cut in cuts {
         let Some((before, path)) = cut.path.split_at_checked(within.len()) else { continue };
         if before == within {
-            take(base, path);
+            take(base, path, within.last().copied().unwrap_or_default());
         }
     }
 }
 
-/// Takes away what stands at a path, also in a list of names or of `NAME=value`.
-pub(crate) fn take(node: &mut Node, path: &[String]) {
+/// Takes away what stands at a path under a key, also in a list of names or of `NAME=value`.
+pub(crate) fn take(node: &mut Node, path: &[String], under: &str) {
     let Some((key, deeper)) = path.split_first() else { return };
     match &mut node.value {
         Value::Mapping(entries) if deeper.is_empty() => entries.retain(|entry| entry.key != *key),
         Value::Mapping(entries) => {
             if let Some(entry) = entries.iter_mut().find(|entry| entry.key == *key) {
-                take(&mut entry.node, deeper);
+                take(&mut entry.node, deeper, key);
             }
         }
         Value::Sequence(items) if deeper.is_empty() => items.retain(|item| {
+            let separators: &[char] = if under == "extra_hosts" { &['=', ':'] } else { &['='] };
             let Value::Scalar(text) = &item.value else { return true };
-            text.split('=').next() != Some(key)
+            text.split(separators).next() != Some(key)
         }),
         Value::Null | Value::Unknown | Value::Scalar(_) | Value::Sequence(_) => {}
     }

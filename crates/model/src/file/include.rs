@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::cut;
+use super::cut::{self, Cut};
 use super::dotenv::{self, Bare};
 use super::extend::{get_mut, move_path, move_paths, size};
 use super::interpolate::{Scope, Variables};
@@ -18,10 +18,11 @@ use super::{FileText, Reading, join};
 const DEPTH_MAX: usize = 16;
 
 /// Puts into the tree what it includes.
-pub(crate) fn resolve(tree: &mut Node, reading: &mut Reading<'_>) {
+pub(crate) fn resolve(tree: &mut Node, reading: &mut Reading<'_>) -> Vec<Cut> {
     let (dir, variables) = (reading.source.dir.to_owned(), reading.source.env.clone());
-    let mut walk = Walk { trail: Vec::new(), nodes: size(tree), reading };
+    let mut walk = Walk { trail: Vec::new(), nodes: size(tree), cuts: Vec::new(), reading };
     walk.gather(tree, (&dir, &variables), None);
+    walk.cuts
 }
 
 /// The way through files that include each other.
@@ -29,6 +30,8 @@ struct Walk<'r, 'a> {
     trail: Vec<PathBuf>,
     /// How many values there are so far.
     nodes: usize,
+    /// Where what is included takes nothing of what it extends.
+    cuts: Vec<Cut>,
     reading: &'r mut Reading<'a>,
 }
 
@@ -116,6 +119,7 @@ impl Walk<'_, '_> {
                     merge::files(base, tree, self.reading.dialect)
                 }
             });
+            self.cuts.extend(cuts);
         }
         let mut whole = whole?;
         self.trail.push(first);

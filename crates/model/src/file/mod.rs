@@ -305,8 +305,9 @@ impl<'a> Reading<'a> {
         self.warnings.append(&mut warnings);
         let (mut tree, cuts) = tree?;
         over::lower_tree(&mut tree, above);
-        include::resolve(&mut tree, self);
-        extend::resolve(&mut tree, &cuts, machines, self);
+        let included = include::resolve(&mut tree, self);
+        let all: Vec<_> = cuts.iter().cloned().chain(included).collect();
+        extend::resolve(&mut tree, &all, machines, self);
         Some((tree, cuts))
     }
 

@@ -59,7 +59,7 @@ pub(crate) fn parse_over(text: &str, problems: &mut Vec<Problem>) -> Result<(Nod
     let mut reader = Reader::new(text, problems)?;
     let mut root = reader.document()?;
     let resets = reader.cuts.iter().filter(|cut| cut.is_reset);
-    resets.for_each(|reset| cut::take(&mut root, &reset.path));
+    resets.for_each(|reset| cut::take(&mut root, &reset.path, ""));
     Ok((root, reader.cuts))
 }
 

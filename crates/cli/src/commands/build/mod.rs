@@ -304,9 +304,12 @@ fn by_buildah(home: &Home, store: &Store, program: &Path, job: &Job<'_>) -> Resu
         fs::read(job.dockerfile).with_context(|| format!("cannot read {}", job.dockerfile.display()))?;
     let text = String::from_utf8_lossy(&read);
     for base in bases::lay_out(store, (&text, job.build), job.platform, job.scratch)? {
-        // It tells the id of each.
-        run_it(buildah_take(&base, &storage), Stdio::null())?;
-        run_it(buildah_call(&base, &storage), words()?)?;
+        let told = job.scratch.join("base-id");
+        let file = File::create(&told).with_context(|| format!("cannot write {}", told.display()))?;
+        run_it(buildah_take(&base, &storage), file.into())?;
+        // By its id: another build may have taken the name that it has now.
+        let id = fs::read_to_string(&told).context("buildah does not say what it took")?;
+        run_it(buildah_call(&base, &storage, id.trim()), words()?)?;
     }
     run_it(buildah_build(job, &storage), words()?)?;
     let id = fs::read_to_string(job.id_file()).context("buildah does not say what it made")?;

@@ -153,9 +153,9 @@ pub(super) fn buildah_take(base: &Base, storage: &Storage) -> Vec<OsString> {
 }
 
 /// The arguments of `buildah` for calling it what it is called.
-pub(super) fn buildah_call(base: &Base, storage: &Storage) -> Vec<OsString> {
+pub(super) fn buildah_call(base: &Base, storage: &Storage, id: &str) -> Vec<OsString> {
     let mut words = buildah_common(storage);
-    words.extend(["tag".into(), format!("localhost/{}:latest", base.layout).into()]);
+    words.extend(["tag".into(), id.into()]);
     words.extend(base.names.iter().map(OsString::from));
     words
 }
@@ -298,8 +298,8 @@ mod tests {
              oci:base-0",
         );
         check(
-            &buildah_call(&base, &storage),
-            "--root|/var/b|--runroot|/run/b|--storage-driver|vfs|tag|localhost/base-0:latest|localhost/a:1|b/a:1",
+            &buildah_call(&base, &storage, "0123abcd"),
+            "--root|/var/b|--runroot|/run/b|--storage-driver|vfs|tag|0123abcd|localhost/a:1|b/a:1",
         );
         check(
             &buildah_push(&job, &Storage { driver: None, policy: None, ..storage }, "sha256:1"),

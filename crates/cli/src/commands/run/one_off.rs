@@ -56,6 +56,26 @@ pub(super) fn meant(global: &Global, args: &RunArgs) -> Result<Option<MachineId>
     }
 }
 
+/// What is said, with the files that made the project here where nobody names others: one more machine of it changes
+/// nothing of what the project is.
+pub(super) fn on_record(global: &Global, text: &str) -> Result<Global, Failure> {
+    let same = || global.clone();
+    if !global.file.is_empty() || text.contains(['/', ':', '@', '*']) {
+        return Ok(same());
+    }
+    let Ok(found) = project::found(global) else { return Ok(same()) };
+    if found.is_named {
+        return Ok(same());
+    }
+    let directory = project::directory_of(&project::find(global)?)?;
+    let seen = Host::observe(&mut look()?)?;
+    let mut files = seen.projects.values().filter(|files| files.directory == directory);
+    match (files.next(), files.next()) {
+        (Some(files), None) => Ok(Global { file: files.named.clone(), ..global.clone() }),
+        (_, Some(_)) | (None, None) => Ok(same()),
+    }
+}
+
 /// The project here as far as its file can be read.
 pub(super) fn project_here(global: &Global) -> Option<Project> {
     project::found(global).ok().and_then(|found| project::peek(&found))
@@ -133,6 +153,11 @@ fn derived(loaded: &Loaded, of: &Name, args: &RunArgs) -> Result<(Machine, BTree
     })?;
     let Some(mut base) = machine.for_one_off() else { return Err(unfit(of, machine)) };
     refuse_what_the_file_says(of, loaded, &args.machine)?;
+    let is_machine = |alias: &&String| loaded.project.machines.keys().any(|name| **alias == name.as_str());
+    if let Some(alias) = args.machine.network_alias.iter().find(is_machine) {
+        let what = format!("`--network-alias {alias}`: that is the name of another machine");
+        return Err(Failure::request(&what, "choose another"));
+    }
     if !machine.provision.is_empty() || machine.dev.is_some() {
         note(&format!(
             "the scripts and the user that the file says of `{of}` are not made in a machine of one run"

@@ -144,7 +144,7 @@ const VOLUME: &[Key] = &[key(
     "10GiB",
     "What its files may take at most, in steps of 64 KiB; what goes beyond fails in the machine, by `EDQUOT` or as on a full \
      disk. It can be changed at any time: with less than what is there, nothing is lost and nothing more is written. Only root has \
-     such limits, and only on ext4 or XFS mounted with `prjquota`; on ext4 a machine that is `privileged` or has `SYS_RESOURCE` is not held to \
+     such limits, and only on ext4 mounted with `prjquota`; on ext4 a machine that is `privileged` or has `SYS_RESOURCE` is not held to \
      them. Left out: no limit.",
 )];
 

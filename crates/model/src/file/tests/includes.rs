@@ -10,6 +10,19 @@ fn check(file_name: &str, text: &str, others: &[(&str, &str)], expected: Expect)
 }
 
 #[test]
+fn what_an_included_file_takes_nothing_of_is_taken_nothing_of() {
+    let others = [
+        (
+            "inc.yaml",
+            "services: { web: { extends: { file: base.yaml, service: base }, ports: !override ['1:1'], dns: !reset [] } }\n",
+        ),
+        ("base.yaml", "services: { base: { image: web, ports: ['2:2'], dns: [10.0.0.1] } }\n"),
+    ];
+    let shown = shown("compose.yaml", "include: [inc.yaml]\n", &others, &[]);
+    assert!(shown.contains(":1:1") && !shown.contains(":2:2") && !shown.contains("10.0.0.1"), "{shown}");
+}
+
+#[test]
 #[expect(clippy::too_many_lines, reason = "it is one project")]
 fn what_other_files_have_is_this_projects_with_their_paths_and_variables() {
     let db = "

@@ -398,3 +398,13 @@ services:
     "#]]
     .assert_eq(&shown("stead.yaml", "!reset { machines: {} }\n", &[], &[]));
 }
+
+#[test]
+fn a_name_is_taken_out_of_a_list_of_hosts_however_it_is_written() {
+    for host in ["a:10.0.0.1", "a=10.0.0.1"] {
+        let base = format!("services: {{ web: {{ image: a, extra_hosts: ['{host}', 'b:10.0.0.2'] }} }}\n");
+        let over = "services: { web: { extra_hosts: { a: !reset null } } }\n";
+        let shown = shown("compose.yaml", &base, &[("compose.override.yml", over)], &[]);
+        assert!(shown.contains("10.0.0.2") && !shown.contains("10.0.0.1"), "{shown}");
+    }
+}
