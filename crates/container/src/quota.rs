@@ -51,7 +51,12 @@ pub fn limit_refused(directory: &Path) -> Result<Option<Unlimitable>> {
     let kind = fstatfs(&opened).with_context(doing)?.f_type;
     let place = directory.display();
     let refused = |why: String, hint: String| Ok(Some(Unlimitable { why, hint }));
-    match sys::extra(opened.as_fd()).and_then(|_| sys::enforces_project_quotas(opened.as_fd())) {
+    // Whether quotas are kept everybody may know; what they are, only whose file system it is.
+    let may_set = || match sys::quota(opened.as_fd(), FIRST_PROJECT) {
+        Err(Errno::PERM) => Err(Errno::PERM),
+        Ok(_) | Err(_) => sys::enforces_project_quotas(opened.as_fd()),
+    };
+    match sys::extra(opened.as_fd()).and_then(|_| may_set()) {
         Ok(true) => Ok(None),
         Err(Errno::PERM) => refused(
             format!("the quotas of the file system of {place} are not this root's to set"),
@@ -87,6 +92,10 @@ pub fn limited(directory: &Path) -> Result<Option<Limited>> {
     let doing = || format!("cannot look at {}", directory.display());
     let opened = File::open(directory).with_context(doing)?;
     let Some(project) = own_project(opened.as_fd()).with_context(doing)? else { return Ok(None) };
+    // Those that are counted and not kept to limit nothing.
+    if !sys::enforces_project_quotas(opened.as_fd()).unwrap_or_default() {
+        return Ok(None);
+    }
     let quota = match sys::quota(opened.as_fd(), project) {
         Ok(quota) => quota,
         // None are kept any more.
@@ -132,7 +141,8 @@ pub fn release(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The project of a directory that it passes on and has not from the one that it is in.
+/// The project of a directory that it passes on and has not from the one that it is in. The numbers of others are
+/// somebody else's.
 fn own_project(directory: BorrowedFd<'_>) -> Result<Option<u32>, Errno> {
     let extra = match sys::extra(directory) {
         Ok(extra) => extra,
@@ -140,7 +150,7 @@ fn own_project(directory: BorrowedFd<'_>) -> Result<Option<u32>, Errno> {
         Err(Errno::NOTTY | Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(None),
         Err(errno) => return Err(errno),
     };
-    if extra.flags & PASSES_ON == 0 || extra.project == 0 {
+    if extra.flags & PASSES_ON == 0 || extra.project < FIRST_PROJECT {
         return Ok(None);
     }
     Ok((above(directory)?.project != extra.project).then_some(extra.project))

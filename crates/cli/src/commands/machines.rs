@@ -19,7 +19,7 @@ use super::attach::{Watch, Watched, log_end, watch};
 use super::{LOOSE_PROJECT, network};
 use crate::args::{AttachArgs, Consent, Global, KillArgs, MachinesArgs, RemoveArgs, StartArgs, StopArgs};
 use crate::failure::Failure;
-use crate::output::Output;
+use crate::output::{Output, note};
 use crate::session::{Session, look};
 use crate::working::Working;
 
@@ -209,16 +209,10 @@ pub(crate) fn start_these(session: &mut Session, ids: &[MachineId], output: Outp
         for machine in wanted.machines.values_mut() {
             machine.after.retain(|other, _| machines.contains(other));
         }
-        // What the file names no more is as it is; of what went with the engine nothing says what nics it had.
-        let unnamed: BTreeSet<MachineId> =
-            machines.iter().filter(|id| !wanted.machines.contains_key(*id)).cloned().collect();
-        if let (Some(id), true) = (unnamed.first(), seen.engine != Engine::Present) {
-            let what =
-                format!("the file of project `{project}` does not name machine `{}` any more", id.name);
-            return Err(Failure::request(
-                &what,
-                "`stead up` takes it away; to keep it put it back into the file",
-            ));
+        let (machines, unnamed) = named_by_file(machines, &wanted, seen)?;
+        // Volumes are as they are, too.
+        for (id, volume) in &mut wanted.volumes {
+            *volume = seen.volumes.get(id).copied().unwrap_or(*volume);
         }
         let chosen = wanted.beside(&unnamed, seen).and_then(|wanted| {
             wanted.as_made(&machines, seen).with_power(&machines, Power::On).only(&machines, seen)
@@ -231,6 +225,28 @@ pub(crate) fn start_these(session: &mut Session, ids: &[MachineId], output: Outp
         session.apply(&plan(&wanted, seen), Consent { yes: false }, output)?;
     }
     Ok(())
+}
+
+/// Those of these that can be started, and which of them the file does not name any more: they are as they are. Of those
+/// that lost their nics with the engine nothing says which ones they had.
+fn named_by_file(
+    mut machines: BTreeSet<MachineId>,
+    wanted: &Wanted,
+    seen: &Observed,
+) -> Result<(BTreeSet<MachineId>, BTreeSet<MachineId>), Failure> {
+    let is_unnamed = |id: &&MachineId| !wanted.machines.contains_key(*id);
+    let unnamed: BTreeSet<MachineId> = machines.iter().filter(is_unnamed).cloned().collect();
+    let Some(id) = unnamed.first().filter(|_| seen.engine != Engine::Present) else {
+        return Ok((machines, unnamed));
+    };
+    let what = format!("the file of project `{}` does not name machine `{}` any more", id.project, id.name);
+    let hint = "`stead up` takes it away; to keep it put it back into the file";
+    if machines.len() == unnamed.len() {
+        return Err(Failure::request(&what, hint));
+    }
+    note(&format!("{what}, and it is not started; {hint}"));
+    machines.retain(|id| !unnamed.contains(id));
+    Ok((machines, BTreeSet::new()))
 }
 
 /// `restart`.

@@ -153,7 +153,7 @@ fn make(
     if !image::is_here(&home, &reference, platform.as_ref())? {
         hint_at_machine(global, args, power);
         // What can be refused without it is, unless reading it would use it up.
-        if args.env_file.iter().all(|file| file.is_file()) {
+        if args.env_file.iter().all(|file| file.is_file() || !file.exists()) {
             add(&home, args).or_else(|failure| {
                 let Ok(Some(_quiet)) = crate::session::quiet(&home) else { return Err(failure) };
                 add(&home, args)

@@ -70,7 +70,7 @@ fn observe_own(host: &mut LinuxHost, home_id: &str, records: Records) -> Result<
     let mut seen = Observed::nothing(HostFacts::default());
     seen.projects = records.projects;
     seen.leases = records.leases;
-    seen.volumes = volumes(&home)?;
+    seen.volumes = volumes(&home);
     seen.machines = records.machines;
     forget_halves(&home, &mut seen.machines);
     seen.running = super::machine::observe(&home)?;
@@ -189,7 +189,7 @@ pub(super) fn has_leftovers(home: &Home, home_id: &str) -> Result<bool> {
     Ok(RouteSocket::open()?.own_links()?.iter().any(|link| link.alias == mark))
 }
 
-fn volumes(home: &Home) -> Result<BTreeMap<VolumeId, Volume>> {
+fn volumes(home: &Home) -> BTreeMap<VolumeId, Volume> {
     let directories = |path: &std::path::Path| {
         let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.file_name().to_str()?.parse::<Name>().ok()).collect::<Vec<_>>()
@@ -200,8 +200,12 @@ fn volumes(home: &Home) -> Result<BTreeMap<VolumeId, Volume>> {
         names.into_iter().map(move |name| VolumeId::new(&project, &name))
     });
     let limited = volumes.map(|id| {
-        let limited = super::volume::limited(home, &id)?;
-        Ok((id, Volume { size_bytes: limited.map(|limited| limited.most_bytes) }))
+        // One that cannot be opened, as the disk that a link leads to is away, hides none of the others.
+        let limited = super::volume::limited(home, &id).unwrap_or_else(|error| {
+            tracing::debug!("the limit of volume `{id}` is not known: {error:#}");
+            None
+        });
+        (id, Volume { size_bytes: limited.map(|limited| limited.most_bytes) })
     });
     limited.collect()
 }

@@ -98,7 +98,8 @@ pub fn limited(home: &Home, id: &VolumeId) -> Result<Option<Limited>> {
 /// Deletes a volume.
 pub(super) fn remove(home: &Home, program: &Path, id: &VolumeId) -> Result<()> {
     let path = path(home, id);
-    if rustix::process::geteuid().is_root() {
+    // What a link leads to may be away.
+    if rustix::process::geteuid().is_root() && path.exists() {
         stead_container::release(&path)?;
     }
     going::send(home, &path, &id.to_string())?;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, anyhow};
-use rustix::fs::statfs;
+use rustix::fs::{FlockOperation, flock, statfs};
 
 use stead_host::home::Home;
 use stead_image::choose::host_platform;
@@ -303,7 +303,10 @@ fn by_buildah(home: &Home, store: &Store, program: &Path, job: &Job<'_>) -> Resu
     let read =
         fs::read(job.dockerfile).with_context(|| format!("cannot read {}", job.dockerfile.display()))?;
     let text = String::from_utf8_lossy(&read);
-    for base in bases::lay_out(store, (&text, job.build), job.platform, job.scratch)? {
+    let bases = bases::lay_out(store, (&text, job.build), job.platform, job.scratch)?;
+    // A build finds them by their names, which are nobody's own: until it ends no other gives them to other images.
+    let _alone = if bases.is_empty() { None } else { Some(alone(&storage.root)?) };
+    for base in bases {
         let told = job.scratch.join("base-id");
         let file = File::create(&told).with_context(|| format!("cannot write {}", told.display()))?;
         run_it(buildah_take(&base, &storage), file.into())?;
@@ -314,6 +317,18 @@ fn by_buildah(home: &Home, store: &Store, program: &Path, job: &Job<'_>) -> Resu
     run_it(buildah_build(job, &storage), words()?)?;
     let id = fs::read_to_string(job.id_file()).context("buildah does not say what it made")?;
     run_it(buildah_push(job, &storage, id.trim()), words()?)
+}
+
+/// Waits until nobody else builds from images of the store.
+fn alone(storage: &Path) -> Result<File> {
+    let doing = || format!("cannot lock {}", storage.display());
+    fs::create_dir_all(storage).with_context(doing)?;
+    let lock = File::open(storage).with_context(doing)?;
+    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        note("waiting for another build that starts from images of the store");
+        flock(&lock, FlockOperation::LockExclusive).with_context(doing)?;
+    }
+    Ok(lock)
 }
 
 /// Overlays cannot be laid on one, which is what a machine has that is itself a container.

@@ -22,7 +22,7 @@ use super::take_away_again;
 use crate::args::{Consent, Global, MachineArgs, PullWhen, RunArgs};
 use crate::failure::Failure;
 use crate::output::{Output, note};
-use crate::project::{self, Loaded};
+use crate::project::{self, Found, Loaded};
 use crate::session::{Session, look};
 
 /// The machine of the project here that is meant by what is to be run, if one is; and its project.
@@ -69,10 +69,14 @@ pub(super) fn on_record(global: &Global, text: &str) -> Result<Global, Failure> 
     }
     let directory = project::directory_of(&project::find(global)?)?;
     let seen = Host::observe(&mut look()?)?;
-    let mut files = seen.projects.values().filter(|files| files.directory == directory);
-    match (files.next(), files.next()) {
-        (Some(files), None) => Ok(Global { file: files.named.clone(), ..global.clone() }),
-        (_, Some(_)) | (None, None) => Ok(same()),
+    let mut recorded = seen.projects.iter().filter(|(_, files)| files.directory == directory);
+    let (Some((name, files)), None) = (recorded.next(), recorded.next()) else { return Ok(same()) };
+    let is_of_it = |found: &Found| project::peek(found).is_some_and(|project| project.name == *name);
+    let made = Found::named(files.named.iter().cloned()).filter(is_of_it);
+    // Files that are gone, or of another project than the one that would be found here, are not what is meant.
+    match made.filter(|_| project::peek(&found).is_none_or(|project| project.name == *name)) {
+        Some(_) => Ok(Global { file: files.named.clone(), ..global.clone() }),
+        None => Ok(same()),
     }
 }
 
