@@ -331,13 +331,13 @@ fn files_are_carried_in_and_out_within_the_root() {
     assert_eq!(std::fs::metadata(base.join("back/mine/sub/large")).unwrap().len(), 300_000);
     // What cannot be done is said.
     let said = keeper.answer(&read("/none"));
-    assert_eq!(said.failure(), (125, "cannot take `/none`: No such file or directory (os error 2)"));
+    assert_eq!(said.failure(), (125, "there is no `/none`"));
     let call = keeper.ask(&write("/etc/passwd/x"));
     let taken = keeper.session.input(call, &parcel[..10]);
     assert_eq!(taken, 10);
     keeper.session.end_input(call);
     let said = keeper.finish(call);
-    assert!(said.failure().1.contains("/etc/passwd/x"), "{said:?}");
+    assert!(said.failure().1.contains("/etc/passwd"), "{said:?}");
     guest.end();
 }
 

@@ -504,11 +504,11 @@ mod tests {
         check("/d/.", "/etc", "to/etc/inner/ to/etc/inner/x:100000:644 to/etc/link@");
         // The link leads out of the root, where nothing is; so it is replaced.
         check("/file", "/out", "to/out:4:755");
-        check("/file", "/out/x", "No such file or directory (os error 2)");
+        check("/file", "/out/x", "there is no directory `/out`");
         check("/d", "/there", "it is a file, and a directory cannot take its place");
         check("/file", "/none/", "it is no directory");
-        check("/none", "/new", "No such file or directory (os error 2)");
-        check("/file/", "/new", "it is no directory");
+        check("/none", "/new", "there is no `/none`");
+        check("/file/", "/new", "`/file/` is no directory");
     }
 
     #[track_caller]
