@@ -98,8 +98,8 @@ pub fn limited(directory: &Path) -> Result<Option<Limited>> {
     }
     let quota = match sys::quota(opened.as_fd(), project) {
         Ok(quota) => quota,
-        // None are kept any more.
-        Err(Errno::SRCH | Errno::NOSYS | Errno::NOENT) => return Ok(None),
+        // None are kept any more, or they are not this root's to know.
+        Err(Errno::SRCH | Errno::NOSYS | Errno::NOENT | Errno::PERM) => return Ok(None),
         Err(errno) => return Err(errno).with_context(doing),
     };
     let most_bytes = quota.hard_kib.saturating_mul(1024);

@@ -19,7 +19,7 @@ use super::attach::{Watch, Watched, log_end, watch};
 use super::{LOOSE_PROJECT, network};
 use crate::args::{AttachArgs, Consent, Global, KillArgs, MachinesArgs, RemoveArgs, StartArgs, StopArgs};
 use crate::failure::Failure;
-use crate::output::{Output, note};
+use crate::output::Output;
 use crate::session::{Session, look};
 use crate::working::Working;
 
@@ -201,6 +201,7 @@ fn without_one_offs(mut ids: Vec<MachineId>, named: &[String], seen: &Observed) 
 
 /// The same for these.
 pub(crate) fn start_these(session: &mut Session, ids: &[MachineId], output: Output) -> Result<(), Failure> {
+    let mut left = None;
     for (project, machines) in by_project(ids) {
         // Others may have changed it while a machine of the project before was waited for.
         let seen = &session.observe()?;
@@ -209,7 +210,11 @@ pub(crate) fn start_these(session: &mut Session, ids: &[MachineId], output: Outp
         for machine in wanted.machines.values_mut() {
             machine.after.retain(|other, _| machines.contains(other));
         }
-        let (machines, unnamed) = named_by_file(machines, &wanted, seen)?;
+        let (machines, unnamed, lost) = named_by_file(machines, &wanted, seen);
+        left = left.or(lost);
+        if machines.is_empty() {
+            continue;
+        }
         // Volumes are as they are, too.
         for (id, volume) in &mut wanted.volumes {
             *volume = seen.volumes.get(id).copied().unwrap_or(*volume);
@@ -224,29 +229,26 @@ pub(crate) fn start_these(session: &mut Session, ids: &[MachineId], output: Outp
         }
         session.apply(&plan(&wanted, seen), Consent { yes: false }, output)?;
     }
-    Ok(())
+    // The others are started all the same.
+    left.map_or(Ok(()), Err)
 }
 
-/// Those of these that can be started, and which of them the file does not name any more: they are as they are. Of those
-/// that lost their nics with the engine nothing says which ones they had.
+/// Those of these that can be started; which of them the file does not name any more, which are as they are; and that one
+/// cannot be: of those that lost their nics with the engine nothing says which ones they had.
 fn named_by_file(
     mut machines: BTreeSet<MachineId>,
     wanted: &Wanted,
     seen: &Observed,
-) -> Result<(BTreeSet<MachineId>, BTreeSet<MachineId>), Failure> {
+) -> (BTreeSet<MachineId>, BTreeSet<MachineId>, Option<Failure>) {
     let is_unnamed = |id: &&MachineId| !wanted.machines.contains_key(*id);
     let unnamed: BTreeSet<MachineId> = machines.iter().filter(is_unnamed).cloned().collect();
     let Some(id) = unnamed.first().filter(|_| seen.engine != Engine::Present) else {
-        return Ok((machines, unnamed));
+        return (machines, unnamed, None);
     };
     let what = format!("the file of project `{}` does not name machine `{}` any more", id.project, id.name);
-    let hint = "`stead up` takes it away; to keep it put it back into the file";
-    if machines.len() == unnamed.len() {
-        return Err(Failure::request(&what, hint));
-    }
-    note(&format!("{what}, and it is not started; {hint}"));
+    let lost = Failure::request(&what, "`stead up` takes it away; to keep it put it back into the file");
     machines.retain(|id| !unnamed.contains(id));
-    Ok((machines, BTreeSet::new()))
+    (machines, BTreeSet::new(), Some(lost))
 }
 
 /// `restart`.

@@ -194,6 +194,9 @@ fn what_is_started_loses_nothing_for_what_the_file_says_by_now() {
     shop.stead("exec dev test -e /kept").ok();
     shop.stead("restart --time 0").ok();
     assert_eq!(shop.stead("logs web-run-1").ok(), "once\n");
+    // Files on record that cannot be read just now are told, and no others are read instead.
+    std::fs::write(shop.directory.join("dev.yaml"), "machines: [").unwrap();
+    run(&shop, &["--rm", "web", "true"]).code(125).says("dev.yaml:2:1: ");
     // What no file names any more is started as it is.
     shop.stead("stop --time 0 dev").ok();
     std::fs::write(shop.directory.join("dev.yaml"), "machines: {}\n").unwrap();

@@ -303,9 +303,18 @@ fn by_buildah(home: &Home, store: &Store, program: &Path, job: &Job<'_>) -> Resu
     let read =
         fs::read(job.dockerfile).with_context(|| format!("cannot read {}", job.dockerfile.display()))?;
     let text = String::from_utf8_lossy(&read);
-    let bases = bases::lay_out(store, (&text, job.build), job.platform, job.scratch)?;
+    let lay_out = || bases::lay_out(store, (&text, job.build), job.platform, job.scratch);
+    let mut bases = lay_out()?;
     // A build finds them by their names, which are nobody's own: until it ends no other gives them to other images.
     let _alone = if bases.is_empty() { None } else { Some(alone(&storage.root)?) };
+    // Who was waited for may have made some of them anew.
+    for base in &bases {
+        let layout = job.scratch.join(&base.layout);
+        fs::remove_dir_all(&layout).with_context(|| format!("cannot remove {}", layout.display()))?;
+    }
+    if !bases.is_empty() {
+        bases = lay_out()?;
+    }
     for base in bases {
         let told = job.scratch.join("base-id");
         let file = File::create(&told).with_context(|| format!("cannot write {}", told.display()))?;

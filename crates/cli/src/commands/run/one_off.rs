@@ -71,11 +71,16 @@ pub(super) fn on_record(global: &Global, text: &str) -> Result<Global, Failure> 
     let seen = Host::observe(&mut look()?)?;
     let mut recorded = seen.projects.iter().filter(|(_, files)| files.directory == directory);
     let (Some((name, files)), None) = (recorded.next(), recorded.next()) else { return Ok(same()) };
-    let is_of_it = |found: &Found| project::peek(found).is_some_and(|project| project.name == *name);
-    let made = Found::named(files.named.iter().cloned()).filter(is_of_it);
-    // Files that are gone, or of another project than the one that would be found here, are not what is meant.
-    match made.filter(|_| project::peek(&found).is_none_or(|project| project.name == *name)) {
-        Some(_) => Ok(Global { file: files.named.clone(), ..global.clone() }),
+    let Some(made) = Found::named(files.named.iter().cloned()) else { return Ok(same()) };
+    let with = |is_file_said| Global { file: files.named.clone(), is_file_said, ..global.clone() };
+    let is_another = |found: &Found| project::peek(found).is_some_and(|project| project.name != *name);
+    let ids = seen.machines.keys().filter(|id| id.project == *name);
+    match project::peek(&made) {
+        // Another project than the one that made the record is meant, or is in these files by now.
+        _ if is_another(&found) || is_another(&made) => Ok(same()),
+        Some(_) => Ok(with(false)),
+        // Why they cannot be read is told to who means a machine.
+        None if !ps::among(text, ids).is_empty() => Ok(with(true)),
         None => Ok(same()),
     }
 }
