@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use super::pipes::Pipes;
 use super::pump::{Stream, stream};
 use super::sys::{Toggle, switch_on};
-use super::tcp::prepare;
+use super::tcp::{go_unpaced, prepare};
 use crate::anchor::SocketKind;
 
 /// How long a machine may take to accept a connection.
@@ -171,6 +171,7 @@ impl Engine {
     async fn connected(&self, socket: OwnedFd, route: &Route, limit: Duration) -> anyhow::Result<Stream> {
         rustix::io::ioctl_fionbio(&socket, true)?;
         prepare(&socket)?;
+        go_unpaced(&socket);
         match connect(&socket, &route.address()) {
             Ok(()) | Err(Errno::INPROGRESS) => {}
             Err(error) => return Err(error.into()),

@@ -1,13 +1,13 @@
 //! A published TCP port: accepts, connects to the machine, and lets [`super::pump`] carry the bytes.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, acceptfrom_with, sockopt};
+use rustix::net::{SocketFlags, acceptfrom_with, getsockname, sockopt};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
@@ -38,6 +38,15 @@ pub(super) fn prepare(socket: impl AsFd) -> rustix::io::Result<()> {
     sockopt::set_tcp_keepidle(&socket, KEEPALIVE_AFTER)?;
     sockopt::set_tcp_keepintvl(&socket, KEEPALIVE_EVERY)?;
     sockopt::set_tcp_keepcnt(&socket, KEEPALIVE_TRIES)
+}
+
+/// Sends as fast as the peer reads, for a path that stays in this computer. The system's own way (`bbr`) may measure
+/// the path and pace what it sends, and a path of memory cannot be measured: that halves what passes. `reno` is in
+/// every kernel and open to every user; where it is not, the system's own way is kept.
+pub(super) fn go_unpaced(socket: impl AsFd) {
+    if let Err(error) = sockopt::set_tcp_congestion(socket, "reno") {
+        tracing::debug!(%error, "a stream within this computer may be paced");
+    }
 }
 
 /// Accepts until the task is aborted; the connections end with it.
@@ -94,6 +103,13 @@ fn accept(
     Ok(())
 }
 
+/// Whether the client of an accepted connection is on this computer: it came from the address it came to, or from
+/// one that never leaves.
+fn is_of_here(socket: &OwnedFd, client: IpAddr) -> bool {
+    let own = || getsockname(socket).ok().and_then(|address| SocketAddr::try_from(address).ok());
+    client.is_loopback() || own().is_some_and(|own| own.ip() == client)
+}
+
 /// One connection from its first byte to its last.
 async fn connection(
     socket: OwnedFd,
@@ -104,6 +120,9 @@ async fn connection(
 ) {
     let _live = shared.enter();
     let route = shared.route();
+    if is_of_here(&socket, client.ip()) {
+        go_unpaced(&socket);
+    }
     // In a box: the way to a connection is wide, and a connection that stands should not carry it along.
     let machine = Box::pin(engine.connect(client, &route)).await;
     match machine {
@@ -117,5 +136,24 @@ async fn connection(
             tracing::debug!(machine = %route.target.machine, "cannot connect: {error:#}");
             reset(&socket);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn a_client_of_this_computer_is_sent_to_unpaced() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, client) = listener.accept().unwrap();
+        let socket = OwnedFd::from(socket);
+        assert!(is_of_here(&socket, client.ip()));
+        assert!(!is_of_here(&socket, "192.0.2.7".parse().unwrap()));
+        go_unpaced(&socket);
+        assert_eq!(sockopt::tcp_congestion(&socket).unwrap(), "reno");
     }
 }
