@@ -59,7 +59,8 @@ pub enum Request {
         /// Whether what the host sends is its standard input.
         stdin: bool,
     },
-    /// Start another process in a container. Answered by [`Word::Started`] first and by [`Word::Exited`] last.
+    /// Start another process in a container. Answered by [`Word::Started`] first and by [`Word::Exited`] last; by
+    /// [`Word::Done`] last if it is left to itself.
     Exec(Exec),
     /// Send a signal to a container's first process. Answered by [`Word::Done`].
     Signal {
@@ -252,6 +253,9 @@ pub struct Exec {
     pub tty: Option<Size>,
     /// Whether what the host sends is its standard input; else it reads nothing.
     pub stdin: bool,
+    /// Whether it is left to itself: it reads and writes nothing, and [`Word::Done`] follows once it has started.
+    #[serde(default)]
+    pub detached: bool,
 }
 
 /// How large a terminal is.

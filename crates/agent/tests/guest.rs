@@ -187,6 +187,32 @@ fn what_cannot_be_done_is_said_with_the_code_of_a_shell() {
 }
 
 #[test]
+fn who_is_left_to_itself_goes_on_and_is_buried() {
+    if !is_root() {
+        return;
+    }
+    let mut guest = Guest::new();
+    let keeper = guest.keeper();
+    keeper.start(start("exec sleep 1000"));
+    let line = "until [ -e /tmp/go ]; do sleep 0.05; done; echo told; echo $$ > /tmp/done";
+    let request = |line| Request::Exec(stead_agent::message::Exec { detached: true, ..exec(line) });
+    let said = keeper.answer(&request(line));
+    assert!(matches!(said.words[..], [Word::Started { .. }, Word::Done]), "{said:?}");
+    assert_eq!(said.out, "");
+    keeper.shell(": > /tmp/go");
+    keeper.until("its end", |keeper| keeper.shell("test -s /tmp/done").code() == 0);
+    let buried = "! grep -q . /proc/$(cat /tmp/done)/status";
+    keeper.until("its burial", |keeper| keeper.shell(buried).code() == 0);
+    let said = keeper.answer(&Request::Exec(stead_agent::message::Exec {
+        detached: true,
+        args: vec!["nowhere".to_owned()],
+        ..exec("")
+    }));
+    assert_eq!(said.failure(), (127, "exec: no such file: `nowhere`"));
+    guest.end();
+}
+
+#[test]
 fn who_goes_before_all_of_an_ended_program_was_read_harms_nobody() {
     if !is_root() {
         return;

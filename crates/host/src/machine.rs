@@ -155,6 +155,9 @@ pub struct Exec {
     pub tty: Option<(u16, u16)>,
     /// Whether what the client sends is its standard input.
     pub stdin: bool,
+    /// Whether it is left to itself as soon as it has started.
+    #[serde(default)]
+    pub detached: bool,
 }
 
 /// What a keeper answers.

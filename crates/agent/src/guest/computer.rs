@@ -12,7 +12,6 @@ use crate::process::{Process, Wish};
 
 /// Starts a program, as root if nothing else is said.
 pub(crate) fn exec(exec: &Exec) -> Result<Process, Failure> {
-    let wish = exec.tty.map_or(Wish::Pipes { stdin: exec.stdin }, Wish::Terminal);
     let mut env = if exec.login { Vec::new() } else { vec![format!("PATH={DEFAULT_PATH}")] };
     if exec.tty.is_some() {
         env.push("TERM=xterm".to_owned());
@@ -22,7 +21,7 @@ pub(crate) fn exec(exec: &Exec) -> Result<Process, Failure> {
         env.retain(|known| known.split('=').next() != Some(name));
         env.push(entry.clone());
     }
-    Process::start(wish, |stdio| {
+    Process::start(Wish::of(exec), |stdio| {
         let executed = stead_container::exec_here(&HereRequest {
             args: &exec.args,
             env: &env,

@@ -82,8 +82,7 @@ impl Container {
         if self.exited.is_some() {
             return Err(Failure { code: 125, text: format!("`{}` does not run", exec.container) });
         }
-        let wish = exec.tty.map_or(Wish::Pipes { stdin: exec.stdin }, Wish::Terminal);
-        Process::start(wish, |stdio| {
+        Process::start(Wish::of(exec), |stdio| {
             let request = ExecRequest {
                 pid: self.process.pid,
                 pidfd: self.process.pidfd.as_fd(),

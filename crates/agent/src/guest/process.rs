@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use rustix::termios::{Winsize, tcsetwinsize};
-use stead_agent::message::Size;
+use stead_agent::message::{Exec, Size};
 use stead_agent::mux::Channel;
 use stead_container::{Failure, Stdio, WindowSize};
 
@@ -36,6 +36,19 @@ pub(crate) enum Wish {
     Terminal(Size),
     /// Pipes; whether one of them leads to it.
     Pipes { stdin: bool },
+    /// Nothing to read from, and nobody who reads.
+    Nothing,
+}
+
+impl Wish {
+    /// What a process of its own is started with.
+    pub(crate) fn of(exec: &Exec) -> Self {
+        match exec.tty {
+            Some(size) => Self::Terminal(size),
+            None if exec.detached => Self::Nothing,
+            None => Self::Pipes { stdin: exec.stdin },
+        }
+    }
 }
 
 /// A process that was started, its descriptor, and its terminal if it has one.
@@ -61,6 +74,14 @@ impl Process {
                 return Ok(process);
             }
             Wish::Pipes { stdin } => stdin,
+            Wish::Nothing => {
+                let null = File::options().read(true).write(true).open("/dev/null");
+                let null = null.context("cannot open /dev/null")?;
+                let nothing = null.as_fd();
+                let streams = Stdio::Streams { stdin: nothing, stdout: nothing, stderr: nothing };
+                let (pid, pidfd, _) = start(streams)?;
+                return Ok(Self::new(pid, pidfd));
+            }
         };
         let (out_read, out_write) = pipe_with(PipeFlags::CLOEXEC).context(doing())?;
         let (err_read, err_write) = pipe_with(PipeFlags::CLOEXEC).context(doing())?;

@@ -194,6 +194,7 @@ pub fn exec(line: &str) -> Exec {
         login: false,
         tty: None,
         stdin: false,
+        detached: false,
     }
 }
 

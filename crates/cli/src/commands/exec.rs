@@ -45,13 +45,8 @@ pub(crate) fn exec(global: &Global, args: &ExecArgs) -> Result<ExitCode, Failure
         return Err(Failure::request(what, "leave out `--tty`").before_program());
     }
     let is_guest = super::guest::is_guest(&id, &seen);
-    if is_guest && args.detach {
-        let what =
-            format!("machine `{id}` has a kernel of its own: what is executed there ends with the command");
-        return Err(Failure::request(&what, "leave out `--detach`").before_program());
-    }
     if is_guest {
-        return in_guest(&Files::new(host.home(), &id), &id, args);
+        return in_guest(&host, &id, args);
     }
     seal();
     // Before it starts: none of those that it is to be told is missed, or ends us and leaves it.
@@ -79,9 +74,9 @@ pub(super) fn seal() {
 }
 
 /// Runs it in a machine's guest, by its keeper.
-fn in_guest(files: &Files, id: &MachineId, args: &ExecArgs) -> Result<ExitCode, Failure> {
+fn in_guest(host: &LinuxHost, id: &MachineId, args: &ExecArgs) -> Result<ExitCode, Failure> {
     let early = |error: anyhow::Error| Failure::from(error).before_program();
-    let client = Client::connect(files).map_err(early)?;
+    let client = Client::connect(&Files::new(host.home(), id)).map_err(early)?;
     let client = client.ok_or_else(|| {
         let what = format!("machine `{id}` does not run");
         Failure::request(&what, &format!("`stead start {id}`")).before_program()
@@ -95,8 +90,10 @@ fn in_guest(files: &Files, id: &MachineId, args: &ExecArgs) -> Result<ExitCode, 
         privileged: args.privileged,
         login: args.login,
         tty: args.tty.then(|| (size().rows, size().columns)),
-        stdin: args.reads(),
+        stdin: args.reads() && !args.detach,
+        detached: args.detach,
     };
+    note(host, id, args);
     let exit = execute(client, order, args.told).map_err(early)?;
     match exit.why {
         None => Ok(ExitCode::from(exit.code)),
@@ -164,9 +161,14 @@ fn start(
         let code = failure.code;
         Failure::Program(code, Box::new(Failure::from(anyhow::Error::from(failure))))
     })?;
+    note(host, id, args);
+    Ok((executed, carried))
+}
+
+/// Writes down what is executed.
+fn note(host: &LinuxHost, id: &MachineId, args: &ExecArgs) {
     let program = args.command.first().map_or("", String::as_str);
     Journal::new(host.home()).note(&Event::of_machine(id, Action::Exec).with("program", program));
-    Ok((executed, carried))
 }
 
 /// Our ends of the pipes that stand for streams that are terminals.

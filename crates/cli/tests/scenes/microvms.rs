@@ -232,6 +232,11 @@ fn a_guest_stands_beside_a_container_on_one_network_whoever_is_killed() {
     let exec = |words: &[&str]| slowly(&world, &project.directory, &[&["exec"], words].concat());
     exec(&["web", "sh", "-c", "echo oops >&2; exit 3"]).code(3).says("oops");
     exec(&["web", "nosuch"]).code(127).says("no such file: `nosuch`");
+    exec(&["-d", "web", "nosuch"]).code(127).says("no such file: `nosuch`");
+    let wait = "until [ -e /tmp/go ]; do sleep 0.1; done; echo late > /tmp/late";
+    assert_eq!(exec(&["-d", "web", "sh", "-c", wait]).ok(), "");
+    let late = "touch /tmp/go; until [ -s /tmp/late ]; do sleep 0.1; done; cat /tmp/late";
+    assert_eq!(exec(&["web", "sh", "-c", late]).ok(), "late\n");
     assert_eq!(
         exec(&["-e", "A=1", "-w", "/tmp", "-u", "app", "web", "sh", "-c", "echo $A; pwd; id -un"]).ok(),
         "1\n/tmp\napp\n"

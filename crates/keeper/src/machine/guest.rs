@@ -379,7 +379,7 @@ impl Guest {
             Word::Exited(exited) if self.execs.remove(&call) => {
                 events.push(Heard::ExecEnded(call, exited.code, None));
             }
-            // Files were carried.
+            // Files were carried, or a program was started that is left to itself.
             Word::Done if self.execs.remove(&call) => events.push(Heard::ExecEnded(call, 0, None)),
             Word::Failed { why, code } if self.execs.remove(&call) => {
                 events.push(Heard::ExecEnded(call, code, Some(why)));
@@ -437,7 +437,7 @@ impl Guest {
     pub(super) fn exec(&mut self, exec: &Exec) -> Result<Call> {
         anyhow::ensure!(self.state == State::Running, "it is not up yet");
         self.role.may_ask(self.session.is_met())?;
-        let Exec { args, env, cwd, user, privileged, login, tty, stdin } = exec.clone();
+        let Exec { args, env, cwd, user, privileged, login, tty, stdin, detached } = exec.clone();
         let call = self.session.ask(&Request::Exec(message::Exec {
             container: MAIN.parse().context("a container in a guest has no name")?,
             args,
@@ -448,6 +448,7 @@ impl Guest {
             login,
             tty: tty.map(|(rows, columns)| Size { rows, columns }),
             stdin,
+            detached,
         }))?;
         self.execs.insert(call);
         self.send();

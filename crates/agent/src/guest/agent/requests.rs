@@ -168,6 +168,11 @@ impl Agent {
             None => Err(anyhow::anyhow!("there is no container `{name}`").into()),
         };
         match done {
+            Ok(process) if wanted.detached => {
+                self.say(id, &Word::Started { pid: process.pid });
+                self.finish(id, &Word::Done);
+                self.left.push(process);
+            }
             Ok(process) => {
                 self.say(id, &Word::Started { pid: process.pid });
                 self.calls.insert(id, Call::Exec { container: name.clone(), process });
