@@ -28,7 +28,9 @@ pub(crate) use image::{
     PullArgs, PushArgs, SaveArgs,
 };
 pub(crate) use internal::{InternalEnter, ProvisionCommand, TreeCommand};
-pub(crate) use looks::{CopyArgs, DiffArgs, EventsArgs, InspectArgs, PortArgs, PsArgs, StatsArgs, TopArgs};
+pub(crate) use looks::{
+    CopyArgs, DiffArgs, EventsArgs, ForwardArgs, InspectArgs, PortArgs, PsArgs, StatsArgs, TopArgs,
+};
 pub(crate) use machines::{
     AttachArgs, CloneArgs, ConsoleArgs, ExecArgs, KillArgs, LogsArgs, MachinesArgs, PublishArgs, RemoveArgs,
     RenameArgs, ShellArgs, SshArgs, SshConfigArgs, StartArgs, StopArgs, Told,
@@ -251,6 +253,8 @@ moved; `--remove` and `stead purge` undo it.")]
     Inspect(InspectArgs),
     /// List the ports of this computer that lead to a machine
     Port(PortArgs),
+    /// Publish ports of a machine for as long as this command runs
+    Forward(ForwardArgs),
     /// List the processes of a machine
     Top(TopArgs),
     /// Tell what machines use, every second

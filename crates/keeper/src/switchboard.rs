@@ -8,13 +8,13 @@
 
 use std::fs::File;
 use std::io::ErrorKind;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use rustix::fs::{FileType, fstat, ftruncate};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -24,10 +24,11 @@ use stead_host::switchboard::{
     LOG_MAX_BYTES, PortReport, Report, Request, Stranger, VERSION, mark, pid_path, socket_path,
 };
 use stead_model::served::Served;
-use stead_net::anchor;
 use stead_net::forward::Forwards;
 use stead_net::process::{ProcessId, let_go_of_program};
 use stead_net::serve::{Services, Upstream};
+
+use crate::sockets::Sockets;
 
 /// A request is one short line; whoever takes longer is not one of us.
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
@@ -120,7 +121,7 @@ struct Board {
 
 impl Board {
     fn new(home: &Home) -> Result<Self> {
-        let sockets = Arc::new(Sockets { run: home.run.clone(), anchor: Mutex::new(None) });
+        let sockets = Arc::new(Sockets::new(home));
         let for_services = Arc::clone(&sockets);
         let services = Services::new(
             Box::new(move |socket| for_services.open(socket)),
@@ -199,27 +200,6 @@ async fn answer(board: &mut Board, stream: UnixStream) -> Result<Request> {
         tracing::debug!("a client went away before its answer");
     }
     Ok(request)
-}
-
-/// Makes sockets among the networks, by the anchor.
-struct Sockets {
-    run: PathBuf,
-    anchor: Mutex<Option<anchor::Client>>,
-}
-
-impl Sockets {
-    /// A socket in the engine's namespace. A connection that broke is made anew once.
-    fn open(&self, socket: anchor::SocketKind) -> Result<OwnedFd> {
-        let mut held = self.anchor.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = held.as_mut()
-            && let Ok(fd) = client.socket(None, socket)
-        {
-            return Ok(fd);
-        }
-        *held = anchor::Client::connect(&self.run)?;
-        let client = held.as_mut().ok_or_else(|| anyhow!("the engine's namespace is gone"))?;
-        client.socket(None, socket)
-    }
 }
 
 #[cfg(test)]

@@ -23,6 +23,16 @@ pub(crate) struct PortArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ForwardArgs {
+    /// The machine: `web`, or `web.shop` (with its project)
+    #[arg(add = ArgValueCompleter::new(complete::machines))]
+    pub(crate) machine: String,
+    /// Ports that this computer publishes: `[address:]port:target[/udp]`, or ranges of them; `80` is `80:80`
+    #[arg(required = true, value_name = "PORT")]
+    pub(crate) ports: Vec<String>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct TopArgs {
     /// The machine: `web`, or `web.shop` (with its project)
     #[arg(add = ArgValueCompleter::new(complete::machines))]

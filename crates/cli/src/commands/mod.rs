@@ -14,6 +14,7 @@ mod environment;
 mod events;
 mod exec;
 mod fit;
+mod forward;
 mod guest;
 mod here;
 mod image;
@@ -103,6 +104,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Ps(args) => ps::ps(&global, &args, output).map(done),
         Command::Inspect(args) => inspect::inspect(&global, &args, output).map(done),
         Command::Port(args) => inspect::port(&global, &args, output).map(done),
+        Command::Forward(args) => forward::forward(&global, &args, output).map(done),
         Command::Top(args) => stats::top(&global, &args, output).map(done),
         Command::Stats(args) => stats::stats(&global, &args, output).map(done),
         Command::Diff(args) => diff::diff(&global, &args, output).map(done),

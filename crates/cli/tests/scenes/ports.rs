@@ -174,6 +174,43 @@ fn a_taken_port_is_an_error_that_names_the_holder_and_the_next_up_mends_it() {
     other.stead("up").code(2).says("8080").says("shop");
 }
 
+#[test]
+fn ports_are_published_for_as_long_as_the_command_for_it_runs() {
+    let world = World::offline();
+    let shop = world.project("shop", &lab("'8090:80'"));
+    shop.stead("up").ok();
+    let _server = serve(&shop);
+    let _echo = shop.spawn_on("web", &["socat", "UDP-RECVFROM:5300,fork", "EXEC:cat"]);
+    let forward = |words: &[&str]| {
+        let mut forward = world.spawn_stead(&shop.directory, &[&["forward", "web"], words].concat());
+        let mut lines = forward.stdout();
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        (forward, line)
+    };
+    let (forwarding, line) = forward(&["8080:80", "[::1]:8080:80", "5300/udp"]);
+    assert_eq!(line, "127.0.0.1:8080 leads to web.shop:80\n");
+    let curl =
+        |address: &str| world.sh_said(Place::Computer, &format!("curl -s -m 5 http://{address}/")).code;
+    assert_eq!([curl("127.0.0.1:8080"), curl("[::1]:8080")], [0, 0]);
+    let ask = "echo hello | socat -t 2 - UDP:127.0.0.1:5300 | grep hello";
+    world.until("an answer to a datagram", || (world.sh_said(Place::Computer, ask).code == 0).then_some(()));
+    // Nothing of it is on record, or in the way of what is.
+    assert_eq!(shop.stead("plan").ok(), "nothing to do\n");
+    shop.stead("forward web 8080:80").code(1).says("`127.0.0.1:8080/tcp` is taken by `stead`");
+    shop.stead("forward web 8090:80").code(2).says("is published by machine `web.shop`");
+    shop.stead("forward web 7000 7000:80").code(2).says("is asked for twice");
+    shop.stead("forward web 80-81:80").code(2).says("2 ports cannot lead to 1 targets");
+    forwarding.end();
+    assert_eq!([curl("127.0.0.1:8080"), curl("127.0.0.1:8090")], [7, 0]);
+    // Whoever has its address next is not reached by it.
+    let (mut forwarding, _) = forward(&["8080:80"]);
+    shop.stead("down").ok();
+    assert_ne!(curl("127.0.0.1:8080"), 0);
+    world.until("it ends", || (!forwarding.is_alive()).then_some(()));
+    shop.stead("forward web 8080:80").code(2).says("there is no machine `web`");
+}
+
 /// How many clients come at once.
 const CROWD: usize = 2000;
 

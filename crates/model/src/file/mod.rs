@@ -39,6 +39,7 @@ mod user_data;
 mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 pub use build::{Build, Dockerfile};
@@ -58,8 +59,17 @@ pub fn volume_bytes(text: &str) -> Result<u64, String> {
     leaf::quantity::volume_bytes(text).map_err(|wrong| format!("{}: {}", wrong.message, wrong.hint))
 }
 
+/// The ports that a text in the short form (`8080:80`) publishes, each with the port that it leads to, for who asks
+/// for it outside of a file; or what is wrong with the text, and what to do. On 127.0.0.1 if it names no address.
+pub fn published_ports(text: &str) -> Result<Vec<(Bind, u16)>, (String, String)> {
+    let ports = leaf::port::port(text).map_err(|wrong| (wrong.message, wrong.hint))?;
+    let address = ports.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let each = (ports.port.first..=ports.port.last).zip(ports.target.first..=ports.target.last);
+    Ok(each.map(|(port, target)| (Bind { protocol: ports.protocol, address, port }, target)).collect())
+}
+
 use crate::name::Name;
-use crate::project::Project;
+use crate::project::{Bind, Project};
 use cut::Cut;
 use interpolate::{Scope, Unread, Unset};
 use yaml::{Node, Value};

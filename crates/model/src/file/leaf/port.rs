@@ -110,3 +110,24 @@ pub(crate) fn same_length(ports: Ports) -> Result<Ports, Wrong> {
     Err(Wrong::found(format!("{} ports cannot lead to {} targets", count(port), count(target)))
         .hint("both ranges have the same length"))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::file::published_ports;
+
+    #[test]
+    fn each_port_of_a_range_leads_to_one_of_the_machine() {
+        let said = |text: &str| {
+            let ports = published_ports(text).unwrap().into_iter();
+            ports.map(|(bind, target)| format!("{bind}>{target}")).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(said("80"), "127.0.0.1:80/tcp>80");
+        assert_eq!(said("8080:80"), "127.0.0.1:8080/tcp>80");
+        assert_eq!(said("[::]:5353:53/udp"), "[::]:5353/udp>53");
+        assert_eq!(said("0.0.0.0:65534-65535:1-2"), "0.0.0.0:65534/tcp>1 0.0.0.0:65535/tcp>2");
+        for wrong in ["", "80:", "80-81:80", "81-80", "::1:80:80", "80/sctp", "65536"] {
+            let (why, hint) = published_ports(wrong).unwrap_err();
+            assert!(!why.is_empty() && !hint.is_empty(), "{wrong}");
+        }
+    }
+}
