@@ -71,6 +71,39 @@ fn with_forwarding_on_root_reaches_out_by_the_kernel_and_others_by_pasta() {
 }
 
 #[test]
+fn a_way_out_that_somebody_broke_is_made_again() {
+    let mut world = World::online();
+    world.sh(Place::Computer, FORWARD);
+    world.settle();
+    let lab = world.project("lab", LAB);
+    lab.stead("up").ok();
+    let broken = || {
+        let plan = lab.stead("plan").ok();
+        assert!(plan.starts_with("+ uplink ") && plan.lines().count() == 1, "{plan}");
+        lab.stead("up").ok();
+        assert_eq!(lab.stead("plan").ok(), "nothing to do\n");
+        reaches_out(&lab);
+    };
+    lab.stead("network enter -- ip link set uplink down").ok();
+    broken();
+    lab.stead("network enter -- ip address flush dev uplink").ok();
+    broken();
+    if uplink(&lab) != "veth" {
+        return;
+    }
+    let link = "link=$(ip -br link | grep -o '^stu-[^@ ]*')";
+    for line in [
+        "ip -4 address flush dev $link",
+        "for to in 1 0; do echo $to > /proc/sys/net/ipv6/conf/$link/disable_ipv6; done",
+        "echo 0 > /proc/sys/net/ipv4/conf/$link/forwarding",
+        "nft flush chain inet stead $(nft list chains inet | grep -o 'nat-[0-9a-z]*')",
+    ] {
+        world.sh(Place::Computer, &format!("{link}; {line}"));
+        broken();
+    }
+}
+
+#[test]
 fn without_forwarding_everybody_reaches_out_by_pasta() {
     let world = World::online();
     let lab = world.project("lab", LAB);
@@ -417,4 +450,23 @@ fn a_nic_that_the_computer_uses_is_not_taken() {
     lab.stead("up").code(2).says("stead.yaml:2:").says("hint: ");
     lab.write(&BRIDGED.replace("LINK", "eth7"));
     lab.stead("up").code(2).says("stead.yaml:2:").says("eth7");
+    if role() != Role::Root {
+        return;
+    }
+    // What would be lost if it went.
+    world.sh(Place::Computer, "ip link add eth7 type veth peer name far7; ip link set eth7 up");
+    for (line, why) in [
+        ("ip route add 198.51.100.0/24 dev eth7", "the route to 198.51.100.0/24 leads by it"),
+        ("ip link add link eth7 name upon7 type macvlan", "`upon7` stands on it"),
+        ("ip link set eth7 alias mine", "it has the alias `mine`"),
+    ] {
+        world.sh(Place::Computer, line);
+        lab.stead("up").code(2).says(why);
+        world.sh(
+            Place::Computer,
+            "ip route flush dev eth7; ip link del upon7 || true; ip link set eth7 alias ''",
+        );
+    }
+    assert!(lab.stead("plan").ok().contains("bridged:eth7"));
+    world.sh(Place::Computer, "ip link del eth7");
 }

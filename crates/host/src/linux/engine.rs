@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -231,6 +231,8 @@ pub(super) fn add_uplink(host: &mut LinuxHost, uplink: &Uplink) -> Result<()> {
         }
         Uplink::Pasta => {
             remove_host_uplink(&id)?;
+            // One that runs, but whose link somebody has changed, leads nowhere.
+            uplink::stop(&run)?;
             let program = stead_net::uplink::program()
                 .ok_or_else(|| anyhow!("`pasta` is not in PATH; hint: install passt"))?;
             let target = Target::of(inside.anchor.process());
@@ -278,21 +280,12 @@ fn add_veth_uplink(inside: &mut Inside, home: &str, veth: &VethUplink) -> Result
     let neighbours = LinkChange { link_local: Some(true), ..LinkChange::default() };
     requests.push(RouteRequest::ChangeLink(veth.link.clone(), neighbours.clone()));
     outside.run(&requests).context("cannot make the uplink")?;
-    for family in ["ipv4", "ipv6"] {
-        // Packets from the engine are forwarded by this link's own setting; the computer's stay as they are.
-        let path = format!("/proc/sys/net/{family}/conf/{}/forwarding", veth.link);
-        if Path::new(&path).exists() {
-            fs::write(&path, "1").with_context(|| format!("cannot write {path}"))?;
-        }
+    // Packets from the engine are forwarded by this link's own setting; the computer's stay as they are.
+    for path in forwarding(&veth.link).filter(|path| path.exists()) {
+        fs::write(&path, "1").with_context(|| format!("cannot write {}", path.display()))?;
     }
-    let far = |net: Ipv4Net| Ipv4Net::new(nth4(net.trunc(), 2)?, net.prefix_len()).ok();
-    let far6 = |net: Ipv6Net| Ipv6Net::new(nth6(net.trunc(), 2)?, net.prefix_len()).ok();
-    let ends = [
-        far(veth.transfer).map(|end| (IpNet::V4(end), IpNet::V4(veth.transfer))),
-        veth.transfer6.and_then(|net| Some((IpNet::V6(far6(net)?), IpNet::V6(net)))),
-    ];
     let up = LinkChange { up: Some(true), ..neighbours };
-    let ends = ends.into_iter().flatten().flat_map(|(own, router)| {
+    let ends = far_ends(veth).into_iter().flat_map(|(own, router)| {
         [RouteRequest::AddAddress(name.clone(), own), RouteRequest::AddRoute(default_route(router, &name))]
     });
     let requests: Vec<RouteRequest<'_>> =
@@ -307,6 +300,28 @@ fn add_veth_uplink(inside: &mut Inside, home: &str, veth: &VethUplink) -> Result
     NftSocket::open()?
         .run(&[NftRequest::SetChains(Family::Inet, rules::TABLE, chains)])
         .context("cannot write the uplink's rules in the host's namespace")
+}
+
+/// The addresses of the end in the engine's namespace, each with the near end's, its router.
+pub(super) fn far_ends(veth: &VethUplink) -> Vec<(IpNet, IpNet)> {
+    let far = |net: Ipv4Net| Ipv4Net::new(nth4(net.trunc(), 2)?, net.prefix_len()).ok();
+    let far6 = |net: Ipv6Net| Ipv6Net::new(nth6(net.trunc(), 2)?, net.prefix_len()).ok();
+    let ends = [
+        far(veth.transfer).map(|end| (IpNet::V4(end), IpNet::V4(veth.transfer))),
+        veth.transfer6.and_then(|net| Some((IpNet::V6(far6(net)?), IpNet::V6(net)))),
+    ];
+    ends.into_iter().flatten().collect()
+}
+
+/// The settings that say whether packets from a link are forwarded.
+fn forwarding(link: &LinkName) -> impl Iterator<Item = PathBuf> {
+    ["ipv4", "ipv6"].map(|family| format!("/proc/sys/net/{family}/conf/{link}/forwarding").into()).into_iter()
+}
+
+/// Whether packets from a link of ours are forwarded.
+pub(super) fn forwards(link: &LinkName) -> bool {
+    forwarding(link)
+        .all(|path| fs::read_to_string(&path).is_ok_and(|text| text.trim() == "1") || !path.exists())
 }
 
 /// Takes our link and our chains out of the host's namespace, whatever there is of them.

@@ -58,7 +58,7 @@ pub(super) fn observe(home: &str, held: &[Label], own: &BTreeSet<u64>) -> Result
         online: !out.is_empty(),
         ipv6: ipv6(),
         uplinks: uplinks(&out)?,
-        links: host_links(&links, &addresses),
+        links: host_links(&links, &addresses, &routes),
         mtus: links.into_iter().map(|link| (link.name, link.mtu)).collect(),
     })
 }
@@ -270,17 +270,17 @@ fn pasta(out: &[Route]) -> Result<(), Lack> {
     Ok(())
 }
 
-/// Whether a home's chains stand in the host's table.
+/// Whether a home's chains stand in the host's table, with what is in them.
 pub(super) fn has_host_chains(home: &str) -> Result<bool> {
     let chains = NftSocket::open()?.chains()?;
     let names = rules::host_chain_names(home);
-    Ok(names
-        .iter()
-        .all(|name| chains.iter().any(|chain| chain.table.name == rules::TABLE && chain.name == *name)))
+    Ok(names.iter().all(|name| {
+        chains.iter().any(|chain| chain.has_rules && chain.table.name == rules::TABLE && chain.name == *name)
+    }))
 }
 
 /// The links that a network may be bridged to.
-fn host_links(links: &[Link], addresses: &[Address]) -> BTreeMap<LinkName, HostLink> {
+fn host_links(links: &[Link], addresses: &[Address], routes: &[Route]) -> BTreeMap<LinkName, HostLink> {
     if !rustix::process::geteuid().is_root() {
         return BTreeMap::new();
     }
@@ -292,26 +292,92 @@ fn host_links(links: &[Link], addresses: &[Address]) -> BTreeMap<LinkName, HostL
     };
     let usable = links.iter().filter(|link| is_free(link) && link.name.as_str() != "lo");
     let described = usable.map(|link| {
-        let own = addresses.iter().find(|a| a.link == link.name && !is_link_local(a.address));
-        let state = match (&link.kind, own, &link.bridge) {
-            (LinkKind::Bridge, ..) => HostLink::Bridge,
-            (_, Some(address), _) => HostLink::InUse(format!("it has address {}", address.address)),
-            (_, None, Some(bridge)) => HostLink::InUse(format!("it is a port of `{bridge}`")),
-            (_, None, None) => HostLink::Idle,
+        let state = match link.kind {
+            LinkKind::Bridge => HostLink::Bridge,
+            LinkKind::Veth | LinkKind::Tun | LinkKind::Other(_) => {
+                use_of(link, links, addresses, routes).map_or(HostLink::Idle, HostLink::InUse)
+            }
         };
         (link.name.clone(), state)
     });
     described.collect()
 }
 
+/// What this computer has of a link that would be lost if the link went: a link that is lent is moved.
+fn use_of(link: &Link, links: &[Link], addresses: &[Address], routes: &[Route]) -> Option<String> {
+    let address = addresses.iter().find(|a| a.link == link.name && !is_link_local(a.address));
+    let leads_by = |route: &&Route| match &route.by {
+        Hop::Via(_, by) | Hop::Link(by) => {
+            *by == link.name && route.table != LOCAL_TABLE && !is_link_local(route.to)
+        }
+        Hop::NoLink | Hop::Local => false,
+    };
+    let upon = links.iter().find(|other| other.parent == Some(link.index));
+    let master = links.iter().find(|other| Some(other.index) == link.master);
+    let alias = Some(&link.alias).filter(|alias| !alias.is_empty() && Mark::parse(alias).is_none());
+    None.or(address.map(|address| format!("it has address {}", address.address)))
+        .or(master.map(|master| format!("it is a port of `{}`", master.name)))
+        .or(upon.map(|upon| format!("`{}` stands on it", upon.name)))
+        .or(routes.iter().find(leads_by).map(|route| format!("the route to {} leads by it", route.to)))
+        .or(alias.map(|alias| format!("it has the alias `{}`", alias.escape_debug())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::linux::mark::Before;
 
     fn route(to: &str, via: Option<&str>, link: &str) -> Route {
         let link: LinkName = link.parse().unwrap();
         let by = via.map_or(Hop::Link(link.clone()), |via| Hop::Via(via.parse().unwrap(), link.clone()));
         Route { to: to.parse().unwrap(), by, table: MAIN_TABLE }
+    }
+
+    #[test]
+    fn a_link_of_which_the_computer_has_something_is_not_lent() {
+        let link = |index: u32, name: &str, alias: &str| Link {
+            index,
+            name: name.parse().unwrap(),
+            alias: alias.to_owned(),
+            kind: LinkKind::Other(String::new()),
+            mac: None,
+            mtu: 1500,
+            group: 0,
+            peer: None,
+            parent: None,
+            master: None,
+            bridge: None,
+            up: true,
+            carrier: true,
+            operational: true,
+            peer_netns: None,
+        };
+        let address = |text: &str| Address { link: "lan0".parse().unwrap(), address: text.parse().unwrap() };
+        let plain = link(2, "lan0", "");
+        let told = |nic: &Link, others: &[Link], address: Option<Address>, route: Option<Route>| {
+            use_of(nic, others, address.as_slice(), route.as_slice())
+        };
+        assert_eq!(
+            told(&plain, &[], Some(address("fe80::1/64")), Some(route("fe80::/64", None, "lan0"))),
+            None
+        );
+        assert_eq!(told(&plain, &[], None, Some(route("192.0.2.0/24", None, "lan1"))), None);
+        let say = |said: Option<String>| said.unwrap_or_default();
+        assert_eq!(
+            say(told(&plain, &[], Some(address("192.0.2.2/24")), None)),
+            "it has address 192.0.2.2/24"
+        );
+        let by = route("203.0.113.0/24", None, "lan0");
+        assert_eq!(say(told(&plain, &[], None, Some(by))), "the route to 203.0.113.0/24 leads by it");
+        let vlan = Link { parent: Some(2), ..link(3, "lan0.7", "") };
+        assert_eq!(say(told(&plain, std::slice::from_ref(&vlan), None, None)), "`lan0.7` stands on it");
+        assert_eq!(told(&vlan, std::slice::from_ref(&plain), None, None), None);
+        let port = Link { master: Some(4), ..plain.clone() };
+        assert_eq!(say(told(&port, &[link(4, "bond0", "")], None, None)), "it is a port of `bond0`");
+        assert_eq!(say(told(&link(2, "lan0", "hello"), &[], None, None)), "it has the alias `hello`");
+        let returned =
+            Mark::Bridged("lan.shop".parse().unwrap(), "lan0".parse().unwrap(), Before::Up).to_string();
+        assert_eq!(told(&link(2, "lan0", &returned), &[], None, None), None);
     }
 
     #[test]

@@ -67,7 +67,8 @@ impl Choice<'_> {
             auto_subnets(id).find(|net| self.user_of(IpNet::V4(*net), id, chosen, &|_| true).is_none());
         if free.is_none() {
             let key = format!("networks.{}.subnet", id.name);
-            self.refuse(key, "no subnet is free on this computer".into(), "give one: `subnet: 10.1.2.0/24`");
+            let why = "no subnet is free on this computer: its routes lead to all that are tried";
+            self.refuse(key, why.into(), "give one to which none of them leads: `subnet: 100.64.2.0/24`");
         }
         free
     }

@@ -43,6 +43,8 @@ pub struct Link {
     pub operational: bool,
     /// The index of a veth's other end, in its namespace.
     pub peer: Option<u32>,
+    /// The index of the link that this one stands on, in this namespace: of a VLAN's, for instance.
+    pub parent: Option<u32>,
     /// The namespace of the other end, by this namespace's own numbering; none if it is this one.
     pub peer_netns: Option<i32>,
 }
@@ -88,6 +90,9 @@ pub(super) fn link(body: &[u8]) -> Option<Link> {
         name: text(attribute(attributes, IFLA_IFNAME)?).parse().ok()?,
         alias: attribute(attributes, IFLA_IFALIAS).map(text).unwrap_or_default(),
         peer: number(IFLA_LINK).filter(|_| kind == LinkKind::Veth),
+        parent: number(IFLA_LINK)
+            .filter(|_| kind != LinkKind::Veth && number(IFLA_LINK_NETNSID).is_none())
+            .filter(|parent| *parent != index),
         kind,
         mac: attribute(attributes, IFLA_ADDRESS)
             .and_then(|value| array_at(value, 0))

@@ -98,5 +98,5 @@ const BRIDGED: &[Key] = &[required(
     "bridged",
     &[Form::Leaf(Leaf::Form(LINK))],
     "eth0",
-    "The link of this computer with the real network.",
+    "The link of this computer with the real network. One that is no bridge is the network's alone while that is up: the computer does not see it, and has it back as up or down as it was, and with the kernel's own settings (`sysctl`).",
 )];
