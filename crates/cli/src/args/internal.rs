@@ -23,6 +23,8 @@ pub(crate) enum ProvisionCommand {
 pub(crate) enum TreeCommand {
     #[command(name = "__delete", hide = true)]
     Delete { tree: PathBuf },
+    #[command(name = "__shift", hide = true)]
+    Shift { from: PathBuf, to: PathBuf },
     #[command(name = "__copy-layer", hide = true)]
     CopyLayer { from: PathBuf, to: PathBuf },
     #[command(name = "__link-layer", hide = true)]

@@ -202,6 +202,11 @@ pub(crate) fn outlast(files: &Files) -> Result<Exit> {
     files.load_exit().context("nobody knows how it ended")
 }
 
+/// Waits for the end of a machine that was killed: not for long, as one that is held ends when it goes on.
+pub(crate) fn await_end(files: &Files) -> Result<()> {
+    files.keeper()?.map_or(Ok(()), |keeper| keeper.wait_gone(KEEPER_LIMIT).map(drop))
+}
+
 /// A machine that has no keeper any more: its log, and how it ended.
 fn ended_before(files: &Files, how: Watch) -> Result<Watched> {
     if let Some(from) = how.replay {

@@ -93,6 +93,7 @@ fn keeper(state: PathBuf, run: PathBuf, machine: &MachineId) -> Result<(), Failu
 pub(crate) fn tree(command: &TreeCommand) -> Result<(), Failure> {
     match command {
         TreeCommand::Delete { tree } => delete(tree),
+        TreeCommand::Shift { from, to } => shift(from, to),
         TreeCommand::CopyLayer { from, to } => copy_layer(from, to),
         TreeCommand::LinkLayer { from, to } => link_layer(from, to),
         TreeCommand::RenewLayer { layer } => renew_layer(layer),
@@ -104,6 +105,12 @@ pub(crate) fn tree(command: &TreeCommand) -> Result<(), Failure> {
 fn delete(tree: &Path) -> Result<(), Failure> {
     anchor::become_root()?;
     stead_container::delete(tree).map_err(Failure::from)
+}
+
+/// Gives it another place.
+fn shift(from: &Path, to: &Path) -> Result<(), Failure> {
+    anchor::become_root()?;
+    std::fs::rename(from, to).map_err(anyhow::Error::from).map_err(Failure::from)
 }
 
 /// Copies a layer of a machine as such a root.

@@ -11,6 +11,7 @@ use stead_host::apply::Host;
 use stead_host::home::Prepared;
 use stead_host::linux::LinuxHost;
 use stead_host::machine::{Answer, Client, Exit, Files, Request};
+use stead_model::container::Signal;
 use stead_model::name::{MachineId, Name};
 use stead_model::observed::{Engine, MachineState, Observed};
 use stead_model::plan::{Power, Wanted, plan};
@@ -288,7 +289,17 @@ pub(crate) fn ask(
 
 /// `kill`.
 pub(crate) fn kill(global: &Global, args: &KillArgs, output: Output) -> Result<(), Failure> {
-    ask(global, &args.machines, &Request::Signal(args.signal), output)
+    let mut host = look()?;
+    let seen = host.observe()?;
+    let ids = choose(global, &args.machines, &seen)?;
+    ours(&ids, &seen)?;
+    ask_all(&host, &ids, &Request::Signal(args.signal), Some(Duration::ZERO))?;
+    // This one they cannot put off, and who kills them goes on to take them away.
+    if args.signal == Signal::KILL {
+        let _working = Working::on("waiting for their end");
+        ids.iter().try_for_each(|id| super::attach::await_end(&Files::new(host.home(), id)))?;
+    }
+    tell(&ids, output)
 }
 
 /// Asks the keepers of machines, one after the other: all but waiting is done at once.

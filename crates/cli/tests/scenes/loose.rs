@@ -119,6 +119,18 @@ fn machines_of_other_profiles_stay_with_their_addresses() {
 }
 
 #[test]
+fn a_volume_goes_whosever_it_is() {
+    // The root of a database's volume is the database's, who is nobody that we are.
+    let Some(world) = World::with_subids() else { return };
+    let _registry = registry(&world);
+    for removal in ["volume rm --yes theirs", "volume prune --yes"] {
+        world.stead(&format!("run --rm -v theirs:/d {BUSYBOX} chown 70:70 /d")).ok();
+        world.stead(removal).ok();
+        assert_eq!(world.stead("volume ls -q").ok(), "");
+    }
+}
+
+#[test]
 fn what_a_command_took_back_stays_away() {
     let world = World::offline();
     let _registry = registry(&world);
@@ -130,6 +142,12 @@ fn what_a_command_took_back_stays_away() {
         world.stead(&format!("run --rm {BUSYBOX} true")).ok();
         let is_kept = removal.ends_with("none");
         assert_eq!(volumes().is_empty(), !is_kept, "{removal}");
+    }
+    // One that was killed has ended.
+    for _ in 0..5 {
+        sleeper(&world, "--name gone").ok();
+        world.stead("kill gone").ok();
+        world.stead("rm gone").ok();
     }
     // A machine that did not become what was asked for does not run on unseen.
     let holder = world.spawn(Place::Person, &["socat", "TCP-LISTEN:8080,bind=127.0.0.1,fork", "EXEC:cat"]);

@@ -17,13 +17,22 @@ pub(super) fn place(home: &Home) -> PathBuf {
 
 /// Takes a directory out of sight. [`tidy`] deletes it.
 pub(super) fn send(home: &Home, directory: &Path, name: &str) -> Result<()> {
+    send_by(home, directory, name, |to| Ok(fs::rename(directory, to)?))
+}
+
+/// The same for one that may be anybody's: its owner alone may move it to another directory.
+pub(super) fn send_of_others(home: &Home, program: &Path, directory: &Path, name: &str) -> Result<()> {
+    send_by(home, directory, name, |to| tree::shift(program, directory, to))
+}
+
+fn send_by(home: &Home, directory: &Path, name: &str, shift: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let going = place(home);
     let doing = || format!("cannot delete {}", directory.display());
     fs::create_dir_all(&going).with_context(doing)?;
     // One of this name that could not be deleted may be there still.
     let mut places = (0_u32..).map(|number| going.join(format!("{name}.{number}")));
     let free = places.find(|place| !place.exists()).unwrap_or_else(|| going.join(name));
-    fs::rename(directory, free).with_context(doing)
+    shift(&free).with_context(doing)
 }
 
 /// Deletes what is out of sight. What cannot be deleted stays there, and keeps neither the rest of it nor what the

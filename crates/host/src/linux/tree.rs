@@ -12,6 +12,8 @@ use anyhow::{Context, Result};
 
 /// What stead is called with to delete a tree of files as such a root.
 const DELETE_WORD: &str = "__delete";
+/// To give one another place.
+const SHIFT_WORD: &str = "__shift";
 /// To copy the layer of a machine.
 const COPY_WORD: &str = "__copy-layer";
 /// To have more names for the files of such a layer.
@@ -29,6 +31,18 @@ pub(super) fn delete(program: &Path, tree: &Path) -> Result<()> {
             deleted.with_context(|| format!("cannot delete {}", tree.display()))
         }
         deleted => deleted,
+    }
+}
+
+/// Gives a tree another place in the same file system.
+pub(super) fn shift(program: &Path, from: &Path, to: &Path) -> Result<()> {
+    match fs::rename(from, to) {
+        Err(error)
+            if error.kind() == io::ErrorKind::PermissionDenied && !rustix::process::geteuid().is_root() =>
+        {
+            as_root(program, SHIFT_WORD, &[from, to]).map(drop)
+        }
+        shifted => Ok(shifted?),
     }
 }
 

@@ -102,7 +102,7 @@ pub(super) fn remove(home: &Home, program: &Path, id: &VolumeId) -> Result<()> {
     if rustix::process::geteuid().is_root() && path.exists() {
         stead_container::release(&path)?;
     }
-    going::send(home, &path, &id.to_string())?;
+    going::send_of_others(home, program, &path, &id.to_string())?;
     remove_if_there(&note(home, id))?;
     // Other volumes of the project may be in there: then it stays.
     let _not_empty = path.parent().map(fs::remove_dir);

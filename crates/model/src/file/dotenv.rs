@@ -148,6 +148,7 @@ fn assignment<'t>(
         let message = format!("{} cannot name a variable", quote(name));
         return Err((message, "a name has `A-Z`, `a-z`, `0-9` and `_` and starts with no digit".to_owned()));
     }
+    let is_apart = value.starts_with([' ', '\t']);
     let value = value.trim_start();
     let value = if let Some(value) = value.strip_prefix('\'') {
         quoted(value, '\'', lines)?
@@ -155,8 +156,9 @@ fn assignment<'t>(
         let raw = quoted(value, '"', lines)?;
         filled(&unescaped(&raw), known)?
     } else {
-        let end =
-            if value.starts_with('#') { Some(0) } else { value.find(" #").or_else(|| value.find("\t#")) };
+        // What follows a blank is a comment: `A=#fff` has none.
+        let end = (is_apart && value.starts_with('#')).then_some(0);
+        let end = end.or_else(|| value.find(" #")).or_else(|| value.find("\t#"));
         let value = end.and_then(|end| value.get(..end)).unwrap_or(value);
         filled(value.trim_end(), known)?
     };
@@ -231,8 +233,8 @@ mod tests {
     #[test]
     fn values_are_read_with_quotes_comments_and_variables() {
         check(
-            "# a comment\n\nA=1\nexport B = two words # said\nC='$A \\n #'\nD=\"x\\n\\$A $A\"\nE=\nF=\"one\ntwo\"\nG=a#b\nH=$$\nHOME=/else\n",
-            expect![[r#"
+            "# a comment\n\nA=1\nexport B = two words # said\nC='$A \\n #'\nD=\"x\\n\\$A $A\"\nE=\nF=\"one\ntwo\"\nG=a#b\nH=$$\nHOME=/else\nI=#fff\nJ= # nothing\n",
+            expect![[r##"
                 A="1"
                 B="two words"
                 C="$A \\n #"
@@ -242,7 +244,9 @@ mod tests {
                 G="a#b"
                 H="$"
                 HOME="/root"
-            "#]],
+                I="#fff"
+                J=""
+            "##]],
         );
     }
 
