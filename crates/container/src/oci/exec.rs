@@ -17,10 +17,11 @@ use rustix::process::{
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use serde_json::{Value, json};
 
-use super::check::{Program, Refused, program};
+use super::check::Refused;
 use super::config::Process;
 use super::create::{console, write_pid};
 use super::inside::{hand_over, take};
+use super::process::{Program, program};
 use super::program::{become_it, become_root};
 use super::state::{Room, Stamp, Status};
 use crate::cgroup::Cgroup;

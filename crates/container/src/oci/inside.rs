@@ -13,10 +13,11 @@ use rustix::net::{
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::UnshareFlags;
 
-use super::check::{Plan, Program};
+use super::check::Plan;
 use super::hooks;
 use super::mounts::{PRIVATE, SHARED, SLAVE};
 use super::place::{Sources, fix, furnish, hide, mount_root};
+use super::process::Program;
 use super::program::{become_it, settle};
 use super::state::{Record, Status};
 use crate::cgroup::Cgroup;

@@ -17,7 +17,9 @@ mod inside;
 mod mounts;
 mod namespaces;
 mod place;
+mod process;
 mod program;
+mod settings;
 mod state;
 mod verbs;
 

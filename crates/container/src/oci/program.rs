@@ -12,7 +12,7 @@ use rustix::thread::{
     set_keep_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
-use super::check::{Labels, Program, Sets};
+use super::process::{Labels, Program, Sets};
 use crate::capability::Capabilities;
 use crate::channel::Channel;
 use crate::place::{CODE_NOT_FOUND, Failure};
