@@ -238,6 +238,31 @@ fn kernel_parameters_are_those_of_its_namespaces() {
     bundle.sh("true").code(125).says("`hostname` would be this computer's");
 }
 
+#[test]
+fn a_cgroup_in_which_others_are_is_not_taken() {
+    if !is_root() {
+        return untested("no cgroups are delegated here");
+    }
+    let mut bundle = Bundle::new();
+    let name = bundle.path("").file_name().unwrap().to_str().unwrap().to_owned();
+    bundle.set("/linux/cgroupsPath", json!(format!("/{name}/one")));
+    bundle.line("while :; do sleep 1; done");
+    bundle.create("box").code(0);
+    bundle.oci(&["start", "box"]).ok();
+    for (path, why) in
+        [(format!("/{name}"), "has others below it"), (format!("/{name}/one"), "has processes in it")]
+    {
+        bundle.set("/linux/cgroupsPath", json!(path));
+        bundle.create("other").code(2).says(why);
+    }
+    assert_eq!(bundle.state("box")["status"], "running", "whoever is refused ends nobody");
+    bundle.oci(&["delete", "--force", "box"]).ok();
+    for left in oci_support::cgroups_named(std::path::Path::new("/sys/fs/cgroup"), &name) {
+        fs::remove_dir(left).unwrap();
+    }
+    bundle.is_empty();
+}
+
 /// Somebody in namespaces of their own.
 fn other(bundle: &Bundle, option: &str) -> Child {
     let mut command = bundle.command(&["unshare", option, "sh", "-c", "echo; exec cat"]);
@@ -368,8 +393,26 @@ fn cgroups_are_where_they_are_asked_for_with_their_limits() {
     let lines: Vec<String> = said.code(0).out.lines().map(str::to_owned).collect();
     assert_ne!(lines[0], "0");
     assert_eq!(lines[1..], [format!("/{name}/inner"), "67108864".to_owned(), "33".to_owned()]);
+    // One process is enough for a program that makes none; those that make it do not count.
+    bundle.set("/linux/resources/pids", json!({"limit": 1}));
+    bundle.line("echo one; (true) 2>/dev/null || echo no more");
+    assert_eq!(bundle.run().out, "one\n");
+    // What this computer lacks shows before anything is made.
     bundle.set("/linux/resources/hugepageLimits", json!([{"pageSize": "3MB", "limit": 1}]));
     bundle.sh("true").code(125).says("hugetlb");
+    bundle.set("/linux/resources/hugepageLimits", json!([]));
+    bundle.set("/linux/resources/blockIO", json!({"leafWeight": 500}));
+    bundle.sh("true").code(125).says("`blkio.leaf_weight`");
+    bundle.set("/linux/resources/blockIO", json!({}));
+    bundle.set("/linux/resources/unified", json!({"nosuch.max": "1"}));
+    bundle.sh("true").code(125).says("`nosuch.max`");
+    bundle.set("/linux/resources/unified", json!({}));
+    bundle.set("/linux/resources/memory", json!({"kernel": 64 << 20}));
+    let said = bundle.sh("true").code(0).err;
+    assert_eq!(said.matches("`memory.kernel` is not limited").count(), 1, "{said}");
+    for left in oci_support::cgroups_named(std::path::Path::new("/sys/fs/cgroup"), &name) {
+        fs::remove_dir(left).unwrap();
+    }
     bundle.set("/linux/cgroupsPath", json!("slice:stead:box"));
     bundle.sh("true").code(125).says("is meant for systemd");
     bundle.is_empty();

@@ -20,9 +20,8 @@ use crate::cgroup::{Cgroup, Ground, adopt_cpuset, make, write};
 /// Below this are those of containers that do not say where they are to be.
 const TOP: &str = "stead/oci";
 
-/// The controllers that we write files of, by their names in version 1.
-const CONTROLLERS: [&str; 9] =
-    ["cpu", "cpuset", "memory", "pids", "blkio", "hugetlb", "rdma", "net_cls", "net_prio"];
+/// What counts processes: set once the first one is there, who is made by one that is in the cgroup already.
+const COUNTING: &str = "pids";
 
 /// What is asked of cgroups.
 #[derive(Clone, Debug, Default)]
@@ -76,6 +75,17 @@ impl Wish {
                 bad.push(format!("`linux.resources.unified` has no `{}`", key.escape_debug()));
             }
         }
+        for device in &resources.block_io.weight_device {
+            if device.weight.is_none() && device.leaf_weight.is_none() {
+                let (major, minor) = (device.major, device.minor);
+                bad.push(format!("`blockIO.weightDevice` of {major}:{minor} has no weight"));
+            }
+        }
+        for (name, limits) in &resources.rdma {
+            if limits.hca_handles.is_none() && limits.hca_objects.is_none() {
+                bad.push(format!("`rdma` of `{}` has no limit", name.escape_debug()));
+            }
+        }
         let Cpu { quota, burst, .. } = &resources.cpu;
         if let (Some(quota), Some(burst)) = (quota.filter(|quota| *quota > 0), burst)
             && quota.unsigned_abs() < *burst
@@ -87,28 +97,61 @@ impl Wish {
 
     /// Where the cgroups are to be on this computer, and what is to be written in them. Nothing is made yet.
     pub(crate) fn plan(&self, ground: &Ground, name: &str) -> Result<Planned> {
-        let cgroup = self.choose(ground, name);
-        let available = |controller: &str| version(&cgroup, ground.layout(), controller);
+        let (cgroup, layout) = (self.choose(ground, name), ground.layout());
+        let available = |controller: &str| version(&cgroup, layout, controller);
         let mut bad = Vec::new();
-        for controller in CONTROLLERS {
-            let is_asked = settings(&self.resources, &|_| Version::Unified, &mut Vec::new())
-                .iter()
-                .any(|setting| setting.controller == controller);
-            if is_asked && available(controller).is_none() {
+        let asked = settings(&self.resources, &|_| Version::Unified, &mut Vec::new());
+        for controller in asked.iter().map(|setting| setting.controller).collect::<BTreeSet<_>>() {
+            if available(controller).is_none() {
                 bad.push(format!(
                     "limits of `{controller}`: there is no such controller here that we may use"
                 ));
             }
         }
-        let version = |controller: &str| available(controller).unwrap_or(Version::Unified);
-        let settings = settings(&self.resources, &version, &mut bad);
-        if !self.resources.unified.is_empty() && cgroup.unified.is_none() {
-            bad.push("`linux.resources.unified`: there is no cgroup of version 2".to_owned());
+        let settings = settings(
+            &self.resources,
+            &|controller| available(controller).unwrap_or(Version::Legacy),
+            &mut bad,
+        );
+        for Setting { controller, files, .. } in &settings {
+            let place = place(&cgroup, layout, controller).filter(|_| available(controller).is_some());
+            if place.is_some_and(|(directory, mount, version)| {
+                lacks(directory, mount, version, controller, files)
+            }) {
+                bad.push(format!("this kernel has no `{}`", files.join("` or `")));
+            }
         }
-        if let Some(busy) = cgroup.directories().find(|directory| is_busy(directory)) {
-            bad.push(format!("cgroup `{}` has processes in it", busy.display()));
+        self.unified(&cgroup, layout, &mut bad);
+        bad.extend(cgroup.directories().filter_map(taken));
+        if self.resources.memory.kernel.is_some() {
+            // Kernels have done without since 5.16: memory of theirs counts as the container's own.
+            tracing::warn!("`memory.kernel` is not limited: kernels have no such limit any more");
         }
         if bad.is_empty() { Ok(Planned { cgroup, settings }) } else { Err(Refused(bad).into()) }
+    }
+
+    /// What of `unified` cannot be written.
+    fn unified(&self, cgroup: &Cgroup, layout: &Layout, bad: &mut Vec<String>) {
+        let found = cgroup.unified.as_ref().zip(layout.unified.as_ref());
+        for key in self.resources.unified.keys() {
+            let controller = key.split('.').next().unwrap_or_default();
+            let why = match found {
+                None => "there is no cgroup of version 2".to_owned(),
+                // What all cgroups have.
+                Some(_) if controller == "cgroup" => continue,
+                Some((directory, found)) if !reaches(directory, &found.mount, controller) => {
+                    format!("version 2 of cgroups has no controller `{controller}` here that we may use")
+                }
+                Some((directory, found)) => {
+                    let files = std::slice::from_ref(key);
+                    if !lacks(directory, &found.mount, Version::Unified, controller, files) {
+                        continue;
+                    }
+                    "this kernel has no such file".to_owned()
+                }
+            };
+            bad.push(format!("`linux.resources.unified`: `{}`: {why}", key.escape_debug()));
+        }
     }
 
     /// All hierarchies that we may write, so that whoever looks finds the container in each.
@@ -149,7 +192,8 @@ impl Wish {
             wanted.extend(self.resources.unified.keys().filter_map(|key| key.split('.').next()));
             enable(directory, &found.mount, &wanted);
         }
-        settings.iter().try_for_each(|setting| set(cgroup, setting))?;
+        let now = settings.iter().filter(|setting| setting.controller != COUNTING);
+        now.into_iter().try_for_each(|setting| set(cgroup, setting))?;
         for (file, text) in &self.resources.unified {
             let directory = cgroup.unified.as_ref().context("there is no cgroup of version 2")?;
             text.lines().try_for_each(|line| write(&directory.join(file), line))?;
@@ -169,6 +213,14 @@ pub(crate) struct Planned {
     settings: Vec<Setting>,
 }
 
+impl Planned {
+    /// Has no more processes than it may have from now on: whoever is in it stays.
+    pub(crate) fn limit_processes(&self) -> Result<()> {
+        let counting = self.settings.iter().filter(|setting| setting.controller == COUNTING);
+        counting.into_iter().try_for_each(|setting| set(&self.cgroup, setting))
+    }
+}
+
 /// Whether a directory is there for us to write, or can be made.
 fn is_ours(directory: &Path) -> bool {
     let Some(found) = directory.ancestors().find(|path| path.exists()) else { return false };
@@ -178,22 +230,76 @@ fn is_ours(directory: &Path) -> bool {
         && !is_fixed
 }
 
-fn is_busy(directory: &Path) -> bool {
-    fs::read(directory.join("cgroup.procs")).is_ok_and(|text| !text.is_empty())
+/// Why a directory that is there cannot be the container's: all that is in it and below it would end with the container.
+fn taken(directory: &Path) -> Option<String> {
+    let shown = directory.display();
+    if fs::read(directory.join("cgroup.procs")).is_ok_and(|text| !text.is_empty()) {
+        return Some(format!("cgroup `{shown}` has processes in it"));
+    }
+    let mut entries = fs::read_dir(directory).ok()?.flatten();
+    let has_others = entries.any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    has_others.then(|| format!("cgroup `{shown}` has others below it"))
 }
 
 /// Which version has a controller where this container is to be.
 fn version(cgroup: &Cgroup, layout: &Layout, controller: &str) -> Option<Version> {
-    let has = |(names, _): &(String, PathBuf)| names.split(',').any(|name| name == controller);
-    if cgroup.legacy.iter().any(has) {
-        return Some(Version::Legacy);
+    let (directory, mount, version) = place(cgroup, layout, controller)?;
+    let is_there = version == Version::Legacy || reaches(directory, mount, controller);
+    is_there.then_some(version)
+}
+
+/// The container's cgroup where a controller would be, and where its hierarchy is mounted.
+fn place<'a>(
+    cgroup: &'a Cgroup,
+    layout: &'a Layout,
+    controller: &str,
+) -> Option<(&'a Path, &'a Path, Version)> {
+    let has = |names: &str| names.split(',').any(|name| name == controller);
+    if let Some((names, directory)) = cgroup.legacy.iter().find(|(names, _)| has(names)) {
+        let (_, found) = layout.legacy.iter().find(|(known, _)| known.join(",") == *names)?;
+        return Some((directory, &found.mount, Version::Legacy));
     }
-    let mount = &layout.unified.as_ref()?.mount;
-    let found = cgroup.unified.as_ref()?.ancestors().skip(1).find(|path| path.exists())?;
-    // Nothing above the mount.
-    let found = if found.starts_with(mount) { found } else { mount };
-    let listed = fs::read_to_string(found.join("cgroup.controllers")).unwrap_or_default();
-    listed.split_whitespace().any(|name| name == unified(controller)).then_some(Version::Unified)
+    Some((cgroup.unified.as_ref()?, &layout.unified.as_ref()?.mount, Version::Unified))
+}
+
+/// Whether a controller of version 2 can be had in a cgroup: the nearest one above that has it hands it on, and so can all
+/// between them.
+fn reaches(directory: &Path, mount: &Path, controller: &str) -> bool {
+    let above = directory.ancestors().skip(1).take_while(|path| path.starts_with(mount));
+    for path in above.filter(|path| path.exists()) {
+        let is_writable =
+            || access(path.join("cgroup.subtree_control"), rustix::fs::Access::WRITE_OK).is_ok();
+        if !lists(path, "cgroup.subtree_control", controller) && (has_room_for_none(path) || !is_writable()) {
+            return false;
+        }
+        if lists(path, "cgroup.controllers", controller) {
+            return true;
+        }
+    }
+    false
+}
+
+fn lists(directory: &Path, file: &str, controller: &str) -> bool {
+    let listed = fs::read_to_string(directory.join(file)).unwrap_or_default();
+    listed.split_whitespace().any(|name| name == unified(controller))
+}
+
+/// Whether the kernel is seen to have none of these files, by cgroups that are there; without any, setting it will tell.
+fn lacks(directory: &Path, mount: &Path, version: Version, controller: &str, files: &[String]) -> bool {
+    // The uppermost has not all files, and in version 2 only who was given a controller has those of it.
+    let shows = |path: &Path| {
+        path != mount && (version == Version::Legacy || lists(path, "cgroup.controllers", controller))
+    };
+    let others = || {
+        let entries = fs::read_dir(mount).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).find(|path| path.is_dir() && shows(path))
+    };
+    let base = directory.ancestors().find(|path| path.exists());
+    let Some(seen) = base.filter(|path| shows(path)).map(Path::to_owned).or_else(others) else {
+        return false;
+    };
+    // It may have been taken away meanwhile, and tells nothing then.
+    !files.iter().any(|file| seen.join(file).exists()) && seen.join("cgroup.procs").exists()
 }
 
 /// A controller's name in version 2.
@@ -291,5 +397,90 @@ impl Access {
             }
             Self::Some(is_allowed, rule) => vec![(is_allowed, rule)],
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    struct Computer(tempfile::TempDir);
+
+    impl Computer {
+        fn new(files: &[(&str, &str)]) -> Self {
+            let computer = Self(tempfile::tempdir().unwrap());
+            files.iter().for_each(|(path, text)| computer.put(path, text));
+            computer
+        }
+
+        fn put(&self, path: &str, text: &str) {
+            let path = self.0.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+
+        fn reaches(&self, path: &str, controller: &str) -> bool {
+            reaches(&self.0.path().join(path), self.0.path(), controller)
+        }
+
+        fn lacks(&self, path: &str, version: Version, files: &[&str]) -> bool {
+            let files: Vec<String> = files.iter().map(|file| (*file).to_owned()).collect();
+            lacks(&self.0.path().join(path), self.0.path(), version, "blkio", &files)
+        }
+    }
+
+    #[test]
+    fn a_controller_is_to_be_had_where_all_above_can_hand_it_on() {
+        let computer = Computer::new(&[
+            ("cgroup.controllers", "hugetlb io"),
+            ("cgroup.subtree_control", "hugetlb"),
+            ("ours/cgroup.type", "domain"),
+            ("ours/cgroup.controllers", "hugetlb"),
+            ("ours/cgroup.subtree_control", ""),
+            ("ours/oci/cgroup.type", "domain"),
+            ("ours/oci/cgroup.controllers", ""),
+            ("ours/oci/cgroup.subtree_control", ""),
+        ]);
+        assert!(computer.reaches("ours/oci/box", "hugetlb"));
+        assert!(computer.reaches("ours/oci/not/yet/box", "blkio"), "it is `io` in version 2");
+        assert!(!computer.reaches("ours/oci/box", "memory"));
+        computer.put("ours/cgroup.procs", "7\n");
+        assert!(!computer.reaches("ours/oci/box", "hugetlb"), "one with processes hands on nothing");
+        computer.put("ours/cgroup.subtree_control", "hugetlb");
+        assert!(computer.reaches("ours/oci/box", "hugetlb"), "unless it does already");
+    }
+
+    #[test]
+    fn what_a_kernel_lacks_is_seen_of_cgroups_that_are_there() {
+        let computer = Computer::new(&[("cgroup.procs", "1\n")]);
+        assert!(
+            !computer.lacks("box", Version::Legacy, &["blkio.weight"]),
+            "nothing is seen of the uppermost"
+        );
+        computer.put("other/cgroup.procs", "");
+        computer.put("other/blkio.weight", "500");
+        assert!(!computer.lacks("box", Version::Legacy, &["blkio.nosuch", "blkio.weight"]), "one is enough");
+        assert!(computer.lacks("box", Version::Legacy, &["blkio.leaf_weight"]));
+        assert!(computer.lacks("other/box", Version::Legacy, &["blkio.leaf_weight"]));
+        assert!(!computer.lacks("box", Version::Unified, &["io.weight"]), "nobody was given the controller");
+        computer.put("other/cgroup.controllers", "io");
+        assert!(computer.lacks("box", Version::Unified, &["io.weight"]));
+    }
+
+    #[test]
+    fn a_cgroup_is_the_containers_alone_or_refused() {
+        let computer = Computer::new(&[
+            ("empty/cgroup.procs", ""),
+            ("busy/cgroup.procs", "1\n"),
+            ("above/box/cgroup.procs", ""),
+        ]);
+        let said = |path: &str| {
+            taken(&computer.0.path().join(path)).map(|why| why.split("` ").last().unwrap().to_owned())
+        };
+        assert_eq!(said("missing"), None);
+        assert_eq!(said("empty"), None);
+        assert_eq!(said("busy").as_deref(), Some("has processes in it"));
+        assert_eq!(said("above").as_deref(), Some("has others below it"));
     }
 }

@@ -185,6 +185,7 @@ impl Making<'_> {
             channel.go().context("the container ended while it was made")?;
         }
         let first = self.first(&channel, &between)?;
+        self.cgroups.limit_processes()?;
         let stamp = Stamp::of(first.pid)?.context("the container's first process died while it was made")?;
         self.room.store(&self.record(Phase::Creating, Some(stamp)))?;
         channel.go().context("the container ended while it was made")?;

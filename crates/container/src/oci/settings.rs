@@ -115,10 +115,6 @@ fn memory(memory: &Memory, list: &mut List<'_>) {
             _ => list.bad.push("`memory.swap` is not more than `memory.limit`".to_owned()),
         }
     }
-    if memory.kernel.is_some() {
-        // Kernels have done without since 5.16: memory of theirs counts as the container's own.
-        tracing::warn!("`memory.kernel` is not limited: kernels have no such limit any more");
-    }
     if let Some(limit) = memory.kernel_tcp {
         list.one("memory", &["memory.kmem.tcp.limit_in_bytes"], &[], &limit.to_string());
     }
