@@ -134,6 +134,52 @@ fn what_is_masked_is_hidden_and_what_is_read_only_is_fixed() {
 }
 
 #[test]
+fn a_mount_that_is_to_receive_does_so_whatever_becomes_of_the_root() {
+    if !is_root() {
+        return untested(
+            "who is root of a user namespace only receives what this computer mounts, and mounts nothing",
+        );
+    }
+    let share = Bundle::new();
+    let (top, inner) = (share.text("share"), share.text("share/inner"));
+    let mount = |words: &[&str]| {
+        assert!(Command::new("mount").args(words).status().unwrap().success(), "{words:?}");
+    };
+    mount(&["-t", "tmpfs", "tmpfs", &top]);
+    mount(&["--make-shared", &top]);
+    fs::create_dir(&inner).unwrap();
+    for (root, seen) in [("private", "slave\n"), ("slave", "slave\nplain\n"), ("unbindable", "slave\n")] {
+        let mut bundle = writable();
+        bundle.set("/linux/rootfsPropagation", json!(root));
+        for (place, options) in [
+            ("/slave", vec!["rbind", "rslave"]),
+            ("/private", vec!["rbind", "rprivate"]),
+            ("/plain", vec!["rbind"]),
+        ] {
+            bundle.add(
+                "/mounts",
+                json!({"destination": place, "source": top, "type": "none", "options": options}),
+            );
+        }
+        bundle.line(
+            "until [ -e /tmp/go ]; do sleep 0.05; done; for name in slave private plain; do \
+            [ -e /$name/inner/late ] && echo $name; done > /tmp/seen; exit 0",
+        );
+        bundle.create("box").code(0);
+        bundle.oci(&["start", "box"]).ok();
+        mount(&["-t", "tmpfs", "tmpfs", &inner]);
+        fs::write(share.path("share/inner/late"), "").unwrap();
+        fs::write(bundle.path("rootfs/tmp/go"), "").unwrap();
+        bundle.until("box", "stopped");
+        let said = fs::read_to_string(bundle.path("rootfs/tmp/seen")).unwrap();
+        bundle.oci(&["delete", "box"]).ok();
+        Command::new("umount").arg(&inner).status().unwrap();
+        assert_eq!(said, seen, "{root}");
+    }
+    Command::new("umount").arg(&top).status().unwrap();
+}
+
+#[test]
 fn devices_are_the_usual_ones_and_those_asked_for() {
     let mut bundle = writable();
     let usual = "cd /dev; echo x > null; head -c 3 zero | wc -c; (echo x > full) 2>&1 | grep -o 'No space'; \

@@ -15,7 +15,7 @@ use rustix::thread::UnshareFlags;
 
 use super::check::Plan;
 use super::hooks;
-use super::mounts::{PRIVATE, SHARED, SLAVE};
+use super::mounts::{Asked, PRIVATE, SHARED, SLAVE};
 use super::place::{Sources, fix, furnish, hide, mount_root};
 use super::process::Program;
 use super::program::{become_it, settle};
@@ -181,12 +181,19 @@ impl Unspread {
     pub(crate) fn of(plan: &Plan) -> Self {
         let flag = plan.root_propagation.map_or(SLAVE, |propagation| propagation.flag);
         let (flags, tree) = match flag {
-            SHARED => (MountPropagationFlags::empty(), 0),
+            SHARED => (MountPropagationFlags::SHARED, 0),
             SLAVE => (MountPropagationFlags::DOWNSTREAM, SLAVE),
-            _ => (MountPropagationFlags::PRIVATE, PRIVATE),
+            // What is mounted of them is cut off on its own, unless it is to receive.
+            _ => (MountPropagationFlags::DOWNSTREAM, PRIVATE),
         };
-        let flags = if flags.is_empty() { MountPropagationFlags::SHARED } else { flags };
         Self { flags: flags | MountPropagationFlags::REC, tree }
+    }
+
+    /// For the tree of a mount: one that is to receive does so whatever becomes of the root.
+    pub(crate) fn of_mount(plan: &Plan, asked: &Asked) -> u64 {
+        let receives = asked.propagation.iter().any(|wish| matches!(wish.flag, SLAVE | SHARED));
+        let tree = Self::of(plan).tree;
+        if tree == PRIVATE && receives { SLAVE } else { tree }
     }
 }
 

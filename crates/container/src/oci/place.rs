@@ -62,9 +62,11 @@ impl Sources {
         // other as they are mounted, because kernels list mounts in the order in which they were opened.
         let is_early = plan.namespaces.has("user") || plan.namespaces.joins("mount");
         let bind = |asked: &Asked| match &asked.what {
-            What::Bind { source, recursive } if is_early => tree(source, *recursive, spread)
-                .map(Some)
-                .with_context(|| format!("cannot mount `{}` at `{}`", source.display(), asked.target)),
+            What::Bind { source, recursive } if is_early => {
+                tree(source, *recursive, Unspread::of_mount(plan, asked))
+                    .map(Some)
+                    .with_context(|| format!("cannot mount `{}` at `{}`", source.display(), asked.target))
+            }
             What::Bind { .. } | What::Kernel { .. } | What::Cgroup | What::Remount => Ok(None),
         };
         let binds = plan.mounts.iter().map(bind).collect::<Result<_>>()?;
@@ -192,7 +194,7 @@ fn attach(inside: &Inside<'_>, root: BorrowedFd<'_>, asked: &Asked, bind: Option
         What::Bind { source, recursive } => {
             let made = match bind {
                 Some(early) => early.try_clone()?,
-                None => tree(source, *recursive, Unspread::of(inside.plan).tree)
+                None => tree(source, *recursive, Unspread::of_mount(inside.plan, asked))
                     .with_context(|| format!("cannot open `{}`", source.display()))?,
             };
             set(made.as_fd(), asked.own, false)?;
