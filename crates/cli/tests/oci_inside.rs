@@ -111,6 +111,14 @@ fn mounts_spread_as_they_are_told() {
     assert!(said.contains("/shared shared\n"), "{said}");
     assert!(said.contains("/private -\n"), "{said}");
     assert!(said.contains("/unbindable unbindable\n"), "{said}");
+    for (word, shown) in
+        [("rshared", "shared shared"), ("rprivate", "- -"), ("runbindable", "unbindable unbindable")]
+    {
+        bundle.set("/linux/rootfsPropagation", json!(word));
+        let both =
+            "awk '$5 == \"/\" || $5 == \"/proc\" {print $7}' /proc/self/mountinfo | sed 's/:.*//' | xargs";
+        assert_eq!(bundle.sh(both).ok(), format!("{shown}\n"), "{word}");
+    }
     let root = "awk '$5 == \"/\" {print $7}' /proc/self/mountinfo | sed 's/:.*//' | tail -n 1";
     for (word, shown) in [("shared", "shared\n"), ("private", "-\n"), ("unbindable", "unbindable\n")] {
         bundle.set("/linux/rootfsPropagation", json!(word));
@@ -119,18 +127,6 @@ fn mounts_spread_as_they_are_told() {
     bundle.set("/linux/rootfsPropagation", json!("upwards"));
     bundle.sh(root).code(125).says("`linux.rootfsPropagation` cannot be `upwards`");
     bundle.is_empty();
-}
-
-#[test]
-fn what_is_masked_is_hidden_and_what_is_read_only_is_fixed() {
-    let mut bundle = writable();
-    bundle.add("/linux/maskedPaths", json!("/data"));
-    bundle.add("/linux/maskedPaths", json!("/etc/passwd"));
-    bundle.add("/linux/maskedPaths", json!("/not/there"));
-    bundle.add("/linux/readonlyPaths", json!("/tmp"));
-    let line = "ls /data; (touch /data/x) 2>&1 | grep -o Read-only; cat /etc/passwd; (touch /tmp/x) 2>&1 | grep -o Read-only; \
-        (echo 1 > /proc/sys/kernel/panic) 2>/dev/null || echo fixed; wc -c < /proc/keys; touch /root-is-writable && echo w";
-    assert_eq!(bundle.sh(line).ok(), "Read-only\nRead-only\nfixed\n0\nw\n");
 }
 
 #[test]
@@ -177,6 +173,18 @@ fn a_mount_that_is_to_receive_does_so_whatever_becomes_of_the_root() {
         assert_eq!(said, seen, "{root}");
     }
     Command::new("umount").arg(&top).status().unwrap();
+}
+
+#[test]
+fn what_is_masked_is_hidden_and_what_is_read_only_is_fixed() {
+    let mut bundle = writable();
+    bundle.add("/linux/maskedPaths", json!("/data"));
+    bundle.add("/linux/maskedPaths", json!("/etc/passwd"));
+    bundle.add("/linux/maskedPaths", json!("/not/there"));
+    bundle.add("/linux/readonlyPaths", json!("/tmp"));
+    let line = "ls /data; (touch /data/x) 2>&1 | grep -o Read-only; cat /etc/passwd; (touch /tmp/x) 2>&1 | grep -o Read-only; \
+        (echo 1 > /proc/sys/kernel/panic) 2>/dev/null || echo fixed; wc -c < /proc/keys; touch /root-is-writable && echo w";
+    assert_eq!(bundle.sh(line).ok(), "Read-only\nRead-only\nfixed\n0\nw\n");
 }
 
 #[test]
@@ -237,9 +245,36 @@ fn capabilities_are_the_five_sets() {
         bundle.set("/process/user", json!({"uid": 33, "gid": 34}));
         assert_eq!(bundle.sh(show).ok(), all("21", "20", "20", "2000021", "20"));
     }
-    // What nobody has is not granted, and is worth a word.
+    // What nobody has, or what goes beyond another set, is not granted, and is worth a word.
     bundle.add("/process/capabilities/bounding", json!("CAP_NOBODY"));
-    bundle.sh("true").code(0).says("`CAP_NOBODY` is no capability that we know");
+    for (set, name) in [("inheritable", "CAP_FOWNER"), ("ambient", "CAP_SETGID"), ("effective", "CAP_MKNOD")]
+    {
+        bundle.add(&format!("/process/capabilities/{set}"), json!(name));
+    }
+    let said = bundle.sh(show).code(0);
+    assert_eq!(said.out, if is_root() { all("21", "20", "20", "2000021", "20") } else { root });
+    said.says("`CAP_NOBODY` is no capability that we know")
+        .says("inheritable capability `CAP_FOWNER` is not granted: it is not in the bounding set")
+        .says("ambient capability `CAP_SETGID` is not granted: it is not permitted and inheritable")
+        .says("effective capability `CAP_MKNOD` is not granted: it is not permitted");
+}
+
+#[test]
+fn capabilities_that_whoever_makes_the_container_has_not_are_told_of() {
+    let mut bundle = Bundle::new();
+    bundle.add("/process/capabilities/bounding", json!("CAP_CHOWN"));
+    bundle.line("true");
+    bundle.write();
+    // Of the bounding set it takes away what is then not there to be granted either.
+    let text = bundle.text("");
+    let root = bundle.text("containers");
+    let without =
+        ["setpriv", "--bounding-set", "-chown", env!("CARGO_BIN_EXE_stead"), "oci", "--root", &root];
+    let line = [&without[..], &["run", "--bundle", &text, "box"]].concat();
+    let said: oci_support::Said = bundle.command(&line).output().unwrap().into();
+    said.code(0)
+        .says("bounding capability `CAP_CHOWN` is not granted: whoever makes the container has it not");
+    bundle.is_empty();
 }
 
 #[test]
@@ -388,6 +423,22 @@ fn users_are_mapped() {
     assert_eq!(bundle.sh(line).ok(), "0 100000 1000\n0 200000 1000\n0\n0\n");
     let owner = fs::metadata(bundle.path("rootfs/tmp/a")).unwrap();
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&owner), 100_000);
+    bundle.set("/process/user", json!({"uid": 999, "gid": 1000, "additionalGids": [5, 1001]}));
+    let said =
+        bundle.create("box").code(2).says("there is no group 1000 in").says("there is no group 1001 in");
+    assert!(!said.err.contains("user 999"), "{}", said.err);
+    // Those of a user namespace that is joined show when we are in it.
+    let mut holder = other(&bundle, "--map-root-user");
+    let path = format!("/proc/{}/ns/user", holder.id());
+    bundle.set("/linux/namespaces", json!([{"type": "mount"}, {"type": "user", "path": path}]));
+    bundle.set("/linux/uidMappings", json!([]));
+    bundle.set("/linux/gidMappings", json!([]));
+    bundle.set("/mounts", json!([]));
+    bundle.set("/hostname", json!(""));
+    bundle.set("/process/user", json!({"uid": 5, "gid": 0}));
+    bundle.create("box").code(1).says("there is no user 5 in the user namespace");
+    holder.kill().unwrap();
+    holder.wait().unwrap();
     bundle.is_empty();
 }
 

@@ -86,14 +86,45 @@ fn what_cannot_be_honoured_is_refused_as_a_whole_and_before_anything_is_made() {
     bundle.set("/linux/intelRdt", json!({}));
     bundle.add("/linux/namespaces", json!({"type": "pid"}));
     bundle.add("/linux/namespaces", json!({"type": "planet"}));
+    bundle.add("/linux/namespaces", json!({"type": "time", "path": "/nowhere"}));
+    bundle.set("/linux/timeOffsets", json!({"sidereal": {"secs": 1}}));
+    bundle.set("/annotations", json!({"": "x"}));
+    bundle.set("/domainname", json!("d".repeat(65)));
+    bundle.set("/process/user", json!({"uid": u32::MAX, "gid": 0, "additionalGids": [u32::MAX]}));
+    bundle.add("/mounts", json!({"destination": "/y", "source": "/nowhere", "options": ["bind"]}));
+    bundle.set("/linux/devices", json!([{"type": "c", "path": "/dev/x", "major": 1}]));
+    bundle.set("/linux/maskedPaths", json!(["/data/.."]));
+    bundle.set("/linux/readonlyPaths", json!(["/"]));
+    bundle.set("/linux/resources/blockIO", json!({"weightDevice": [{"major": 8, "minor": 0}]}));
+    bundle.set("/linux/resources/rdma", json!({"some": {}}));
     bundle.add("/mounts", json!({"destination": "/x", "type": "bind", "source": "/", "options": ["idmap"]}));
     bundle.set("/linux/sysctl", json!({"vm.swappiness": "1"}));
     bundle.set("/hooks", json!({"poststop": [{"path": "true", "timeout": 0}]}));
-    bundle.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_NOTIFY"}));
+    bundle.set(
+        "/linux/seccomp",
+        json!({"defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": "/run/x", "listenerMetadata": "x"}),
+    );
     bundle.set("/linux/cgroupsPath", json!("a/../../b"));
-    bundle
-        .create("box")
-        .code(2)
+    let said = bundle.create("box").code(2);
+    assert!(
+        !said.err.contains("no new time namespace"),
+        "one that cannot be joined is not missing: {}",
+        said.err
+    );
+    said.says("namespace `time`: cannot open `/nowhere`")
+        .says("clock `sidereal` has no offset")
+        .says("`annotations` has an empty key")
+        .says("`domainname` is longer than 64 bytes")
+        .says("`process.user`: there is no user 4294967295 in the user namespace")
+        .says("`process.user`: there is no group 4294967295 in the user namespace")
+        .says("mount at `/y`: cannot see `/nowhere`")
+        .says("device `/dev/x`: its numbers are none")
+        .says("`linux.maskedPaths`: `/data/..` is the root itself")
+        .says("`linux.readonlyPaths`: `/` is the root itself")
+        .says("`blockIO.weightDevice` of 8:0 has no weight")
+        .says("`rdma` of `some` has no limit")
+        .says("`linux.seccomp.listenerPath` is not supported")
+        .says("`linux.seccomp.listenerMetadata` is not supported")
         .says("version 2.0.0 of the specification is not supported")
         .says("there is no root at")
         .says("`process.cwd` is not absolute: `relative`")
@@ -315,6 +346,7 @@ fn programs_join_a_container() {
         "box\n/data\nb\nfile\n"
     );
     exec(&["box", "sh", "-c", "exit 7"]).code(7);
+    exec(&["--user", "4294967295", "box", "true"]).code(125).says("there is no user 4294967295");
     exec(&["box", "nosuch"]).code(127).says("no such file or directory");
     exec(&["box", "/etc/passwd"]).code(126);
     let process = json!({"cwd": "/", "args": ["sh", "-c", "grep -E 'CapEff|NoNewPrivs' /proc/self/status | tr -d '\\t\\n'; ulimit -n"],

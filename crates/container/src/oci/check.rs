@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 use super::cgroup::Wish;
 use super::config::{Config, Device, Hook, Hooks, IdMap, Linux, TimeOffset};
-use super::mounts::{Asked, Propagation, parse};
+use super::mounts::{Asked, Propagation, What, parse, target};
 use super::namespaces::{self, Namespaces};
-use super::process::{Program, program};
+use super::process::{People, Program, own_capabilities, program};
+use crate::capability::Capabilities;
 use crate::seccomp::{self, Filter};
 use crate::sysctl;
 
@@ -66,23 +67,26 @@ pub(crate) fn check(config: &Config, bundle: &Path) -> Result<Plan, Refused> {
     elsewhere(config, &mut bad);
     let linux = &config.linux;
     let root = root(config, bundle, &mut bad);
-    let namespaces = namespaces::parse(&linux.namespaces).unwrap_or_else(|why| {
-        bad.extend(why);
-        Namespaces::default()
-    });
+    let namespaces = namespaces::parse(&linux.namespaces, &mut bad);
     maps(linux, &namespaces, &mut bad);
     names(config, &namespaces, &mut bad);
     let mut mounts = Vec::new();
     for mount in &config.mounts {
         match parse(mount, bundle) {
-            Ok(asked) => mounts.push(asked),
+            Ok(asked) => {
+                source(&asked, &mut bad);
+                mounts.push(asked);
+            }
             Err(why) => bad.push(why),
         }
     }
     devices(&linux.devices, &mut bad);
+    covered(linux, &mut bad);
     hooks(&config.hooks, &mut bad);
     let filter = filter(linux, &mut bad);
-    let program = config.process.as_ref().map(|process| program(process, filter, &mut bad));
+    let available = if namespaces.has("user") { Capabilities::ALL } else { own_capabilities() };
+    let program = config.process.as_ref().map(|process| program(process, filter, available, &mut bad));
+    people(linux, &namespaces, program.as_ref(), &mut bad);
     let cgroup = Wish::new(&linux.cgroups_path, &linux.resources).unwrap_or_else(|why| {
         bad.extend(why);
         Wish::default()
@@ -132,6 +136,10 @@ fn version(text: &str, bad: &mut Vec<String>) {
 fn elsewhere(config: &Config, bad: &mut Vec<String>) {
     let linux = &config.linux;
     let process = config.process.as_ref();
+    let listens = |key: &str| {
+        let said = linux.seccomp.as_ref().and_then(|seccomp| seccomp.get(key)?.as_str());
+        said.is_some_and(|text| !text.is_empty())
+    };
     for (is_said, key) in [
         (config.vm.is_some(), "vm"),
         (config.windows.is_some(), "windows"),
@@ -142,6 +150,8 @@ fn elsewhere(config: &Config, bad: &mut Vec<String>) {
         (linux.personality.is_some(), "linux.personality"),
         (linux.net_devices.is_some(), "linux.netDevices"),
         (linux.memory_policy.is_some(), "linux.memoryPolicy"),
+        (listens("listenerPath"), "linux.seccomp.listenerPath"),
+        (listens("listenerMetadata"), "linux.seccomp.listenerMetadata"),
         (process.is_some_and(|process| process.scheduler.is_some()), "process.scheduler"),
         (process.is_some_and(|process| process.io_priority.is_some()), "process.ioPriority"),
         (process.is_some_and(|process| process.exec_cpu_affinity.is_some()), "process.execCPUAffinity"),
@@ -150,8 +160,44 @@ fn elsewhere(config: &Config, bad: &mut Vec<String>) {
             bad.push(format!("`{key}` is not supported"));
         }
     }
+    if config.annotations.contains_key("") {
+        bad.push("`annotations` has an empty key".to_owned());
+    }
     if !linux.mount_label.is_empty() {
         bad.push("`linux.mountLabel` is not supported: labels of SELinux are not set on mounts".to_owned());
+    }
+}
+
+/// What is hidden or fixed is covered by another mount, which the root cannot be.
+fn covered(linux: &Linux, bad: &mut Vec<String>) {
+    for (paths, key) in [(&linux.masked_paths, "maskedPaths"), (&linux.readonly_paths, "readonlyPaths")] {
+        for path in paths.iter().filter(|path| target(path) == "/") {
+            bad.push(format!("`linux.{key}`: `{}` is the root itself", path.escape_debug()));
+        }
+    }
+}
+
+/// Looks whether what is to be mounted is there.
+fn source(asked: &Asked, bad: &mut Vec<String>) {
+    if let What::Bind { source, .. } = &asked.what
+        && let Err(error) = fs::metadata(source)
+    {
+        let place = asked.target.escape_debug();
+        bad.push(format!("mount at `{place}`: cannot see `{}`: {error}", source.display()));
+    }
+}
+
+/// Whether the program can be who it is to be; of a user namespace that is joined, that shows once we are in it.
+fn people(linux: &Linux, namespaces: &Namespaces, program: Option<&Program>, bad: &mut Vec<String>) {
+    let Some(program) = program.filter(|_| !namespaces.joins("user")) else { return };
+    let people = if namespaces.makes("user") {
+        Ok(People::new(&linux.uid_mappings, &linux.gid_mappings))
+    } else {
+        People::of("self")
+    };
+    match people {
+        Ok(people) => people.refuse(program, bad),
+        Err(error) => bad.push(format!("cannot see who there is in our user namespace: {error}")),
     }
 }
 
@@ -193,11 +239,17 @@ fn maps(linux: &Linux, namespaces: &Namespaces, bad: &mut Vec<String>) {
     }
 }
 
+/// The kernel's names of computers are no longer than this (`__NEW_UTS_LEN`).
+const NAME_MAX_BYTES: usize = 64;
+
 /// What would be this computer's, were it not in a namespace.
 fn names(config: &Config, namespaces: &Namespaces, bad: &mut Vec<String>) {
     let said = |name: &Option<String>| name.as_ref().is_some_and(|name| !name.is_empty());
-    for (is_said, key) in [(said(&config.hostname), "hostname"), (said(&config.domainname), "domainname")] {
-        if is_said && !namespaces.has("uts") {
+    for (name, key) in [(&config.hostname, "hostname"), (&config.domainname, "domainname")] {
+        if name.as_ref().is_some_and(|name| name.len() > NAME_MAX_BYTES) {
+            bad.push(format!("`{key}` is longer than {NAME_MAX_BYTES} bytes"));
+        }
+        if said(name) && !namespaces.has("uts") {
             bad.push(format!("`{key}` would be this computer's: there is no namespace `uts`"));
         }
     }
@@ -248,7 +300,9 @@ fn devices(devices: &[Device], bad: &mut Vec<String>) {
             bad.push(format!("device `{path}`: its path is not absolute"));
         }
         if device.kind != "p"
-            && [device.major, device.minor].iter().any(|number| u32::try_from(*number).is_err())
+            && [device.major, device.minor]
+                .iter()
+                .any(|number| !number.is_some_and(|number| u32::try_from(number).is_ok()))
         {
             bad.push(format!("device `{path}`: its numbers are none"));
         }

@@ -232,10 +232,8 @@ pub(crate) struct Device {
     #[serde(rename = "type")]
     pub(crate) kind: String,
     pub(crate) path: String,
-    #[serde(default)]
-    pub(crate) major: i64,
-    #[serde(default)]
-    pub(crate) minor: i64,
+    pub(crate) major: Option<i64>,
+    pub(crate) minor: Option<i64>,
     pub(crate) file_mode: Option<u32>,
     pub(crate) uid: Option<u32>,
     pub(crate) gid: Option<u32>,

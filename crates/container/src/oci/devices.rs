@@ -23,8 +23,8 @@ pub(crate) fn wanted(plan: &Plan) -> Vec<Device> {
             devices.push(Device {
                 kind: "c".to_owned(),
                 path: node.target,
-                major: i64::from(node.major),
-                minor: i64::from(node.minor),
+                major: Some(i64::from(node.major)),
+                minor: Some(i64::from(node.minor)),
                 file_mode: Some(node.mode),
                 uid: None,
                 gid: None,
@@ -65,7 +65,7 @@ fn kind(device: &Device) -> FileType {
 }
 
 fn number(device: &Device) -> u64 {
-    let part = |number: i64| u32::try_from(number).unwrap_or_default();
+    let part = |number: Option<i64>| number.and_then(|number| u32::try_from(number).ok()).unwrap_or_default();
     if device.kind == "p" { 0 } else { rustix::fs::makedev(part(device.major), part(device.minor)) }
 }
 

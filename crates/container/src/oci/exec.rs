@@ -21,9 +21,10 @@ use super::check::Refused;
 use super::config::Process;
 use super::create::{console, write_pid};
 use super::inside::{hand_over, take};
-use super::process::{Program, program};
+use super::process::{People, Program, own_capabilities, program};
 use super::program::{become_it, become_root};
 use super::state::{Room, Stamp, Status};
+use crate::capability::Capabilities;
 use crate::cgroup::Cgroup;
 use crate::channel::{self, Channel, Said};
 use crate::place::{CODE_OURS, Failure};
@@ -79,20 +80,29 @@ pub fn exec(request: &ExecRequest<'_>) -> Result<Executed> {
     }
     let text = fs::read(room.directory.join("config.json")).context("cannot read what the bundle said")?;
     let config: Value = serde_json::from_slice(&text).context("cannot read what the bundle said")?;
-    let program = wanted(request, &config)?;
+    let spaces = namespaces(first.pid)?;
+    let is_own = !spaces.contains(ThreadNameSpaceType::USER);
+    let available = if is_own { own_capabilities() } else { Capabilities::ALL };
+    let program = wanted(request, &config, available)?;
+    let mut bad = Vec::new();
+    let people = People::of(&first.pid.to_string()).context("cannot see who there is in the container")?;
+    people.refuse(&program, &mut bad);
+    if !bad.is_empty() {
+        return Err(Refused(bad).into());
+    }
     let joining = Joining {
         program: &program,
         console: console(request.console_socket, program.terminal.is_some())?,
         cgroup: Cgroup::load(&room.directory)?,
         pidfd,
-        namespaces: namespaces(first.pid)?,
+        namespaces: spaces,
         preserve_fds: request.preserve_fds,
     };
     joining.start(request)
 }
 
 /// What the program is to be: as the file says, or as the container's own with what is asked for instead.
-fn wanted(request: &ExecRequest<'_>, config: &Value) -> Result<Program> {
+fn wanted(request: &ExecRequest<'_>, config: &Value, available: Capabilities) -> Result<Program> {
     let value = match request.process {
         Some(path) => {
             let text = fs::read(path)
@@ -107,7 +117,7 @@ fn wanted(request: &ExecRequest<'_>, config: &Value) -> Result<Program> {
     let filter = config.pointer("/linux/seccomp").filter(|value| !value.is_null());
     let filter = filter.map(seccomp::parse_oci).transpose()?;
     let mut bad = Vec::new();
-    let program = program(&process, filter, &mut bad);
+    let program = program(&process, filter, available, &mut bad);
     if bad.is_empty() { Ok(program) } else { Err(Refused(bad).into()) }
 }
 

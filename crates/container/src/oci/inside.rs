@@ -13,11 +13,11 @@ use rustix::net::{
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::UnshareFlags;
 
-use super::check::Plan;
+use super::check::{Plan, Refused};
 use super::hooks;
 use super::mounts::{Asked, PRIVATE, SHARED, SLAVE};
 use super::place::{Sources, fix, furnish, hide, mount_root};
-use super::process::Program;
+use super::process::{People, Program};
 use super::program::{become_it, settle};
 use super::state::{Record, Status};
 use crate::cgroup::Cgroup;
@@ -93,6 +93,16 @@ fn arrange(inside: &Inside<'_>, channel: &Channel) -> Result<Sources> {
     }
     if spaces.has("user") {
         super::program::become_root()?;
+    }
+    if let Some(program) = inside.plan.program.as_ref().filter(|_| spaces.joins("user")) {
+        let mut bad = Vec::new();
+        // In a joined namespace of mounts there may be none to be seen; then it shows when the program starts.
+        if let Ok(people) = People::of("self") {
+            people.refuse(program, &mut bad);
+        }
+        if !bad.is_empty() {
+            return Err(Refused(bad).into());
+        }
     }
     if spaces.makes("time") {
         sys::unshare(UnshareFlags::NEWTIME).context("cannot make a time namespace")?;

@@ -112,6 +112,7 @@ pub(crate) const KNOWN: &[&str] = &[
     "diratime",
     "dirsync",
     "exec",
+    "iversion",
     "lazytime",
     "loud",
     "mand",
@@ -119,6 +120,7 @@ pub(crate) const KNOWN: &[&str] = &[
     "nodev",
     "nodiratime",
     "noexec",
+    "noiversion",
     "nolazytime",
     "nomand",
     "norelatime",
@@ -212,6 +214,8 @@ pub(crate) fn parse(mount: &Mount, bundle: &Path) -> Result<Asked, String> {
             "remount" => remount = true,
             "tmpcopyup" => copy_up = true,
             "defaults" | "silent" | "loud" | "" => {}
+            // One in memory counts them always.
+            "iversion" | "noiversion" if kind == "tmpfs" => {}
             "idmap" | "ridmap" => return refused("mounts with id mappings are not supported"),
             word if attribute(word, &mut own) => {}
             word if word.strip_prefix('r').is_some_and(|plain| attribute(plain, &mut all)) => {}
@@ -251,7 +255,7 @@ pub(crate) fn parse(mount: &Mount, bundle: &Path) -> Result<Asked, String> {
 }
 
 /// A relative one is meant from the root.
-fn target(destination: &str) -> String {
+pub(crate) fn target(destination: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in destination.split('/') {
         match part {
@@ -316,6 +320,10 @@ mod tests {
         check(
             r#"{"destination":"/tmp","type":"tmpfs","options":["nodev","size=65536k","huge"]}"#,
             r#"/tmp Kernel { kind: "tmpfs", source: "tmpfs", options: [("size", Some("65536k")), ("huge", None)], copy_up: false } +4-0 all +0-0 "#,
+        );
+        check(
+            r#"{"destination":"/x","type":"tmpfs","options":["iversion"]}"#,
+            r#"/x Kernel { kind: "tmpfs", source: "tmpfs", options: [], copy_up: false } +0-0 all +0-0 "#,
         );
         check(r#"{"destination":"/x"}"#, "mount at `/x`: it has no type");
         check(

@@ -105,9 +105,10 @@ fn link(word: &str) -> Option<LinkNameSpaceType> {
     KINDS.iter().find(|kind| kind.word == word).map(|kind| kind.link)
 }
 
-/// Checks what was asked; all reasons why not.
-pub(crate) fn parse(asked: &[Namespace]) -> Result<Namespaces, Vec<String>> {
-    let (mut found, mut bad) = (Namespaces::default(), Vec::new());
+/// Checks what was asked; `bad` gets all reasons why not. One that cannot be joined counts as one that is made, so that
+/// nobody complains that it is missing.
+pub(crate) fn parse(asked: &[Namespace], bad: &mut Vec<String>) -> Namespaces {
+    let mut found = Namespaces::default();
     for namespace in asked {
         let shown = namespace.kind.escape_debug();
         let Some(kind) = KINDS.iter().find(|kind| kind.word == namespace.kind) else {
@@ -122,11 +123,14 @@ pub(crate) fn parse(asked: &[Namespace]) -> Result<Namespaces, Vec<String>> {
             match join(kind, &namespace.path) {
                 Ok(Some(fd)) => found.joined.push((kind.word, fd)),
                 Ok(None) => {}
-                Err(why) => bad.push(format!("namespace `{shown}`: {why}")),
+                Err(why) => {
+                    bad.push(format!("namespace `{shown}`: {why}"));
+                    found.made.push(kind.word);
+                }
             }
         }
     }
-    if bad.is_empty() { Ok(found) } else { Err(bad) }
+    found
 }
 
 /// What to join; nothing where we are in it already: then it is this computer's, whatever its path.

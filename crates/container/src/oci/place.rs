@@ -314,10 +314,28 @@ fn kernel(
 
 fn long(asked: &Asked) -> bool {
     let What::Kernel { options, .. } = &asked.what else { return false };
-    options.iter().any(|(_, value)| value.as_ref().is_some_and(|value| value.len() > VALUE_MAX_BYTES))
+    options.iter().any(|(key, value)| {
+        value.as_ref().map_or(key.ends_with("iversion"), |value| value.len() > VALUE_MAX_BYTES)
+    })
 }
 
-/// By the kernel's old interface, which takes longer options.
+/// What an option without a value is to the kernel's old interface, if it is one of all file systems: its flag, or none if
+/// it takes one away.
+fn flag(key: &str, value: Option<&String>) -> Option<MountFlags> {
+    /// `MS_I_VERSION` of `mount(2)`.
+    const COUNTED: u32 = 1 << 23;
+    match (key, value) {
+        ("sync", None) => Some(MountFlags::SYNCHRONOUS),
+        ("dirsync", None) => Some(MountFlags::DIRSYNC),
+        ("mand", None) => Some(MountFlags::PERMIT_MANDATORY_FILE_LOCKING),
+        ("lazytime", None) => Some(MountFlags::LAZYTIME),
+        ("iversion", None) => Some(MountFlags::from_bits_retain(COUNTED)),
+        ("async" | "nomand" | "nolazytime" | "noiversion", None) => Some(MountFlags::empty()),
+        _ => None,
+    }
+}
+
+/// By the kernel's old interface, which takes longer options, and counts changes of files (`iversion`).
 fn attach_long(root: BorrowedFd<'_>, asked: &Asked, kind: &str) -> Result<()> {
     let What::Kernel { source, options, .. } = &asked.what else { return Ok(()) };
     let target = confined::place(root, &asked.target, Make::Directory)?;
@@ -328,12 +346,15 @@ fn attach_long(root: BorrowedFd<'_>, asked: &Asked, kind: &str) -> Result<()> {
         bail!("the place is the root itself");
     }
     let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&target));
-    let words = options.iter().map(|(key, value)| match value {
+    let flags = options.iter().filter_map(|(key, value)| flag(key, value.as_ref()));
+    let flags = flags.fold(MountFlags::empty(), |all, flag| all | flag);
+    let words = options.iter().filter(|(key, value)| flag(key, value.as_ref()).is_none());
+    let words = words.map(|(key, value)| match value {
         Some(value) => format!("{key}={value}"),
         None => key.clone(),
     });
     let data = std::ffi::CString::new(words.collect::<Vec<_>>().join(","))?;
-    mount(source.as_str(), path.as_str(), kind, MountFlags::empty(), Some(data.as_c_str()))
+    mount(source.as_str(), path.as_str(), kind, flags, Some(data.as_c_str()))
         .with_context(|| format!("a file system `{}` was refused", kind.escape_debug()))?;
     let mounted = confined::open(root, &asked.target, OFlags::PATH)?;
     set(mounted.as_fd(), asked.own, false)?;
@@ -408,6 +429,9 @@ pub(crate) fn hide(root: BorrowedFd<'_>, path: &str, nothing: &mut Nothing) -> R
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
         Err(errno) => return Err(errno.into()),
     };
+    if confined::is_same(&target, root)? {
+        bail!("it is the root itself");
+    }
     if is_directory(&target)? {
         return Ok(onto(kernel("tmpfs", "tmpfs", &[], READ_ONLY)?, target)?);
     }
@@ -430,6 +454,9 @@ pub(crate) fn fix(root: BorrowedFd<'_>, path: &str) -> Result<()> {
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
         Err(errno) => return Err(errno.into()),
     };
+    if confined::is_same(&target, root)? {
+        bail!("it is the root itself: `root.readonly` is for that");
+    }
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH

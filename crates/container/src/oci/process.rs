@@ -6,10 +6,11 @@ use std::path::Path;
 
 use rustix::process::{Resource, Rlimit};
 
-use super::config::Process;
+use super::config::{IdMap, Process};
 use crate::capability::Capabilities;
 use crate::place::WindowSize;
 use crate::seccomp::Filter;
+use crate::user::ids_refused;
 
 /// A program that can be run in a container.
 #[derive(Clone, Debug)]
@@ -47,8 +48,13 @@ pub(crate) struct Labels {
     pub(crate) selinux: Option<String>,
 }
 
-/// Checks what a program is to be; `bad` gets what it cannot be.
-pub(crate) fn program(process: &Process, filter: Option<Filter>, bad: &mut Vec<String>) -> Program {
+/// Checks what a program is to be, where these capabilities are there to be granted; `bad` gets what it cannot be.
+pub(crate) fn program(
+    process: &Process,
+    filter: Option<Filter>,
+    available: Capabilities,
+    bad: &mut Vec<String>,
+) -> Program {
     if process.args.is_empty() {
         bad.push("`process.args` is empty".to_owned());
     }
@@ -72,7 +78,7 @@ pub(crate) fn program(process: &Process, filter: Option<Filter>, bad: &mut Vec<S
         gid: process.user.gid,
         groups: process.user.additional_gids.iter().copied().collect(),
         umask: process.user.umask,
-        capabilities: capabilities(process),
+        capabilities: capabilities(process, available),
         limits: limits(process, bad),
         no_new_privileges: process.no_new_privileges,
         oom_score: process.oom_score_adj,
@@ -82,25 +88,93 @@ pub(crate) fn program(process: &Process, filter: Option<Filter>, bad: &mut Vec<S
     }
 }
 
+/// The rights that we have ourselves: more cannot be granted, but in a user namespace of a container's own.
+pub(crate) fn own_capabilities() -> Capabilities {
+    // If they cannot be seen, that shows when they are granted.
+    rustix::thread::capabilities(None).map_or(Capabilities::ALL, |sets| Capabilities(sets.permitted.bits()))
+}
+
 /// As the specification has it, what cannot be granted is worth a warning, not a failure.
-fn capabilities(process: &Process) -> Sets {
-    let set = |names: &[String]| {
-        names.iter().fold(Capabilities::default(), |set, name| match Capabilities::named(name) {
-            Some(one) => Capabilities(set.0 | one.0),
-            None => {
-                tracing::warn!("`{}` is no capability that we know; it is not granted", name.escape_debug());
-                set
-            }
-        })
-    };
+fn capabilities(process: &Process, available: Capabilities) -> Sets {
     let lists = &process.capabilities;
-    let (permitted, inheritable) = (set(&lists.permitted), set(&lists.inheritable));
-    let wanted = set(&lists.ambient);
-    let ambient = wanted.and(permitted).and(inheritable);
-    if ambient != wanted {
-        tracing::warn!("ambient capabilities that are not permitted and inheritable are not granted");
+    let own = "whoever makes the container has it not";
+    let bounding = granted("bounding", &lists.bounding, available, own);
+    let permitted = granted("permitted", &lists.permitted, available, own);
+    Sets {
+        bounding,
+        effective: granted("effective", &lists.effective, permitted, "it is not permitted"),
+        permitted,
+        inheritable: granted("inheritable", &lists.inheritable, bounding, "it is not in the bounding set"),
+        ambient: granted(
+            "ambient",
+            &lists.ambient,
+            permitted.and(bounding).and(named(&lists.inheritable)),
+            "it is not permitted and inheritable",
+        ),
     }
-    Sets { bounding: set(&lists.bounding), effective: set(&lists.effective), permitted, inheritable, ambient }
+}
+
+fn named(names: &[String]) -> Capabilities {
+    let known = names.iter().filter_map(|name| Capabilities::named(name));
+    known.fold(Capabilities::default(), |set, one| Capabilities(set.0 | one.0))
+}
+
+fn granted(set: &str, names: &[String], most: Capabilities, why: &str) -> Capabilities {
+    for name in names {
+        let shown = name.escape_debug();
+        match Capabilities::named(name) {
+            None => tracing::warn!("`{shown}` is no capability that we know; it is not granted"),
+            Some(one) if !most.contains(one) => {
+                tracing::warn!("{set} capability `{shown}` is not granted: {why}");
+            }
+            Some(_) => {}
+        }
+    }
+    named(names).and(most)
+}
+
+/// Who there is in a user namespace.
+pub(crate) struct People {
+    uid_map: String,
+    gid_map: String,
+    /// Whether somebody may have more groups than one.
+    has_groups: bool,
+}
+
+impl People {
+    /// Of the one that a process is in: its number, or `self`.
+    pub(crate) fn of(process: &str) -> std::io::Result<Self> {
+        let read = |file: &str| fs::read_to_string(format!("/proc/{process}/{file}"));
+        Ok(Self {
+            uid_map: read("uid_map")?,
+            gid_map: read("gid_map")?,
+            has_groups: read("setgroups")?.trim_end() != "deny",
+        })
+    }
+
+    /// Of one that is made with these maps.
+    pub(crate) fn new(uids: &[IdMap], gids: &[IdMap]) -> Self {
+        let text = |maps: &[IdMap]| {
+            let lines = maps.iter().map(|map| format!("{} {} {}\n", map.container_id, map.host_id, map.size));
+            lines.collect::<String>()
+        };
+        Self { uid_map: text(uids), gid_map: text(gids), has_groups: true }
+    }
+
+    /// Why a program cannot be who it is to be.
+    pub(crate) fn refuse(&self, program: &Program, bad: &mut Vec<String>) {
+        let groups = program.groups.iter().map(u32::to_string).collect();
+        let user = format!("{}:{}", program.uid, program.gid);
+        let unknown = ids_refused(Some(&user), &groups, (&self.uid_map, &self.gid_map));
+        bad.extend(
+            unknown.into_iter().map(|id| format!("`process.user`: there is no {id} in the user namespace")),
+        );
+        if !self.has_groups && !program.groups.is_empty() {
+            bad.push(
+                "`process.user.additionalGids`: nobody has more groups in the user namespace".to_owned(),
+            );
+        }
+    }
 }
 
 fn limits(process: &Process, bad: &mut Vec<String>) -> Vec<(String, Resource, Rlimit)> {
@@ -140,4 +214,48 @@ fn labels(process: &Process, bad: &mut Vec<String>) -> Labels {
         bad.push("`process.selinuxLabel`: this kernel has no SELinux".to_owned());
     }
     labels
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(json: &str, people: &People, expected: &[&str]) {
+        let process: Process = serde_json::from_str(json).unwrap();
+        let mut bad = Vec::new();
+        let program = program(&process, None, Capabilities::ALL, &mut bad);
+        people.refuse(&program, &mut bad);
+        assert_eq!(bad, expected);
+    }
+
+    #[test]
+    fn a_program_is_who_there_is_in_the_user_namespace() {
+        let maps = [IdMap { container_id: 0, host_id: 100_000, size: 10 }];
+        let some = People::new(&maps, &maps);
+        let of = |user: &str| format!(r#"{{"args":["x"],"cwd":"/","user":{user}}}"#);
+        check(&of(r#"{"uid":9,"gid":9,"additionalGids":[5]}"#), &some, &[]);
+        check(
+            &of(r#"{"uid":10,"gid":0,"additionalGids":[11]}"#),
+            &some,
+            &[
+                "`process.user`: there is no user 10 in the user namespace",
+                "`process.user`: there is no group 11 in the user namespace",
+            ],
+        );
+        // To the kernel it means that nothing is changed: whoever is root would stay so.
+        let all = "0 0 4294967295\n".to_owned();
+        let all = People { uid_map: all.clone(), gid_map: all, has_groups: false };
+        check(
+            &of(r#"{"uid":4294967295,"gid":0}"#),
+            &all,
+            &["`process.user`: there is no user 4294967295 in the user namespace"],
+        );
+        check(
+            &of(r#"{"uid":1,"gid":1,"additionalGids":[2]}"#),
+            &all,
+            &["`process.user.additionalGids`: nobody has more groups in the user namespace"],
+        );
+    }
 }
