@@ -113,7 +113,7 @@ impl Wish {
             &|controller| available(controller).unwrap_or(Version::Legacy),
             &mut bad,
         );
-        for Setting { controller, files, .. } in &settings {
+        for Setting { controller, files, .. } in settings.iter().filter(|setting| !setting.files.is_empty()) {
             let place = place(&cgroup, layout, controller).filter(|_| available(controller).is_some());
             if place.is_some_and(|(directory, mount, version)| {
                 lacks(directory, mount, version, controller, files)
