@@ -360,6 +360,9 @@ The name and password are tried at once. A credential helper of Docker keeps the
     Copy,
     #[command(name = "__detached", hide = true)]
     Detached {
+        #[arg(long)]
+        own_mounts: bool,
+        parent: i32,
         program: PathBuf,
         #[arg(last = true)]
         words: Vec<std::ffi::OsString>,

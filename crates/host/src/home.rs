@@ -231,6 +231,11 @@ impl Home {
         self.state.join("build")
     }
 
+    /// What builds need while they last.
+    pub fn building(&self) -> PathBuf {
+        self.state.join("building")
+    }
+
     /// What happened to machines, networks and volumes.
     pub fn journal(&self) -> PathBuf {
         self.state.join("events.jsonl")

@@ -74,7 +74,9 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Down(args) => up::down(&global, &args, output).map(done),
         Command::Config(args) => config::config(&global, &args, output).map(done),
         Command::Build(args) => build::build(&global, &args, output).map(done),
-        Command::Detached { program, words } => build::detached(&program, &words).map(|never| match never {}),
+        Command::Detached { own_mounts, parent, program, words } => {
+            build::detached((parent, own_mounts), &program, &words).map(|never| match never {})
+        }
         Command::Pull(args) => config::pull(&global, &args, output).map(done),
         Command::Run(args) => run::run(&global, &args, output),
         Command::Create(args) => run::create(&global, &args, output).map(done),

@@ -1,7 +1,7 @@
 //! Images that are built here, by a real builder.
 
 use crate::support::registry::{BUSYBOX, registry};
-use crate::support::{Place, Role, Said, World, role, said, untested};
+use crate::support::{Place, Role, Running, Said, World, role, said, untested};
 
 #[track_caller]
 fn stead(world: &World, words: &[&str]) -> Said {
@@ -49,17 +49,247 @@ fn without_a_builder_a_build_is_refused_with_what_to_install() {
     shop.stead("build").code(2).says("a directory of this computer");
 }
 
-#[test]
-fn an_image_is_built_and_run() {
+/// A computer with buildah and a registry. Nothing where buildah cannot work.
+fn with_buildah() -> Option<(World, Running)> {
     if role() == Role::User {
-        return untested("buildah needs more than one user id, which the tests' ordinary user has not");
+        untested("buildah needs more than one user id, which the tests' ordinary user has not");
+        return None;
     }
     let mut world = World::offline();
     // buildah makes this itself, and leaves it; nothing else of it stays, mounted or running.
     world.sh(Place::Computer, "mkdir -p /run/containers/networks");
     world.settle();
+    let registry = registry(&world);
+    Some((world, registry))
+}
+
+#[test]
+fn an_image_is_built_and_run() {
+    let Some((world, _registry)) = with_buildah() else { return };
+    builds_and_runs(&world, "bare");
+    stead(&world, &["image", "build", "web"]).code(1).says("exit status 3").says("`buildah` ended with");
+}
+
+const NO_BUILDKIT: &str =
+    "it takes BuildKit (`buildctl`, `buildkitd`, `runc`), of which not all is on the PATH";
+
+fn has_buildkit(world: &World) -> bool {
+    let all = ["buildctl", "buildkitd", "runc"];
+    all.into_iter().all(|name| world.sh_said(Place::Computer, &format!("command -v {name}")).code == 0)
+}
+
+/// BuildKit's daemon, whose mounts end with it.
+struct BuildKit<'w> {
+    world: &'w World,
+    daemon: Option<Running>,
+}
+
+const DAEMON: &str = "
+root = 'PATH/buildkit'
+[grpc]
+address = ['unix://SOCKET']
+[otel]
+socketPath = 'PATH/otel.sock'
+[worker.oci]
+networkMode = 'host'
+defaultCgroupParent = 'NAME'
+[worker.containerd]
+enabled = false
+";
+
+/// Where everybody looks for it.
+const SOCKET: &str = "/run/buildkit/buildkitd.sock";
+
+/// Whose it is that its containers are in.
+fn cgroup(world: &World) -> String {
+    format!("buildkit-{}", world.path().file_name().unwrap().display())
+}
+
+impl<'w> BuildKit<'w> {
+    fn start(world: &'w World) -> Self {
+        let path = world.path().display().to_string();
+        let settings =
+            DAEMON.replace("PATH", &path).replace("SOCKET", SOCKET).replace("NAME", &cgroup(world));
+        std::fs::write(world.path().join("buildkitd.toml"), settings).unwrap();
+        let line =
+            format!("exec unshare -m buildkitd --config {path}/buildkitd.toml > {path}/buildkitd.log 2>&1");
+        let daemon = Some(world.spawn(Place::Computer, &["sh", "-c", &line]));
+        let this = Self { world, daemon };
+        let ask = format!("buildctl --addr unix://{SOCKET} debug workers");
+        world.until("BuildKit answers", || (world.sh_said(Place::Computer, &ask).code == 0).then_some(()));
+        this
+    }
+}
+
+impl Drop for BuildKit<'_> {
+    fn drop(&mut self) {
+        self.daemon.take();
+        // Its containers' control groups are empty then, and stay.
+        let name = cgroup(self.world);
+        let line = format!(
+            "find /sys/fs/cgroup -depth -type d -path '*/{name}*' -exec rmdir {{}} + ; rm -r /run/buildkit /run/runc"
+        );
+        let _ = self.world.sh_said(Place::Computer, &line);
+    }
+}
+
+#[test]
+fn an_image_is_built_by_buildkit_and_run() {
+    let Some((world, _registry)) = with_buildah() else { return };
+    if !has_buildkit(&world) {
+        return untested(NO_BUILDKIT);
+    }
+    let mut buildkit = BuildKit::start(&world);
+    builds_and_runs(&world, "lab/base:1");
+    stead(&world, &["image", "build", "web"]).code(1).says("exit code: 3").says("`buildctl` ended with");
+    sees_files_of_any_name(&world);
+    // A stage of an image's name would be replaced by it: it is not given, and that is told.
+    std::fs::write(world.path().join("web/Dockerfile"), "FROM bare AS bare\n").unwrap();
+    stead(&world, &["image", "build", "web"]).code(1).says("a stage has its name");
+    ends_with_who_wants_it(&world, "buildctl");
+    // A socket is there, and nobody answers: the other one builds.
+    buildkit.daemon.take();
+    world.sh(Place::Computer, &format!("test -S {SOCKET}"));
+    std::fs::write(world.path().join("web/Dockerfile"), "FROM lab/web:1\n").unwrap();
+    stead(&world, &["image", "build", "web"]).ok();
+    let mut named = world.stead_command("home", world.path(), &["image", "build", "web"]);
+    named.env("BUILDKIT_HOST", format!("unix://{SOCKET}"));
+    said(named).code(1).says("`buildctl` ended with");
+}
+
+#[test]
+fn an_ordinary_user_builds_by_either() {
+    let Some(mut world) = World::with_subids() else {
+        return untested("it takes root to make somebody with subordinate ids and a cgroup");
+    };
+    // As with root.
+    world.sh(Place::Computer, "mkdir -p /run/user/1234/libpod; chown -R 1234:1234 /run/user/1234");
+    world.settle();
     let _registry = registry(&world);
     context(&world, "web");
+    world.sh(Place::Computer, &format!("chown -R 1234:1234 {}/web", world.path().display()));
+    let words = ["image", "build", "web", "-t", "lab/web:1", "--target", "base", "--quiet"];
+    stead(&world, &words).ok();
+    assert_eq!(stead(&world, &["run", "--rm", "lab/web:1", "cat", "/greeting"]).ok(), "hello nobody\n");
+    if !has_buildkit(&world) {
+        return untested(NO_BUILDKIT);
+    }
+    let _buildkit = BuildKit::start(&world);
+    // The computer's daemon is not for this user: buildah builds.
+    let refused = ["image", "build", "web", "-t", "lab/web:2", "--target", "nosuch"];
+    stead(&world, &refused).code(1).says("`buildah` ended with");
+    world.sh(Place::Computer, &format!("chmod 711 /run/buildkit; chgrp 1234 {SOCKET}"));
+    stead(&world, &refused).code(1).says("`buildctl` ended with");
+    stead(&world, &["image", "build", "web", "-t", "lab/web:2", "--quiet"]).ok();
+    assert_eq!(stead(&world, &["run", "--rm", "lab/web:2", "cat", "/page"]).ok(), "a page\n");
+}
+
+/// Instructions behind a link, and a secret whose name has letters that part words.
+#[track_caller]
+fn sees_files_of_any_name(world: &World) {
+    let path = world.path().join("odd, \"er");
+    std::fs::create_dir(&path).unwrap();
+    let text =
+        format!("FROM {BUSYBOX}\nCOPY . /all\nRUN --mount=type=secret,id=word cp /run/secrets/word /word\n");
+    std::fs::write(world.path().join("Elsewhere"), text).unwrap();
+    std::os::unix::fs::symlink("../Elsewhere", path.join("Dockerfile")).unwrap();
+    for (name, text) in [(".dockerignore", "hidden\n"), ("hidden", ""), ("shown", "")] {
+        std::fs::write(path.join(name), text).unwrap();
+    }
+    std::fs::write(world.path().join("a \"word\""), "open sesame\n").unwrap();
+    let words =
+        ["image", "build", "odd, \"er", "-t", "lab/odd", "--secret", "id=word,src=a \"word\"", "--quiet"];
+    stead(world, &words).ok();
+    let line = "cat /word; ls /all";
+    assert_eq!(
+        stead(world, &["run", "--rm", "lab/odd", "sh", "-c", line]).ok(),
+        "open sesame\nDockerfile\nshown\n"
+    );
+}
+
+/// Killed while it builds, and its builder goes as well.
+#[track_caller]
+fn ends_with_who_wants_it(world: &World, builder: &str) {
+    let wanted = stuck(world, "ended");
+    drop(wanted);
+    let line = format!("pgrep -x 'sleep|{builder}' -l || true");
+    world.until("nobody builds any more", || world.sh(Place::Computer, &line).is_empty().then_some(()));
+}
+
+/// A build in the background that does not come to its end, in a directory of its own.
+#[track_caller]
+fn stuck(world: &World, name: &str) -> Running {
+    let directory = world.path().join(name);
+    std::fs::create_dir(&directory).unwrap();
+    let text = "FROM lab/base:1\nRUN echo begun; exec sleep 1000\n";
+    std::fs::write(directory.join("Dockerfile"), text).unwrap();
+    let build = world.spawn_stead(&directory, &["image", "build", "."]);
+    let sleeps = "pgrep -fx 'sleep 1000' || true";
+    world.until("it sleeps", || (!world.sh(Place::Computer, sleeps).is_empty()).then_some(()));
+    build
+}
+
+#[test]
+fn a_build_that_does_not_end_holds_up_only_those_that_need_what_it_has() {
+    let Some((world, _registry)) = with_buildah() else { return };
+    let tag = |from: &str, to: &str| drop(stead(&world, &["image", "tag", from, to]).ok());
+    context(&world, "web");
+    stead(&world, &["image", "build", "web", "-t", "lab/web:1", "--quiet"]).ok();
+    stead(&world, &["image", "build", "web", "-t", "lab/base:1", "--target", "base", "--quiet"]).ok();
+    let build = |name: &str, text: &str| {
+        let directory = world.path().join(name);
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(directory.join("Dockerfile"), text).unwrap();
+        let tag = format!("lab/{name}");
+        world.stead_command("home", &directory, &["image", "build", ".", "-t", &tag, "--quiet"])
+    };
+    // A registry takes the question, and does not answer.
+    let silent = world.spawn(Place::Computer, &["busybox", "nc", "-l", "-p", "5001"]);
+    world.until("it listens", || {
+        let found = world.sh(Place::Computer, "ss -Hltn 'sport = :5001'");
+        (!found.is_empty()).then_some(())
+    });
+    let silence = world.path().join("silence");
+    std::fs::create_dir(&silence).unwrap();
+    std::fs::write(
+        silence.join("Dockerfile"),
+        "FROM 127.0.0.1:5001/lab/none AS one\nFROM lab/web:1\nCOPY --from=one / /\n",
+    )
+    .unwrap();
+    let asks = world.spawn_stead(&silence, &["image", "build", "."]);
+    world.until("it asks", || {
+        let found = world.sh(Place::Computer, "ss -Htn state established 'dport = :5001'");
+        (!found.is_empty()).then_some(())
+    });
+    let sleeps = stuck(&world, "asleep");
+    // The same image by the same name, and other names.
+    said(build("same", "FROM lab/base:1\nCOPY --from=lab/web:1 /page /page\n")).ok();
+    assert_eq!(stead(&world, &["run", "--rm", "lab/same", "cat", "/page"]).ok(), "a page\n");
+    // Another image by that name has to wait; by a name of its own it has not.
+    tag("lab/web:1", "lab/base:1");
+    tag("lab/web:1", "lab/other:1");
+    said(build("other", "FROM lab/other:1\n")).ok();
+    let mut waits = build("waits", "FROM lab/base:1\nRUN cat /page > /seen\n");
+    let words = world.path().join("words");
+    waits.stderr(std::fs::File::create(&words).unwrap()).stdout(std::process::Stdio::null());
+    let mut waits = waits.spawn().unwrap();
+    world.until("it waits", || {
+        let told = std::fs::read_to_string(&words).unwrap();
+        told.contains("waiting for another build, for which lab/base:1 is another image").then_some(())
+    });
+    drop(sleeps);
+    let ended = world.until("it goes on", || waits.try_wait().unwrap());
+    assert!(ended.success(), "{}", std::fs::read_to_string(&words).unwrap());
+    assert_eq!(stead(&world, &["run", "--rm", "lab/waits", "cat", "/seen"]).ok(), "a page\n");
+    drop((asks, silent));
+    tag("lab/same", "lab/base:1");
+    ends_with_who_wants_it(&world, "buildah");
+}
+
+/// All that can be said of a build, with an image of the store to start from.
+#[track_caller]
+fn builds_and_runs(world: &World, base: &str) {
+    context(world, "web");
     std::fs::write(world.path().join("word"), "open sesame\n").unwrap();
     let words = [
         "image",
@@ -76,28 +306,27 @@ fn an_image_is_built_and_run() {
         "--secret",
         "id=word,src=word",
     ];
-    let built = stead(&world, &words).ok();
+    let built = stead(world, &words).ok();
     assert!(built.ends_with(" lab/web:1 lab/web:latest\n"), "{built}");
-    assert_eq!(stead(&world, &["run", "--rm", "lab/web:1"]).ok(), "hello you\n");
+    assert_eq!(stead(world, &["run", "--rm", "lab/web:1"]).ok(), "hello you\n");
     assert_eq!(
-        stead(&world, &["run", "--rm", "lab/web", "cat", "/word", "/page"]).ok(),
+        stead(world, &["run", "--rm", "lab/web", "cat", "/word", "/page"]).ok(),
         "open sesame\na page\n"
     );
     let config = world.stead("image inspect lab/web:1 --format json").json();
     let text = config.to_string();
     assert!(text.contains("\"by\":\"test\"") && text.contains("\"of\":\"file\""), "{text}");
     let words = ["image", "build", "web", "-t", "lab/base:1", "--target", "base", "--quiet"];
-    stead(&world, &words).ok();
-    assert_eq!(stead(&world, &["run", "--rm", "lab/base:1", "cat", "/greeting"]).ok(), "hello nobody\n");
-    stead(&world, &["run", "--rm", "lab/base:1", "cat", "/page"]).code(1);
-    starts_from_what_is_only_here(&world);
+    stead(world, &words).ok();
+    assert_eq!(stead(world, &["run", "--rm", "lab/base:1", "cat", "/greeting"]).ok(), "hello nobody\n");
+    stead(world, &["run", "--rm", "lab/base:1", "cat", "/page"]).code(1);
+    starts_from_what_is_only_here(world, base);
     std::fs::write(world.path().join("web/Dockerfile"), format!("FROM {BUSYBOX}\nRUN exit 3\n")).unwrap();
-    stead(&world, &["image", "build", "web"]).code(1).says("exit status 3").says("`buildah` ended with");
 }
 
 /// Images that no registry has are built upon, however they are named; the newest one of a name.
 #[track_caller]
-fn starts_from_what_is_only_here(world: &World) {
+fn starts_from_what_is_only_here(world: &World, base: &str) {
     stead(world, &["image", "tag", "lab/base:1", "bare"]).ok();
     let write = |text: &str| std::fs::write(world.path().join("web/Dockerfile"), text).unwrap();
     let say = |words: &[&str], code: i32| stead(world, words).code(code);
@@ -105,7 +334,8 @@ fn starts_from_what_is_only_here(world: &World) {
         "ARG BASE\nFROM $BASE AS bare\nRUN echo more >> /greeting\nFROM lab/web:1\nCOPY --from=bare /greeting /one\n\
          RUN --mount=type=bind,from=lab/base:1,target=/m cat /m/greeting > /two\n",
     );
-    say(&["image", "build", "web", "-t", "lab/more:1", "--build-arg", "BASE=bare", "--quiet"], 0);
+    let argument = format!("BASE={base}");
+    say(&["image", "build", "web", "-t", "lab/more:1", "--build-arg", &argument, "--quiet"], 0);
     let cat = |image: &str, path: &str| stead(world, &["run", "--rm", image, "cat", path]).ok();
     // A stage goes before an image of its name.
     assert_eq!(cat("lab/more:1", "/one"), "hello nobody\nmore\n");
@@ -143,21 +373,16 @@ fn builds_with_a_secret_while_another_command_tidies(world: &World) {
     let words = ["run", "--rm", "vault-web", "cat", "/word"];
     assert_eq!(self::stead(world, &words).ok(), "open sesame");
     // It was this build's alone.
-    let left =
-        world.sh(Place::Person, &format!("grep -rl 'open sesame' {home}/run {home}/state/texts || true"));
+    let left = world.sh(
+        Place::Person,
+        &format!("grep -rl 'open sesame' {home}/run {home}/state/texts {home}/state/building || true"),
+    );
     assert_eq!(left, "");
 }
 
 #[test]
 fn what_a_project_builds_is_built_when_it_is_needed() {
-    if role() == Role::User {
-        return untested("buildah needs more than one user id, which the tests' ordinary user has not");
-    }
-    let mut world = World::offline();
-    // buildah makes this itself, and leaves it; nothing else of it stays, mounted or running.
-    world.sh(Place::Computer, "mkdir -p /run/containers/networks");
-    world.settle();
-    let _registry = registry(&world);
+    let Some((world, _registry)) = with_buildah() else { return };
     let shop = world.project("shop", &format!("
 name: shop
 machines:

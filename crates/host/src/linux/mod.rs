@@ -150,8 +150,15 @@ impl LinuxHost {
     /// from going.
     pub fn delete_data(&self) -> Result<()> {
         let home = &self.home;
-        let trees =
-            [home.machines(), home.images(), home.volumes(), home.build(), home.kernels(), home.disks()];
+        let trees = [
+            home.machines(),
+            home.images(),
+            home.volumes(),
+            home.build(),
+            home.building(),
+            home.kernels(),
+            home.disks(),
+        ];
         let trees = trees.into_iter().chain([home.clones(), going::place(home)]);
         all(trees.map(|tree| tree::delete(&self.program, &tree)))
     }

@@ -1,18 +1,20 @@
-//! Images of our store that a build may start from. buildah looks in registries and in a storage of its own: those that
-//! the instructions may mean are put there first.
+//! Images of our store that a build may start from. Builders look in registries, and buildah in a storage of its own: those
+//! that the instructions may mean are laid out for them first.
 //!
 //! The instructions are not read, which are a language of its own: it is enough to see which names stand where one of an
-//! image may. What is put there and not meant is not used.
+//! image may. What is laid out and not meant is not used.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::Result;
 
 use stead_image::Store;
-use stead_image::choose::host_platform;
 use stead_model::file::Build;
-use stead_model::image::{Platform, Reference};
+use stead_model::image::{Digest, Platform, Reference};
+
+use super::claims::{Claim, claim};
+use crate::output::note;
 
 /// An image that a build may start from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,31 +22,98 @@ pub(super) struct Base {
     /// The OCI layout that it is in, below the build's own directory. Without capital letters, of which buildah would make
     /// a name that it refuses.
     pub(super) layout: String,
-    /// What it is to be called: wherever a name without a registry is looked for first.
+    pub(super) digest: Digest,
+    /// What it is to be called: wherever the builder looks for it first.
     pub(super) names: Vec<String>,
 }
 
-/// Lays those out that the instructions may mean, in this directory. Nothing is copied: a layout leads to the store.
+/// Lays images out in this directory, by what each is to be called. Nothing is copied: a layout leads to the store.
 pub(super) fn lay_out(
     store: &Store,
-    (text, build): (&str, &Build),
-    platform: Option<&Platform>,
+    meanings: impl IntoIterator<Item = (String, Digest)>,
     directory: &Path,
 ) -> Result<Vec<Base>> {
-    let mut bases = Vec::new();
-    // What is to be asked for anew is asked for where it comes from.
-    if build.pull {
-        return Ok(bases);
+    let mut by_digest: BTreeMap<Digest, Vec<String>> = BTreeMap::new();
+    for (name, digest) in meanings {
+        by_digest.entry(digest).or_default().push(name);
     }
-    let platform = platform.cloned().unwrap_or_else(host_platform);
-    for reference in references(text, build) {
-        if let Some(image) = store.find(&reference, &platform)? {
-            let layout = format!("base-{}", bases.len());
-            store.link_directory(&[(image.digest, BTreeSet::new())], &directory.join(&layout))?;
-            bases.push(Base { layout, names: names(&reference) });
-        }
+    let mut bases = Vec::new();
+    for (digest, names) in by_digest {
+        let layout = format!("base-{}", bases.len());
+        store.link_directory(&[(digest.clone(), BTreeSet::new())], &directory.join(&layout))?;
+        bases.push(Base { layout, digest, names });
     }
     Ok(bases)
+}
+
+/// Claims the names that buildah looks up what the instructions may mean by, each for what our store has.
+pub(super) fn claims(
+    store: &Store,
+    (text, build): (&str, &Build),
+    platform: &Platform,
+    directory: &Path,
+) -> Result<Vec<Claim>> {
+    let mut known = BTreeMap::new();
+    for reference in references(text, build) {
+        known.extend(names(&reference).into_iter().map(|name| (name, reference.clone())));
+    }
+    let claims = known.iter().map(|(name, reference)| {
+        // What is to be asked for anew is asked for where it comes from.
+        let mean = || match build.pull {
+            true => Ok(None),
+            false => Ok(store.find(reference, platform)?.map(|image| image.digest)),
+        };
+        let waits = || note(&format!("waiting for another build, for which {reference} is another image"));
+        claim(directory, name, mean, waits)
+    });
+    claims.collect()
+}
+
+/// Images of our store that the instructions may mean, by what BuildKit looks for before it asks registries.
+pub(super) fn contexts(
+    store: &Store,
+    (text, build): (&str, &Build),
+    platform: &Platform,
+) -> Result<BTreeMap<String, Digest>> {
+    let mut found = BTreeMap::new();
+    if build.pull {
+        return Ok(found);
+    }
+    let stages = stages(text);
+    for reference in references(text, build) {
+        let name = familiar(&reference);
+        if let Some(image) = store.find(&reference, platform)? {
+            // It would go before the stage, too.
+            if stages.contains(&name) {
+                note(&format!("the image {reference} that is here is not built upon: a stage has its name"));
+            } else {
+                found.insert(name, image.digest);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The names behind `AS`.
+fn stages(text: &str) -> BTreeSet<String> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let pairs = words.windows(2).filter_map(|pair| match pair {
+        [before, name] if before.eq_ignore_ascii_case("AS") => Some(name.to_lowercase()),
+        _ => None,
+    });
+    pairs.collect()
+}
+
+/// As short as Docker says it.
+fn familiar(reference: &Reference) -> String {
+    let text = match reference.registry.as_deref() {
+        None | Some("docker.io" | "index.docker.io") => {
+            let short = Reference { registry: None, ..reference.clone() }.to_string();
+            short.strip_prefix("library/").map_or(short.clone(), str::to_owned)
+        }
+        Some(_) => reference.to_string(),
+    };
+    text.strip_suffix(":latest").map_or(text.clone(), str::to_owned)
 }
 
 fn names(reference: &Reference) -> Vec<String> {
@@ -54,6 +123,9 @@ fn names(reference: &Reference) -> Vec<String> {
         (None, false) => vec![format!("localhost/{reference}"), format!("docker.io/library/{reference}")],
     }
 }
+
+/// What stands for no image at all.
+const NOTHING: &str = "scratch";
 
 /// The names that stand behind `FROM` and `from=`, and that arguments have for values. One with a digest means what it
 /// means anywhere.
@@ -73,7 +145,7 @@ fn references(text: &str, build: &Build) -> BTreeSet<Reference> {
             before = word;
         }
     }
-    let bare = found.into_iter().map(|word| word.trim_matches(['"', '\'']));
+    let bare = found.into_iter().map(|word| word.trim_matches(['"', '\''])).filter(|word| *word != NOTHING);
     bare.filter_map(|word| word.parse().ok()).filter(|name: &Reference| name.digest.is_none()).collect()
 }
 
@@ -96,11 +168,12 @@ mod tests {
             no_cache: false,
             pull: false,
         };
-        let text = "ARG BASE=\"lab/base:1\"\nfrom --platform=linux/amd64 debian AS small\nFROM $BASE\n\
+        let text = "ARG BASE=\"lab/base:1\"\nfrom --platform=linux/amd64 debian AS Small\nFROM scratch\nFROM $BASE\n\
                     COPY --from=lab/files /a /b\nRUN --mount=type=bind,from=lab/tools:3,target=/t echo lab/none\n\
                     FROM a@sha256:0000000000000000000000000000000000000000000000000000000000000000\n";
         let found: Vec<String> = references(text, &build).iter().map(ToString::to_string).collect();
         assert_eq!(found, ["debian:latest", "lab/base:1", "lab/files:latest", "lab/other:2", "lab/tools:3"]);
+        assert_eq!(stages(text), ["small".to_owned()].into());
     }
 
     #[test]
@@ -109,5 +182,10 @@ mod tests {
         check("debian:12", &["localhost/debian:12", "docker.io/library/debian:12"]);
         check("lab/base", &["localhost/lab/base:latest", "docker.io/lab/base:latest"]);
         check("127.0.0.1:5000/lab/base:1", &["127.0.0.1:5000/lab/base:1"]);
+        let short = |name: &str, expected: &str| assert_eq!(familiar(&name.parse().unwrap()), expected);
+        short("debian", "debian");
+        short("docker.io/library/debian:12", "debian:12");
+        short("lab/base:latest", "lab/base");
+        short("127.0.0.1:5000/lab/base", "127.0.0.1:5000/lab/base");
     }
 }

@@ -2,17 +2,18 @@
 //! here; we take what comes out into the store. No instruction is read by us.
 
 mod bases;
+mod claims;
 mod program;
+mod start;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, anyhow};
-use rustix::fs::{FlockOperation, flock, statfs};
+use anyhow::{Context, Result};
+use rustix::fs::statfs;
 
 use stead_host::home::Home;
 use stead_image::choose::host_platform;
@@ -22,18 +23,17 @@ use stead_model::image::{Image, Platform, Reference};
 use stead_model::name::MachineId;
 
 use self::program::{
-    Builder, Here, Job, Storage, buildah_build, buildah_call, buildah_push, buildah_take, buildctl,
+    Builder, Daemon, Here, Job, Storage, buildah_build, buildah_call, buildah_push, buildah_take, buildctl,
     registries,
 };
+pub(super) use self::start::detached;
+use self::start::{Start, words};
 use super::image::{Carried, Sources, own_store, tell, unpack_new};
 use super::up;
 use crate::args::{Global, ImageBuildArgs, ProjectBuildArgs};
 use crate::failure::Failure;
 use crate::output::{Output, note};
 use crate::project::{self, Loaded};
-
-/// What stead is called with to run a program in mounts of its own.
-const WORD: &str = "__detached";
 
 /// What is to be built, and how it is called then.
 struct Order<'a> {
@@ -205,7 +205,9 @@ fn carry_out(order: &Order<'_>, tells: bool) -> Result<Image, Failure> {
             path
         }
     };
-    let build = with_own_secrets(order, &scratch.path)?;
+    let read = fs::read(&dockerfile).with_context(|| format!("cannot read {}", dockerfile.display()))?;
+    let text = String::from_utf8_lossy(&read);
+    let build = with_own_secrets(order, &scratch)?;
     let job = Job {
         build: &build,
         platform: order.platform,
@@ -214,8 +216,8 @@ fn carry_out(order: &Order<'_>, tells: bool) -> Result<Image, Failure> {
         tells,
     };
     match &builder {
-        Builder::Buildah(program) => by_buildah(&home, &store, program, &job)?,
-        Builder::Buildctl(program) => run(Command::new(program).args(buildctl(&job)), "buildctl", words()?)?,
+        Builder::Buildah(program) => by_buildah(&home, &store, program, &text, &job)?,
+        Builder::Buildctl(program, daemon) => by_buildkit(&store, (program, daemon), &text, &job)?,
     }
     let before = store.before()?;
     let image = take(&store, &job, order)?;
@@ -223,17 +225,23 @@ fn carry_out(order: &Order<'_>, tells: bool) -> Result<Image, Failure> {
     Ok(image)
 }
 
-/// The same build with files of its own for those of its secrets that have none. Not among those that machines mount: as
-/// no machine does, whoever changes the home meanwhile would delete them.
-fn with_own_secrets(order: &Order<'_>, scratch: &Path) -> Result<Build> {
+/// The same build with its secrets by links in its own directory, for builders take a path with a comma or a quotation
+/// mark for something else; those that have no file have one then. Not among those that machines mount: as no machine
+/// does, whoever changes the home meanwhile would delete them.
+fn with_own_secrets(order: &Order<'_>, scratch: &Scratch) -> Result<Build> {
     let mut build = order.build.clone();
     for (number, path) in build.secrets.values_mut().enumerate() {
-        let Some(text) = order.texts.get(path) else { continue };
-        *path = scratch.join(format!("secret-{number}"));
-        let mut options = File::options();
-        options.write(true).create_new(true).mode(0o400);
-        let written = options.open(&path).and_then(|mut file| file.write_all(text.as_bytes()));
-        written.with_context(|| format!("cannot write {}", path.display()))?;
+        let name = PathBuf::from(format!("secret-{number}"));
+        if let Some(text) = order.texts.get(path) {
+            *path = scratch.texts.join(&name);
+            let mut options = File::options();
+            options.write(true).create_new(true).mode(0o400);
+            let written = options.open(&path).and_then(|mut file| file.write_all(text.as_bytes()));
+            written.with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        let link = scratch.path.join(&name);
+        symlink(&*path, &link).with_context(|| format!("cannot make {}", link.display()))?;
+        *path = name;
     }
     Ok(build)
 }
@@ -280,7 +288,7 @@ fn has_policy() -> bool {
     own.into_iter().chain([PathBuf::from("/etc/containers/policy.json")]).any(|path| path.exists())
 }
 
-fn by_buildah(home: &Home, store: &Store, program: &Path, job: &Job<'_>) -> Result<()> {
+fn by_buildah(home: &Home, store: &Store, program: &Path, text: &str, job: &Job<'_>) -> Result<()> {
     let write = |name: &str, text: &str| -> Result<PathBuf> {
         let path = job.scratch.join(name);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
@@ -290,54 +298,54 @@ fn by_buildah(home: &Home, store: &Store, program: &Path, job: &Job<'_>) -> Resu
     let storage = Storage { root: home.build(), run: home.run.join("build"), driver: driver(home)?, policy };
     let sources = Sources::load()?;
     let registries = write("registries.conf", &registries(&sources.mirrors(), sources.plain_http()))?;
-    let run_it = |arguments: Vec<std::ffi::OsString>, stdout: Stdio| {
-        // As root it would leave a mount of its own storage behind.
-        let own = std::env::current_exe().context("cannot find this program's own file")?;
-        let mut command = Command::new(own);
-        command.arg(WORD).arg(program).arg("--").args(arguments).current_dir(job.scratch);
-        if std::env::var_os("CONTAINERS_REGISTRIES_CONF").is_none() {
-            command.env("CONTAINERS_REGISTRIES_CONF", &registries);
-        }
-        run(&mut command, "buildah", stdout)
-    };
-    let read =
-        fs::read(job.dockerfile).with_context(|| format!("cannot read {}", job.dockerfile.display()))?;
-    let text = String::from_utf8_lossy(&read);
-    let lay_out = || bases::lay_out(store, (&text, job.build), job.platform, job.scratch);
-    let mut bases = lay_out()?;
-    // A build finds them by their names, which are nobody's own: until it ends no other gives them to other images.
-    let _alone = if bases.is_empty() { None } else { Some(alone(&storage.root)?) };
-    // Who was waited for may have made some of them anew.
-    for base in &bases {
-        let layout = job.scratch.join(&base.layout);
-        fs::remove_dir_all(&layout).with_context(|| format!("cannot remove {}", layout.display()))?;
+    let mut environment = Vec::new();
+    if std::env::var_os(REGISTRIES_VARIABLE).is_none() {
+        environment.push((REGISTRIES_VARIABLE, registries.as_os_str()));
     }
-    if !bases.is_empty() {
-        bases = lay_out()?;
-    }
-    for base in bases {
+    // As root it would leave a mount of its own storage behind.
+    let start = Start { program, directory: job.scratch, environment, own_mounts: true };
+    let platform = job.platform.cloned().unwrap_or_else(host_platform);
+    // They are held until it ends.
+    let claims = bases::claims(store, (text, job.build), &platform, &home.run.join(CLAIMS))?;
+    let meant = claims.iter().filter_map(|claim| Some((claim.name.clone(), claim.meaning.clone()?)));
+    for base in bases::lay_out(store, meant, job.scratch)? {
         let told = job.scratch.join("base-id");
         let file = File::create(&told).with_context(|| format!("cannot write {}", told.display()))?;
-        run_it(buildah_take(&base, &storage), file.into())?;
+        start.run(buildah_take(&base, &storage), file.into())?;
         // By its id: another build may have taken the name that it has now.
         let id = fs::read_to_string(&told).context("buildah does not say what it took")?;
-        run_it(buildah_call(&base, &storage, id.trim()), words()?)?;
+        start.run(buildah_call(&base, &storage, id.trim()), words()?)?;
     }
-    run_it(buildah_build(job, &storage), words()?)?;
+    start.run(buildah_build(job, &storage), words()?)?;
     let id = fs::read_to_string(job.id_file()).context("buildah does not say what it made")?;
-    run_it(buildah_push(job, &storage, id.trim()), words()?)
+    start.run(buildah_push(&storage, id.trim()), words()?)
 }
 
-/// Waits until nobody else builds from images of the store.
-fn alone(storage: &Path) -> Result<File> {
-    let doing = || format!("cannot lock {}", storage.display());
-    fs::create_dir_all(storage).with_context(doing)?;
-    let lock = File::open(storage).with_context(doing)?;
-    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-        note("waiting for another build that starts from images of the store");
-        flock(&lock, FlockOperation::LockExclusive).with_context(doing)?;
-    }
-    Ok(lock)
+/// Where buildah reads which registries there are.
+const REGISTRIES_VARIABLE: &str = "CONTAINERS_REGISTRIES_CONF";
+
+/// Where builds say what names mean to them, below the run directory: after a restart nobody builds.
+const CLAIMS: &str = "build-names";
+
+/// Where secrets of builds are while they last, below the run directory.
+const BUILDING: &str = "building";
+
+fn by_buildkit(store: &Store, (program, daemon): (&Path, &Daemon), text: &str, job: &Job<'_>) -> Result<()> {
+    let platform = job.platform.cloned().unwrap_or_else(host_platform);
+    let contexts = bases::contexts(store, (text, job.build), &platform)?;
+    let bases = bases::lay_out(store, contexts, job.scratch)?;
+    let dockerfile = reachable(job.dockerfile)?;
+    let job = Job { dockerfile: &dockerfile, ..*job };
+    let start = Start { program, directory: job.scratch, environment: Vec::new(), own_mounts: false };
+    start.run(buildctl(&job, daemon, &platform, &bases), words()?)
+}
+
+/// The file itself where this is a link that leads out of its directory, which is all that BuildKit is shown.
+fn reachable(dockerfile: &Path) -> Result<PathBuf> {
+    let doing = || format!("cannot find {}", dockerfile.display());
+    let file = fs::canonicalize(dockerfile).with_context(doing)?;
+    let directory = fs::canonicalize(dockerfile.parent().unwrap_or(Path::new("/"))).with_context(doing)?;
+    Ok(if file.starts_with(directory) { dockerfile.to_owned() } else { file })
 }
 
 /// Overlays cannot be laid on one, which is what a machine has that is itself a container.
@@ -347,60 +355,39 @@ fn driver(home: &Home) -> Result<Option<&'static str>> {
     Ok((found.f_type == OVERLAYFS_MAGIC).then_some("vfs"))
 }
 
-/// Where a builder's words go to the person: standard output is for data.
-fn words() -> Result<Stdio> {
-    use std::os::fd::AsFd;
-    let words = std::io::stderr().as_fd().try_clone_to_owned().context("cannot share standard error")?;
-    Ok(words.into())
-}
-
-/// Runs a builder.
-fn run(command: &mut Command, name: &str, stdout: Stdio) -> Result<()> {
-    let status = command.stdin(Stdio::null()).stdout(stdout).status();
-    let status = status.with_context(|| format!("cannot start `{name}`"))?;
-    if status.success() { Ok(()) } else { Err(anyhow!("`{name}` ended with {status}; it says why above")) }
-}
-
-/// Becomes a program in mounts of its own.
-pub(super) fn detached(
-    program: &Path,
-    words: &[std::ffi::OsString],
-) -> Result<std::convert::Infallible, Failure> {
-    use std::os::unix::process::CommandExt;
-    if rustix::process::geteuid().is_root() {
-        stead_net::anchor::own_mounts()?;
-    }
-    let error = Command::new(program).args(words).exec();
-    Err(anyhow!(error).context(format!("cannot start `{}`", program.display())).into())
-}
-
-/// A directory for one build, which goes with it.
+/// Directories for one build, which go with it.
 struct Scratch {
+    /// On the disk, for an image may be large.
     path: PathBuf,
+    /// In memory, where it can be, for secrets.
+    texts: PathBuf,
 }
 
 impl Scratch {
     fn new(home: &Home) -> Result<Self> {
-        // Those of builds that were killed go now.
-        for entry in fs::read_dir(&home.run).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let builder = name.strip_prefix("build-").and_then(|pid| pid.parse::<u32>().ok());
-            let is_gone =
-                |pid: u32| pid == std::process::id() || !Path::new("/proc").join(pid.to_string()).exists();
-            if builder.is_some_and(is_gone) {
-                fs::remove_dir_all(entry.path())
-                    .with_context(|| format!("cannot remove {}", entry.path().display()))?;
+        let make = |around: &Path| -> Result<PathBuf> {
+            // Those of builds that were killed go now.
+            for entry in fs::read_dir(around).into_iter().flatten().flatten() {
+                let builder = entry.file_name().to_string_lossy().parse::<u32>().ok();
+                let is_gone = |pid: u32| {
+                    pid == std::process::id() || !Path::new("/proc").join(pid.to_string()).exists()
+                };
+                if builder.is_some_and(is_gone) {
+                    fs::remove_dir_all(entry.path())
+                        .with_context(|| format!("cannot remove {}", entry.path().display()))?;
+                }
             }
-        }
-        let path = home.run.join(format!("build-{}", std::process::id()));
-        fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        Ok(Self { path })
+            let path = around.join(std::process::id().to_string());
+            fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+            Ok(path)
+        };
+        Ok(Self { path: make(&home.building())?, texts: make(&home.run.join(BUILDING))? })
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
         // What stays goes with the next build.
-        let _left = fs::remove_dir_all(&self.path);
+        let _left = (fs::remove_dir_all(&self.path), fs::remove_dir_all(&self.texts));
     }
 }

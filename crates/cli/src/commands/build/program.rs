@@ -1,7 +1,8 @@
 //! The programs that build images, and what they are called with. Pure but for the look at which of them is here.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use stead_model::file::Build;
@@ -15,8 +16,17 @@ use crate::failure::Failure;
 pub(super) enum Builder {
     /// buildah, which needs nobody else.
     Buildah(PathBuf),
-    /// BuildKit's client, with a daemon that listens.
-    Buildctl(PathBuf),
+    /// BuildKit's client, with the daemon that it asks.
+    Buildctl(PathBuf, Daemon),
+}
+
+/// A daemon of BuildKit's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Daemon {
+    /// The one that `BUILDKIT_HOST` names, which buildctl reads itself.
+    Named,
+    /// The one that answers at this socket. buildctl alone would look for the computer's only.
+    At(PathBuf),
 }
 
 /// What of the computer says who can build.
@@ -24,8 +34,7 @@ pub(super) enum Builder {
 pub(super) struct Here {
     pub(super) buildah: Option<PathBuf>,
     pub(super) buildctl: Option<PathBuf>,
-    /// Whether a daemon of BuildKit's is known.
-    pub(super) has_daemon: bool,
+    pub(super) daemon: Option<Daemon>,
 }
 
 impl Here {
@@ -34,22 +43,19 @@ impl Here {
             std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default();
         let find =
             |name: &str| directories.iter().map(|directory| directory.join(name)).find(|path| path.is_file());
-        let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-        let sockets =
-            own.into_iter().chain([PathBuf::from("/run")]).map(|run| run.join("buildkit/buildkitd.sock"));
-        let has_daemon = std::env::var_os("BUILDKIT_HOST").is_some_and(|host| !host.is_empty())
-            || sockets.into_iter().any(|socket| socket.exists());
-        Self { buildah: find("buildah"), buildctl: find("buildctl"), has_daemon }
+        let is_named = std::env::var_os("BUILDKIT_HOST").is_some_and(|host| !host.is_empty());
+        let daemon = if is_named { Some(Daemon::Named) } else { listening().map(Daemon::At) };
+        Self { buildah: find("buildah"), buildctl: find("buildctl"), daemon }
     }
 
     /// Who builds: BuildKit where it runs already, else buildah.
     pub(super) fn builder(&self) -> Result<Builder, Failure> {
-        match (&self.buildctl, self.has_daemon, &self.buildah) {
-            (Some(buildctl), true, _) => Ok(Builder::Buildctl(buildctl.clone())),
+        match (&self.buildctl, &self.daemon, &self.buildah) {
+            (Some(buildctl), Some(daemon), _) => Ok(Builder::Buildctl(buildctl.clone(), daemon.clone())),
             (_, _, Some(buildah)) => Ok(Builder::Buildah(buildah.clone())),
-            (Some(_), false, None) => Err(Failure::request(
-                "images are built by BuildKit or buildah: `buildctl` is here, but no `buildkitd` that it could ask",
-                "start `buildkitd`, or install buildah",
+            (Some(_), None, None) => Err(Failure::request(
+                "images are built by BuildKit or buildah: `buildctl` is here, but no `buildkitd` answers you",
+                "start `buildkitd`, name one that you may ask in `BUILDKIT_HOST`, or install buildah",
             )),
             (None, _, None) => Err(Failure::request(
                 "images are built by BuildKit or buildah, and neither is here",
@@ -57,6 +63,14 @@ impl Here {
             )),
         }
     }
+}
+
+/// The socket at which a daemon answers this user: the user's own, or the computer's. One that ended leaves its socket.
+fn listening() -> Option<PathBuf> {
+    let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|run| run.is_absolute());
+    let mut sockets =
+        own.into_iter().chain([PathBuf::from("/run")]).map(|run| run.join("buildkit/buildkitd.sock"));
+    sockets.find(|socket| UnixStream::connect(socket).is_ok())
 }
 
 /// One build, with every choice made.
@@ -83,10 +97,14 @@ pub(super) struct Storage {
     pub(super) policy: Option<PathBuf>,
 }
 
+/// The archive's name in the build's own directory, which builders are started in: where commas and colons part words, as
+/// here, a whole path could have some of its own.
+const ARCHIVE: &str = "image.tar";
+
 impl Job<'_> {
     /// The archive that it makes.
     pub(super) fn archive(&self) -> PathBuf {
-        self.scratch.join("image.tar")
+        self.scratch.join(ARCHIVE)
     }
 
     /// Where buildah writes which image it made.
@@ -133,13 +151,11 @@ pub(super) fn buildah_build(job: &Job<'_>, storage: &Storage) -> Vec<OsString> {
 }
 
 /// The arguments of `buildah` for the archive of an image.
-pub(super) fn buildah_push(job: &Job<'_>, storage: &Storage, id: &str) -> Vec<OsString> {
+pub(super) fn buildah_push(storage: &Storage, id: &str) -> Vec<OsString> {
     let mut words = buildah_common(storage);
     words.extend(["push".into(), "--quiet".into()]);
     words.extend(policy(storage));
-    let mut archive = OsString::from("docker-archive:");
-    archive.push(job.archive());
-    words.extend([id.into(), archive]);
+    words.extend([id.into(), format!("docker-archive:{ARCHIVE}").into()]);
     words
 }
 
@@ -181,16 +197,21 @@ fn secret(name: &str, path: &Path) -> OsString {
     word
 }
 
-/// The arguments of `buildctl`.
-pub(super) fn buildctl(job: &Job<'_>) -> Vec<OsString> {
-    let mut words: Vec<OsString> =
-        ["build", "--frontend", "dockerfile.v0", "--progress"].map(Into::into).to_vec();
-    words.push(if job.tells { "plain" } else { "quiet" }.into());
-    let option = |words: &mut Vec<OsString>, option: &str, name: &str, value: &std::ffi::OsStr| {
+/// The arguments of `buildctl`, started in the build's own directory.
+pub(super) fn buildctl(job: &Job<'_>, daemon: &Daemon, platform: &Platform, bases: &[Base]) -> Vec<OsString> {
+    let mut words = Vec::new();
+    let option = |words: &mut Vec<OsString>, option: &str, name: &str, value: &OsStr| {
         let mut word = OsString::from(format!("{name}="));
         word.push(value);
         words.extend([option.into(), word]);
     };
+    if let Daemon::At(socket) = daemon {
+        let mut address = OsString::from("unix://");
+        address.push(socket);
+        words.extend(["--addr".into(), address]);
+    }
+    words.extend(["build", "--frontend", "dockerfile.v0", "--progress"].map(OsString::from));
+    words.push(if job.tells { "plain" } else { "quiet" }.into());
     let Build { context, args, target, labels, secrets, no_cache, pull, .. } = job.build;
     let directory = job.dockerfile.parent().unwrap_or(Path::new("/"));
     option(&mut words, "--local", "context", context.as_os_str());
@@ -205,11 +226,17 @@ pub(super) fn buildctl(job: &Job<'_>) -> Vec<OsString> {
     if let Some(target) = target {
         option(&mut words, "--opt", "target", target.as_ref());
     }
-    if let Some(platform) = job.platform {
-        option(&mut words, "--opt", "platform", platform.to_string().as_ref());
-    }
+    // Said in any case: the daemon may be on a computer of another kind.
+    option(&mut words, "--opt", "platform", platform.to_string().as_ref());
     if *pull {
         option(&mut words, "--opt", "image-resolve-mode", "pull".as_ref());
+    }
+    for Base { layout, digest, names } in bases {
+        option(&mut words, "--oci-layout", layout, layout.as_ref());
+        for name in names {
+            let place = format!("oci-layout://{layout}@{}", digest.as_str());
+            option(&mut words, "--opt", &format!("context:{name}"), place.as_ref());
+        }
     }
     for (name, path) in secrets {
         words.extend(["--secret".into(), secret(name, path)]);
@@ -217,7 +244,7 @@ pub(super) fn buildctl(job: &Job<'_>) -> Vec<OsString> {
     if *no_cache {
         words.push("--no-cache".into());
     }
-    option(&mut words, "--output", "type=docker,dest", job.archive().as_os_str());
+    words.extend(["--output".into(), format!("type=docker,dest={ARCHIVE}").into()]);
     words
 }
 
@@ -247,6 +274,7 @@ mod tests {
     use super::*;
 
     use stead_model::file::Dockerfile;
+    use stead_model::image::Digest;
 
     fn build() -> Build {
         Build {
@@ -291,7 +319,9 @@ mod tests {
              --build-arg|VERSION=1 2|--label|team=shop|--secret|id=key,src=/srv/key.txt|--target|small|\
              --platform|linux/arm64|--no-cache|--pull-always|/srv/web",
         );
-        let base = Base { layout: "base-0".to_owned(), names: vec!["localhost/a:1".into(), "b/a:1".into()] };
+        let digest: Digest = format!("sha256:{}", "0".repeat(64)).parse().unwrap();
+        let names = vec!["localhost/a:1".into(), "b/a:1".into()];
+        let base = Base { layout: "base-0".to_owned(), digest, names };
         check(
             &buildah_take(&base, &storage),
             "--root|/var/b|--runroot|/run/b|--storage-driver|vfs|pull|--quiet|--signature-policy|/run/s/policy.json|\
@@ -302,30 +332,55 @@ mod tests {
             "--root|/var/b|--runroot|/run/b|--storage-driver|vfs|tag|0123abcd|localhost/a:1|b/a:1",
         );
         check(
-            &buildah_push(&job, &Storage { driver: None, policy: None, ..storage }, "sha256:1"),
-            "--root|/var/b|--runroot|/run/b|push|--quiet|sha256:1|docker-archive:/run/s/image.tar",
+            &buildah_push(&Storage { driver: None, policy: None, ..storage }, "sha256:1"),
+            "--root|/var/b|--runroot|/run/b|push|--quiet|sha256:1|docker-archive:image.tar",
         );
         check(
-            &buildctl(&job),
-            "build|--frontend|dockerfile.v0|--progress|plain|--local|context=/srv/web|--local|dockerfile=/srv/web|\
-             --opt|filename=Dockerfile|--opt|build-arg:VERSION=1 2|--opt|label:team=shop|--opt|target=small|\
-             --opt|platform=linux/arm64|--opt|image-resolve-mode=pull|--secret|id=key,src=/srv/key.txt|--no-cache|\
-             --output|type=docker,dest=/run/s/image.tar",
+            &buildctl(&job, &Daemon::At("/run/b.sock".into()), &platform, &[]),
+            "--addr|unix:///run/b.sock|build|--frontend|dockerfile.v0|--progress|plain|--local|context=/srv/web|\
+             --local|dockerfile=/srv/web|--opt|filename=Dockerfile|--opt|build-arg:VERSION=1 2|--opt|label:team=shop|\
+             --opt|target=small|--opt|platform=linux/arm64|--opt|image-resolve-mode=pull|\
+             --secret|id=key,src=/srv/key.txt|--no-cache|--output|type=docker,dest=image.tar",
+        );
+        let small = Build {
+            args: [].into(),
+            labels: [].into(),
+            secrets: [].into(),
+            target: None,
+            no_cache: false,
+            pull: false,
+            ..build.clone()
+        };
+        check(
+            &buildctl(
+                &Job { build: &small, tells: false, ..job },
+                &Daemon::Named,
+                &platform,
+                &[Base { names: vec!["a:1".into()], ..base }],
+            ),
+            &format!(
+                "build|--frontend|dockerfile.v0|--progress|quiet|--local|context=/srv/web|--local|dockerfile=/srv/web|\
+             --opt|filename=Dockerfile|--opt|platform=linux/arm64|--oci-layout|base-0=base-0|\
+             --opt|context:a:1=oci-layout://base-0@sha256:{}|--output|type=docker,dest=image.tar",
+                "0".repeat(64)
+            ),
         );
     }
 
     #[test]
     fn buildkit_builds_where_it_runs_else_buildah_else_nobody() {
         let (buildah, buildctl) = (Some(PathBuf::from("/b/buildah")), Some(PathBuf::from("/b/buildctl")));
-        let here = |buildah: &Option<PathBuf>, buildctl: &Option<PathBuf>, has_daemon| {
+        let here = |buildah: &Option<PathBuf>, buildctl: &Option<PathBuf>, daemon: Option<Daemon>| {
             let (buildah, buildctl) = (buildah.clone(), buildctl.clone());
-            Here { buildah, buildctl, has_daemon }.builder().map_err(|failure| failure.text())
+            Here { buildah, buildctl, daemon }.builder().map_err(|failure| failure.text())
         };
         let none = None;
-        assert_eq!(here(&buildah, &buildctl, true), Ok(Builder::Buildctl("/b/buildctl".into())));
-        assert_eq!(here(&buildah, &buildctl, false), Ok(Builder::Buildah("/b/buildah".into())));
-        assert!(here(&none, &buildctl, false).unwrap_err().contains("no `buildkitd`"));
-        assert!(here(&none, &none, true).unwrap_err().contains("apt install buildah"));
+        let daemon = Daemon::At("/run/b.sock".into());
+        let asked = Builder::Buildctl("/b/buildctl".into(), daemon.clone());
+        assert_eq!(here(&buildah, &buildctl, Some(daemon)), Ok(asked));
+        assert_eq!(here(&buildah, &buildctl, None), Ok(Builder::Buildah("/b/buildah".into())));
+        assert!(here(&none, &buildctl, None).unwrap_err().contains("no `buildkitd`"));
+        assert!(here(&none, &none, Some(Daemon::Named)).unwrap_err().contains("apt install buildah"));
     }
 
     #[test]
