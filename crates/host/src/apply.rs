@@ -255,6 +255,7 @@ machines:
             person: &Person::default(),
             images: &Images::default(),
             resting: &[].into(),
+            taken: &[].into(),
         };
         let wanted = resolve(&project, context).unwrap();
         let plan = plan(&wanted, &host.seen);

@@ -140,7 +140,9 @@ impl Event {
             | Step::NicChange(..)
             | Step::NicRemove(..)
             | Step::PortAdd(..)
-            | Step::PortRemove(..) => return None,
+            | Step::PortRemove(..)
+            | Step::PortLeaseAdd(..)
+            | Step::PortLeaseRemove(..) => return None,
         })
     }
 }

@@ -11,8 +11,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use stead_model::name::{MachineId, Name, NicId};
-use stead_model::observed::{Lease, MachineState};
-use stead_model::project::ProjectFiles;
+use stead_model::observed::{Lease, MachineState, PortLease};
+use stead_model::project::{Bind, ProjectFiles};
 
 /// How long a command waits for another one's transaction, which takes milliseconds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,6 +36,11 @@ const FILES_TABLE: &str =
     "CREATE TABLE IF NOT EXISTS files (project TEXT PRIMARY KEY, named TEXT NOT NULL) WITHOUT ROWID;";
 const HAS_FILES: &str = "SELECT name, type FROM sqlite_master WHERE name = 'files'";
 
+/// Only where a port was chosen.
+const PORTS_TABLE: &str =
+    "CREATE TABLE IF NOT EXISTS ports (bind TEXT PRIMARY KEY, lease TEXT NOT NULL) WITHOUT ROWID;";
+const HAS_PORTS: &str = "SELECT name, type FROM sqlite_master WHERE name = 'ports'";
+
 /// The records of a home.
 #[derive(Debug)]
 pub struct State {
@@ -50,6 +55,8 @@ pub struct Records {
     pub projects: BTreeMap<Name, ProjectFiles>,
     /// The addresses of nics.
     pub leases: BTreeMap<NicId, Lease>,
+    /// The ports that were chosen.
+    pub port_leases: BTreeMap<Bind, PortLease>,
     /// The machines.
     pub machines: BTreeMap<MachineId, MachineState>,
 }
@@ -65,6 +72,10 @@ pub enum Entry {
     Lease(NicId, Lease),
     /// A nic has no addresses.
     NoLease(NicId),
+    /// A port was chosen.
+    PortLease(Bind, PortLease),
+    /// A port is nobody's.
+    NoPortLease(Bind),
     /// A machine exists.
     Machine(MachineId, MachineState),
     /// A machine is gone.
@@ -156,6 +167,7 @@ impl State {
             Ok(Records {
                 projects: self.projects()?,
                 leases: parsed(self.rows("SELECT nic, lease FROM leases")?)?,
+                port_leases: self.port_leases()?,
                 machines: parsed(self.rows("SELECT id, state FROM machines")?)?,
             })
         };
@@ -189,6 +201,13 @@ impl State {
             }
         }
         Ok(projects)
+    }
+
+    fn port_leases(&self) -> Result<BTreeMap<Bind, PortLease>> {
+        if self.rows(HAS_PORTS)?.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        parsed(self.rows("SELECT bind, lease FROM ports")?)
     }
 
     fn rows(&self, query: &str) -> Result<Vec<(String, String)>> {
@@ -341,6 +360,12 @@ fn store_entry(transaction: &Transaction<'_>, entry: &Entry) -> Result<()> {
         Entry::Lease(nic, lease) => {
             put("INSERT OR REPLACE INTO leases VALUES (?1, ?2)", nic.to_string(), text(lease)?)
         }
+        Entry::PortLease(bind, lease) => {
+            // Made with the first of them, as that of files is.
+            transaction.execute_batch(PORTS_TABLE)?;
+            put("INSERT OR REPLACE INTO ports VALUES (?1, ?2)", bind.to_string(), text(lease)?)
+        }
+        Entry::NoPortLease(bind) => take("DELETE FROM ports WHERE bind = ?1", bind.to_string()),
         Entry::NoLease(nic) => take("DELETE FROM leases WHERE nic = ?1", nic.to_string()),
         Entry::Machine(id, state) => {
             put("INSERT OR REPLACE INTO machines VALUES (?1, ?2)", id.to_string(), text(state)?)
@@ -399,11 +424,18 @@ mod tests {
             Entry::Project("shop".parse().unwrap(), "/srv/shop".into()),
             Entry::Lease(nic.clone(), lease.clone()),
         ];
+        assert_eq!(state.load().unwrap(), Records::default());
         state.store(&entries).unwrap();
         let again = State::open(&path, "zzzz").unwrap();
         assert_eq!(again.home_id().unwrap(), "ab12");
         let records = again.load().unwrap();
         assert_eq!(records.leases, [(nic.clone(), lease)].into());
+        let bind: Bind = "127.0.0.1:61000/tcp".parse().unwrap();
+        let chosen = PortLease { machine: "web.shop".parse().unwrap(), target: 80 };
+        state.store(&[Entry::PortLease(bind, chosen.clone())]).unwrap();
+        assert_eq!(state.load().unwrap().port_leases, [(bind, chosen)].into());
+        state.store(&[Entry::NoPortLease(bind)]).unwrap();
+        assert_eq!(state.load().unwrap(), records);
         assert_eq!(records.projects, [("shop".parse().unwrap(), ProjectFiles::from("/srv/shop"))].into());
         let bad = PathBuf::from(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"/\xff"));
         state.store(&[Entry::NoLease(nic), Entry::Project("b".parse().unwrap(), bad.into())]).unwrap_err();

@@ -48,6 +48,8 @@ pub struct Observed {
     pub leases: BTreeMap<NicId, Lease>,
     /// The ports that are published.
     pub ports: BTreeMap<Bind, Target>,
+    /// The ports on record that this computer chose.
+    pub port_leases: BTreeMap<Bind, PortLease>,
     /// The volumes that exist.
     pub volumes: BTreeMap<VolumeId, Volume>,
 }
@@ -69,6 +71,8 @@ pub struct HostFacts {
     pub links: BTreeMap<LinkName, HostLink>,
     /// The largest packets that they carry.
     pub mtus: BTreeMap<LinkName, u32>,
+    /// The ports, first and last, that the kernel gives to whoever asks for none in particular.
+    pub local_ports: (u16, u16),
 }
 
 /// How far a computer speaks IPv6.
@@ -262,6 +266,15 @@ pub struct Lease {
     pub address6: Option<Ipv6Addr>,
 }
 
+/// Whose a port of this computer is that was chosen for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortLease {
+    /// The machine.
+    pub machine: MachineId,
+    /// Its port.
+    pub target: u16,
+}
+
 /// A nic on its network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NicState {
@@ -438,6 +451,7 @@ impl Observed {
             nics: BTreeMap::new(),
             leases: BTreeMap::new(),
             ports: BTreeMap::new(),
+            port_leases: BTreeMap::new(),
             volumes: BTreeMap::new(),
         }
     }
@@ -447,6 +461,12 @@ impl fmt::Display for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.addresses().iter().try_for_each(|address| write!(f, "{address} "))?;
         write!(f, "{}", self.mac)
+    }
+}
+
+impl fmt::Display for PortLease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.machine, self.target)
     }
 }
 

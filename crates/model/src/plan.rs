@@ -11,7 +11,9 @@ use serde::Serialize;
 
 use crate::difference::{changed_network_key, differences, machine_differences};
 use crate::name::{MachineId, Name, NetworkId, NicId, VolumeId};
-use crate::observed::{Engine, MachineState, NetworkState, NicState, Observed, Running, Switchboard, Uplink};
+use crate::observed::{
+    Engine, MachineState, NetworkState, NicState, Observed, PortLease, Running, Switchboard, Uplink,
+};
 use crate::project::{Bind, Condition, ProjectFiles, Reach, Volume};
 use crate::provision::{self, Part, Provision};
 use crate::served::Target;
@@ -34,6 +36,8 @@ pub struct Wanted {
     pub nics: BTreeMap<NicId, NicState>,
     /// Its published ports.
     pub ports: BTreeMap<Bind, Target>,
+    /// Those of them that this computer chose; of machines that are not to be changed, whether or not they are open.
+    pub port_leases: BTreeMap<Bind, PortLease>,
     /// Its volumes.
     pub volumes: BTreeMap<VolumeId, Volume>,
     /// Whether volumes that are not wanted are deleted.
@@ -114,6 +118,7 @@ impl Wanted {
             machines: BTreeMap::new(),
             nics: BTreeMap::new(),
             ports: BTreeMap::new(),
+            port_leases: BTreeMap::new(),
             volumes: BTreeMap::new(),
             unwanted_volumes,
         }
@@ -278,6 +283,12 @@ fn record_removals(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
             steps.push((Step::LeaseRemove(id.clone(), lease.clone()), why));
         }
     }
+    for (bind, lease) in seen.port_leases.iter().filter(|(_, lease)| ours(&lease.machine.project)) {
+        if wanted.port_leases.get(bind) != Some(lease) {
+            let why = format!("machines.{}.ports", lease.machine.name);
+            steps.push((Step::PortLeaseRemove(*bind, lease.clone()), why));
+        }
+    }
     for (id, state) in seen.machines.iter().rev().filter(|(id, _)| ours(&id.project)) {
         if wanted.machines.get(id).is_none_or(|to| to.state != *state && !can_become(state, &to.state)) {
             let why = format!("machines.{}{}", id.name, changed(wanted, seen, id));
@@ -363,6 +374,11 @@ fn additions(wanted: &Wanted, left: &Observed) -> Vec<Reasoned> {
     for (bind, target) in wanted.ports.iter().filter(|(bind, target)| left.ports.get(bind) != Some(target)) {
         let why = format!("machines.{}.ports", target.machine.name);
         steps.push((Step::PortAdd(*bind, target.clone()), why));
+    }
+    let chosen = wanted.port_leases.iter();
+    for (bind, lease) in chosen.filter(|(bind, lease)| left.port_leases.get(bind) != Some(lease)) {
+        let why = format!("machines.{}.ports", lease.machine.name);
+        steps.push((Step::PortLeaseAdd(*bind, lease.clone()), why));
     }
     steps
 }

@@ -6,12 +6,14 @@ use std::fmt;
 
 use crate::address::overlap;
 use crate::name::{LinkName, MachineId, Name, NetworkId, NicId, VolumeId};
-use crate::observed::{Engine, Lease, MachineState, NetworkState, NicState, Observed, Running, Switchboard};
+use crate::observed::{
+    Engine, Lease, MachineState, NetworkState, NicState, Observed, PortLease, Running, Switchboard,
+};
 use crate::project::{Bind, Condition, Reach, Volume};
 use crate::provision::ScriptId;
 use crate::resolve::binds_clash;
 use crate::served::Target;
-use crate::step::{Change, Step};
+use crate::step::{Change, Lost, Step};
 
 /// A step relied on something that is not there, or made something that is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,17 +115,7 @@ impl Observed {
                     .or_else(|| needs(!self.is_provisioned(id, &one.id), "its script was run already"))
             }
             Step::MachineStop(id) => needs(self.running.contains_key(id), "the machine does not run"),
-            Step::MachineRemove(id, lost) => needs(
-                self.machines.contains_key(id)
-                    && self
-                        .snapshots
-                        .get(id)
-                        .map_or(lost.snapshots.is_empty(), |there| *there == lost.snapshots)
-                    && self.damaged.contains(id) == lost.unknown
-                    && !self.running.contains_key(id)
-                    && !self.nics.keys().any(|nic| nic.machine() == *id),
-                "there is no such machine, or it runs, or has nics or other snapshots",
-            ),
+            Step::MachineRemove(id, lost) => self.lacks_to_remove(id, lost),
             Step::NicAdd(id, to) => self.lacks_for_new_nic(id, to),
             Step::NicChange(id, Change { from, to }) => needs(
                 self.nics.get(id) == Some(from) && self.leases.get(id) == Some(&to.lease),
@@ -133,6 +125,10 @@ impl Observed {
             Step::PortAdd(bind, target) => self.lacks_for_new_port(*bind, target),
             Step::PortRemove(bind, target) => {
                 needs(self.ports.get(bind) == Some(target), "there is no such port")
+            }
+            Step::PortLeaseAdd(bind, lease) => self.lacks_for_new_port_lease(*bind, lease),
+            Step::PortLeaseRemove(bind, lease) => {
+                needs(self.port_leases.get(bind) == Some(lease), "the port is not on record so")
             }
             Step::VolumeAdd(id, _) => self.lacks_for_new_volume(id),
             Step::VolumeChange(id, change) => self.lacks_for_other_volume(id, change.from),
@@ -173,6 +169,17 @@ impl Observed {
             .or_else(|| needs(is_ready, "no engine, or the machine is there, or one it depends on is not"))
     }
 
+    fn lacks_to_remove(&self, id: &MachineId, lost: &Lost) -> Option<&'static str> {
+        needs(
+            self.machines.contains_key(id)
+                && self.snapshots.get(id).map_or(lost.snapshots.is_empty(), |there| *there == lost.snapshots)
+                && self.damaged.contains(id) == lost.unknown
+                && !self.running.contains_key(id)
+                && !self.nics.keys().any(|nic| nic.machine() == *id),
+            "there is no such machine, or it runs, or has nics or other snapshots",
+        )
+    }
+
     fn lacks_for_new_nic(&self, id: &NicId, to: &NicState) -> Option<&'static str> {
         let is_ready = self.machines.contains_key(&id.machine())
             && self.networks.contains_key(&id.network())
@@ -196,6 +203,14 @@ impl Observed {
                 let there = nics.any(|(_, nic)| nic.lease.addresses().contains(&target.address));
                 needs(there, "no nic of the machine has the address")
             })
+    }
+
+    fn lacks_for_new_port_lease(&self, bind: Bind, lease: &PortLease) -> Option<&'static str> {
+        let is_free = !self.port_leases.keys().any(|other| binds_clash(*other, bind));
+        let is_there = self.ports.get(&bind).is_some_and(|target| target.is_of(lease));
+        self.lacks_project(&lease.machine.project)
+            .or_else(|| needs(is_free, "the port is on record already"))
+            .or_else(|| needs(is_there, "the port does not lead there"))
     }
 
     fn lacks_for_new_volume(&self, id: &VolumeId) -> Option<&'static str> {
@@ -223,6 +238,7 @@ impl Observed {
             || self.nics.keys().any(|id| id.project == *project)
             || self.leases.keys().any(|id| id.project == *project)
             || self.ports.values().any(|target| target.machine.project == *project)
+            || self.port_leases.values().any(|lease| lease.machine.project == *project)
             || self.volumes.keys().any(|id| id.project == *project)
     }
 
@@ -297,6 +313,8 @@ impl Observed {
             Step::NicRemove(id, _) => drop(seen.nics.remove(&id)),
             Step::PortAdd(bind, target) => drop(seen.ports.insert(bind, target)),
             Step::PortRemove(bind, _) => drop(seen.ports.remove(&bind)),
+            Step::PortLeaseAdd(bind, lease) => drop(seen.port_leases.insert(bind, lease)),
+            Step::PortLeaseRemove(bind, _) => drop(seen.port_leases.remove(&bind)),
             Step::VolumeAdd(id, to) | Step::VolumeChange(id, Change { to, .. }) => {
                 seen.volumes.insert(id, to);
             }

@@ -294,8 +294,15 @@ pub struct Bind {
     pub protocol: Protocol,
     /// The address; `0.0.0.0` and `::` mean all.
     pub address: IpAddr,
-    /// The port.
+    /// The port. 0 in what a project asks for: this computer chooses it.
     pub port: u16,
+}
+
+impl Bind {
+    /// Whether the number is this computer's to choose.
+    pub fn is_left_open(self) -> bool {
+        self.port == 0
+    }
 }
 
 /// What a port carries.

@@ -6,7 +6,7 @@ use crate::address::overlap;
 use crate::name::{MachineId, Name, NetworkId, NicId};
 use crate::observed::{Body, Engine, NetworkState, NicState, Observed};
 use crate::plan::{Power, UnwantedVolumes, Wanted, WantedMachine};
-use crate::project::Reach;
+use crate::project::{Bind, Reach};
 use crate::resolve::Refusal;
 
 impl Wanted {
@@ -20,10 +20,18 @@ impl Wanted {
         wanted.nics.extend(seen.nics.clone().into_iter().filter(|(id, _)| is_ours(&id.project)));
         let ports = seen.ports.clone().into_iter();
         wanted.ports.extend(ports.filter(|(_, target)| is_ours(&target.machine.project)));
+        let chosen = seen.port_leases.clone().into_iter();
+        wanted.port_leases.extend(chosen.filter(|(_, lease)| is_ours(&lease.machine.project)));
         wanted.volumes.extend(seen.volumes.clone().into_iter().filter(|(id, _)| is_ours(&id.project)));
         let machines = seen.machines.keys().filter(|id| is_ours(&id.project));
         wanted.machines.extend(machines.filter_map(|id| Some((id.clone(), machine_as_it_is(id, seen)?))));
         wanted
+    }
+
+    /// The ports that were chosen just now: nothing of them is there yet.
+    pub fn new_ports(&self, seen: &Observed) -> impl Iterator<Item = Bind> {
+        let chosen = self.port_leases.keys();
+        chosen.filter(|bind| !seen.port_leases.contains_key(bind) && !seen.ports.contains_key(bind)).copied()
     }
 
     /// The same with these machines on or off, if we run them.
@@ -41,6 +49,7 @@ impl Wanted {
         self.machines.retain(|id, _| !machines.contains(id));
         self.nics.retain(|id, _| !machines.contains(&id.machine()));
         self.ports.retain(|_, target| !machines.contains(&target.machine));
+        self.port_leases.retain(|_, lease| !machines.contains(&lease.machine));
         self
     }
 
@@ -55,6 +64,7 @@ impl Wanted {
         let machines = &self.machines;
         self.nics.retain(|id, _| machines.contains_key(&id.machine()));
         self.ports.retain(|_, target| machines.contains_key(&target.machine));
+        self.port_leases.retain(|_, lease| machines.contains_key(&lease.machine));
         self
     }
 
@@ -105,6 +115,10 @@ impl Wanted {
             !is_other(machine) || (lost_nics && machines.contains_key(machine))
         });
         self.ports.extend(as_it_is.ports.into_iter().filter(|(_, target)| is_other(&target.machine)));
+        let ports = &self.ports;
+        self.port_leases.retain(|bind, _| ports.contains_key(bind));
+        let chosen = as_it_is.port_leases.into_iter();
+        self.port_leases.extend(chosen.filter(|(_, lease)| is_other(&lease.machine)));
         let on = Ons { wanted: &self, others, lost_nics };
         let stays: BTreeMap<_, _> = as_it_is.networks.into_iter().filter(|(id, _)| on.others(id)).collect();
         let is_there = |id: &NetworkId| seen.networks.contains_key(id) && !stays.contains_key(id);

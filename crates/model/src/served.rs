@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::Mac;
 use crate::name::{LinkName, MachineId, Name, NetworkId};
+use crate::observed::PortLease;
 use crate::project::{Bind, Boot};
 
 /// All that one switchboard serves.
@@ -86,6 +87,13 @@ pub struct Target {
     pub address: IpAddr,
     /// Its port.
     pub port: u16,
+}
+
+impl Target {
+    /// Whether it is the port of the machine that this one was chosen for.
+    pub(crate) fn is_of(&self, lease: &PortLease) -> bool {
+        (&self.machine, self.port) == (&lease.machine, lease.target)
+    }
 }
 
 #[cfg(test)]

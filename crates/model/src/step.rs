@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::address::Mac;
 use crate::difference::{differences, machine_differences};
 use crate::name::{MachineId, Name, NetworkId, NicId, VolumeId};
-use crate::observed::{Body, Lease, MachineState, NetworkState, NicEnd, NicState, Uplink};
+use crate::observed::{Body, Lease, MachineState, NetworkState, NicEnd, NicState, PortLease, Uplink};
 use crate::project::{Bind, Condition, ProjectFiles, Protocol, Reach, Volume};
 use crate::provision::{Part, Provision};
 use crate::served::Target;
@@ -67,6 +67,10 @@ pub enum Step {
     PortAdd(Bind, Target),
     /// Closes a published port.
     PortRemove(Bind, Target),
+    /// Records a port that was chosen, once it is open.
+    PortLeaseAdd(Bind, PortLease),
+    /// Gives back a port that was chosen.
+    PortLeaseRemove(Bind, PortLease),
     /// Makes a volume.
     VolumeAdd(VolumeId, Volume),
     /// Limits what is in a volume otherwise.
@@ -122,6 +126,8 @@ pub enum Thing {
     Port(Protocol, u16),
     /// One of an address, or of all.
     Bind(Bind),
+    /// That one was chosen.
+    PortLease(Bind),
     /// A volume.
     Volume(VolumeId),
     /// The volumes of a project: its machines start when they are there.
@@ -192,6 +198,11 @@ impl Step {
                 let project = Project(target.machine.project.clone());
                 [Switchboard, Machine(target.machine.clone()), project].into()
             }
+            // One that cannot be opened is not kept: the next command chooses another.
+            Self::PortLeaseAdd(bind, lease) => {
+                [Thing::Bind(*bind), Project(lease.machine.project.clone())].into()
+            }
+            Self::PortLeaseRemove(_, lease) => [Project(lease.machine.project.clone())].into(),
             Self::VolumeAdd(id, _) | Self::VolumeChange(id, _) | Self::VolumeRemove(id) => {
                 [Project(id.project.clone())].into()
             }
@@ -229,6 +240,7 @@ impl Step {
             Self::NicChange(id, _) => [Thing::Nic(id.clone())].into(),
             Self::PortAdd(bind, _) => [Thing::Bind(*bind)].into(),
             Self::PortRemove(bind, _) => [Thing::Bind(*bind), Thing::Port(bind.protocol, bind.port)].into(),
+            Self::PortLeaseAdd(bind, _) | Self::PortLeaseRemove(bind, _) => [Thing::PortLease(*bind)].into(),
             Self::VolumeAdd(id, _) | Self::VolumeChange(id, _) | Self::VolumeRemove(id) => {
                 [Thing::Volume(id.clone()), Thing::Volumes(id.project.clone())].into()
             }
@@ -296,6 +308,8 @@ impl fmt::Display for Step {
             Self::PortRemove(bind, target) => {
                 write!(f, "- port {bind} to {}:{}", target.machine, target.port)
             }
+            Self::PortLeaseAdd(bind, lease) => write!(f, "+ lease {lease} {bind}"),
+            Self::PortLeaseRemove(bind, lease) => write!(f, "- lease {lease} {bind}"),
             Self::VolumeAdd(id, Volume { size_bytes: None }) => write!(f, "+ volume {id}"),
             Self::VolumeAdd(id, volume) => write!(f, "+ volume {id} of at most {volume}"),
             Self::VolumeChange(id, Change { from, to }) => write!(f, "~ volume {id} size {from} -> {to}"),

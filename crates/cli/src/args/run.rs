@@ -44,7 +44,7 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) no_deps: bool,
     /// Publish the ports, too, that the file says of the machine of the project
-    #[arg(short = 'P', long)]
+    #[arg(long)]
     pub(crate) service_ports: bool,
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
@@ -90,9 +90,13 @@ pub(crate) struct MachineArgs {
     /// What it calls itself [default: its name]
     #[arg(short = 'h', long)]
     pub(crate) hostname: Option<String>,
-    /// Ports that this computer publishes: `[address:]port:target[/udp]`
+    /// Ports that this computer publishes: `[address:]port:target[/udp]`; `0` for the port: it chooses one
     #[arg(short, long, value_name = "PORT")]
     pub(crate) publish: Vec<String>,
+    /// Publish all ports that the image exposes, each on one that this computer chooses; of a machine of the project here
+    /// those that the file says
+    #[arg(short = 'P', long)]
+    pub(crate) publish_all: bool,
     /// What is mounted: `volume:/place[:ro]` or `./directory:/place[:ro]`
     #[arg(short, long, value_name = "VOLUME")]
     pub(crate) volume: Vec<String>,

@@ -157,8 +157,10 @@ fn ports(source: &MachineId, seen: &Observed, project: &Project) -> Vec<String> 
     let is_loose = source.project == project.name;
     let written = project.machines.get(&source.name).filter(|_| is_loose);
     let written = written.into_iter().flat_map(|machine| &machine.ports).map(|port| port.bind);
+    let written = written.filter(|bind| !bind.is_left_open());
+    let chosen = seen.port_leases.iter().filter(|(_, lease)| lease.machine == *source).map(|(bind, _)| *bind);
     let open = seen.ports.iter().filter(|(_, target)| target.machine == *source).map(|(bind, _)| *bind);
-    let binds: BTreeSet<Bind> = written.chain(open).collect();
+    let binds: BTreeSet<Bind> = written.chain(chosen).chain(open).collect();
     binds.iter().map(ToString::to_string).collect()
 }
 

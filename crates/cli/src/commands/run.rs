@@ -1,6 +1,7 @@
 //! `run` and `create`: a machine made by command. It is one of the project of what is made by command, whose file
 //! it is written to; or, made after a machine of the project here, one more of that ([`one_off`]).
 
+mod exposed;
 mod one_off;
 
 use std::io::{ErrorKind, IsTerminal};
@@ -154,15 +155,16 @@ fn make(
         hint_at_machine(global, args, power);
         // What can be refused without it is, unless reading it would use it up.
         if args.env_file.iter().all(|file| file.is_file() || !file.exists()) {
-            add(&home, args).or_else(|failure| {
+            add(&home, args, &[]).or_else(|failure| {
                 let Ok(Some(_quiet)) = crate::session::quiet(&home) else { return Err(failure) };
-                add(&home, args)
+                add(&home, args, &[])
             })?;
         }
     }
     let found = image::ensure(&home, &reference, platform.as_ref(), args.pull.unwrap_or_default())?;
+    let exposed = if args.publish_all { exposed::of_image(&home, &found.digest)? } else { Vec::new() };
     let mut session = Session::open()?;
-    let (id, project) = add(session.host.home(), args)?;
+    let (id, project) = add(session.host.home(), args, &exposed)?;
     if stay == Stay::UntilItEnds {
         session.host.make_fleeting();
         session.fleeting = Some(id.clone());
@@ -196,7 +198,11 @@ fn hint_at_machine(global: &Global, args: &MachineArgs, power: Power) {
 }
 
 /// The project of what is made by command, with this machine more.
-fn add(home: &Home, args: &MachineArgs) -> Result<(MachineId, Project), Failure> {
+fn add(
+    home: &Home,
+    args: &MachineArgs,
+    exposed: &[exposed::Exposed],
+) -> Result<(MachineId, Project), Failure> {
     let mut project = network::loose(home)?;
     let name = match &args.name {
         Some(name) => name.clone(),
@@ -210,7 +216,8 @@ fn add(home: &Home, args: &MachineArgs) -> Result<(MachineId, Project), Failure>
     if args.network.is_empty() || args.network.iter().any(|network| network == usual.as_str()) {
         project.networks.entry(usual).or_insert_with(usual_network);
     }
-    let wish = wish::read(&name, args, &project)?;
+    let mut wish = wish::read(&name, args, &project)?;
+    exposed::publish(&mut wish.machine, exposed);
     network::name_volumes(home, &mut project, wish.volumes)?;
     project.machines.insert(name.clone(), wish.machine);
     Ok((MachineId::new(&project.name, &name), project))

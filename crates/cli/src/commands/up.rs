@@ -12,8 +12,9 @@ use stead_model::lock::Lock;
 use stead_model::name::{MachineId, Name};
 use stead_model::observed::{MachineState, Observed};
 use stead_model::plan::{Plan, Power, UnwantedVolumes, Wanted, plan as make_plan};
-use stead_model::project::Project;
+use stead_model::project::{Bind, Project};
 use stead_model::resolve::{Context, Images, Refusal, resolve};
+use stead_net::forward::is_free;
 
 use super::build::BuildWhen;
 use super::fit::{made_by, new_ones, person, unfit};
@@ -92,9 +93,20 @@ fn choices(
     project.machines.extend(one_offs);
     let person = person(&project)?;
     let files = &loaded.recorded;
-    let context = Context { files, lock, seen, user, person: &person, images, resting: &resting };
     let ids = stay.iter().map(|name| MachineId::new(&project.name, name)).collect();
-    Ok(resolve(&project, context).and_then(|wanted| wanted.beside(&ids, seen)))
+    let mut taken = BTreeSet::new();
+    loop {
+        let context =
+            Context { files, lock, seen, user, person: &person, images, resting: &resting, taken: &taken };
+        let wanted = resolve(&project, context).and_then(|wanted| wanted.beside(&ids, seen));
+        // Whether somebody has a port that was chosen is seen by trying: then it is another.
+        let new = wanted.iter().flat_map(|wanted| wanted.new_ports(seen));
+        let others: Vec<Bind> = new.filter(|bind| !is_free(*bind)).collect();
+        if others.is_empty() {
+            return Ok(wanted);
+        }
+        taken.extend(others);
+    }
 }
 
 /// Tells which pins of the lock are replaced though nobody asked for that.

@@ -6,6 +6,7 @@
 mod addresses;
 mod builds;
 mod changes;
+mod chosen;
 mod clones;
 mod commands;
 mod completion;

@@ -142,7 +142,7 @@ fn what_a_machine_that_is_run_once_more_cannot_be_is_refused() {
         (&["ext"], "somebody else runs it"),
         (&["--name", "db", "web"], "project `shop` has a machine `db` already"),
         (&["--no-deps", BUSYBOX], "`--no-deps` is about machines of a project"),
-        (&["-P", "lab/other"], "`--service-ports` is about machines of a project"),
+        (&["--service-ports", "lab/other"], "`--service-ports` is about machines of a project"),
         (&["-f", "stead.yaml", "nosuch"], "project `shop` has no machine `nosuch`"),
         (&["-f", "nosuch.yaml", "web"], "there is no file"),
         (&["--pull", "never", "web:latest", "echo"], "web:latest for linux/"),

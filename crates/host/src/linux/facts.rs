@@ -38,6 +38,12 @@ const FAR: [IpAddr; 2] = [
 /// Whether links that are yet to be made will have no IPv6.
 const IPV6_SWITCH: &str = "/proc/sys/net/ipv6/conf/default/disable_ipv6";
 
+/// From which ports connections go out that ask for none.
+const LOCAL_PORTS_FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+
+/// The kernel's own choice of them.
+const LOCAL_PORTS: (u16, u16) = (32768, 60999);
+
 /// Looks at the computer. `held` is what our own anchor holds, `own` the inodes of claims that are ours besides.
 pub(super) fn observe(home: &str, held: &[Label], own: &BTreeSet<u64>) -> Result<HostFacts> {
     let outside = RouteSocket::open()?;
@@ -59,8 +65,16 @@ pub(super) fn observe(home: &str, held: &[Label], own: &BTreeSet<u64>) -> Result
         ipv6: ipv6(),
         uplinks: uplinks(&out)?,
         links: host_links(&links, &addresses, &routes),
+        local_ports: local_ports().unwrap_or(LOCAL_PORTS),
         mtus: links.into_iter().map(|link| (link.name, link.mtu)).collect(),
     })
+}
+
+/// The ports that the kernel gives to whoever asks for none in particular.
+fn local_ports() -> Option<(u16, u16)> {
+    let text = std::fs::read_to_string(LOCAL_PORTS_FILE).ok()?;
+    let mut numbers = text.split_whitespace().map(|number| number.parse().ok());
+    Some((numbers.next()??, numbers.next()??))
 }
 
 /// What the computer's routes say is in use. Those of other tables than the main one count as well: VPNs have theirs

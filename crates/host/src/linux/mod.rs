@@ -324,7 +324,8 @@ impl LinuxHost {
     fn run_batch(&mut self, steps: &[&Step]) -> Vec<Result<()>> {
         let Some(first) = steps.first() else { return Vec::new() };
         // All else may depend on what is gone.
-        let goes_along = matches!(first, Step::LeaseRemove(..) | Step::MachineRemove(..));
+        let goes_along =
+            matches!(first, Step::LeaseRemove(..) | Step::PortLeaseRemove(..) | Step::MachineRemove(..));
         if let Err(error) = if goes_along { Ok(()) } else { self.see_off() } {
             return together(steps, Err(error));
         }
@@ -335,9 +336,12 @@ impl LinuxHost {
             Step::NicRemove(..) => together(steps, nic::remove(self, steps)),
             Step::PortAdd(..) => served::open_ports(self, steps),
             Step::PortRemove(..) => together(steps, served::close_ports(self, steps)),
-            Step::ProjectAdd(..) | Step::ProjectRemove(_) | Step::LeaseAdd(..) | Step::LeaseRemove(..) => {
-                together(steps, self.record(steps))
-            }
+            Step::ProjectAdd(..)
+            | Step::ProjectRemove(_)
+            | Step::LeaseAdd(..)
+            | Step::LeaseRemove(..)
+            | Step::PortLeaseAdd(..)
+            | Step::PortLeaseRemove(..) => together(steps, self.record(steps)),
             Step::MachineAdd(..) | Step::MachineChange(..) => {
                 together(steps, engine::add_machines(self, steps))
             }
@@ -379,6 +383,8 @@ impl LinuxHost {
             Step::ProjectRemove(name) => Some(Entry::NoProject(name.clone())),
             Step::LeaseAdd(id, lease) => Some(Entry::Lease(id.clone(), lease.clone())),
             Step::LeaseRemove(id, _) => Some(Entry::NoLease(id.clone())),
+            Step::PortLeaseAdd(bind, lease) => Some(Entry::PortLease(*bind, lease.clone())),
+            Step::PortLeaseRemove(bind, _) => Some(Entry::NoPortLease(*bind)),
             _ => None,
         });
         let entries: Vec<Entry> = entries.collect();

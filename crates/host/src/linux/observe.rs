@@ -70,6 +70,7 @@ fn observe_own(host: &mut LinuxHost, home_id: &str, records: Records) -> Result<
     let mut seen = Observed::nothing(HostFacts::default());
     seen.projects = records.projects;
     seen.leases = records.leases;
+    seen.port_leases = records.port_leases;
     seen.volumes = volumes(&home);
     seen.machines = records.machines;
     forget_halves(&home, &mut seen.machines);

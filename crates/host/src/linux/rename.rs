@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use stead_model::name::{MachineId, NicId};
+use stead_model::observed::PortLease;
 
 use super::LinuxHost;
 use super::engine::namespace_label;
@@ -93,6 +94,10 @@ impl LinuxHost {
                 NicId { machine: to.name.clone(), network: nic.network.clone(), project: to.project.clone() },
                 lease.clone(),
             ));
+        }
+        for (bind, lease) in records.port_leases.iter().filter(|(_, lease)| lease.machine == *from) {
+            let lease = PortLease { machine: to.clone(), ..lease.clone() };
+            entries.push(Entry::PortLease(*bind, lease));
         }
         self.store(&entries)
     }

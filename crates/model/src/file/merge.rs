@@ -10,7 +10,7 @@ use super::environment::last_of_each;
 use super::leaf::container::capability;
 use super::leaf::mount;
 use super::leaf::network::any_address;
-use super::leaf::port::{Ports, port, port_range};
+use super::leaf::port::{Ports, port, port_range, published_range};
 use super::problem::Span;
 use super::yaml::{Entry, Node, Value};
 use crate::project::Protocol;
@@ -288,7 +288,7 @@ fn published(item: &Node, publish: IpAddr) -> Option<String> {
 
 fn long_port(item: &Node) -> Option<Ports> {
     let target = port_range(&said(item, &["target"])?).ok()?;
-    let port = said(item, &["published", "port"]).map_or(Ok(target), |text| port_range(&text)).ok()?;
+    let port = said(item, &["published", "port"]).map_or(Ok(target), |text| published_range(&text)).ok()?;
     let protocol = match said(item, &["protocol"]).as_deref() {
         None | Some("tcp") => Protocol::Tcp,
         Some("udp") => Protocol::Udp,

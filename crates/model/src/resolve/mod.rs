@@ -6,10 +6,11 @@
 mod addresses;
 mod networks;
 mod nics;
+mod ports;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -24,12 +25,11 @@ use crate::image::{Digest, Platform, Reference};
 use crate::lock::Lock;
 use crate::name::{LinkName, MachineId, Name, NetworkId, NicId, VolumeId};
 use crate::observed::{
-    Body, Ipv6, MachineState, MadeContainer, NetworkState, NicState, Observed, Taken, Uplink, VethUplink,
+    Body, Ipv6, MachineState, MadeContainer, NetworkState, Observed, Taken, Uplink, VethUplink,
 };
 use crate::plan::{Power, UnwantedVolumes, Wanted, WantedMachine};
 use crate::project::{Bind, Nic, Project, ProjectFiles, Reach, Runs};
 use crate::provision::in_places;
-use crate::served::Target;
 use crate::vm::{DiskImage, MadeVm};
 
 /// Why a project cannot be had on this computer.
@@ -66,6 +66,8 @@ pub struct Context<'a> {
     pub images: &'a Images,
     /// The machines of its file that this is not about: their addresses are theirs all the same.
     pub resting: &'a BTreeSet<Name>,
+    /// Ports that are not to be chosen: somebody else on this computer has them.
+    pub taken: &'a BTreeSet<Bind>,
 }
 
 /// What images are at the moment.
@@ -109,7 +111,7 @@ pub fn resolve(project: &Project, context: Context<'_>) -> Result<Wanted, Vec<Re
     let networks = choice.networks();
     let nics = choice.nics(&networks);
     let uplink = choice.uplink(&networks);
-    let ports = choice.ports(&nics);
+    let (ports, port_leases) = choice.ports(&nics);
     choice.check_disks();
     let users = choice.users();
     if !choice.refusals.is_empty() {
@@ -143,6 +145,7 @@ pub fn resolve(project: &Project, context: Context<'_>) -> Result<Wanted, Vec<Re
         machines: machines.collect(),
         nics,
         ports,
+        port_leases,
         volumes: project.volumes.iter().map(|(name, to)| (VolumeId::new(&project.name, name), *to)).collect(),
         unwanted_volumes: UnwantedVolumes::Keep,
     })
@@ -306,54 +309,6 @@ impl Choice<'_> {
             transfer6: net6.and_then(|net| Ipv6Net::new(nth6(net, 1)?, 126).ok()),
         }))
     }
-
-    fn ports(&mut self, nics: &BTreeMap<NicId, NicState>) -> BTreeMap<Bind, Target> {
-        let mut chosen: BTreeMap<Bind, Target> = BTreeMap::new();
-        // What the file says goes before what was made beside it.
-        let (one_offs, of_file): (Vec<_>, Vec<_>) =
-            self.project.machines.iter().partition(|(_, machine)| machine.is_one_off());
-        for (name, machine) in of_file.into_iter().chain(one_offs) {
-            let id = MachineId::new(&self.project.name, name);
-            let addresses: Vec<IpAddr> = machine
-                .nics
-                .iter()
-                .filter_map(|nic| nics.get(&nic_id(&id, nic)))
-                .flat_map(|nic| nic.lease.addresses())
-                .collect();
-            for port in &machine.ports {
-                let key = format!("machines.{name}.ports");
-                let other = self.context.seen.ports.iter().find(|(bind, target)| {
-                    target.machine.project != self.project.name && binds_clash(**bind, port.bind)
-                });
-                if let Some((bind, target)) = other {
-                    let why = format!("port {bind} is published by machine `{}` already", target.machine);
-                    self.refuse(key, why, "choose another port, or another address of this computer");
-                    continue;
-                }
-                let before = chosen.iter().find(|(bind, _)| binds_clash(**bind, port.bind));
-                if let Some((bind, target)) = before.filter(|_| machine.is_one_off()) {
-                    if !self.context.seen.machines.contains_key(&id) {
-                        let why = format!("port {bind} is that of machine `{}`", target.machine.name);
-                        self.refuse(key, why, "choose another port, or another address of this computer");
-                    }
-                    continue;
-                }
-                let same_family = addresses.iter().find(|a| a.is_ipv4() == port.bind.address.is_ipv4());
-                match same_family.or(addresses.first()) {
-                    Some(address) => {
-                        let target = Target { machine: id.clone(), address: *address, port: port.target };
-                        chosen.insert(port.bind, target);
-                    }
-                    None => self.refuse(
-                        key,
-                        "the machine has no address to carry it to".into(),
-                        "give it a nic on a network with addresses",
-                    ),
-                }
-            }
-        }
-        chosen
-    }
 }
 
 fn nic_id(machine: &MachineId, nic: &Nic) -> NicId {
@@ -365,5 +320,6 @@ pub fn binds_clash(a: Bind, b: Bind) -> bool {
     let everywhere = a.address.is_unspecified() || b.address.is_unspecified();
     a.protocol == b.protocol
         && a.port == b.port
+        && !a.is_left_open()
         && (a.address == b.address || (everywhere && a.address.is_ipv4() == b.address.is_ipv4()))
 }

@@ -4,16 +4,19 @@
 use std::collections::BTreeSet;
 
 use stead_model::address::{Mac, link_name};
+use stead_model::container::Container;
+use stead_model::dev::Person;
 use stead_model::lock::Lock;
 use stead_model::name::LinkName;
-use stead_model::observed::{Ipv6, NetworkState, Observed, Taken, Uplink};
+use stead_model::observed::{Engine, Ipv6, NetworkState, Observed, PortLease, Switchboard, Taken, Uplink};
 use stead_model::plan::{Wanted, plan};
-use stead_model::project::{Network, Nic, Project, ProjectFiles, Reach, Subnet};
-use stead_model::resolve::binds_clash;
+use stead_model::project::{Bind, Network, Nic, Project, ProjectFiles, Reach, Runs, Subnet};
+use stead_model::resolve::{Context, Images, binds_clash, resolve};
 
 use crate::small_projects;
 use crate::worlds::{
-    With, applied, computer, fixed, lack, must_want, name, network, nic, project, subnet, up, wanted,
+    With, applied, computer, fixed, lack, must_want, name, network, nic, nothing, project, subnet, text, up,
+    wanted,
 };
 
 /// The addresses and MACs of a project, by nic.
@@ -377,4 +380,90 @@ fn a_computer_without_ipv6_gets_an_uplink_without() {
     assert!(wanted.networks.values().all(|network| network.gateway6.is_none()));
     let given = Network { subnet6: Subnet::Given("fd00:1::/64".parse().unwrap()), ..network() };
     assert_refused(&many(1, given), &Lock::default(), &seen, "networks.lan.subnet6", "no IPv6");
+}
+
+/// The ports of a project that are open on a computer.
+fn open(seen: &Observed) -> Vec<Bind> {
+    seen.ports.keys().copied().collect()
+}
+
+#[test]
+fn a_chosen_port_is_kept_while_its_machine_asks_for_it() {
+    let one = project("shop").net("lan", network()).ours("web", "nginx", &[nic("lan")]);
+    let one = one.port("web", "127.0.0.1:0/tcp");
+    let (seen, _) = up(&one, &computer());
+    let chosen = open(&seen);
+    assert!((61000..=65535).contains(&chosen[0].port), "{chosen:?}");
+    assert_eq!(seen.port_leases.keys().copied().collect::<Vec<_>>(), chosen);
+    // After a reboot, in another order of things, and where it has become another machine.
+    let mut rebooted = seen.clone();
+    (rebooted.engine, rebooted.switchboard, rebooted.uplink) = (Engine::Absent, Switchboard::Absent, None);
+    rebooted.networks.clear();
+    rebooted.nics.clear();
+    rebooted.ports.clear();
+    rebooted.running.clear();
+    assert_eq!(open(&up(&one, &rebooted).0), chosen);
+    let more = one.clone().ours("aaa", "nginx", &[nic("lan")]).port("aaa", "0.0.0.0:0/tcp");
+    let more = more.port("web", "127.0.0.1:0/udp");
+    let after = up(&more, &rebooted).0;
+    assert!(after.ports.len() == 3 && after.ports.contains_key(&chosen[0]));
+    let mut other = one.clone();
+    other.machines.get_mut(&name("web")).unwrap().runs =
+        Runs::Container(Box::new(Container::new("debian:12".parse().unwrap())));
+    assert_eq!(open(&up(&other, &seen).0), chosen);
+    // What was cut off before the record is not moved.
+    let mut unrecorded = seen.clone();
+    unrecorded.port_leases.clear();
+    assert_eq!(
+        text(&plan(&must_want(&one, &Lock::default(), &unrecorded), &unrecorded)),
+        format!("+ lease web.shop:80 {}\n", chosen[0])
+    );
+    // It goes with the machine.
+    let gone = applied(&plan(&nothing(&one.name, &seen), &seen), &seen);
+    assert!(gone.port_leases.is_empty());
+}
+
+#[test]
+fn what_somebody_has_is_not_chosen() {
+    let web = |text: &str| {
+        let one = project(text).net("lan", network()).ours("web", "nginx", &[nic("lan")]);
+        one.port("web", "127.0.0.1:0/tcp")
+    };
+    let first = open(&up(&web("shop"), &computer()).0)[0];
+    // Another process, the file itself, and a project that is down at the moment.
+    let taken = BTreeSet::from([first]);
+    let context = Context {
+        files: &ProjectFiles::from("/home/ann/shop"),
+        lock: &Lock::default(),
+        seen: &computer(),
+        user: 1000,
+        person: &Person::default(),
+        images: &Images::default(),
+        resting: &BTreeSet::new(),
+        taken: &taken,
+    };
+    let wanted = resolve(&web("shop"), context).unwrap();
+    assert_eq!(wanted.ports.len(), 1);
+    assert!(!wanted.ports.contains_key(&first));
+    let said = web("shop").port("web", &first.to_string());
+    assert_eq!(up(&said, &computer()).0.ports.len(), 2);
+    let mut seen = computer();
+    seen.projects.insert(name("blog"), ProjectFiles::from("/home/ann/blog"));
+    seen.port_leases.insert(first, PortLease { machine: "web.blog".parse().unwrap(), target: 80 });
+    assert!(!open(&up(&web("shop"), &seen).0).contains(&first));
+    // Where all are somebody's.
+    let mut seen = computer();
+    let lease = PortLease { machine: "web.blog".parse().unwrap(), target: 80 };
+    seen.port_leases.extend((49152..=65535).map(|port| (Bind { port, ..first }, lease.clone())));
+    assert_refused(
+        &web("shop"),
+        &Lock::default(),
+        &seen,
+        "machines.web.ports",
+        "no port from 49152 to 65535 is free",
+    );
+    // Those that the kernel gives away come last.
+    seen.port_leases.remove(&Bind { port: 50000, ..first });
+    seen.projects.insert(name("blog"), ProjectFiles::from("/home/ann/blog"));
+    assert_eq!(open(&up(&web("shop"), &seen).0), [Bind { port: 50000, ..first }]);
 }

@@ -62,7 +62,7 @@ fn network_sets() -> Vec<Vec<(&'static str, Network)>> {
 }
 
 /// Sets of machines on these networks: both kinds of nic, one and two of them in both orders, dependence,
-/// ports on one address and on all.
+/// ports on one address and on all, said and chosen.
 fn with_machines(bare: &Project, port: u16) -> Vec<Project> {
     let nics: Vec<Nic> = bare.networks.keys().map(|network| nic(network.as_str())).collect();
     let first = &nics[..nics.len().min(1)];
@@ -72,6 +72,9 @@ fn with_machines(bare: &Project, port: u16) -> Vec<Project> {
     let publish = |project: Project, bind: &str| {
         if has_addresses { project.port("web", &format!("{bind}:{port}/tcp")) } else { project }
     };
+    let chosen = |project: Project, bind: &str| {
+        if has_addresses { project.port("web", bind) } else { project }
+    };
     let mut both = bare.clone();
     if both.networks.len() == 2 {
         both = both.join("lan", "wan");
@@ -79,7 +82,7 @@ fn with_machines(bare: &Project, port: u16) -> Vec<Project> {
     vec![
         bare.clone(),
         publish(bare.clone().container("web", first), "127.0.0.1").volume("data"),
-        publish(bare.clone().vm("web", &nics), "0.0.0.0"),
+        chosen(bare.clone().vm("web", &nics), "0.0.0.0:0/udp"),
         publish(
             both.clone().container("web", &nics).vm("db", first).depends("web", "db", Condition::Started),
             "127.0.0.1",
@@ -93,7 +96,7 @@ fn with_machines(bare: &Project, port: u16) -> Vec<Project> {
             "0.0.0.0",
         )
         .machine(Kind::Microvm, "app", &[]),
-        publish(bare.clone().ours("web", "debian:12", first).volume("data"), "127.0.0.1"),
+        chosen(bare.clone().ours("web", "debian:12", first).volume("data"), "127.0.0.1:0/tcp"),
         publish(bare.clone().ours("web", "nginx", first).ours("db", "debian:12", &nics), "127.0.0.1")
             .ours("job", "debian:12", &[])
             .container("old", first)

@@ -16,7 +16,7 @@ use stead_model::project::{
     Reach, Runs, Subnet, Volume,
 };
 use stead_model::provision::Script;
-use stead_model::resolve::{Context, Images, Refusal, resolve};
+use stead_model::resolve::{Context, Images, Refusal, binds_clash, resolve};
 use stead_model::vm::{DiskFormat, DiskImage, Vm};
 
 pub(crate) fn name(text: &str) -> Name {
@@ -173,6 +173,7 @@ pub(crate) fn computer() -> Observed {
         uplinks: Uplinks { veth: Ok(()), pasta: Ok(()) },
         links: links.into_iter().map(|(link, state)| (link.parse().unwrap(), state)).collect(),
         mtus: BTreeMap::new(),
+        local_ports: (32768, 60999),
     })
 }
 
@@ -203,7 +204,8 @@ pub(crate) fn wanted_beside(
     let (files, images) = (&ProjectFiles::from(directory), images());
     let ids = resting.iter().map(|name| MachineId::new(&project.name, name)).collect();
     let person = Person::default();
-    let context = Context { files, lock, seen, user: 1000, person: &person, images: &images, resting };
+    let taken = &BTreeSet::new();
+    let context = Context { files, lock, seen, user: 1000, person: &person, images: &images, resting, taken };
     resolve(project, context)?.beside(&ids, seen)
 }
 
@@ -284,7 +286,8 @@ pub(crate) fn unlawful(seen: &Observed) -> Vec<String> {
         .chain(seen.running.keys().map(|id| &id.project))
         .chain(seen.leases.keys().map(|id| &id.project))
         .chain(seen.volumes.keys().map(|id| &id.project))
-        .chain(seen.ports.values().map(|target| &target.machine.project));
+        .chain(seen.ports.values().map(|target| &target.machine.project))
+        .chain(seen.port_leases.values().map(|lease| &lease.machine.project));
     for project in projects {
         holds(seen.projects.contains_key(project), &format!("project {project} is not on record"));
     }
@@ -293,6 +296,10 @@ pub(crate) fn unlawful(seen: &Observed) -> Vec<String> {
         holds(is_known, "something runs that is no machine of ours");
         let has_engine = seen.engine == Engine::Present || *running == Running::CutOff;
         holds(has_engine, "a machine is connected without an engine");
+    }
+    let chosen: Vec<_> = seen.port_leases.keys().copied().collect();
+    for (place, a) in chosen.iter().enumerate() {
+        holds(!chosen.iter().skip(place + 1).any(|b| binds_clash(*a, *b)), "one port was chosen twice");
     }
     for target in seen.ports.values() {
         holds(seen.machines.contains_key(&target.machine), "a port to no machine");
@@ -327,6 +334,8 @@ pub(crate) fn part(seen: &Observed, project: &Name) -> Observed {
     part.leases.retain(|id, _| id.project == *project);
     part.ports = seen.ports.clone();
     part.ports.retain(|_, target| target.machine.project == *project);
+    part.port_leases = seen.port_leases.clone();
+    part.port_leases.retain(|_, lease| lease.machine.project == *project);
     part.volumes = seen.volumes.clone();
     part.volumes.retain(|id, _| id.project == *project);
     part
@@ -346,6 +355,7 @@ pub(crate) fn assert_is(wanted: &Wanted, seen: &Observed) {
     assert_eq!(part.nics, wanted.nics);
     assert_eq!(part.leases, leases);
     assert_eq!(part.ports, wanted.ports);
+    assert_eq!(part.port_leases, wanted.port_leases);
     assert_eq!(part.projects.values().next(), wanted.files.as_ref());
     match wanted.unwanted_volumes {
         UnwantedVolumes::Keep => {
@@ -370,6 +380,7 @@ pub(crate) fn damaged(seen: &Observed) -> Vec<(String, Observed)> {
     damage_engine(&mut worlds);
     damage_networks(&mut worlds);
     damage_the_rest(&mut worlds);
+    damage_ports(&mut worlds);
     worlds.worlds
 }
 
@@ -511,6 +522,19 @@ fn damage_the_rest(worlds: &mut Damages<'_>) {
             }
         });
     }
+    for id in seen.volumes.keys() {
+        add("volume missing", &|world| {
+            world.volumes.remove(id);
+        });
+        add("volume of another size", &|world| {
+            world.volumes.insert(id.clone(), Volume { size_bytes: Some(3 << 30) });
+        });
+    }
+}
+
+fn damage_ports(worlds: &mut Damages<'_>) {
+    let seen = worlds.seen;
+    let mut add = |what: &str, change: &dyn Fn(&mut Observed)| worlds.add(what, change);
     for bind in seen.ports.keys() {
         add("port missing", &|world| {
             world.ports.remove(bind);
@@ -519,12 +543,12 @@ fn damage_the_rest(worlds: &mut Damages<'_>) {
             world.ports.get_mut(bind).unwrap().address = "10.9.9.9".parse().unwrap();
         });
     }
-    for id in seen.volumes.keys() {
-        add("volume missing", &|world| {
-            world.volumes.remove(id);
+    for bind in seen.port_leases.keys() {
+        add("a chosen port is not on record", &|world| {
+            world.port_leases.remove(bind);
         });
-        add("volume of another size", &|world| {
-            world.volumes.insert(id.clone(), Volume { size_bytes: Some(3 << 30) });
+        add("a chosen port is another's on record", &|world| {
+            world.port_leases.get_mut(bind).unwrap().target = 81;
         });
     }
 }

@@ -33,6 +33,11 @@ pub(super) fn open(port: Bind) -> anyhow::Result<AsyncFd<OwnedFd>> {
     }
 }
 
+/// Whether nobody has a port of this computer. What else keeps it from being opened is told when it is.
+pub(super) fn is_free(port: Bind) -> bool {
+    opened(port).err() != Some(Errno::ADDRINUSE)
+}
+
 fn opened(port: Bind) -> Result<OwnedFd, Errno> {
     let family = match port.address {
         IpAddr::V4(_) => AddressFamily::INET,

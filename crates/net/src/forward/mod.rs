@@ -70,6 +70,11 @@ pub struct PortStatus {
     pub error: Option<String>,
 }
 
+/// Whether nobody on this computer has a port.
+pub fn is_free(bind: Bind) -> bool {
+    listen::is_free(bind)
+}
+
 /// A published port.
 enum Port {
     /// Its listener is open.

@@ -172,7 +172,7 @@ fn derived(loaded: &Loaded, of: &Name, args: &RunArgs) -> Result<(Machine, BTree
             "the scripts and the user that the file says of `{of}` are not made in a machine of one run"
         ));
     }
-    if args.service_ports {
+    if args.service_ports || args.machine.publish_all {
         base.ports.clone_from(&machine.ports);
     }
     if args.no_deps {

@@ -257,7 +257,8 @@ fn ports(
             continue;
         }
         let before = unique.ports;
-        unique.ports += usize::from(written.port.last - written.port.first) + 1;
+        let replicas = machine.replicas.is().map_or(1, |at| usize::from(at.value.max(1)));
+        unique.ports += (usize::from(written.port.last - written.port.first) + 1) * replicas;
         if unique.ports > PORTS_MAX {
             if before <= PORTS_MAX {
                 let message = format!("the project publishes more than {PORTS_MAX} ports");
@@ -271,6 +272,10 @@ fn ports(
         let mut told = false;
         for (port, target) in pairs {
             let bind = Bind { protocol: written.protocol, address, port };
+            if bind.is_left_open() {
+                ports.push(Port { bind, target });
+                continue;
+            }
             let taken = unique.binds.entry((bind.protocol, port)).or_default();
             if let Some((other, who)) = taken.iter().find(|(other, _)| same_socket(*other, address))
                 && !told

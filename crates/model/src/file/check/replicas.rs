@@ -28,6 +28,7 @@ fn size(machine: &Machine) -> usize {
     1 + scripts.sum::<usize>()
         + dev
         + machine.depends_on.len()
+        + machine.ports.len()
         + machine.nics.iter().map(|nic| 1 + nic.aliases.len()).sum::<usize>()
         + more
 }
@@ -95,11 +96,11 @@ fn only_one(machine: &MachineSpec, problems: &mut Vec<Problem>) {
             problems.push(place.problem(format!("several machines cannot have one {what}")).hint(hint));
         }
     }
-    if let Some(at) = machine.ports.first() {
+    if let Some(at) = machine.ports.iter().find(|at| at.value.port.first > 0) {
         problems.push(
             at.place
                 .problem("several machines cannot be published on one port")
-                .hint("publish one machine that passes on to them, all found by their common name"),
+                .hint("write `0:80`: then each has a port that this computer chooses; or publish one machine that passes on to them, all found by their common name"),
         );
     }
 }

@@ -240,11 +240,23 @@ fn networks(node: Node) -> Node {
 
 fn port(node: Node) -> Node {
     let node = without(node, &["mode", "name", "app_protocol"]);
-    renamed(node, |key| match key {
+    let mut node = renamed(node, |key| match key {
         "published" => "port",
         "host_ip" => "address",
         other => other,
-    })
+    });
+    match &mut node.value {
+        Value::Scalar(text) => *text = value::published_port(text),
+        Value::Mapping(entries) => {
+            // Left open, it is one that the computer chooses.
+            entries.retain(|entry| entry.key != "port" || scalar(&entry.node) != Some(""));
+            if !entries.iter().any(|entry| entry.key == "port") {
+                entries.push(text("port", node.span, "0"));
+            }
+        }
+        Value::Null | Value::Unknown | Value::Sequence(_) => {}
+    }
+    node
 }
 
 fn volume(mut node: Node) -> Node {

@@ -219,7 +219,7 @@ const NIC_ORDER: Shape = &[Form::Refused(
 
 const PORT_KEYS: &[Key] = &[
     Key { required: true, example: "80", ..plain("target", &[leaf(TARGET_PORT)]) },
-    Key { required: true, example: "8080", ..plain("published", &[leaf(PUBLISHED)]) },
+    plain("published", &[leaf(PUBLISHED)]),
     plain("host_ip", &[leaf(ANY_ADDRESS)]),
     plain("protocol", PROTOCOL),
     // Without a cluster both are the same.

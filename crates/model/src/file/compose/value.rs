@@ -2,7 +2,7 @@
 
 use crate::file::leaf::mount::{self, VolumeSource};
 use crate::file::leaf::network::{subnet, subnet6};
-use crate::file::leaf::port::{port, port_range};
+use crate::file::leaf::port::{port, port_range, published_range};
 use crate::file::leaf::{Numbers, TextForm, Wrong, lawful_name, name};
 use crate::file::problem::quote;
 use crate::name::Name;
@@ -18,7 +18,7 @@ pub(super) const RESOURCE: &TextForm = &form(|text| resource(text).map(drop));
 pub(super) const SERVICE: &TextForm = &form(|text| service(text).map(drop));
 pub(super) const LINK: &TextForm = &form(link);
 pub(super) const NETWORK_MODE: &TextForm = &form(network_mode);
-pub(super) const PORT: &TextForm = &form(published_port);
+pub(super) const PORT: &TextForm = &form(|text| port(&published_port(text)).map(drop));
 pub(super) const PUBLISHED: &TextForm = &form(published);
 pub(super) const TARGET_PORT: &TextForm = &form(target_port);
 pub(super) const VOLUME: &TextForm = &form(|text| mount::volume(&volume(text)).map(drop));
@@ -85,21 +85,23 @@ fn network_mode(text: &str) -> Result<(), Wrong> {
         .hint("name `networks` instead; there are `none`, and `bridge`, which is the default network"))
 }
 
-fn any_port(text: &str) -> Wrong {
-    Wrong::found(format!("{} asks for any free port of this computer, which cannot be honoured", quote(text)))
-        .hint("name the port, like `8080:80`; or leave it out, for machines of its networks reach it anyway")
-}
-
-fn published_port(text: &str) -> Result<(), Wrong> {
-    let bare = text.split('/').next().unwrap_or_default();
-    if !bare.contains(':') || bare.contains("::") && !bare.starts_with('[') {
-        return Err(any_port(text));
+/// A port in its short form as we write it: where Compose leaves the one of this computer open, ours is `0`.
+pub(super) fn published_port(text: &str) -> String {
+    if !text.contains(':') {
+        return format!("0:{text}");
     }
-    port(text).map(drop)
+    match text.rsplit_once("::") {
+        Some((address, target))
+            if !address.is_empty() && (!address.contains(':') || address.ends_with(']')) =>
+        {
+            format!("{address}:0:{target}")
+        }
+        Some(_) | None => text.to_owned(),
+    }
 }
 
 fn published(text: &str) -> Result<(), Wrong> {
-    if matches!(text, "" | "0") { Err(any_port(text)) } else { port_range(text).map(drop) }
+    if text.is_empty() { Ok(()) } else { published_range(text).map(drop) }
 }
 
 fn target_port(text: &str) -> Result<(), Wrong> {

@@ -14,8 +14,15 @@ const RANGE: &str = "0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6([0-4][0-9]{3}|5([0-4][0-
 /// `8080:80`, the short form of a published port.
 pub(crate) const PORT: &TextForm = &TextForm {
     check: |text| port(text).map(drop),
-    pattern: &["(((", V4, "|\\[", V6, "\\]):)?", RANGE, ":)?", RANGE, "(/(tcp|udp))?"],
+    pattern: &["(((", V4, "|\\[", V6, "\\]):)?(0+|", RANGE, "):)?", RANGE, "(/(tcp|udp))?"],
     numbers: Numbers::Whole(1, 65535),
+};
+
+/// The same for a port of this computer; `0` where it chooses one.
+pub(crate) const PUBLISHED_RANGE: &TextForm = &TextForm {
+    check: |text| published_range(text).map(drop),
+    pattern: &["(0+|", RANGE, ")"],
+    numbers: Numbers::Whole(0, 65535),
 };
 
 /// `8080` or `8000-8010`.
@@ -34,12 +41,15 @@ pub(crate) struct Ports {
     pub(crate) protocol: Protocol,
 }
 
-/// Ports from the first to the last, both included.
+/// Ports from the first to the last, both included; 0 alone is one that this computer chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PortRange {
     pub(crate) first: u16,
     pub(crate) last: u16,
 }
+
+/// One that this computer chooses.
+const OPEN: PortRange = PortRange { first: 0, last: 0 };
 
 /// Each published port is a socket that we hold open.
 const PORTS_MAX: u16 = 1024;
@@ -62,6 +72,20 @@ pub(crate) fn port_range(text: &str) -> Result<PortRange, Wrong> {
             .hint("publish fewer, or reach the machine by its own address"));
     }
     Ok(range)
+}
+
+/// The same for ports of this computer, where `0` is one that it chooses.
+pub(crate) fn published_range(text: &str) -> Result<PortRange, Wrong> {
+    let is_zero = |text: &str| !text.is_empty() && text.chars().all(|digit| digit == '0');
+    match text.split_once('-') {
+        None if is_zero(text) => Ok(OPEN),
+        Some((first, _)) if is_zero(first) => Err(Wrong::found(format!(
+            "{} is no range: `0` alone is one port that this computer chooses",
+            quote(text)
+        ))
+        .hint("write `0:80` for each port that is to have one, or a range from 1 on")),
+        None | Some(_) => port_range(text),
+    }
 }
 
 pub(crate) fn port(text: &str) -> Result<Ports, Wrong> {
@@ -97,7 +121,12 @@ pub(crate) fn port(text: &str) -> Result<Ports, Wrong> {
         }
         address => address.map(any_address).transpose()?,
     };
-    same_length(Ports { address, port: port_range(port)?, target: port_range(target)?, protocol })
+    same_length(Ports {
+        address,
+        port: if rest.is_some() { published_range(port)? } else { port_range(port)? },
+        target: port_range(target)?,
+        protocol,
+    })
 }
 
 /// Ports and targets go together one by one.
@@ -107,6 +136,17 @@ pub(crate) fn same_length(ports: Ports) -> Result<Ports, Wrong> {
         return Ok(ports);
     }
     let count = |range: PortRange| usize::from(range.last - range.first) + 1;
+    if port == OPEN {
+        let what = format!(
+            "`0` is one port that this computer chooses, and cannot lead to {} targets",
+            count(target)
+        );
+        return Err(Wrong::found(what).hint(format!(
+            "write `0:{}`, `0:{}` and so on",
+            target.first,
+            target.first + 1
+        )));
+    }
     Err(Wrong::found(format!("{} ports cannot lead to {} targets", count(port), count(target)))
         .hint("both ranges have the same length"))
 }

@@ -6,7 +6,7 @@ use crate::file::leaf::Leaf;
 use crate::file::leaf::container::{ANY, PROFILE, USER};
 use crate::file::leaf::dev::{KEY_OR_FILE, LOGIN, LOGIN_GROUP, PASSWORD_HASH, SHELL, UID};
 use crate::file::leaf::network::{ADDRESS, ADDRESS6, ANY_ADDRESS, MAC};
-use crate::file::leaf::port::{PORT, PORT_RANGE};
+use crate::file::leaf::port::{PORT, PORT_RANGE, PUBLISHED_RANGE};
 
 pub(crate) const MACHINE: &[Key] = &[
     key(
@@ -36,8 +36,8 @@ pub(crate) const MACHINE: &[Key] = &[
         &[Form::Set(&[Form::Leaf(Leaf::Form(PORT)), Form::Keys(&[PORT_KEYS])])],
         "",
         "[\"8080:80\"]",
-        "The ports of it that this computer publishes: `[address:]port:target[/protocol]`. `\"80\"` alone means `80:80` \
-         (Compose would take any port). Without an address: on 127.0.0.1 only, or on `defaults.publish`.",
+        "The ports of it that this computer publishes: `[address:]port:target[/protocol]`. `\"80\"` alone means `80:80`; \
+         `\"0:80\"` a port that this computer chooses when the machine is made, and keeps for it until it is removed. Without an address: on 127.0.0.1 only, or on `defaults.publish`.",
     ),
     key(
         "depends_on",
@@ -80,7 +80,7 @@ pub(crate) const MACHINE: &[Key] = &[
         "1",
         "3",
         "How many of it there are. Two or more are the machines `<name>-1`, `<name>-2` and so on, found together as \
-         `<name>` on all their networks; they have no ports, addresses or MACs of their own. 0: none.",
+         `<name>` on all their networks; they have no addresses or MACs of their own, and of ports only those that this computer chooses (`\"0:80\"`), each its own. 0: none.",
     ),
     key(
         "extends",
@@ -226,10 +226,10 @@ const NIC: &[Key] = &[
 const PORT_KEYS: &[Key] = &[
     key(
         "port",
-        &[Form::Leaf(Leaf::Form(PORT_RANGE))],
+        &[Form::Leaf(Leaf::Form(PUBLISHED_RANGE))],
         "",
         "8080",
-        "The port of this computer, or a range. Left out: the target.",
+        "The port of this computer, or a range. 0: one that this computer chooses. Left out: the target.",
     ),
     required(
         "target",

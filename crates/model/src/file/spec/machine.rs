@@ -206,7 +206,7 @@ fn ports(view: &View<'_>, defaults: &View<'_>) -> Option<At<Ports>> {
         Some(ports) => ports,
         None => {
             let target = view.get("target").read(port::port_range).value()?;
-            let port = match view.get("port").read(port::port_range) {
+            let port = match view.get("port").read(port::published_range) {
                 Given::Is(at) => at.value,
                 Given::Absent => target,
                 Given::Wrong => return None,

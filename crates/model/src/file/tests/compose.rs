@@ -463,21 +463,6 @@ configs:
                 |                   ^^^^
               hint: name `networks` instead; there are `none`, and `bridge`, which is the default network
 
-            compose.yaml:10:13: `3000` asks for any free port of this computer, which cannot be honoured
-             10 |     ports: ["3000", "127.0.0.1::80", {target: 80}, "8000-8002:80", "80:80/sctp"]
-                |             ^^^^^^
-              hint: name the port, like `8080:80`; or leave it out, for machines of its networks reach it anyway
-
-            compose.yaml:10:21: `127.0.0.1::80` asks for any free port of this computer, which cannot be honoured
-             10 |     ports: ["3000", "127.0.0.1::80", {target: 80}, "8000-8002:80", "80:80/sctp"]
-                |                     ^^^^^^^^^^^^^^^
-              hint: name the port, like `8080:80`; or leave it out, for machines of its networks reach it anyway
-
-            compose.yaml:10:38: the key `published` is missing
-             10 |     ports: ["3000", "127.0.0.1::80", {target: 80}, "8000-8002:80", "80:80/sctp"]
-                |                                      ^
-              hint: write `published: 8080`
-
             compose.yaml:10:52: 3 ports cannot lead to 1 targets
              10 |     ports: ["3000", "127.0.0.1::80", {target: 80}, "8000-8002:80", "80:80/sctp"]
                 |                                                    ^^^^^^^^^^^^^^
@@ -1191,4 +1176,56 @@ fn a_link_by_a_name_that_would_mean_two_is_refused() {
   d: { image: d, container_name: pg, links: ['c:db', 'c:_x'] }
 ",
     ));
+}
+
+#[test]
+fn a_port_that_is_left_open_is_one_that_the_computer_chooses() {
+    check(
+        "services: {web: {image: web, ports: [80, '127.0.0.1::81/udp', '0:82', '[::1]::83', {target: 84}, {target: 85, published: ''}, {target: 86, published: 0}]}}",
+        expect![[r#"
+            name: shop
+            networks:
+              default:
+                subnet: auto
+                subnet6: auto
+                addressing: managed
+                reach: "nat"
+                mtu: 1500
+                dhcp: { pool: auto, lease: 3600s, slaac: false }
+            machines:
+              web:
+                kind: container
+                driver: native
+                networks:
+                  default: {}
+                ports:
+                  - "0.0.0.0:0:80/tcp"
+                  - "127.0.0.1:0:81/udp"
+                  - "0.0.0.0:0:82/tcp"
+                  - "[::1]:0:83/tcp"
+                  - "0.0.0.0:0:84/tcp"
+                  - "0.0.0.0:0:85/tcp"
+                  - "0.0.0.0:0:86/tcp"
+                image: "web:latest"
+        "#]],
+    );
+    check(
+        "services: {web: {image: web, ports: [8000-8002, '0:90-91', '::1:80:80']}}",
+        expect![[r#"
+        compose.yaml:1:38: `0` is one port that this computer chooses, and cannot lead to 3 targets
+          1 | services: {web: {image: web, ports: [8000-8002, '0:90-91', '::1:80:80']}}
+            |                                      ^^^^^^^^^
+          hint: write `0:8000`, `0:8001` and so on
+
+        compose.yaml:1:49: `0` is one port that this computer chooses, and cannot lead to 2 targets
+          1 | services: {web: {image: web, ports: [8000-8002, '0:90-91', '::1:80:80']}}
+            |                                                 ^^^^^^^^^
+          hint: write `0:90`, `0:91` and so on
+
+        compose.yaml:1:60: `::1` is not `[address:]port:target`
+          1 | services: {web: {image: web, ports: [8000-8002, '0:90-91', '::1:80:80']}}
+            |                                                            ^^^^^^^^^^^
+          hint: an IPv6 address stands in brackets, like `[::1]:8080:80`
+    "#]],
+    );
 }

@@ -537,7 +537,7 @@ fn several_machines_are_found_by_one_name() {
             stead.yaml:2:53: several machines cannot be published on one port
               2 | …eb: {image: nginx, replicas: 2, ports: [80], networks: {n: {address: 10.0.0.7}}}, web-1: {image: x},…
                 |                                          ^^
-              hint: publish one machine that passes on to them, all found by their common name
+              hint: write `0:80`: then each has a port that this computer chooses; or publish one machine that passes on to them, all found by their common name
 
             stead.yaml:2:82: several machines cannot have one address
               2 | …2, ports: [80], networks: {n: {address: 10.0.0.7}}}, web-1: {image: x}, o: {image: x, replicas: 0}, …

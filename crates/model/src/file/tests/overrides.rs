@@ -171,11 +171,6 @@ fn what_is_wrong_in_it_is_told_of_it() {
          13 |   base: { image: base, stop_single: SIGINT }
             |                        ^^^^^^^^^^^
           hint: did you mean `stop_signal`?
-
-        docker-compose.override.yaml:1:27: `80` asks for any free port of this computer, which cannot be honoured
-          1 | services: { db: { ports: [80] } }
-            |                           ^^
-          hint: name the port, like `8080:80`; or leave it out, for machines of its networks reach it anyway
     "#]]
     .assert_eq(&shown("compose.yaml", &wrong, &[over], &[]));
 }
