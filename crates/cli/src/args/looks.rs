@@ -27,7 +27,7 @@ pub(crate) struct ForwardArgs {
     /// The machine: `web`, or `web.shop` (with its project)
     #[arg(add = ArgValueCompleter::new(complete::machines))]
     pub(crate) machine: String,
-    /// Ports that this computer publishes: `[address:]port:target[/udp]`, or ranges of them; `80` is `80:80`
+    /// Ports that this computer publishes: `[address:]port:target[/udp]`, or ranges of them; `80` is `80:80`, and of `0:80` any that is free
     #[arg(required = true, value_name = "PORT")]
     pub(crate) ports: Vec<String>,
 }

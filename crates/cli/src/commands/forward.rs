@@ -1,15 +1,16 @@
 //! `forward`: ports of a machine, published by this process alone.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 
+use anyhow::Context;
 use serde::Serialize;
 
 use stead_host::apply::Host;
 use stead_model::file::published_ports;
 use stead_model::name::MachineId;
 use stead_model::observed::Observed;
-use stead_model::project::Bind;
+use stead_model::project::{Bind, Protocol};
 use stead_model::served::Target;
 
 use crate::args::{ForwardArgs, Global};
@@ -35,6 +36,7 @@ pub(crate) fn forward(global: &Global, args: &ForwardArgs, output: Output) -> Re
         let ports =
             read.map_err(|(what, hint)| Failure::request(&format!("port `{text}`: {what}"), &hint))?;
         for (bind, target) in ports {
+            let bind = if bind.is_left_open() { free(bind, &wanted)? } else { bind };
             if wanted.insert(bind, target).is_some() {
                 let what = format!("port {bind} is asked for twice");
                 return Err(Failure::request(&what, "say it once"));
@@ -68,6 +70,23 @@ pub(crate) fn forward(global: &Global, args: &ForwardArgs, output: Output) -> Re
     let rows: Vec<Row> = rows.collect();
     let text = || rows.iter().map(Row::line).collect();
     stead_keeper::forward::run(host.home(), ports, || output.data(&rows, text)).map_err(Failure::from)
+}
+
+/// A port that nobody has just now, of those that the kernel gives.
+fn free(open: Bind, others: &BTreeMap<Bind, u16>) -> anyhow::Result<Bind> {
+    loop {
+        let at = SocketAddr::new(open.address, open.port);
+        let given = match open.protocol {
+            Protocol::Tcp => TcpListener::bind(at).and_then(|socket| socket.local_addr()),
+            Protocol::Udp => UdpSocket::bind(at).and_then(|socket| socket.local_addr()),
+        };
+        let port =
+            given.with_context(|| format!("cannot find a port that is free on {}", open.address))?.port();
+        let bind = Bind { port, ..open };
+        if !others.contains_key(&bind) {
+            return Ok(bind);
+        }
+    }
 }
 
 fn addresses(id: &MachineId, seen: &Observed) -> Vec<IpAddr> {

@@ -195,6 +195,9 @@ fn ports_are_published_for_as_long_as_the_command_for_it_runs() {
     assert_eq!([curl("127.0.0.1:8080"), curl("[::1]:8080")], [0, 0]);
     let ask = "echo hello | socat -t 2 - UDP:127.0.0.1:5300 | grep hello";
     world.until("an answer to a datagram", || (world.sh_said(Place::Computer, ask).code == 0).then_some(()));
+    let (chosen, line) = forward(&["0:80"]);
+    assert_eq!(curl(line.split_once(' ').unwrap().0), 0, "{line}");
+    drop(chosen);
     // Nothing of it is on record, or in the way of what is.
     assert_eq!(shop.stead("plan").ok(), "nothing to do\n");
     shop.stead("forward web 8080:80").code(1).says("`127.0.0.1:8080/tcp` is taken by `stead`");
