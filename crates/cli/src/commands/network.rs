@@ -376,6 +376,7 @@ fn connect(args: &ConnectArgs, output: Output) -> Result<(), Failure> {
         aliases: args.alias.iter().cloned().collect(),
         guard: Guard::On,
     });
+    leases_are_free(&mut session, &project, &args.machine)?;
     let plan = apply(&mut session, &project, output)?;
     finished(&[plan], None, output)
 }
@@ -413,6 +414,32 @@ fn addresses_are_free(project: &Project, args: &ConnectArgs) -> Result<(), Failu
                 &what,
                 "choose another, or leave it out: the next free one is taken",
             ));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what a machine that a command makes or connects is to have for its own, and another one has got: a file's wish
+/// moves others to other addresses, and its plan shows that; a command's does not.
+pub(super) fn leases_are_free(session: &mut Session, project: &Project, name: &Name) -> Result<(), Failure> {
+    let seen = session.observe()?;
+    let nics = project.machines.get(name).into_iter().flat_map(|machine| &machine.nics);
+    for nic in nics {
+        let others = seen
+            .leases
+            .iter()
+            .filter(|(id, _)| id.project == project.name && id.network == nic.network && id.machine != *name);
+        for (id, lease) in others {
+            let v4 = nic.address.filter(|address| lease.address == Some(*address)).map(|a| a.to_string());
+            let v6 = nic.address6.filter(|address| lease.address6 == Some(*address)).map(|a| a.to_string());
+            let mac = nic.mac.filter(|mac| lease.mac == *mac).map(|mac| mac.to_string());
+            if let Some(taken) = v4.or(v6).or(mac) {
+                let what = format!("machine `{}` has `{taken}` on network `{}`", id.machine, id.network);
+                return Err(Failure::request(
+                    &what,
+                    "choose another, or leave it out: the next free one is taken",
+                ));
+            }
         }
     }
     Ok(())

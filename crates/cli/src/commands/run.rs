@@ -165,6 +165,7 @@ fn make(
     let exposed = if args.publish_all { exposed::of_image(&home, &found.digest)? } else { Vec::new() };
     let mut session = Session::open()?;
     let (id, project) = add(session.host.home(), args, &exposed)?;
+    network::leases_are_free(&mut session, &project, &id.name)?;
     if stay == Stay::UntilItEnds {
         session.host.make_fleeting();
         session.fleeting = Some(id.clone());

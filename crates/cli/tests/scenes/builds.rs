@@ -68,6 +68,7 @@ fn an_image_is_built_and_run() {
     let Some((world, _registry)) = with_buildah() else { return };
     builds_and_runs(&world, "bare");
     stead(&world, &["image", "build", "web"]).code(1).says("exit status 3").says("`buildah` ended with");
+    keeps_caches(&world);
 }
 
 const NO_BUILDKIT: &str =
@@ -171,6 +172,11 @@ fn an_ordinary_user_builds_by_either() {
     let words = ["image", "build", "web", "-t", "lab/web:1", "--target", "base", "--quiet"];
     stead(&world, &words).ok();
     assert_eq!(stead(&world, &["run", "--rm", "lab/web:1", "cat", "/greeting"]).ok(), "hello nobody\n");
+    // As buildah leaves it where it is killed.
+    let left = format!("{}/home/state/building/4194304", world.path().display());
+    world.sh(Place::Computer, &format!("cd {}; mkdir -p {left}/buildah1/mnt/rootfs; chown -R 1234:1234 {left}; chmod 0 {left}/buildah1/mnt/rootfs; chmod 100 {left}/buildah1/mnt", world.path().display()));
+    keeps_caches(&world);
+    world.sh(Place::Computer, &format!("! test -e {left}"));
     if !has_buildkit(&world) {
         return untested(NO_BUILDKIT);
     }
@@ -182,6 +188,20 @@ fn an_ordinary_user_builds_by_either() {
     stead(&world, &refused).code(1).says("`buildctl` ended with");
     stead(&world, &["image", "build", "web", "-t", "lab/web:2", "--quiet"]).ok();
     assert_eq!(stead(&world, &["run", "--rm", "lab/web:2", "cat", "/page"]).ok(), "a page\n");
+}
+
+/// What a build keeps for the next one is there then.
+#[track_caller]
+fn keeps_caches(world: &World) {
+    let path = world.path().join("cached");
+    std::fs::create_dir(&path).unwrap();
+    let line = "if test -e /c/x; then echo again > /said; else touch /c/x; echo first > /said; fi";
+    let text = format!("FROM {BUSYBOX}\nRUN --mount=type=cache,target=/c {line}\n");
+    std::fs::write(path.join("Dockerfile"), text).unwrap();
+    for said in ["first\n", "again\n"] {
+        stead(world, &["image", "build", "cached", "-t", "lab/cached", "--no-cache", "--quiet"]).ok();
+        assert_eq!(stead(world, &["run", "--rm", "lab/cached", "cat", "/said"]).ok(), said);
+    }
 }
 
 /// Instructions behind a link, and a secret whose name has letters that part words.

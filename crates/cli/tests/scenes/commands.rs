@@ -103,6 +103,10 @@ fn what_a_command_cannot_do_to_networks_is_said_without_a_file() {
     stead("network connect lan.shop db").code(2).says("in project `shop` is changed in the project's file");
     let taken = "machine `web` has `10.1.2.9` on network `lan` already";
     stead("network connect lan api --kind container --address 10.1.2.9").code(2).says(taken);
+    // Nor what was given to another, which may run.
+    stead("network connect lan db --kind container").ok();
+    let given = "machine `db` has `10.1.2.2` on network `lan`";
+    stead("network connect lan api --kind container --address 10.1.2.2").code(2).says(given);
     let said = stead("network connect lan api --kind container --address 10.7.0.5").code(2).err;
     let key = "machines.api.networks.lan.address";
     let first = format!("error: `10.7.0.5` is not in `10.1.2.0/24` of network `lan` (`{key}`)");

@@ -113,6 +113,17 @@ impl Wish {
             &|controller| available(controller).unwrap_or(Version::Legacy),
             &mut bad,
         );
+        // It says what holds anyway, where there is no version 1.
+        let is_moot = |setting: &Setting| {
+            available(setting.controller).is_none() && setting.files == ["memory.use_hierarchy"]
+        };
+        let settings: Vec<Setting> = settings.into_iter().filter(|setting| !is_moot(setting)).collect();
+        for Setting { controller, .. } in &settings {
+            let what = format!("limits of `{controller}`: there is no such controller here that we may use");
+            if available(controller).is_none() && !bad.contains(&what) {
+                bad.push(what);
+            }
+        }
         for Setting { controller, files, .. } in settings.iter().filter(|setting| !setting.files.is_empty()) {
             let place = place(&cgroup, layout, controller).filter(|_| available(controller).is_some());
             if place.is_some_and(|(directory, mount, version)| {

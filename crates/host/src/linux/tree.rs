@@ -24,7 +24,7 @@ const RENEW_WORD: &str = "__renew-layer";
 const MEASURE_WORD: &str = "__measure";
 
 /// Deletes a tree; what is not there is no error.
-pub(super) fn delete(program: &Path, tree: &Path) -> Result<()> {
+pub fn delete(program: &Path, tree: &Path) -> Result<()> {
     match stead_container::delete(tree) {
         Err(_) if !rustix::process::geteuid().is_root() => {
             let deleted = as_root(program, DELETE_WORD, &[tree]).map(drop);

@@ -94,14 +94,16 @@ pub(super) fn contexts(
     Ok(found)
 }
 
-/// The names behind `AS`.
+/// The names behind `AS`, in lines that begin with `FROM`.
 fn stages(text: &str) -> BTreeSet<String> {
-    let words: Vec<&str> = text.split_whitespace().collect();
-    let pairs = words.windows(2).filter_map(|pair| match pair {
-        [before, name] if before.eq_ignore_ascii_case("AS") => Some(name.to_lowercase()),
+    let text = text.replace("\\\r\n", " ").replace("\\\n", " ");
+    let lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<&str>>());
+    let froms = lines.filter(|words| words.first().is_some_and(|word| word.eq_ignore_ascii_case("FROM")));
+    let names = froms.filter_map(|words| match words[..] {
+        [.., before, name] if before.eq_ignore_ascii_case("AS") => Some(name.to_lowercase()),
         _ => None,
     });
-    pairs.collect()
+    names.collect()
 }
 
 /// As short as Docker says it.
@@ -168,7 +170,7 @@ mod tests {
             no_cache: false,
             pull: false,
         };
-        let text = "ARG BASE=\"lab/base:1\"\nfrom --platform=linux/amd64 debian AS Small\nFROM scratch\nFROM $BASE\n\
+        let text = "# used as base\nARG BASE=\"lab/base:1\"\nfrom --platform=linux/amd64 debian AS Small\nFROM scratch\nFROM $BASE\n\
                     COPY --from=lab/files /a /b\nRUN --mount=type=bind,from=lab/tools:3,target=/t echo lab/none\n\
                     FROM a@sha256:0000000000000000000000000000000000000000000000000000000000000000\n";
         let found: Vec<String> = references(text, &build).iter().map(ToString::to_string).collect();

@@ -302,6 +302,7 @@ fn by_buildah(home: &Home, store: &Store, program: &Path, text: &str, job: &Job<
     if std::env::var_os(REGISTRIES_VARIABLE).is_none() {
         environment.push((REGISTRIES_VARIABLE, registries.as_os_str()));
     }
+    keep_caches(home, job.scratch)?;
     // As root it would leave a mount of its own storage behind.
     let start = Start { program, directory: job.scratch, environment, own_mounts: true };
     let platform = job.platform.cloned().unwrap_or_else(host_platform);
@@ -348,6 +349,19 @@ fn reachable(dockerfile: &Path) -> Result<PathBuf> {
     Ok(if file.starts_with(directory) { dockerfile.to_owned() } else { file })
 }
 
+/// What `RUN --mount=type=cache` keeps is to last: buildah has it among its temporary files, which do not.
+fn keep_caches(home: &Home, scratch: &Path) -> Result<()> {
+    let kept = home.build().join("mounted-caches");
+    fs::create_dir_all(&kept).with_context(|| format!("cannot make {}", kept.display()))?;
+    let uid = rustix::process::geteuid().as_raw();
+    // As earlier versions call it, and later ones.
+    for name in ["buildah-cache".to_owned(), format!("buildah-cache-{uid}")] {
+        let link = scratch.join(name);
+        symlink(&kept, &link).with_context(|| format!("cannot make {}", link.display()))?;
+    }
+    Ok(())
+}
+
 /// Overlays cannot be laid on one, which is what a machine has that is itself a container.
 fn driver(home: &Home) -> Result<Option<&'static str>> {
     const OVERLAYFS_MAGIC: i64 = 0x794c_7630;
@@ -373,8 +387,7 @@ impl Scratch {
                     pid == std::process::id() || !Path::new("/proc").join(pid.to_string()).exists()
                 };
                 if builder.is_some_and(is_gone) {
-                    fs::remove_dir_all(entry.path())
-                        .with_context(|| format!("cannot remove {}", entry.path().display()))?;
+                    remove(&entry.path());
                 }
             }
             let path = around.join(std::process::id().to_string());
@@ -385,9 +398,20 @@ impl Scratch {
     }
 }
 
+/// Removes what is left of a build, some of which may belong to others than its user. What stays keeps no other build from
+/// being done, and goes with the next.
+fn remove(path: &Path) {
+    let removed = std::env::current_exe()
+        .context("cannot find this program's own file")
+        .and_then(|program| stead_host::linux::delete_tree(&program, path));
+    if let Err(error) = removed {
+        tracing::warn!("what is left of a build is not all gone yet: {error:#}");
+    }
+}
+
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What stays goes with the next build.
-        let _left = (fs::remove_dir_all(&self.path), fs::remove_dir_all(&self.texts));
+        remove(&self.path);
+        remove(&self.texts);
     }
 }
