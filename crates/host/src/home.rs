@@ -275,6 +275,11 @@ impl Home {
     pub fn uplink(&self) -> PathBuf {
         self.run.join("uplink.json")
     }
+
+    /// What its end in the engine's namespace had then.
+    pub fn uplink_end(&self) -> PathBuf {
+        self.run.join("uplink-end.json")
+    }
 }
 
 /// What says which directories around a home were made by us.

@@ -28,6 +28,8 @@ pub struct Observed {
     pub switchboard: Switchboard,
     /// The way out of the engine's namespace.
     pub uplink: Option<Uplink>,
+    /// Whether something of it is missing that it had when it was made.
+    pub uplink_is_broken: bool,
     /// The projects on record, and where their files are.
     pub projects: BTreeMap<Name, ProjectFiles>,
     /// The networks that stand.
@@ -441,6 +443,7 @@ impl Observed {
             engine: Engine::Absent,
             switchboard: Switchboard::Absent,
             uplink: None,
+            uplink_is_broken: false,
             projects: BTreeMap::new(),
             networks: BTreeMap::new(),
             machines: BTreeMap::new(),

@@ -315,9 +315,8 @@ fn engine_removals(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
         || seen.running.iter().any(|(id, r)| id.project != wanted.project && *r == Running::Connected);
     let mut steps = Vec::new();
     let needed = others || needs_engine(wanted);
-    if let Some(uplink) =
-        seen.uplink.clone().filter(|uplink| !needed || wanted.uplink.as_ref() != Some(uplink))
-    {
+    let stays = |uplink: &Uplink| needed && wanted.uplink.as_ref() == Some(uplink) && !seen.uplink_is_broken;
+    if let Some(uplink) = seen.uplink.clone().filter(|uplink| !stays(uplink)) {
         steps.push((Step::UplinkRemove(uplink), "no network needs it as it is".to_owned()));
     }
     if !needed {

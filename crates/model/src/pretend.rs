@@ -286,8 +286,8 @@ impl Observed {
             Step::EngineStart => seen.engine = Engine::Present,
             Step::EngineStop => seen.lose_engine(),
             Step::SwitchboardStart => seen.switchboard = Switchboard::Running,
-            Step::UplinkAdd(uplink) => seen.uplink = Some(uplink),
-            Step::UplinkRemove(_) => seen.uplink = None,
+            Step::UplinkAdd(uplink) => (seen.uplink, seen.uplink_is_broken) = (Some(uplink), false),
+            Step::UplinkRemove(_) => (seen.uplink, seen.uplink_is_broken) = (None, false),
             Step::NetworkAdd(id, to) | Step::NetworkChange(id, Change { to, .. }) => {
                 drop(seen.networks.insert(id, to));
             }
@@ -327,7 +327,7 @@ impl Observed {
     fn lose_engine(&mut self) {
         self.engine = Engine::Absent;
         self.switchboard = Switchboard::Absent;
-        self.uplink = None;
+        (self.uplink, self.uplink_is_broken) = (None, false);
         self.networks.clear();
         self.nics.clear();
         self.ports.clear();

@@ -79,7 +79,7 @@ fn a_way_out_that_somebody_broke_is_made_again() {
     lab.stead("up").ok();
     let broken = || {
         let plan = lab.stead("plan").ok();
-        assert!(plan.starts_with("+ uplink ") && plan.lines().count() == 1, "{plan}");
+        assert!(plan.starts_with("- uplink ") && plan.lines().count() == 2, "{plan}");
         lab.stead("up").ok();
         assert_eq!(lab.stead("plan").ok(), "nothing to do\n");
         reaches_out(&lab);

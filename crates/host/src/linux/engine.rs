@@ -162,7 +162,15 @@ pub(super) fn anchors(home: &Home) -> Result<Vec<ProcessId>> {
 }
 
 fn forget_run_files(home: &Home) -> Result<()> {
-    let names = ["anchor.pid", "anchor.sock", "served.json", "strangers.json", "uplink.json", "pasta.pid"];
+    let names = [
+        "anchor.pid",
+        "anchor.sock",
+        "served.json",
+        "strangers.json",
+        "uplink.json",
+        "uplink-end.json",
+        "pasta.pid",
+    ];
     names.iter().try_for_each(|name| remove_if_there(&home.run.join(name)))
 }
 
@@ -221,7 +229,7 @@ pub(super) fn remove_machines(host: &mut LinuxHost, steps: &[&Step]) -> Result<(
 pub(super) fn add_uplink(host: &mut LinuxHost, uplink: &Uplink) -> Result<()> {
     let id = host.home_id()?;
     let run = host.home.run.clone();
-    let record = host.home.uplink();
+    let (record, end_record) = (host.home.uplink(), host.home.uplink_end());
     let inside = host.inside()?;
     // Both kinds have the same link inside, and a command may have been killed while it made the other one.
     match uplink {
@@ -231,8 +239,6 @@ pub(super) fn add_uplink(host: &mut LinuxHost, uplink: &Uplink) -> Result<()> {
         }
         Uplink::Pasta => {
             remove_host_uplink(&id)?;
-            // One that runs, but whose link somebody has changed, leads nowhere.
-            uplink::stop(&run)?;
             let program = stead_net::uplink::program()
                 .ok_or_else(|| anyhow!("`pasta` is not in PATH; hint: install passt"))?;
             let target = Target::of(inside.anchor.process());
@@ -240,8 +246,10 @@ pub(super) fn add_uplink(host: &mut LinuxHost, uplink: &Uplink) -> Result<()> {
             uplink::start(&program, &Pasta { dir: run, target, way_out, mtu: None })?;
         }
     }
-    let text = serde_json::to_vec(uplink).context("cannot write the uplink's record")?;
-    write_run_file(&record, &text)
+    let doing = "cannot write the uplink's record";
+    let end = serde_json::to_vec(&super::observe::FarEnd::observe(&inside.route)?.has).context(doing)?;
+    write_run_file(&end_record, &end)?;
+    write_run_file(&record, &serde_json::to_vec(uplink).context(doing)?)
 }
 
 /// Takes the way out away.
@@ -253,6 +261,7 @@ pub(super) fn remove_uplink(host: &mut LinuxHost, uplink: &Uplink) -> Result<()>
         }
         Uplink::Pasta => uplink::stop(&host.home.run)?,
     }
+    remove_if_there(&host.home.uplink_end())?;
     remove_if_there(&host.home.uplink())
 }
 
@@ -285,7 +294,13 @@ fn add_veth_uplink(inside: &mut Inside, home: &str, veth: &VethUplink) -> Result
         fs::write(&path, "1").with_context(|| format!("cannot write {}", path.display()))?;
     }
     let up = LinkChange { up: Some(true), ..neighbours };
-    let ends = far_ends(veth).into_iter().flat_map(|(own, router)| {
+    let far = |net: Ipv4Net| Ipv4Net::new(nth4(net.trunc(), 2)?, net.prefix_len()).ok();
+    let far6 = |net: Ipv6Net| Ipv6Net::new(nth6(net.trunc(), 2)?, net.prefix_len()).ok();
+    let ends = [
+        far(veth.transfer).map(|end| (IpNet::V4(end), IpNet::V4(veth.transfer))),
+        veth.transfer6.and_then(|net| Some((IpNet::V6(far6(net)?), IpNet::V6(net)))),
+    ];
+    let ends = ends.into_iter().flatten().flat_map(|(own, router)| {
         [RouteRequest::AddAddress(name.clone(), own), RouteRequest::AddRoute(default_route(router, &name))]
     });
     let requests: Vec<RouteRequest<'_>> =
@@ -300,17 +315,6 @@ fn add_veth_uplink(inside: &mut Inside, home: &str, veth: &VethUplink) -> Result
     NftSocket::open()?
         .run(&[NftRequest::SetChains(Family::Inet, rules::TABLE, chains)])
         .context("cannot write the uplink's rules in the host's namespace")
-}
-
-/// The addresses of the end in the engine's namespace, each with the near end's, its router.
-pub(super) fn far_ends(veth: &VethUplink) -> Vec<(IpNet, IpNet)> {
-    let far = |net: Ipv4Net| Ipv4Net::new(nth4(net.trunc(), 2)?, net.prefix_len()).ok();
-    let far6 = |net: Ipv6Net| Ipv6Net::new(nth6(net.trunc(), 2)?, net.prefix_len()).ok();
-    let ends = [
-        far(veth.transfer).map(|end| (IpNet::V4(end), IpNet::V4(veth.transfer))),
-        veth.transfer6.and_then(|net| Some((IpNet::V6(far6(net)?), IpNet::V6(net)))),
-    ];
-    ends.into_iter().flatten().collect()
 }
 
 /// The settings that say whether packets from a link are forwarded.

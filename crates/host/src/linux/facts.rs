@@ -170,7 +170,7 @@ fn ipv6() -> Ipv6 {
     }
 }
 
-fn is_link_local(net: IpNet) -> bool {
+pub(super) fn is_link_local(net: IpNet) -> bool {
     match net {
         IpNet::V4(net) => net.addr().is_link_local() || net.addr().is_multicast(),
         IpNet::V6(net) => net.addr().is_unicast_link_local() || net.addr().is_multicast(),
@@ -284,13 +284,15 @@ fn pasta(out: &[Route]) -> Result<(), Lack> {
     Ok(())
 }
 
-/// Whether a home's chains stand in the host's table, with what is in them.
-pub(super) fn has_host_chains(home: &str) -> Result<bool> {
+/// Whether a home's chains in the host's table have what belongs in them; nothing if one of them is not there.
+pub(super) fn has_host_chains(home: &str) -> Result<Option<bool>> {
     let chains = NftSocket::open()?.chains()?;
-    let names = rules::host_chain_names(home);
-    Ok(names.iter().all(|name| {
-        chains.iter().any(|chain| chain.has_rules && chain.table.name == rules::TABLE && chain.name == *name)
-    }))
+    let ours = |name: &String| {
+        let is_it = |chain: &&SeenChain| chain.table.name == rules::TABLE && chain.name == *name;
+        chains.iter().find(is_it).map(|chain| chain.has_rules)
+    };
+    let found: Option<Vec<bool>> = rules::host_chain_names(home).iter().map(ours).collect();
+    Ok(found.map(|all| all.into_iter().all(|has_rules| has_rules)))
 }
 
 /// The links that a network may be bridged to.

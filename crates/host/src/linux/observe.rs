@@ -110,7 +110,7 @@ fn observe_own(host: &mut LinuxHost, home_id: &str, records: Records) -> Result<
     seen.host.mtus.extend(nics_here(&links));
     seen.networks = networks(&links, &addresses, &sets, &served);
     seen.nics = nics(&links, &sets, &served, &seen.networks);
-    seen.uplink = observe_uplink(&home, home_id, inside)?;
+    (seen.uplink, seen.uplink_is_broken) = observe_uplink(&home, home_id, inside)?;
     seen.ports = served.ports;
     if let Some(report) = report {
         seen.ports.retain(|bind, _| report.ports.get(bind).is_some_and(|port| port.error.is_none()));
@@ -224,64 +224,53 @@ pub(super) fn uplink_marks(home: &Home) -> Result<Vec<String>> {
     Ok(marks.collect())
 }
 
-/// The way out, if what was made of it still stands. Others may have changed it: with `disable_ipv6` for a moment all
-/// IPv6 addresses of a link are gone.
-fn observe_uplink(home: &Home, home_id: &str, inside: &Inside) -> Result<Option<Uplink>> {
+/// The way out, if what was made of it still stands, and whether something of it is missing. Others may have changed
+/// it: with `disable_ipv6` for a moment all IPv6 addresses of a link are gone.
+fn observe_uplink(home: &Home, home_id: &str, inside: &Inside) -> Result<(Option<Uplink>, bool)> {
     let text = std::fs::read(home.uplink()).unwrap_or_default();
-    let Ok(uplink) = serde_json::from_slice::<Uplink>(&text) else { return Ok(None) };
-    let far = FarEnd::observe(&inside.route)?;
-    let stands = match &uplink {
-        Uplink::Pasta => uplink::observe(&home.run)?.is_some() && far.leads_out(),
+    let Ok(uplink) = serde_json::from_slice::<Uplink>(&text) else { return Ok((None, false)) };
+    let (stands, is_whole) = match &uplink {
+        Uplink::Pasta => (uplink::observe(&home.run)?.is_some(), true),
         Uplink::Veth(veth) => {
             let outside = RouteSocket::open()?;
             let mark = Mark::Uplink(home_id.to_owned()).to_string();
             let links = outside.own_links()?;
             let link = links.iter().any(|link| link.name == veth.link && link.alias == mark && link.up);
             let addresses = outside.addresses()?;
-            let is_near = |net: &IpNet| addresses.iter().any(|a| a.link == veth.link && a.address == *net);
-            let mut ends = engine::far_ends(veth).into_iter();
-            link && ends.all(|(own, router)| is_near(&router) && far.is_at(own))
-                && engine::forwards(&veth.link)
-                && facts::has_host_chains(home_id)?
+            let has = |net: IpNet| addresses.iter().any(|a| a.link == veth.link && a.address == net);
+            let has_all =
+                has(IpNet::V4(veth.transfer)) && veth.transfer6.is_none_or(|net| has(IpNet::V6(net)));
+            let has_rules = facts::has_host_chains(home_id)?;
+            (link && has_rules.is_some(), has_all && has_rules == Some(true) && engine::forwards(&veth.link))
         }
     };
-    Ok(stands.then_some(uplink))
+    // What pasta gave it depends on the computer.
+    let had = std::fs::read(home.uplink_end()).unwrap_or_default();
+    let had: BTreeSet<IpNet> = serde_json::from_slice(&had).unwrap_or_default();
+    let is_whole = is_whole && FarEnd::observe(&inside.route)?.has.is_superset(&had);
+    Ok((stands.then_some(uplink), stands && !is_whole))
 }
 
 /// The end of the way out that is in the engine's namespace.
-struct FarEnd {
-    is_up: bool,
-    addresses: Vec<IpNet>,
-    /// The default routes by it.
-    routes: Vec<IpNet>,
+pub(super) struct FarEnd {
+    /// Its addresses, and where its default routes lead; nothing while it is down.
+    pub(super) has: BTreeSet<IpNet>,
 }
 
 impl FarEnd {
-    fn observe(route: &RouteSocket) -> Result<Self> {
+    pub(super) fn observe(route: &RouteSocket) -> Result<Self> {
         let is_it = |link: &LinkName| link.as_str() == uplink::LINK;
+        if !route.links()?.iter().any(|link| is_it(&link.name) && link.up) {
+            return Ok(Self { has: BTreeSet::new() });
+        }
         let leads = |route: &Route| match &route.by {
             Hop::Via(_, link) | Hop::Link(link) => route.to.prefix_len() == 0 && is_it(link),
             Hop::NoLink | Hop::Local => false,
         };
         let addresses = route.addresses()?.into_iter().filter(|address| is_it(&address.link));
-        Ok(Self {
-            is_up: route.links()?.iter().any(|link| is_it(&link.name) && link.up),
-            addresses: addresses.map(|address| address.address).collect(),
-            routes: route.routes(None)?.iter().filter(|route| leads(route)).map(|route| route.to).collect(),
-        })
-    }
-
-    /// Whether it has this address, and leads out from there.
-    fn is_at(&self, own: IpNet) -> bool {
-        let leads = self.routes.iter().any(|to| to.addr().is_ipv4() == own.addr().is_ipv4());
-        self.is_up && leads && self.addresses.contains(&own)
-    }
-
-    /// Whether it leads out at all, and nowhere without an address.
-    fn leads_out(&self) -> bool {
-        let has_own =
-            |to: &IpNet| self.addresses.iter().any(|own| own.addr().is_ipv4() == to.addr().is_ipv4());
-        self.is_up && !self.routes.is_empty() && self.routes.iter().all(has_own)
+        let own = addresses.map(|address| address.address).filter(|net| !facts::is_link_local(*net));
+        let routes = route.routes(None)?.into_iter().filter(leads).map(|route| route.to);
+        Ok(Self { has: own.chain(routes).collect() })
     }
 }
 
