@@ -2,7 +2,6 @@
 //! another file stands where this one says `extends`, for there it can be helped; its paths start in its own directory.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -28,8 +27,8 @@ pub(crate) fn resolve(tree: &mut Node, cuts: &[Cut], machines: &str, reading: &m
         return;
     }
     let (key, dir) = (machines.to_owned(), reading.source.dir.to_owned());
-    let publish = merge::publish(tree, reading.dialect);
-    let mut walk = Walk { machines: key, files: BTreeMap::new(), trail: Vec::new(), publish, reading };
+    let usual = merge::usual(tree, reading.dialect);
+    let mut walk = Walk { machines: key, files: BTreeMap::new(), trail: Vec::new(), usual, reading };
     let mut nodes = 0;
     for entry in under(tree, machines) {
         let path = join(machines, &entry.key);
@@ -62,8 +61,8 @@ struct Walk<'r, 'a> {
     /// The machines of the other files that were read; nothing for those that cannot be.
     files: BTreeMap<PathBuf, Option<(File, Machines)>>,
     trail: Trail,
-    /// Where ports are published that do not say it.
-    publish: IpAddr,
+    /// What is meant by ports that do not say all.
+    usual: merge::Usual,
     reading: &'r mut Reading<'a>,
 }
 
@@ -115,7 +114,7 @@ impl Walk<'_, '_> {
         if let Some((_, own_name)) = self.trail.last() {
             cut::below(&mut base, &file.cuts, &[&self.machines, own_name]);
         }
-        merge(base, own, self.publish)
+        merge(base, own, self.usual)
     }
 
     /// The machines of another file.

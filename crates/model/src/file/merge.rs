@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::Dialect;
+use super::compose::published_port;
 use super::environment::last_of_each;
 use super::leaf::container::capability;
 use super::leaf::mount;
@@ -85,17 +86,24 @@ const MACHINES: [&str; 2] = ["machines", "services"];
 /// A file over another: what has one name in both goes together as a machine does with the one that it extends.
 pub(crate) fn files(base: Node, own: Node, dialect: Dialect) -> Node {
     let said = said_publish(&own).or_else(|| said_publish(&base));
-    over(&[], base, own, said.unwrap_or(usual_publish(dialect)))
+    over(&[], base, own, Usual { publish: said.unwrap_or(usual_publish(dialect)), dialect })
 }
 
-/// A machine over the one that it extends; `publish` is where ports are published that do not say it.
-pub(crate) fn merge(base: Node, own: Node, publish: IpAddr) -> Node {
-    over(&[MACHINES[0], "*"], base, own, publish)
+/// What is meant by ports of a file that do not say all.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Usual {
+    publish: IpAddr,
+    dialect: Dialect,
 }
 
-/// Where the ports of a file are published that do not say it.
-pub(crate) fn publish(tree: &Node, dialect: Dialect) -> IpAddr {
-    said_publish(tree).unwrap_or(usual_publish(dialect))
+/// A machine over the one that it extends.
+pub(crate) fn merge(base: Node, own: Node, usual: Usual) -> Node {
+    over(&[MACHINES[0], "*"], base, own, usual)
+}
+
+/// What is meant by ports of this file that do not say all.
+pub(crate) fn usual(tree: &Node, dialect: Dialect) -> Usual {
+    Usual { publish: said_publish(tree).unwrap_or(usual_publish(dialect)), dialect }
 }
 
 fn said_publish(tree: &Node) -> Option<IpAddr> {
@@ -122,18 +130,18 @@ fn rule(path: &[&str]) -> &'static Rule {
 }
 
 /// What stands at `path` in both.
-fn over(path: &[&str], base: Node, own: Node, publish: IpAddr) -> Node {
+fn over(path: &[&str], base: Node, own: Node, usual: Usual) -> Node {
     let rule = rule(path);
     if own.value == Value::Null && !matches!(rule, Rule::Replaced) {
         return base;
     }
-    let joined = |base, own| joined(path, base, own, publish);
+    let joined = |base, own| joined(path, base, own, usual);
     match rule {
         Rule::Replaced => own,
         Rule::Pairs(between) => by_key(pairs(base, between), pairs(own, between), |_, _, own| own),
         Rule::Names(alone) => joined(named(base, alone), named(own, alone)),
         Rule::List(place) => listed(list(base), list(own), place),
-        Rule::Ports => listed(base, own, |item| published(item, publish)),
+        Rule::Ports => listed(base, own, |item| published(item, usual)),
         Rule::Keyed(key) => joined(keyed(base, key), keyed(own, key)),
         Rule::OfDriver => match (said(&base, &["driver"]), said(&own, &["driver"])) {
             (Some(one), Some(other)) if one != other => own,
@@ -143,11 +151,11 @@ fn over(path: &[&str], base: Node, own: Node, publish: IpAddr) -> Node {
     }
 }
 
-fn joined(path: &[&str], base: Node, own: Node, publish: IpAddr) -> Node {
+fn joined(path: &[&str], base: Node, own: Node, usual: Usual) -> Node {
     match (&base.value, &own.value) {
         (Value::Mapping(_), Value::Mapping(_)) => by_key(base, own, |key, base, own| {
             let path: Vec<&str> = path.iter().copied().chain([key]).collect();
-            over(&path, base, own, publish)
+            over(&path, base, own, usual)
         }),
         (Value::Sequence(_), Value::Sequence(_)) => listed(base, own, text),
         _ => own,
@@ -278,17 +286,25 @@ fn family(item: &Node) -> Option<String> {
 }
 
 /// A port is told apart by all that is said of it: in either form, in Compose's words and in ours.
-fn published(item: &Node, publish: IpAddr) -> Option<String> {
-    let ports = match &item.value {
-        Value::Scalar(text) => port(text).ok()?,
-        Value::Null | Value::Unknown | Value::Sequence(_) | Value::Mapping(_) => long_port(item)?,
+fn published(item: &Node, usual: Usual) -> Option<String> {
+    let ports = match (&item.value, usual.dialect) {
+        (Value::Scalar(text), Dialect::Compose) => port(&published_port(text)).ok()?,
+        (Value::Scalar(text), Dialect::Stead) => port(text).ok()?,
+        (Value::Null | Value::Unknown | Value::Sequence(_) | Value::Mapping(_), dialect) => {
+            long_port(item, dialect)?
+        }
     };
-    Some(format!("{:?}", Ports { address: Some(ports.address.unwrap_or(publish)), ..ports }))
+    Some(format!("{:?}", Ports { address: Some(ports.address.unwrap_or(usual.publish)), ..ports }))
 }
 
-fn long_port(item: &Node) -> Option<Ports> {
+fn long_port(item: &Node, dialect: Dialect) -> Option<Ports> {
     let target = port_range(&said(item, &["target"])?).ok()?;
-    let port = said(item, &["published", "port"]).map_or(Ok(target), |text| published_range(&text)).ok()?;
+    let port = said(item, &["published", "port"]).filter(|text| !text.is_empty());
+    let port = match (port, dialect) {
+        (Some(text), _) => published_range(&text).ok()?,
+        (None, Dialect::Compose) => published_range("0").ok()?,
+        (None, Dialect::Stead) => target,
+    };
     let protocol = match said(item, &["protocol"]).as_deref() {
         None | Some("tcp") => Protocol::Tcp,
         Some("udp") => Protocol::Udp,
@@ -518,7 +534,7 @@ mod tests {
     #[test]
     fn each_key_of_a_machine_goes_together_as_compose_has_it() {
         for (base, own, both) in OF_MACHINES {
-            let merged = merge(tree(base), tree(own), Ipv4Addr::LOCALHOST.into());
+            let merged = merge(tree(base), tree(own), usual(&tree("{}"), Dialect::Stead));
             assert_eq!(line(&merged), format!("{{{both}}}"), "{base} under {own}");
             // So it does where files go over each other.
             for machines in MACHINES {
@@ -556,6 +572,12 @@ mod tests {
                 "services: {a: {ports: ['1:1']}}",
                 "services: {a: {ports: ['0.0.0.0:1:1']}}",
                 "services: {a: {ports: [0.0.0.0:1:1]}}",
+            ),
+            // One that leaves the port of this computer open is another than one that does not.
+            (
+                "services: {a: {ports: ['80:80', '81']}}",
+                "services: {a: {ports: ['80', {target: 81, published: ''}]}}",
+                "services: {a: {ports: [80:80, {target: 81, published: }, 80]}}",
             ),
         ] {
             let merged = files(tree(base), tree(own), Dialect::Compose);

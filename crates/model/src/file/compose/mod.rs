@@ -9,6 +9,8 @@ mod service;
 mod table;
 mod value;
 
+pub(super) use value::published_port;
+
 use std::collections::BTreeMap;
 
 use super::leaf::{Wrong, lawful_name};

@@ -86,7 +86,7 @@ fn network_mode(text: &str) -> Result<(), Wrong> {
 }
 
 /// A port in its short form as we write it: where Compose leaves the one of this computer open, ours is `0`.
-pub(super) fn published_port(text: &str) -> String {
+pub(in crate::file) fn published_port(text: &str) -> String {
     if !text.contains(':') {
         return format!("0:{text}");
     }
