@@ -34,6 +34,7 @@ pub(crate) fn takes(words: &[&str]) -> Option<Takes> {
             | "kill",
         ]
         | ["pause" | "unpause" | "rm" | "wait" | "rename" | "publish" | "reset" | "inspect" | "port"]
+        | ["forward"]
         | ["diff" | "top" | "events" | "stats" | "logs"]
         | ["snapshot" | "volume", _]
         | ["network", "inspect"] => Takes::ALL,

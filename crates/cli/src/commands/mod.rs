@@ -62,8 +62,7 @@ pub(crate) use ps::among;
 pub(crate) const LOOSE_PROJECT: &str = "default";
 
 /// Carries out a command line.
-pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
-    let Cli { global, command } = cli;
+pub(crate) fn run(Cli { global, command }: Cli) -> Result<ExitCode, Failure> {
     let output = Output::new(global.format);
     let done = |()| ExitCode::SUCCESS;
     let ours = |ended: anyhow::Result<()>| ended.map(done).map_err(Failure::from);
@@ -75,7 +74,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Config(args) => config::config(&global, &args, output).map(done),
         Command::Build(args) => build::build(&global, &args, output).map(done),
         Command::Detached { own_mounts, parent, program, words } => {
-            build::detached((parent, own_mounts), &program, &words).map(|never| match never {})
+            match build::detached((parent, own_mounts), &program, &words)? {}
         }
         Command::Pull(args) => config::pull(&global, &args, output).map(done),
         Command::Run(args) => run::run(&global, &args, output),

@@ -157,6 +157,16 @@ fn lets_somebody_in(world: &World, project: &Project<'_>) {
     slowly(world, &project.directory, &words).code(1).says("`web.shop` has no sshd").says("hint: ");
 }
 
+/// What is left to itself goes on when the command has ended.
+fn leaves_to_itself(exec: &dyn Fn(&[&str]) -> Said) {
+    exec(&["web", "nosuch"]).code(127).says("no such file: `nosuch`");
+    exec(&["-d", "web", "nosuch"]).code(127).says("no such file: `nosuch`");
+    let wait = "until [ -e /tmp/go ]; do sleep 0.1; done; echo late > /tmp/late";
+    assert_eq!(exec(&["-d", "web", "sh", "-c", wait]).ok(), "");
+    let late = "touch /tmp/go; until [ -s /tmp/late ]; do sleep 0.1; done; cat /tmp/late";
+    assert_eq!(exec(&["web", "sh", "-c", late]).ok(), "late\n");
+}
+
 /// The files of this computer and of the project that a guest is given.
 #[track_caller]
 fn shares_files(world: &World, project: &Project<'_>) {
@@ -231,12 +241,7 @@ fn a_guest_stands_beside_a_container_on_one_network_whoever_is_killed() {
     );
     let exec = |words: &[&str]| slowly(&world, &project.directory, &[&["exec"], words].concat());
     exec(&["web", "sh", "-c", "echo oops >&2; exit 3"]).code(3).says("oops");
-    exec(&["web", "nosuch"]).code(127).says("no such file: `nosuch`");
-    exec(&["-d", "web", "nosuch"]).code(127).says("no such file: `nosuch`");
-    let wait = "until [ -e /tmp/go ]; do sleep 0.1; done; echo late > /tmp/late";
-    assert_eq!(exec(&["-d", "web", "sh", "-c", wait]).ok(), "");
-    let late = "touch /tmp/go; until [ -s /tmp/late ]; do sleep 0.1; done; cat /tmp/late";
-    assert_eq!(exec(&["web", "sh", "-c", late]).ok(), "late\n");
+    leaves_to_itself(&exec);
     assert_eq!(
         exec(&["-e", "A=1", "-w", "/tmp", "-u", "app", "web", "sh", "-c", "echo $A; pwd; id -un"]).ok(),
         "1\n/tmp\napp\n"
