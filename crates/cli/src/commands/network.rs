@@ -354,7 +354,6 @@ fn connect(args: &ConnectArgs, output: Output) -> Result<(), Failure> {
             "make one with `stead network create`, or edit the project's file",
         ));
     }
-    addresses_are_free(&project, args)?;
     let machine = match project.machines.entry(args.machine.clone()) {
         Entry::Occupied(there) => there.into_mut(),
         Entry::Vacant(place) => place.insert(somebody_elses(args)?),
@@ -400,25 +399,6 @@ fn somebody_elses(args: &ConnectArgs) -> Result<Machine, Failure> {
     })
 }
 
-/// Refuses an address or a MAC that another machine on the network has by somebody's wish.
-fn addresses_are_free(project: &Project, args: &ConnectArgs) -> Result<(), Failure> {
-    let others = project.machines.iter().filter(|(name, _)| **name != args.machine);
-    let nics = others.flat_map(|(name, machine)| machine.nics.iter().map(move |nic| (name, nic)));
-    for (name, nic) in nics.filter(|(_, nic)| nic.network == args.network) {
-        let v4 = args.address.filter(|address| nic.address == Some(*address)).map(|a| a.to_string());
-        let v6 = args.address6.filter(|address| nic.address6 == Some(*address)).map(|a| a.to_string());
-        let mac = args.mac.filter(|mac| nic.mac == Some(*mac)).map(|mac| mac.to_string());
-        if let Some(taken) = v4.or(v6).or(mac) {
-            let what = format!("machine `{name}` has `{taken}` on network `{}` already", args.network);
-            return Err(Failure::request(
-                &what,
-                "choose another, or leave it out: the next free one is taken",
-            ));
-        }
-    }
-    Ok(())
-}
-
 /// Refuses what a machine that a command makes or connects is to have for its own, and another one has got: a file's wish
 /// moves others to other addresses, and its plan shows that; a command's does not.
 pub(super) fn leases_are_free(session: &mut Session, project: &Project, name: &Name) -> Result<(), Failure> {
@@ -434,7 +414,8 @@ pub(super) fn leases_are_free(session: &mut Session, project: &Project, name: &N
             let v6 = nic.address6.filter(|address| lease.address6 == Some(*address)).map(|a| a.to_string());
             let mac = nic.mac.filter(|mac| lease.mac == *mac).map(|mac| mac.to_string());
             if let Some(taken) = v4.or(v6).or(mac) {
-                let what = format!("machine `{}` has `{taken}` on network `{}`", id.machine, id.network);
+                let what =
+                    format!("machine `{}` has `{taken}` on network `{}` already", id.machine, id.network);
                 return Err(Failure::request(
                     &what,
                     "choose another, or leave it out: the next free one is taken",
