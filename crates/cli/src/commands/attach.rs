@@ -74,6 +74,12 @@ pub(crate) enum Watched {
 
 /// Watches a machine until it ends, or the person leaves.
 pub(crate) fn watch(files: &Files, how: Watch) -> Result<Watched> {
+    watch_held(files, how, ())
+}
+
+/// The same; what keeps the machine from being taken away is let go when we have got hold of it, or all is read that it
+/// wrote before that and how it ended.
+pub(crate) fn watch_held(files: &Files, how: Watch, keeps: impl Sized) -> Result<Watched> {
     // Before anything is seen of the machine: what a person sends because of that is for the machine, not for us.
     let signals = listen(how.signals)?;
     let Some(mut client) = Client::connect(files)? else { return ended_before(files, how) };
@@ -86,6 +92,7 @@ pub(crate) fn watch(files: &Files, how: Watch) -> Result<Watched> {
         Err(_) if files.keeper()?.is_none() => return ended_before(files, how),
         Err(error) => return Err(error),
     };
+    drop(keeps);
     if let Some(from) = how.replay {
         replay(files, from, Some(&attached))?;
     }

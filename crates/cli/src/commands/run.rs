@@ -17,7 +17,7 @@ use stead_model::plan::Power;
 use stead_model::project::{Addressing, Dhcp, Network, Pool, Project, Reach, Subnet};
 use stead_model::resolve::Images;
 
-use super::attach::{LogPlace, Watch, Watched, watch};
+use super::attach::{LogPlace, Watch, Watched, watch, watch_held};
 use super::reaper::{Reaper, is_left};
 use super::up::{Bring, Whose};
 use super::{image, machines, network, wish};
@@ -57,7 +57,6 @@ pub(crate) fn run(global: &Global, args: &RunArgs, output: Output) -> Result<Exi
         tell(global, &id, &mut session)?;
         return Ok(ExitCode::SUCCESS);
     }
-    drop(session);
     let how = Watch {
         stdin: args.machine.interactive,
         replay: Some(LogPlace::default()),
@@ -65,9 +64,11 @@ pub(crate) fn run(global: &Global, args: &RunArgs, output: Output) -> Result<Exi
         is_waited_for: true,
     };
     let Some(mut reaper) = reaper else {
+        drop(session);
         return watch(&files, how).map(|watched| machines::code(&watched)).or_else(unwatched);
     };
-    let watched = watch(&files, how);
+    // Who is to remove it cannot before it is ours to watch: it may have ended already.
+    let watched = watch_held(&files, how, session);
     if matches!(watched, Ok(Watched::Left)) {
         return Ok(ExitCode::SUCCESS);
     }
