@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use rustix::io::Errno;
-use stead_model::container::Signal;
+use stead_model::container::{Launch, Mode, Signal};
 
 use crate::cgroup::Cgroup;
 use crate::cgroup::watch::Usage;
@@ -22,6 +22,16 @@ pub fn kill(pidfd: BorrowedFd<'_>, signal: Signal) -> Result<bool> {
         Err(Errno::SRCH) => Ok(false),
         Err(errno) => Err(errno).with_context(|| format!("cannot send {signal}")),
     }
+}
+
+/// By what a container is told to end whose first process has this number, and was not waited for yet. What ends systemd
+/// is nothing to busybox' init, so a system gets what its own understands.
+pub fn stop_signal(launch: &Launch, pid: u32) -> Signal {
+    // Who it is cannot be seen of one that is ending.
+    let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+    let is_busybox = program.file_name().is_some_and(|name| name == "busybox");
+    let takes_another = launch.mode == Mode::System && launch.stop_signal == Signal::HALT && is_busybox;
+    if takes_another { Signal::USR2 } else { launch.stop_signal }
 }
 
 /// Holds all processes of a container still.

@@ -134,6 +134,10 @@ impl Container {
         if self.exited.is_some() {
             bail!("it does not run");
         }
+        let signal = match signal == self.launch.stop_signal {
+            true => stead_container::stop_signal(&self.launch, self.process.pid),
+            false => signal,
+        };
         stead_container::kill(self.process.pidfd.as_fd(), signal).map(drop)
     }
 

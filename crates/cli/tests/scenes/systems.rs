@@ -76,6 +76,26 @@ fn a_users_system_has_services_and_runs_containers_of_ours() {
     reboots_and_goes_off(&world);
 }
 
+#[test]
+fn a_system_with_busybox_as_its_init_ends_when_it_is_told() {
+    let Some(world) = World::with_subids() else {
+        return untested("it takes root to make somebody with subordinate ids and a cgroup");
+    };
+    let _registry = registry(&world);
+    let table = "::sysinit:/bin/touch /run/up\n::respawn:/bin/sleep 1000\n::shutdown:/bin/touch /data/down\n";
+    std::fs::write(world.path().join("inittab"), table).unwrap();
+    let bound = "./inittab:/etc/inittab:ro";
+    let words = ["run", "-d", "--system", "--name", "old", "-v", bound, "-v", "end:/data", BUSYBOX];
+    stead(&world, &[&words[..], &["/bin/busybox", "init"]].concat()).ok();
+    world.until("it is up", || {
+        (stead(&world, &["exec", "old", "test", "-e", "/run/up"]).code == 0).then_some(())
+    });
+    // It was not killed, and has done what it does at the end.
+    stead(&world, &["stop", "--time", "50", "old"]).ok();
+    assert_ne!(stead(&world, &["wait", "old"]).ok(), "137\n");
+    stead(&world, &["run", "--rm", "-v", "end:/data", BUSYBOX, "test", "-e", "/data/down"]).ok();
+}
+
 /// A system, and a container of its image that has no init.
 const WORK: &str = "\
 machines:

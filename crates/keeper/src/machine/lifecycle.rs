@@ -370,7 +370,12 @@ impl Life {
             // Nothing of it runs yet that could be asked.
             Body::Guest(guest) if guest.is_booting() => guest.quit("it was told to end".to_owned()),
             body => {
-                if let Err(error) = body.signal(self.launch.stop_signal) {
+                let signal = match body {
+                    Body::Container(container) => stead_container::stop_signal(&self.launch, container.pid),
+                    // Its agent sees who its first process is.
+                    Body::Guest(_) => self.launch.stop_signal,
+                };
+                if let Err(error) = body.signal(signal) {
                     tracing::warn!("cannot ask it to end: {error:#}");
                 }
             }

@@ -59,6 +59,8 @@ impl Signal {
     pub const KILL: Self = Self(9);
     /// The one that tells systemd to end the system: `SIGRTMIN+3`.
     pub const HALT: Self = Self(37);
+    /// The one that tells busybox' init to power the system off.
+    pub const USR2: Self = Self(12);
 
     /// Its number.
     pub fn number(self) -> i32 {
