@@ -142,7 +142,7 @@ pub(crate) struct MachineArgs {
     /// How much memory it may use: `512m`
     #[arg(short, long, value_name = "SIZE")]
     pub(crate) memory: Option<String>,
-    /// How much memory with swap
+    /// How much memory with swap; twice the memory where nothing is said
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory_swap: Option<String>,
     /// How much memory it should get by with

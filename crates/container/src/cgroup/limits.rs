@@ -48,6 +48,8 @@ pub(crate) struct Setting {
     pub(crate) controller: Controller,
     pub(crate) files: &'static [&'static str],
     pub(crate) text: String,
+    /// Nobody asked for it: it is left out where the kernel has no such file.
+    pub(crate) is_usual: bool,
 }
 
 /// The kernel's own choice of how long a period of processor time is.
@@ -73,17 +75,19 @@ pub(crate) fn asked(limits: &Limits) -> Vec<(&'static str, Controller)> {
 /// What is written where for these limits, in order.
 pub(crate) fn settings(limits: &Limits, version: impl Fn(Controller) -> Version) -> Vec<Setting> {
     let mut settings = Vec::new();
+    let is_usual = limits.memory_swap_bytes.is_none();
     let mut set = |word,
                    controller,
                    legacy: &'static [&'static str],
                    unified: &'static [&'static str],
                    texts: (String, String)| {
+        let is_usual = is_usual && word == "memory_swap";
         let (files, text) = match version(controller) {
             Version::Legacy => (legacy, texts.0),
             Version::Unified => (unified, texts.1),
         };
         if !files.is_empty() {
-            settings.push(Setting { word, controller, files, text });
+            settings.push(Setting { word, controller, files, text, is_usual });
         }
     };
     let same = |text: String| (text.clone(), text);
@@ -109,7 +113,9 @@ pub(crate) fn settings(limits: &Limits, version: impl Fn(Controller) -> Version)
             same(bytes.to_string()),
         );
     }
-    if let Some(both) = limits.memory_swap_bytes {
+    // As much swap as memory, where nothing is said of it: a limit that swap has no part in limits nothing.
+    let usual_both = limits.memory_bytes.map(|bytes| bytes.saturating_mul(2));
+    if let Some(both) = limits.memory_swap_bytes.or(usual_both) {
         // Version 1 counts memory and swap together, version 2 swap alone.
         let swap = both.saturating_sub(limits.memory_bytes.unwrap_or_default());
         let texts = (both.to_string(), swap.to_string());
@@ -194,6 +200,19 @@ mod tests {
                 "io.bfq.weight|io.weight 500",
             ],
         );
+    }
+
+    #[test]
+    fn what_nobody_said_of_swap_is_as_much_as_memory() {
+        let limits = Limits { memory_bytes: Some(64 << 20), ..Limits::default() };
+        let swap = |version| {
+            let setting = settings(&limits, |_| version).pop().unwrap();
+            assert!(setting.is_usual);
+            format!("{} {}", setting.files.join("|"), setting.text)
+        };
+        assert_eq!(swap(Version::Legacy), "memory.memsw.limit_in_bytes 134217728");
+        assert_eq!(swap(Version::Unified), "memory.swap.max 67108864");
+        assert!(settings(&all(), |_| Version::Unified).iter().all(|setting| !setting.is_usual));
     }
 
     #[test]

@@ -198,7 +198,8 @@ pub fn limits_refused(limits: &Limits) -> Result<Vec<LimitRefusal>> {
         }
     });
     let version = |controller| ground.version(controller).unwrap_or(Version::Unified);
-    let lacks = settings(limits, version).into_iter().filter_map(|setting| {
+    let wanted = settings(limits, version).into_iter().filter(|setting| !setting.is_usual);
+    let lacks = wanted.filter_map(|setting| {
         let (lack, base) = ground.lack(&setting)?;
         Some(match lack {
             Lack::File => {
@@ -343,6 +344,9 @@ impl Cgroup {
             if path.exists() {
                 return write(&path, &setting.text);
             }
+        }
+        if setting.is_usual {
+            return Ok(());
         }
         bail!("this kernel has no `{}`", setting.files.join("` or `"));
     }

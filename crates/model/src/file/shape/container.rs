@@ -123,7 +123,13 @@ pub(crate) const SHARED: &[Key] = &[
     ),
     key("cpuset", &[leaf(CPUSET)], "", "\"0-2,4\"", "The processors it may use."),
     key("mem_limit", &[leaf(BYTES_OR_ALL)], "", "512m", "How much memory it may use."),
-    key("memswap_limit", &[leaf(BYTES_OR_ALL)], "", "1g", "How much memory and swap together."),
+    key(
+        "memswap_limit",
+        &[leaf(BYTES_OR_ALL)],
+        "",
+        "1g",
+        "How much memory and swap together; twice the memory where nothing is said.",
+    ),
     key(
         "mem_reservation",
         &[leaf(BYTES_OR_ALL)],
