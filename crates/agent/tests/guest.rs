@@ -100,7 +100,10 @@ fn a_container_runs_writes_and_ends_as_the_runtime_would_have_it() {
     let attached = keeper.ask(&attach("main", false));
     assert!(matches!(keeper.finish(started).words[..], [Word::Started { .. }]));
     let said = keeper.finish(attached);
-    assert_eq!(said.out, "uid=33(web) gid=34(www) groups=4(adm)\n/tmp\nb c\n127.0.0.1 localhost\ninner\n");
+    assert_eq!(
+        said.out,
+        "uid=33(web) gid=34(www) groups=4(adm),34(www)\n/tmp\nb c\n127.0.0.1 localhost\ninner\n"
+    );
     assert!(said.err.starts_with("oops\n") && said.err.contains("Permission denied"), "{}", said.err);
     assert_eq!(said.code(), 3);
     let words = keeper.calls.remove(&watch).unwrap().words;

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -105,7 +106,7 @@ pub(crate) fn session() -> Result<()> {
 }
 
 /// Who this is in the container that is our root.
-pub(crate) fn user(wanted: &str, groups: &std::collections::BTreeSet<String>) -> Result<User> {
+pub(crate) fn user(wanted: &str, groups: &BTreeSet<String>) -> Result<User> {
     resolve(wanted, groups, &account_file("/etc/passwd")?, &account_file("/etc/group")?)
 }
 
@@ -301,10 +302,13 @@ fn rights(allowed: Allowed, user: &User) -> Result<()> {
         }
     }
     let (uid, gid) = (rustix::fs::Uid::from_raw(user.uid), rustix::fs::Gid::from_raw(user.gid));
-    let groups: Vec<_> = user.groups.iter().copied().map(rustix::fs::Gid::from_raw).collect();
+    // With its own: a program that changes its group and back would else have lost what is shut to that group.
+    let groups: BTreeSet<u32> = user.groups.iter().copied().chain([user.gid]).collect();
+    let is_more = groups.iter().any(|id| *id != user.gid);
+    let groups: Vec<_> = groups.into_iter().map(rustix::fs::Gid::from_raw).collect();
     match set_thread_groups(&groups) {
-        // With a single id there is nobody who could have more groups.
-        Err(Errno::PERM) if groups.is_empty() => {}
+        // With a single id there is nobody who could have more groups. Whether this one is there, is asked next.
+        Err(Errno::PERM | Errno::INVAL) if !is_more => {}
         // By which of them, the kernel does not say.
         done => done.map_err(|errno| refused(errno, "all those groups"))?,
     }

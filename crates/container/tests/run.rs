@@ -136,7 +136,7 @@ fn users_and_groups_are_those_of_the_image() {
         world.launch.groups = ["77".to_owned()].into();
         world.launch.cwd = "/srv/new".to_owned();
         let line = "id; pwd; echo $HOME; cat /etc/passwd > /data/new 2>&1 || echo denied";
-        let told = "uid=33(web) gid=34(www) groups=4(adm),77\n/srv/new\n/home/web\ndenied\n";
+        let told = "uid=33(web) gid=34(www) groups=4(adm),34(www),77\n/srv/new\n/home/web\ndenied\n";
         assert_eq!(world.sh(line).ok(), told);
         if role == Role::Root {
             // The pipe is its own to open again; a mapped root could not give away what is this test's.

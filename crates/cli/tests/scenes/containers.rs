@@ -83,9 +83,9 @@ fn options_are_seen_inside() {
     assert_eq!(
         sees(
             "--read-only --tmpfs /scratch:size=1m",
-            "touch /x 2>&1; touch /scratch/y && df /scratch | tail -1 | awk '{print $2}'"
+            "touch /x /etc/hosts 2>&1; touch /scratch/y && df /scratch | tail -1 | awk '{print $2}'"
         ),
-        "touch: /x: Read-only file system\n1024"
+        "touch: /x: Read-only file system\ntouch: /etc/hosts: Read-only file system\n1024"
     );
     assert_eq!(
         sees(
@@ -113,6 +113,7 @@ fn options_are_seen_inside() {
     if role() == Role::Root {
         assert_eq!(sees("-u app", "id -u; id -g; echo $HOME"), "1000\n1000\n/home");
         assert_eq!(sees("-u 12:34 --group-add 56", "id -u; id -G"), "12\n34 56");
+        assert_eq!(sees("-u 12:34", "grep Groups: /proc/self/status | tr -d '\\t '"), "Groups:34");
         let many = "sleep 9 & sleep 9 & sleep 9 & sleep 9 & sleep 9 & sleep 9; true";
         run(&world, "--pids 5", many).code(2).says("can't fork");
     }

@@ -320,7 +320,7 @@ fn somebody_works_in_a_guest_with_an_id_of_their_own() {
     slowly(&world, &project.directory, &["up"]).ok();
     assert_eq!(project.stead("plan").ok(), "nothing to do\n");
     let words = ["exec", "web", "cat", "/tmp/who", "/etc/sudoers.d/stead-dev"];
-    let who = "uid=70000(joe) gid=70000(joe) groups=999(lab)\n";
+    let who = "uid=70000(joe) gid=70000(joe) groups=999(lab),70000(joe)\n";
     let told = slowly(&world, &project.directory, &words).ok();
     assert_eq!(told, format!("{who}joe ALL=(ALL:ALL) NOPASSWD: ALL\n"));
     let shell = world.stead_command("home", &project.directory, &["shell", "web"]);

@@ -100,7 +100,7 @@ pub(crate) fn own_volume(directory: &Path, target: &str) -> PathBuf {
 /// All that is mounted, those above others first.
 pub(crate) fn plan(launch: &Launch, place: &Place, ground: &Ground) -> Result<Vec<Planned>> {
     let mut mounts = usual(launch, ground);
-    mounts.extend(texts(place));
+    mounts.extend(texts(launch, place));
     for target in &launch.own_volumes {
         let source = own_volume(&place.own_volumes, target);
         mounts.push(Planned { target: target.clone(), what: What::Volume { source }, attributes: 0 });
@@ -172,13 +172,14 @@ fn cgroups(launch: &Launch, cgroups: &Cgroups) -> Vec<Planned> {
 }
 
 /// The files of `/etc` that we write.
-fn texts(place: &Place) -> Vec<Planned> {
+fn texts(launch: &Launch, place: &Place) -> Vec<Planned> {
+    let attributes = if launch.rights.read_only { READ_ONLY } else { 0 };
     let given =
         [(true, "hostname"), (place.hosts.is_some(), "hosts"), (place.resolv_conf.is_some(), "resolv.conf")];
     let file = |name: &str| Planned {
         target: format!("/etc/{name}"),
         what: What::Bind { source: place.state.join(name), propagation: Propagation::Private, create: false },
-        attributes: 0,
+        attributes,
     };
     given.into_iter().filter(|(is_given, _)| *is_given).map(|(_, name)| file(name)).collect()
 }
