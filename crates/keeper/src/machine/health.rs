@@ -135,6 +135,10 @@ impl Health {
         }
     }
 
+    pub(super) fn is_testing(&self) -> bool {
+        self.test.is_some()
+    }
+
     pub(super) fn next_look(&self) -> Option<Instant> {
         Some(self.test.as_ref().map_or(self.next, |test| test.deadline))
     }

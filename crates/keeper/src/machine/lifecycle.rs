@@ -384,6 +384,11 @@ impl Life {
         run.kill_at = Some(run.kill_at.map_or(kill_at, |at| at.min(kill_at)));
     }
 
+    /// Whether it is being seen how well it is.
+    pub(super) fn is_testing(&self) -> bool {
+        self.run.as_ref().and_then(|run| run.health.as_ref()).is_some_and(Health::is_testing)
+    }
+
     /// When something is due without anything happening.
     pub(super) fn next_look(&self) -> Option<Instant> {
         let run = self.run.as_ref();

@@ -209,6 +209,7 @@ impl Keeper {
     /// Goes on until the machine has ended for good.
     fn serve(&mut self, report: &mut Reporter) -> Result<()> {
         while !self.life.is_over() {
+            let was_testing = self.life.is_testing();
             for source in self.wait()? {
                 self.attend(source)?;
             }
@@ -221,7 +222,8 @@ impl Keeper {
             self.answer_waiting();
             let was_asked = !self.clients.is_empty();
             self.forget_clients();
-            if was_asked && self.clients.is_empty() {
+            let is_asked_no_more = was_asked && self.clients.is_empty();
+            if is_asked_no_more || (was_testing && !self.life.is_testing()) {
                 let_go_of_program();
             }
         }

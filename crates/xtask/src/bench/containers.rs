@@ -16,6 +16,7 @@ use super::kept::kept;
 use super::lab::Lab;
 use super::memory::resident_of;
 use super::peers::{IMAGE, Podman, Runc, Tree};
+use super::place::wait_for;
 use super::{Comparison, Side, Unit, median};
 use crate::programs::output;
 
@@ -73,6 +74,15 @@ pub(super) const PROJECT: Comparison = Comparison {
 pub(super) const KEEPER: Comparison = Comparison {
     name: "memory-keeper",
     first: Side { name: "keeper", measure: keeper },
+    second: Side { name: "the promise", measure: || Ok(3.0) },
+    unit: Unit::Mebibytes,
+    target: Some(1.0),
+};
+
+/// What looks after one that is asked now and then how well it is, between two such tests.
+pub(super) const KEEPER_WITH_TESTS: Comparison = Comparison {
+    name: "memory-keeper-health",
+    first: Side { name: "keeper with tests", measure: keeper_with_tests },
     second: Side { name: "the promise", measure: || Ok(3.0) },
     unit: Unit::Mebibytes,
     target: Some(1.0),
@@ -205,6 +215,21 @@ fn their_project() -> Result<f64> {
 fn keeper() -> Result<f64> {
     let ours = Ours::kept()?;
     resident_of(&ours.0.pid(&format!("machines/{IDLE}.default/keeper"))?)
+}
+
+fn keeper_with_tests() -> Result<f64> {
+    const NAME: &str = "tested";
+    let ours = Ours::kept()?;
+    let check = ["--health-cmd", "true", "--health-interval", "2s"];
+    let run = ["run", "--detach", "--name", NAME].into_iter().chain(check);
+    output(&mut ours.0.stead(&run.chain([IMAGE, "sleep", "100000"]).collect::<Vec<_>>()))?;
+    let healthy = ["ps", "--quiet", "--filter", "health=healthy"];
+    wait_for("a container to be healthy", || {
+        output(&mut ours.0.stead(&healthy)).is_ok_and(|ids| !ids.is_empty())
+    })?;
+    let resident = resident_of(&ours.0.pid(&format!("machines/{NAME}.default/keeper"))?);
+    output(&mut ours.0.stead(&["rm", "--force", NAME]))?;
+    resident
 }
 
 fn conmon() -> Result<f64> {

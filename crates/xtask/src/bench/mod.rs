@@ -50,6 +50,7 @@ const COMPARISONS: &[Comparison] = &[
     containers::EXEC,
     containers::PROJECT,
     containers::KEEPER,
+    containers::KEEPER_WITH_TESTS,
     containers::KEEPER_AGAINST_CONMON,
     pull::AGAINST_PODMAN,
     pull::AGAINST_UMOCI,
