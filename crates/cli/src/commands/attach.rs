@@ -77,24 +77,23 @@ pub(crate) fn watch(files: &Files, how: Watch) -> Result<Watched> {
     watch_held(files, how, ())
 }
 
-/// The same; what keeps the machine from being taken away is let go when we have got hold of it, or all is read that it
-/// wrote before that and how it ended.
+/// The same; what keeps the machine from being taken away is let go when we have got hold of it, or of all that it left.
 pub(crate) fn watch_held(files: &Files, how: Watch, keeps: impl Sized) -> Result<Watched> {
     // Before anything is seen of the machine: what a person sends because of that is for the machine, not for us.
     let signals = listen(how.signals)?;
-    let Some(mut client) = Client::connect(files)? else { return ended_before(files, how) };
+    let Some(mut client) = Client::connect(files)? else { return ended_before(files, how, keeps) };
     let request = Request::Attach { stdin: how.stdin, is_waited_for: how.is_waited_for };
     let attached = match client.ask(&request, Some(Duration::ZERO)) {
         Ok(Answer::Attached(attached)) => attached,
         Ok(Answer::Failed(why)) => bail!("{why}"),
         Ok(other) => bail!("the keeper answered {other:?}"),
         // It ended just now.
-        Err(_) if files.keeper()?.is_none() => return ended_before(files, how),
+        Err(_) if files.keeper()?.is_none() => return ended_before(files, how, keeps),
         Err(error) => return Err(error),
     };
     drop(keeps);
     if let Some(from) = how.replay {
-        replay(files, from, Some(&attached))?;
+        replay(files, from, &attached)?;
     }
     let mut stream = client.into_stream()?;
     let writer = Arc::new(Mutex::new(stream.get_ref().try_clone().context("cannot share the connection")?));
@@ -215,46 +214,68 @@ pub(crate) fn await_end(files: &Files) -> Result<()> {
 }
 
 /// A machine that has no keeper any more: its log, and how it ended.
-fn ended_before(files: &Files, how: Watch) -> Result<Watched> {
-    if let Some(from) = how.replay {
-        replay(files, from, None)?;
-    }
-    match files.load_exit() {
+fn ended_before(files: &Files, how: Watch, keeps: impl Sized) -> Result<Watched> {
+    let pieces = how.replay.map(|from| pieces(files, from, None)).transpose()?;
+    let exit = files.load_exit();
+    // Whoever reads what we write may take their time. What is open stays to be read.
+    drop(keeps);
+    pieces.into_iter().flatten().try_for_each(Piece::replay)?;
+    match exit {
         Some(exit) => Ok(Watched::Ended(exit)),
         None => bail!("it does not run"),
     }
 }
 
 /// Writes what the log has from a place on, up to where the frames begin, as the machine wrote it.
-fn replay(files: &Files, from: LogPlace, until: Option<&Attached>) -> Result<()> {
+fn replay(files: &Files, from: LogPlace, until: &Attached) -> Result<()> {
+    pieces(files, from, Some(until))?.into_iter().try_for_each(Piece::replay)
+}
+
+/// A part of a log.
+struct Piece {
+    file: File,
+    /// How long it is; to the end of the file where nothing is said.
+    length: Option<u64>,
+}
+
+/// The parts of the log from a place on, in order, up to where the frames begin.
+fn pieces(files: &Files, from: LogPlace, until: Option<&Attached>) -> Result<Vec<Piece>> {
     let directory = files.log();
     let doing = || format!("cannot read the log in {}", directory.display());
-    for number in numbers(&directory).with_context(doing)?.into_iter().filter(|number| *number >= from.file) {
-        if until.is_some_and(|until| number > until.log_file) {
-            break;
-        }
+    let numbers = numbers(&directory).with_context(doing)?;
+    let is_meant = |number: &u64| *number >= from.file && until.is_none_or(|until| *number <= until.log_file);
+    let mut pieces = Vec::new();
+    for number in numbers.into_iter().filter(is_meant) {
         let mut file = match File::open(directory.join(stead_host::log::file_name(number))) {
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             file => file.with_context(doing)?,
         };
         let before = if number == from.file { from.length } else { 0 };
         file.seek(SeekFrom::Start(before)).with_context(doing)?;
+        let until = until.filter(|until| number == until.log_file);
+        pieces.push(Piece { file, length: until.map(|until| until.log_length.saturating_sub(before)) });
+    }
+    Ok(pieces)
+}
+
+impl Piece {
+    fn read(self) -> Result<Vec<u8>> {
         let mut text = Vec::new();
-        match until.filter(|until| number == until.log_file) {
-            Some(until) => {
-                let length = until.log_length.saturating_sub(before);
-                file.take(length).read_to_end(&mut text).with_context(doing)?
-            }
-            None => file.read_to_end(&mut text).with_context(doing)?,
-        };
+        let mut file = self.file.take(self.length.unwrap_or(u64::MAX));
+        file.read_to_end(&mut text).context("cannot read the log")?;
+        Ok(text)
+    }
+
+    fn replay(self) -> Result<()> {
+        let text = self.read()?;
         for line in text.split(|byte| *byte == b'\n').filter_map(parse_line) {
             write_to(line.stream, line.bytes)?;
             if line.is_whole {
                 write_to(line.stream, b"\n")?;
             }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 pub(super) fn write_to(stream: Stream, bytes: &[u8]) -> Result<()> {
@@ -399,5 +420,33 @@ mod tests {
         assert_eq!(without_detach(&mut held, b"\x10\x10"), (b"\x10\x10".to_vec(), false));
         held.clear();
         assert_eq!(without_detach(&mut held, b"e\x10\x11f"), (b"e".to_vec(), true));
+    }
+
+    #[test]
+    fn all_of_an_ended_machine_is_in_hand_before_it_may_be_taken_away() {
+        /// Takes the machine away as soon as that may be.
+        struct Reaper<'a>(&'a Files);
+        impl Drop for Reaper<'_> {
+            fn drop(&mut self) {
+                std::fs::remove_dir_all(&self.0.state).unwrap();
+            }
+        }
+        let home = tempfile::tempdir().unwrap();
+        let files = Files { state: home.path().join("state"), run: home.path().join("run") };
+        let write = |path: &std::path::Path, text: &str| {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let exit = r#"{"code": 7, "at_ms": 2, "started_ms": 1, "asked": false, "out_of_memory": false}"#;
+        write(&files.exit(), exit);
+        // Of a text without an end nothing is seen here.
+        write(&files.log().join(stead_host::log::file_name(0)), "T stdout P \n");
+        let read = pieces(&files, LogPlace::default(), None).unwrap();
+        let how =
+            Watch { stdin: false, replay: Some(LogPlace::default()), signals: false, is_waited_for: true };
+        let Watched::Ended(exit) = ended_before(&files, how, Reaper(&files)).unwrap() else { panic!() };
+        assert_eq!(exit.code, 7);
+        let texts: Vec<Vec<u8>> = read.into_iter().map(|piece| piece.read().unwrap()).collect();
+        assert_eq!(texts, [b"T stdout P \n"]);
     }
 }
