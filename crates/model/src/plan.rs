@@ -315,9 +315,13 @@ fn engine_removals(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
         || seen.running.iter().any(|(id, r)| id.project != wanted.project && *r == Running::Connected);
     let mut steps = Vec::new();
     let needed = others || needs_engine(wanted);
-    let stays = |uplink: &Uplink| needed && wanted.uplink.as_ref() == Some(uplink) && !seen.uplink_is_broken;
-    if let Some(uplink) = seen.uplink.clone().filter(|uplink| !stays(uplink)) {
-        steps.push((Step::UplinkRemove(uplink), "no network needs it as it is".to_owned()));
+    let is_wanted = |uplink: &Uplink| needed && wanted.uplink.as_ref() == Some(uplink);
+    // Offline there is nothing to make another by.
+    let is_to_mend = seen.uplink_is_broken && seen.host.online;
+    if let Some(uplink) = seen.uplink.clone().filter(|uplink| is_to_mend || !is_wanted(uplink)) {
+        let why =
+            if is_wanted(&uplink) { "it does not work any more" } else { "no network needs it as it is" };
+        steps.push((Step::UplinkRemove(uplink), why.to_owned()));
     }
     if !needed {
         steps.push((Step::EngineStop, "no network is left".to_owned()));

@@ -89,6 +89,14 @@ fn a_way_out_that_somebody_broke_is_made_again() {
     lab.stead("network enter -- ip address flush dev uplink").ok();
     broken();
     if uplink(&lab) != "veth" {
+        // Offline there is nothing to make it by, and all else goes on.
+        lab.stead("network enter -- ip address flush dev uplink").ok();
+        world.sh(Place::Computer, "ip route del default; ip -6 route del default");
+        lab.stead("up").ok();
+        assert_eq!(lab.stead("plan").ok(), "nothing to do\n");
+        let back = "ip route add default via 192.0.2.1; ip -6 route add default via 2001:db8::1 dev eth0";
+        world.sh(Place::Computer, back);
+        broken();
         return;
     }
     let link = "link=$(ip -br link | grep -o '^stu-[^@ ]*')";

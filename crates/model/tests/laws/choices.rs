@@ -9,9 +9,10 @@ use stead_model::dev::Person;
 use stead_model::lock::Lock;
 use stead_model::name::LinkName;
 use stead_model::observed::{Engine, Ipv6, NetworkState, Observed, PortLease, Switchboard, Taken, Uplink};
-use stead_model::plan::{Wanted, plan};
+use stead_model::plan::{Planned, Wanted, plan};
 use stead_model::project::{Bind, Network, Nic, Project, ProjectFiles, Reach, Runs, Subnet};
 use stead_model::resolve::{Context, Images, binds_clash, resolve};
+use stead_model::step::Step;
 
 use crate::small_projects;
 use crate::worlds::{
@@ -466,4 +467,19 @@ fn what_somebody_has_is_not_chosen() {
     seen.port_leases.remove(&Bind { port: 50000, ..first });
     seen.projects.insert(name("blog"), ProjectFiles::from("/home/ann/blog"));
     assert_eq!(open(&up(&web("shop"), &seen).0), [Bind { port: 50000, ..first }]);
+}
+
+#[test]
+fn a_broken_uplink_is_made_again_where_there_is_a_route_to_make_it_by() {
+    let shop = many(1, network());
+    let (mut seen, lock) = up(&shop, &computer());
+    seen.uplink_is_broken = true;
+    let steps = |seen: &Observed| plan(&must_want(&shop, &lock, seen), seen).steps;
+    let told = steps(&seen);
+    assert!(matches!(&told[..], [
+        Planned { step: Step::UplinkRemove(_), why, .. },
+        Planned { step: Step::UplinkAdd(_), .. },
+    ] if why == "it does not work any more"));
+    seen.host.online = false;
+    assert_eq!(steps(&seen), []);
 }

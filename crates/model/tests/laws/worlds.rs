@@ -433,6 +433,11 @@ fn damage_engine(worlds: &mut Damages<'_>) {
             world.ports.clear();
         });
         add("uplink lost", &|world| world.uplink = None);
+        add("uplink broken", &|world| world.uplink_is_broken = world.uplink.is_some());
+        add("uplink broken, and offline", &|world| {
+            world.uplink_is_broken = world.uplink.is_some();
+            world.host.online = false;
+        });
         add("uplink was pasta", &|world| {
             world.uplink = world.uplink.as_ref().map(|_| Uplink::Pasta);
         });
