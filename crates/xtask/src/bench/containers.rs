@@ -223,7 +223,7 @@ fn keeper_with_tests() -> Result<f64> {
     let check = ["--health-cmd", "true", "--health-interval", "2s"];
     let run = ["run", "--detach", "--name", NAME].into_iter().chain(check);
     output(&mut ours.0.stead(&run.chain([IMAGE, "sleep", "100000"]).collect::<Vec<_>>()))?;
-    let healthy = ["ps", "--quiet", "--filter", "health=healthy"];
+    let healthy = ["ps", "--all", "--quiet", "--filter", "health=healthy"];
     wait_for("a container to be healthy", || {
         output(&mut ours.0.stead(&healthy)).is_ok_and(|ids| !ids.is_empty())
     })?;
