@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,6 +19,9 @@ use stead_model::served::{Served, Target};
 use stead_net::forward::Forwards;
 
 use crate::sockets::Sockets;
+
+/// How often it is looked whether the machine has still its addresses.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Carries ports of this computer to a machine until this process is told to end, or until the machine has no longer
 /// the addresses that they lead to. Says with `ready` when all are open.
@@ -36,8 +41,7 @@ async fn carry(home: &Home, ports: BTreeMap<Bind, Target>, ready: impl FnOnce() 
         let lost = Arc::clone(&lost);
         Forwards::new(move |socket| {
             // Somebody else may have the address by now.
-            let gone = targets.values().find(|target| !has(&home, target));
-            if let Some(target) = gone {
+            if let Some(target) = gone(&home, &targets) {
                 lost.notify_one();
                 bail!("`{}` has no longer the address {}", target.machine, target.address);
             }
@@ -49,21 +53,43 @@ async fn carry(home: &Home, ports: BTreeMap<Bind, Target>, ready: impl FnOnce() 
         return Err(error);
     }
     ready()?;
+    // Nobody asks for a socket who has one: a client that keeps on sending datagrams from one port.
+    let looked = async {
+        let mut before = None;
+        loop {
+            let now = Some(stamp(home));
+            if now != before && gone(home, &ports).is_some() {
+                return;
+            }
+            before = now;
+            tokio::time::sleep(LOOK).await;
+        }
+    };
     tokio::select! {
         _ = interrupted.recv() => Ok(()),
         _ = told_to_end.recv() => Ok(()),
         _ = hung_up.recv() => Ok(()),
-        () = lost.notified() => {
-            let machines = ports.values().map(|target| &target.machine);
-            let machine = machines.min().map(MachineId::to_string).unwrap_or_default();
-            Err(anyhow!("machine `{machine}` is gone, or has other addresses now"))
-        }
+        () = lost.notified() => Err(is_gone(&ports)),
+        () = looked => Err(is_gone(&ports)),
     }
 }
 
-/// Whether a machine has still the address that a port leads to.
-fn has(home: &Home, target: &Target) -> bool {
-    find_served(home).is_some_and(|served| is_of(&served, target))
+fn is_gone(ports: &BTreeMap<Bind, Target>) -> anyhow::Error {
+    let machines = ports.values().map(|target| &target.machine);
+    let machine = machines.min().map(MachineId::to_string).unwrap_or_default();
+    anyhow!("machine `{machine}` is gone, or has other addresses now")
+}
+
+/// Where a port leads to that its machine has no longer.
+fn gone<'t>(home: &Home, ports: &'t BTreeMap<Bind, Target>) -> Option<&'t Target> {
+    let served = find_served(home);
+    ports.values().find(|target| served.as_ref().is_none_or(|served| !is_of(served, target)))
+}
+
+/// Another one for each writing of what is served; nothing if there is no such file.
+fn stamp(home: &Home) -> Option<(u64, i64, i64)> {
+    let file = std::fs::metadata(home.served()).ok()?;
+    Some((file.ino(), file.ctime(), file.ctime_nsec()))
 }
 
 fn is_of(served: &Served, target: &Target) -> bool {

@@ -207,12 +207,54 @@ fn ports_are_published_for_as_long_as_the_command_for_it_runs() {
     forwarding.end();
     world.until("its port is closed", || (curl("127.0.0.1:8080") == 7).then_some(()));
     assert_eq!(curl("127.0.0.1:8090"), 0);
-    // Whoever has its address next is not reached by it.
+    // Whoever has its address next is not reached by it, not even by a client that goes on as before.
+    let (mut forwarding, _) = forward(&["5300/udp"]);
+    let go_on = "while echo meant for web; do sleep 0.1; done | socat -u - UDP:127.0.0.1:5300";
+    let sending = world.spawn(Place::Computer, &["sh", "-c", go_on]);
+    let next = lab("").replace("web:", "next:").replace("[lan]", "{ lan: { address: 10.0.5.3 } }");
+    shop.write(&next.replacen(
+        "client: { networks: { lan: { address: 10.0.5.3 } }",
+        "client: { networks: [lan]",
+        1,
+    ));
+    assert_eq!(shop.address("web", 0).0, "10.0.5.3");
+    shop.stead("up").ok();
+    assert_eq!(shop.address("next", 0).0, "10.0.5.3");
+    world.until("it ends", || (!forwarding.is_alive()).then_some(()));
+    let heard = shop.on("next", "timeout 1 socat -u UDP-RECV:5300 - | grep -c meant");
+    assert_eq!(heard.out.trim(), "0");
+    drop(sending);
+    shop.write(&lab("'8090:80'"));
+    shop.stead("up").ok();
     let (mut forwarding, _) = forward(&["8080:80"]);
     shop.stead("down").ok();
     assert_ne!(curl("127.0.0.1:8080"), 0);
     world.until("it ends", || (!forwarding.is_alive()).then_some(()));
     shop.stead("forward web 8080:80").code(2).says("there is no machine `web`");
+}
+
+#[test]
+fn who_has_a_machines_address_next_hears_nothing_that_was_meant_for_it() {
+    let world = World::offline();
+    let shop = world.project("shop", &lab(""));
+    shop.stead("up").ok();
+    let address = shop.address("web", 0).0;
+    let mut web = shop.spawn_on("web", &["socat", "-u", "UDP-RECV:5300", "-"]);
+    shop.until_on("web", "ss -Hlun | grep 5300");
+    let mut forwarding = world.spawn_stead(&shop.directory, &["forward", "web", "5300/udp"]);
+    forwarding.stdout().read_line(&mut String::new()).unwrap();
+    // From one port, without a pause in which it could be forgotten.
+    let go_on = "while echo meant for web; do sleep 0.1; done | socat -u - UDP:127.0.0.1:5300";
+    let _client = world.spawn(Place::Computer, &["sh", "-c", go_on]);
+    let mut line = String::new();
+    web.stdout().read_line(&mut line).unwrap();
+    assert_eq!(line, "meant for web\n");
+    let given = format!("next: {{ networks: {{ lan: {{ address: {address} }} }} }}");
+    shop.write(&lab("").replace("web: { networks: [lan], ports: [] }", &given));
+    shop.stead("up").ok();
+    assert_eq!(shop.address("next", 0).0, address);
+    world.until("it ends", || (!forwarding.is_alive()).then_some(()));
+    assert_eq!(shop.on("next", "timeout 1 socat -u UDP-RECV:5300 - | grep -c meant").out, "0\n");
 }
 
 /// How many clients come at once.
