@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
 use stead_host::home::Home;
@@ -32,9 +32,9 @@ pub fn run(home: &Home, ports: BTreeMap<Bind, Target>, ready: impl FnOnce() -> R
 
 async fn carry(home: &Home, ports: BTreeMap<Bind, Target>, ready: impl FnOnce() -> Result<()>) -> Result<()> {
     // Before anybody can connect: who ends us then leaves nothing.
-    let mut interrupted = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
+    let mut interrupted = unless_ignored(SignalKind::interrupt())?;
     let mut told_to_end = signal(SignalKind::terminate()).context("cannot listen for signals")?;
-    let mut hung_up = signal(SignalKind::hangup()).context("cannot listen for signals")?;
+    let mut hung_up = unless_ignored(SignalKind::hangup())?;
     let lost = Arc::new(Notify::new());
     let mut forwards = {
         let (sockets, home, targets) = (Sockets::new(home), home.clone(), ports.clone());
@@ -66,11 +66,35 @@ async fn carry(home: &Home, ports: BTreeMap<Bind, Target>, ready: impl FnOnce() 
         }
     };
     tokio::select! {
-        _ = interrupted.recv() => Ok(()),
+        () = come(&mut interrupted) => Ok(()),
         _ = told_to_end.recv() => Ok(()),
-        _ = hung_up.recv() => Ok(()),
+        () = come(&mut hung_up) => Ok(()),
         () = lost.notified() => Err(is_gone(&ports)),
         () = looked => Err(is_gone(&ports)),
+    }
+}
+
+/// Listens for a signal. One that was ignored before stays so: `nohup`, and a shell for what it runs beside it, ask for
+/// that.
+fn unless_ignored(kind: SignalKind) -> Result<Option<Signal>> {
+    let status = std::fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?;
+    if is_ignored(&status, kind) {
+        return Ok(None);
+    }
+    signal(kind).map(Some).context("cannot listen for signals")
+}
+
+/// Whether a process ignores a signal, by its `status`.
+fn is_ignored(status: &str, kind: SignalKind) -> bool {
+    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = line.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok()).unwrap_or_default();
+    mask & (1 << (kind.as_raw_value() - 1)) != 0
+}
+
+async fn come(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
     }
 }
 
@@ -108,6 +132,17 @@ fn is_of(served: &Served, target: &Target) -> bool {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_kernel_says_what_is_ignored() {
+        let is_ignored = |digits: &str| {
+            let status = format!("Name:\tstead\nSigBlk:\tffffffffffffffff\nSigIgn:\t{digits}\n");
+            [SignalKind::hangup(), SignalKind::interrupt()].map(|kind| is_ignored(&status, kind))
+        };
+        assert_eq!(is_ignored("0000000000001000"), [false, false]);
+        assert_eq!(is_ignored("0000000000001001"), [true, false]);
+        assert_eq!(is_ignored("0000000000000006"), [false, true]);
+    }
 
     #[test]
     fn a_port_leads_to_a_machine_that_has_the_address_and_to_nobody_else() {

@@ -234,6 +234,31 @@ fn ports_are_published_for_as_long_as_the_command_for_it_runs() {
 }
 
 #[test]
+fn ports_of_the_moment_outlast_a_signal_that_whoever_asked_for_them_ignores() {
+    let world = World::offline();
+    let shop = world.project("shop", &lab(""));
+    shop.stead("up").ok();
+    let home = world.path().join("home").display().to_string();
+    // What a shell runs beside it ignores an interrupt; it says which signals left the port open.
+    let run = |before: &str| {
+        let script = format!(
+            "{before}
+            STEAD_HOME={home} {} forward web.shop 8080:80 > said & pid=$!
+            until test -s said; do kill -0 $pid; sleep 0.1; done
+            for signal in INT HUP TERM; do
+                kill -$signal $pid 2>/dev/null || true; sleep 0.5
+                if ss -Hltn src 127.0.0.1:8080 | grep -q 8080; then echo $signal; fi
+            done
+            rm said; wait $pid",
+            crate::support::stead()
+        );
+        world.sh(Place::Person, &script)
+    };
+    assert_eq!(run("trap '' HUP"), "INT\nHUP\n");
+    assert_eq!(run(""), "INT\n");
+}
+
+#[test]
 fn who_has_a_machines_address_next_hears_nothing_that_was_meant_for_it() {
     let world = World::offline();
     let shop = world.project("shop", &lab(""));
