@@ -30,19 +30,14 @@ struct Row {
 
 /// Carries what comes to these ports until it is told to end.
 pub(crate) fn forward(global: &Global, args: &ForwardArgs, output: Output) -> Result<(), Failure> {
-    let mut wanted: BTreeMap<Bind, u16> = BTreeMap::new();
+    let mut asked = Vec::new();
     for text in &args.ports {
         let read = published_ports(text);
         let ports =
             read.map_err(|(what, hint)| Failure::request(&format!("port `{text}`: {what}"), &hint))?;
-        for (bind, target) in ports {
-            let bind = if bind.is_left_open() { free(bind, &wanted)? } else { bind };
-            if wanted.insert(bind, target).is_some() {
-                let what = format!("port {bind} is asked for twice");
-                return Err(Failure::request(&what, "say it once"));
-            }
-        }
+        asked.extend(ports);
     }
+    let wanted = choose(asked, free)?;
     let mut host = look()?;
     let seen = host.observe()?;
     let id = super::machines::one(global, &args.machine, &seen)?;
@@ -70,6 +65,25 @@ pub(crate) fn forward(global: &Global, args: &ForwardArgs, output: Output) -> Re
     let rows: Vec<Row> = rows.collect();
     let text = || rows.iter().map(Row::line).collect();
     stead_keeper::forward::run(host.home(), ports, || output.data(&rows, text)).map_err(Failure::from)
+}
+
+/// What is asked for, with a port for each that is left open: one that no other word asks for, before or after it.
+fn choose(
+    asked: Vec<(Bind, u16)>,
+    free: impl Fn(Bind, &BTreeMap<Bind, u16>) -> anyhow::Result<Bind>,
+) -> Result<BTreeMap<Bind, u16>, Failure> {
+    let (open, fixed): (Vec<_>, Vec<_>) = asked.into_iter().partition(|(bind, _)| bind.is_left_open());
+    let mut wanted = BTreeMap::new();
+    for (bind, target) in fixed {
+        if wanted.insert(bind, target).is_some() {
+            let what = format!("port {bind} is asked for twice");
+            return Err(Failure::request(&what, "say it once"));
+        }
+    }
+    for (bind, target) in open {
+        wanted.insert(free(bind, &wanted)?, target);
+    }
+    Ok(wanted)
 }
 
 /// A port that nobody has just now, of those that the kernel gives.
@@ -100,5 +114,25 @@ impl Row {
         let from = SocketAddr::new(self.address, self.port);
         let protocol = if self.protocol == "tcp" { "" } else { "/udp" };
         format!("{from}{protocol} leads to {}:{}{protocol}\n", self.machine, self.target)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_left_open_is_none_that_is_asked_for_later() {
+        let ask = |texts: &[&str]| texts.iter().flat_map(|text| published_ports(text).unwrap()).collect();
+        let next = |open: Bind, others: &BTreeMap<Bind, u16>| {
+            let binds = (45000..).map(|port| Bind { port, ..open });
+            Ok(binds.into_iter().find(|bind| !others.contains_key(bind)).unwrap())
+        };
+        let wanted = choose(ask(&["0:80", "45000:81", "0:82", "45001:83/udp"]), next).unwrap();
+        let ports: Vec<(u16, u16)> = wanted.iter().map(|(bind, target)| (bind.port, *target)).collect();
+        assert_eq!(ports, [(45000, 81), (45001, 80), (45002, 82), (45001, 83)]);
+        assert!(choose(ask(&["0:80", "0:80"]), next).is_ok());
+        assert!(choose(ask(&["7000", "0:80", "7000:80"]), next).is_err());
     }
 }
