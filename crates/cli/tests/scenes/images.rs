@@ -76,6 +76,10 @@ fn an_image_is_loaded_named_saved_and_removed() {
     );
     let config: serde_json::Value = serde_json::from_str(&world.sh(Place::Computer, &judge)).unwrap();
     assert_eq!(config, inspected["config"]);
+    // What comes has the names that it comes with, whatever it is called here by now; all of them stay.
+    let came = world.stead(&format!("image load {archive}")).ok();
+    assert_eq!(came, format!("{id} app:1\n"));
+    assert_eq!(listed(&world, &id)["names"].as_array().unwrap().len(), 3);
     assert_eq!(other("run --rm app:1 cat /data/seed").ok(), "from-the-image\n");
     // One name goes, then all.
     world.stead("image rm app:1").ok();

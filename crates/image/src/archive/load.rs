@@ -62,7 +62,8 @@ struct Found {
 }
 
 impl Store {
-    /// Loads the images of an archive, compressed or not: of an OCI layout, or of `docker save`.
+    /// Loads the images of an archive, compressed or not: of an OCI layout, or of `docker save`. Each has the names that it came
+    /// with.
     pub fn load_archive(&self, archive: impl Read + Send, load: &Load) -> Result<Vec<Image>> {
         let adding = self.adding()?;
         let (mut files, mut links) = (BTreeMap::new(), BTreeMap::new());
@@ -105,8 +106,12 @@ impl Store {
         if arrivals.is_empty() {
             bail!("it has no image for {}", load.platform);
         }
-        // All or none: when the last one has been found to be whole.
-        arrivals.iter().map(|arrival| self.record(adding, arrival)).collect()
+        // All or none: when the last one has been found to be whole. Names that they had before did not come with them.
+        let came = |arrival: &Arrival| {
+            let image = self.record(adding, arrival)?;
+            Ok(Image { names: arrival.names.iter().cloned().collect(), ..image })
+        };
+        arrivals.iter().map(came).collect()
     }
 
     fn load_oci(&self, origin: &Origin<'_>, index: &[u8], load: &Load) -> Result<Vec<Arrival>> {
