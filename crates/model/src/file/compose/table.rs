@@ -5,6 +5,7 @@ use super::value::{self, LINK, PORT, PUBLISHED, RESOURCE, TARGET_PORT, VOLUME};
 use crate::file::leaf::Leaf;
 use crate::file::leaf::container::{ANY, PROFILE, SECRET};
 use crate::file::leaf::network::{ADDRESS, ADDRESS6, ANY_ADDRESS, MAC};
+use crate::file::leaf::port::PORT_RANGE;
 use crate::file::leaf::quantity::VOLUME_SIZE;
 use crate::file::shape::container::{BLKIO, BUILD, ENV_FILE, FILE_USE, SHARED, VOLUME_KEYS, leaf};
 use crate::file::shape::kept::{DEPLOY, LOG_OPTIONS, LOGGING, RESERVATIONS, RESOURCE_LIMITS};
@@ -218,7 +219,7 @@ const NIC_ORDER: Shape = &[Form::Refused(
 )];
 
 const PORT_KEYS: &[Key] = &[
-    Key { required: true, example: "80", ..plain("target", &[leaf(TARGET_PORT)]) },
+    Key { required: true, example: "80", ..plain("target", &[leaf(PORT_RANGE)]) },
     plain("published", &[leaf(PUBLISHED)]),
     plain("host_ip", &[leaf(ANY_ADDRESS)]),
     plain("protocol", PROTOCOL),

@@ -1229,3 +1229,21 @@ fn a_port_that_is_left_open_is_one_that_the_computer_chooses() {
     "#]],
     );
 }
+
+#[test]
+fn a_target_names_its_protocol_beside_it() {
+    check(
+        "services: {web: {image: web, expose: [80/udp], ports: [{target: 83/udp}, {target: 85/tcp, published: 9}]}}",
+        expect![[r#"
+            compose.yaml:1:65: `83/udp` is not a port from 1 to 65535
+              1 | …web, expose: [80/udp], ports: [{target: 83/udp}, {target: 85/tcp, published: 9}]}}
+                |                                          ^^^^^^
+              hint: write it in digits, without a fraction and a unit
+
+            compose.yaml:1:83: `85/tcp` is not a port from 1 to 65535
+              1 | …dp], ports: [{target: 83/udp}, {target: 85/tcp, published: 9}]}}
+                |                                          ^^^^^^
+              hint: write it in digits, without a fraction and a unit
+        "#]],
+    );
+}
