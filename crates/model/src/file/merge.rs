@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::Dialect;
-use super::compose::published_port;
+use super::compose::published_ports;
 use super::environment::last_of_each;
 use super::leaf::container::capability;
 use super::leaf::mount;
 use super::leaf::network::any_address;
-use super::leaf::port::{Ports, port, port_range, published_range};
+use super::leaf::port::{PortRange, Ports, port, port_range, published_range};
 use super::problem::Span;
 use super::yaml::{Entry, Node, Value};
 use crate::project::Protocol;
@@ -288,7 +288,11 @@ fn family(item: &Node) -> Option<String> {
 /// A port is told apart by all that is said of it: in either form, in Compose's words and in ours.
 fn published(item: &Node, usual: Usual) -> Option<String> {
     let ports = match (&item.value, usual.dialect) {
-        (Value::Scalar(text), Dialect::Compose) => port(&published_port(text)).ok()?,
+        (Value::Scalar(text), Dialect::Compose) => {
+            let ports = published_ports(text);
+            let (first, last) = (port(ports.first()?).ok()?, port(ports.last()?).ok()?);
+            Ports { target: PortRange { last: last.target.last, ..first.target }, ..first }
+        }
         (Value::Scalar(text), Dialect::Stead) => port(text).ok()?,
         (Value::Null | Value::Unknown | Value::Sequence(_) | Value::Mapping(_), dialect) => {
             long_port(item, dialect)?

@@ -9,7 +9,7 @@ mod service;
 mod table;
 mod value;
 
-pub(super) use value::published_port;
+pub(super) use value::published_ports;
 
 use std::collections::BTreeMap;
 

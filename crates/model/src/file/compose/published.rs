@@ -14,7 +14,7 @@ A file of the [Compose specification](https://github.com/compose-spec/compose-sp
 
 - a variable that is not set and has no default is an empty text, with a warning; a name alone under `environment` that is
   not set is left out;
-- ports without an address are published on `0.0.0.0`; where none of this computer is said (`80`, no `published`), it chooses one, as for `0:80`;
+- ports without an address are published on `0.0.0.0`; where none of this computer is said (`80`, `80-82`, no `published`), it chooses one for each target, as for `0:80`;
 - names of networks and volumes are made lawful (`db_data` is `db-data`); a service, an alias and a `container_name` are in lower case
   and have `-` for `_` (`My_App` is `my-app`), and are found by both, in DNS and on the command line;
 - `container_name` is one more name on all networks, `links` say what comes before; the name that a link gives is one of the other

@@ -140,7 +140,7 @@ fn machine(own_name: &str, keys: Vec<Entry>, span: Span) -> Vec<Entry> {
             "network_mode" => {}
             "networks" if is_empty(&node.value) => {}
             "networks" => ours.push(entry("networks", key_span, networks(node))),
-            "ports" => ours.push(entry("ports", key_span, each(node, port))),
+            "ports" => ours.push(entry("ports", key_span, ports(node))),
             "volumes" => ours.push(entry("volumes", key_span, each(node, volume))),
             "depends_on" => {
                 ours.push(entry("depends_on", key_span, names(under(node, |key| key != "restart"))));
@@ -238,25 +238,47 @@ fn networks(node: Node) -> Node {
     mapping(node.span, entries)
 }
 
-fn port(node: Node) -> Node {
+fn ports(mut node: Node) -> Node {
+    if let Value::Sequence(items) = node.value {
+        node.value = Value::Sequence(items.into_iter().flat_map(port).collect());
+    }
+    node
+}
+
+/// One that is left open is one that the computer chooses, for each target.
+fn port(node: Node) -> Vec<Node> {
+    let span = node.span;
     let node = without(node, &["mode", "name", "app_protocol"]);
-    let mut node = renamed(node, |key| match key {
+    let node = renamed(node, |key| match key {
         "published" => "port",
         "host_ip" => "address",
         other => other,
     });
-    match &mut node.value {
-        Value::Scalar(text) => *text = value::published_port(text),
-        Value::Mapping(entries) => {
-            // Left open, it is one that the computer chooses.
-            entries.retain(|entry| entry.key != "port" || scalar(&entry.node) != Some(""));
-            if !entries.iter().any(|entry| entry.key == "port") {
-                entries.push(text("port", node.span, "0"));
-            }
+    match node.value {
+        Value::Scalar(text) => {
+            let ours = value::published_ports(&text).into_iter();
+            ours.map(|text| Node { span, value: Value::Scalar(text) }).collect()
         }
-        Value::Null | Value::Unknown | Value::Sequence(_) => {}
+        Value::Mapping(mut entries) => {
+            entries.retain(|entry| entry.key != "port" || scalar(&entry.node) != Some(""));
+            if entries.iter().any(|entry| entry.key == "port") {
+                return vec![mapping(span, entries)];
+            }
+            entries.push(text("port", span, "0"));
+            let target =
+                entries.iter().find(|entry| entry.key == "target").and_then(|entry| scalar(&entry.node));
+            let Some(range) = target.map(str::to_owned) else { return vec![mapping(span, entries)] };
+            let one = |target: String| {
+                let mut entries = entries.clone();
+                for entry in entries.iter_mut().filter(|entry| entry.key == "target") {
+                    entry.node.value = Value::Scalar(target.clone());
+                }
+                mapping(span, entries)
+            };
+            value::targets(&range).into_iter().map(one).collect()
+        }
+        value @ (Value::Null | Value::Unknown | Value::Sequence(_)) => vec![Node { span, value }],
     }
-    node
 }
 
 fn volume(mut node: Node) -> Node {

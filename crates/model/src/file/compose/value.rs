@@ -18,7 +18,8 @@ pub(super) const RESOURCE: &TextForm = &form(|text| resource(text).map(drop));
 pub(super) const SERVICE: &TextForm = &form(|text| service(text).map(drop));
 pub(super) const LINK: &TextForm = &form(link);
 pub(super) const NETWORK_MODE: &TextForm = &form(network_mode);
-pub(super) const PORT: &TextForm = &form(|text| port(&published_port(text)).map(drop));
+pub(super) const PORT: &TextForm =
+    &form(|text| published_ports(text).iter().try_for_each(|text| port(text).map(drop)));
 pub(super) const PUBLISHED: &TextForm = &form(published);
 pub(super) const TARGET_PORT: &TextForm = &form(target_port);
 pub(super) const VOLUME: &TextForm = &form(|text| mount::volume(&volume(text)).map(drop));
@@ -85,18 +86,28 @@ fn network_mode(text: &str) -> Result<(), Wrong> {
         .hint("name `networks` instead; there are `none`, and `bridge`, which is the default network"))
 }
 
-/// A port in its short form as we write it: where Compose leaves the one of this computer open, ours is `0`.
-pub(in crate::file) fn published_port(text: &str) -> String {
-    if !text.contains(':') {
-        return format!("0:{text}");
-    }
-    match text.rsplit_once("::") {
+/// A port in its short form as we write it: where Compose leaves the one of this computer open, ours is `0`, once for
+/// each target.
+pub(in crate::file) fn published_ports(text: &str) -> Vec<String> {
+    let (place, target) = match text.rsplit_once("::") {
+        _ if !text.contains(':') => ("0".to_owned(), text),
         Some((address, target))
             if !address.is_empty() && (!address.contains(':') || address.ends_with(']')) =>
         {
-            format!("{address}:0:{target}")
+            (format!("{address}:0"), target)
         }
-        Some(_) | None => text.to_owned(),
+        Some(_) | None => return vec![text.to_owned()],
+    };
+    let (range, protocol) = target.split_at(target.find('/').unwrap_or(target.len()));
+    let each = |target: String| format!("{place}:{target}{protocol}");
+    targets(range).into_iter().map(each).collect()
+}
+
+/// The ports of a range one by one, or what is none as it stands.
+pub(super) fn targets(range: &str) -> Vec<String> {
+    match port_range(range) {
+        Ok(range) => (range.first..=range.last).map(|port| port.to_string()).collect(),
+        Err(_) => vec![range.to_owned()],
     }
 }
 

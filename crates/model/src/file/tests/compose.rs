@@ -1181,7 +1181,7 @@ fn a_link_by_a_name_that_would_mean_two_is_refused() {
 #[test]
 fn a_port_that_is_left_open_is_one_that_the_computer_chooses() {
     check(
-        "services: {web: {image: web, ports: [80, '127.0.0.1::81/udp', '0:82', '[::1]::83', {target: 84}, {target: 85, published: ''}, {target: 86, published: 0}]}}",
+        "services: {web: {image: web, ports: [80, '127.0.0.1::81/udp', '0:82', '[::1]::83', {target: 84}, {target: 85, published: ''}, {target: 86, published: 0}, 3000-3001/udp, '127.0.0.1::90-91', {target: 92-93}]}}",
         expect![[r#"
             name: shop
             networks:
@@ -1206,27 +1206,33 @@ fn a_port_that_is_left_open_is_one_that_the_computer_chooses() {
                   - "0.0.0.0:0:84/tcp"
                   - "0.0.0.0:0:85/tcp"
                   - "0.0.0.0:0:86/tcp"
+                  - "0.0.0.0:0:3000/udp"
+                  - "0.0.0.0:0:3001/udp"
+                  - "127.0.0.1:0:90/tcp"
+                  - "127.0.0.1:0:91/tcp"
+                  - "0.0.0.0:0:92/tcp"
+                  - "0.0.0.0:0:93/tcp"
                 image: "web:latest"
         "#]],
     );
     check(
-        "services: {web: {image: web, ports: [8000-8002, '0:90-91', '::1:80:80']}}",
+        "services: {web: {image: web, ports: [8002-8000, '0:90-91', '::1:80:80']}}",
         expect![[r#"
-        compose.yaml:1:38: `0` is one port that this computer chooses, and cannot lead to 3 targets
-          1 | services: {web: {image: web, ports: [8000-8002, '0:90-91', '::1:80:80']}}
-            |                                      ^^^^^^^^^
-          hint: write `0:8000`, `0:8001` and so on
+            compose.yaml:1:38: `8002-8000` runs backwards
+              1 | services: {web: {image: web, ports: [8002-8000, '0:90-91', '::1:80:80']}}
+                |                                      ^^^^^^^^^
+              hint: write `8000-8002`
 
-        compose.yaml:1:49: `0` is one port that this computer chooses, and cannot lead to 2 targets
-          1 | services: {web: {image: web, ports: [8000-8002, '0:90-91', '::1:80:80']}}
-            |                                                 ^^^^^^^^^
-          hint: write `0:90`, `0:91` and so on
+            compose.yaml:1:49: `0` is one port that this computer chooses, and cannot lead to 2 targets
+              1 | services: {web: {image: web, ports: [8002-8000, '0:90-91', '::1:80:80']}}
+                |                                                 ^^^^^^^^^
+              hint: write `0:90`, `0:91` and so on
 
-        compose.yaml:1:60: `::1` is not `[address:]port:target`
-          1 | services: {web: {image: web, ports: [8000-8002, '0:90-91', '::1:80:80']}}
-            |                                                            ^^^^^^^^^^^
-          hint: an IPv6 address stands in brackets, like `[::1]:8080:80`
-    "#]],
+            compose.yaml:1:60: `::1` is not `[address:]port:target`
+              1 | services: {web: {image: web, ports: [8002-8000, '0:90-91', '::1:80:80']}}
+                |                                                            ^^^^^^^^^^^
+              hint: an IPv6 address stands in brackets, like `[::1]:8080:80`
+        "#]],
     );
 }
 
