@@ -100,14 +100,6 @@ impl Wish {
         let (cgroup, layout) = (self.choose(ground, name), ground.layout());
         let available = |controller: &str| version(&cgroup, layout, controller);
         let mut bad = Vec::new();
-        let asked = settings(&self.resources, &|_| Version::Unified, &mut Vec::new());
-        for controller in asked.iter().map(|setting| setting.controller).collect::<BTreeSet<_>>() {
-            if available(controller).is_none() {
-                bad.push(format!(
-                    "limits of `{controller}`: there is no such controller here that we may use"
-                ));
-            }
-        }
         let settings = settings(
             &self.resources,
             &|controller| available(controller).unwrap_or(Version::Legacy),
@@ -118,12 +110,11 @@ impl Wish {
             available(setting.controller).is_none() && setting.files == ["memory.use_hierarchy"]
         };
         let settings: Vec<Setting> = settings.into_iter().filter(|setting| !is_moot(setting)).collect();
-        for Setting { controller, .. } in &settings {
-            let what = format!("limits of `{controller}`: there is no such controller here that we may use");
-            if available(controller).is_none() && !bad.contains(&what) {
-                bad.push(what);
-            }
-        }
+        let controllers: BTreeSet<&str> = settings.iter().map(|setting| setting.controller).collect();
+        let missing = controllers.into_iter().filter(|controller| available(controller).is_none());
+        bad.extend(missing.map(|controller| {
+            format!("limits of `{controller}`: there is no such controller here that we may use")
+        }));
         for Setting { controller, files, .. } in settings.iter().filter(|setting| !setting.files.is_empty()) {
             let place = place(&cgroup, layout, controller).filter(|_| available(controller).is_some());
             if place.is_some_and(|(directory, mount, version)| {
