@@ -32,8 +32,7 @@ pub enum NameError {
 }
 
 /// Names that would be taken for something else in a DNS query or on the command line.
-pub(crate) const RESERVED: [&str; 8] =
-    ["all", "auto", "gateway", "host", "localhost", "none", "stead", "user"];
+pub(crate) const RESERVED: [&str; 7] = ["all", "auto", "host", "localhost", "none", "stead", "user"];
 
 impl Name {
     /// The name as text.

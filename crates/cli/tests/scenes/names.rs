@@ -143,6 +143,35 @@ fn what_is_joined_talks_and_what_is_not_does_not() {
 }
 
 #[test]
+fn a_service_may_be_called_gateway() {
+    let world = World::offline();
+    let ours = "
+        networks: { lan: { subnet: 10.0.5.0/24, subnet6: 'off', addressing: static } }
+        defaults: { kind: container, driver: external }
+        machines: { web: { networks: [lan] }, gateway: { networks: [lan] } }";
+    let shop = world.project("shop", ours);
+    let ask = |name: &str| shop.on("web", &format!("dig +short +tries=2 +time=2 {name} @10.0.5.1")).ok();
+    shop.stead("up").ok();
+    let address = shop.address("gateway", 0).0;
+    for name in ["gateway", "gateway.shop", "gateway.shop.stead"] {
+        assert_eq!(ask(name).trim(), address);
+    }
+    assert_eq!(ask(&format!("-x {address}")).trim(), "gateway.shop.stead.");
+    assert_eq!(ask("-x 10.0.5.1"), "");
+    // Without it the name is the network's own again.
+    shop.write(&ours.replace(", gateway: { networks: [lan] }", ""));
+    shop.stead("up").ok();
+    shop.until_on("web", "dig +short +tries=1 +time=1 gateway @10.0.5.1 | grep -qx 10.0.5.1");
+    shop.stead("down").ok();
+    // In Compose's form as well.
+    std::fs::remove_file(shop.directory.join("stead.yaml")).unwrap();
+    let compose =
+        "services: { gateway: { image: 'lab/gateway:1' }, web: { image: 'lab/web:1', links: [gateway] } }\n";
+    std::fs::write(shop.directory.join("compose.yaml"), compose).unwrap();
+    assert_eq!(shop.stead("config --machines").ok(), "gateway\nweb\n");
+}
+
+#[test]
 fn two_projects_with_the_same_names_do_not_meet() {
     let world = World::offline();
     let text = "

@@ -66,6 +66,32 @@ fn machines_are_found_by_each_of_their_names() {
 }
 
 #[test]
+fn a_machine_called_gateway_goes_before_the_network_s_own_address() {
+    let lan_id = "lan.shop".parse().unwrap();
+    let ask = |at: &str, change: &dyn Fn(&mut stead_model::served::ServedHost), name: &str, kind: u16| {
+        let mut all = wanted();
+        let hosts = all.get_mut(&at.parse().unwrap()).unwrap().hosts.values_mut();
+        hosts.filter(|host| ["db", "job"].contains(&host.name.as_str())).for_each(change);
+        let net = Net::new(&lan_id, &all).unwrap();
+        brief(decide(&net, STRANGER, &packet(name, kind), Transport::Udp))
+    };
+    let named = |host: &mut stead_model::served::ServedHost| host.name = "gateway".parse().unwrap();
+    let aliased =
+        |host: &mut stead_model::served::ServedHost| host.aliases = vec!["gateway".parse().unwrap()];
+    for name in ["gateway", "gateway.shop", "gateway.shop.stead"] {
+        let expected = |address: &str| format!("NoError aa {name}. A {address}");
+        assert_eq!(ask("lan.shop", &named, name, kind::A), expected("10.0.5.11"));
+        assert_eq!(ask("lan.shop", &aliased, name, kind::A), expected("10.0.5.11"));
+        assert_eq!(ask("back.shop", &named, name, kind::A), expected("10.0.6.12"));
+        assert_eq!(ask("lan.shop", &|_| {}, name, kind::A), expected("10.0.5.1"));
+    }
+    let pointer =
+        |address: &str| ask("lan.shop", &named, &format!("{address}.5.0.10.in-addr.arpa"), kind::PTR);
+    assert_eq!(pointer("11"), "NoError aa 11.5.0.10.in-addr.arpa. PTR gateway.shop.stead.");
+    assert_eq!(pointer("1"), "NXDomain aa [5.0.10.in-addr.arpa. SOA]");
+}
+
+#[test]
 fn underscores_are_taken_for_the_hyphens_that_names_have_in_their_place() {
     let mut all = wanted();
     let lan = all.get_mut(&"lan.shop".parse().unwrap()).unwrap();

@@ -2,8 +2,8 @@
 //! has nics on, and of what all these are joined to, in this order.
 //!
 //! A machine is found as `web`, `web.shop` and `web.shop.stead`; so are its aliases. A name of a nearer network goes
-//! before one of a farther, and a machine's name before an alias. Several machines may share an alias: all are
-//! answered. Addresses in any range of ours are ours to name, also those whose names are not for this asker:
+//! before one of a farther, and a machine's name before an alias. Behind all of them `gateway` is the network's own
+//! address. Several machines may share an alias: all are answered. Addresses in any range of ours are ours to name, also those whose names are not for this asker:
 //! nobody outside is asked about them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -22,6 +22,13 @@ pub struct Addresses {
     pub v4: Vec<Ipv4Addr>,
     /// IPv6.
     pub v6: Vec<Ipv6Addr>,
+}
+
+impl Addresses {
+    fn all(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let v4 = self.v4.iter().copied().map(IpAddr::V4);
+        v4.chain(self.v6.iter().copied().map(IpAddr::V6))
+    }
 }
 
 /// All names and addresses that are answered for on one network. Names are in wire form and lower case.
@@ -78,7 +85,6 @@ impl Zone {
             v4: own.gateway.iter().map(Ipv4Net::addr).collect(),
             v6: own.gateway6.iter().map(Ipv6Net::addr).collect(),
         };
-        zone.add(&[("gateway".to_owned(), ours)], id, &own.domain);
         for (id, network) in &networks {
             let named = network.hosts.values().map(|host| (host.name.to_string(), addresses(host)));
             zone.add(&named.collect::<Vec<_>>(), id, &network.domain);
@@ -88,6 +94,7 @@ impl Zone {
                 .flat_map(|host| host.aliases.iter().map(|alias| (alias.to_string(), addresses(host))));
             zone.add(&aliased.collect::<Vec<_>>(), id, &network.domain);
         }
+        zone.add_gateway(ours, id, &own.domain);
         all.values().for_each(|network| zone.own(network));
         let home = Addresses { v4: vec![Ipv4Addr::LOCALHOST], v6: vec![Ipv6Addr::LOCALHOST] };
         zone.names.insert(b"\x09localhost\0".to_vec().into(), home);
@@ -140,14 +147,23 @@ impl Zone {
                 entry.v6.extend(&addresses.v6);
             }
             let Some(full) = name_to_wire(&format!("{name}.{domain}")) else { continue };
-            let v4 = addresses.v4.iter().copied().map(IpAddr::V4);
-            for address in v4.chain(addresses.v6.iter().copied().map(IpAddr::V6)) {
+            for address in addresses.all() {
                 self.owners.entry(address).or_insert_with(|| full.clone().into());
             }
         }
         for (name, addresses) in new {
             self.names.entry(name).or_insert(addresses);
         }
+    }
+
+    /// Names the network's own address, behind all that machines are called: theirs are many projects' `gateway`.
+    fn add_gateway(&mut self, ours: Addresses, id: &NetworkId, domain: &str) {
+        let full = name_to_wire(&format!("gateway.{domain}"));
+        let is_taken = full.is_some_and(|full| self.names.contains_key(&*full));
+        let unnamed: Vec<IpAddr> = if is_taken { ours.all().collect() } else { Vec::new() };
+        self.add(&[("gateway".to_owned(), ours)], id, domain);
+        // An address does not have a name that leads to a machine.
+        unnamed.iter().for_each(|address| drop(self.owners.remove(address)));
     }
 
     fn own(&mut self, network: &ServedNetwork) {
