@@ -16,6 +16,8 @@ pub(crate) enum Failure {
     Steps(Vec<(String, anyhow::Error)>),
     /// The request is wrong.
     Request(Vec<Said>),
+    /// Some of what was named was done, or failed in this way; the rest cannot be.
+    Partly(Option<Box<Failure>>, Vec<Said>),
     /// Files are wrong, or what they ask for cannot be had here.
     File(Vec<Problems>),
     /// It would lose data, and nobody agreed.
@@ -65,7 +67,8 @@ impl Failure {
     /// The exit code.
     pub(crate) fn code(&self) -> u8 {
         match self {
-            Self::Computer(_) | Self::Steps(_) => 1,
+            Self::Partly(Some(failure), _) => failure.code(),
+            Self::Computer(_) | Self::Steps(_) | Self::Partly(None, _) => 1,
             Self::Request(_) | Self::File(_) => 2,
             Self::WouldLose(_) => 3,
             Self::BeforeProgram(_) => 125,
@@ -101,8 +104,14 @@ impl Failure {
     fn files(&self) -> &[Problems] {
         match self {
             Self::File(files) => files,
-            Self::BeforeProgram(failure) | Self::Program(_, failure) => failure.files(),
-            Self::Computer(_) | Self::Steps(_) | Self::Request(_) | Self::WouldLose(_) => &[],
+            Self::BeforeProgram(failure) | Self::Program(_, failure) | Self::Partly(Some(failure), _) => {
+                failure.files()
+            }
+            Self::Computer(_)
+            | Self::Steps(_)
+            | Self::Request(_)
+            | Self::Partly(None, _)
+            | Self::WouldLose(_) => &[],
         }
     }
 
@@ -120,6 +129,10 @@ impl Failure {
                 })
                 .collect(),
             Self::Request(said) => said.clone(),
+            Self::Partly(failure, said) => {
+                let first = failure.as_ref().map(|failure| failure.said()).unwrap_or_default();
+                [first.as_slice(), said].concat()
+            }
             Self::WouldLose(said) => vec![said.clone()],
             Self::File(_) => Vec::new(),
         }

@@ -24,11 +24,11 @@ pub(crate) enum NetworkCommand {
     },
     /// Make a network without a project file (it is in project `default`)
     Create(CreateArgs),
-    /// Remove a network that `create` made
+    /// Remove networks that `create` made
     Rm {
-        /// The network's name
-        #[arg(value_parser = loose_name, add = ArgValueCompleter::new(complete::loose_networks))]
-        network: Name,
+        /// The networks' names
+        #[arg(required = true, value_parser = loose_name, add = ArgValueCompleter::new(complete::loose_networks))]
+        networks: Vec<Name>,
         /// Even if machines have nics on it: they lose them
         #[arg(long)]
         force: bool,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 
 use stead_host::apply::Host;
-use stead_host::home::Prepared;
+use stead_host::home::{Home, Prepared};
 use stead_host::linux::LinuxHost;
 use stead_host::machine::{Answer, Client, Exit, Files, Request};
 use stead_model::container::Signal;
@@ -17,6 +17,7 @@ use stead_model::observed::{Engine, MachineState, Observed};
 use stead_model::plan::{Power, Wanted, plan};
 
 use super::attach::{Watch, Watched, log_end, watch};
+use super::unmet::Unmet;
 use super::{LOOSE_PROJECT, network};
 use crate::args::{AttachArgs, Consent, Global, KillArgs, MachinesArgs, RemoveArgs, StartArgs, StopArgs};
 use crate::failure::Failure;
@@ -40,14 +41,27 @@ pub(crate) fn choose(
     patterns: &[String],
     seen: &Observed,
 ) -> Result<Vec<MachineId>, Failure> {
+    let (ids, unmet) = choose_some(global, patterns, seen)?;
+    unmet.unless(false)?;
+    Ok(ids)
+}
+
+/// Those that there are, and which of the names nothing has; at least one has something. A pattern with `*` has to mean some.
+fn choose_some(
+    global: &Global,
+    patterns: &[String],
+    seen: &Observed,
+) -> Result<(Vec<MachineId>, Unmet), Failure> {
     let here = super::here::project_here(global, patterns, seen)?;
     if patterns.is_empty() {
         let project = here.ok_or_else(|| {
             Failure::request("no machine is named", "name one, or go to a project's directory")
         })?;
-        return Ok(seen.machines.keys().filter(|id| id.project == project).cloned().collect());
+        let ids = seen.machines.keys().filter(|id| id.project == project).cloned().collect();
+        return Ok((ids, Unmet::default()));
     }
     let mut ids: Vec<MachineId> = Vec::new();
+    let mut unmet = Unmet::default();
     for pattern in patterns {
         let mut meant = super::ps::meant(pattern, here.as_ref(), seen);
         // Of several with one name what a command made is the nearest.
@@ -60,7 +74,11 @@ pub(crate) fn choose(
         match other {
             _ if meant.is_empty() => {
                 let what = format!("there is no machine `{pattern}`");
-                return Err(Failure::request(&what, "`stead ps --all` lists them all"));
+                let lack = Failure::request(&what, "`stead ps --all` lists them all");
+                if pattern.contains('*') {
+                    return Err(lack);
+                }
+                unmet.put(lack)?;
             }
             Some((one, other)) if !pattern.contains('*') => {
                 let what = format!("`{pattern}` could be `{one}` or `{other}`");
@@ -75,7 +93,8 @@ pub(crate) fn choose(
             }
         }
     }
-    Ok(ids)
+    let unmet = unmet.unless(!ids.is_empty())?;
+    Ok((ids, unmet))
 }
 
 /// The one machine that a pattern names.
@@ -133,47 +152,51 @@ pub(crate) fn tell(ids: &[MachineId], output: Output) -> Result<(), Failure> {
 pub(crate) fn stop(global: &Global, args: &StopArgs, output: Output) -> Result<(), Failure> {
     let mut session = Session::open()?;
     let seen = session.observe()?;
-    let ids = choose(global, &args.machines, &seen)?;
+    let (ids, unmet) = choose_some(global, &args.machines, &seen)?;
     ours(&ids, &seen)?;
     if let Some(seconds) = args.time {
-        // Those told here how long they may take are then found stopped.
-        let home = session.host.home().clone();
-        let running = ids.iter().filter(|id| seen.running.contains_key(*id));
-        let grace = Some(seconds.saturating_mul(1000));
-        let _working = Working::on("ending machines");
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = running
-                .map(|id| {
-                    let home = &home;
-                    scope.spawn(move || stead_host::linux::stop_one(home, id, grace))
-                })
-                .collect();
-            let died = || Err(anyhow!("the thread that was to end it died"));
-            threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| died()))
-        })?;
-        return tell(&ids, output);
+        let ended = end_running(session.host.home(), &ids, &seen, seconds.saturating_mul(1000));
+        return unmet.after(ended.and_then(|()| tell(&ids, output)));
     }
-    for (project, machines) in by_project(&ids) {
+    unmet.after(by_project(&ids).into_iter().try_for_each(|(project, machines)| {
         let wanted = Wanted::as_it_is(&project, &seen).with_power(&machines, Power::Off);
-        session.apply(&plan(&wanted, &seen), Consent { yes: false }, output)?;
+        session.apply(&plan(&wanted, &seen), Consent { yes: false }, output).map(drop)
+    }))
+}
+
+/// Ends those of these that run, all at once, each within this time. They are found stopped afterwards.
+fn end_running(home: &Home, ids: &[MachineId], seen: &Observed, grace_ms: u64) -> Result<(), Failure> {
+    let running: Vec<&MachineId> = ids.iter().filter(|id| seen.running.contains_key(*id)).collect();
+    if running.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let _working = Working::on("ending machines");
+    let ended = std::thread::scope(|scope| {
+        let end = |id| scope.spawn(move || stead_host::linux::stop_one(home, id, Some(grace_ms)));
+        let threads: Vec<_> = running.into_iter().map(end).collect();
+        let died = || Err(anyhow!("the thread that was to end it died"));
+        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| died()))
+    });
+    Ok(ended?)
 }
 
 /// `start`: as they were made, whatever the file says by now.
 pub(crate) fn start(global: &Global, args: &StartArgs, output: Output) -> Result<ExitCode, Failure> {
     let is_watched = args.attach || args.interactive;
-    let begun = || -> Result<(Session, Observed, Vec<MachineId>), Failure> {
+    let begun = || -> Result<_, Failure> {
         let mut session = Session::open()?;
         let seen = session.observe()?;
-        let ids = without_one_offs(choose(global, &args.machines, &seen)?, &args.machines, &seen);
+        let (ids, unmet) = choose_some(global, &args.machines, &seen)?;
+        let ids = without_one_offs(ids, &args.machines, &seen);
         ours(&ids, &seen)?;
-        Ok((session, seen, ids))
+        // One that is watched is the only one.
+        let unmet = if is_watched { unmet.unless(false)? } else { unmet };
+        Ok((session, seen, ids, unmet))
     };
-    let (mut session, seen, ids) =
+    let (mut session, seen, ids, unmet) =
         begun().map_err(|failure| if is_watched { failure.before_program() } else { failure })?;
     if !is_watched {
-        return start_these(&mut session, &ids, output).map(|()| ExitCode::SUCCESS);
+        return unmet.after(start_these(&mut session, &ids, output)).map(|()| ExitCode::SUCCESS);
     }
     let [id] = ids.as_slice() else {
         let option = if args.attach { "--attach" } else { "--interactive" };
@@ -256,13 +279,25 @@ fn named_by_file(
 pub(crate) fn restart(global: &Global, args: &StopArgs, output: Output) -> Result<(), Failure> {
     let mut host = look()?;
     let seen = host.observe()?;
-    let ids = without_one_offs(choose(global, &args.machines, &seen)?, &args.machines, &seen);
+    let (ids, unmet) = choose_some(global, &args.machines, &seen)?;
+    let ids = without_one_offs(ids, &args.machines, &seen);
     ours(&ids, &seen)?;
+    unmet.after(restart_these(global, &host, &ids, &seen, args.time, output))
+}
+
+fn restart_these(
+    global: &Global,
+    host: &LinuxHost,
+    ids: &[MachineId],
+    seen: &Observed,
+    time: Option<u64>,
+    output: Output,
+) -> Result<(), Failure> {
     let (running, stopped): (Vec<MachineId>, Vec<MachineId>) =
         ids.iter().cloned().partition(|id| seen.running.contains_key(id));
-    let grace_ms = args.time.map(|seconds| seconds.saturating_mul(1000));
+    let grace_ms = time.map(|seconds| seconds.saturating_mul(1000));
     let working = Working::on("starting machines again");
-    ask_all(&host, &running, &Request::Restart { grace_ms }, None)?;
+    ask_all(host, &running, &Request::Restart { grace_ms }, None)?;
     drop(working);
     if !stopped.is_empty() {
         let machines = stopped.iter().map(ToString::to_string).collect();
@@ -281,25 +316,29 @@ pub(crate) fn ask(
 ) -> Result<(), Failure> {
     let mut host = look()?;
     let seen = host.observe()?;
-    let ids = choose(global, patterns, &seen)?;
+    let (ids, unmet) = choose_some(global, patterns, &seen)?;
     ours(&ids, &seen)?;
-    ask_all(&host, &ids, request, Some(Duration::ZERO))?;
-    tell(&ids, output)
+    let asked = ask_all(&host, &ids, request, Some(Duration::ZERO));
+    unmet.after(asked.and_then(|()| tell(&ids, output)))
 }
 
 /// `kill`.
 pub(crate) fn kill(global: &Global, args: &KillArgs, output: Output) -> Result<(), Failure> {
     let mut host = look()?;
     let seen = host.observe()?;
-    let ids = choose(global, &args.machines, &seen)?;
+    let (ids, unmet) = choose_some(global, &args.machines, &seen)?;
     ours(&ids, &seen)?;
-    ask_all(&host, &ids, &Request::Signal(args.signal), Some(Duration::ZERO))?;
+    unmet.after(kill_these(&host, &ids, args.signal).and_then(|()| tell(&ids, output)))
+}
+
+fn kill_these(host: &LinuxHost, ids: &[MachineId], signal: Signal) -> Result<(), Failure> {
+    ask_all(host, ids, &Request::Signal(signal), Some(Duration::ZERO))?;
     // This one they cannot put off, and who kills them goes on to take them away.
-    if args.signal == Signal::KILL {
+    if signal == Signal::KILL {
         let _working = Working::on("waiting for their end");
         ids.iter().try_for_each(|id| super::attach::await_end(&Files::new(host.home(), id)))?;
     }
-    tell(&ids, output)
+    Ok(())
 }
 
 /// Asks the keepers of machines, one after the other: all but waiting is done at once.
@@ -327,13 +366,13 @@ pub(crate) fn remove(global: &Global, args: &RemoveArgs, output: Output) -> Resu
     let global = &global.with_files(&args.file);
     let mut session = Session::open()?;
     let seen = session.observe()?;
-    let ids = choose(global, &args.machines, &seen)?;
+    let (ids, unmet) = choose_some(global, &args.machines, &seen)?;
     ours(&ids, &seen)?;
     if let Some(id) = ids.iter().find(|id| !args.force && seen.running.contains_key(*id)) {
         let what = format!("machine `{id}` runs");
         return Err(Failure::request(&what, "stop it first, or say `--force`"));
     }
-    remove_these(&mut session, &ids, output)
+    unmet.after(remove_these(&mut session, &ids, output))
 }
 
 /// Removes machines, and those that commands made also from their project's file.

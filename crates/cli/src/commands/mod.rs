@@ -41,6 +41,7 @@ mod ssh;
 mod stats;
 mod steps;
 mod timings;
+mod unmet;
 mod unpacking;
 mod up;
 mod volume;

@@ -25,6 +25,7 @@ use stead_model::project::{
 
 use super::LOOSE_PROJECT;
 use super::steps::finished;
+use super::unmet::Unmet;
 use super::up::{Bring, Whose};
 use crate::args::{ConnectArgs, CreateArgs, Global, NetworkCommand};
 use crate::failure::Failure;
@@ -39,7 +40,7 @@ pub(crate) fn run(global: &Global, command: NetworkCommand, output: Output) -> R
         NetworkCommand::Ls => ls(output).map(done),
         NetworkCommand::Inspect { network } => inspect::inspect(global, &network, output).map(done),
         NetworkCommand::Create(args) => create(&args, output).map(done),
-        NetworkCommand::Rm { network, force } => remove(&network, force, output).map(done),
+        NetworkCommand::Rm { networks, force } => remove(&networks, force, output).map(done),
         NetworkCommand::Connect(args) => connect(&args, output).map(done),
         NetworkCommand::Disconnect { network, machine } => disconnect(&network, &machine, output).map(done),
         NetworkCommand::Enter(args) => super::enter::run(global, &args).map_err(Failure::before_program),
@@ -304,31 +305,43 @@ fn subnet<T: std::str::FromStr>(text: &str, carries_none: bool) -> Option<Subnet
     }
 }
 
-fn remove(network: &Name, force: bool, output: Output) -> Result<(), Failure> {
+fn remove(networks: &[Name], force: bool, output: Output) -> Result<(), Failure> {
     let mut session = Session::open()?;
     let mut project = loose(session.host.home())?;
-    if project.networks.remove(network).is_none() {
+    let mut unmet = Unmet::default();
+    let mut is_any = false;
+    for network in networks.iter().collect::<BTreeSet<_>>() {
+        is_any |= unmet.sort(take_away(&mut session, &mut project, network, force))?.is_some();
+    }
+    let unmet = unmet.unless(is_any)?;
+    project.machines.retain(|_, machine| is_kept(machine));
+    unmet.after(settle(&mut session, &project, output))
+}
+
+/// Takes a network out of the project, and nics on it if that is agreed to.
+fn take_away(
+    session: &mut Session,
+    project: &mut Project,
+    network: &Name,
+    force: bool,
+) -> Result<(), Failure> {
+    if !project.networks.contains_key(network) {
         let what = format!("no command made a network `{network}`");
         return Err(Failure::request(&what, "networks of a project file go with their line in the file"));
     }
-    let users: Vec<String> = project
-        .machines
-        .iter()
-        .filter(|(_, machine)| machine.nics.iter().any(|nic| nic.network == *network))
-        .map(|(name, _)| name.to_string())
-        .collect();
-    if !users.is_empty() && !force {
-        let what = format!("machines have nics on network `{network}`: {}", users.join(", "));
+    let has_nic = |machine: &Machine| machine.nics.iter().any(|nic| nic.network == *network);
+    let users = project.machines.iter().filter(|(_, machine)| has_nic(machine));
+    let names: Vec<String> = users.clone().map(|(name, _)| name.to_string()).collect();
+    if !names.is_empty() && !force {
+        let what = format!("machines have nics on network `{network}`: {}", names.join(", "));
         return Err(Failure::request(&what, "`stead network disconnect` them first, or say `--force`"));
     }
-    for (name, machine) in &mut project.machines {
-        if machine.nics.iter().any(|nic| nic.network == *network) {
-            guest_is_off(&mut session, name, machine)?;
-            take_off(machine, network);
-        }
+    for (name, machine) in users {
+        guest_is_off(session, name, machine)?;
     }
-    project.machines.retain(|_, machine| is_kept(machine));
-    settle(&mut session, &project, output)
+    project.networks.remove(network);
+    project.machines.values_mut().filter(|machine| has_nic(machine)).for_each(|one| take_off(one, network));
+    Ok(())
 }
 
 /// Brings the loose project up, or down if there is nothing in it any more.

@@ -17,6 +17,7 @@ use stead_model::project::Volume;
 
 use super::LOOSE_PROJECT;
 use super::image::size;
+use super::unmet::Unmet;
 use crate::args::{Consent, Global, VolumeCommand, VolumeCreateArgs, VolumeListArgs};
 use crate::failure::Failure;
 use crate::output::{Output, raw, table};
@@ -56,14 +57,31 @@ impl Row {
 
 /// All volumes, or those that patterns name.
 fn rows(global: &Global, patterns: &[String], seen: &Observed, home: &Home) -> Result<Vec<Row>, Failure> {
+    let (rows, unmet) = some_rows(global, patterns, seen, home)?;
+    unmet.unless(false)?;
+    Ok(rows)
+}
+
+/// The same, beside which of the names nothing has; at least one has something. A pattern with `*` has to mean some.
+fn some_rows(
+    global: &Global,
+    patterns: &[String],
+    seen: &Observed,
+    home: &Home,
+) -> Result<(Vec<Row>, Unmet), Failure> {
     let here = if patterns.is_empty() { None } else { super::here::project_here(global, patterns, seen)? };
     let mut ids: BTreeSet<&VolumeId> = BTreeSet::new();
+    let mut unmet = Unmet::default();
     for pattern in patterns {
         let meant = meant(pattern, here.as_ref(), seen);
         match meant.as_slice() {
             [] => {
                 let what = format!("there is no volume `{pattern}`");
-                return Err(Failure::request(&what, "`stead volume ls` lists them all"));
+                let lack = Failure::request(&what, "`stead volume ls` lists them all");
+                if pattern.contains('*') {
+                    return Err(lack);
+                }
+                unmet.put(lack)?;
             }
             [one, other, ..] if !pattern.contains('*') => {
                 let what = format!("`{pattern}` could be `{one}` or `{other}`");
@@ -75,7 +93,9 @@ fn rows(global: &Global, patterns: &[String], seen: &Observed, home: &Home) -> R
     if patterns.is_empty() {
         ids.extend(seen.volumes.keys());
     }
-    ids.into_iter().map(|id| row(id, seen, home).map_err(Failure::from)).collect()
+    let unmet = unmet.unless(!ids.is_empty())?;
+    let rows: Result<Vec<Row>> = ids.into_iter().map(|id| row(id, seen, home)).collect();
+    Ok((rows?, unmet))
 }
 
 fn row(id: &VolumeId, seen: &Observed, home: &Home) -> Result<Row> {
@@ -252,7 +272,7 @@ fn created_ms(path: &Path) -> Option<u64> {
 fn remove(global: &Global, patterns: &[String], consent: Consent, output: Output) -> Result<(), Failure> {
     let mut session = Session::open()?;
     let seen = session.observe()?;
-    let rows = rows(global, patterns, &seen, session.host.home())?;
+    let (rows, unmet) = some_rows(global, patterns, &seen, session.host.home())?;
     if let Some(row) = rows.iter().find(|row| !row.machines.is_empty()) {
         let what = format!("volume `{}` is used by {}", row.id(), machines_text(row));
         return Err(Failure::request(
@@ -260,7 +280,7 @@ fn remove(global: &Global, patterns: &[String], consent: Consent, output: Output
             "`stead rm` these machines first, or `stead down` their project",
         ));
     }
-    delete(&mut session, &rows.iter().map(Row::id).collect(), consent, output)
+    unmet.after(delete(&mut session, &rows.iter().map(Row::id).collect(), consent, output))
 }
 
 fn prune(labels: &[String], consent: Consent, output: Output) -> Result<(), Failure> {

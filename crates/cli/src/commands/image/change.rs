@@ -16,6 +16,7 @@ use stead_model::name::MachineId;
 use super::progress::size;
 use super::{Meant, meant, own_store};
 use crate::args::Consent;
+use crate::commands::unmet::Unmet;
 use crate::failure::Failure;
 use crate::output::{Output, raw};
 use crate::session::{Session, confirm};
@@ -69,34 +70,54 @@ pub(super) fn remove(images: &[String], force: bool, output: Output) -> Result<(
     let mut session = Session::open()?;
     let (_, store) = own_store()?;
     let used = in_use(&mut session.host)?;
-    let mut gone = Gone::default();
+    let (mut gone, mut unmet) = (Gone::default(), Unmet::default());
+    let mut ended = Ok(());
     for text in images {
-        let Meant { name, image } = meant(&store, text, None)?;
-        if name.is_none() && image.names.len() > 1 && !force {
-            let names: Vec<String> = image.names.iter().map(ToString::to_string).collect();
-            let what = format!("image {} is called {}", image.digest.short(), names.join(" and "));
-            return Err(Failure::request(&what, "say the name that is to go, or `--force` for all"));
-        }
-        let machines = used.get(&image.digest);
-        let is_whole = name.is_none() || image.names.len() == 1;
-        if let (Some(machines), true) = (machines, is_whole) {
-            return Err(used_by(text, machines));
-        }
-        let mut names: Vec<Option<Reference>> = image.names.iter().cloned().map(Some).collect();
-        if name.is_some() || names.is_empty() {
-            names = vec![name];
-        }
-        for name in names {
-            let used: Vec<Digest> = machines.map(|_| image.digest.clone()).into_iter().collect();
-            match forget(&store, &Request::Name { name, image: image.digest.clone() }, &used)? {
-                Reply::Done(more) => gone.add(more),
-                Reply::InUse => return Err(used_by(text, &BTreeSet::new())),
-                // Another command was faster.
-                Reply::Absent => {}
-            }
+        let removed = remove_one(&store, text, force, &used, &mut gone);
+        ended = unmet.sort(removed).map(drop);
+        if ended.is_err() {
+            break;
         }
     }
-    tell(&gone, output)
+    // What went before is told whatever came after it.
+    let is_any = !gone.names.is_empty() || !gone.images.is_empty() || ended.is_err();
+    let unmet = unmet.unless(is_any)?;
+    unmet.after(tell(&gone, output).and(ended))
+}
+
+/// The same for one, said by its name or its id.
+fn remove_one(
+    store: &Store,
+    text: &str,
+    force: bool,
+    used: &BTreeMap<Digest, BTreeSet<MachineId>>,
+    gone: &mut Gone,
+) -> Result<(), Failure> {
+    let Meant { name, image } = meant(store, text, None)?;
+    if name.is_none() && image.names.len() > 1 && !force {
+        let names: Vec<String> = image.names.iter().map(ToString::to_string).collect();
+        let what = format!("image {} is called {}", image.digest.short(), names.join(" and "));
+        return Err(Failure::request(&what, "say the name that is to go, or `--force` for all"));
+    }
+    let machines = used.get(&image.digest);
+    let is_whole = name.is_none() || image.names.len() == 1;
+    if let (Some(machines), true) = (machines, is_whole) {
+        return Err(used_by(text, machines));
+    }
+    let mut names: Vec<Option<Reference>> = image.names.iter().cloned().map(Some).collect();
+    if name.is_some() || names.is_empty() {
+        names = vec![name];
+    }
+    for name in names {
+        let used: Vec<Digest> = machines.map(|_| image.digest.clone()).into_iter().collect();
+        match forget(store, &Request::Name { name, image: image.digest.clone() }, &used)? {
+            Reply::Done(more) => gone.add(more),
+            Reply::InUse => return Err(used_by(text, &BTreeSet::new())),
+            // Another command was faster.
+            Reply::Absent => {}
+        }
+    }
+    Ok(())
 }
 
 fn used_by(image: &str, machines: &BTreeSet<MachineId>) -> Failure {
