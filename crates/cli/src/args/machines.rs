@@ -59,7 +59,7 @@ pub(crate) struct RemoveArgs {
     /// The machines: `web`, `web.shop` (with its project), `web*`
     #[arg(required = true, add = ArgValueCompleter::new(complete::machines))]
     pub(crate) machines: Vec<String>,
-    /// Even if they run
+    /// Even if they run: they are ended at once
     #[arg(short, long)]
     pub(crate) force: bool,
     /// With the volumes of theirs that have no name: as without it

@@ -372,7 +372,9 @@ pub(crate) fn remove(global: &Global, args: &RemoveArgs, output: Output) -> Resu
         let what = format!("machine `{id}` runs");
         return Err(Failure::request(&what, "stop it first, or say `--force`"));
     }
-    unmet.after(remove_these(&mut session, &ids, output))
+    // Nothing of theirs is kept, so nobody waits for an orderly end.
+    let ended = end_running(session.host.home(), &ids, &seen, 0);
+    unmet.after(ended.and_then(|()| remove_these(&mut session, &ids, output)))
 }
 
 /// Removes machines, and those that commands made also from their project's file.

@@ -39,6 +39,21 @@ fn steps_and_what_was_begun_before_are_told_when_they_take_long() {
 }
 
 #[test]
+fn a_machine_that_is_removed_by_force_is_not_waited_for() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    for name in ["one", "two"] {
+        let words = ["run", "-d", "--name", name, "--stop-timeout", "600", BUSYBOX, "sh", "-c", STUBBORN];
+        said(world.stead_command("home", world.path(), &words)).ok();
+        world.until("it is up", || (world.stead(&format!("logs {name}")).ok() == "up\n").then_some(()));
+    }
+    world.stead("rm one").code(2).says("machine `one.default` runs");
+    // A command may take as long as a scene waits for it, which is less than they would.
+    world.stead("rm --force one two").ok();
+    assert_eq!(world.stead("ps --all --format json").json(), serde_json::json!([]));
+}
+
+#[test]
 fn purge_tells_that_it_deletes() {
     let world = World::offline();
     world.stead("network create lan --reach isolated").ok();
