@@ -331,7 +331,7 @@ fn set(cgroup: &Cgroup, setting: &Setting) -> Result<()> {
     for file in &setting.files {
         let path = directory.join(file);
         if path.exists() {
-            return write(&path, &setting.text);
+            return write(&path, &setting.text_for(file));
         }
     }
     bail!("this kernel has no `{}`", setting.files.join("` or `"))

@@ -11,6 +11,17 @@ pub(super) struct Setting {
     pub(super) text: String,
 }
 
+impl Setting {
+    /// Its text as this file has it: weights of `io.weight` are from 1 to 10000, those of a bundle and of all other files
+    /// from 10 to 1000. As runc converts them.
+    pub(super) fn text_for(&self, file: &str) -> String {
+        match (file, self.text.parse::<u64>()) {
+            ("io.weight", Ok(weight)) => (1 + weight.saturating_sub(10) * 9999 / 990).to_string(),
+            _ => self.text.clone(),
+        }
+    }
+}
+
 /// What is written where, in order. What a version does not have is said in `bad`.
 pub(super) fn settings(
     resources: &Resources,
@@ -200,5 +211,25 @@ impl List<'_> {
         if (self.version)(controller) == Version::Unified {
             self.both(controller, file, text);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_weight_is_written_as_its_file_has_it() {
+        let said = |weight: u16, file: &str| {
+            let io = BlockIo { weight: Some(weight), ..BlockIo::default() };
+            let resources = Resources { block_io: io, ..Resources::default() };
+            let settings = settings(&resources, &|_| Version::Unified, &mut Vec::new());
+            settings.iter().map(|setting| setting.text_for(file)).collect::<String>()
+        };
+        assert_eq!(
+            [10, 100, 500, 1000].map(|weight| said(weight, "io.weight")),
+            ["1", "910", "4950", "10000"]
+        );
+        assert_eq!([10, 500].map(|weight| said(weight, "io.bfq.weight")), ["10", "500"]);
     }
 }
