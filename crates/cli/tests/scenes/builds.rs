@@ -371,6 +371,32 @@ fn starts_from_what_is_only_here(world: &World, base: &str) {
     context(world, "web");
 }
 
+/// A name that was here, and is not any more, is one that registries are asked for.
+#[test]
+fn what_has_gone_is_not_built_upon() {
+    let Some((world, _registry)) = with_buildah() else { return };
+    context(&world, "web");
+    let base = ["image", "build", "web", "-t", "lab/base:1", "--target", "base", "--quiet"];
+    stead(&world, &base).ok();
+    let directory = world.path().join("upon");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("Dockerfile"), "FROM lab/base:1\nRUN cat /greeting > /seen\n").unwrap();
+    let build =
+        |more: &[&str]| stead(&world, &[&["image", "build", "upon", "-t", "lab/upon:1"], more].concat());
+    build(&["--quiet"]).ok();
+    // What was called so for the build is not asked of a registry `localhost`.
+    let refused = build(&["--pull"]);
+    assert!(!refused.err.contains("//localhost/"), "{}", refused.err);
+    refused.code(1).says("docker.io/lab/base:1");
+    // What was built from it is as good as before, and it is found again.
+    build(&["--quiet"]).ok();
+    assert_eq!(stead(&world, &["run", "--rm", "lab/upon:1", "cat", "/seen"]).ok(), "hello nobody\n");
+    stead(&world, &["image", "rm", "lab/base:1"]).ok();
+    build(&["--no-cache"]).code(1).says("docker.io/lab/base:1");
+    stead(&world, &base).ok();
+    build(&["--no-cache", "--quiet"]).ok();
+}
+
 /// A builder that first has another command change the home, which deletes what no machine mounts.
 #[track_caller]
 fn builds_with_a_secret_while_another_command_tidies(world: &World) {

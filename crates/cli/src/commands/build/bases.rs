@@ -46,12 +46,14 @@ pub(super) fn lay_out(
     Ok(bases)
 }
 
-/// Claims the names that buildah looks up what the instructions may mean by, each for what our store has.
+/// Claims the names that buildah looks up what the instructions may mean by, each for what our store has. A name that our
+/// store had an image for and has none for now is lost.
 pub(super) fn claims(
     store: &Store,
     (text, build): (&str, &Build),
     platform: &Platform,
     directory: &Path,
+    lose: impl Fn(&str) -> Result<()>,
 ) -> Result<Vec<Claim>> {
     let mut known = BTreeMap::new();
     for reference in references(text, build) {
@@ -64,7 +66,7 @@ pub(super) fn claims(
             false => Ok(store.find(reference, platform)?.map(|image| image.digest)),
         };
         let waits = || note(&format!("waiting for another build, for which {reference} is another image"));
-        claim(directory, name, mean, waits)
+        claim(directory, name, mean, || lose(name), waits)
     });
     claims.collect()
 }

@@ -1,5 +1,6 @@
 //! What the names mean that buildah looks images up by. Its storage is for all builds, and a name has one meaning there:
 //! builds for which it means the same go on together, and one for which it means something else waits until they ended.
+//! What a name was to the last build is kept as long as the storage, which has the name for that image until then.
 //!
 //! ```text
 //! shared, and the file says what we mean ── held until the build ends
@@ -18,7 +19,8 @@ use anyhow::{Context, Result};
 use stead_image::digest_of;
 use stead_model::image::Digest;
 
-/// What a name means that is none of our store's: what registries say.
+/// What a name means that is none of our store's: what registries say. Where it was one, it is taken from the storage
+/// before this is written.
 const OTHERS: &str = "registries";
 
 /// A name, which means the same until this is dropped.
@@ -31,11 +33,12 @@ pub(super) struct Claim {
 }
 
 /// Claims a name, whose meaning is asked for whenever it may have changed. Who claims several claims them in their order,
-/// so that no two wait for each other.
+/// so that no two wait for each other. An image of our store that the name is no longer for is to `lose` it.
 pub(super) fn claim(
     directory: &Path,
     name: &str,
     mean: impl Fn() -> Result<Option<Digest>>,
+    lose: impl Fn() -> Result<()>,
     waits: impl Fn(),
 ) -> Result<Claim> {
     let doing = || format!("cannot claim the name {name} in {}", directory.display());
@@ -52,7 +55,11 @@ pub(super) fn claim(
         }
         file.unlock().with_context(doing)?;
         taken(file.try_lock(), || file.lock(), &waits).with_context(doing)?;
-        write(&file, mean()?.as_ref()).with_context(doing)?;
+        let meaning = mean()?;
+        if meaning.is_none() && is_of_our_store(&file).with_context(doing)? {
+            lose()?;
+        }
+        write(&file, meaning.as_ref()).with_context(doing)?;
         file.unlock().with_context(doing)?;
     }
 }
@@ -84,9 +91,16 @@ fn says(file: &File, meaning: Option<&Digest>) -> io::Result<bool> {
     Ok(found.get(..length) == Some(expected))
 }
 
+/// Whether the last one who wrote meant an image of our store. Half of what was written says so, too.
+fn is_of_our_store(file: &File) -> io::Result<bool> {
+    Ok(file.metadata()?.len() > 0 && !says(file, None)?)
+}
+
+/// At no moment it says nothing where it said something.
 fn write(file: &File, meaning: Option<&Digest>) -> io::Result<()> {
-    file.set_len(0)?;
-    file.write_all_at(words(meaning).as_bytes(), 0)
+    let words = words(meaning).as_bytes();
+    file.write_all_at(words, 0)?;
+    file.set_len(words.len() as u64)
 }
 
 #[cfg(test)]
@@ -100,7 +114,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let digest = |digit: &str| -> Digest { format!("sha256:{}", digit.repeat(64)).parse().unwrap() };
         let of = |name: &str, meaning: Option<Digest>, waits: &dyn Fn()| {
-            claim(directory.path(), name, || Ok(meaning.clone()), waits).unwrap()
+            claim(directory.path(), name, || Ok(meaning.clone()), || Ok(()), waits).unwrap()
         };
         let nobody = || panic!("nobody is in the way");
         let one = of("a:1", Some(digest("1")), &nobody);
@@ -124,14 +138,38 @@ mod tests {
     fn what_changed_while_we_waited_is_what_it_means() {
         let directory = tempfile::tempdir().unwrap();
         let digest = |digit: &str| -> Digest { format!("sha256:{}", digit.repeat(64)).parse().unwrap() };
-        let old = claim(directory.path(), "a:1", || Ok(Some(digest("1"))), || {}).unwrap();
+        let old = claim(directory.path(), "a:1", || Ok(Some(digest("1"))), || Ok(()), || {}).unwrap();
         let now = std::sync::Mutex::new((Some(old), digest("2")));
         let got = claim(
             directory.path(),
             "a:1",
             || Ok(Some(now.lock().unwrap().1.clone())),
+            || Ok(()),
             || *now.lock().unwrap() = (None, digest("3")),
         );
         assert_eq!(got.unwrap().meaning, Some(digest("3")));
+    }
+
+    #[test]
+    fn a_name_is_lost_once_and_only_where_it_was_ours() {
+        let directory = tempfile::tempdir().unwrap();
+        let digest: Digest = format!("sha256:{}", "1".repeat(64)).parse().unwrap();
+        let lost = std::cell::Cell::new(0);
+        let of = |meaning: Option<Digest>, loses: bool| {
+            let lose = || {
+                lost.set(lost.get() + 1);
+                anyhow::ensure!(loses, "it cannot be taken away");
+                Ok(())
+            };
+            claim(directory.path(), "a:1", || Ok(meaning.clone()), lose, || {}).map(drop)
+        };
+        of(None, true).unwrap();
+        of(Some(digest), true).unwrap();
+        assert_eq!(lost.get(), 0);
+        // What could not be done is tried again.
+        assert!(of(None, false).is_err());
+        of(None, true).unwrap();
+        of(None, true).unwrap();
+        assert_eq!(lost.get(), 2);
     }
 }

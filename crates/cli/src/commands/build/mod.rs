@@ -11,6 +11,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use anyhow::{Context, Result};
 use rustix::fs::statfs;
@@ -23,8 +24,8 @@ use stead_model::image::{Image, Platform, Reference};
 use stead_model::name::MachineId;
 
 use self::program::{
-    Builder, Daemon, Here, Job, Storage, buildah_build, buildah_call, buildah_push, buildah_take, buildctl,
-    registries,
+    Builder, Daemon, Here, Job, Storage, buildah_build, buildah_call, buildah_images, buildah_push,
+    buildah_take, buildah_uncall, buildctl, is_called, registries,
 };
 pub(super) use self::start::detached;
 use self::start::{Start, words};
@@ -307,7 +308,8 @@ fn by_buildah(home: &Home, store: &Store, program: &Path, text: &str, job: &Job<
     let start = Start { program, directory: job.scratch, environment, own_mounts: true };
     let platform = job.platform.cloned().unwrap_or_else(host_platform);
     // They are held until it ends.
-    let claims = bases::claims(store, (text, job.build), &platform, &home.run.join(CLAIMS))?;
+    let lose = |name: &str| take_name(name, &start, &storage);
+    let claims = bases::claims(store, (text, job.build), &platform, &home.build().join(CLAIMS), lose)?;
     let meant = claims.iter().filter_map(|claim| Some((claim.name.clone(), claim.meaning.clone()?)));
     for base in bases::lay_out(store, meant, job.scratch)? {
         let told = job.scratch.join("base-id");
@@ -322,11 +324,25 @@ fn by_buildah(home: &Home, store: &Store, program: &Path, text: &str, job: &Job<
     start.run(buildah_push(&storage, id.trim()), words()?)
 }
 
+/// Takes a name from buildah's storage, which goes before what registries say.
+fn take_name(name: &str, start: &Start<'_>, storage: &Storage) -> Result<()> {
+    let told = start.directory.join("images");
+    let file = File::create(&told).with_context(|| format!("cannot write {}", told.display()))?;
+    start.run(buildah_images(storage), file.into())?;
+    let images = fs::read_to_string(&told).with_context(|| format!("cannot read {}", told.display()))?;
+    if is_called(&images, name)? {
+        for arguments in buildah_uncall(name, storage) {
+            start.run(arguments, Stdio::null())?;
+        }
+    }
+    Ok(())
+}
+
 /// Where buildah reads which registries there are.
 const REGISTRIES_VARIABLE: &str = "CONTAINERS_REGISTRIES_CONF";
 
-/// Where builds say what names mean to them, below the run directory: after a restart nobody builds.
-const CLAIMS: &str = "build-names";
+/// Where builds say what names mean to them, in buildah's storage: they have that meaning there as long as it is.
+const CLAIMS: &str = "names";
 
 /// Where secrets of builds are while they last, below the run directory.
 const BUILDING: &str = "building";

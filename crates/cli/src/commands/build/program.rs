@@ -5,6 +5,10 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use stead_image::digest_of;
 use stead_model::file::Build;
 use stead_model::image::Platform;
 
@@ -174,6 +178,36 @@ pub(super) fn buildah_call(base: &Base, storage: &Storage, id: &str) -> Vec<OsSt
     words.extend(["tag".into(), id.into()]);
     words.extend(base.names.iter().map(OsString::from));
     words
+}
+
+/// The arguments of `buildah` for saying which images it has, and how they are called.
+pub(super) fn buildah_images(storage: &Storage) -> Vec<OsString> {
+    let mut words = buildah_common(storage);
+    words.extend(["images", "--json"].map(OsString::from));
+    words
+}
+
+/// Whether a name is among those that it said.
+pub(super) fn is_called(images: &str, name: &str) -> Result<bool> {
+    #[derive(Deserialize)]
+    struct Called {
+        names: Option<Vec<String>>,
+    }
+    let images: Vec<Called> =
+        serde_json::from_str(images).context("buildah says something else than its images")?;
+    Ok(images.into_iter().filter_map(|image| image.names).flatten().any(|called| called == name))
+}
+
+/// The arguments of `buildah` for taking a name from an image, which stays under one that nobody looks up: what was built
+/// on it may still use it, and without any name it would be deleted.
+pub(super) fn buildah_uncall(name: &str, storage: &Storage) -> [Vec<OsString>; 2] {
+    let former = format!("stead.invalid/former:{}", digest_of(name.as_bytes()).hex());
+    let words = |more: &[&str]| {
+        let mut words = buildah_common(storage);
+        words.extend(more.iter().map(OsString::from));
+        words
+    };
+    [words(&["tag", name, &former]), words(&["rmi", name])]
 }
 
 fn buildah_common(storage: &Storage) -> Vec<OsString> {
@@ -381,6 +415,24 @@ mod tests {
         assert_eq!(here(&buildah, &buildctl, None), Ok(Builder::Buildah("/b/buildah".into())));
         assert!(here(&none, &buildctl, None).unwrap_err().contains("no `buildkitd`"));
         assert!(here(&none, &none, Some(Daemon::Named)).unwrap_err().contains("apt install buildah"));
+    }
+
+    #[test]
+    fn an_image_that_loses_a_name_keeps_another() {
+        let storage = Storage { root: "/var/b".into(), run: "/run/b".into(), driver: None, policy: None };
+        let [keep, take] = buildah_uncall("b/a:1", &storage);
+        let former = format!("stead.invalid/former:{}", digest_of(b"b/a:1").hex());
+        check(&keep, &format!("--root|/var/b|--runroot|/run/b|tag|b/a:1|{former}"));
+        check(&take, "--root|/var/b|--runroot|/run/b|rmi|b/a:1");
+    }
+
+    #[test]
+    fn a_name_is_seen_among_images() {
+        let images = r#"[{"id": "1", "names": ["localhost/a:1", "b/a:1"], "size": "4 KB"}, {"names": null}]"#;
+        assert!(is_called(images, "b/a:1").unwrap());
+        assert!(!is_called(images, "a:1").unwrap());
+        assert!(!is_called("[]\n", "a:1").unwrap());
+        assert!(is_called("no images", "a:1").is_err());
     }
 
     #[test]
