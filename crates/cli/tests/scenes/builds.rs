@@ -282,6 +282,17 @@ fn a_build_that_does_not_end_holds_up_only_those_that_need_what_it_has() {
         (!found.is_empty()).then_some(())
     });
     let sleeps = stuck(&world, "asleep");
+    let building = format!("ls {}/home/state/building", world.path().display());
+    let held = world.sh(Place::Computer, &building);
+    assert_eq!(held.lines().count(), 2, "{held}");
+    // Where its process is not seen it builds all the same.
+    let line = format!(
+        "cd {}; STEAD_HOME=$PWD/home exec unshare -p -f --mount-proc {} image build web -t lab/unseen --quiet",
+        world.path().display(),
+        crate::support::stead()
+    );
+    world.sh(Place::Person, &line);
+    assert_eq!(world.sh(Place::Computer, &building), held);
     // The same image by the same name, and other names.
     said(build("same", "FROM lab/base:1\nCOPY --from=lab/web:1 /page /page\n")).ok();
     assert_eq!(stead(&world, &["run", "--rm", "lab/same", "cat", "/page"]).ok(), "a page\n");

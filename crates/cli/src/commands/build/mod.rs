@@ -4,6 +4,7 @@
 mod bases;
 mod claims;
 mod program;
+mod scratch;
 mod start;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +28,7 @@ use self::program::{
     Builder, Daemon, Here, Job, Storage, buildah_build, buildah_call, buildah_images, buildah_push,
     buildah_take, buildah_uncall, buildctl, is_called, registries,
 };
+use self::scratch::Scratch;
 pub(super) use self::start::detached;
 use self::start::{Start, words};
 use super::image::{Carried, Sources, own_store, tell, unpack_new};
@@ -344,9 +346,6 @@ const REGISTRIES_VARIABLE: &str = "CONTAINERS_REGISTRIES_CONF";
 /// Where builds say what names mean to them, in buildah's storage: they have that meaning there as long as it is.
 const CLAIMS: &str = "names";
 
-/// Where secrets of builds are while they last, below the run directory.
-const BUILDING: &str = "building";
-
 fn by_buildkit(store: &Store, (program, daemon): (&Path, &Daemon), text: &str, job: &Job<'_>) -> Result<()> {
     let platform = job.platform.cloned().unwrap_or_else(host_platform);
     let contexts = bases::contexts(store, (text, job.build), &platform)?;
@@ -383,51 +382,4 @@ fn driver(home: &Home) -> Result<Option<&'static str>> {
     const OVERLAYFS_MAGIC: i64 = 0x794c_7630;
     let found = statfs(&home.state).with_context(|| format!("cannot look at {}", home.state.display()))?;
     Ok((found.f_type == OVERLAYFS_MAGIC).then_some("vfs"))
-}
-
-/// Directories for one build, which go with it.
-struct Scratch {
-    /// On the disk, for an image may be large.
-    path: PathBuf,
-    /// In memory, where it can be, for secrets.
-    texts: PathBuf,
-}
-
-impl Scratch {
-    fn new(home: &Home) -> Result<Self> {
-        let make = |around: &Path| -> Result<PathBuf> {
-            // Those of builds that were killed go now.
-            for entry in fs::read_dir(around).into_iter().flatten().flatten() {
-                let builder = entry.file_name().to_string_lossy().parse::<u32>().ok();
-                let is_gone = |pid: u32| {
-                    pid == std::process::id() || !Path::new("/proc").join(pid.to_string()).exists()
-                };
-                if builder.is_some_and(is_gone) {
-                    remove(&entry.path());
-                }
-            }
-            let path = around.join(std::process::id().to_string());
-            fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
-            Ok(path)
-        };
-        Ok(Self { path: make(&home.building())?, texts: make(&home.run.join(BUILDING))? })
-    }
-}
-
-/// Removes what is left of a build, some of which may belong to others than its user. What stays keeps no other build from
-/// being done, and goes with the next.
-fn remove(path: &Path) {
-    let removed = std::env::current_exe()
-        .context("cannot find this program's own file")
-        .and_then(|program| stead_host::linux::delete_tree(&program, path));
-    if let Err(error) = removed {
-        tracing::warn!("what is left of a build is not all gone yet: {error:#}");
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        remove(&self.path);
-        remove(&self.texts);
-    }
 }
