@@ -51,7 +51,7 @@ SIZE is what an image takes, stored and unpacked; OWN is what of it no other ima
         #[arg(long)]
         force: bool,
     },
-    /// Remove the images that have no name, unless a machine is made of them
+    /// Remove the images that have no name, unless a machine is made of them, and what builds keep for later ones
     Prune {
         /// Those with names too
         #[arg(short, long)]

@@ -69,6 +69,18 @@ fn an_image_is_built_and_run() {
     builds_and_runs(&world, "bare");
     stead(&world, &["image", "build", "web"]).code(1).says("exit status 3").says("`buildah` ended with");
     keeps_caches(&world);
+    forgets_when_told(&world);
+}
+
+/// Nothing of what builds keep is left, and the next one does without.
+#[track_caller]
+fn forgets_when_told(world: &World) {
+    let kept = format!("{}/home/state/build", world.path().display());
+    world.sh(Place::Computer, &format!("test -e {kept}/mounted-caches"));
+    assert!(stead(world, &["image", "prune", "--yes"]).ok().contains(" freed\n"));
+    world.sh(Place::Computer, &format!("! test -e {kept}"));
+    stead(world, &["image", "build", "cached", "-t", "lab/cached", "--quiet"]).ok();
+    assert_eq!(stead(world, &["run", "--rm", "lab/cached", "cat", "/said"]).ok(), "first\n");
 }
 
 const NO_BUILDKIT: &str =
@@ -177,6 +189,7 @@ fn an_ordinary_user_builds_by_either() {
     world.sh(Place::Computer, &format!("cd {}; mkdir -p {left}/buildah1/mnt/rootfs; chown -R 1234:1234 {left}; chmod 0 {left}/buildah1/mnt/rootfs; chmod 100 {left}/buildah1/mnt", world.path().display()));
     keeps_caches(&world);
     world.sh(Place::Computer, &format!("! test -e {left}"));
+    forgets_when_told(&world);
     if !has_buildkit(&world) {
         return untested(NO_BUILDKIT);
     }
@@ -293,6 +306,8 @@ fn a_build_that_does_not_end_holds_up_only_those_that_need_what_it_has() {
     );
     world.sh(Place::Person, &line);
     assert_eq!(world.sh(Place::Computer, &building), held);
+    // Nor is what they keep taken from those that build.
+    stead(&world, &["image", "prune", "--yes"]).code(0).says("an image is being built");
     // The same image by the same name, and other names.
     said(build("same", "FROM lab/base:1\nCOPY --from=lab/web:1 /page /page\n")).ok();
     assert_eq!(stead(&world, &["run", "--rm", "lab/same", "cat", "/page"]).ok(), "a page\n");

@@ -56,7 +56,7 @@ pub use self::provision::{Order, provisioned, remember};
 pub use self::rename::Renaming;
 pub use self::snapshot::Return;
 pub use self::texts::store_texts;
-pub use self::tree::{delete as delete_tree, taken_bytes};
+pub use self::tree::{delete as delete_tree, measure as measure_tree, taken_bytes};
 pub use stead_container::Unlimitable;
 
 pub use self::volume::{VolumeNote, limit_refused, limited as volume_limited, path as volume_path};

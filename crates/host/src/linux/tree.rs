@@ -74,7 +74,7 @@ pub(super) fn renew(program: &Path, layer: &Path) -> Result<u64> {
 }
 
 /// What the files of a tree take; nothing if it is not there.
-pub(super) fn measure(program: &Path, tree: &Path) -> Result<u64> {
+pub fn measure(program: &Path, tree: &Path) -> Result<u64> {
     let told = match taken_bytes(tree) {
         Ok(bytes) => return Ok(bytes),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),

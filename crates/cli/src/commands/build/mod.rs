@@ -2,6 +2,7 @@
 //! here; we take what comes out into the store. No instruction is read by us.
 
 mod bases;
+mod cache;
 mod claims;
 mod program;
 mod scratch;
@@ -24,6 +25,7 @@ use stead_model::file::{Build, Dockerfile, Pull};
 use stead_model::image::{Image, Platform, Reference};
 use stead_model::name::MachineId;
 
+pub(super) use self::cache::prune;
 use self::program::{
     Builder, Daemon, Here, Job, Storage, buildah_build, buildah_call, buildah_images, buildah_push,
     buildah_take, buildah_uncall, buildctl, is_called, registries,
@@ -298,13 +300,14 @@ fn by_buildah(home: &Home, store: &Store, program: &Path, text: &str, job: &Job<
         Ok(path)
     };
     let policy = if has_policy() { None } else { Some(write("policy.json", POLICY)?) };
-    let storage = Storage { root: home.build(), run: home.run.join("build"), driver: driver(home)?, policy };
+    let storage = Storage { root: home.build(), run: cache::run(home), driver: driver(home)?, policy };
     let sources = Sources::load()?;
     let registries = write("registries.conf", &registries(&sources.mirrors(), sources.plain_http()))?;
     let mut environment = Vec::new();
     if std::env::var_os(REGISTRIES_VARIABLE).is_none() {
         environment.push((REGISTRIES_VARIABLE, registries.as_os_str()));
     }
+    let _held = cache::hold(home)?;
     keep_caches(home, job.scratch)?;
     // As root it would leave a mount of its own storage behind.
     let start = Start { program, directory: job.scratch, environment, own_mounts: true };

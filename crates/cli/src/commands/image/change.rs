@@ -16,9 +16,10 @@ use stead_model::name::MachineId;
 use super::progress::size;
 use super::{Meant, meant, own_store};
 use crate::args::Consent;
+use crate::commands::build;
 use crate::commands::unmet::Unmet;
 use crate::failure::Failure;
-use crate::output::{Output, raw};
+use crate::output::{Output, note, raw};
 use crate::session::{Session, confirm};
 use crate::working::Working;
 
@@ -126,18 +127,27 @@ fn used_by(image: &str, machines: &BTreeSet<MachineId>) -> Failure {
     Failure::request(&what, "`stead rm` what is made of it first")
 }
 
-/// Takes away the images that no machine is made of.
+/// Takes away the images that no machine is made of, and what builds keep.
 pub(super) fn prune(all: bool, consent: Consent, output: Output) -> Result<(), Failure> {
     if !consent.yes {
         let which = if all { "" } else { " without a name" };
-        confirm(&format!("this removes all images{which} that no machine is made of"))?;
+        let what = format!("this removes all images{which} that no machine is made of");
+        confirm(&format!("{what}, and what builds keep for later ones"))?;
     }
     let mut session = Session::open()?;
-    let (_, store) = own_store()?;
+    let (home, store) = own_store()?;
     let used: Vec<Digest> = in_use(&mut session.host)?.into_keys().collect();
     let mut gone = Gone::default();
     if let Reply::Done(more) = forget(&store, &Request::Prune { all }, &used)? {
         gone.add(more);
+    }
+    // It may take long, and is not what others wait for.
+    drop(session);
+    let _working = Working::on("removing what builds keep");
+    match build::prune(&home)? {
+        Some(0) => {}
+        Some(bytes) => gone.add(Gone { freed_bytes: Some(bytes), ..Gone::default() }),
+        None => note("what builds keep for later ones stays: an image is being built"),
     }
     tell(&gone, output)
 }
