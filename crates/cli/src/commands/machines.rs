@@ -282,19 +282,17 @@ pub(crate) fn restart(global: &Global, args: &StopArgs, output: Output) -> Resul
     let (ids, unmet) = choose_some(global, &args.machines, &seen)?;
     let ids = without_one_offs(ids, &args.machines, &seen);
     ours(&ids, &seen)?;
-    unmet.after(restart_these(global, &host, &ids, &seen, args.time, output))
+    let (running, stopped) = ids.into_iter().partition(|id| seen.running.contains_key(id));
+    unmet.after(restart_these(global, &host, (running, stopped), args.time, output))
 }
 
 fn restart_these(
     global: &Global,
     host: &LinuxHost,
-    ids: &[MachineId],
-    seen: &Observed,
+    (running, stopped): (Vec<MachineId>, Vec<MachineId>),
     time: Option<u64>,
     output: Output,
 ) -> Result<(), Failure> {
-    let (running, stopped): (Vec<MachineId>, Vec<MachineId>) =
-        ids.iter().cloned().partition(|id| seen.running.contains_key(id));
     let grace_ms = time.map(|seconds| seconds.saturating_mul(1000));
     let working = Working::on("starting machines again");
     ask_all(host, &running, &Request::Restart { grace_ms }, None)?;
