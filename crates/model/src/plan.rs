@@ -374,10 +374,6 @@ fn additions(wanted: &Wanted, left: &Observed) -> Vec<Reasoned> {
         }
     }
     steps.extend(machine_additions(wanted, left));
-    for (bind, target) in wanted.ports.iter().filter(|(bind, target)| left.ports.get(bind) != Some(target)) {
-        let why = format!("machines.{}.ports", target.machine.name);
-        steps.push((Step::PortAdd(*bind, target.clone()), why));
-    }
     let chosen = wanted.port_leases.iter();
     for (bind, lease) in chosen.filter(|(bind, lease)| left.port_leases.get(bind) != Some(lease)) {
         let why = format!("machines.{}.ports", lease.machine.name);
@@ -419,6 +415,13 @@ fn machine_additions(wanted: &Wanted, left: &Observed) -> Vec<Reasoned> {
                 Some(_) => {}
             }
         }
+        // Where one of its ports is taken its program is not run.
+        let ports = wanted.ports.iter().filter(|(_, target)| target.machine == id);
+        steps.extend(
+            ports
+                .filter(|(bind, target)| left.ports.get(bind) != Some(target))
+                .map(|(bind, to)| (Step::PortAdd(*bind, to.clone()), format!("machines.{}.ports", id.name))),
+        );
         if machine.is_to_run() && !left.running.contains_key(&id) {
             for (other, condition) in
                 machine.after.iter().filter(|(_, how_far)| **how_far != Condition::Started)
