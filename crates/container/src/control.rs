@@ -24,14 +24,27 @@ pub fn kill(pidfd: BorrowedFd<'_>, signal: Signal) -> Result<bool> {
     }
 }
 
-/// By what a container is told to end whose first process has this number, and was not waited for yet. What ends systemd
-/// is nothing to busybox' init, so a system gets what its own understands.
+/// By what a container is told to end whose first process has this number, and was not waited for yet. A system is told
+/// as systemd is; one that would not hear that has an init like busybox', which is switched off by another. Whether it
+/// hears that one cannot be seen of busybox', and what a first process does not hear does nothing to it.
 pub fn stop_signal(launch: &Launch, pid: u32) -> Signal {
-    // Who it is cannot be seen of one that is ending.
-    let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
-    let is_busybox = program.file_name().is_some_and(|name| name == "busybox");
-    let takes_another = launch.mode == Mode::System && launch.stop_signal == Signal::HALT && is_busybox;
-    if takes_another { Signal::USR2 } else { launch.stop_signal }
+    if launch.mode != Mode::System || launch.stop_signal != Signal::HALT {
+        return launch.stop_signal;
+    }
+    // What cannot be read is of one that is ending.
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    if hears(&status, Signal::HALT) { Signal::HALT } else { Signal::USR2 }
+}
+
+/// Whether a process with this status, by proc(5), does something about a signal: it has a handler for it, or holds it
+/// back to read it.
+fn hears(status: &str, signal: Signal) -> bool {
+    let sets = status.lines().filter_map(|line| {
+        let (_, set) = line.split_once(':').filter(|(key, _)| ["SigCgt", "SigBlk"].contains(key))?;
+        u64::from_str_radix(set.trim(), 16).ok()
+    });
+    let bit = u32::try_from(signal.number() - 1).unwrap_or_default();
+    sets.fold(0, |all, set| all | set).checked_shr(bit).is_some_and(|rest| rest & 1 == 1)
 }
 
 /// Holds all processes of a container still.
@@ -132,5 +145,35 @@ impl Process {
             memory_bytes: self.memory_bytes + other.memory_bytes,
             threads: self.threads + other.threads,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_is_heard_that_is_caught_or_held_back() {
+        let status = |blocked: u64, caught: u64| {
+            format!(
+                "Name:\tinit\nSigBlk:\t{blocked:016x}\nSigIgn:\tffffffffffffffff\nSigCgt:\t{caught:016x}\n"
+            )
+        };
+        let bit = |signal: Signal| 1u64 << (signal.number() - 1);
+        for (blocked, caught, halt, usr2) in [
+            (0, 0, false, false),
+            (bit(Signal::HALT) | bit(Signal::USR2), 0, true, true),
+            (0, bit(Signal::USR2), false, true),
+            (bit(Signal::USR2), 0, false, true),
+            (0, bit(Signal::HALT), true, false),
+        ] {
+            let status = status(blocked, caught);
+            assert_eq!(
+                (hears(&status, Signal::HALT), hears(&status, Signal::USR2)),
+                (halt, usr2),
+                "{status}"
+            );
+        }
+        assert!(!hears("", Signal::USR2));
     }
 }

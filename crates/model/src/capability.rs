@@ -52,7 +52,7 @@ const QEMU: [(Test, Lack); 11] = [
         |c| c.limits.io_weight.is_some(),
         Lack { what: "cannot have a weight of input and output yet", hint: CONTAINER },
     ),
-    (|c| c.limits.memory_swap_bytes.is_some(), Lack { what: "has no swap", hint: CONTAINER }),
+    (|c| c.limits.limited_swap_bytes().is_some(), Lack { what: "has no swap", hint: CONTAINER }),
     (
         |c| c.limits.memory_reservation_bytes.is_some(),
         Lack { what: "has its memory to itself, so nothing of it can be reserved", hint: CONTAINER },

@@ -57,14 +57,14 @@ const PERIOD_US: u64 = 100_000;
 
 /// What these limits are called by users, and the controller of each that is set.
 pub(crate) fn asked(limits: &Limits) -> Vec<(&'static str, Controller)> {
-    let Limits { cpus_milli, cpu_shares, cpuset, memory_bytes, memory_swap_bytes, .. } = limits;
+    let Limits { cpus_milli, cpu_shares, cpuset, memory_bytes, .. } = limits;
     let Limits { memory_reservation_bytes, pids, io_weight, .. } = limits;
     let all = [
         (cpus_milli.is_some(), "cpus", Controller::Cpu),
         (cpu_shares.is_some(), "cpu_shares", Controller::Cpu),
         (cpuset.is_some(), "cpuset", Controller::Cpuset),
         (memory_bytes.is_some(), "memory", Controller::Memory),
-        (memory_swap_bytes.is_some(), "memory_swap", Controller::Memory),
+        (limits.limited_swap_bytes().is_some(), "memory_swap", Controller::Memory),
         (memory_reservation_bytes.is_some(), "memory_reservation", Controller::Memory),
         (pids.is_some(), "pids", Controller::Pids),
         (io_weight.is_some(), "io_weight", Controller::Io),
@@ -75,7 +75,7 @@ pub(crate) fn asked(limits: &Limits) -> Vec<(&'static str, Controller)> {
 /// What is written where for these limits, in order.
 pub(crate) fn settings(limits: &Limits, version: impl Fn(Controller) -> Version) -> Vec<Setting> {
     let mut settings = Vec::new();
-    let is_usual = limits.memory_swap_bytes.is_none();
+    let is_usual = limits.limited_swap_bytes().is_none();
     let mut set = |word,
                    controller,
                    legacy: &'static [&'static str],
@@ -118,7 +118,10 @@ pub(crate) fn settings(limits: &Limits, version: impl Fn(Controller) -> Version)
     if let Some(both) = limits.memory_swap_bytes.or(usual_both) {
         // Version 1 counts memory and swap together, version 2 swap alone.
         let swap = both.saturating_sub(limits.memory_bytes.unwrap_or_default());
-        let texts = (both.to_string(), swap.to_string());
+        let texts = match both {
+            Limits::ALL_SWAP => ("-1".to_owned(), "max".to_owned()),
+            both => (both.to_string(), swap.to_string()),
+        };
         set("memory_swap", Controller::Memory, &["memory.memsw.limit_in_bytes"], &["memory.swap.max"], texts);
     }
     if let Some(bytes) = limits.memory_reservation_bytes {
@@ -204,15 +207,19 @@ mod tests {
 
     #[test]
     fn what_nobody_said_of_swap_is_as_much_as_memory() {
-        let limits = Limits { memory_bytes: Some(64 << 20), ..Limits::default() };
-        let swap = |version| {
+        let swap = |said, version| {
+            let limits =
+                Limits { memory_bytes: Some(64 << 20), memory_swap_bytes: said, ..Limits::default() };
             let setting = settings(&limits, |_| version).pop().unwrap();
             assert!(setting.is_usual);
             format!("{} {}", setting.files.join("|"), setting.text)
         };
-        assert_eq!(swap(Version::Legacy), "memory.memsw.limit_in_bytes 134217728");
-        assert_eq!(swap(Version::Unified), "memory.swap.max 67108864");
-        assert!(settings(&all(), |_| Version::Unified).iter().all(|setting| !setting.is_usual));
+        assert_eq!(swap(None, Version::Legacy), "memory.memsw.limit_in_bytes 134217728");
+        assert_eq!(swap(None, Version::Unified), "memory.swap.max 67108864");
+        let all = Some(Limits::ALL_SWAP);
+        assert_eq!(swap(all, Version::Legacy), "memory.memsw.limit_in_bytes -1");
+        assert_eq!(swap(all, Version::Unified), "memory.swap.max max");
+        assert!(settings(&self::all(), |_| Version::Unified).iter().all(|setting| !setting.is_usual));
     }
 
     #[test]

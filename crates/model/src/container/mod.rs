@@ -167,7 +167,7 @@ pub struct Limits {
     pub cpuset: Option<String>,
     /// Memory.
     pub memory_bytes: Option<u64>,
-    /// Memory together with swap.
+    /// Memory together with swap; [`Limits::ALL_SWAP`] where swap is not limited.
     pub memory_swap_bytes: Option<u64>,
     /// Memory that it should get by with where there is not enough.
     pub memory_reservation_bytes: Option<u64>,
@@ -181,6 +181,16 @@ pub struct Limits {
     pub ulimits: BTreeMap<String, Ulimit>,
     /// How gladly the kernel ends it when memory runs out, -1000 to 1000.
     pub oom_score: Option<i16>,
+}
+
+impl Limits {
+    /// As much memory and swap as there is.
+    pub const ALL_SWAP: u64 = u64::MAX;
+
+    /// How much memory and swap are limited to.
+    pub fn limited_swap_bytes(&self) -> Option<u64> {
+        self.memory_swap_bytes.filter(|both| *both != Self::ALL_SWAP)
+    }
 }
 
 /// A limit of a process.

@@ -89,12 +89,13 @@ fn network_mode(text: &str) -> Result<(), Wrong> {
 /// A port in its short form as we write it: where Compose leaves the one of this computer open, ours is `0`, once for
 /// each target.
 pub(in crate::file) fn published_ports(text: &str) -> Vec<String> {
-    let (place, target) = match text.rsplit_once("::") {
+    // What is in brackets has colons of its own.
+    let end = text.find(']').map_or(0, |end| end + 1);
+    let (address, rest) = text.split_at(end);
+    let (place, target) = match rest.split_once("::") {
         _ if !text.contains(':') => ("0".to_owned(), text),
-        Some((address, target))
-            if !address.is_empty() && (!address.contains(':') || address.ends_with(']')) =>
-        {
-            (format!("{address}:0"), target)
+        Some((more, target)) if !(address.is_empty() && more.is_empty()) && !more.contains(':') => {
+            (format!("{address}{more}:0"), target)
         }
         Some(_) | None => return vec![text.to_owned()],
     };

@@ -248,7 +248,7 @@ pub(crate) fn host_address(text: &str) -> Result<IpAddr, Wrong> {
     match text {
         "host-gateway" => {
             Err(Wrong::found("`host-gateway` cannot be honoured: machines do not reach into this computer")
-                .hint("write an address; the network's own gateway is found as `gateway`"))
+                .hint("write an address"))
         }
         text => any_address(text),
     }

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use super::{Numbers, TextForm, Wrong, nearest_number};
+use crate::container::Limits;
 use crate::file::problem::quote;
 
 /// `512m`, `1.5GiB`, or bytes.
@@ -161,6 +162,11 @@ pub(crate) fn bytes_or_all(text: &str) -> Result<Option<u64>, Wrong> {
     if text == "-1" { Ok(None) } else { bytes(text).map(|bytes| Some(bytes).filter(|bytes| *bytes > 0)) }
 }
 
+/// Memory and swap together: `-1` is all that there is; nothing, as if it were not said, is the usual.
+pub(crate) fn swap_bytes(text: &str) -> Result<Option<u64>, Wrong> {
+    if text == "-1" { Ok(Some(Limits::ALL_SWAP)) } else { bytes_or_all(text) }
+}
+
 /// `number`, which may have a fraction, times `factor`; what is less than one is cut off.
 fn scaled(number: &str, factor: u64) -> Option<u64> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
@@ -249,6 +255,13 @@ pub(crate) fn file_mode(text: &str) -> Result<u32, Wrong> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_the_swap_there_is_is_not_the_same_as_nothing_said() {
+        assert_eq!(swap_bytes("-1").unwrap(), Some(Limits::ALL_SWAP));
+        assert_eq!(swap_bytes("0").unwrap(), None);
+        assert_eq!(swap_bytes("1k").unwrap(), Some(1024));
+    }
 
     #[test]
     fn sizes_are_read_as_docker_does() {

@@ -137,7 +137,9 @@ fn render_limits(keys: &mut Keys<'_>, limits: &Limits) {
     keys.maybe("cpu_shares", limits.cpu_shares);
     keys.maybe("cpuset", limits.cpuset.as_deref().map(quoted));
     keys.maybe("mem_limit", limits.memory_bytes);
-    keys.maybe("memswap_limit", limits.memory_swap_bytes);
+    let all_swap = limits.memory_swap_bytes.filter(|both| *both == Limits::ALL_SWAP).map(|_| -1);
+    keys.maybe("memswap_limit", all_swap);
+    keys.maybe("memswap_limit", limits.limited_swap_bytes());
     keys.maybe("mem_reservation", limits.memory_reservation_bytes);
     keys.maybe("pids_limit", limits.pids);
     keys.maybe("blkio_config", limits.io_weight.map(|weight| format!("{{ weight: {weight} }}")));

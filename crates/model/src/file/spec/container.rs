@@ -123,7 +123,7 @@ pub(super) fn limits(view: &View<'_>, problems: &mut Vec<Problem>) -> Limits {
     let size = |view: View<'_>| view.read(quantity::bytes_or_all);
     let cpus = (view.get("cpus").read(quantity::cpus_milli), "cpus");
     let memory = either((size(view.get("mem_limit")), "mem_limit"), size(most.get("memory")), problems);
-    let swap = size(view.get("memswap_limit"));
+    let swap = view.get("memswap_limit").read(quantity::swap_bytes);
     let reserved = (size(view.get("mem_reservation")), "mem_reservation");
     let reserved = either(reserved, size(least.get("memory")), problems);
     let pids = (view.get("pids_limit").read(quantity::count_or_all), "pids_limit");
@@ -141,7 +141,7 @@ pub(super) fn limits(view: &View<'_>, problems: &mut Vec<Problem>) -> Limits {
         problems.push(problem.hint("`memswap_limit` is at least `mem_limit`"));
     }
     if let (None, Some(at)) = (memory.is(), swap.is())
-        && at.value.is_some()
+        && at.value.is_some_and(|swap| swap != Limits::ALL_SWAP)
     {
         let problem = at.place.problem("memory and swap together are limited, and memory alone is not");
         problems.push(problem.hint("say `mem_limit`, too"));

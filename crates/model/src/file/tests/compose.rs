@@ -571,7 +571,7 @@ configs:
             compose.yaml:30:19: `host-gateway` cannot be honoured: machines do not reach into this computer
              30 |     extra_hosts: ["host.docker.internal:host-gateway"]
                 |                   ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
-              hint: write an address; the network's own gateway is found as `gateway`
+              hint: write an address
 
             compose.yaml:31:20: the security option `label=disable` cannot be honoured
              31 |     security_opt: [label=disable]
@@ -1181,7 +1181,7 @@ fn a_link_by_a_name_that_would_mean_two_is_refused() {
 #[test]
 fn a_port_that_is_left_open_is_one_that_the_computer_chooses() {
     check(
-        "services: {web: {image: web, ports: [80, '127.0.0.1::81/udp', '0:82', '[::1]::83', {target: 84}, {target: 85, published: ''}, {target: 86, published: 0}, 3000-3001/udp, '127.0.0.1::90-91', {target: 92-93}]}}",
+        "services: {web: {image: web, ports: [80, '127.0.0.1::81/udp', '0:82', '[::1]::83', {target: 84}, {target: 85, published: ''}, {target: 86, published: 0}, 3000-3001/udp, '127.0.0.1::90-91', {target: 92-93}, '[::1]:8087:87', '[::]:8088:88']}}",
         expect![[r#"
             name: shop
             networks:
@@ -1212,6 +1212,8 @@ fn a_port_that_is_left_open_is_one_that_the_computer_chooses() {
                   - "127.0.0.1:0:91/tcp"
                   - "0.0.0.0:0:92/tcp"
                   - "0.0.0.0:0:93/tcp"
+                  - "[::1]:8087:87/tcp"
+                  - "[::]:8088:88/tcp"
                 image: "web:latest"
         "#]],
     );

@@ -367,7 +367,7 @@ volumes: [data]
             stead.yaml:15:19: `host-gateway` cannot be honoured: machines do not reach into this computer
              15 |     extra_hosts: ["a:host-gateway"]
                 |                   ^^^^^^^^^^^^^^^^
-              hint: write an address; the network's own gateway is found as `gateway`
+              hint: write an address
 
             stead.yaml:16:11: `0.001` is not a number of processors
              16 |     cpus: 0.001
