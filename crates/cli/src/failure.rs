@@ -116,7 +116,7 @@ impl Failure {
     }
 
     /// What is said of anything else.
-    fn said(&self) -> Vec<Said> {
+    pub(crate) fn said(&self) -> Vec<Said> {
         match self {
             Self::Computer(error) => vec![chain(error)],
             Self::BeforeProgram(failure) | Self::Program(_, failure) => failure.said(),

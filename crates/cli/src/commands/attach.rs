@@ -215,7 +215,7 @@ pub(crate) fn await_end(files: &Files) -> Result<()> {
 
 /// A machine that has no keeper any more: its log, and how it ended.
 fn ended_before(files: &Files, how: Watch, keeps: impl Sized) -> Result<Watched> {
-    let pieces = how.replay.map(|from| pieces(files, from, None)).transpose()?;
+    let pieces = how.replay.map(|from| pieces(files, from, None)?.collect::<Result<Vec<_>>>()).transpose()?;
     let exit = files.load_exit();
     // Whoever reads what we write may take their time. What is open stays to be read.
     drop(keeps);
@@ -228,7 +228,7 @@ fn ended_before(files: &Files, how: Watch, keeps: impl Sized) -> Result<Watched>
 
 /// Writes what the log has from a place on, up to where the frames begin, as the machine wrote it.
 fn replay(files: &Files, from: LogPlace, until: &Attached) -> Result<()> {
-    pieces(files, from, Some(until))?.into_iter().try_for_each(Piece::replay)
+    pieces(files, from, Some(until))?.try_for_each(|piece| piece?.replay())
 }
 
 /// A part of a log.
@@ -238,24 +238,27 @@ struct Piece {
     length: Option<u64>,
 }
 
-/// The parts of the log from a place on, in order, up to where the frames begin.
-fn pieces(files: &Files, from: LogPlace, until: Option<&Attached>) -> Result<Vec<Piece>> {
+/// The parts of the log from a place on, in order, up to where the frames begin. Each is opened when it is its turn.
+fn pieces(
+    files: &Files,
+    from: LogPlace,
+    until: Option<&Attached>,
+) -> Result<impl Iterator<Item = Result<Piece>>> {
     let directory = files.log();
-    let doing = || format!("cannot read the log in {}", directory.display());
-    let numbers = numbers(&directory).with_context(doing)?;
-    let is_meant = |number: &u64| *number >= from.file && until.is_none_or(|until| *number <= until.log_file);
-    let mut pieces = Vec::new();
-    for number in numbers.into_iter().filter(is_meant) {
-        let mut file = match File::open(directory.join(stead_host::log::file_name(number))) {
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            file => file.with_context(doing)?,
+    let doing = format!("cannot read the log in {}", directory.display());
+    let end = until.map(|until| (until.log_file, until.log_length));
+    let mut numbers = numbers(&directory).with_context(|| doing.clone())?;
+    numbers.retain(|number| *number >= from.file && end.is_none_or(|(last, _)| *number <= last));
+    Ok(numbers.into_iter().filter_map(move |number| {
+        let file = match File::open(directory.join(stead_host::log::file_name(number))) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return None,
+            file => file,
         };
         let before = if number == from.file { from.length } else { 0 };
-        file.seek(SeekFrom::Start(before)).with_context(doing)?;
-        let until = until.filter(|until| number == until.log_file);
-        pieces.push(Piece { file, length: until.map(|until| until.log_length.saturating_sub(before)) });
-    }
-    Ok(pieces)
+        let length = end.filter(|(last, _)| *last == number).map(|(_, length)| length.saturating_sub(before));
+        let sought = file.and_then(|mut file| file.seek(SeekFrom::Start(before)).map(|_| file));
+        Some(sought.map(|file| Piece { file, length }).with_context(|| doing.clone()))
+    }))
 }
 
 impl Piece {
@@ -441,12 +444,12 @@ mod tests {
         write(&files.exit(), exit);
         // Of a text without an end nothing is seen here.
         write(&files.log().join(stead_host::log::file_name(0)), "T stdout P \n");
-        let read = pieces(&files, LogPlace::default(), None).unwrap();
+        let read: Vec<Result<Piece>> = pieces(&files, LogPlace::default(), None).unwrap().collect();
         let how =
             Watch { stdin: false, replay: Some(LogPlace::default()), signals: false, is_waited_for: true };
         let Watched::Ended(exit) = ended_before(&files, how, Reaper(&files)).unwrap() else { panic!() };
         assert_eq!(exit.code, 7);
-        let texts: Vec<Vec<u8>> = read.into_iter().map(|piece| piece.read().unwrap()).collect();
+        let texts: Vec<Vec<u8>> = read.into_iter().map(|piece| piece.unwrap().read().unwrap()).collect();
         assert_eq!(texts, [b"T stdout P \n"]);
     }
 }

@@ -11,6 +11,7 @@ use stead_model::file::published_ports;
 use stead_model::name::MachineId;
 use stead_model::observed::Observed;
 use stead_model::project::{Bind, Protocol};
+use stead_model::resolve::binds_clash;
 use stead_model::served::Target;
 
 use crate::args::{ForwardArgs, Global};
@@ -97,7 +98,7 @@ fn free(open: Bind, others: &BTreeMap<Bind, u16>) -> anyhow::Result<Bind> {
         let port =
             given.with_context(|| format!("cannot find a port that is free on {}", open.address))?.port();
         let bind = Bind { port, ..open };
-        if !others.contains_key(&bind) {
+        if !others.keys().any(|other| binds_clash(*other, bind)) {
             return Ok(bind);
         }
     }

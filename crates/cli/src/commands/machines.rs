@@ -152,11 +152,11 @@ pub(crate) fn tell(ids: &[MachineId], output: Output) -> Result<(), Failure> {
 pub(crate) fn stop(global: &Global, args: &StopArgs, output: Output) -> Result<(), Failure> {
     let mut session = Session::open()?;
     let seen = session.observe()?;
-    let (ids, unmet) = choose_some(global, &args.machines, &seen)?;
+    let (ids, mut unmet) = choose_some(global, &args.machines, &seen)?;
     ours(&ids, &seen)?;
     if let Some(seconds) = args.time {
-        let ended = end_running(session.host.home(), &ids, &seen, seconds.saturating_mul(1000));
-        return unmet.after(ended.and_then(|()| tell(&ids, output)));
+        let ended = end_running(session.host.home(), ids, &seen, seconds.saturating_mul(1000), &mut unmet);
+        return unmet.after(tell(&ended, output));
     }
     unmet.after(by_project(&ids).into_iter().try_for_each(|(project, machines)| {
         let wanted = Wanted::as_it_is(&project, &seen).with_power(&machines, Power::Off);
@@ -164,20 +164,30 @@ pub(crate) fn stop(global: &Global, args: &StopArgs, output: Output) -> Result<(
     }))
 }
 
-/// Ends those of these that run, all at once, each within this time. They are found stopped afterwards.
-fn end_running(home: &Home, ids: &[MachineId], seen: &Observed, grace_ms: u64) -> Result<(), Failure> {
-    let running: Vec<&MachineId> = ids.iter().filter(|id| seen.running.contains_key(*id)).collect();
-    if running.is_empty() {
-        return Ok(());
-    }
+/// Ends those of these that run, all at once, each within this time. They are found stopped afterwards; gives all that do
+/// not run then.
+fn end_running(
+    home: &Home,
+    ids: Vec<MachineId>,
+    seen: &Observed,
+    grace_ms: u64,
+    unmet: &mut Unmet,
+) -> Vec<MachineId> {
     let _working = Working::on("ending machines");
     let ended = std::thread::scope(|scope| {
-        let end = |id| scope.spawn(move || stead_host::linux::stop_one(home, id, Some(grace_ms)));
-        let threads: Vec<_> = running.into_iter().map(end).collect();
+        let end = |id: MachineId| {
+            let runs = seen.running.contains_key(&id);
+            let ending = id.clone();
+            let end = move || stead_host::linux::stop_one(home, &ending, Some(grace_ms));
+            (id, runs.then(|| scope.spawn(end)))
+        };
+        let threads: Vec<_> = ids.into_iter().map(end).collect();
         let died = || Err(anyhow!("the thread that was to end it died"));
-        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| died()))
+        let join = |thread: std::thread::ScopedJoinHandle<'_, _>| thread.join().unwrap_or_else(|_| died());
+        let ended = threads.into_iter().map(|(id, thread)| (id, thread.map_or(Ok(()), join)));
+        ended.collect::<Vec<_>>()
     });
-    Ok(ended?)
+    unmet.done(ended)
 }
 
 /// `start`: as they were made, whatever the file says by now.
@@ -279,30 +289,30 @@ fn named_by_file(
 pub(crate) fn restart(global: &Global, args: &StopArgs, output: Output) -> Result<(), Failure> {
     let mut host = look()?;
     let seen = host.observe()?;
-    let (ids, unmet) = choose_some(global, &args.machines, &seen)?;
+    let (ids, mut unmet) = choose_some(global, &args.machines, &seen)?;
     let ids = without_one_offs(ids, &args.machines, &seen);
     ours(&ids, &seen)?;
-    let (running, stopped) = ids.into_iter().partition(|id| seen.running.contains_key(id));
-    unmet.after(restart_these(global, &host, (running, stopped), args.time, output))
+    let (running, stopped): (Vec<_>, Vec<_>) = ids.into_iter().partition(|id| seen.running.contains_key(id));
+    let grace_ms = args.time.map(|seconds| seconds.saturating_mul(1000));
+    let working = Working::on("starting machines again");
+    let running = ask_all(&host, running, &Request::Restart { grace_ms }, None, &mut unmet);
+    drop(working);
+    unmet.after(restart_these(global, &running, &stopped, output))
 }
 
+/// Has the keepers start those that run again, and starts the others.
 fn restart_these(
     global: &Global,
-    host: &LinuxHost,
-    (running, stopped): (Vec<MachineId>, Vec<MachineId>),
-    time: Option<u64>,
+    running: &[MachineId],
+    stopped: &[MachineId],
     output: Output,
 ) -> Result<(), Failure> {
-    let grace_ms = time.map(|seconds| seconds.saturating_mul(1000));
-    let working = Working::on("starting machines again");
-    ask_all(host, &running, &Request::Restart { grace_ms }, None)?;
-    drop(working);
     if !stopped.is_empty() {
         let machines = stopped.iter().map(ToString::to_string).collect();
         let args = StartArgs { machines, attach: false, interactive: false };
         start(global, &args, output)?;
     }
-    tell(&running, output)
+    tell(running, output)
 }
 
 /// `kill`, `pause` and `unpause`.
@@ -314,49 +324,53 @@ pub(crate) fn ask(
 ) -> Result<(), Failure> {
     let mut host = look()?;
     let seen = host.observe()?;
-    let (ids, unmet) = choose_some(global, patterns, &seen)?;
+    let (ids, mut unmet) = choose_some(global, patterns, &seen)?;
     ours(&ids, &seen)?;
-    let asked = ask_all(&host, &ids, request, Some(Duration::ZERO));
-    unmet.after(asked.and_then(|()| tell(&ids, output)))
+    let asked = ask_all(&host, ids, request, Some(Duration::ZERO), &mut unmet);
+    unmet.after(tell(&asked, output))
 }
 
 /// `kill`.
 pub(crate) fn kill(global: &Global, args: &KillArgs, output: Output) -> Result<(), Failure> {
     let mut host = look()?;
     let seen = host.observe()?;
-    let (ids, unmet) = choose_some(global, &args.machines, &seen)?;
+    let (ids, mut unmet) = choose_some(global, &args.machines, &seen)?;
     ours(&ids, &seen)?;
-    unmet.after(kill_these(&host, &ids, args.signal).and_then(|()| tell(&ids, output)))
-}
-
-fn kill_these(host: &LinuxHost, ids: &[MachineId], signal: Signal) -> Result<(), Failure> {
-    ask_all(host, ids, &Request::Signal(signal), Some(Duration::ZERO))?;
+    let mut killed = ask_all(&host, ids, &Request::Signal(args.signal), Some(Duration::ZERO), &mut unmet);
     // This one they cannot put off, and who kills them goes on to take them away.
-    if signal == Signal::KILL {
+    if args.signal == Signal::KILL {
         let _working = Working::on("waiting for their end");
-        ids.iter().try_for_each(|id| super::attach::await_end(&Files::new(host.home(), id)))?;
+        let end = |id: MachineId| {
+            let end = super::attach::await_end(&Files::new(host.home(), &id));
+            (id, end)
+        };
+        killed = unmet.done(killed.into_iter().map(end));
     }
-    Ok(())
+    unmet.after(tell(&killed, output))
 }
 
-/// Asks the keepers of machines, one after the other: all but waiting is done at once.
+/// Asks the keepers of machines, one after the other: all but waiting is done at once. Gives those that did it.
 fn ask_all(
     host: &LinuxHost,
-    ids: &[MachineId],
+    ids: Vec<MachineId>,
     request: &Request,
     limit: Option<Duration>,
-) -> Result<(), Failure> {
-    for id in ids {
+    unmet: &mut Unmet,
+) -> Vec<MachineId> {
+    let ask = |id: &MachineId| {
         let Some(mut client) = Client::connect(&Files::new(host.home(), id))? else {
-            return Err(anyhow!("machine `{id}` does not run; hint: `stead start {id}`").into());
+            return Err(anyhow!("machine `{id}` does not run; hint: `stead start {id}`"));
         };
         match client.ask(request, limit).with_context(|| format!("machine `{id}`"))? {
-            Answer::Done => {}
-            Answer::Failed(why) => return Err(anyhow!(why).context(format!("machine `{id}`")).into()),
-            other => return Err(anyhow!("the keeper of `{id}` answered {other:?}").into()),
+            Answer::Done => Ok(()),
+            Answer::Failed(why) => Err(anyhow!(why).context(format!("machine `{id}`"))),
+            other => Err(anyhow!("the keeper of `{id}` answered {other:?}")),
         }
-    }
-    Ok(())
+    };
+    unmet.done(ids.into_iter().map(|id| {
+        let asked = ask(&id);
+        (id, asked)
+    }))
 }
 
 /// `rm`.
@@ -364,15 +378,15 @@ pub(crate) fn remove(global: &Global, args: &RemoveArgs, output: Output) -> Resu
     let global = &global.with_files(&args.file);
     let mut session = Session::open()?;
     let seen = session.observe()?;
-    let (ids, unmet) = choose_some(global, &args.machines, &seen)?;
+    let (ids, mut unmet) = choose_some(global, &args.machines, &seen)?;
     ours(&ids, &seen)?;
     if let Some(id) = ids.iter().find(|id| !args.force && seen.running.contains_key(*id)) {
         let what = format!("machine `{id}` runs");
-        return Err(Failure::request(&what, "stop it first, or say `--force`"));
+        return unmet.after(Err(Failure::request(&what, "stop it first, or say `--force`")));
     }
-    // Nothing of theirs is kept, so nobody waits for an orderly end.
-    let ended = end_running(session.host.home(), &ids, &seen, 0);
-    unmet.after(ended.and_then(|()| remove_these(&mut session, &ids, output)))
+    // As with Docker nobody waits for an orderly end.
+    let ids = end_running(session.host.home(), ids, &seen, 0, &mut unmet);
+    unmet.after(remove_these(&mut session, &ids, output))
 }
 
 /// Removes machines, and those that commands made also from their project's file.

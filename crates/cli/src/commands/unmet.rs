@@ -23,6 +23,18 @@ impl Unmet {
         result.map(Some).or_else(|failure| self.put(failure).map(|()| None))
     }
 
+    /// Those with which it went well; why it did not with the others is set aside.
+    pub(crate) fn done<T>(&mut self, each: impl IntoIterator<Item = (T, anyhow::Result<()>)>) -> Vec<T> {
+        let sort = |(one, result): (T, anyhow::Result<()>)| match result {
+            Ok(()) => Some(one),
+            Err(error) => {
+                self.0.extend(Failure::from(error).said());
+                None
+            }
+        };
+        each.into_iter().filter_map(sort).collect()
+    }
+
     /// Fails where nothing is left to act on.
     pub(crate) fn unless(self, is_any: bool) -> Result<Self, Failure> {
         if is_any || self.0.is_empty() { Ok(self) } else { Err(Failure::Request(self.0)) }
@@ -64,5 +76,7 @@ mod tests {
         let mut unmet = Unmet::default();
         assert_eq!(unmet.sort::<()>(Err(anyhow::anyhow!("no").into())).unwrap_err().code(), 1);
         assert_eq!(unmet.sort(Ok(1)).unwrap(), Some(1));
+        assert_eq!(unmet.done([(1, Ok(())), (2, Err(anyhow::anyhow!("no"))), (3, Ok(()))]), [1, 3]);
+        assert_eq!(unmet.after(Ok(())).unwrap_err().text(), "error: no\n");
     }
 }

@@ -1,12 +1,14 @@
 //! buildah's storage, for as long as nobody builds: all in it is there for later builds only. What is built is in our store.
 
-use std::fs::{File, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
 use stead_host::home::Home;
 use stead_host::linux::{delete_tree, measure_tree};
+
+use crate::working::Working;
 
 /// Below the run directory, locked together by those that build and alone by who deletes it.
 const LOCK: &str = "build.lock";
@@ -19,7 +21,14 @@ pub(super) fn run(home: &Home) -> PathBuf {
 /// Keeps the storage from being deleted while the lock is held. Waits where that is being done.
 pub(super) fn hold(home: &Home) -> Result<File> {
     let file = lock_file(home)?;
-    file.lock_shared().context("cannot lock the storage of builds")?;
+    let doing = || "cannot lock the storage of builds";
+    match file.try_lock_shared() {
+        Ok(()) => return Ok(file),
+        Err(TryLockError::WouldBlock) => {}
+        Err(TryLockError::Error(error)) => return Err(error).with_context(doing),
+    }
+    let _working = Working::on("waiting until what builds keep is removed");
+    file.lock_shared().with_context(doing)?;
     Ok(file)
 }
 
@@ -35,7 +44,10 @@ pub(in crate::commands) fn prune(home: &Home) -> Result<Option<u64>> {
     }
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let mut freed_bytes = 0;
-    for tree in [home.build(), run(home)] {
+    // What the names in it mean is known as long as it is there.
+    let entries = fs::read_dir(home.build()).into_iter().flatten().flatten();
+    let storage = entries.map(|entry| entry.path()).filter(|path| *path != home.build().join(super::CLAIMS));
+    for tree in storage.chain([home.build(), run(home)]) {
         freed_bytes += measure_tree(&program, &tree)?;
         delete_tree(&program, &tree)?;
     }
@@ -52,8 +64,6 @@ fn lock_file(home: &Home) -> Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    use std::fs;
 
     #[test]
     fn it_is_deleted_when_nobody_builds() {

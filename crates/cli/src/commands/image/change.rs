@@ -143,13 +143,17 @@ pub(super) fn prune(all: bool, consent: Consent, output: Output) -> Result<(), F
     }
     // It may take long, and is not what others wait for.
     drop(session);
-    let _working = Working::on("removing what builds keep");
-    match build::prune(&home)? {
-        Some(0) => {}
-        Some(bytes) => gone.add(Gone { freed_bytes: Some(bytes), ..Gone::default() }),
-        None => note("what builds keep for later ones stays: an image is being built"),
+    let working = Working::on("removing what builds keep");
+    let pruned = build::prune(&home);
+    drop(working);
+    match &pruned {
+        Ok(Some(0)) | Err(_) => {}
+        Ok(Some(bytes)) => gone.add(Gone { freed_bytes: Some(*bytes), ..Gone::default() }),
+        Ok(None) => note("what builds keep for later ones stays: an image is being built"),
     }
-    tell(&gone, output)
+    // The images are gone, whatever became of that.
+    tell(&gone, output)?;
+    Ok(pruned.map(drop)?)
 }
 
 /// The images that machines are made of, with those machines.
