@@ -94,7 +94,7 @@ pub(in crate::file) fn published_ports(text: &str) -> Vec<String> {
     let (address, rest) = text.split_at(end);
     let (place, target) = match rest.split_once("::") {
         _ if !text.contains(':') => ("0".to_owned(), text),
-        Some((more, target)) if !(address.is_empty() && more.is_empty()) && !more.contains(':') => {
+        Some((more, target)) if !text.starts_with("::") && !more.contains(':') => {
             (format!("{address}{more}:0"), target)
         }
         Some(_) | None => return vec![text.to_owned()],
