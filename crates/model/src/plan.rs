@@ -416,13 +416,12 @@ fn machine_additions(wanted: &Wanted, left: &Observed) -> Vec<Reasoned> {
             }
         }
         // Where one of its ports is taken its program is not run.
-        let ports = wanted.ports.iter().filter(|(_, target)| target.machine == id);
-        steps.extend(
-            ports
-                .filter(|(bind, target)| left.ports.get(bind) != Some(target))
-                .map(|(bind, to)| (Step::PortAdd(*bind, to.clone()), format!("machines.{}.ports", id.name))),
-        );
-        if machine.is_to_run() && !left.running.contains_key(&id) {
+        let runs = left.running.contains_key(&id);
+        let mut ports = missing_ports(wanted, left, &id);
+        if !runs {
+            steps.append(&mut ports);
+        }
+        if machine.is_to_run() && !runs {
             for (other, condition) in
                 machine.after.iter().filter(|(_, how_far)| **how_far != Condition::Started)
             {
@@ -446,8 +445,18 @@ fn machine_additions(wanted: &Wanted, left: &Observed) -> Vec<Reasoned> {
                 (Step::MachineProvision(id.clone(), Box::new(one.clone())), why)
             }));
         }
+        // One that runs already is not kept from what else is done in it.
+        steps.append(&mut ports);
     }
     steps
+}
+
+/// The ports of a machine that are not open yet.
+fn missing_ports(wanted: &Wanted, left: &Observed, id: &MachineId) -> Vec<Reasoned> {
+    let own = wanted.ports.iter().filter(|(_, target)| target.machine == *id);
+    let missing = own.filter(|(bind, target)| left.ports.get(bind) != Some(target));
+    let why = || format!("machines.{}.ports", id.name);
+    missing.map(|(bind, target)| (Step::PortAdd(*bind, target.clone()), why())).collect()
 }
 
 /// The machines, each behind those it depends on. A checked project has no cycle; were there one, its

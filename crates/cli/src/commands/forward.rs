@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
 
 use anyhow::Context;
 use serde::Serialize;
@@ -89,18 +90,20 @@ fn choose(
 
 /// A port that nobody has just now, of those that the kernel gives.
 fn free(open: Bind, others: &BTreeMap<Bind, u16>) -> anyhow::Result<Bind> {
+    let at = SocketAddr::new(open.address, open.port);
+    // Those that others are to have are held meanwhile, or the kernel could give them again and again.
+    let mut held = Vec::new();
     loop {
-        let at = SocketAddr::new(open.address, open.port);
-        let given = match open.protocol {
-            Protocol::Tcp => TcpListener::bind(at).and_then(|socket| socket.local_addr()),
-            Protocol::Udp => UdpSocket::bind(at).and_then(|socket| socket.local_addr()),
-        };
-        let port =
-            given.with_context(|| format!("cannot find a port that is free on {}", open.address))?.port();
-        let bind = Bind { port, ..open };
+        let (address, socket) = match open.protocol {
+            Protocol::Tcp => TcpListener::bind(at).and_then(|it| Ok((it.local_addr()?, OwnedFd::from(it)))),
+            Protocol::Udp => UdpSocket::bind(at).and_then(|it| Ok((it.local_addr()?, OwnedFd::from(it)))),
+        }
+        .with_context(|| format!("cannot find a port that is free on {}", open.address))?;
+        let bind = Bind { port: address.port(), ..open };
         if !others.keys().any(|other| binds_clash(*other, bind)) {
             return Ok(bind);
         }
+        held.push(socket);
     }
 }
 

@@ -307,12 +307,12 @@ fn restart_these(
     stopped: &[MachineId],
     output: Output,
 ) -> Result<(), Failure> {
-    if !stopped.is_empty() {
-        let machines = stopped.iter().map(ToString::to_string).collect();
-        let args = StartArgs { machines, attach: false, interactive: false };
-        start(global, &args, output)?;
-    }
-    tell(running, output)
+    let machines: Vec<String> = stopped.iter().map(ToString::to_string).collect();
+    let started = match machines.is_empty() {
+        true => Ok(()),
+        false => start(global, &StartArgs { machines, attach: false, interactive: false }, output).map(drop),
+    };
+    tell(running, output).and(started)
 }
 
 /// `kill`, `pause` and `unpause`.

@@ -98,11 +98,12 @@ pub(super) fn unwatched(error: anyhow::Error) -> Result<ExitCode, Failure> {
 }
 
 /// Removes a machine that was not made as it was asked for: always if it was to go anyway, else if it runs, so that
-/// nothing runs that the command said had failed, or if it never did: there is nothing in it, and what it claims is
-/// anybody's.
+/// nothing runs that the command said had failed, or if that was never tried: there is nothing in it, and what it
+/// claims is anybody's.
 fn take_away_again(session: &mut Session, id: &MachineId, stay: Stay, output: Output) -> Result<(), Failure> {
-    let has_ended = Files::new(session.host.home(), id).load_exit().is_some();
-    if stay == Stay::UntilItEnds || !has_ended || session.observe()?.running.contains_key(id) {
+    // What its keeper is told is there before the keeper.
+    let was_begun = Files::new(session.host.home(), id).assignment().exists();
+    if stay == Stay::UntilItEnds || !was_begun || session.observe()?.running.contains_key(id) {
         machines::remove_these(session, std::slice::from_ref(id), output)?;
     }
     Ok(())

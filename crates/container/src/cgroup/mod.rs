@@ -338,7 +338,10 @@ impl Cgroup {
     }
 
     fn set(&self, setting: &Setting) -> Result<()> {
-        let directory = self.directory(setting.controller.legacy()).context("there is no cgroup for it")?;
+        let Some(directory) = self.directory(setting.controller.legacy()) else {
+            anyhow::ensure!(setting.is_usual, "there is no cgroup for it");
+            return Ok(());
+        };
         for file in setting.files {
             let path = directory.join(file);
             if path.exists() {
