@@ -5,10 +5,13 @@
 //! A plan is a partial order. Its steps stand in an order that works, and each knows which earlier ones it
 //! has to wait for: those that touch a thing it touches, unless both only read it.
 
+mod order;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use self::order::{in_dependency_order, ordered};
 use crate::difference::{changed_network_key, differences, machine_differences};
 use crate::name::{MachineId, Name, NetworkId, NicId, VolumeId};
 use crate::observed::{
@@ -457,53 +460,4 @@ fn missing_ports(wanted: &Wanted, left: &Observed, id: &MachineId) -> Vec<Reason
     let missing = own.filter(|(bind, target)| left.ports.get(bind) != Some(target));
     let why = || format!("machines.{}.ports", id.name);
     missing.map(|(bind, target)| (Step::PortAdd(*bind, target.clone()), why())).collect()
-}
-
-/// The machines, each behind those it depends on. A checked project has no cycle; were there one, its
-/// machines would come last, in the order of their names.
-fn in_dependency_order(wanted: &Wanted) -> Vec<MachineId> {
-    let mut order: Vec<MachineId> = Vec::new();
-    let mut waiting: Vec<&MachineId> = wanted.machines.keys().collect();
-    while !waiting.is_empty() {
-        let is_ready = |id: &&MachineId| {
-            let machine = wanted.machines.get(*id);
-            machine.is_none_or(|machine| machine.after.keys().all(|other| !waiting.contains(&other)))
-        };
-        let ready: Vec<&MachineId> = waiting.iter().copied().filter(|id| is_ready(id)).collect();
-        let ready = if ready.is_empty() { waiting.clone() } else { ready };
-        waiting.retain(|id| !ready.contains(id));
-        order.extend(ready.into_iter().cloned());
-    }
-    order
-}
-
-/// Adds to each step the earlier ones it has to wait for: for each thing the last step that wrote it, and
-/// for what it writes itself also the steps that have read it since. A network also waits for all that go:
-/// it may have the subnet of one of them, or its link of this computer.
-fn ordered(steps: Vec<Reasoned>) -> Vec<Planned> {
-    let mut writer = BTreeMap::new();
-    let mut readers: BTreeMap<_, Vec<usize>> = BTreeMap::new();
-    let mut gone: Vec<usize> = Vec::new();
-    let mut planned = Vec::new();
-    for (place, (step, why)) in steps.into_iter().enumerate() {
-        let (reads, writes) = (step.reads(), step.writes());
-        let mut after: BTreeSet<usize> = BTreeSet::new();
-        after.extend(reads.iter().chain(&writes).filter_map(|thing| writer.get(thing)));
-        after.extend(writes.iter().filter_map(|thing| readers.get(thing)).flatten());
-        if matches!(step, Step::NetworkRemove(..)) {
-            gone.push(place);
-        }
-        if matches!(step, Step::NetworkAdd(..)) {
-            after.extend(&gone);
-        }
-        for thing in reads {
-            readers.entry(thing).or_default().push(place);
-        }
-        for thing in writes {
-            readers.remove(&thing);
-            writer.insert(thing, place);
-        }
-        planned.push(Planned { step, why, after });
-    }
-    planned
 }
