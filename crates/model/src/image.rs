@@ -103,6 +103,26 @@ impl Reference {
             None => self.repository.clone(),
         }
     }
+
+    /// The same as short as it is usually written: `debian:12` for `docker.io/library/debian:12`.
+    #[must_use]
+    pub fn familiar(&self) -> Self {
+        let short = match self.registry.as_deref() {
+            None => &self.repository,
+            Some("docker.io" | "index.docker.io") => {
+                self.repository.strip_prefix("library/").unwrap_or(&self.repository)
+            }
+            Some(_) => return self.clone(),
+        };
+        Self { registry: None, repository: short.to_owned(), ..self.clone() }
+    }
+
+    /// Which of these names is meant: the very same, otherwise one that is shorter or longer.
+    pub fn among<'a>(&self, names: impl IntoIterator<Item = &'a Self> + Clone) -> Option<&'a Self> {
+        let short = self.familiar();
+        let same = names.clone().into_iter().find(|name| *name == self);
+        same.or_else(|| names.into_iter().find(|name| name.familiar() == short))
+    }
 }
 
 impl FromStr for Reference {
@@ -412,6 +432,19 @@ mod tests {
         check("host.example:0/web", "the registry");
         check("-a.example/web", "the registry");
         check(&"a".repeat(256), "a name has parts");
+    }
+
+    #[test]
+    fn the_first_registry_and_its_library_go_without_saying() {
+        let check = |text: &str, expected: &str| {
+            assert_eq!(text.parse::<Reference>().unwrap().familiar().to_string(), expected);
+        };
+        check("debian", "debian:latest");
+        check("docker.io/library/debian:12", "debian:12");
+        check("index.docker.io/lab/base", "lab/base:latest");
+        check("library/debian:12", "library/debian:12");
+        check("localhost/library/debian:12", "localhost/library/debian:12");
+        check("127.0.0.1:5000/lab/base:1", "127.0.0.1:5000/lab/base:1");
     }
 
     #[test]

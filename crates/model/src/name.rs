@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The name of a project, machine, network or volume: `a-z`, `0-9` and `-`, starting with a letter, at
+/// The name of a project, machine, network or volume: `a-z`, `0-9` and `-`, not a number, not `-` first or last, at
 /// most 40 characters. It is a DNS label, because every machine is found by it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -21,8 +21,10 @@ pub enum NameError {
     Empty,
     /// More than [`NAME_MAX_CHARS`].
     TooLong(usize),
-    /// Does not start with `a-z`.
-    Start(char),
+    /// Starts with `-`.
+    Start,
+    /// Would be taken for an address: programs read `7` as `0.0.0.7`, and `0x7` too.
+    Number,
     /// Ends in `-`.
     End,
     /// Holds this character.
@@ -31,8 +33,10 @@ pub enum NameError {
     Reserved,
 }
 
-/// Names that would be taken for something else in a DNS query or on the command line.
-pub(crate) const RESERVED: [&str; 7] = ["all", "auto", "host", "localhost", "none", "stead", "user"];
+/// Names that would be taken for something else in a DNS query.
+pub(crate) const RESERVED: [&str; 2] = ["localhost", "stead"];
+/// Names that would be taken for something else where a network is named.
+pub(crate) const RESERVED_OF_NETWORKS: [&str; 4] = ["auto", "host", "none", "user"];
 
 impl Name {
     /// The name as text.
@@ -45,12 +49,17 @@ impl FromStr for Name {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let Some(first) = text.chars().next() else { return Err(NameError::Empty) };
+        if text.is_empty() {
+            return Err(NameError::Empty);
+        }
         if let Some(bad) = text.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '-')) {
             return Err(NameError::Char(bad));
         }
-        if !first.is_ascii_lowercase() {
-            return Err(NameError::Start(first));
+        if text.starts_with('-') {
+            return Err(NameError::Start);
+        }
+        if is_number(text) {
+            return Err(NameError::Number);
         }
         if text.ends_with('-') {
             return Err(NameError::End);
@@ -65,6 +74,12 @@ impl FromStr for Name {
     }
 }
 
+/// Whether a text is a number to those who read addresses.
+fn is_number(text: &str) -> bool {
+    let (digits, radix) = text.strip_prefix("0x").map_or((text, 10), |digits| (digits, 16));
+    digits.chars().all(|c| c.is_digit(radix))
+}
+
 impl fmt::Display for NameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -72,7 +87,8 @@ impl fmt::Display for NameError {
             Self::TooLong(chars) => {
                 write!(f, "a name has at most {NAME_MAX_CHARS} characters, this has {chars}")
             }
-            Self::Start(c) => write!(f, "a name starts with a letter `a-z`, not `{}`", c.escape_debug()),
+            Self::Start => write!(f, "a name cannot start with `-`"),
+            Self::Number => write!(f, "a number would be taken for an address"),
             Self::End => write!(f, "a name cannot end with `-`"),
             Self::Char(c) => write!(f, "a name holds only `a-z`, `0-9` and `-`, not `{}`", c.escape_debug()),
             Self::Reserved => write!(f, "this name is reserved"),
@@ -321,12 +337,17 @@ mod tests {
         check("web-1", Ok(()));
         check("a", Ok(()));
         check("", Err(NameError::Empty));
-        check("1web", Err(NameError::Start('1')));
+        check("1web", Ok(()));
+        check("0xg", Ok(()));
+        check("-web", Err(NameError::Start));
+        check("7", Err(NameError::Number));
+        check("0x7f", Err(NameError::Number));
         check("Web", Err(NameError::Char('W')));
         check("web.lan", Err(NameError::Char('.')));
         check("web-", Err(NameError::End));
         check(&"a".repeat(41), Err(NameError::TooLong(41)));
         check("localhost", Err(NameError::Reserved));
+        check("user", Ok(()));
     }
 
     #[test]

@@ -477,7 +477,7 @@ pub(crate) fn free_name(image: &str, project: &Project) -> Result<Name, Failure>
     let last = image.rsplit('/').next().unwrap_or(image);
     let bare = last.split([':', '@']).next().unwrap_or(last).to_ascii_lowercase();
     let lawful: String = bare.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-    let lawful = lawful.trim_start_matches(|c: char| !c.is_ascii_lowercase()).trim_end_matches('-');
+    let lawful = lawful.trim_matches('-');
     let stem = lawful.get(..lawful.len().min(30)).filter(|stem| !stem.is_empty()).unwrap_or("machine");
     let names = (1..).map(|number| format!("{stem}-{number}"));
     let free =

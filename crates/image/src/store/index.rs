@@ -69,7 +69,7 @@ impl Index {
 
     /// The image that is meant by a name or a digest.
     pub(crate) fn find(&self, reference: &Reference, platform: &Platform) -> Option<&Digest> {
-        if let Some(named) = self.names.get(reference) {
+        if let Some(named) = reference.among(self.names.keys()).and_then(|name| self.names.get(name)) {
             let offered: Vec<(&Platform, &Digest)> = named.iter().collect();
             return choose::best(&offered, platform);
         }

@@ -80,11 +80,11 @@ impl Store {
                 return Ok(Removal::Absent);
             }
             let names = index.names_of(digest);
-            let untagged =
-                if names.contains(reference) { BTreeSet::from([reference.clone()]) } else { names.clone() };
-            if !names.contains(reference) && names.len() > 1 {
+            let said = reference.among(&names).cloned();
+            if said.is_none() && names.len() > 1 {
                 return Ok(Removal::Named(names));
             }
+            let untagged = said.map_or_else(|| names.clone(), |name| BTreeSet::from([name]));
             let is_last = untagged == names;
             if is_last && in_use.contains(digest) {
                 return Ok(Removal::InUse(digest.clone()));

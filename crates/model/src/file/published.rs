@@ -81,8 +81,8 @@ fn name() -> Value {
     let most = NAME_MAX_CHARS - 2;
     json!({
         "type": "string",
-        "pattern": format!("^[a-z]([a-z0-9-]{{0,{most}}}[a-z0-9])?$"),
-        "not": { "enum": crate::name::RESERVED },
+        "pattern": format!("^[a-z0-9]([a-z0-9-]{{0,{most}}}[a-z0-9])?$"),
+        "not": { "anyOf": [{ "enum": crate::name::RESERVED }, { "pattern": "^([0-9]+|0x[0-9a-f]*)$" }] },
     })
 }
 
@@ -218,9 +218,11 @@ pub fn reference() -> String {
          `${VAR:-default}`, `${VAR-default}`, `${VAR:?message}`, `${VAR?message}`, `${VAR:+other}`, `${VAR+other}`, and `$$` for a\n\
          dollar sign. Unlike in Compose, a variable that is not set and has no default is a problem; write `${VAR:-}` for an\n\
          empty text.\n\n\
-         A name has `a-z`, `0-9` and `-`, starts with a letter and has at most 40 characters.\n",
+         A name has `a-z`, `0-9` and `-`, is no number, does not start or end with `-`, and has at most 40 characters.\n",
     );
-    let _ = writeln!(page, "Reserved: {}.", crate::name::RESERVED.map(|name| format!("`{name}`")).join(", "));
+    let quoted = |names: &[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let (all, networks) = (quoted(&crate::name::RESERVED), quoted(&crate::name::RESERVED_OF_NETWORKS));
+    let _ = writeln!(page, "Reserved: {all}; and for networks {networks}.");
     page.push_str(
         "\nEditors complete and check the file by [stead.schema.json](stead.schema.json): start the file with\n\
          `# yaml-language-server: $schema=` and its path.\n\n\

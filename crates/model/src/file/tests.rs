@@ -248,7 +248,7 @@ machines:
   db:
     driver: external
     kind: vm
-    networks: {d: {address: 10.2.0.5, mac: 02:00:00:00:00:01, aliases: [web, host]}, b: {address: 10.1.7.255, address6: fd00::1}}
+    networks: {d: {address: 10.2.0.5, mac: 02:00:00:00:00:01, aliases: [web, stead]}, b: {address: 10.1.7.255, address6: fd00::1}}
     ports: ["0.0.0.0:8080:80"]
     depends_on: [web]
   x:
@@ -472,19 +472,19 @@ services: {}
               hint: leave one of them out
 
             stead.yaml:27:29: `10.2.0.5` is in the pool for strangers of network `d`, `10.2.0.1-10.2.0.9`
-             27 |     networks: {d: {address: 10.2.0.5, mac: 02:00:00:00:00:01, aliases: [web, host]}, b: {address: 10…
+             27 |     networks: {d: {address: 10.2.0.5, mac: 02:00:00:00:00:01, aliases: [web, stead]}, b: {address: 1…
                 |                             ^^^^^^^^
               hint: take another address, or set the network's `dhcp: { pool: … }`
 
             stead.yaml:27:73: `web` is the name of another machine
-             27 | ….0.5, mac: 02:00:00:00:00:01, aliases: [web, host]}, b: {address: 10.1.7.255, address6: fd00::1}}
+             27 | ….0.5, mac: 02:00:00:00:00:01, aliases: [web, stead]}, b: {address: 10.1.7.255, address6: fd00::1}}
                 |                                          ^^^
               hint: take another alias; names that several machines have in common are none of a machine
 
-            stead.yaml:27:78: `host` is not a name: this name is reserved
-             27 | … mac: 02:00:00:00:00:01, aliases: [web, host]}, b: {address: 10.1.7.255, address6: fd00::1}}
-                |                                          ^^^^
-              hint: take another, like `my-host`: this one means something else here
+            stead.yaml:27:78: `stead` is not a name: this name is reserved
+             27 | … mac: 02:00:00:00:00:01, aliases: [web, stead]}, b: {address: 10.1.7.255, address6: fd00::1}}
+                |                                          ^^^^^
+              hint: take another, like `my-stead`: this one means something else here
 
             stead.yaml:28:13: `0.0.0.0:8080/tcp` is published already, for machine `web` as `127.0.0.1:8080/tcp`
              28 |     ports: ["0.0.0.0:8080:80"]

@@ -110,13 +110,7 @@ fn stages(text: &str) -> BTreeSet<String> {
 
 /// As short as Docker says it.
 fn familiar(reference: &Reference) -> String {
-    let text = match reference.registry.as_deref() {
-        None | Some("docker.io" | "index.docker.io") => {
-            let short = Reference { registry: None, ..reference.clone() }.to_string();
-            short.strip_prefix("library/").map_or(short.clone(), str::to_owned)
-        }
-        Some(_) => reference.to_string(),
-    };
+    let text = reference.familiar().to_string();
     text.strip_suffix(":latest").map_or(text.clone(), str::to_owned)
 }
 

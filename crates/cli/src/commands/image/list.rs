@@ -136,7 +136,8 @@ fn row(
 
 /// Whether a pattern means an image: by its names with and without tags, or by the first digits of its id.
 fn fits(pattern: &str, row: &Row) -> bool {
-    let by_name = |name: &Reference| glob(pattern, &name.to_string()) || glob(pattern, &name.name());
+    let is = |name: &Reference| glob(pattern, &name.to_string()) || glob(pattern, &name.name());
+    let by_name = |name: &Reference| is(name) || is(&name.familiar());
     row.names.iter().any(by_name) || (pattern.len() >= 4 && row.id.hex().starts_with(pattern))
 }
 

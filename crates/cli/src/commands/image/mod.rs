@@ -85,13 +85,13 @@ fn meant(store: &Store, text: &str, platform: Option<&Platform>) -> Result<Meant
     };
     if let (Ok(reference), Some(image)) = (&reference, found) {
         // By its digest an image is found that has another name, or none.
-        let name = image.names.contains(reference).then(|| reference.clone());
+        let name = reference.among(&image.names).cloned();
         return Ok(Meant { name, image });
     }
     let mut others = Vec::new();
     if let (Ok(reference), None) = (&reference, platform) {
         others = store.list()?.into_iter().map(|details| details.image).collect();
-        others.retain(|image: &Image| image.names.contains(reference));
+        others.retain(|image: &Image| reference.among(&image.names).is_some());
     }
     if others.is_empty() {
         others = store.find_by_id(text)?;
@@ -99,7 +99,7 @@ fn meant(store: &Store, text: &str, platform: Option<&Platform>) -> Result<Meant
     }
     match others.as_slice() {
         [image] => {
-            let name = reference.ok().filter(|reference| image.names.contains(reference));
+            let name = reference.ok().and_then(|reference| reference.among(&image.names).cloned());
             Ok(Meant { name, image: image.clone() })
         }
         [] => {

@@ -10,7 +10,7 @@ use super::super::problem::Problem;
 use super::super::spec::{At, DEFAULT_NETWORK, Given, Mode, NetworkSpec, Spec};
 use super::{LEASE_DEFAULT_S, MTU_DEFAULT, once, unknown};
 use crate::address::nth4;
-use crate::name::Name;
+use crate::name::{Name, RESERVED_OF_NETWORKS};
 use crate::project::{Addressing, Boot, Dhcp, Network, Pool, Reach, Subnet};
 
 /// The least that IPv6 works with (RFC 8200).
@@ -36,6 +36,11 @@ pub(super) fn check(spec: &Spec, problems: &mut Vec<Problem>) -> BTreeMap<Name, 
 }
 
 fn one(spec: &NetworkSpec, problems: &mut Vec<Problem>) -> Network {
+    let name = spec.name.value.as_str();
+    if RESERVED_OF_NETWORKS.contains(&name) {
+        let problem = spec.name.place.problem(format!("a network cannot be called `{name}`"));
+        problems.push(problem.hint(format!("take another name, like `my-{name}`: this word says something else")));
+    }
     // Serving addresses on a real network is never what someone wants without saying so.
     let bridged = matches!(spec.reach.value(), Some(Reach::Bridged(_)));
     let mode = spec.addressing.value().unwrap_or(if bridged { Mode::None } else { Mode::Managed });

@@ -111,7 +111,7 @@ pub(crate) fn name(text: &str) -> Result<Name, Wrong> {
             (None, NameError::Reserved) => {
                 wrong.hint(format!("take another, like `my-{text}`: this one means something else here"))
             }
-            (None, _) => wrong.hint("a name is written like `web-1`: a letter, then letters, digits and `-`"),
+            (None, _) => wrong.hint("a name is written like `web-1`: letters, digits and `-`"),
         }
     })
 }
@@ -120,7 +120,7 @@ pub(crate) fn name(text: &str) -> Result<Name, Wrong> {
 pub(crate) fn lawful_name(text: &str) -> Option<Name> {
     let lawful = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
     let name: String = text.chars().take(crate::name::NAME_MAX_CHARS).map(lawful).collect();
-    name.trim_start_matches(|c: char| !c.is_ascii_lowercase()).trim_end_matches('-').parse().ok()
+    name.trim_matches('-').parse().ok()
 }
 
 fn choice(text: &str, words: &[(&str, &str)]) -> Result<(), Wrong> {

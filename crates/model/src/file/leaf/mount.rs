@@ -10,7 +10,7 @@ use crate::name::Name;
 const PATH: &str = "((~|[.]{1,2})(/[^:\\u0000]*)?|/[^:\\u0000]*)";
 /// The same where nothing follows.
 pub(crate) const FILE: &str = "((~|[.]{1,2})(/[^\\u0000]*)?|/[^\\u0000]*)";
-const NAME: &str = "[a-z]([a-z0-9-]{0,38}[a-z0-9])?";
+const NAME: &str = "[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?";
 /// Where something is mounted: not the root itself.
 const PLACE: &str = "(/[^:\\u0000]*[^:/.\\u0000][^:\\u0000]*|/[^:\\u0000]*[.]{3}[^:\\u0000]*)";
 const OPTION: &str = "(ro|rw|r?private|r?slave|r?shared|z|Z|cached|consistent|delegated)";

@@ -20,7 +20,7 @@ const ODD: [&str; 16] =
 /// Texts that look like such values.
 fn alike(leaf: Leaf) -> String {
     match leaf {
-        Leaf::Name => "[a-z]([a-z0-9-]{0,38}[a-z0-9])?".to_owned(),
+        Leaf::Name => "[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?".to_owned(),
         Leaf::Choice(words) => words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join("|"),
         Leaf::Whole { .. } => "[0-9]{1,5}".to_owned(),
         Leaf::Flag => "[tT](rue|RUE)|[fF](alse|ALSE)".to_owned(),

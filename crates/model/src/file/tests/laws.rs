@@ -226,7 +226,7 @@ fn the_schema_and_the_parser_agree() {
         ("- a\n", false),
         ("name: [a]\n", false),
         ("name: Shop\n", false),
-        ("name: host\n", false),
+        ("name: stead\n", false),
         ("networks: {Lan: {}}\n", false),
         ("networks: {a: {subnet: nat}}\n", false),
         ("networks: {a: {subnet6: fd00::/48}}\n", false),
