@@ -1,8 +1,9 @@
 //! A command's hold on its home: what exists, the right to change it, and the plan carried out.
 
 use std::io::{BufRead, IsTerminal, Write};
+use std::ops::{Deref, DerefMut};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use stead_host::apply::{self, Event, Host, Outcome};
 use stead_host::home::{Environment, Home};
@@ -24,11 +25,39 @@ pub(crate) fn home() -> Result<Home> {
     Home::new(&Environment::observe())
 }
 
+/// What a computer that answers slowly is waited for with.
+const LOOKING: &str = "looking at what there is";
+
 /// A command that only looks.
-pub(crate) fn look() -> Result<LinuxHost> {
+pub(crate) struct Onlooker(LinuxHost);
+
+/// Begins to look.
+pub(crate) fn look() -> Result<Onlooker> {
     let home = home()?;
     home.check()?;
-    LinuxHost::open(home, program()?)
+    Ok(Onlooker(LinuxHost::open(home, program()?)?))
+}
+
+impl Onlooker {
+    /// What exists.
+    pub(crate) fn observe(&mut self) -> Result<Observed> {
+        let _working = Working::on(LOOKING);
+        self.0.observe()
+    }
+}
+
+impl Deref for Onlooker {
+    type Target = LinuxHost;
+
+    fn deref(&self) -> &LinuxHost {
+        &self.0
+    }
+}
+
+impl DerefMut for Onlooker {
+    fn deref_mut(&mut self) -> &mut LinuxHost {
+        &mut self.0
+    }
 }
 
 /// A command that changes: alone in its home until dropped, but for the time in which it only waits.
@@ -157,7 +186,11 @@ impl Session {
 
     /// What exists.
     pub(crate) fn observe(&mut self) -> Result<Observed> {
-        self.lost.take().map_or(Ok(()), Err)?;
+        if self.lock.is_none() {
+            let error = self.lost.take();
+            return Err(error.unwrap_or_else(|| anyhow!("another command has the turn that this one lost")));
+        }
+        let _working = Working::on(LOOKING);
         self.ahead.take().map_or_else(|| self.host.observe(), Ok)
     }
 

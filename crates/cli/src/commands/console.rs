@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 
-use stead_host::apply::Host;
 use stead_host::frame::Frame;
 use stead_host::log::Stream;
 use stead_host::machine::{Answer, Client, Files, Request};

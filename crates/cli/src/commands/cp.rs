@@ -11,7 +11,6 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use stead_container::{End, Nothing, Owners, Place, Root, running_root, stopped_root, transfer};
-use stead_host::apply::Host;
 use stead_host::home::Home;
 use stead_host::machine::{Files, Phase, status};
 use stead_image::Store;

@@ -8,7 +8,6 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use stead_agent::message::{self, Changed};
-use stead_host::apply::Host;
 use stead_host::history::Layer;
 use stead_host::machine::Files;
 use stead_image::Store;

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
-use stead_host::apply::Host;
 use stead_model::name::MachineId;
 use stead_model::observed::{Engine, Observed};
 use stead_model::project::Kind;

@@ -28,7 +28,7 @@ pub(crate) fn events(global: &Global, args: &EventsArgs, output: Output) -> Resu
     let now = SystemTime::now();
     let since = args.since.as_deref().map(|text| moment(text, now)).transpose()?;
     let until = args.until.as_deref().map(|text| moment(text, now)).transpose()?;
-    let seen = stead_host::apply::Host::observe(&mut host)?;
+    let seen = host.observe()?;
     let here = if args.all { None } else { super::here::project_here(global, &args.machines, &seen)? };
     let mut reader = Journal::new(host.home()).reader();
     if since.is_none() && until.is_none() && !args.no_stream {

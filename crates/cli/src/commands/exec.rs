@@ -21,7 +21,6 @@ use signal_hook::iterator::Signals;
 use signal_hook::{SigId, flag};
 
 use stead_container::{ExecRequest, Executed, Stdio, WindowSize};
-use stead_host::apply::Host;
 use stead_host::journal::{Action, Event, Journal};
 use stead_host::linux::LinuxHost;
 use stead_host::machine::{Answer, Assignment, Client, Exec, Files, Phase, Request};

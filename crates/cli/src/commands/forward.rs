@@ -7,7 +7,6 @@ use std::os::fd::OwnedFd;
 use anyhow::Context;
 use serde::Serialize;
 
-use stead_host::apply::Host;
 use stead_model::file::published_ports;
 use stead_model::name::MachineId;
 use stead_model::observed::Observed;

@@ -5,7 +5,6 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use stead_host::apply::Host;
 use stead_host::home::Home;
 use stead_host::log::timestamp;
 use stead_host::machine::{Assignment, Boots, Exit, Files, Guest, Stage, Tested, status};

@@ -11,7 +11,6 @@ use std::process::ExitCode;
 use anyhow::Context;
 use serde::Serialize;
 
-use stead_host::apply::Host;
 use stead_host::home::{Home, Prepared, write_whole};
 use stead_host::machine::Files;
 use stead_model::container::Mount;

@@ -5,7 +5,6 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use stead_host::apply::Host;
 use stead_host::home::Home;
 use stead_host::machine::{Files, HealthState};
 use stead_host::many;

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use stead_host::apply::Host;
 use stead_host::home::Home;
 use stead_host::journal::{Action, Event, Journal};
 use stead_host::linux::LinuxHost;

@@ -3,7 +3,6 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use stead_host::apply::Host;
 use stead_model::name::MachineId;
 use stead_model::observed::Observed;
 use stead_model::provision::ScriptId;

@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 use serde::Serialize;
 
-use stead_host::apply::Host;
 use stead_host::held::Held;
 use stead_host::history::{History, Label, Snapshot};
 use stead_host::linux::LinuxHost;

@@ -12,7 +12,6 @@ use serde::Serialize;
 
 use stead_agent::message;
 use stead_container::Usage;
-use stead_host::apply::Host;
 use stead_host::linux::LinuxHost;
 use stead_host::machine::{self, Files};
 use stead_model::name::MachineId;

@@ -351,7 +351,7 @@ fn or_refused(
 /// images that are not here.
 fn refuse_early(home: &Home, loaded: &Loaded, how: &Bring, lacks: &[Refusal]) -> Result<(), Failure> {
     let try_it = || {
-        let seen = Host::observe(&mut look()?)?;
+        let seen = look()?.observe()?;
         let mut how = how.clone();
         // What comes may be what those that stand are made from: nothing follows from its not being here.
         for made in seen.machines.values().filter_map(MachineState::container) {

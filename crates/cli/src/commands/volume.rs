@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use stead_host::apply::Host;
 use stead_host::home::Home;
 use stead_host::linux::{Unlimitable, VolumeNote, limit_refused, volume_limited};
 use stead_model::container::Mount;

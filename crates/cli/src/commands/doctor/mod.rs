@@ -7,7 +7,6 @@ use std::process::ExitCode;
 use anyhow::Context;
 use serde::Serialize;
 
-use stead_host::apply::Host;
 use stead_model::container::Limits;
 use stead_net::anchor::{Trial, run_as_root, try_networks};
 use stead_net::facts::observe;

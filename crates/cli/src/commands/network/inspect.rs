@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use anyhow::Context as _;
 use serde::Serialize;
 
-use stead_host::apply::Host;
 use stead_host::switchboard::{self, PortReport, Report, Request, Stranger};
 use stead_model::name::NetworkId;
 use stead_model::observed::NetworkState;
@@ -16,6 +15,7 @@ use crate::args::Global;
 use crate::failure::Failure;
 use crate::output::{Output, note, table};
 use crate::session::look;
+use crate::working::Working;
 
 #[derive(Serialize)]
 struct Inspection {
@@ -43,6 +43,7 @@ pub(super) fn inspect(global: &Global, network: &str, output: Output) -> Result<
     let seen = host.observe()?;
     let id = find(global, network, &seen)?;
     let state = seen.networks.get(&id).cloned().context("the network is gone")?;
+    let working = Working::on("the switchboard's answer");
     let report = match switchboard::ask(host.home(), Request::Status) {
         Ok(Some(report)) => report,
         Ok(None) if state.service.is_none() => Report::default(),
@@ -55,6 +56,7 @@ pub(super) fn inspect(global: &Global, network: &str, output: Output) -> Result<
             Report::default()
         }
     };
+    drop(working);
     let machines = seen.nics.iter().filter(|(nic, _)| nic.network() == id).map(|(nic, state)| Inspected {
         machine: nic.machine.to_string(),
         link: state.link.to_string(),

@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 
-use stead_host::apply::Host;
 use stead_host::lock::lock_project;
 use stead_model::file::Pull;
 use stead_model::name::{MachineId, Name};
@@ -68,7 +67,7 @@ pub(super) fn on_record(global: &Global, text: &str) -> Result<Global, Failure> 
         return Ok(same());
     }
     let directory = project::directory_of(&project::find(global)?)?;
-    let seen = Host::observe(&mut look()?)?;
+    let seen = look()?.observe()?;
     let mut recorded = seen.projects.iter().filter(|(_, files)| files.directory == directory);
     let (Some((name, files)), None) = (recorded.next(), recorded.next()) else { return Ok(same()) };
     let Some(made) = Found::named(files.named.iter().cloned()) else { return Ok(same()) };
@@ -111,7 +110,7 @@ pub(super) fn make(
     let needed = dependencies(&loaded.project, of, args)?;
     let more = volumes.into_iter().filter(|name| !loaded.project.volumes.contains_key(name)).collect();
     network::name_volumes(&crate::session::home()?, &mut loaded.project, more)?;
-    let seen = Host::observe(&mut look()?)?;
+    let seen = look()?.observe()?;
     let name = name(&loaded, of, &args.machine, &seen)?;
     put(&mut loaded, of, &name, machine);
     let names = needed.iter().map(|id| id.name.clone()).collect();

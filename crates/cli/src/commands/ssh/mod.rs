@@ -12,7 +12,6 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, anyhow};
 
-use stead_host::apply::Host;
 use stead_host::home::{Environment, Home};
 use stead_host::machine::{Client, Files};
 use stead_model::name::MachineId;

@@ -39,7 +39,9 @@ fn one(spec: &NetworkSpec, problems: &mut Vec<Problem>) -> Network {
     let name = spec.name.value.as_str();
     if RESERVED_OF_NETWORKS.contains(&name) {
         let problem = spec.name.place.problem(format!("a network cannot be called `{name}`"));
-        problems.push(problem.hint(format!("take another name, like `my-{name}`: this word says something else")));
+        problems.push(
+            problem.hint(format!("take another name, like `my-{name}`: this word says something else")),
+        );
     }
     // Serving addresses on a real network is never what someone wants without saying so.
     let bridged = matches!(spec.reach.value(), Some(Reach::Bridged(_)));
