@@ -42,7 +42,7 @@ pub(crate) use project::{
 };
 pub(crate) use run::{MachineArgs, MakeArgs, PullWhen, RunArgs, RunKind};
 pub(crate) use snapshot::{ResetArgs, SnapshotCommand, SnapshotCreateArgs, SnapshotListArgs};
-pub(crate) use values::Tail;
+pub(crate) use values::{Tail, as_ours};
 pub(crate) use volume::{VolumeCommand, VolumeCreateArgs, VolumeListArgs};
 
 /// Run Linux machines from one file or one command, on networks of their own
@@ -468,6 +468,20 @@ pub(crate) struct Consent {
     /// Do not ask: what is lost is lost
     #[arg(short, long)]
     pub(crate) yes: bool,
+}
+
+/// The same where Docker's `-f` is such an agreement.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Force {
+    /// Do not ask: what is lost is lost
+    #[arg(short, long, visible_short_alias = 'f', visible_alias = "force")]
+    pub(crate) yes: bool,
+}
+
+impl From<Force> for Consent {
+    fn from(Force { yes }: Force) -> Self {
+        Self { yes }
+    }
 }
 
 #[cfg(test)]

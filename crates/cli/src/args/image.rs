@@ -7,7 +7,7 @@ use clap_complete::engine::ArgValueCompleter;
 
 use stead_model::image::{Platform, Reference};
 
-use super::Consent;
+use super::Force;
 use crate::complete;
 
 #[derive(Debug, Subcommand)]
@@ -48,7 +48,7 @@ SIZE is what an image takes, stored and unpacked; OWN is what of it no other ima
         #[arg(required = true, add = ArgValueCompleter::new(complete::images))]
         images: Vec<String>,
         /// One that is named by its id goes with all its names
-        #[arg(long)]
+        #[arg(short, long)]
         force: bool,
     },
     /// Remove the images that have no name, unless a machine is made of them, and what builds keep for later ones
@@ -57,7 +57,7 @@ SIZE is what an image takes, stored and unpacked; OWN is what of it no other ima
         #[arg(short, long)]
         all: bool,
         #[command(flatten)]
-        consent: Consent,
+        consent: Force,
     },
     /// Make an image of the archive of a root file system
     #[command(after_help = "  stead image import rootfs.tar.zst lab/root:1 -- /bin/sh -l")]
@@ -102,7 +102,7 @@ pub(crate) struct ImageBuildArgs {
     #[arg(short, long, value_name = "NAME")]
     pub(crate) tag: Vec<Reference>,
     /// The instructions [default: the `Dockerfile` of the directory]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(short = 'f', long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) dockerfile: Option<PathBuf>,
     /// Values for its `ARG`s: `NAME=value`, or `NAME` as it is here
     #[arg(long, value_name = "NAME[=VALUE]")]

@@ -11,7 +11,7 @@ use stead_model::container::Signal;
 use stead_model::image::Reference;
 use stead_model::name::Name;
 
-use super::values::Tail;
+use super::values::{Tail, named};
 use crate::complete;
 
 #[derive(Debug, Args)]
@@ -77,6 +77,7 @@ pub(crate) struct RenameArgs {
     #[arg(add = ArgValueCompleter::new(complete::machines))]
     pub(crate) machine: String,
     /// Its new name
+    #[arg(value_parser = named)]
     pub(crate) name: Name,
 }
 
@@ -86,6 +87,7 @@ pub(crate) struct CloneArgs {
     #[arg(add = ArgValueCompleter::new(complete::machines))]
     pub(crate) source: String,
     /// The name of the new one
+    #[arg(value_parser = named)]
     pub(crate) name: Name,
     /// The snapshot whose files it is to have [default: those that the machine has now]
     #[arg(long, value_name = "NAME", add = ArgValueCompleter::new(complete::snapshots))]

@@ -9,6 +9,7 @@ use stead_model::address::Mac;
 use stead_model::name::Name;
 use stead_model::project::Kind;
 
+use super::values::named;
 use crate::commands::LOOSE_PROJECT;
 use crate::complete;
 
@@ -59,6 +60,7 @@ Exit codes: the program's own; 125 if stead failed before it ran.")]
 #[derive(Debug, Args)]
 pub(crate) struct CreateArgs {
     /// The network's name
+    #[arg(value_parser = named)]
     pub(crate) name: Name,
     /// Its IPv4 subnet: a range such as 10.1.2.0/24, `auto` or `off`
     #[arg(long, default_value = "auto", value_name = "RANGE")]
@@ -99,7 +101,7 @@ pub(crate) struct ConnectArgs {
     #[arg(long)]
     pub(crate) mac: Option<Mac>,
     /// One more name for it on this network; may be said several times
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = named)]
     pub(crate) alias: Vec<Name>,
 }
 
@@ -140,5 +142,5 @@ fn loose_name(text: &str) -> Result<Name, String> {
         }
         None => text,
     };
-    text.parse().map_err(|error| format!("{error}"))
+    named(text).map_err(|error| error.to_string())
 }

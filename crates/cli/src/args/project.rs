@@ -45,8 +45,8 @@ pub(crate) struct UpArgs {
     /// Do not stay and show what they write: as without it
     #[arg(short, long)]
     pub(crate) detach: bool,
-    /// Take away machines that the file has no more: as without it
-    #[arg(long, conflicts_with = "machines")]
+    /// Take away machines that the file has no more, though machines are named; where none are, that is done anyway
+    #[arg(long)]
     pub(crate) remove_orphans: bool,
     /// When images are pulled [default: as the file says, else `missing`]
     #[arg(long, value_enum, value_name = "WHEN")]

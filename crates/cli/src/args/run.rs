@@ -8,6 +8,7 @@ use clap_complete::engine::ArgValueCompleter;
 use stead_model::container::Signal;
 use stead_model::name::Name;
 
+use super::values::named;
 use crate::complete;
 
 /// When an image is pulled; the most eager one is the last.
@@ -43,6 +44,9 @@ pub(crate) struct RunArgs {
     /// Do not see to what the machine of the project depends on
     #[arg(long)]
     pub(crate) no_deps: bool,
+    /// Give it no terminal, and let it read what is piped in, as Compose's `run -T` does
+    #[arg(short = 'T', long, conflicts_with = "tty")]
+    pub(crate) no_tty: bool,
     /// Publish the ports, too, that the file says of the machine of the project
     #[arg(long)]
     pub(crate) service_ports: bool,
@@ -58,10 +62,10 @@ pub(crate) struct MakeArgs {
 }
 
 /// What a machine is to be.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct MachineArgs {
     /// Its name [default: the image's, with a number]
-    #[arg(long)]
+    #[arg(long, value_parser = named)]
     pub(crate) name: Option<Name>,
     /// What it is: in this computer's own kernel, or in one of its own [default: container]
     #[arg(long, value_enum)]
@@ -90,7 +94,7 @@ pub(crate) struct MachineArgs {
     /// What it calls itself [default: its name]
     #[arg(short = 'h', long)]
     pub(crate) hostname: Option<String>,
-    /// Ports that this computer publishes: `[address:]port:target[/udp]`; `0` for the port: it chooses one
+    /// Ports that this computer publishes: `[address:]port:target[/udp]`; with the target alone it chooses one
     #[arg(short, long, value_name = "PORT")]
     pub(crate) publish: Vec<String>,
     /// Publish all ports that the image exposes, each on one that this computer chooses; of a machine of the project here

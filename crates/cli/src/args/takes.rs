@@ -36,13 +36,15 @@ pub(crate) fn takes(words: &[&str]) -> Option<Takes> {
         | ["pause" | "unpause" | "rm" | "wait" | "rename" | "publish" | "reset" | "inspect" | "port"]
         | ["forward"]
         | ["diff" | "top" | "events" | "stats" | "logs"]
-        | ["snapshot" | "volume", _]
+        | ["snapshot", _]
+        | ["volume", "ls" | "create" | "inspect" | "rm"]
         | ["network", "inspect"] => Takes::ALL,
         ["attach" | "clone" | "console" | "exec" | "run" | "shell" | "ssh" | "cp"] | ["network", "enter"] => {
             Takes::FILE
         }
         ["image", "save" | "export"] | ["kernel", "pull" | "rm"] => Takes::NONE,
         ["network" | "image" | "kernel", _]
+        | ["volume", "prune"]
         | ["init" | "ls" | "doctor" | "version" | "login" | "logout" | "purge"] => Takes::FORMAT,
         ["schema" | "completion" | "man" | "create" | "oci" | "ssh-config"] => Takes::NONE,
         [word] if word.starts_with("__") => Takes::NONE,
@@ -74,7 +76,19 @@ fn below_fitted(command: Command, words: &mut Vec<String>, common: &[clap::Arg])
     let refused: Vec<&str> = takes(&path).into_iter().flat_map(Takes::refused).collect();
     // What a command has of its own is not handed down to it.
     let hidden = common.iter().filter(|arg| refused.contains(&arg.get_id().as_str()));
-    hidden.fold(fitted, |command, arg| command.arg(arg.clone().hide(true)))
+    hidden.fold(fitted, |command, arg| {
+        let hidden = arg.clone().hide(true);
+        let letter = arg.get_short().filter(|letter| !has_letter(&command, *letter));
+        command.arg(hidden.short(letter))
+    })
+}
+
+/// Whether a command means something of its own by a letter.
+fn has_letter(command: &Command, letter: char) -> bool {
+    command.get_arguments().any(|own| {
+        own.get_short() == Some(letter)
+            || own.get_all_short_aliases().is_some_and(|letters| letters.contains(&letter))
+    })
 }
 
 #[cfg(test)]

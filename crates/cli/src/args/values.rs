@@ -6,6 +6,18 @@ use std::str::FromStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command};
 
+use stead_model::name::{Name, NameError};
+
+/// A name as other tools take them, with capitals and `_`, as it is here (docs/decisions/0134).
+pub(crate) fn as_ours(name: &str) -> String {
+    name.to_ascii_lowercase().replace('_', "-")
+}
+
+/// The same, where something is named.
+pub(crate) fn named(text: &str) -> Result<Name, NameError> {
+    as_ours(text).parse().map_err(|error| text.parse::<Name>().err().unwrap_or(error))
+}
+
 /// How many of the last lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tail {

@@ -1,11 +1,14 @@
 //! The arguments of the commands about volumes.
 
-use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueHint};
 use clap_complete::engine::ArgValueCompleter;
 
 use stead_model::name::Name;
 
-use super::Consent;
+use super::Force;
+use super::values::named;
 use crate::complete;
 
 #[derive(Debug, Subcommand)]
@@ -29,7 +32,11 @@ pub(crate) enum VolumeCommand {
         #[arg(required = true, add = ArgValueCompleter::new(complete::volumes))]
         volumes: Vec<String>,
         #[command(flatten)]
-        consent: Consent,
+        consent: Force,
+        // The common option of that name has the letter that Docker's `--force` has.
+        /// The project file; of several each goes over those before it
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: Vec<PathBuf>,
     },
     /// Delete all volumes that no machine uses, also those of projects that are down; their data is lost
     Prune {
@@ -37,7 +44,7 @@ pub(crate) enum VolumeCommand {
         #[arg(long, value_name = "LABEL")]
         label: Vec<String>,
         #[command(flatten)]
-        consent: Consent,
+        consent: Force,
     },
 }
 
@@ -60,6 +67,7 @@ pub(crate) struct VolumeListArgs {
 #[derive(Debug, Args)]
 pub(crate) struct VolumeCreateArgs {
     /// The volume's name
+    #[arg(value_parser = named)]
     pub(crate) name: Name,
     /// What its files may take at most: `10GiB`, `512m` (as root, on ext4 mounted with `prjquota`)
     #[arg(long, value_name = "BYTES", value_parser = stead_model::file::volume_bytes)]

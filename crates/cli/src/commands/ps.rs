@@ -17,7 +17,7 @@ use stead_model::served::Target;
 
 use super::LOOSE_PROJECT;
 use super::condition::Condition;
-use crate::args::{Filter, Global, PsArgs, holds};
+use crate::args::{Filter, Global, PsArgs, as_ours, holds};
 use crate::failure::Failure;
 use crate::output::{Output, table};
 use crate::session::look;
@@ -213,11 +213,6 @@ pub(crate) fn among<'a>(pattern: &str, ids: impl Iterator<Item = &'a MachineId>)
     };
     let named = those(is_meant);
     if named.is_empty() { those(is_replica) } else { named }
-}
-
-/// A service of Compose may be written otherwise than its machine.
-fn as_ours(name: &str) -> String {
-    name.to_ascii_lowercase().replace('_', "-")
 }
 
 /// Whether a machine is one of several that have this name in common.

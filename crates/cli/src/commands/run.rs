@@ -31,6 +31,10 @@ const NOBODY_READS: u8 = 141;
 
 /// Makes a machine and runs it.
 pub(crate) fn run(global: &Global, args: &RunArgs, output: Output) -> Result<ExitCode, Failure> {
+    // As Compose's `run -T`, which reads what is piped in.
+    let is_piped = args.no_tty && !args.detach && !std::io::stdin().is_terminal();
+    let machine = MachineArgs { interactive: args.machine.interactive || is_piped, ..args.machine.clone() };
+    let args = &RunArgs { machine, ..*args };
     if args.machine.tty && args.machine.interactive && !args.detach && !std::io::stdin().is_terminal() {
         let what = "standard input is no terminal";
         return Err(Failure::request(what, "leave out `--tty`").before_program());
@@ -140,23 +144,28 @@ fn make(
     stay: Stay,
     output: Output,
 ) -> Result<(MachineId, Session), Failure> {
-    let reference = args.image.parse().map_err(|error| {
-        Failure::request(&format!("{error}"), "write `debian:12`, or `registry.example/team/web:v1`")
-    })?;
+    let home = crate::session::home()?;
     let platform = args.platform.as_deref().map(str::parse).transpose().map_err(
         |error: stead_model::image::PlatformError| {
             Failure::request(&error.to_string(), "write `linux/amd64`")
         },
     )?;
+    let by_id = image::by_id(&home, &args.image, platform.as_ref())?;
+    let args = &MachineArgs {
+        image: by_id.map_or_else(|| args.image.clone(), |reference| reference.to_string()),
+        ..args.clone()
+    };
+    let reference = args.image.parse().map_err(|error| {
+        Failure::request(&format!("{error}"), "write `debian:12`, or `registry.example/team/web:v1`")
+    })?;
     // Before we are alone in the home: others need not wait for a registry.
-    let home = crate::session::home()?;
     if args.kind == Some(RunKind::Microvm) {
         let is_given_files = !args.volume.is_empty() || !args.mount.is_empty();
         let needs = super::guest::needs_of_microvm(is_given_files);
         super::guest::ensure_ready(&home, &needs)?;
     }
     if !image::is_here(&home, &reference, platform.as_ref())? {
-        hint_at_machine(global, args, power);
+        hint_at_machine(global, args, power)?;
         // What can be refused without it is, unless reading it would use it up.
         if args.env_file.iter().all(|file| file.is_file() || !file.exists()) {
             add(&home, args, &[]).or_else(|failure| {
@@ -188,18 +197,22 @@ fn make(
 }
 
 /// Tells who names what may be a machine of the project here, where an image of that name is not here, what they may have
-/// meant.
-fn hint_at_machine(global: &Global, args: &MachineArgs, power: Power) {
-    let Ok(name) = args.image.parse::<Name>() else { return };
+/// meant. Where the project cannot be read that is refused: an image of somebody else's would be run instead.
+fn hint_at_machine(global: &Global, args: &MachineArgs, power: Power) -> Result<(), Failure> {
+    let Ok(name) = args.image.parse::<Name>() else { return Ok(()) };
     match (one_off::project_here(global), power) {
         (Some(project), Power::Off) if project.machines.contains_key(&name) => note(&format!(
             "there is no image `{name}` here, and the project has a machine `{name}`; hint: `stead run {name}` makes and runs one like that"
         )),
-        (None, Power::On) if !crate::project::is_none_here(global) => note(&format!(
-            "`{name}` is taken for an image: the project file here cannot be read, and `stead plan` tells why"
-        )),
+        (None, Power::On) if !crate::project::is_none_here(global) => {
+            note(&format!(
+                "`{name}` may be a machine of the project here, whose file cannot be read; an image is meant by `{name}:latest`"
+            ));
+            crate::project::load(global)?;
+        }
         (Some(_) | None, Power::On | Power::Off) => {}
     }
+    Ok(())
 }
 
 /// The project of what is made by command, with this machine more.

@@ -166,8 +166,13 @@ pub(crate) fn up(global: &Global, args: &UpArgs, output: Output) -> Result<(), F
         (false, true) => BuildWhen::Never,
         (false, false) => BuildWhen::Missing,
     };
-    let whose = if args.machines.is_empty() { Whose::All } else { Whose::Only(chosen.clone()) };
     let home = crate::session::home()?;
+    let whose = if args.machines.is_empty() {
+        Whose::All
+    } else {
+        let gone = if args.remove_orphans { orphans(&loaded.project)? } else { BTreeSet::new() };
+        Whose::Only(chosen.iter().cloned().chain(gone).collect())
+    };
     let images = super::image::those_here(&home, &loaded.project)?;
     let mut how = Bring { whose, relock: args.relock, images, power: Power::On, consent: args.consent };
     let lacks = super::image::lacks(&home, &loaded, &chosen, args.pull)?;
@@ -253,6 +258,15 @@ pub(super) fn with_dependencies(
         }
         chosen = all;
     }
+}
+
+/// The machines that a project's file has no more; what `run` made more of them are none.
+fn orphans(project: &Project) -> Result<BTreeSet<MachineId>, Failure> {
+    let seen = look()?.observe()?;
+    let is_one = |(id, state): &(&MachineId, &MachineState)| {
+        id.project == project.name && !project.machines.contains_key(&id.name) && state.one_off().is_none()
+    };
+    Ok(seen.machines.iter().filter(is_one).map(|(id, _)| id.clone()).collect())
 }
 
 /// How a project is brought up.

@@ -17,7 +17,7 @@ use stead_model::project::Volume;
 use super::LOOSE_PROJECT;
 use super::image::size;
 use super::unmet::Unmet;
-use crate::args::{Consent, Global, VolumeCommand, VolumeCreateArgs, VolumeListArgs};
+use crate::args::{Consent, Global, VolumeCommand, VolumeCreateArgs, VolumeListArgs, as_ours};
 use crate::failure::Failure;
 use crate::output::{Output, raw, table};
 use crate::session::{Session, look};
@@ -28,8 +28,10 @@ pub(crate) fn run(global: &Global, command: VolumeCommand, output: Output) -> Re
         VolumeCommand::Ls(args) => ls(global, &args, output),
         VolumeCommand::Create(args) => create(&args, output),
         VolumeCommand::Inspect { volumes } => inspect(global, &volumes, output),
-        VolumeCommand::Rm { volumes, consent } => remove(global, &volumes, consent, output),
-        VolumeCommand::Prune { label, consent } => prune(&label, consent, output),
+        VolumeCommand::Rm { volumes, consent, file } => {
+            remove(&global.with_files(&file), &volumes, consent.into(), output)
+        }
+        VolumeCommand::Prune { label, consent } => prune(&label, consent.into(), output),
     }
 }
 
@@ -112,6 +114,7 @@ fn row(id: &VolumeId, seen: &Observed, home: &Home) -> Result<Row> {
 
 /// The volumes that a pattern means: those made by command or of the project here, else of all.
 fn meant<'a>(pattern: &str, here: Option<&Name>, seen: &'a Observed) -> Vec<&'a VolumeId> {
+    let pattern = &as_ours(pattern);
     let is_meant = |id: &&VolumeId| {
         super::ps::matches(pattern, id.name.as_str()) || super::ps::matches(pattern, &id.to_string())
     };

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use stead_model::file::{Problem, Problems, Source, Variables, files, parse, render_json};
+use stead_model::file::{Problem, Problems, Source, Variables, files, parse, ports_of_docker, render_json};
 use stead_model::name::Name;
 use stead_model::project::{Machine, Project};
 
-use crate::args::{MachineArgs, RunKind};
+use crate::args::{MachineArgs, RunKind, as_ours};
 use crate::failure::{Failure, Said};
 
 /// The options, and the keys of a machine that they are.
@@ -72,13 +72,14 @@ pub(crate) struct Wish {
 
 /// What the arguments ask for, where `project` has the networks. Named volumes come with their names.
 pub(crate) fn read(name: &Name, args: &MachineArgs, project: &Project) -> Result<Wish, Failure> {
-    let is_known = |text: &&String| project.networks.keys().any(|network| *text == network.as_str());
+    let is_known = |text: &&String| project.networks.keys().any(|network| as_ours(text) == network.as_str());
     if let Some(refusal) = args.network.iter().filter(|text| !is_known(text)).find_map(|text| not_ours(text))
     {
         return Err(refusal);
     }
     let usual = ["default".to_owned()];
-    let names = if args.network.is_empty() { usual.as_slice() } else { &args.network };
+    let named: Vec<String> = args.network.iter().map(|text| as_ours(text)).collect();
+    let names = if named.is_empty() { usual.as_slice() } else { &named };
     let (mut machine, volumes) = machine(args, names)?;
     let kind = match args.kind.unwrap_or_default() {
         RunKind::Container => "container",
@@ -224,7 +225,7 @@ fn machine(
     if let Some(health) = health(args) {
         put("healthcheck", health);
     }
-    let mut mounts: Vec<Value> = args.volume.iter().map(|text| json!(text)).collect();
+    let mut mounts: Vec<Value> = args.volume.iter().map(|text| json!(volume(text))).collect();
     for text in &args.mount {
         mounts.push(mount(text)?);
     }
@@ -243,7 +244,6 @@ fn plain_keys(args: &MachineArgs) -> Map<String, Value> {
         ("command", &args.command),
         ("group_add", &args.group_add),
         ("labels", &args.label),
-        ("ports", &args.publish),
         ("extra_hosts", &args.add_host),
         ("dns", &args.dns),
         ("dns_search", &args.dns_search),
@@ -256,6 +256,10 @@ fn plain_keys(args: &MachineArgs) -> Map<String, Value> {
     ];
     for (key, list) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
         put(key, json!(list));
+    }
+    let ports: Vec<String> = args.publish.iter().flat_map(|text| ports_of_docker(text)).collect();
+    if !ports.is_empty() {
+        put("ports", json!(ports));
     }
     let grace = args.stop_timeout.map(|seconds| format!("{seconds}s"));
     let signal = args.stop_signal.map(|signal| signal.to_string());
@@ -420,7 +424,7 @@ fn mount(text: &str) -> Result<Value, Failure> {
         let (key, value) = part.split_once('=').unwrap_or((part, "true"));
         match key {
             "type" => drop(keys.insert("type".into(), json!(value))),
-            "source" | "src" => drop(keys.insert("source".into(), json!(value))),
+            "source" | "src" => drop(keys.insert("source".into(), json!(source(value)))),
             "target" | "dst" | "destination" => drop(keys.insert("target".into(), json!(value))),
             "readonly" | "ro" => drop(keys.insert("read_only".into(), json!(value != "false"))),
             "bind-propagation" => within(&mut keys, "bind", "propagation", json!(value)),
@@ -444,6 +448,16 @@ fn within(keys: &mut Map<String, Value>, mapping: &str, key: &str, value: Value)
     if let Some(inner) = keys.entry(mapping).or_insert_with(|| json!({})).as_object_mut() {
         inner.insert(key.to_owned(), value);
     }
+}
+
+/// A mount in its short form, with a volume's name as it is here.
+fn volume(text: &str) -> String {
+    text.split_once(':').map_or_else(|| text.to_owned(), |(from, rest)| format!("{}:{rest}", source(from)))
+}
+
+/// Where a mount comes from: what is no path is a volume's name.
+fn source(text: &str) -> String {
+    if text.starts_with(['.', '~']) || text.contains('/') { text.to_owned() } else { as_ours(text) }
 }
 
 /// The name of the volume that something is, if it is one.

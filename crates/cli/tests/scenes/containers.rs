@@ -306,16 +306,57 @@ fn the_usual_flags_of_projects_are_taken() {
     let shop = world.project("shop", &file(&format!("{}, {}", machine("web"), machine("old"))));
     shop.stead("up -d").ok();
     shop.write(&file(&machine("web")));
-    shop.stead("up --remove-orphans web").code(2);
+    let names = || {
+        let rows = shop.stead("ps --format json").json();
+        let name = |row: &serde_json::Value| row["name"].as_str().unwrap_or_default().to_owned();
+        rows.as_array().unwrap().iter().map(name).collect::<Vec<_>>()
+    };
+    shop.stead("up -d web").ok();
+    assert_eq!(names(), ["old", "web"]);
+    shop.stead("up -d --remove-orphans web").ok();
+    assert_eq!(names(), ["web"]);
     shop.stead("up -d --remove-orphans").ok();
-    let names: Vec<serde_json::Value> =
-        serde_json::from_value(shop.stead("ps --format json").json()).unwrap();
-    assert_eq!(names.len(), 1, "{names:?}");
+    assert_eq!(names(), ["web"]);
     // An image that is not here, with the name of a machine that is.
     let said = shop.stead("create --pull never web echo hi").code(2);
     said.says("the project has a machine `web`; hint: `stead run web` makes");
     shop.stead("down -v --remove-orphans --yes").ok();
     assert_eq!(world.stead("volume ls --format json").json(), serde_json::json!([]));
+}
+
+#[test]
+fn what_docker_takes_on_the_command_line_is_taken() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let say = |line: &str| stead(&world, &line.split(' ').collect::<Vec<_>>());
+    // Names are found by what they were given as, and called as all are here.
+    let made = say(&format!("run -d --name My_DB -v Data_Vol:/x -p 80 {BUSYBOX} sleep 999"));
+    assert_eq!(made.ok(), "my-db\n");
+    assert_eq!(say("exec My_DB echo hi").ok(), "hi\n");
+    assert_eq!(say("volume inspect Data_Vol --format json").json()[0]["name"], "data-vol");
+    // With its target alone a port is one that this computer chooses.
+    let port = say("port my-db --format json").json();
+    assert_eq!(port[0]["target"], 80, "{port:#}");
+    assert_ne!(port[0]["port"], 80, "{port:#}");
+    say("rm -f my_db").ok();
+    say("volume rm -f data_vol").ok();
+    say("volume create Other_Vol").ok();
+    say("volume prune -f").ok();
+    assert_eq!(say("volume ls --format json").json(), serde_json::json!([]));
+    // An image by its id, with a name and without.
+    let id = say(&format!("image ls -q {BUSYBOX}")).ok().trim().to_owned();
+    assert_eq!(say(&format!("run --rm {id} echo by id")).ok(), "by id\n");
+    assert_eq!(say(&format!("run --rm sha256:{id} echo by id")).ok(), "by id\n");
+    say(&format!("image tag {BUSYBOX} docker.io/library/box:1")).ok();
+    assert_eq!(say("run --rm --pull never box:1 echo by name").ok(), "by name\n");
+    say("image rm -f box:1").ok();
+    say("image prune -f").ok();
+    // Without a terminal it reads what is piped in.
+    let mut cat = world.stead_command("home", world.path(), &["run", "--rm", "-T", BUSYBOX, "cat"]);
+    let mut cat = cat.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    cat.stdin.take().unwrap().write_all(b"piped\n").unwrap();
+    let output = cat.wait_with_output().unwrap();
+    assert_eq!((output.status.success(), &*output.stdout), (true, &b"piped\n"[..]));
 }
 
 #[test]

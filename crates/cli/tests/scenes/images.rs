@@ -149,6 +149,14 @@ fn images_go_to_registries_and_come_from_where_the_user_says() {
 }
 
 #[test]
+fn a_registry_without_tls_is_told_at_once() {
+    let world = World::online();
+    let start = std::time::Instant::now();
+    world.stead("image pull 203.0.113.1:80/x:1").code(1).says("answers without TLS");
+    assert!(start.elapsed().as_secs() < 4, "{:?}", start.elapsed());
+}
+
+#[test]
 fn the_file_says_when_images_are_pulled_and_the_command_says_otherwise() {
     let world = World::offline();
     let _registry = registry(&world);

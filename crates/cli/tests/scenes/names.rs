@@ -246,6 +246,23 @@ fn names_addresses_and_ports_come_back_by_themselves_when_the_switchboard_was_ki
 }
 
 #[test]
+fn a_switchboard_that_does_not_answer_is_waited_for_with_a_word() {
+    let world = World::offline();
+    let shop = world.project("shop", SHOP);
+    shop.stead("up").ok();
+    let signal = |name: &str| {
+        let pid = world.path().join("home/run/switchboard.pid");
+        world.sh(Place::Computer, &format!("kill -{name} $(cut -d ' ' -f 1 {})", pid.display()));
+    };
+    signal("STOP");
+    let said = shop.stead("network ls");
+    signal("CONT");
+    assert_eq!(said.code, 0, "{}", said.err);
+    said.says("working on looking at what there is");
+    assert_eq!(shop.stead("plan").ok(), "nothing to do\n");
+}
+
+#[test]
 fn other_names_are_asked_of_the_computers_resolver() {
     let world = World::online();
     let shop = world.project("shop", SHOP);

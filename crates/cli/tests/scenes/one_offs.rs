@@ -170,7 +170,7 @@ fn what_a_machine_that_is_run_once_more_cannot_be_is_refused() {
     // A file that cannot be read keeps nobody from an image.
     shop.write("machines: { web: [");
     assert_eq!(run(&shop, &["--rm", BUSYBOX, "echo", "hi"]).ok(), "hi\n");
-    run(&shop, &["--pull", "never", "web"]).code(125).says("`web` is taken for an image");
+    run(&shop, &["web"]).code(125).says("an image is meant by `web:latest`").says("stead.yaml:2:1: not YAML");
     run(&shop, &["-f", "stead.yaml", "web"]).code(125).says("stead.yaml:2:1: not YAML");
     shop.stead("down").ok();
 }

@@ -286,12 +286,25 @@ fn tls() -> Result<TlsConfig> {
 fn judge(error: ureq::Error, uri: &Uri) -> Failure {
     use ureq::Error;
     let again = match &error {
+        Error::Io(io) if speaks_plainly(io) => {
+            let place = place(uri);
+            return Failure::Final(anyhow!(
+                "{place} answers without TLS; hint: if that is meant, name it under `plain-http` in images.json"
+            ));
+        }
         Error::Io(io) => !is_unknown_host(io),
         Error::Timeout(_) | Error::ConnectionFailed => true,
         _ => false,
     };
     let error = anyhow::Error::new(error).context(format!("cannot ask {}", place(uri)));
     if again { Failure::Again(error, None) } else { Failure::Final(error) }
+}
+
+/// Whether what came is no TLS.
+fn speaks_plainly(error: &std::io::Error) -> bool {
+    use rustls::{Error, InvalidMessage};
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    matches!(inner, Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)))
 }
 
 /// Whether there is no such host, as opposed to a name server that did not answer.

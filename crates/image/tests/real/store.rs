@@ -165,6 +165,13 @@ fn names_are_given_moved_and_taken_away() {
     assert_eq!(store.find_by_id(first.digest.short()).unwrap().len(), 1);
     assert_eq!(store.find_by_id("zz").unwrap(), []);
     assert_eq!(store.list().unwrap().len(), 2);
+    // The very name counts first; otherwise the one that is longer or shorter.
+    assert_eq!(found("docker.io/library/also:1"), Some(first.digest.clone()));
+    store.tag(&second.digest, &reference("docker.io/library/also:1")).unwrap();
+    assert_eq!(found("docker.io/library/also:1"), Some(second.digest.clone()));
+    assert_eq!(found("also:1"), Some(first.digest.clone()));
+    store.remove(&reference("docker.io/library/also:1"), &second, &BTreeSet::new()).unwrap();
+    assert_eq!(found("localhost/also:1"), None);
 
     let unused = BTreeSet::new();
     let by_digest = reference(&format!("any@{}", second.digest));

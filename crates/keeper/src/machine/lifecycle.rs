@@ -457,7 +457,9 @@ impl Life {
             }
             (Condition::Healthy, Some(HealthState::Unhealthy)) => {
                 let words = self.run.as_ref().and_then(|run| run.health.as_ref()).map(Health::last_words);
-                Some(Err(format!("it is not well: {}", words.unwrap_or_default())))
+                let words = words.filter(|words| !words.is_empty());
+                let words = words.unwrap_or_else(|| "its test fails, and says nothing".into());
+                Some(Err(format!("it is not well: {words}")))
             }
             (Condition::Healthy, Some(HealthState::Starting)) | (Condition::Completed, _) => None,
         }

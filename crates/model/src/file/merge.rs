@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::Dialect;
-use super::compose::published_ports;
+use super::compose::ports_of_docker;
 use super::environment::last_of_each;
 use super::leaf::container::capability;
 use super::leaf::mount;
@@ -289,7 +289,7 @@ fn family(item: &Node) -> Option<String> {
 fn published(item: &Node, usual: Usual) -> Option<String> {
     let ports = match (&item.value, usual.dialect) {
         (Value::Scalar(text), Dialect::Compose) => {
-            let ports = published_ports(text);
+            let ports = ports_of_docker(text);
             let (first, last) = (port(ports.first()?).ok()?, port(ports.last()?).ok()?);
             Ports { target: PortRange { last: last.target.last, ..first.target }, ..first }
         }

@@ -43,6 +43,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 pub use build::{Build, Dockerfile};
+pub use compose::ports_of_docker;
 pub use decode::{Decoded, decode};
 pub use dotenv::{Known, variables};
 pub use interpolate::Variables;

@@ -48,7 +48,7 @@ pub(crate) fn run(command: ImageCommand, output: Output) -> Result<(), Failure> 
         ImageCommand::History(args) => list::history(&args, output),
         ImageCommand::Tag { image, name } => change::tag(&image, &name, output),
         ImageCommand::Rm { images, force } => change::remove(&images, force, output),
-        ImageCommand::Prune { all, consent } => change::prune(all, consent, output),
+        ImageCommand::Prune { all, consent } => change::prune(all, consent.into(), output),
         ImageCommand::Pull(args) => carry::pull(&args, output),
         ImageCommand::Build(args) => super::build::build_one(&args, output),
         ImageCommand::Push(args) => carry::push(&args, output),
@@ -58,6 +58,9 @@ pub(crate) fn run(command: ImageCommand, output: Output) -> Result<(), Failure> 
         ImageCommand::Load(args) => carry::load(&args, output),
     }
 }
+
+/// What has fewer digits is rather a name.
+const ID_MIN_CHARS: usize = 4;
 
 /// The store of this user's home, for a command that puts something there.
 pub(super) fn own_store() -> Result<(Home, Store)> {
@@ -306,6 +309,26 @@ pub(crate) fn is_here(home: &Home, reference: &Reference, platform: Option<&Plat
     let platform = platform.cloned().unwrap_or_else(host_platform);
     let root = home.images();
     Ok(root.exists() && Store::open(&root)?.find(reference, &platform)?.is_some())
+}
+
+/// The image that the first digits of an id mean, where no image is called so: by its digest, which no name changes.
+pub(crate) fn by_id(
+    home: &Home,
+    text: &str,
+    platform: Option<&Platform>,
+) -> Result<Option<Reference>, Failure> {
+    let hex = text.strip_prefix("sha256:").unwrap_or(text);
+    let is_id = hex.len() >= ID_MIN_CHARS && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let root = home.images();
+    if !is_id || !root.exists() {
+        return Ok(None);
+    }
+    let store = Store::open(&root)?;
+    let Ok(Meant { name: None, image }) = meant(&store, text, platform) else { return Ok(None) };
+    let named = image.names.first();
+    let repository = named.map_or_else(|| image.digest.short().to_owned(), |name| name.repository.clone());
+    let registry = named.and_then(|name| name.registry.clone());
+    Ok(Some(Reference { registry, repository, tag: None, digest: Some(image.digest) }))
 }
 
 /// Makes sure that an image is here, and ready to be run.

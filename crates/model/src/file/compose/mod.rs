@@ -9,7 +9,7 @@ mod service;
 mod table;
 mod value;
 
-pub(super) use value::published_ports;
+pub use value::ports_of_docker;
 
 use std::collections::BTreeMap;
 

@@ -256,7 +256,7 @@ fn port(node: Node) -> Vec<Node> {
     });
     match node.value {
         Value::Scalar(text) => {
-            let ours = value::published_ports(&text).into_iter();
+            let ours = value::ports_of_docker(&text).into_iter();
             ours.map(|text| Node { span, value: Value::Scalar(text) }).collect()
         }
         Value::Mapping(mut entries) => {

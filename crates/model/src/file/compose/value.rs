@@ -19,7 +19,7 @@ pub(super) const SERVICE: &TextForm = &form(|text| service(text).map(drop));
 pub(super) const LINK: &TextForm = &form(link);
 pub(super) const NETWORK_MODE: &TextForm = &form(network_mode);
 pub(super) const PORT: &TextForm =
-    &form(|text| published_ports(text).iter().try_for_each(|text| port(text).map(drop)));
+    &form(|text| ports_of_docker(text).iter().try_for_each(|text| port(text).map(drop)));
 pub(super) const PUBLISHED: &TextForm = &form(published);
 pub(super) const TARGET_PORT: &TextForm = &form(target_port);
 pub(super) const VOLUME: &TextForm = &form(|text| mount::volume(&volume(text)).map(drop));
@@ -88,7 +88,7 @@ fn network_mode(text: &str) -> Result<(), Wrong> {
 
 /// A port in its short form as we write it: where Compose leaves the one of this computer open, ours is `0`, once for
 /// each target.
-pub(in crate::file) fn published_ports(text: &str) -> Vec<String> {
+pub fn ports_of_docker(text: &str) -> Vec<String> {
     // What is in brackets has colons of its own.
     let end = text.find(']').map_or(0, |end| end + 1);
     let (address, rest) = text.split_at(end);
