@@ -326,6 +326,11 @@ impl NicEnd {
             Self::Tap(_) => None,
         }
     }
+
+    /// By this a machine's nics are in their order: `eth10` comes after `eth9`.
+    pub fn order(&self) -> Option<(usize, &LinkName)> {
+        self.inner().map(|name| (name.as_str().len(), name))
+    }
 }
 
 impl MachineState {

@@ -6,6 +6,7 @@
 //! has to wait for: those that touch a thing it touches, unless both only read it.
 
 mod order;
+mod places;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -130,6 +131,7 @@ impl Wanted {
 
 /// The steps that turn what exists into what is wanted; none if it already is.
 pub fn plan(wanted: &Wanted, seen: &Observed) -> Plan {
+    let wanted = &wanted.clone().with_kept_places(seen);
     // Take away before adding, so that names and addresses are free again.
     let mut steps = removals(wanted, seen);
     let left = steps.iter().fold(seen.clone(), |left, (step, _)| left.without(step));
@@ -181,13 +183,7 @@ fn removals(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
     }
     steps.extend(stops(wanted, seen));
     for (id, from) in seen.nics.iter().rev().filter(|(id, _)| id.project == wanted.project) {
-        let fits = |to: &NicState| {
-            can_change(from, to) && seen.leases.get(id).is_none_or(|lease| *lease == to.lease)
-        };
-        let stays = wanted.nics.get(id).is_some_and(fits)
-            && machine_stays(wanted, seen, &id.machine())
-            && seen.networks.contains_key(&id.network())
-            && !goes.contains_key(&id.network());
+        let stays = wanted.nics.get(id).is_some_and(|to| nic_stays(wanted, seen, &goes, (id, from, to)));
         if !stays {
             let why = format!("machines.{}.networks.{}", id.machine, id.network);
             steps.push((Step::NicRemove(id.clone(), from.clone()), why));
@@ -274,6 +270,20 @@ fn networks_that_go(wanted: &Wanted, seen: &Observed) -> BTreeMap<NetworkId, Str
 fn machine_stays(wanted: &Wanted, seen: &Observed, id: &MachineId) -> bool {
     let state = wanted.machines.get(id).map(|machine| &machine.state);
     state.is_some() && state == seen.machines.get(id)
+}
+
+/// Whether a nic becomes the wanted one where it is, as do its machine and its network.
+fn nic_stays(
+    wanted: &Wanted,
+    seen: &Observed,
+    goes: &BTreeMap<NetworkId, String>,
+    (id, from, to): (&NicId, &NicState, &NicState),
+) -> bool {
+    can_change(from, to)
+        && seen.leases.get(id).is_none_or(|lease| *lease == to.lease)
+        && machine_stays(wanted, seen, &id.machine())
+        && seen.networks.contains_key(&id.network())
+        && !goes.contains_key(&id.network())
 }
 
 /// What goes of leases, machines and volumes.
@@ -405,8 +415,8 @@ fn machine_additions(wanted: &Wanted, left: &Observed) -> Vec<Reasoned> {
             steps.push((step, format!("machines.{}", id.name)));
         }
         let mut nics: Vec<_> = wanted.nics.iter().filter(|(nic, _)| nic.machine() == id).collect();
-        // In their order: the first one that leads out has the default route. `eth10` comes after `eth9`.
-        nics.sort_by_key(|(_, nic)| nic.end.inner().map(|name| (name.as_str().len(), name.clone())));
+        // In their order: the first one that leads out has the default route.
+        nics.sort_by_key(|(_, nic)| nic.end.order());
         for (nic, to) in nics {
             let why = format!("machines.{}.networks.{}", nic.machine, nic.network);
             match left.nics.get(nic) {

@@ -64,13 +64,8 @@ pub(crate) fn run(global: &Global, args: &EnterArgs) -> Result<ExitCode, Failure
 /// The `/etc/resolv.conf` of a container: what DHCP would tell it on the first of its networks that stead serves.
 fn resolv_conf(id: &MachineId, seen: &Observed) -> Option<String> {
     let nics = seen.nics.iter().filter(|(nic, _)| nic.machine() == *id);
-    let mut named: Vec<_> = nics
-        .filter_map(|(nic, state)| {
-            // `eth10` comes after `eth9`.
-            let name = state.end.inner()?;
-            Some(((name.as_str().len(), name), nic.network()))
-        })
-        .collect();
+    let mut named: Vec<_> =
+        nics.filter_map(|(nic, state)| Some((state.end.order()?, nic.network()))).collect();
     named.sort();
     named.into_iter().find_map(|(_, network)| {
         let network = seen.networks.get(&network)?;

@@ -18,6 +18,7 @@ use serde::Serialize;
 
 pub(crate) use self::addresses::{is_host6, is_usable};
 use self::addresses::{transfer_subnet6, transfer_subnets};
+pub(crate) use self::nics::eth;
 use crate::address::{link_name, nth4, nth6, overlap};
 use crate::container::Container;
 use crate::dev::{Account, Person, Unfit, account};

@@ -188,7 +188,7 @@ fn nics_of(project: &Project) -> Vec<(NicId, &Nic, &Machine, usize)> {
 }
 
 /// The name of a container's nic inside: `eth` and its place, as everyone expects.
-fn eth(place: usize) -> LinkName {
+pub(crate) fn eth(place: usize) -> LinkName {
     // Four digits at most, as a machine has fewer nics than networks fit on a computer.
     format!("eth{place}").parse().unwrap_or_else(|_| unreachable!("`eth{place}` is a lawful link name"))
 }

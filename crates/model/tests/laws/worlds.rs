@@ -206,7 +206,7 @@ pub(crate) fn wanted_beside(
     let person = Person::default();
     let taken = &BTreeSet::new();
     let context = Context { files, lock, seen, user: 1000, person: &person, images: &images, resting, taken };
-    resolve(project, context)?.beside(&ids, seen)
+    Ok(resolve(project, context)?.beside(&ids, seen)?.with_kept_places(seen))
 }
 
 #[track_caller]
