@@ -59,7 +59,7 @@ fn networks_come_and_go_under_machines_that_run() {
     assert!(world.stead("network connect lan alone").ok().contains("+ nic alone/lan.default"));
     assert_eq!(nics(&world, "alone"), "eth0 10.1.2.3/24\n");
     world.stead("network disconnect default web").ok();
-    assert_eq!(nics(&world, "web"), "eth0 10.1.2.2/24\n");
+    assert_eq!(nics(&world, "web"), "eth1 10.1.2.2/24\n", "what stays keeps its name");
     world.stead("network disconnect default web").code(2).says("has no nic on network `default`");
     world.stead("network rm lan").code(2).says("alone, web");
     assert!(world.stead("network rm lan --force").ok().contains("- network lan.default"));

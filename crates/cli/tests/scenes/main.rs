@@ -32,6 +32,7 @@ mod provisions;
 mod publishes;
 mod quotas;
 mod reach;
+mod rewired;
 mod several;
 mod snapshots;
 #[path = "../support/mod.rs"]

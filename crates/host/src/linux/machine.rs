@@ -16,13 +16,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 
 use stead_model::name::MachineId;
-use stead_model::observed::{Body, MachineState, MadeContainer, Running};
+use stead_model::observed::{Body, MachineState, Running};
 use stead_model::project::Condition;
 use stead_model::step::Step;
 use stead_net::process;
 
 use super::engine::namespace_label;
-use super::{LinuxHost, all, going};
+use super::{LinuxHost, all, going, resolver};
 use crate::history::Layer;
 use crate::home::{Home, write_run_file};
 use crate::machine::{Answer, Assignment, Client, Files, Report, Request};
@@ -245,7 +245,7 @@ fn assignment(host: &mut LinuxHost, id: &MachineId) -> Result<Assignment> {
         guest,
         cgroup: format!("{}/{id}", host.home_id()?),
         hosts: hosts(&launch.hostname, id, &addresses, &made.wish.hosts),
-        resolv_conf: resolv_conf(host, id, &made),
+        resolv_conf: resolver::text(&load_served(&host.home).networks, id, &made),
         layers: Files::new(&host.home, id).own()?.over(store.layer_paths(&image)),
         launch,
         volumes: super::volume::of_machine(&host.home, id, &made.wish.mounts),
@@ -265,37 +265,6 @@ fn hosts(hostname: &str, id: &MachineId, own: &[IpAddr], more: &BTreeMap<String,
     }
     for (name, address) in more {
         let _ = writeln!(text, "{address}\t{name}");
-    }
-    text
-}
-
-/// The `/etc/resolv.conf` of a machine: whom it was told to ask, else the first of its networks that is served.
-fn resolv_conf(host: &LinuxHost, id: &MachineId, made: &MadeContainer) -> String {
-    let served = load_served(&host.home);
-    let mut networks =
-        served.networks.values().filter(|network| network.hosts.values().any(|h| h.name == id.name));
-    let mut networks = networks.by_ref().filter(|network| {
-        network.domain.ends_with(&format!("{}.{}", id.project, stead_model::resolve::DOMAIN))
-    });
-    let first = networks.next();
-    let mut text = String::new();
-    let gateway = first.and_then(|network| {
-        let v4 = network.gateway.map(|net| IpAddr::V4(net.addr()));
-        v4.or(network.gateway6.map(|net| IpAddr::V6(net.addr())))
-    });
-    let servers: Vec<IpAddr> =
-        if made.wish.dns.is_empty() { gateway.into_iter().collect() } else { made.wish.dns.clone() };
-    for server in servers {
-        let _ = writeln!(text, "nameserver {server}");
-    }
-    let own = first.map(|network| network.domain.clone());
-    let search: Vec<String> = if made.wish.dns_search.is_empty() {
-        own.into_iter().collect()
-    } else {
-        made.wish.dns_search.clone()
-    };
-    if !search.is_empty() {
-        let _ = writeln!(text, "search {}", search.join(" "));
     }
     text
 }
@@ -358,7 +327,7 @@ pub fn stop_one(home: &Home, id: &MachineId, grace_ms: Option<u64>) -> Result<()
     forget(&files)
 }
 
-fn load_assignment(files: &Files) -> Option<Assignment> {
+pub(super) fn load_assignment(files: &Files) -> Option<Assignment> {
     serde_json::from_slice(&fs::read(files.assignment()).ok()?).ok()
 }
 

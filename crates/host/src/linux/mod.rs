@@ -19,6 +19,7 @@ mod nic;
 mod observe;
 mod provision;
 mod rename;
+mod resolver;
 mod served;
 mod snapshot;
 mod texts;
@@ -26,6 +27,7 @@ mod tree;
 pub mod vm;
 mod volume;
 mod waits;
+mod way_out;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -19,7 +19,7 @@ use super::inside::{Inside, label};
 use super::leaving::Leaving;
 use super::mark::{Mark, NicMark};
 use super::network::{added, removed, stale_elements, tolerate};
-use super::{LinuxHost, served};
+use super::{LinuxHost, resolver, served, way_out};
 use crate::switchboard::load_served;
 
 /// Makes nics what they are to be.
@@ -182,7 +182,7 @@ fn settle(inside: &mut Inside, id: &NicId, state: &NicState, network: Option<&Se
 }
 
 /// Whether we set the addresses of a nic's inner end.
-fn is_ours_to_set(end: &NicEnd, network: &ServedNetwork) -> bool {
+pub(super) fn is_ours_to_set(end: &NicEnd, network: &ServedNetwork) -> bool {
     matches!(end, NicEnd::Set(_)) || network.dhcp.is_none()
 }
 
@@ -196,9 +196,13 @@ fn static_addresses<'fd>(
     let v6 = state.lease.address6.zip(gateway6).and_then(|(a, net)| Ipv6Net::new(a, net.prefix_len()).ok());
     let addresses = v4.map(IpNet::V4).into_iter().chain(v6.map(IpNet::V6));
     let addresses = addresses.map(|address| RouteRequest::AddAddress(name.clone(), address));
-    let routers = gateway.map(IpNet::V4).into_iter().chain(gateway6.map(IpNet::V6));
-    let routers = routers.filter(|_| network.routes);
-    addresses.chain(routers.map(|via| RouteRequest::AddRoute(default_route(via, name)))).collect()
+    addresses.chain(ways_out(name, network).map(RouteRequest::AddRoute)).collect()
+}
+
+/// The default routes that a machine has by a nic where we set its addresses.
+pub(super) fn ways_out(name: &LinkName, network: &ServedNetwork) -> impl Iterator<Item = Route> {
+    let routers = network.gateway.map(IpNet::V4).into_iter().chain(network.gateway6.map(IpNet::V6));
+    routers.filter(|_| network.routes).map(|via| default_route(via, name))
 }
 
 /// The way out by this router.
@@ -223,6 +227,10 @@ pub(super) fn remove(host: &mut LinuxHost, steps: &[&Step]) -> Result<()> {
     let rules: Vec<_> =
         gone.iter().flat_map(|(_, state)| removed(rules::nic_elements(&element(state)))).collect();
     let is_fleeting = host.is_fleeting;
+    let networks = load_served(&host.home).networks;
+    let inside = host.inside()?;
+    way_out::hand_on(inside, &gone, &networks)?;
+    resolver::hand_on(host, &gone, &networks)?;
     let inside = host.inside()?;
     if is_fleeting {
         host.leaving = Some(Leaving::begin(inside.another_route()?, links, rules)?);

@@ -7,6 +7,7 @@ mod input;
 
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
@@ -49,6 +50,8 @@ pub(super) struct Life {
     told_health: Option<HealthState>,
     launch: Launch,
     place: Place,
+    /// The file that says what to run.
+    assignment: PathBuf,
     /// How its guest is started, if it has one.
     boot: Option<(Boot, Texts)>,
     /// How the first start went, once that is known and until it is told.
@@ -116,6 +119,7 @@ impl Life {
             told_health: None,
             launch: assignment.launch.clone(),
             place,
+            assignment: files.assignment(),
             boot,
             first_start: None,
             told_start: false,
@@ -132,6 +136,16 @@ impl Life {
             last: None,
             started_ms: now_ms(),
         })
+    }
+
+    /// Whom the machine asks for names may have changed while it ran: a network was taken off it.
+    fn ask_anew(&mut self) {
+        let text = std::fs::read(&self.assignment).ok();
+        let assignment = text.and_then(|text| serde_json::from_slice::<Assignment>(&text).ok());
+        // Where it cannot be read it is as it was.
+        if let Some(assignment) = assignment {
+            self.place.resolv_conf = Some(assignment.resolv_conf);
+        }
     }
 
     /// Starts the machine.
@@ -434,6 +448,7 @@ impl Life {
         self.asked_to_end = false;
         self.restarts_next = false;
         self.restarts = self.restarts.saturating_add(1);
+        self.ask_anew();
         self.attempts = self.attempts.saturating_add(1);
         if let Err(failure) = self.start() {
             self.last = Some(self.exit_of(failure.code, false, Some(failure.text)));

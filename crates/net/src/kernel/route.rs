@@ -14,7 +14,9 @@ use stead_model::name::LinkName;
 
 use super::link::{self, LinkChange, NewLink, Veth};
 use super::seen::{self, Address, Link};
-use super::socket::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, Refused, Socket};
+use super::socket::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, Refused, Socket,
+};
 use super::tlv::Message;
 use super::uapi::*;
 
@@ -41,6 +43,8 @@ pub enum RouteRequest<'fd> {
     DeleteAddress(LinkName, IpNet),
     /// Adds a route.
     AddRoute(Route),
+    /// Adds a route in the place of the one that leads there now, with no moment between them.
+    ReplaceRoute(Route),
     /// Removes a route.
     DeleteRoute(Route),
     /// Adds a rule.
@@ -156,6 +160,7 @@ impl RouteSocket {
                 | RouteRequest::AddAddress(..)
                 | RouteRequest::DeleteAddress(..)
                 | RouteRequest::AddRoute(_)
+                | RouteRequest::ReplaceRoute(_)
                 | RouteRequest::DeleteRoute(_)
                 | RouteRequest::AddRule(_)
                 | RouteRequest::DeleteRule(_) => {}
@@ -346,7 +351,7 @@ impl RouteRequest<'_> {
             Self::RenameLink(link, _) | Self::AddAddress(link, _) | Self::DeleteAddress(link, _) => {
                 Some(link)
             }
-            Self::AddRoute(route) | Self::DeleteRoute(route) => match &route.by {
+            Self::AddRoute(route) | Self::ReplaceRoute(route) | Self::DeleteRoute(route) => match &route.by {
                 Hop::Via(_, link) | Hop::Link(link) => Some(link),
                 Hop::Local | Hop::NoLink => None,
             },
@@ -373,6 +378,9 @@ impl RouteRequest<'_> {
             Self::AddAddress(_, address) => vec![address_message(RTM_NEWADDR, NEW, *address, at)],
             Self::DeleteAddress(_, address) => vec![address_message(RTM_DELADDR, 0, *address, at)],
             Self::AddRoute(route) => vec![route_message(RTM_NEWROUTE, NEW, route, at)],
+            Self::ReplaceRoute(route) => {
+                vec![route_message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, route, at)]
+            }
             Self::DeleteRoute(route) => vec![route_message(RTM_DELROUTE, 0, route, at)],
             Self::AddRule(rule) => vec![rule_message(RTM_NEWRULE, NEW, rule)],
             Self::DeleteRule(rule) => vec![rule_message(RTM_DELRULE, 0, rule)],
@@ -470,6 +478,7 @@ impl fmt::Display for RouteRequest<'_> {
             Self::AddAddress(link, address) => write!(f, "+ address {address} on {link}"),
             Self::DeleteAddress(link, address) => write!(f, "- address {address} on {link}"),
             Self::AddRoute(route) => write!(f, "+ route {route}"),
+            Self::ReplaceRoute(route) => write!(f, "~ route {route}"),
             Self::DeleteRoute(route) => write!(f, "- route {route}"),
             Self::AddRule(rule) => write!(f, "+ rule {rule}"),
             Self::DeleteRule(rule) => write!(f, "- rule {rule}"),

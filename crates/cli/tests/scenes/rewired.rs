@@ -1,0 +1,148 @@
+//! Networks that come and go under a container that runs: its other nics, and what goes over them, are left alone.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::ChildStdout;
+
+use crate::support::registry::{BUSYBOX, registry};
+use crate::support::{Project, Running, World};
+
+/// A container on three networks of which all lead out, and one that answers on the last of them.
+const SHOP: &str = "
+networks:
+  aa: { subnet: 10.1.1.0/24, subnet6: 'fd00:1::/64' }
+  bb: { subnet: 10.1.2.0/24, subnet6: 'fd00:2::/64' }
+  cc: { subnet: 10.1.3.0/24, subnet6: 'fd00:3::/64' }
+machines:
+  echo: { image: IMAGE, command: nc -ll -p 7000 -e cat, networks: { cc: { address: 10.1.3.7 } } }
+  web: { image: IMAGE, command: sleep 1000, init: true, networks: [NETWORKS] }
+";
+
+fn shop(networks: &str) -> String {
+    SHOP.replace("IMAGE", BUSYBOX).replace("NETWORKS", networks)
+}
+
+/// A connection that stays open, and answers with what it is told.
+struct Connection {
+    client: Running,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Connection {
+    fn open(world: &World, directory: &std::path::Path, machine: &str) -> Self {
+        let arguments = ["exec", "-i", machine, "nc", "10.1.3.7", "7000"];
+        let mut client = world.spawn_stead(directory, &arguments);
+        let answers = client.stdout();
+        let mut opened = Self { client, answers };
+        opened.lives("first");
+        opened
+    }
+
+    #[track_caller]
+    fn lives(&mut self, word: &str) {
+        writeln!(self.client.stdin(), "{word}").unwrap();
+        self.client.stdin().flush().unwrap();
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        assert_eq!(line.trim_end(), word);
+    }
+}
+
+/// What a line of shell says in `web`.
+#[track_caller]
+fn inside(shop: &Project<'_>, line: &str) -> String {
+    let words = ["exec", "web", "sh", "-c", line];
+    shop.world.stead_at(&shop.home, &shop.directory, &words).ok()
+}
+
+/// The default routes of `web`, each as its router and its nic.
+#[track_caller]
+fn ways(shop: &Project<'_>) -> Vec<String> {
+    let line = "{ ip route; ip -6 route; } | awk '$1 == \"default\" { print $3, $5 }'";
+    inside(shop, line).lines().map(str::to_owned).collect()
+}
+
+/// The nic itself, by the number that the kernel gave it, with its MAC and its addresses.
+#[track_caller]
+fn nic(shop: &Project<'_>, name: &str) -> String {
+    inside(shop, &format!("ip addr show {name} | grep -v valid_lft"))
+}
+
+#[test]
+fn nics_that_stay_are_left_alone_and_the_way_out_goes_on_to_the_next() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let project = world.project("shop", &shop("aa, bb, cc"));
+    project.stead("up").ok();
+    let before = (nic(&project, "eth1"), nic(&project, "eth2"));
+    assert!(before.1.contains("10.1.3."), "{}", before.1);
+    assert_eq!(ways(&project), ["10.1.1.1 eth0", "fd00:1::1 eth0"]);
+    let names = || inside(&project, "cat /etc/resolv.conf; nslookup web.shop.stead > /dev/null");
+    assert_eq!(names(), "nameserver 10.1.1.1\nsearch shop.stead\n");
+    let mut open = Connection::open(&world, &project.directory, "web");
+
+    let plan = project.change(&shop("bb, cc"));
+    let steps: Vec<&str> = plan.lines().map(|line| line.split("  #").next().unwrap_or(line)).collect();
+    assert!(steps.iter().any(|step| *step == "- nic web/aa.shop"), "{plan}");
+    assert!(!steps.iter().any(|step| step.contains("web/bb") || step.contains("web/cc")), "{plan}");
+    open.lives("second");
+    assert_eq!((nic(&project, "eth1"), nic(&project, "eth2")), before);
+    assert_eq!(ways(&project), ["10.1.2.1 eth1", "fd00:2::1 eth1"]);
+    assert_eq!(names(), "nameserver 10.1.2.1\nsearch shop.stead\n");
+
+    // It comes again where it was, and nothing else changes.
+    let plan = project.change(&shop("bb, cc, aa"));
+    assert!(plan.contains("+ nic web/aa.shop as eth0"), "{plan}");
+    open.lives("third");
+    assert!(nic(&project, "eth0").contains("10.1.1."));
+    assert_eq!((nic(&project, "eth1"), nic(&project, "eth2")), before);
+    assert_eq!(ways(&project), ["10.1.2.1 eth1", "fd00:2::1 eth1"]);
+
+    // In the middle.
+    project.change(&shop("cc, aa"));
+    open.lives("fourth");
+    assert_eq!(nic(&project, "eth2"), before.1);
+    assert_eq!(ways(&project), ["10.1.1.1 eth0", "fd00:1::1 eth0"]);
+    assert_eq!(names(), "nameserver 10.1.1.1\nsearch shop.stead\n");
+    // The other order alone is nothing to make nics again for; who comes anew has the file's.
+    project.write(&shop("aa, cc"));
+    assert_eq!(project.stead("plan").ok(), "nothing to do\n");
+    project.stead("down").ok();
+    project.stead("up").ok();
+    assert!(nic(&project, "eth1").contains("10.1.3."));
+    project.stead("down").ok();
+}
+
+#[test]
+fn a_network_taken_off_by_command_leaves_the_others_to_a_container_that_starts_again() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    for place in 1..=3 {
+        let subnets = format!("--subnet 10.1.{place}.0/24 --subnet6 fd00:{place}::/64");
+        world.stead(&format!("network create n{place} {subnets}")).ok();
+    }
+    let networks = "--network n1 --network n2 --network n3";
+    world.stead(&format!("run -d --init --name web {networks} {BUSYBOX} sleep 1000")).ok();
+    world
+        .stead(&format!("run -d --name echo --network n3 --ip 10.1.3.7 {BUSYBOX} nc -ll -p 7000 -e cat"))
+        .ok();
+    let loose = Project { world: &world, directory: world.path().to_owned(), home: "home".to_owned() };
+    let before = (nic(&loose, "eth1"), nic(&loose, "eth2"));
+    let mut open = Connection::open(&world, world.path(), "web");
+    let said = world.stead("network disconnect n1 web").ok();
+    assert!(said.contains("- nic web/n1.default") && !said.contains("n2") && !said.contains("n3"), "{said}");
+    open.lives("second");
+    assert_eq!((nic(&loose, "eth1"), nic(&loose, "eth2")), before);
+    assert_eq!(ways(&loose), ["10.1.2.1 eth1", "fd00:2::1 eth1"]);
+    let resolver = "cat /etc/resolv.conf";
+    assert_eq!(inside(&loose, resolver), "nameserver 10.1.2.1\nsearch default.stead\n");
+    drop(open);
+    // By its keeper, which was told whom to ask before.
+    world.stead("restart web").ok();
+    assert_eq!((nic(&loose, "eth1"), nic(&loose, "eth2")), before);
+    assert_eq!(inside(&loose, resolver), "nameserver 10.1.2.1\nsearch default.stead\n");
+    let said = world.stead("network connect n1 web").ok();
+    assert!(said.contains("+ nic web/n1.default as eth0"), "{said}");
+    assert_eq!((nic(&loose, "eth1"), nic(&loose, "eth2")), before);
+    assert_eq!(ways(&loose), ["10.1.2.1 eth1", "fd00:2::1 eth1"]);
+    world.stead("rm --force web echo").ok();
+}
