@@ -54,17 +54,18 @@ fn inside(shop: &Project<'_>, line: &str) -> String {
     shop.world.stead_at(&shop.home, &shop.directory, &words).ok()
 }
 
-/// The default routes of `web`, each as its router and its nic.
+/// The default routes of `web`, each as its router and its nic; without those that its kernel hears of.
 #[track_caller]
 fn ways(shop: &Project<'_>) -> Vec<String> {
-    let line = "{ ip route; ip -6 route; } | awk '$1 == \"default\" { print $3, $5 }'";
+    let line = "{ ip route; ip -6 route; } | awk '$1 == \"default\" && $3 !~ /^fe80/ { print $3, $5 }'";
     inside(shop, line).lines().map(str::to_owned).collect()
 }
 
-/// The nic itself, by the number that the kernel gave it, with its MAC and its addresses.
+/// The nic itself, by the number that the kernel gave it, with its MAC and its addresses, of which the kernel tries its
+/// own one for a while.
 #[track_caller]
 fn nic(shop: &Project<'_>, name: &str) -> String {
-    inside(shop, &format!("ip addr show {name} | grep -v valid_lft"))
+    inside(shop, &format!("ip addr show {name} | grep -v valid_lft | sed 's/ tentative//'"))
 }
 
 #[test]
