@@ -3,12 +3,13 @@
 //! leaves nothing; no step relies on something absent; projects do not touch each other.
 //!
 //! `worlds.rs` has the words and the laws of a world, `choices.rs` the laws of `resolve`, `golden.rs` the
-//! classic plans as texts, `larger.rs` random projects.
+//! classic plans as texts, `larger.rs` random projects, `places.rs` nics that stay.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod choices;
 mod golden;
 mod larger;
+mod places;
 mod select;
 mod worlds;
 
