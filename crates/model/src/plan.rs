@@ -182,13 +182,7 @@ fn removals(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
         }
     }
     steps.extend(stops(wanted, seen));
-    for (id, from) in seen.nics.iter().rev().filter(|(id, _)| id.project == wanted.project) {
-        let stays = wanted.nics.get(id).is_some_and(|to| nic_stays(wanted, seen, &goes, (id, from, to)));
-        if !stays {
-            let why = format!("machines.{}.networks.{}", id.machine, id.network);
-            steps.push((Step::NicRemove(id.clone(), from.clone()), why));
-        }
-    }
+    steps.extend(nic_removals(wanted, seen, &goes));
     steps.extend(record_removals(wanted, seen));
     steps.extend(goes.into_iter().rev().filter_map(|(id, why)| {
         let state = seen.networks.get(&id)?.clone();
@@ -202,6 +196,23 @@ fn removals(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
         steps.push((Step::ProjectRemove(wanted.project.clone()), "nothing of it is left".to_owned()));
     }
     steps
+}
+
+/// The nics that go. What a machine reaches by one it reaches by those that stay, unless the nic comes again itself.
+fn nic_removals(wanted: &Wanted, seen: &Observed, goes: &BTreeMap<NetworkId, String>) -> Vec<Reasoned> {
+    let own = seen.nics.iter().rev().filter(|(id, _)| id.project == wanted.project);
+    let is_to_stay = |(id, from): &(&NicId, &NicState)| {
+        wanted.nics.get(id).is_some_and(|to| nic_stays(wanted, seen, goes, (id, from, to)))
+    };
+    let (mut stay, go): (Vec<_>, Vec<_>) = own.partition(is_to_stay);
+    stay.sort_by_key(|(_, nic)| nic.end.order());
+    let steps = go.into_iter().map(|(id, from)| {
+        let others = stay.iter().filter(|(other, _)| other.machine() == id.machine());
+        let others = others.filter(|_| !wanted.nics.contains_key(id)).map(|(other, _)| (*other).clone());
+        let why = format!("machines.{}.networks.{}", id.machine, id.network);
+        (Step::NicRemove(id.clone(), from.clone(), others.collect()), why)
+    });
+    steps.collect()
 }
 
 /// The machines that are ended: those that go or become others, those that are not to run, and those that an

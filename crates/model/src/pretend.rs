@@ -121,7 +121,7 @@ impl Observed {
                 self.nics.get(id) == Some(from) && self.leases.get(id) == Some(&to.lease),
                 "the nic is not as the step takes it to be, or has no lease",
             ),
-            Step::NicRemove(id, _) => needs(self.nics.contains_key(id), "there is no such nic"),
+            Step::NicRemove(id, ..) => needs(self.nics.contains_key(id), "there is no such nic"),
             Step::PortAdd(bind, target) => self.lacks_for_new_port(*bind, target),
             Step::PortRemove(bind, target) => {
                 needs(self.ports.get(bind) == Some(target), "there is no such port")
@@ -310,7 +310,7 @@ impl Observed {
                 seen.provisioned.remove(&id);
             }
             Step::NicAdd(id, to) | Step::NicChange(id, Change { to, .. }) => drop(seen.nics.insert(id, to)),
-            Step::NicRemove(id, _) => drop(seen.nics.remove(&id)),
+            Step::NicRemove(id, ..) => drop(seen.nics.remove(&id)),
             Step::PortAdd(bind, target) => drop(seen.ports.insert(bind, target)),
             Step::PortRemove(bind, _) => drop(seen.ports.remove(&bind)),
             Step::PortLeaseAdd(bind, lease) => drop(seen.port_leases.insert(bind, lease)),

@@ -61,8 +61,8 @@ pub enum Step {
     NicAdd(NicId, NicState),
     /// Changes what a nic may do and is called.
     NicChange(NicId, Change<NicState>),
-    /// Takes a nic off its network.
-    NicRemove(NicId, NicState),
+    /// Takes a nic off its network. What leads out by it does then by the first that does of these others, which stay.
+    NicRemove(NicId, NicState, Vec<NicId>),
     /// Publishes a port.
     PortAdd(Bind, Target),
     /// Closes a published port.
@@ -184,7 +184,7 @@ impl Step {
                 [Engine, Project(id.project.clone())].into()
             }
             Self::MachineRemove(id, _) => [Engine, Project(id.project.clone())].into(),
-            Self::NicAdd(id, _) | Self::NicChange(id, _) | Self::NicRemove(id, _) => {
+            Self::NicAdd(id, _) | Self::NicChange(id, _) | Self::NicRemove(id, ..) => {
                 let machine = Machine(id.machine());
                 [Engine, Switchboard, machine, Network(id.network()), Project(id.project.clone())].into()
             }
@@ -234,7 +234,7 @@ impl Step {
             Self::MachineAwait(id, _) => [Thing::Stage(id.clone())].into(),
             // A machine's nics come one after the other: `eth0` may have to go before another is `eth0`. And
             // what waits for the machine (a dependant, a port) waits for its nics.
-            Self::NicAdd(id, _) | Self::NicRemove(id, _) => {
+            Self::NicAdd(id, _) | Self::NicRemove(id, ..) => {
                 [Thing::Nic(id.clone()), Thing::Machine(id.machine())].into()
             }
             Self::NicChange(id, _) => [Thing::Nic(id.clone())].into(),
@@ -303,7 +303,7 @@ impl fmt::Display for Step {
                 NicEnd::Tap(_) => write!(f, "+ nic {id} by tap {}", state.link),
             },
             Self::NicChange(id, change) => write!(f, "~ nic {id} {}", differences(&change.from, &change.to)),
-            Self::NicRemove(id, _) => write!(f, "- nic {id}"),
+            Self::NicRemove(id, ..) => write!(f, "- nic {id}"),
             Self::PortAdd(bind, target) => write!(f, "+ port {bind} to {}:{}", target.machine, target.port),
             Self::PortRemove(bind, target) => {
                 write!(f, "- port {bind} to {}:{}", target.machine, target.port)

@@ -216,21 +216,22 @@ pub(super) fn default_route(router: IpNet, link: &LinkName) -> Route {
 
 /// Takes nics off their networks. Whoever is in a hurry sees them off later.
 pub(super) fn remove(host: &mut LinuxHost, steps: &[&Step]) -> Result<()> {
-    let gone: Vec<(&NicId, &NicState)> = steps
+    let gone: Vec<(&NicId, &NicState, &[NicId])> = steps
         .iter()
         .filter_map(|step| match step {
-            Step::NicRemove(id, state) => Some((id, state)),
+            Step::NicRemove(id, state, others) => Some((id, state, others.as_slice())),
             _ => None,
         })
         .collect();
-    let links: Vec<LinkName> = gone.iter().map(|(_, state)| state.link.clone()).collect();
+    let links: Vec<LinkName> = gone.iter().map(|(_, state, _)| state.link.clone()).collect();
     let rules: Vec<_> =
-        gone.iter().flat_map(|(_, state)| removed(rules::nic_elements(&element(state)))).collect();
+        gone.iter().flat_map(|(_, state, _)| removed(rules::nic_elements(&element(state)))).collect();
+    if gone.iter().any(|(.., others)| !others.is_empty()) {
+        let networks = load_served(&host.home).networks;
+        way_out::hand_on(host.inside()?, &gone, &networks)?;
+        resolver::hand_on(host, &gone, &networks)?;
+    }
     let is_fleeting = host.is_fleeting;
-    let networks = load_served(&host.home).networks;
-    let inside = host.inside()?;
-    way_out::hand_on(inside, &gone, &networks)?;
-    resolver::hand_on(host, &gone, &networks)?;
     let inside = host.inside()?;
     if is_fleeting {
         host.leaving = Some(Leaving::begin(inside.another_route()?, links, rules)?);
@@ -239,7 +240,7 @@ pub(super) fn remove(host: &mut LinuxHost, steps: &[&Step]) -> Result<()> {
         inside.nft.run(&rules).context("cannot take the nics' rules away")?;
     }
     served::forget(host, |served| {
-        for (id, state) in &gone {
+        for (id, state, _) in &gone {
             let network: NetworkId = id.network();
             if let Some(network) = served.networks.get_mut(&network) {
                 network.hosts.remove(&state.lease.mac);

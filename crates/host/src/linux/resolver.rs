@@ -23,16 +23,10 @@ type Networks = BTreeMap<NetworkId, ServedNetwork>;
 
 /// The `/etc/resolv.conf` of a machine: whom it was told to ask, else the first of its networks that is served.
 pub(super) fn text(networks: &Networks, id: &MachineId, made: &MadeContainer) -> String {
-    text_by(of_machine(networks, id).next().map(|(_, network)| network), made)
-}
-
-fn of_machine<'a>(
-    networks: &'a Networks,
-    id: &'a MachineId,
-) -> impl Iterator<Item = (&'a NetworkId, &'a ServedNetwork)> {
-    networks.iter().filter(|(network, served)| {
+    let mut own = networks.iter().filter(|(network, served)| {
         network.project == id.project && served.hosts.values().any(|host| host.name == id.name)
-    })
+    });
+    text_by(own.next().map(|(_, network)| network), made)
 }
 
 fn text_by(network: Option<&ServedNetwork>, made: &MadeContainer) -> String {
@@ -58,21 +52,23 @@ fn text_by(network: Option<&ServedNetwork>, made: &MadeContainer) -> String {
     text
 }
 
-/// Has containers that run ask on another of their networks before the nics go by which they ask now.
-pub(super) fn hand_on(host: &mut LinuxHost, gone: &[(&NicId, &NicState)], networks: &Networks) -> Result<()> {
-    for id in gone.iter().map(|(id, _)| id.machine()).collect::<BTreeSet<_>>() {
-        let files = Files::new(&host.home, &id);
+/// Has containers that run ask on another of their networks before the nics go by which they ask now: of each the ones
+/// that stay are told.
+pub(super) fn hand_on(
+    host: &mut LinuxHost,
+    gone: &[(&NicId, &NicState, &[NicId])],
+    networks: &Networks,
+) -> Result<()> {
+    for (id, _, others) in gone.iter().filter(|(.., others)| !others.is_empty()) {
+        let machine = id.machine();
+        let files = Files::new(&host.home, &machine);
         let path = files.present().join("resolv.conf");
         let Some(mut assignment) = path.exists().then(|| load_assignment(&files)).flatten() else { continue };
-        let state = host.records()?.machines.remove(&id);
+        let state = host.records()?.machines.remove(&machine);
         let Some(Body::Container(made)) = state.map(|state| state.body) else { continue };
-        let stays = |network: &NetworkId| {
-            !gone.iter().any(|(nic, _)| nic.machine() == id && nic.network() == *network)
-        };
-        let staying: Vec<String> = of_machine(networks, &id)
-            .filter(|(network, _)| stays(network))
-            .map(|(_, served)| text_by(Some(served), &made))
-            .collect();
+        let staying: BTreeSet<NetworkId> = others.iter().map(NicId::network).collect();
+        let staying = staying.iter().filter_map(|id| networks.get(id));
+        let staying: Vec<String> = staying.map(|network| text_by(Some(network), &made)).collect();
         let Some(next) = next(&assignment.resolv_conf, &staying) else { continue };
         let before = std::mem::replace(&mut assignment.resolv_conf, next);
         put(&path, &before, &assignment.resolv_conf)?;

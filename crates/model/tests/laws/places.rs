@@ -93,7 +93,7 @@ fn a_new_nic_has_the_first_place_that_is_free() {
         let seen = applied(&plan(&must_want(&on(new, 1500), &lock, &seen), &seen), &seen);
         let planned = plan(&must_want(&on(then, 1500), &lock, &seen), &seen);
         let of_web = planned.steps.iter().filter(|planned| match &planned.step {
-            Step::NicAdd(id, _) | Step::NicRemove(id, _) | Step::NicChange(id, _) => {
+            Step::NicAdd(id, _) | Step::NicRemove(id, ..) | Step::NicChange(id, _) => {
                 id.machine.as_str() == "web"
             }
             _ => false,
@@ -102,18 +102,33 @@ fn a_new_nic_has_the_first_place_that_is_free() {
         let places = places(&applied(&planned, &seen)).join(", ");
         expected.assert_eq(&format!("{steps}{places}\n"));
     };
-    check(&["aa", "bb", "cc"], &["bb", "cc"], &["bb", "cc", "aa"], expect![[r#"
+    check(
+        &["aa", "bb", "cc"],
+        &["bb", "cc"],
+        &["bb", "cc", "aa"],
+        expect![[r#"
         + nic web/aa.shop as eth0 by stv-web-fu7nw
         eth0 aa, eth1 bb, eth2 cc
-    "#]]);
-    check(&["aa", "bb"], &["bb"], &["aa", "cc", "bb"], expect![[r#"
+    "#]],
+    );
+    check(
+        &["aa", "bb"],
+        &["bb"],
+        &["aa", "cc", "bb"],
+        expect![[r#"
         + nic web/aa.shop as eth0 by stv-web-fu7nw
         + nic web/cc.shop as eth2 by stv-web-3he36
         eth0 aa, eth1 bb, eth2 cc
-    "#]]);
-    check(&["aa", "bb"], &["aa", "bb"], &["bb", "aa"], expect![[r#"
+    "#]],
+    );
+    check(
+        &["aa", "bb"],
+        &["aa", "bb"],
+        &["bb", "aa"],
+        expect![[r#"
         eth0 aa, eth1 bb
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
