@@ -220,6 +220,27 @@ fn routes_and_rules_read_back() {
     assert!(!wanted.iter().any(|route| seen.contains(route)), "{seen:?}");
 }
 
+#[test]
+fn a_route_takes_the_place_of_another_by_any_link() {
+    own_namespace();
+    let socket = RouteSocket::open().unwrap();
+    for (near, far, net) in [("p0", "e0", 1), ("p1", "e1", 2)] {
+        let address = |text: String| RouteRequest::AddAddress(name(near), text.parse().unwrap());
+        let addresses = [address(format!("10.9.{net}.2/24")), address(format!("fd00:9:{net}::2/64"))];
+        let links = [veth(near, far, None, None), up(far), up(near)];
+        socket.run(&links.into_iter().chain(addresses).collect::<Vec<_>>()).unwrap();
+    }
+    for (to, first, second) in [("0.0.0.0/0", "10.9.1.1", "10.9.2.1"), ("::/0", "fd00:9:1::1", "fd00:9:2::1")]
+    {
+        let route = |by| Route { to: to.parse().unwrap(), by, table: MAIN_TABLE };
+        let (first, second) = (route(via(first, "p0")), route(via(second, "p1")));
+        socket.run(&[RouteRequest::AddRoute(first), RouteRequest::ReplaceRoute(second.clone())]).unwrap();
+        let mut seen = socket.routes(Some(MAIN_TABLE)).unwrap();
+        seen.retain(|route| route.to == second.to);
+        assert_eq!(seen, [second]);
+    }
+}
+
 /// Where a packet would go, a line for each way.
 fn ways(routes: &[Route]) -> Vec<String> {
     routes.iter().map(ToString::to_string).collect()
