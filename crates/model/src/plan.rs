@@ -38,7 +38,7 @@ pub struct Wanted {
     pub machines: BTreeMap<MachineId, WantedMachine>,
     /// Its nics.
     pub nics: BTreeMap<NicId, NicState>,
-    /// Its published ports.
+    /// Its published ports; open are only those of machines that run.
     pub ports: BTreeMap<Bind, Target>,
     /// Those of them that this computer chose; of machines that are not to be changed, whether or not they are open.
     pub port_leases: BTreeMap<Bind, PortLease>,
@@ -127,6 +127,16 @@ impl Wanted {
             unwanted_volumes,
         }
     }
+
+    /// Whether a port is to be open, and to lead there: those of a machine that we run are open only while that runs.
+    fn opens(&self, bind: Bind, target: &Target) -> bool {
+        self.ports.get(&bind) == Some(target) && self.publishes(&target.machine)
+    }
+
+    /// Whether the ports of a machine are to be open.
+    pub(crate) fn publishes(&self, id: &MachineId) -> bool {
+        self.machines.get(id).is_some_and(|machine| machine.is_to_run() || !machine.state.is_ours())
+    }
 }
 
 /// The steps that turn what exists into what is wanted; none if it already is.
@@ -175,13 +185,16 @@ fn removals(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
     }
     let seen = &seen;
     let goes = networks_that_go(wanted, seen);
+    let (stops, stopped) = stops(wanted, seen);
+    steps.extend(stops);
+    // After their machines: what those still have to say to their clients on the way down, they can.
     for (bind, target) in seen.ports.iter().filter(|(_, target)| target.machine.project == wanted.project) {
-        if wanted.ports.get(bind) != Some(target) || !machine_stays(wanted, seen, &target.machine) {
+        let stays = machine_stays(wanted, seen, &target.machine) && !stopped.contains(&target.machine);
+        if !stays || !wanted.opens(*bind, target) {
             let why = format!("machines.{}.ports", target.machine.name);
             steps.push((Step::PortRemove(*bind, target.clone()), why));
         }
     }
-    steps.extend(stops(wanted, seen));
     steps.extend(nic_removals(wanted, seen, &goes));
     steps.extend(record_removals(wanted, seen));
     steps.extend(goes.into_iter().rev().filter_map(|(id, why)| {
@@ -217,7 +230,7 @@ fn nic_removals(wanted: &Wanted, seen: &Observed, goes: &BTreeMap<NetworkId, Str
 
 /// The machines that are ended: those that go or become others, those that are not to run, and those that an
 /// engine which is gone has left without a network.
-fn stops(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
+fn stops(wanted: &Wanted, seen: &Observed) -> (Vec<Reasoned>, BTreeSet<MachineId>) {
     let running = seen.running.iter().rev().filter(|(id, _)| id.project == wanted.project);
     let stops = running.filter_map(|(id, running)| {
         let is_to_run = wanted.machines.get(id).is_some_and(WantedMachine::is_to_run);
@@ -230,9 +243,9 @@ fn stops(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
             Running::Connected if is_rewired(wanted, seen, id) => "its nics change".to_owned(),
             Running::Connected => return None,
         };
-        Some((Step::MachineStop(id.clone()), why))
+        Some(((Step::MachineStop(id.clone()), why), id.clone()))
     });
-    stops.collect()
+    stops.unzip()
 }
 
 /// Whether a machine runs whose nics were handed to its VMM, and they are to be others: it gets those when it is started.
@@ -477,7 +490,7 @@ fn machine_additions(wanted: &Wanted, left: &Observed) -> Vec<Reasoned> {
 
 /// The ports of a machine that are not open yet.
 fn missing_ports(wanted: &Wanted, left: &Observed, id: &MachineId) -> Vec<Reasoned> {
-    let own = wanted.ports.iter().filter(|(_, target)| target.machine == *id);
+    let own = wanted.ports.iter().filter(|(_, target)| target.machine == *id && wanted.publishes(id));
     let missing = own.filter(|(bind, target)| left.ports.get(bind) != Some(target));
     let why = || format!("machines.{}.ports", id.name);
     missing.map(|(bind, target)| (Step::PortAdd(*bind, target.clone()), why())).collect()

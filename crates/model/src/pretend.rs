@@ -208,9 +208,11 @@ impl Observed {
     fn lacks_for_new_port_lease(&self, bind: Bind, lease: &PortLease) -> Option<&'static str> {
         let is_free = !self.port_leases.keys().any(|other| binds_clash(*other, bind));
         let is_there = self.ports.get(&bind).is_some_and(|target| target.is_of(lease));
+        let is_closed =
+            self.machines.contains_key(&lease.machine) && !self.running.contains_key(&lease.machine);
         self.lacks_project(&lease.machine.project)
             .or_else(|| needs(is_free, "the port is on record already"))
-            .or_else(|| needs(is_there, "the port does not lead there"))
+            .or_else(|| needs(is_there || is_closed, "the port does not lead there"))
     }
 
     fn lacks_for_new_volume(&self, id: &VolumeId) -> Option<&'static str> {

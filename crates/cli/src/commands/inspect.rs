@@ -1,5 +1,6 @@
 //! `inspect` and `port`: all that is on record about a machine, and how it fares.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -278,7 +279,8 @@ fn text_of_test(test: &Tested) -> String {
     format!("{at} {code} after {took}{said}")
 }
 
-/// A port of this computer that leads to the machine.
+/// A port of this computer that leads to the machine; of one that does not run only those that this computer chose, and
+/// keeps for it.
 #[derive(Serialize)]
 struct PortRow {
     /// The machine's port.
@@ -287,6 +289,8 @@ struct PortRow {
     /// This computer's address and port.
     address: String,
     port: u16,
+    /// Whether it is open.
+    open: bool,
     #[serde(skip)]
     bind: Bind,
 }
@@ -303,13 +307,7 @@ pub(crate) fn port(global: &Global, args: &PortArgs, output: Output) -> Result<(
     let mut host = look()?;
     let seen = host.observe()?;
     let id = super::machines::one(global, &args.machine, &seen)?;
-    let rows = seen.ports.iter().filter(|(_, target)| target.machine == id).map(|(bind, target)| PortRow {
-        target: target.port,
-        protocol: bind.protocol.to_string(),
-        address: bind.address.to_string(),
-        port: bind.port,
-        bind: *bind,
-    });
+    let rows = port_rows(&id, &seen).into_iter();
     let is_wanted = |row: &PortRow| wanted.is_none_or(|wanted| wanted == (row.target, row.bind.protocol));
     let rows: Vec<PortRow> = rows.filter(is_wanted).collect();
     if let (true, Some(text)) = (rows.is_empty(), &args.port) {
@@ -319,11 +317,29 @@ pub(crate) fn port(global: &Global, args: &PortArgs, output: Output) -> Result<(
     let text = || match wanted {
         Some(_) => rows.iter().map(|row| format!("{}\n", socket(&row.bind))).collect(),
         None => {
-            let cells = |row: &PortRow| vec![format!("{}/{}", row.target, row.protocol), socket(&row.bind)];
+            let place = |row: &PortRow| socket(&row.bind) + if row.open { "" } else { " (closed)" };
+            let cells = |row: &PortRow| vec![format!("{}/{}", row.target, row.protocol), place(row)];
             table(&["PORT", "PUBLISHED"], &rows.iter().map(cells).collect::<Vec<_>>())
         }
     };
     output.data(&rows, text).map_err(Failure::from)
+}
+
+fn port_rows(id: &MachineId, seen: &Observed) -> Vec<PortRow> {
+    let open = seen.ports.iter().filter(|(_, target)| target.machine == *id);
+    let mut targets: BTreeMap<Bind, u16> = open.map(|(bind, target)| (*bind, target.port)).collect();
+    for (bind, lease) in seen.port_leases.iter().filter(|(_, lease)| lease.machine == *id) {
+        targets.entry(*bind).or_insert(lease.target);
+    }
+    let row = |(bind, target): (Bind, u16)| PortRow {
+        target,
+        protocol: bind.protocol.to_string(),
+        address: bind.address.to_string(),
+        port: bind.port,
+        open: seen.ports.contains_key(&bind),
+        bind,
+    };
+    targets.into_iter().map(row).collect()
 }
 
 /// `127.0.0.1:8080`.

@@ -156,12 +156,24 @@ pub(crate) fn stop(global: &Global, args: &StopArgs, output: Output) -> Result<(
     ours(&ids, &seen)?;
     if let Some(seconds) = args.time {
         let ended = end_running(session.host.home(), ids, &seen, seconds.saturating_mul(1000), &mut unmet);
-        return unmet.after(tell(&ended, output));
+        let seen = session.observe()?;
+        let closed = turn_off(&mut session, &ended, &seen, output.quiet());
+        return unmet.after(closed.and_then(|()| tell(&ended, output)));
     }
-    unmet.after(by_project(&ids).into_iter().try_for_each(|(project, machines)| {
-        let wanted = Wanted::as_it_is(&project, &seen).with_power(&machines, Power::Off);
-        session.apply(&plan(&wanted, &seen), Consent { yes: false }, output).map(drop)
-    }))
+    unmet.after(turn_off(&mut session, &ids, &seen, output))
+}
+
+/// Ends those of these that run, and closes their ports.
+fn turn_off(
+    session: &mut Session,
+    ids: &[MachineId],
+    seen: &Observed,
+    output: Output,
+) -> Result<(), Failure> {
+    by_project(ids).into_iter().try_for_each(|(project, machines)| {
+        let wanted = Wanted::as_it_is(&project, seen).with_power(&machines, Power::Off);
+        session.apply(&plan(&wanted, seen), Consent { yes: false }, output).map(drop)
+    })
 }
 
 /// Ends those of these that run, all at once, each within this time. They are found stopped afterwards; gives all that do

@@ -210,9 +210,11 @@ fn go_back(
     session.host.go_back(way).with_context(doing)?;
     if runs {
         // As it was made: what its file says by now, or whether it can be read, is another matter.
-        let seen = session.observe()?;
-        let wanted = Wanted::as_it_is(&id.project, &seen).with_power(&[id.clone()].into(), Power::On);
-        session.apply(&plan(&wanted, &seen), Consent { yes: false }, output.quiet())?;
+        let ports = seen.ports.iter().filter(|(_, target)| target.machine == *id);
+        let now = session.observe()?;
+        let mut wanted = Wanted::as_it_is(&id.project, &now).with_power(&[id.clone()].into(), Power::On);
+        wanted.ports.extend(ports.map(|(bind, target)| (*bind, target.clone())));
+        session.apply(&plan(&wanted, &now), Consent { yes: false }, output.quiet())?;
     }
     tell(std::slice::from_ref(id), output)
 }

@@ -79,9 +79,16 @@ fn a_chosen_port_stays_the_machines_until_it_goes() {
     let told = format!("{web}/tcp -> 80");
     assert!(stead(&world, &["ps", "web"]).ok().contains(&told));
     assert!(stead(&world, &["inspect", "web"]).ok().contains(&told));
-    // Stopped and started, and killed from under it.
+    // Stopped and started, and killed from under it. While it does not run the number is its own, and the port is nobody's.
     stead(&world, &["stop", "web"]).ok();
+    assert!(stead(&world, &["port", "web"]).ok().contains(&format!("{web} (closed)")));
+    assert!(!stead(&world, &["ps", "web"]).ok().contains(&web));
+    let holder = hold(&world, &web);
+    stead(&world, &["start", "web"]).code(1).says(&web).says("socat");
+    holder.end();
+    world.until("the port is free", || (!is_held(&world, &web)).then_some(()));
     stead(&world, &["start", "web"]).ok();
+    is_served(&world, &web);
     assert_eq!(socket("web"), web);
     stead(&world, &["restart", "web"]).ok();
     assert_eq!(socket("web"), web);
@@ -225,7 +232,13 @@ fn all_that_an_image_exposes_is_published() {
     assert_eq!(ports("web"), ["80/tcp", "5300/udp"]);
     is_served(&world, &socket(&world, "home", "web", "80"));
     // What has a port already has no other.
-    stead(&world, &["create", "--publish-all", "-p", "8080:80", "--name", "said", &open, "true"]).ok();
+    stead(
+        &world,
+        &["create", "--init", "--publish-all", "-p", "8080:80", "--name", "said", &open, "sleep", "1000"],
+    )
+    .ok();
+    assert_eq!(ports("said"), ["5300/udp"]);
+    stead(&world, &["start", "said"]).ok();
     assert_eq!(ports("said"), ["80/tcp", "5300/udp"]);
     assert_eq!(socket(&world, "home", "said", "80"), "127.0.0.1:8080");
     stead(&world, &["create", "-P", "--name", "silent", BUSYBOX, "true"])

@@ -206,6 +206,43 @@ fn where_a_port_is_taken_the_program_is_not_run() {
     world.until("it ran", || ran("web").then_some(()));
 }
 
+/// What an attempt to take port 8080 of this computer ends with: 0 where nobody has it.
+const TAKE: &str = "timeout 5 socat -u TCP-LISTEN:8080,bind=127.0.0.1,reuseaddr,accept-timeout=0.1 /dev/null";
+
+#[test]
+fn the_ports_of_a_machine_that_does_not_run_are_closed() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let curl = || world.sh_said(Place::Computer, "curl -s -m 5 http://127.0.0.1:8080/page").code;
+    let is_served = || world.until("the page is served", || (curl() == 0).then_some(()));
+    let is_free = || {
+        assert_eq!(curl(), 7);
+        world.sh(Place::Person, TAKE);
+    };
+    let web = format!("run -d --init --name web -p 8080:80 {BUSYBOX} httpd -f -p 80 -h /srv");
+    world.stead(&web).ok();
+    is_served();
+    for stop in ["stop web", "stop --time 0 web"] {
+        world.stead(stop).ok();
+        is_free();
+        assert!(!world.stead("ps --all").ok().contains("8080"));
+        world.stead(stop).ok();
+        // Another machine leaves it closed.
+        world.stead(&format!("run --rm {BUSYBOX} true")).ok();
+        assert_eq!(curl(), 7);
+        world.stead("start web").ok();
+        is_served();
+    }
+    // Those that go on: it is only paused, or begins anew.
+    world.stead("pause web").ok();
+    world.stead("unpause web").ok();
+    is_served();
+    world.stead("restart web").ok();
+    is_served();
+    world.stead("rm --force web").ok();
+    is_free();
+}
+
 #[test]
 fn ports_are_published_for_as_long_as_the_command_for_it_runs() {
     let world = World::offline();

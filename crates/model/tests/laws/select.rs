@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use stead_model::lock::Lock;
 use stead_model::name::MachineId;
-use stead_model::observed::Observed;
+use stead_model::observed::{MachineState, Observed};
 use stead_model::one_off::free_name;
 use stead_model::plan::{Power, Wanted, plan};
 use stead_model::project::Project;
@@ -32,8 +32,11 @@ fn what_is_stopped_and_started_is_as_before() {
         let off = Wanted::as_it_is(&project.name, &seen).with_power(&all, Power::Off);
         let stopped = applied(&plan(&off, &seen), &seen);
         assert!(stopped.running.is_empty());
+        let is_ours = |id| seen.machines.get(id).is_some_and(MachineState::is_ours);
+        assert!(!stopped.ports.values().any(|target| is_ours(&target.machine)), "{project:#?}");
+        assert_eq!(stopped.port_leases, seen.port_leases);
         assert_eq!(text(&plan(&off, &stopped)), "");
-        let on = Wanted::as_it_is(&project.name, &stopped).with_power(&all, Power::On);
+        let on = must_want(&project, &lock, &stopped);
         assert_eq!(applied(&plan(&on, &stopped), &stopped), seen, "{project:#?}");
     }
 }
