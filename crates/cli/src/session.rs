@@ -178,6 +178,15 @@ impl Session {
             note(&Failure::from(error).text().trim_end().replacen("error:", "warning:", 1));
         }
         if !failures.is_empty() {
+            // Ports are opened before their machine is started, if it is.
+            let starts = plan.steps.iter().filter_map(|planned| match &planned.step {
+                Step::MachineStart(id, _) => Some((id, &planned.step)),
+                _ => None,
+            });
+            let (ids, steps): (Vec<_>, Vec<_>) = starts.unzip();
+            if let (Some(step), Err(error)) = (steps.first(), self.host.close_idle_ports(&ids)) {
+                failures.push(((*step).clone(), error));
+            }
             let failures = failures.into_iter().map(|(step, error)| (step.to_string(), error));
             return Err(Failure::Steps(failures.collect()));
         }

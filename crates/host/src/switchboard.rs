@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use stead_model::name::NetworkId;
 use stead_model::project::Bind;
-use stead_model::served::Served;
+use stead_model::served::{Keeper, Served};
 use stead_net::process::{self, ProcessId};
 
 use crate::home::{Home, write_run_file};
@@ -129,6 +129,18 @@ pub fn find_served(home: &Home) -> Option<Served> {
 pub fn store_served(home: &Home, served: &Served) -> Result<()> {
     let text = serde_json::to_vec_pretty(served).context("cannot write what is served as JSON")?;
     write_run_file(&home.served(), &text)
+}
+
+/// The process that looks after a machine, to [`ProcessId`] and back.
+pub fn process_of(keeper: Keeper) -> ProcessId {
+    ProcessId { pid: keeper.pid, start_time: keeper.start_time }
+}
+
+/// Whether a port rests: who looked after its machine has ended, and it with that. It stays so whatever is started later,
+/// until it is published anew.
+pub fn rests(served: &Served, bind: &Bind) -> bool {
+    // Where it cannot be known a port stays open, as it was.
+    served.keepers.get(bind).is_some_and(|keeper| !process_of(*keeper).is_alive().unwrap_or(true))
 }
 
 /// Its processes: it and its watcher, or more while a command that was killed has another one coming up.

@@ -48,7 +48,7 @@ async fn carry(home: &Home, ports: BTreeMap<Bind, Target>, ready: impl FnOnce() 
             sockets.open(socket)
         })
     };
-    let errors = forwards.set(&Served { networks: BTreeMap::new(), ports: ports.clone() }).await;
+    let errors = forwards.set(&Served { ports: ports.clone(), ..Served::default() }).await;
     if let Some((_, error)) = errors.into_iter().next() {
         return Err(error);
     }

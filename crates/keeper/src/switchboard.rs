@@ -6,6 +6,7 @@
 //! published ports are its own. All it is to serve stands in one file, so killing it loses nothing: the watcher,
 //! or the next command, starts another, which reads the same file.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::fd::BorrowedFd;
@@ -18,12 +19,14 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{FileType, fstat, ftruncate};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::task::{AbortHandle, JoinSet};
 
 use stead_host::home::{Home, remove_if_there};
 use stead_host::switchboard::{
-    LOG_MAX_BYTES, PortReport, Report, Request, Stranger, VERSION, mark, pid_path, socket_path,
+    LOG_MAX_BYTES, PortReport, Report, Request, Stranger, VERSION, mark, pid_path, process_of, rests,
+    socket_path,
 };
-use stead_model::served::Served;
+use stead_model::served::{Keeper, Served};
 use stead_net::forward::Forwards;
 use stead_net::process::{ProcessId, let_go_of_program};
 use stead_net::serve::{Services, Upstream};
@@ -72,6 +75,10 @@ async fn serve(home: &Home) -> Result<()> {
                 bound_log(rustix::stdio::stderr()).context("cannot bound the log")?;
                 continue;
             }
+            _ = board.ends.join_next(), if !board.ends.is_empty() => {
+                board.close_resting().await;
+                continue;
+            }
             accepted = listener.accept() => accepted.map(|(stream, _)| stream),
         };
         match stream {
@@ -117,6 +124,11 @@ struct Board {
     services: Services,
     forwards: Forwards,
     report: Report,
+    /// What the file says.
+    served: Served,
+    /// The keepers whose ends are waited for. Their ports close then, and stay closed: they are another keeper's to open.
+    keepers: BTreeMap<Keeper, AbortHandle>,
+    ends: JoinSet<()>,
 }
 
 impl Board {
@@ -129,7 +141,15 @@ impl Board {
             home.strangers(),
         );
         let forwards = Forwards::new(move |socket| sockets.open(socket));
-        Ok(Self { home: home.clone(), services, forwards, report: Report::default() })
+        Ok(Self {
+            home: home.clone(),
+            services,
+            forwards,
+            report: Report::default(),
+            served: Served::default(),
+            keepers: BTreeMap::new(),
+            ends: JoinSet::new(),
+        })
     }
 
     /// Serves what the file says now.
@@ -149,10 +169,41 @@ impl Board {
             }
         };
         let failed = self.services.set(&served.networks).await;
-        self.forwards.set(&served).await;
+        self.served = served;
+        self.follow();
+        self.open_ports().await;
         self.report.serves = mark(&text);
         self.report.failed_networks =
             failed.into_iter().map(|(id, error)| (id, format!("{error:#}"))).collect();
+    }
+
+    /// Waits for the ends of the keepers that the file names, and of no others.
+    fn follow(&mut self) {
+        let named: BTreeSet<Keeper> = self.served.keepers.values().copied().collect();
+        self.keepers.retain(|keeper, wait| {
+            named.contains(keeper) || {
+                wait.abort();
+                false
+            }
+        });
+        for keeper in named {
+            let ends = &mut self.ends;
+            self.keepers.entry(keeper).or_insert_with(|| ends.spawn(end(keeper)));
+        }
+    }
+
+    /// Opens the ports that do not rest, and closes all others.
+    async fn open_ports(&mut self) {
+        let mut open = self.served.clone();
+        open.ports.retain(|bind, _| !rests(&self.served, bind));
+        self.forwards.set(&open).await;
+    }
+
+    /// Closes those that rest by now.
+    async fn close_resting(&mut self) {
+        if self.forwards.status().keys().any(|bind| rests(&self.served, bind)) {
+            self.open_ports().await;
+        }
     }
 
     fn report(&self) -> Report {
@@ -180,6 +231,13 @@ impl Board {
     }
 }
 
+/// Waits for the end of a keeper.
+async fn end(keeper: Keeper) {
+    if let Err(error) = process_of(keeper).gone().await {
+        tracing::warn!("the ports of a machine close late: {error:#}");
+    }
+}
+
 /// Answers one request. A client that misbehaves is dropped; it never stops the switchboard.
 async fn answer(board: &mut Board, stream: UnixStream) -> Result<Request> {
     let mut stream = BufReader::new(stream.into_std().and_then(UnixStream::from_std)?);
@@ -190,8 +248,11 @@ async fn answer(board: &mut Board, stream: UnixStream) -> Result<Request> {
         Ok(Ok(_)) => serde_json::from_str(&line).unwrap_or(Request::Status),
         Ok(Err(_)) | Err(_) => return Ok(Request::Status),
     };
-    if request == Request::Reload {
-        board.reload().await;
+    match request {
+        Request::Reload => board.reload().await,
+        // Whoever saw a machine end is told of no open port of it.
+        Request::Status => board.close_resting().await,
+        Request::Quit => {}
     }
     let mut text = serde_json::to_string(&board.report()).context("cannot write a report")?;
     text.push('\n');

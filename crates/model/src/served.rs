@@ -19,6 +19,19 @@ pub struct Served {
     pub networks: BTreeMap<NetworkId, ServedNetwork>,
     /// The ports it publishes.
     pub ports: BTreeMap<Bind, Target>,
+    /// Who looks after the machines of those that are open only while these processes live. A port whose machine is about
+    /// to be started, or is run by somebody else, has none.
+    #[serde(default)]
+    pub keepers: BTreeMap<Bind, Keeper>,
+}
+
+/// A process that looks after a machine, for as long as the computer runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Keeper {
+    /// Its number.
+    pub pid: u32,
+    /// When it started, in clock ticks since the computer did.
+    pub start_time: u64,
 }
 
 /// What it does on one network. It is not on networks with addressing `none`.
@@ -108,9 +121,13 @@ mod tests {
             port: 80,
         };
         let bind: Bind = "[::1]:8080/udp".parse().unwrap();
-        let served = Served { networks: BTreeMap::new(), ports: BTreeMap::from([(bind, target)]) };
+        let keepers = BTreeMap::from([(bind, Keeper { pid: 7, start_time: 9 })]);
+        let served = Served { networks: BTreeMap::new(), ports: BTreeMap::from([(bind, target)]), keepers };
         let text = serde_json::to_string(&served).unwrap();
         assert!(text.contains("\"[::1]:8080/udp\""), "{text}");
         assert_eq!(serde_json::from_str::<Served>(&text).unwrap(), served);
+        // As an older stead wrote it.
+        let older = text.split_once(",\"keepers\"").unwrap().0.to_owned() + "}";
+        assert_eq!(serde_json::from_str::<Served>(&older).unwrap(), Served { keepers: [].into(), ..served });
     }
 }

@@ -88,6 +88,14 @@ impl ProcessId {
         }
     }
 
+    /// Waits until it is gone, as a task of a tokio runtime.
+    pub async fn gone(self) -> Result<()> {
+        let Some(handle) = self.handle()? else { return Ok(()) };
+        let doing = || format!("cannot wait for process {self}");
+        let handle = crate::serve::sys::register(handle).with_context(doing)?;
+        handle.readable().await.map(drop).with_context(doing)
+    }
+
     /// Writes it to a file, whole or not at all.
     pub fn store(self, path: &Path) -> Result<()> {
         let fresh = path.with_extension("new");

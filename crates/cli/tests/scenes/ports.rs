@@ -244,6 +244,64 @@ fn the_ports_of_a_machine_that_does_not_run_are_closed() {
 }
 
 #[test]
+fn a_port_closes_when_its_program_has_ended_and_not_while_that_is_started_again() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let curl = || world.sh_said(Place::Computer, "curl -s -m 5 http://127.0.0.1:8080/page").code;
+    let is_closed = || {
+        world.until("the port is closed", || (curl() == 7).then_some(()));
+        world.sh(Place::Person, TAKE);
+    };
+    let run = |options: &str, program: &str| {
+        let words = format!("run -d --init --name web -p 8080:80 {options} {BUSYBOX} sh -c");
+        let words =
+            words.split_whitespace().map(str::to_owned).chain([program.to_owned()]).collect::<Vec<_>>();
+        let words = words.iter().map(String::as_str).collect::<Vec<_>>();
+        crate::support::said(world.stead_command("home", world.path(), &words)).ok();
+    };
+    run("", "httpd -p 80 -h /srv; while ! test -e /end; do sleep 0.1; done; rm /end");
+    world.until("the page is served", || (curl() == 0).then_some(()));
+    let end = || {
+        world.until("the page is served", || (curl() == 0).then_some(()));
+        world.stead("exec web touch /end").ok();
+        is_closed();
+    };
+    end();
+    // Other commands leave it closed, and so does another switchboard.
+    world.stead(&format!("run --rm {BUSYBOX} true")).ok();
+    assert_eq!(curl(), 7);
+    let run_directory = world.path().join("home/run").display().to_string();
+    let switchboard =
+        || world.sh(Place::Computer, &format!("cut -d ' ' -f 1 {run_directory}/switchboard.pid"));
+    let before = switchboard();
+    world.sh(Place::Computer, &format!("kill -9 {before}"));
+    world.until("there is another", || (switchboard() != before).then_some(()));
+    is_closed();
+    assert!(!world.stead("ps --all").ok().contains("8080"));
+    world.stead("start web").ok();
+    end();
+    // Its keeper killed.
+    world.stead("start web").ok();
+    world.until("the page is served", || (curl() == 0).then_some(()));
+    world.sh(
+        Place::Computer,
+        &format!("kill -9 $(cut -d ' ' -f 1 {run_directory}/machines/web.*/keeper.pid)"),
+    );
+    is_closed();
+    world.stead("rm --force web").ok();
+    // One that goes on by itself keeps it.
+    run("--restart always", "sleep 0.2");
+    let stays =
+        "for i in $(seq 30); do ss -Hltn src 127.0.0.1:8080 | grep -q 8080 || exit 1; sleep 0.1; done";
+    world.sh(Place::Computer, stays);
+    world.stead("rm --force web").ok();
+    // One that ends at once.
+    run("", "true");
+    is_closed();
+    world.stead("rm web").ok();
+}
+
+#[test]
 fn ports_are_published_for_as_long_as_the_command_for_it_runs() {
     let world = World::offline();
     let shop = world.project("shop", &lab("'8090:80'"));

@@ -22,7 +22,7 @@ use stead_model::step::Step;
 use stead_net::process;
 
 use super::engine::namespace_label;
-use super::{LinuxHost, all, going, resolver};
+use super::{LinuxHost, all, going, resolver, served};
 use crate::history::Layer;
 use crate::home::{Home, write_run_file};
 use crate::machine::{Answer, Assignment, Client, Files, Report, Request};
@@ -122,7 +122,13 @@ pub(super) fn start(host: &mut LinuxHost, steps: &[&Step]) -> Vec<Result<()>> {
         let started: Vec<Result<Starting>> = some.iter().map(|id| begin(host, &program, id)).collect();
         results.extend(started.into_iter().map(|starting| starting.and_then(Starting::wait)));
     }
-    results
+    match served::follow_started(host, &ids) {
+        Ok(()) => results,
+        Err(error) => {
+            let failed = || Err(anyhow!("nobody knows whether its ports are open: {error:#}"));
+            results.into_iter().map(|started| started.and_then(|()| failed())).collect()
+        }
+    }
 }
 
 /// Gives the root of a machine that wrote nothing yet the mode and owner that its image's has: an overlay shows those

@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 
-use stead_model::name::{LinkName, NetworkId};
+use stead_model::name::{LinkName, MachineId, NetworkId};
 use stead_model::observed::Observed;
 use stead_model::step::Step;
 
@@ -207,6 +207,11 @@ impl LinuxHost {
         }
         let Records { machines, .. } = self.records()?;
         texts::tidy(&self.home, &machines)
+    }
+
+    /// Closes the ports of those of these machines that do not run: they were opened for a start that was not to be.
+    pub fn close_idle_ports(&mut self, ids: &[&MachineId]) -> Result<()> {
+        served::follow_started(self, ids)
     }
 
     /// Writes down the ends of machines whose keepers were killed, unless somebody changes the home just now: that one

@@ -1,18 +1,19 @@
 //! What the switchboard serves: the file is changed whole, then the switchboard reads it again and says how
 //! it went.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, anyhow, bail};
 
-use stead_model::name::{NetworkId, NicId};
+use stead_model::name::{MachineId, NetworkId, NicId};
 use stead_model::observed::{Lease, NetworkState};
-use stead_model::project::Reach;
-use stead_model::served::{Served, ServedHost, ServedNetwork};
+use stead_model::project::{Bind, Reach};
+use stead_model::served::{Keeper, Served, ServedHost, ServedNetwork, Target};
 use stead_model::step::Step;
 
 use super::LinuxHost;
-use crate::switchboard::{self, Report, find_served, mark, store_served};
+use crate::machine::Files;
+use crate::switchboard::{self, Report, find_served, load_served, mark, rests, store_served};
 
 /// What to do about a port that cannot be opened, whyever.
 const PORT_HINT: &str = "mend that and run the command again, or publish another port";
@@ -36,7 +37,13 @@ pub(super) fn forget(host: &LinuxHost, change: impl FnOnce(&mut Served)) -> Resu
 fn change_file(host: &LinuxHost, change: impl FnOnce(&mut Served)) -> Result<()> {
     let before = find_served(&host.home);
     let mut after = before.clone().unwrap_or_default();
+    // What rests is nobody's any more.
+    let resting: BTreeSet<Bind> = after.ports.keys().filter(|bind| rests(&after, bind)).copied().collect();
+    after.ports.retain(|bind, _| !resting.contains(bind));
+    after.keepers.retain(|bind, _| !resting.contains(bind));
     change(&mut after);
+    let ports = &after.ports;
+    after.keepers.retain(|bind, _| ports.contains_key(bind));
     if before.as_ref() != Some(&after) {
         store_served(&host.home, &after)?;
     }
@@ -74,7 +81,12 @@ pub(super) fn open_ports(host: &LinuxHost, steps: &[&Step]) -> Vec<Result<()>> {
             _ => None,
         })
         .collect();
-    let report = match edit(host, |served| served.ports.extend(wanted.clone())) {
+    let publish = |served: &mut Served| {
+        served.keepers.retain(|bind, _| !wanted.contains_key(bind));
+        served.ports.extend(wanted.clone());
+        follow(host, served, |machine| wanted.values().any(|target| target.machine == *machine));
+    };
+    let report = match edit(host, publish) {
         Ok(report) => report,
         Err(error) => return super::together(steps, Err(error)),
     };
@@ -97,6 +109,30 @@ pub(super) fn open_ports(host: &LinuxHost, steps: &[&Step]) -> Vec<Result<()>> {
     match closed {
         Some(Err(error)) => super::together(steps, Err(error)),
         Some(Ok(_)) | None => results,
+    }
+}
+
+/// Has the ports of machines that were just started close when those end; of one that does not run they close now.
+pub(super) fn follow_started(host: &LinuxHost, ids: &[&MachineId]) -> Result<()> {
+    let is_started = |target: &Target| ids.contains(&&target.machine);
+    if !load_served(&host.home).ports.values().any(is_started) {
+        return Ok(());
+    }
+    let followed = |served: &mut Served| {
+        follow(host, served, |machine| ids.contains(&machine));
+        let keepers = &served.keepers;
+        served.ports.retain(|bind, target| !is_started(target) || keepers.contains_key(bind));
+    };
+    edit(host, followed).map(drop)
+}
+
+/// Notes who looks after the machines of these ports, if they run.
+fn follow(host: &LinuxHost, served: &mut Served, is_meant: impl Fn(&MachineId) -> bool) {
+    for (bind, target) in served.ports.iter().filter(|(_, target)| is_meant(&target.machine)) {
+        // One that cannot be found out about does not run, as far as anybody can tell.
+        let keeper = Files::new(&host.home, &target.machine).keeper().ok().flatten();
+        let keeper = keeper.map(|keeper| Keeper { pid: keeper.pid, start_time: keeper.start_time });
+        served.keepers.extend(keeper.map(|keeper| (*bind, keeper)));
     }
 }
 

@@ -7,7 +7,7 @@
 mod bytes;
 mod socket;
 mod store;
-mod sys;
+pub(crate) mod sys;
 mod tasks;
 
 #[cfg(test)]

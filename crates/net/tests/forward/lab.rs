@@ -256,7 +256,11 @@ pub fn served(ports: &str) -> Served {
         hosts: BTreeMap::new(),
         joins: Vec::new(),
     };
-    Served { networks: BTreeMap::from([("lan.shop".parse().unwrap(), network)]), ports: ports.collect() }
+    Served {
+        networks: BTreeMap::from([("lan.shop".parse().unwrap(), network)]),
+        ports: ports.collect(),
+        ..Served::default()
+    }
 }
 
 /// A thread in the host's namespace that runs `Forwards`, and another in the engine's that makes sockets.
