@@ -3,7 +3,7 @@
 use std::io::{BufRead, Write};
 
 use crate::support::registry::{BUSYBOX, registry};
-use crate::support::{Place, Project, World, who};
+use crate::support::{Place, Project, Role, World, role, who};
 
 fn lab(ports: &str) -> String {
     format!(
@@ -234,13 +234,34 @@ fn the_ports_of_a_machine_that_does_not_run_are_closed() {
         is_served();
     }
     // Those that go on: it is only paused, or begins anew.
-    world.stead("pause web").ok();
-    world.stead("unpause web").ok();
-    is_served();
+    if role() == Role::Root {
+        world.stead("pause web").ok();
+        world.stead("unpause web").ok();
+        is_served();
+    }
     world.stead("restart web").ok();
     is_served();
+    // While it is closed it is anybody's.
+    world.stead("stop web").ok();
+    let shop = world.project("shop", &lab("'8080:80'"));
+    shop.stead("up").ok();
+    world
+        .stead("start web")
+        .code(2)
+        .says("port 127.0.0.1:8080/tcp is published by machine `web.shop` already");
+    shop.stead("down").ok();
+    world.stead("start web").ok();
+    is_served();
+    // Where not all can be opened none is.
     world.stead("rm --force web").ok();
+    let _holder = world.spawn(Place::Person, &["socat", "TCP-LISTEN:8090,bind=127.0.0.1,fork", "EXEC:cat"]);
+    world.until("the other port is taken", || {
+        (world.sh_said(Place::Computer, "ss -Hltn src 127.0.0.1:8090 | grep -q 8090").code == 0).then_some(())
+    });
+    world.stead(&format!("create --name web -p 8080:80 -p 8090:80 {BUSYBOX} sleep 1000")).ok();
+    world.stead("start web").code(1).says("8090");
     is_free();
+    world.stead("rm web").ok();
 }
 
 #[test]
