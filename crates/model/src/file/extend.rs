@@ -28,11 +28,12 @@ pub(crate) fn resolve(tree: &mut Node, cuts: &[Cut], machines: &str, reading: &m
     }
     let (key, dir) = (machines.to_owned(), reading.source.dir.to_owned());
     let usual = merge::usual(tree, reading.dialect);
-    let mut walk = Walk { machines: key, files: BTreeMap::new(), trail: Vec::new(), usual, reading };
+    let (files, taken) = (BTreeMap::new(), BTreeMap::new());
+    let mut walk = Walk { machines: key, files, taken, trail: Vec::new(), usual, reading };
     let mut nodes = 0;
     for entry in under(tree, machines) {
         let path = join(machines, &entry.key);
-        let file = File { path: None, dir: dir.clone(), cuts: cuts.into() };
+        let file = File { path: None, name: String::new(), dir: dir.clone(), cuts: cuts.into() };
         walk.trail = vec![(None, entry.key.clone())];
         entry.node = walk.whole(&entry.node, &path, &file, &home);
         nodes += size(&entry.node);
@@ -49,6 +50,8 @@ pub(crate) fn resolve(tree: &mut Node, cuts: &[Cut], machines: &str, reading: &m
 #[derive(Clone)]
 struct File {
     path: Option<PathBuf>,
+    /// What it was called by whoever named it first.
+    name: String,
     dir: PathBuf,
     /// Where its machines take nothing of what they extend.
     cuts: Rc<[Cut]>,
@@ -58,8 +61,10 @@ struct File {
 struct Walk<'r, 'a> {
     /// The key that machines are under.
     machines: String,
-    /// The machines of the other files that were read; nothing for those that cannot be.
+    /// The machines of the other files that were read, as they are written; nothing for those that cannot be.
     files: BTreeMap<PathBuf, Option<(File, Machines)>>,
+    /// Those machines of them that are wanted, looked at.
+    taken: BTreeMap<(PathBuf, String), Node>,
     trail: Trail,
     /// What is meant by ports that do not say all.
     usual: merge::Usual,
@@ -105,6 +110,10 @@ impl Walk<'_, '_> {
             self.reading.problems.push(problem.hint("leave one of them out"));
             return own;
         }
+        let base = match &step.0 {
+            Some(file_path) => self.take((file_path, &name), base, &base_file, (extends.node.span, &path)),
+            None => base,
+        };
         self.trail.push(step);
         let mut base = self.whole(&base, &path, &base_file, &siblings);
         self.trail.pop();
@@ -135,11 +144,38 @@ impl Walk<'_, '_> {
     }
 
     fn read(&mut self, file_path: &Path, name: &str, at: (Span, &str)) -> Option<(File, Machines)> {
-        let variables = &self.reading.source.env;
-        let (mut tree, cuts) = self.reading.tree_of(file_path, name, variables, at)?;
+        let text = self.reading.text_of(file_path, name, at)?;
+        let mut problems = Vec::new();
+        let tree = self.reading.bare(&text, &mut problems);
+        self.reading.elsewhere(name, at, problems, Vec::new());
+        let (mut tree, cuts) = tree?;
         let dir = file_path.parent().unwrap_or(Path::new("/")).to_owned();
-        let file = File { path: Some(file_path.to_owned()), dir, cuts: cuts.into() };
+        let (path, name) = (Some(file_path.to_owned()), name.to_owned());
+        let file = File { path, name, dir, cuts: cuts.into() };
         Some((file, under(&mut tree, &self.machines).to_vec().into()))
+    }
+
+    /// A machine of another file, in which nothing else counts: what is wrong with the others is no matter of this project.
+    fn take(&mut self, key: (&Path, &str), written: Node, file: &File, at: (Span, &str)) -> Node {
+        let key = (key.0.to_owned(), key.1.to_owned());
+        if let Some(known) = self.taken.get(&key) {
+            return known.clone();
+        }
+        let span = written.span;
+        let mapping = |name: &str, node| {
+            let entry = Entry { key: name.to_owned(), key_span: span, node };
+            Node { span, value: Value::Mapping(vec![entry]) }
+        };
+        let mut tree = mapping(&self.machines, mapping(&key.1, written));
+        let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+        let variables = &self.reading.source.env;
+        self.reading.settle(&mut tree, variables, (&mut problems, &mut warnings));
+        self.reading.elsewhere(&file.name, at, problems, warnings);
+        put(&mut tree, at.0);
+        let node = under(&mut tree, &self.machines).first().map(|entry| entry.node.clone());
+        let node = node.unwrap_or(Node { span: at.0, value: Value::Null });
+        self.taken.insert(key, node.clone());
+        node
     }
 }
 

@@ -236,6 +236,9 @@ const READABLE: &str = "let it be a text file that you may read";
 /// A tree, and where it takes nothing of what is below it.
 type Tree = (Node, Vec<Cut>);
 
+/// Where problems and warnings go.
+type Found<'p> = (&'p mut Vec<Problem>, &'p mut Vec<Problem>);
+
 /// One reading of a file.
 struct Reading<'a> {
     source: &'a Source<'a>,
@@ -330,12 +333,15 @@ impl<'a> Reading<'a> {
     }
 
     /// The tree of a text of this dialect, with its variables filled in; what does not fit the table is told.
-    fn tree(
-        &self,
-        text: &str,
-        variables: &Variables,
-        (problems, warnings): (&mut Vec<Problem>, &mut Vec<Problem>),
-    ) -> Option<Tree> {
+    fn tree(&self, text: &str, variables: &Variables, found: Found<'_>) -> Option<Tree> {
+        let (problems, warnings) = found;
+        let (mut tree, cuts) = self.bare(text, problems)?;
+        self.settle(&mut tree, variables, (problems, warnings));
+        Some((tree, cuts))
+    }
+
+    /// The tree of a text of this dialect as it is written.
+    fn bare(&self, text: &str, problems: &mut Vec<Problem>) -> Option<Tree> {
         let (mut tree, cuts) = match yaml::parse_over(text, problems) {
             Ok(tree) => tree,
             Err(fatal) => {
@@ -343,24 +349,26 @@ impl<'a> Reading<'a> {
                 return None;
             }
         };
+        match self.dialect {
+            // What is not ours may hold anything.
+            Dialect::Stead => without_extensions(&mut tree),
+            Dialect::Compose => compose::strip(&mut tree),
+        }
+        Some((tree, cuts))
+    }
+
+    /// Fills in a tree's variables, and tells what does not fit the table.
+    fn settle(&self, tree: &mut Node, variables: &Variables, (problems, warnings): Found<'_>) {
+        interpolate::tree(tree, "", &mut self.scope(variables), (problems, warnings));
         let shape = match self.dialect {
-            Dialect::Stead => {
-                // What is not ours may hold anything.
-                without_extensions(&mut tree);
-                shape::ROOT
-            }
+            Dialect::Stead => shape::ROOT,
             Dialect::Compose => {
-                compose::strip(&mut tree);
+                compose::strip_empty(tree);
                 compose::ROOT
             }
         };
-        interpolate::tree(&mut tree, "", &mut self.scope(variables), (problems, warnings));
-        if self.dialect == Dialect::Compose {
-            compose::strip_empty(&mut tree);
-        }
-        structure::check(&tree, shape, "", problems);
-        structure::once(&mut tree, shape, "", problems);
-        Some((tree, cuts))
+        structure::check(tree, shape, "", problems);
+        structure::once(tree, shape, "", problems);
     }
 
     /// The profiles that were asked for, for Compose's files also by its variable.
@@ -381,25 +389,30 @@ impl<'a> Reading<'a> {
         variables: &Variables,
         (span, path): (Span, &str),
     ) -> Option<Tree> {
-        let text = match self.file_at(file) {
-            FileText::Text(text) => text,
-            FileText::Missing => {
-                let message = format!("there is no file {}", problem::quote(name));
-                self.problems.push(Problem::found(span, path, name, message).hint(WRITE_IT));
-                return None;
-            }
-            FileText::Unreadable(why) => {
-                let message = format!("{} cannot be read: {why}", problem::quote(name));
-                self.problems.push(Problem::found(span, path, name, message).hint(READABLE));
-                return None;
-            }
-        };
+        let text = self.text_of(file, name, (span, path))?;
         let (mut problems, mut warnings) = (Vec::new(), Vec::new());
         let tree = self.tree(&text, variables, (&mut problems, &mut warnings));
         self.elsewhere(name, (span, path), problems, warnings);
         let (mut tree, cuts) = tree?;
         extend::put(&mut tree, span);
         Some((tree, cuts))
+    }
+
+    /// The text of another file; that there is none is told where this one names it.
+    fn text_of(&mut self, file: &Path, name: &str, (span, path): (Span, &str)) -> Option<String> {
+        match self.file_at(file) {
+            FileText::Text(text) => Some(text),
+            FileText::Missing => {
+                let message = format!("there is no file {}", problem::quote(name));
+                self.problems.push(Problem::found(span, path, name, message).hint(WRITE_IT));
+                None
+            }
+            FileText::Unreadable(why) => {
+                let message = format!("{} cannot be read: {why}", problem::quote(name));
+                self.problems.push(Problem::found(span, path, name, message).hint(READABLE));
+                None
+            }
+        }
     }
 
     fn scope<'v>(&'v self, variables: &'v Variables) -> Scope<'v> {

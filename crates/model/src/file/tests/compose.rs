@@ -378,6 +378,35 @@ fn services_extend_each_other_and_profiles_come_by_variable() {
 }
 
 #[test]
+fn of_a_file_that_is_extended_only_the_wanted_service_counts() {
+    let base = "services:
+  base: {extends: more, volumes: [./data:/data]}
+  more: {image: x, dns_opt: [a], environment: [A=$NOT_SET]}
+  other: {image: '${NEEDED:?}', gpus: all, nosuch: 1}
+volumes: {nosuch: {driver: nfs}}
+";
+    let text = "services:
+  a: {extends: {service: base, file: base.yaml}}
+  b: {extends: {service: base, file: base.yaml}}
+";
+    let told = shown("compose.yaml", text, &[("base.yaml", base)], &[]);
+    expect![[r#"
+        compose.yaml:2:16: in `base.yaml`, line 3, column 48: the variable `NOT_SET` is not set, so it stands for nothing
+          2 |   a: {extends: {service: base, file: base.yaml}}
+            |                ^
+          hint: set it, or write `${NOT_SET:-default}`, or `${NOT_SET:-}` for an empty text
+
+        compose.yaml:2:16: in `base.yaml`, line 3, column 20: `dns_opt` cannot be honoured: the resolver has no options
+          2 |   a: {extends: {service: base, file: base.yaml}}
+            |                ^
+          hint: leave it out
+    "#]].assert_eq(&told);
+    let fine = base.replace("dns_opt: [a], ", "");
+    let read = shown("compose.yaml", text, &[("base.yaml", &fine)], &[]);
+    assert!(read.contains("/srv/shop/data"), "{read}");
+}
+
+#[test]
 #[expect(clippy::too_many_lines, reason = "it is every key")]
 fn what_cannot_be_honoured_is_refused_by_name() {
     check(
