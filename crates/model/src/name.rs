@@ -21,6 +21,8 @@ pub enum NameError {
     Empty,
     /// More than [`NAME_MAX_CHARS`].
     TooLong(usize),
+    /// More than [`ALIAS_MAX_CHARS`].
+    AliasTooLong(usize),
     /// Starts with `-`.
     Start,
     /// Would be taken for an address: programs read `7` as `0.0.0.7`, and `0x7` too.
@@ -87,6 +89,9 @@ impl fmt::Display for NameError {
             Self::TooLong(chars) => {
                 write!(f, "a name has at most {NAME_MAX_CHARS} characters, this has {chars}")
             }
+            Self::AliasTooLong(chars) => {
+                write!(f, "an alias has at most {ALIAS_MAX_CHARS} characters, this has {chars}")
+            }
             Self::Start => write!(f, "a name cannot start with `-`"),
             Self::Number => write!(f, "a number would be taken for an address"),
             Self::End => write!(f, "a name cannot end with `-`"),
@@ -146,6 +151,60 @@ impl FromStr for LinkName {
             return Err(LinkNameError(text.to_owned()));
         }
         Ok(Self(text.to_owned()))
+    }
+}
+
+/// One more name of a machine on a network: a [`Name`], or several with `.` between. It is found by DNS alone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Alias(String);
+
+/// DNS has 253 for a whole name; that of a network's domain, of two names, goes behind.
+pub const ALIAS_MAX_CHARS: usize = 160;
+
+impl Alias {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Alias {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        if text.len() > ALIAS_MAX_CHARS {
+            return Err(NameError::AliasTooLong(text.len()));
+        }
+        // Each part, and by that the last one: those that are reserved are domains of others.
+        text.split('.').try_for_each(|part| part.parse::<Name>().map(drop))?;
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl From<Name> for Alias {
+    fn from(name: Name) -> Self {
+        Self(name.0)
+    }
+}
+
+impl TryFrom<String> for Alias {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<Alias> for String {
+    fn from(alias: Alias) -> Self {
+        alias.0
+    }
+}
+
+impl fmt::Display for Alias {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
     }
 }
 

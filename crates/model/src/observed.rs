@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::Mac;
 use crate::container::{Container, Mount};
 use crate::image::Digest;
-use crate::name::{LinkName, MachineId, Name, NetworkId, NicId, VolumeId};
+use crate::name::{Alias, LinkName, MachineId, Name, NetworkId, NicId, VolumeId};
 use crate::project::{Bind, Driver, Guard, Kind, ProjectFiles, Reach, Volume};
 use crate::provision::ScriptId;
 use crate::served::{ServedDhcp, Target};
@@ -291,7 +291,7 @@ pub struct NicState {
     /// What it may speak with.
     pub guard: GuardState,
     /// What the machine is called on this network.
-    pub names: BTreeSet<Name>,
+    pub names: BTreeSet<Alias>,
 }
 
 /// The machine's side of a nic.

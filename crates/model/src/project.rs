@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::{Mac, overlap};
 use crate::container::{Container, Mount};
 use crate::dev::Dev;
-use crate::name::{LinkName, Name};
+use crate::name::{Alias, LinkName, Name};
 use crate::provision::Script;
 use crate::vm::Vm;
 
@@ -262,7 +262,7 @@ pub struct Nic {
     /// Its MAC, where fixed.
     pub mac: Option<Mac>,
     /// More names for the machine on this network.
-    pub aliases: BTreeSet<Name>,
+    pub aliases: BTreeSet<Alias>,
     /// Whether it may speak with other addresses than its own.
     pub guard: Guard,
 }

@@ -8,7 +8,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::address::Mac;
-use crate::name::{LinkName, MachineId, Name, NetworkId};
+use crate::name::{Alias, LinkName, MachineId, Name, NetworkId};
 use crate::observed::PortLease;
 use crate::project::{Bind, Boot};
 
@@ -83,7 +83,7 @@ pub struct ServedHost {
     /// The machine: its host name and its first DNS name.
     pub name: Name,
     /// More names.
-    pub aliases: Vec<Name>,
+    pub aliases: Vec<Alias>,
     /// Its fixed IPv4 address.
     pub address: Option<Ipv4Addr>,
     /// Its fixed IPv6 address.

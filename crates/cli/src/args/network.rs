@@ -6,10 +6,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::engine::ArgValueCompleter;
 
 use stead_model::address::Mac;
-use stead_model::name::Name;
+use stead_model::name::{Alias, Name, NameError};
 use stead_model::project::Kind;
 
-use super::values::named;
+use super::values::{as_ours, named};
 use crate::commands::LOOSE_PROJECT;
 use crate::complete;
 
@@ -101,8 +101,8 @@ pub(crate) struct ConnectArgs {
     #[arg(long)]
     pub(crate) mac: Option<Mac>,
     /// One more name for it on this network; may be said several times
-    #[arg(long, value_name = "NAME", value_parser = named)]
-    pub(crate) alias: Vec<Name>,
+    #[arg(long, value_name = "NAME", value_parser = more_names)]
+    pub(crate) alias: Vec<Alias>,
 }
 
 /// The kind of a machine that somebody else runs.
@@ -131,6 +131,10 @@ pub(crate) struct EnterArgs {
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "PROGRAM")]
     pub(crate) command: Vec<std::ffi::OsString>,
+}
+
+fn more_names(text: &str) -> Result<Alias, NameError> {
+    as_ours(text).parse()
 }
 
 /// The name of what a command made, with its project or without.

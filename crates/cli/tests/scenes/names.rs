@@ -13,7 +13,7 @@ networks:
   far: { subnet: 10.0.9.0/24, subnet6: 'fd00:9::/64', addressing: static, reach: isolated }
 defaults: { kind: container, driver: external }
 machines:
-  web: { networks: { lan: { aliases: [www, shop-front] } } }
+  web: { networks: { lan: { aliases: [www, shop-front, xmpp.meet.example] } } }
   db: { networks: [back] }
   vault: { networks: [far] }
 ";
@@ -40,6 +40,9 @@ fn machines_find_each_other_by_every_name_and_nobody_elses() {
         "WEB.Shop.Stead AAAA",
         "www A",
         "shop-front.shop AAAA",
+        "XMPP.meet.example A",
+        "xmpp.meet.example AAAA",
+        "xmpp.meet.example.shop.stead A",
         "-x 10.0.5.2",
         "-x fd00:5::2",
         "gateway A",
@@ -63,6 +66,9 @@ fn machines_find_each_other_by_every_name_and_nobody_elses() {
         WEB.Shop.Stead AAAA: NOERROR fd00:5::2
         www A: NOERROR 10.0.5.2
         shop-front.shop AAAA: NOERROR fd00:5::2
+        XMPP.meet.example A: NOERROR 10.0.5.2
+        xmpp.meet.example AAAA: NOERROR fd00:5::2
+        xmpp.meet.example.shop.stead A: NOERROR 10.0.5.2
         -x 10.0.5.2: NOERROR web.shop.stead.
         -x fd00:5::2: NOERROR web.shop.stead.
         gateway A: NOERROR 10.0.5.1

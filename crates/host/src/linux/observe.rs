@@ -376,9 +376,9 @@ fn nics(
             host.name == id.machine && host.address == lease.address && host.address6 == lease.address6
         });
         let names = match right {
-            Some(host) => host.aliases.iter().cloned().chain([host.name.clone()]).collect(),
+            Some(host) => host.aliases.iter().cloned().chain([host.name.clone().into()]).collect(),
             // Where nothing is served a nic's names are nobody's business.
-            None if network.is_some_and(has_no_services) => [id.machine.clone()].into(),
+            None if network.is_some_and(has_no_services) => [id.machine.clone().into()].into(),
             None => BTreeSet::new(),
         };
         let state = NicState {

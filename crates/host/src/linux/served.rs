@@ -172,8 +172,8 @@ type ServedHosts = BTreeMap<stead_model::address::Mac, ServedHost>;
 pub(super) fn host(
     id: &NicId,
     lease: &Lease,
-    names: &std::collections::BTreeSet<stead_model::name::Name>,
+    names: &std::collections::BTreeSet<stead_model::name::Alias>,
 ) -> ServedHost {
-    let aliases = names.iter().filter(|name| **name != id.machine).cloned().collect();
+    let aliases = names.iter().filter(|name| name.as_str() != id.machine.as_str()).cloned().collect();
     ServedHost { name: id.machine.clone(), aliases, address: lease.address, address6: lease.address6 }
 }

@@ -51,7 +51,7 @@ impl Choice<'_> {
             };
             let guard = GuardState::new(nic.guard, lease, network);
             let lease = lease.clone();
-            let names = nic.aliases.iter().cloned().chain([id.machine.clone()]).collect();
+            let names = nic.aliases.iter().cloned().chain([id.machine.clone().into()]).collect();
             chosen.insert(id, NicState { link, end, mtu: network.mtu, lease, guard, names });
         }
         chosen

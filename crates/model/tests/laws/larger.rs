@@ -70,7 +70,7 @@ fn build(text: &str, networks: Vec<Network>, machines: Vec<Drawn>) -> Project {
                     }
                 }
                 added.guard = if first == 5 { Guard::Off } else { Guard::On };
-                added.aliases.extend((first == 6).then(|| name("www")));
+                added.aliases.extend((first == 6).then(|| name("www").into()));
                 nics.push(added);
             }
         }

@@ -499,7 +499,7 @@ fn damage_the_rest(worlds: &mut Damages<'_>) {
         });
         add("nic has other mtu", &|world| world.nics.get_mut(id).unwrap().mtu = 1280);
         add("nic has alias", &|world| {
-            world.nics.get_mut(id).unwrap().names.insert(name("odd"));
+            world.nics.get_mut(id).unwrap().names.insert(name("odd").into());
         });
     }
     for id in seen.machines.keys() {

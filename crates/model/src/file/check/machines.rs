@@ -227,7 +227,8 @@ fn only_one(
         problems.push(at.place.problem(message).hint("take another, or leave it out: each nic has its own"));
     }
     for at in &spec.aliases {
-        if at.value != *own && machines.contains(&at.value) {
+        let alias = at.value.as_str();
+        if alias != own.as_str() && machines.iter().any(|name| name.as_str() == alias) {
             let message = format!("`{}` is the name of another machine", at.value);
             let hint = "take another alias; names that several machines have in common are none of a machine";
             problems.push(at.place.problem(message).hint(hint));

@@ -69,7 +69,7 @@ pub(super) fn multiply(
         for name in names {
             let mut machine = machine.clone();
             for nic in &mut machine.nics {
-                nic.aliases.insert(base.clone());
+                nic.aliases.insert(base.clone().into());
             }
             machines.insert(name.clone(), machine);
         }

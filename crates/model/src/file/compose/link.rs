@@ -74,7 +74,7 @@ fn read(node: Node, path: &str) -> Vec<Link> {
         let Value::Scalar(text) = &item.value else { return None };
         let text = text.clone();
         let (to, name) = text.split_once(':').unwrap_or((&text, &text));
-        let (to, name) = (value::service(to).ok()?.to_string(), value::service(name).ok()?.to_string());
+        let (to, name) = (value::service(to).ok()?.to_string(), value::alias(name).ok()?.to_string());
         Some(Link { to, name, path: format!("{path}[{index}]"), item, text })
     };
     items.into_iter().enumerate().filter_map(read).collect()

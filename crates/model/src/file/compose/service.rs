@@ -103,10 +103,11 @@ fn named(name: &str, mut service: Entry) -> Entry {
     Entry { key: name.to_owned(), ..service }
 }
 
-/// Names of services, in a list or as keys, as those of machines.
+/// Names of services, in a list or as keys, as those of machines; aliases likewise.
 fn names(mut node: Node) -> Node {
     let ours = |text: &mut String| {
-        if let Ok(name) = value::service(text) {
+        // Names of services are such, too.
+        if let Ok(name) = value::alias(text) {
             name.as_str().clone_into(text);
         }
     };

@@ -70,7 +70,7 @@ const SERVICE: &[Key] = &[
     plain("build", &[Form::Leaf(Leaf::Text), Form::Keys(&[BUILD, UNBUILT])]),
     plain("scale", REPLICAS),
     plain("extends", &[leaf(value::SERVICE), Form::Keys(&[EXTENDS])]),
-    plain("container_name", OTHER),
+    plain("container_name", ALIAS_OF_SERVICE),
     plain("expose", &[Form::List(&[leaf(TARGET_PORT)])]),
     plain("links", &[Form::List(&[leaf(LINK)])]),
     plain("network_mode", &[leaf(value::NETWORK_MODE)]),
@@ -112,6 +112,8 @@ const SERVICE: &[Key] = &[
 
 /// The name of a service.
 const OTHER: Shape = &[leaf(value::SERVICE)];
+/// One more name of a service.
+const ALIAS_OF_SERVICE: Shape = &[leaf(value::ALIAS)];
 const PRIVATE: Shape =
     &[Form::Leaf(Leaf::Only { word: "private", hint: "every machine has its own: leave it out" })];
 const RESTARTED: &[Key] = &[plain(
@@ -200,7 +202,7 @@ const RESERVED: &[Key] = &[
 ];
 
 const NIC: &[Key] = &[
-    plain("aliases", &[Form::List(OTHER)]),
+    plain("aliases", &[Form::List(ALIAS_OF_SERVICE)]),
     plain("ipv4_address", &[leaf(ADDRESS)]),
     plain("ipv6_address", &[leaf(ADDRESS6)]),
     plain("mac_address", &[leaf(MAC)]),

@@ -3,9 +3,9 @@
 use crate::file::leaf::mount::{self, VolumeSource};
 use crate::file::leaf::network::{subnet, subnet6};
 use crate::file::leaf::port::{port, port_range, published_range};
-use crate::file::leaf::{Numbers, TextForm, Wrong, lawful_name, name};
+use crate::file::leaf::{self, Numbers, TextForm, Wrong, lawful_name, name};
 use crate::file::problem::quote;
-use crate::name::Name;
+use crate::name::{Alias, Name};
 
 const fn form(check: fn(&str) -> Result<(), Wrong>) -> TextForm {
     // This table is not published, so nobody asks for patterns.
@@ -14,8 +14,10 @@ const fn form(check: fn(&str) -> Result<(), Wrong>) -> TextForm {
 
 /// The name of a network or a volume.
 pub(super) const RESOURCE: &TextForm = &form(|text| resource(text).map(drop));
-/// The name of a service, or one more of it.
+/// The name of a service.
 pub(super) const SERVICE: &TextForm = &form(|text| service(text).map(drop));
+/// One more name of it.
+pub(super) const ALIAS: &TextForm = &form(|text| alias(text).map(drop));
 pub(super) const LINK: &TextForm = &form(link);
 pub(super) const NETWORK_MODE: &TextForm = &form(network_mode);
 pub(super) const PORT: &TextForm =
@@ -49,6 +51,15 @@ pub(super) fn service(text: &str) -> Result<Name, Wrong> {
     })
 }
 
+/// The same of one more name of a service, which may have parts with `.` between.
+pub(super) fn alias(text: &str) -> Result<Alias, Wrong> {
+    if !text.contains('.') {
+        return service(text).map(Alias::from);
+    }
+    let ours = |c: char| if c == '_' { '-' } else { c.to_ascii_lowercase() };
+    leaf::alias(&text.chars().map(ours).collect::<String>())
+}
+
 /// A mount's source with a volume's name made ours.
 pub(super) fn source(text: &str) -> String {
     if text.starts_with(['.', '/', '~']) || text.contains('/') {
@@ -74,8 +85,8 @@ pub(super) fn volume_name(text: &str) -> Option<Name> {
 }
 
 fn link(text: &str) -> Result<(), Wrong> {
-    let (to, alias) = text.split_once(':').unwrap_or((text, text));
-    service(to).and(service(alias)).map(drop)
+    let (to, name) = text.split_once(':').unwrap_or((text, text));
+    service(to).map(drop).and(alias(name).map(drop))
 }
 
 fn network_mode(text: &str) -> Result<(), Wrong> {

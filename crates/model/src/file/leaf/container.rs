@@ -52,7 +52,12 @@ pub(crate) const CPUSET: &TextForm = &TextForm {
 pub(crate) const CAPABILITY: &TextForm = &form(|text| capability(text).map(drop), &["[A-Za-z_]+"]);
 pub(crate) const SECURITY: &TextForm = &form(
     |text| security(text).map(drop),
-    &["no-new-privileges([:=](true|false))?|seccomp[:=](unconfined|default|builtin|", FILE, ")"],
+    &[
+        "no-new-privileges([:=](true|false))?|apparmor[:=]unconfined|label[:=]disable",
+        "|seccomp[:=](unconfined|default|builtin|",
+        FILE,
+        ")",
+    ],
 );
 /// Each at most once.
 const ACCESS: &str = "(r(wm?|mw?)?|w(rm?|mr?)?|m(rw?|wr?)?)";
@@ -292,6 +297,8 @@ pub(crate) enum Security {
     SeccompUnconfined,
     /// A profile, by a path as written.
     SeccompProfile(String),
+    /// That no profile of AppArmor and no label of SELinux is put on it: we never do.
+    HoldsAnyway,
 }
 
 pub(crate) fn security(text: &str) -> Result<Security, Wrong> {
@@ -305,6 +312,7 @@ pub(crate) fn security(text: &str) -> Result<Security, Wrong> {
         ("seccomp", Some("unconfined")) => Ok(Security::SeccompUnconfined),
         ("seccomp", Some("default" | "builtin")) => Ok(Security::SeccompDefault),
         ("seccomp", Some(path)) => super::mount::source(path).map(Security::SeccompProfile),
+        ("apparmor", Some("unconfined")) | ("label", Some("disable")) => Ok(Security::HoldsAnyway),
         _ => Err(Wrong::found(format!("the security option {} cannot be honoured", quote(text)))
             .hint("there are `no-new-privileges`, `seccomp=unconfined` and `seccomp=<path of a profile>`")),
     }

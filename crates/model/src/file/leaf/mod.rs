@@ -11,7 +11,7 @@ pub(crate) mod vm;
 use std::fmt::Display;
 
 use super::problem::{Problem, Span, nearest, quote};
-use crate::name::{Name, NameError};
+use crate::name::{Alias, Name, NameError};
 
 /// Why a text is not what it should be, and what to do about it.
 #[derive(Debug)]
@@ -113,6 +113,23 @@ pub(crate) fn name(text: &str) -> Result<Name, Wrong> {
             }
             (None, _) => wrong.hint("a name is written like `web-1`: letters, digits and `-`"),
         }
+    })
+}
+
+/// One more name of a machine, which may have parts with `.` between.
+pub(crate) const ALIAS: &TextForm = &TextForm {
+    check: |text| alias(text).map(drop),
+    pattern: &["[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?([.][a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?)*"],
+    numbers: Numbers::No,
+};
+
+pub(crate) fn alias(text: &str) -> Result<Alias, Wrong> {
+    if !text.contains('.') {
+        return name(text).map(Alias::from);
+    }
+    text.parse().map_err(|error| {
+        let wrong = Wrong::found(format!("{} is not a name: {error}", quote(text)));
+        wrong.hint("an alias is written like `www` or `www.shop.example`: letters, digits, `-` and `.`")
     })
 }
 

@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 pub use json::{render_json, render_json_with};
 
 use super::{Build, Pull};
-use crate::name::Name;
+use crate::name::{Alias, Name};
 use crate::project::{
     Addressing, Condition, Dhcp, Guard, Machine, Network, Nic, Pool, Project, Runs, Subnet, Volume,
 };
@@ -72,14 +72,22 @@ fn render_volumes(text: &mut String, volumes: &BTreeMap<Name, Volume>) {
 
 /// Names like `no` or `null` mean something else to YAML, or to some readers of it.
 fn name(name: &Name) -> String {
-    match name.as_str() {
-        "null" | "true" | "false" | "yes" | "no" | "on" | "off" | "y" | "n" => format!("\"{name}\""),
-        _ => name.to_string(),
+    word(name.as_str())
+}
+
+fn word(word: &str) -> String {
+    match word {
+        "null" | "true" | "false" | "yes" | "no" | "on" | "off" | "y" | "n" => format!("\"{word}\""),
+        _ => word.to_owned(),
     }
 }
 
 fn list(names: &BTreeSet<Name>) -> String {
-    format!("[{}]", names.iter().map(name).collect::<Vec<_>>().join(", "))
+    words(names.iter().map(Name::as_str))
+}
+
+fn words<'w>(names: impl Iterator<Item = &'w str>) -> String {
+    format!("[{}]", names.map(word).collect::<Vec<_>>().join(", "))
 }
 
 /// Any text in double quotes, safe from YAML and from variables. JSON's escapes are YAML's too.
@@ -188,7 +196,7 @@ fn render_nic(nic: &Nic) -> String {
     keys.extend(nic.address6.map(|address| format!("address6: \"{address}\"")));
     keys.extend(nic.mac.map(|mac| format!("mac: \"{mac}\"")));
     if !nic.aliases.is_empty() {
-        keys.push(format!("aliases: {}", list(&nic.aliases)));
+        keys.push(format!("aliases: {}", words(nic.aliases.iter().map(Alias::as_str))));
     }
     if nic.guard == Guard::Off {
         keys.push("guard: off".to_owned());

@@ -173,7 +173,8 @@ pub(crate) const SHARED: &[Key] = &[
         &[Form::List(&[leaf(SECURITY)])],
         "",
         "[no-new-privileges]",
-        "`no-new-privileges`, `seccomp=unconfined` or `seccomp=<path of a profile>`.",
+        "`no-new-privileges`, `seccomp=unconfined` or `seccomp=<path of a profile>`; `apparmor=unconfined` and `label=disable` \
+         say what holds anyway.",
     ),
     key("read_only", FLAG, "false", "true", "Whether its root cannot be written."),
     key(

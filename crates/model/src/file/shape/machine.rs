@@ -1,8 +1,8 @@
 //! The keys that machines of every kind have.
 
 use super::container::PAIRS;
-use super::{DRIVER, Form, GUARD, KIND, Key, NAME, NAMES, key, required};
-use crate::file::leaf::Leaf;
+use super::{DRIVER, Form, GUARD, KIND, Key, NAME, key, required};
+use crate::file::leaf::{ALIAS, Leaf};
 use crate::file::leaf::container::{ANY, PROFILE, USER};
 use crate::file::leaf::dev::{KEY_OR_FILE, LOGIN, LOGIN_GROUP, PASSWORD_HASH, SHELL, UID};
 use crate::file::leaf::network::{ADDRESS, ADDRESS6, ANY_ADDRESS, MAC};
@@ -215,10 +215,10 @@ const NIC: &[Key] = &[
     key("mac", &[Form::Leaf(Leaf::Form(MAC))], "", "02:00:00:00:00:07", "Its MAC. Left out: stead chooses."),
     key(
         "aliases",
-        NAMES,
+        &[Form::List(&[Form::Leaf(Leaf::Form(ALIAS))])],
         "",
-        "[www]",
-        "More names for the machine on this network. Machines that share one are found by it together.",
+        "[www, www.shop.example]",
+        "More names for the machine on this network, also such as have parts with `.` between. Machines that share one are found by it together.",
     ),
     key("guard", GUARD, "on", "off", "Whether it may speak with other addresses than its own."),
 ];

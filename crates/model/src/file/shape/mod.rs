@@ -168,7 +168,6 @@ const INCLUDED: &[Key] = &[
 pub(crate) const ROOT: Shape = &[Form::Keys(&[FILE])];
 
 pub(crate) const NAME: Shape = &[Form::Leaf(Leaf::Name)];
-pub(crate) const NAMES: Shape = &[Form::List(NAME)];
 pub(crate) const FLAG: Shape = &[Form::Leaf(Leaf::Flag)];
 pub(crate) const LINE: Shape = &[Form::Leaf(Leaf::Text)];
 const KIND: Shape = &[Form::Leaf(Leaf::Choice(&[

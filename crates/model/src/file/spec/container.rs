@@ -237,6 +237,7 @@ fn rights(view: &View<'_>, ground: Ground<'_>, problems: &mut Vec<Problem>) -> R
     for At { value, place } in view.get("security_opt").each(value::security) {
         match value {
             Security::NoNewPrivileges(wanted) => rights.no_new_privileges = wanted,
+            Security::HoldsAnyway => {}
             Security::SeccompDefault => rights.seccomp = Seccomp::Default,
             Security::SeccompUnconfined => rights.seccomp = Seccomp::Unconfined,
             Security::SeccompProfile(path) => match absolute(ground, &path) {

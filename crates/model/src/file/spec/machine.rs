@@ -15,7 +15,7 @@ use crate::file::problem::Problem;
 use crate::file::shape::is_machines;
 use crate::file::yaml::Value;
 use crate::file::{Build, Pull};
-use crate::name::Name;
+use crate::name::{Alias, Name};
 use crate::project::{Condition, Driver, Guard, Kind, Protocol};
 use crate::provision::Script;
 use crate::vm::Vm;
@@ -71,7 +71,7 @@ pub(crate) struct NicSpec {
     pub(crate) address: Given<Ipv4Addr>,
     pub(crate) address6: Given<Ipv6Addr>,
     pub(crate) mac: Given<Mac>,
-    pub(crate) aliases: Vec<At<Name>>,
+    pub(crate) aliases: Vec<At<Alias>>,
     pub(crate) guard: Given<Guard>,
 }
 
@@ -190,7 +190,7 @@ fn nic(network: At<Name>, view: &View<'_>, defaults: &View<'_>) -> NicSpec {
         address: view.get("address").read(wire::address),
         address6: view.get("address6").read(wire::address6),
         mac: view.get("mac").read(wire::mac),
-        aliases: view.get("aliases").names(),
+        aliases: view.get("aliases").aliases(),
         guard: guard(view).or(&guard(defaults)),
     }
 }

@@ -4,7 +4,7 @@ use crate::file::join;
 use crate::file::leaf::{self, Wrong};
 use crate::file::problem::{Finding, Problem, Span};
 use crate::file::yaml::{Entry, Node, Value};
-use crate::name::Name;
+use crate::name::{Alias, Name};
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
@@ -126,6 +126,14 @@ impl<'a> View<'a> {
 
     pub(crate) fn names(&self) -> Vec<At<Name>> {
         let read = |view: Self| match view.read(leaf::name) {
+            Given::Is(at) => Some(at),
+            Given::Absent | Given::Wrong => None,
+        };
+        self.items().filter_map(read).collect()
+    }
+
+    pub(crate) fn aliases(&self) -> Vec<At<Alias>> {
+        let read = |view: Self| match view.read(leaf::alias) {
             Given::Is(at) => Some(at),
             Given::Absent | Given::Wrong => None,
         };

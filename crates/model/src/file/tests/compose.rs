@@ -378,6 +378,78 @@ fn services_extend_each_other_and_profiles_come_by_variable() {
 }
 
 #[test]
+fn aliases_and_names_of_containers_have_parts() {
+    check(
+        "services:
+  a: {image: x, container_name: Realtime-dev.supabase_realtime, networks: {default: {aliases: [xmpp.meet.jitsi]}}}
+  b: {image: x, links: ['a:db.example']}
+",
+        expect![[r#"
+            name: shop
+            networks:
+              default:
+                subnet: auto
+                subnet6: auto
+                addressing: managed
+                reach: "nat"
+                mtu: 1500
+                dhcp: { pool: auto, lease: 3600s, slaac: false }
+            machines:
+              a:
+                kind: container
+                driver: native
+                networks:
+                  default: { aliases: [db.example, realtime-dev.supabase-realtime, xmpp.meet.jitsi] }
+                image: "x:latest"
+              b:
+                kind: container
+                driver: native
+                networks:
+                  default: {}
+                depends_on: [a]
+                image: "x:latest"
+        "#]],
+    );
+    check(
+        "services:
+  a: {image: x, container_name: 10.0.0.7, networks: {default: {aliases: [a..b, x.localhost, shop.stead, -a.b]}}}
+  b.c: {image: x}
+",
+        expect![[r#"
+            compose.yaml:2:33: `10.0.0.7` is not a name: a number would be taken for an address
+              2 |   a: {image: x, container_name: 10.0.0.7, networks: {default: {aliases: [a..b, x.localhost, shop.ste…
+                |                                 ^^^^^^^^
+              hint: an alias is written like `www` or `www.shop.example`: letters, digits, `-` and `.`
+
+            compose.yaml:2:74: `a..b` is not a name: a name cannot be empty
+              2 | …0.0.0.7, networks: {default: {aliases: [a..b, x.localhost, shop.stead, -a.b]}}}
+                |                                          ^^^^
+              hint: an alias is written like `www` or `www.shop.example`: letters, digits, `-` and `.`
+
+            compose.yaml:2:80: `x.localhost` is not a name: this name is reserved
+              2 | …7, networks: {default: {aliases: [a..b, x.localhost, shop.stead, -a.b]}}}
+                |                                          ^^^^^^^^^^^
+              hint: an alias is written like `www` or `www.shop.example`: letters, digits, `-` and `.`
+
+            compose.yaml:2:93: `shop.stead` is not a name: this name is reserved
+              2 | …{default: {aliases: [a..b, x.localhost, shop.stead, -a.b]}}}
+                |                                          ^^^^^^^^^^
+              hint: an alias is written like `www` or `www.shop.example`: letters, digits, `-` and `.`
+
+            compose.yaml:2:105: `-a.b` is not a name: a name cannot start with `-`
+              2 | …liases: [a..b, x.localhost, shop.stead, -a.b]}}}
+                |                                          ^^^^
+              hint: an alias is written like `www` or `www.shop.example`: letters, digits, `-` and `.`
+
+            compose.yaml:3:3: `b.c` is not a name: a name holds only `a-z`, `0-9` and `-`, not `.`
+              3 |   b.c: {image: x}
+                |   ^^^
+              hint: write `b-c`
+        "#]],
+    );
+}
+
+#[test]
 fn of_a_file_that_is_extended_only_the_wanted_service_counts() {
     let base = "services:
   base: {extends: more, volumes: [./data:/data]}
@@ -440,7 +512,7 @@ services:
     develop: {watch: []}
     oom_kill_disable: true
     extra_hosts: ["host.docker.internal:host-gateway"]
-    security_opt: [label=disable]
+    security_opt: [label=disable, apparmor:unconfined, apparmor=mine]
     volumes: [nosuch:/x, "data:/y:z", {type: bind, source: ./a, target: /a, bind: {selinux: z}, consistency: cached}]
     env_file: [{path: web.env, format: raw}]
     depends_on: {b: {condition: service_started, restart: true}}
@@ -602,9 +674,9 @@ configs:
                 |                   ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
               hint: write an address
 
-            compose.yaml:31:20: the security option `label=disable` cannot be honoured
-             31 |     security_opt: [label=disable]
-                |                    ^^^^^^^^^^^^^
+            compose.yaml:31:56: the security option `apparmor=mine` cannot be honoured
+             31 |     security_opt: [label=disable, apparmor:unconfined, apparmor=mine]
+                |                                                        ^^^^^^^^^^^^^
               hint: there are `no-new-privileges`, `seccomp=unconfined` and `seccomp=<path of a profile>`
 
             compose.yaml:32:15: there is no volume `nosuch`

@@ -107,6 +107,24 @@ fn underscores_are_taken_for_the_hyphens_that_names_have_in_their_place() {
 }
 
 #[test]
+fn an_alias_may_have_several_parts() {
+    let mut all = wanted();
+    let lan = all.get_mut(&"lan.shop".parse().unwrap()).unwrap();
+    let db = lan.hosts.values_mut().find(|host| host.name.as_str() == "db").unwrap();
+    db.aliases = vec!["xmpp.meet.example".parse().unwrap(), "web.shop".parse().unwrap()];
+    let net = Net::new(&"lan.shop".parse().unwrap(), &all).unwrap();
+    let check = |name: &str, expected: &str| {
+        let packet = packet(name, kind::A);
+        assert_eq!(brief(decide(&net, STRANGER, &packet, Transport::Udp)), expected);
+    };
+    for name in ["xmpp.meet.example", "Xmpp.Meet.Example", "xmpp.meet.example.shop.stead"] {
+        check(name, &format!("NoError aa {name}. A 10.0.5.11"));
+    }
+    // A machine's own name goes before.
+    check("web.shop", "NoError aa web.shop. A 10.0.5.10");
+}
+
+#[test]
 fn names_of_joined_networks_are_found_after_our_own() {
     check("job", kind::A, "NoError aa job. A 10.0.6.12");
     // `db` has the alias here, `job` there.
