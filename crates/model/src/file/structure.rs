@@ -53,6 +53,7 @@ pub(crate) fn once(node: &mut Node, shape: Shape, path: &str, problems: &mut Vec
                 | Form::Keys(_)
                 | Form::Map(..)
                 | Form::Nothing
+                | Form::Ignored
                 | Form::Refused(..),
                 Value::Null | Value::Unknown | Value::Scalar(_) | Value::Sequence(_) | Value::Mapping(_),
             ) => {}
@@ -94,7 +95,7 @@ fn under(node: &Node, shape: Shape, (path, example): (&str, &str), problems: &mu
     }
     for form in shape {
         match (form, &node.value) {
-            (_, Value::Unknown) | (Form::Refused(..), _) => return,
+            (_, Value::Unknown) | (Form::Ignored | Form::Refused(..), _) => return,
             (Form::Leaf(leaf), Value::Scalar(text)) => {
                 if let Err(wrong) = leaf.check(text) {
                     problems.push(wrong.at(node.span, path, text));
@@ -190,7 +191,7 @@ fn unfit(node: &Node, shape: Shape, path: &str, example: &str) -> Problem {
             Form::Leaf(_) => "a single value",
             Form::List(_) | Form::Set(_) => "a list",
             Form::Keys(_) | Form::Map(..) => "a mapping",
-            Form::Nothing | Form::Refused(..) => "nothing",
+            Form::Nothing | Form::Ignored | Form::Refused(..) => "nothing",
         })
         .collect();
     let (found, text) = match &node.value {
@@ -229,6 +230,6 @@ fn instead(form: Option<&Form>, path: &str, example: &str) -> String {
             None => "leave out what stands under it".to_owned(),
         },
         Some(Form::Map(..)) => "write names under it, each with `:` and what it is".to_owned(),
-        Some(Form::Nothing | Form::Refused(..)) | None => "leave it out".to_owned(),
+        Some(Form::Nothing | Form::Ignored | Form::Refused(..)) | None => "leave it out".to_owned(),
     }
 }

@@ -23,6 +23,10 @@ A file of the [Compose specification](https://github.com/compose-spec/compose-sp
   names of ports, and what a network's `name` calls it outside of the project, where nothing calls it anything, are documentation;
 - `network_mode` is `none` or `bridge`, which is the default network; the options `z`, `Z`, `cached`, `consistent` and
   `delegated` of volumes say what holds anyway;
+- `mac_address` of a service is that of its only nic; `cpu_quota` of each `cpu_period` is so much of `cpus`; `attach` says nothing, for
+  `stead up` shows no output, and `stead logs` that of whom it is asked for;
+- what Compose itself leaves alone is left alone: `develop`, which is for its `watch`; of `deploy` what is for clusters: `labels`, `endpoint_mode`,
+  `placement`, `rollback_config`, `update_config`;
 - what stands in a `compose.override.yaml` (`.yml`, `docker-compose.override.…`) beside it goes over it where no file is named by
   `-f`: mappings key by key, lists one after the other; what is mounted, devices, secrets and configs are there once at each place, ports
   once for each address, port, target and protocol, in whichever form they are written; commands and tests are replaced. An
@@ -68,7 +72,7 @@ fn shape(page: &mut String, path: &str, forms: Shape) {
             Form::Leaf(crate::file::leaf::Leaf::Only { word, hint }) => {
                 let _ = writeln!(page, "| `{path}` | only `{word}` | {hint} |");
             }
-            Form::Leaf(_) | Form::Nothing => {}
+            Form::Leaf(_) | Form::Nothing | Form::Ignored => {}
         }
     }
 }

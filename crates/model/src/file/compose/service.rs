@@ -12,7 +12,11 @@ pub(super) fn all(node: Node, reading: &mut Reading<'_>) -> Node {
     }
     let span = node.span;
     let services = super::renamed(node, "services", value::service, reading);
-    services.iter().for_each(|(_, service)| check_network_mode(service, reading));
+    for (_, service) in &services {
+        check_network_mode(service, reading);
+        check_mac(service, reading);
+        check_cpus(service, reading);
+    }
     let mut links = Vec::new();
     let machines = services.into_iter().enumerate().map(|(index, (name, mut service))| {
         let path = format!("services.{}.links", service.key);
@@ -78,6 +82,42 @@ fn check_network_mode(service: &Entry, reading: &mut Reading<'_>) {
     }
 }
 
+/// A service's own MAC is that of its nic, where it has one nic and that says none.
+fn check_mac(service: &Entry, reading: &mut Reading<'_>) {
+    let Value::Mapping(keys) = &service.node.value else { return };
+    let key = |name: &str| keys.iter().find(|entry| entry.key == name);
+    let Some(mac) = key("mac_address") else { return };
+    let has_mac = |nic: &Entry| matches!(&nic.node.value, Value::Mapping(keys) if keys.iter().any(|key| key.key == "mac_address"));
+    let is_clear = match key("networks").map(|entry| &entry.node.value) {
+        _ if key("network_mode").and_then(|mode| scalar(&mode.node)) == Some("none") => false,
+        Some(Value::Mapping(nics)) => nics.len() < 2 && !nics.iter().any(has_mac),
+        Some(Value::Sequence(nics)) => nics.len() < 2,
+        Some(Value::Null | Value::Unknown | Value::Scalar(_)) | None => true,
+    };
+    if !is_clear {
+        let message = "`mac_address` of a service is for one that is on one network, and says none there";
+        let path = format!("services.{}.mac_address", service.key);
+        let problem = Problem::found(mac.key_span, &path, "mac_address", message);
+        reading.problems.push(problem.hint("write it under one of its `networks` instead"));
+    }
+}
+
+/// Processor time has one limit, which is none of too little.
+fn check_cpus(service: &Entry, reading: &mut Reading<'_>) {
+    let Value::Mapping(keys) = &service.node.value else { return };
+    let key = |name: &str| keys.iter().find(|entry| entry.key == name);
+    let Some(quota) = key("cpu_quota") else { return };
+    let (message, hint) = match milli(&quota.node, key("cpu_period").map(|period| &period.node)) {
+        Some(milli) if milli < value::CPUS_MIN_MILLI => {
+            ("`cpu_quota` is less than a hundredth of a processor", "give it more, or a shorter `cpu_period`")
+        }
+        _ if key("cpus").is_some() => ("`cpu_quota` and `cpus` exclude each other", "leave one of them out"),
+        _ => return,
+    };
+    let path = format!("services.{}.cpu_quota", service.key);
+    reading.problems.push(Problem::found(quota.key_span, &path, "cpu_quota", message).hint(hint));
+}
+
 /// Whether nothing is said: to Compose, no networks are the default one.
 fn is_empty(value: &Value) -> bool {
     match value {
@@ -128,12 +168,13 @@ fn names(mut node: Node) -> Node {
 
 fn machine(own_name: &str, keys: Vec<Entry>, span: Span) -> Vec<Entry> {
     let mut ours = vec![text("kind", span, "container"), text("driver", span, "native")];
-    let mut also_known = None;
+    let (mut also_known, mut mac, mut quota, mut period) = (None, None, None, None);
     for Entry { key, key_span, node } in keys {
         match key.as_str() {
             "container_name" => also_known = Some(names(node)),
             // Documentation by specification, or only what says the usual is left.
-            "expose" | "attach" | "isolation" | "ipc" | "cgroup" | "oom_kill_disable" => {}
+            "expose" | "attach" | "develop" | "userns_mode" | "isolation" | "ipc" | "cgroup"
+            | "oom_kill_disable" => {}
             // Otherwise it is the default network, as anyway.
             "network_mode" if scalar(&node) == Some("none") => {
                 ours.push(entry("networks", key_span, list(node.span, Vec::new())));
@@ -146,7 +187,12 @@ fn machine(own_name: &str, keys: Vec<Entry>, span: Span) -> Vec<Entry> {
             "depends_on" => {
                 ours.push(entry("depends_on", key_span, names(under(node, |key| key != "restart"))));
             }
-            "deploy" => ours.push(entry("deploy", key_span, without(node, &["mode"]))),
+            "deploy" => ours.push(entry("deploy", key_span, without(node, &DEPLOY_IGNORED))),
+            "logging" => ours.push(entry("logging", key_span, logging(node))),
+            "mac_address" => mac = Some(node),
+            // Taken together below.
+            "cpu_quota" => quota = Some(node),
+            "cpu_period" => period = Some(node),
             "scale" => ours.push(entry("replicas", key_span, node)),
             "pull_policy" => ours.push(entry("pull_policy", key_span, pull_policy(node))),
             _ => ours.push(Entry { key, key_span, node }),
@@ -157,7 +203,54 @@ fn machine(own_name: &str, keys: Vec<Entry>, span: Span) -> Vec<Entry> {
     {
         alias(&mut ours, span, &name, None);
     }
+    if let Some(mac) = mac {
+        own_mac(&mut ours, mac);
+    }
+    ours.extend(quota.and_then(|quota| cpus(&quota, period.as_ref())));
     ours
+}
+
+/// What Compose leaves to clusters, and what says the usual.
+const DEPLOY_IGNORED: [&str; 6] =
+    ["mode", "labels", "endpoint_mode", "placement", "rollback_config", "update_config"];
+
+fn logging(mut node: Node) -> Node {
+    if let Value::Mapping(keys) = &mut node.value {
+        for key in keys.iter_mut().filter(|key| key.key == "options") {
+            let options = std::mem::replace(&mut key.node.value, Value::Null);
+            key.node = without(Node { span: key.node.span, value: options }, &["compress"]);
+        }
+    }
+    node
+}
+
+/// The MAC of the only nic.
+fn own_mac(ours: &mut Vec<Entry>, mac: Node) {
+    let span = mac.span;
+    let Some(networks) = value_of(ours, "networks", span) else { return };
+    if networks.value == Value::Null {
+        networks.value = Value::Mapping(vec![entry(DEFAULT_NETWORK, span, mapping(span, Vec::new()))]);
+    }
+    let Value::Mapping(nics) = &mut networks.value else { return };
+    // Of several it was told.
+    let [nic] = nics.as_mut_slice() else { return };
+    if nic.node.value == Value::Null {
+        nic.node.value = Value::Mapping(Vec::new());
+    }
+    if let Value::Mapping(keys) = &mut nic.node.value {
+        keys.push(entry("mac", span, mac));
+    }
+}
+
+/// A quota of each period as thousandths of a processor; nothing where there is no limit.
+fn milli(quota: &Node, period: Option<&Node>) -> Option<u64> {
+    let time = |node: &Node| value::microseconds(scalar(node)?).ok().flatten();
+    Some(time(quota)? * 1000 / period.and_then(time).unwrap_or(value::PERIOD_USUAL))
+}
+
+fn cpus(quota: &Node, period: Option<&Node>) -> Option<Entry> {
+    let milli = milli(quota, period)?;
+    Some(text("cpus", quota.span, &format!("{}.{:03}", milli / 1000, milli % 1000)))
 }
 
 fn list(span: Span, items: Vec<Node>) -> Node {
@@ -291,6 +384,11 @@ fn volume(mut node: Node) -> Node {
                 *text = value::volume_name(text).map_or_else(|| text.clone(), |name| name.to_string());
             }
             entries.retain(|entry| entry.key != "consistency");
+            for bind in entries.iter_mut().filter(|entry| entry.key == "bind") {
+                if let Value::Mapping(keys) = &mut bind.node.value {
+                    keys.retain(|entry| entry.key != "selinux");
+                }
+            }
         }
         Value::Null | Value::Unknown | Value::Sequence(_) => {}
     }

@@ -7,7 +7,7 @@ use crate::file::leaf::container::{ANY, PROFILE, SECRET};
 use crate::file::leaf::network::{ADDRESS, ADDRESS6, ANY_ADDRESS, MAC};
 use crate::file::leaf::port::PORT_RANGE;
 use crate::file::leaf::quantity::VOLUME_SIZE;
-use crate::file::shape::container::{BLKIO, BUILD, ENV_FILE, FILE_USE, SHARED, VOLUME_KEYS, leaf};
+use crate::file::shape::container::{BIND, BLKIO, BUILD, ENV_FILE, FILE_USE, SHARED, VOLUME_KEYS, leaf};
 use crate::file::shape::kept::{DEPLOY, LOG_OPTIONS, LOGGING, RESERVATIONS, RESOURCE_LIMITS};
 use crate::file::shape::machine::{DEPENDENCY, PROTOCOL, REPLICAS};
 use crate::file::shape::{FILE_SOURCE, FLAG, Form, INCLUDE, Key, LINE, Shape, plain};
@@ -28,6 +28,7 @@ const FILE: &[Key] = &[
 ];
 
 const ANYTHING: Shape = &[leaf(ANY), Form::Nothing];
+const IGNORED: Shape = &[Form::Ignored];
 const fn refused(name: &'static str, why: Shape) -> Key {
     plain(name, why)
 }
@@ -38,7 +39,7 @@ const EXTERNAL: Shape = &[Form::Leaf(Leaf::Only {
     hint: "projects share nothing here: leave it out, and the project has its own",
 })];
 const NAMED: Shape = &[Form::Refused("its name is the one in this file, within the project", "leave it out")];
-const UNLABELLED: Shape = &[Form::Refused("only machines have labels here", "leave it out")];
+const UNLABELLED: Shape = &[Form::Refused("in a file only machines have labels", "leave it out")];
 const DRIVER_OPTIONS: Shape = &[Form::Refused("drivers have no options here", "leave it out")];
 
 const FILES: Shape = &[Form::Map(
@@ -95,12 +96,21 @@ const SERVICE: &[Key] = &[
     plain("secrets", USES),
     plain("configs", USES),
     plain("logging", &[Form::Keys(&[LOGGED, LOGGING])]),
+    plain("develop", IGNORED),
+    plain("mac_address", &[leaf(MAC)]),
+    plain("cpu_quota", &[leaf(value::QUOTA)]),
+    plain("cpu_period", &[leaf(value::PERIOD)]),
+    plain(
+        "userns_mode",
+        &[Form::Leaf(Leaf::Only {
+            word: "host",
+            hint: "machines have no user namespace of their own: leave it out",
+        })],
+    ),
     plain("blkio_config", &[Form::Keys(&[BLKIO, BLKIO_REFUSED])]),
     plain("deploy", &[Form::Keys(&[DEPLOYED, DEPLOY])]),
-    plain(
-        "attach",
-        &[Form::Leaf(Leaf::Only { word: "true", hint: "`stead logs` shows what it is asked for" })],
-    ),
+    // `stead up` shows nobody's output.
+    plain("attach", FLAG),
     plain("isolation", &[Form::Leaf(Leaf::Only { word: "default", hint: "leave it out" })]),
     plain("ipc", PRIVATE),
     plain("cgroup", PRIVATE),
@@ -135,7 +145,11 @@ const OWNER: Shape =
     &[Form::Refused("the file is mounted as it is", "leave it out, and change the file itself")];
 
 /// Before our own key of that name, whose volumes have our names.
-const VOLUME_SOURCE: &[Key] = &[plain("source", &[leaf(value::SOURCE)])];
+const VOLUME_SOURCE: &[Key] =
+    &[plain("source", &[leaf(value::SOURCE)]), plain("bind", &[Form::Keys(&[BIND, BIND_MORE])])];
+/// As `z` and `Z` of the short form: our machines have no label of SELinux.
+const BIND_MORE: &[Key] =
+    &[plain("selinux", &[Form::Leaf(Leaf::Choice(&[("z", "files need no label"), ("Z", "the same")]))])];
 const VOLUME_REFUSED: &[Key] = &[
     // Whichever is asked for, all see the same at once.
     plain(
@@ -163,7 +177,10 @@ const BLKIO_REFUSED: &[Key] = &[
 /// Before our own key of that name.
 const LOGGED: &[Key] = &[plain("options", &[Form::Keys(&[LOG_OPTIONS, LOG_REFUSED])])];
 const LOG_REFUSED: &[Key] = &[
-    refused("compress", &[Form::Refused("logs are not compressed", "leave it out")]),
+    plain(
+        "compress",
+        &[Form::Leaf(Leaf::Only { word: "false", hint: "logs are not compressed: leave it out" })],
+    ),
     refused("mode", LOG_BLOCKS),
     refused("max-buffer-size", LOG_BLOCKS),
     refused("labels", LOG_BARE),
@@ -182,11 +199,12 @@ const SWARM: Shape = &[Form::Refused("it is for clusters", "leave it out")];
 const DEPLOYED: &[Key] = &[
     plain("mode", &[Form::Leaf(Leaf::Only { word: "replicated", hint: "write `replicas`" })]),
     plain("resources", &[Form::Keys(&[RESOURCES])]),
-    refused("labels", UNLABELLED),
-    refused("endpoint_mode", SWARM),
-    refused("placement", SWARM),
-    refused("rollback_config", SWARM),
-    refused("update_config", SWARM),
+    // What only a cluster reads, so that Compose does not, either.
+    plain("labels", IGNORED),
+    plain("endpoint_mode", IGNORED),
+    plain("placement", IGNORED),
+    plain("rollback_config", IGNORED),
+    plain("update_config", IGNORED),
 ];
 const RESOURCES: &[Key] = &[
     plain("limits", &[Form::Keys(&[RESOURCE_LIMITS])]),
@@ -241,7 +259,8 @@ const NETWORK: &[Key] = &[
     plain("enable_ipv6", FLAG),
     plain("ipam", &[Form::Keys(&[IPAM])]),
     plain("external", EXTERNAL),
-    plain("attachable", &[Form::Leaf(Leaf::Only { word: "false", hint: "leave it out" })]),
+    // Whoever may run stead may put machines on any network.
+    plain("attachable", FLAG),
     plain("driver_opts", &[Form::Keys(&[NETWORK_OPTIONS])]),
     // Nobody outside of the project calls it anything.
     plain("name", LINE),
@@ -267,9 +286,14 @@ const VOLUME_TOP: &[Key] = &[
     plain("driver", &[Form::Leaf(Leaf::Only { word: "local", hint: "leave it out: every volume is local" })]),
     plain("external", EXTERNAL),
     plain("driver_opts", &[Form::Keys(&[VOLUME_OPTIONS])]),
-    refused("labels", UNLABELLED),
+    refused("labels", VOLUME_UNLABELLED),
     refused("name", NAMED),
 ];
+
+const VOLUME_UNLABELLED: Shape = &[Form::Refused(
+    "labels of volumes are not in the file",
+    "leave it out, or make it before by `stead volume create -l`",
+)];
 
 /// Those of Docker's driver `local`. `size` alone limits what its files take; the others mount something.
 const VOLUME_OPTIONS: &[Key] = &[
@@ -312,32 +336,21 @@ const UNBUILT: &[Key] = &[
 
 /// Keys of services that cannot be honoured.
 const UNSHARED: &[Key] = &[
-    refused("develop", &[Form::Refused("files are not watched", "leave it out")]),
     refused(
         "external_links",
         &[Form::Refused("machines of other projects are not linked", "put both into one project")],
     ),
     refused("volumes_from", &[Form::Refused("volumes are named", "name them under `volumes` of both")]),
-    refused(
-        "mac_address",
-        &[Form::Refused(
-            "a nic has a MAC, not a machine",
-            "write it under the network: `networks: { default: { mac_address: … } }`",
-        )],
-    ),
     refused("domainname", &[Form::Refused("a host has one name", "write the whole of it as `hostname`")]),
     refused("dns_opt", &[Form::Refused("the resolver has no options", "leave it out")]),
     refused("cpu_count", TIME),
     refused("cpu_percent", TIME),
-    refused("cpu_period", TIME),
-    refused("cpu_quota", TIME),
     refused("cpu_rt_period", TIME),
     refused("cpu_rt_runtime", TIME),
     refused("mem_swappiness", &[Form::Refused("the kernel decides what it swaps", "write `memswap_limit`")]),
     refused("cgroup_parent", HOST),
     refused("pid", HOST),
     refused("uts", HOST),
-    refused("userns_mode", HOST),
     refused("device_cgroup_rules", &[Form::Refused("devices are named", "name them under `devices`")]),
     refused(
         "gpus",

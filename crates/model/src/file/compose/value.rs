@@ -3,6 +3,7 @@
 use crate::file::leaf::mount::{self, VolumeSource};
 use crate::file::leaf::network::{subnet, subnet6};
 use crate::file::leaf::port::{port, port_range, published_range};
+use crate::file::leaf::quantity::time_ms;
 use crate::file::leaf::{self, Numbers, TextForm, Wrong, lawful_name, name};
 use crate::file::problem::quote;
 use crate::name::{Alias, Name};
@@ -19,6 +20,9 @@ pub(super) const SERVICE: &TextForm = &form(|text| service(text).map(drop));
 /// One more name of it.
 pub(super) const ALIAS: &TextForm = &form(|text| alias(text).map(drop));
 pub(super) const LINK: &TextForm = &form(link);
+/// Processor time of a period, in microseconds; `-1` and `0` are no limit.
+pub(super) const QUOTA: &TextForm = &form(|text| microseconds(text).map(drop));
+pub(super) const PERIOD: &TextForm = &form(period);
 pub(super) const NETWORK_MODE: &TextForm = &form(network_mode);
 pub(super) const PORT: &TextForm =
     &form(|text| ports_of_docker(text).iter().try_for_each(|text| port(text).map(drop)));
@@ -81,6 +85,35 @@ pub(super) fn volume_name(text: &str) -> Option<Name> {
     match mount::any_source(&source(text)).ok()? {
         VolumeSource::Named(name) => Some(name),
         VolumeSource::Own | VolumeSource::Path(_) => None,
+    }
+}
+
+/// A quota of processor time, or how long its period is; nothing where there is no limit.
+pub(super) fn microseconds(text: &str) -> Result<Option<u64>, Wrong> {
+    let wrong = || {
+        let wrong = Wrong::found(format!("{} is not a time", quote(text)));
+        wrong.hint("it is written in microseconds, like `50000`, or like `50ms`")
+    };
+    if matches!(text, "-1" | "0") {
+        return Ok(None);
+    }
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let found = if is_number { text.parse().ok() } else { time_ms(text).ok().map(|time| time * 1000) };
+    // The kernel's own bounds: a millisecond of it, and more than there are processors.
+    found.filter(|time| (1000..=u64::from(u32::MAX)).contains(time)).map(Some).ok_or_else(wrong)
+}
+
+/// The kernel's longest period; without one said it is a tenth of a second.
+const PERIOD_MAX: u64 = 1_000_000;
+pub(super) const PERIOD_USUAL: u64 = 100_000;
+/// The least part of a processor that our own `cpus` takes.
+pub(super) const CPUS_MIN_MILLI: u64 = 10;
+
+fn period(text: &str) -> Result<(), Wrong> {
+    match microseconds(text)? {
+        Some(time) if time > PERIOD_MAX => Err(Wrong::found(format!("{} is too long a period", quote(text)))
+            .hint("it is at most a second, `1000000`")),
+        Some(_) | None => Ok(()),
     }
 }
 

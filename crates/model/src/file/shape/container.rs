@@ -314,7 +314,7 @@ pub(crate) const VOLUME_KEYS: &[Key] = &[
     key("tmpfs", &[Form::Keys(&[TMPFS_KEYS])], "", "{ size: 64m }", "More about a file system in memory."),
 ];
 
-const BIND: &[Key] = &[
+pub(crate) const BIND: &[Key] = &[
     key(
         "propagation",
         &[Form::Leaf(Leaf::Choice(&[

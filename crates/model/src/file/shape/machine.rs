@@ -2,11 +2,11 @@
 
 use super::container::PAIRS;
 use super::{DRIVER, Form, GUARD, KIND, Key, NAME, key, required};
-use crate::file::leaf::{ALIAS, Leaf};
 use crate::file::leaf::container::{ANY, PROFILE, USER};
 use crate::file::leaf::dev::{KEY_OR_FILE, LOGIN, LOGIN_GROUP, PASSWORD_HASH, SHELL, UID};
 use crate::file::leaf::network::{ADDRESS, ADDRESS6, ANY_ADDRESS, MAC};
 use crate::file::leaf::port::{PORT, PORT_RANGE, PUBLISHED_RANGE};
+use crate::file::leaf::{ALIAS, Leaf};
 
 pub(crate) const MACHINE: &[Key] = &[
     key(

@@ -33,6 +33,8 @@ pub(crate) enum Form {
     Map(Leaf, Shape),
     /// Nothing at all, where that means something.
     Nothing,
+    /// Anything: it is for others, and is left to them.
+    Ignored,
     /// Anything, and it cannot be honoured: why, and what to do about it.
     Refused(&'static str, &'static str),
 }

@@ -378,6 +378,131 @@ fn services_extend_each_other_and_profiles_come_by_variable() {
 }
 
 #[test]
+fn what_compose_leaves_alone_or_holds_anyway_is_taken() {
+    check(
+        "services:
+  a:
+    image: x
+    attach: false
+    develop: {watch: [{path: ., action: sync, target: /x}]}
+    cpu_quota: 50000
+    mac_address: 02:00:00:00:00:01
+    userns_mode: host
+    security_opt: [apparmor:unconfined, label:disable]
+    logging: {options: {compress: 'false', max-file: 2}}
+    volumes: [{type: bind, source: ./a, target: /a, bind: {selinux: z}}]
+    deploy: {labels: [a=b], placement: {constraints: [node.role==manager]}, endpoint_mode: vip, update_config: {order: start-first}, rollback_config: {}}
+  b: {image: x, networks: [n], mac_address: 02:00:00:00:00:02, cpu_quota: 25ms, cpu_period: 10ms}
+  c: {image: x, networks: [n], cpu_quota: -1}
+networks:
+  n: {attachable: true}
+",
+        expect![[r#"
+            name: shop
+            networks:
+              default:
+                subnet: auto
+                subnet6: auto
+                addressing: managed
+                reach: "nat"
+                mtu: 1500
+                dhcp: { pool: auto, lease: 3600s, slaac: false }
+              "n":
+                subnet: auto
+                subnet6: auto
+                addressing: managed
+                reach: "nat"
+                mtu: 1500
+                dhcp: { pool: off, lease: 3600s, slaac: false }
+            machines:
+              a:
+                kind: container
+                driver: native
+                networks:
+                  default: { mac: "02:00:00:00:00:01" }
+                image: "x:latest"
+                volumes:
+                  - { type: bind, source: "/srv/shop/a", bind: { propagation: private, create_host_path: true }, target: "/a" }
+                cpus: 0.500
+                logging: { options: { max-file: 2 } }
+              b:
+                kind: container
+                driver: native
+                networks:
+                  "n": { mac: "02:00:00:00:00:02" }
+                image: "x:latest"
+                cpus: 2.500
+              c:
+                kind: container
+                driver: native
+                networks:
+                  "n": {}
+                image: "x:latest"
+        "#]],
+    );
+    check(
+        "services:
+  a: {image: x, mac_address: 02:00:00:00:00:01, networks: [default, n], cpu_quota: 1000, cpu_period: 1000000, userns_mode: auto}
+  b: {image: x, mac_address: 02:00:00:00:00:02, networks: {n: {mac_address: 02:00:00:00:00:03}}, cpu_quota: 5000, cpus: 2}
+  c: {image: x, mac_address: 02:00:00:00:00:04, network_mode: none, cpu_quota: much, cpu_period: 2s}
+networks: {n: }
+volumes: {v: {labels: [a=b]}}
+",
+        expect![[r#"
+            compose.yaml:2:17: `mac_address` of a service is for one that is on one network, and says none there
+              2 |   a: {image: x, mac_address: 02:00:00:00:00:01, networks: [default, n], cpu_quota: 1000, cpu_period:…
+                |                 ^^^^^^^^^^^
+              hint: write it under one of its `networks` instead
+
+            compose.yaml:2:30: a nic of machine `a` has the MAC `02:00:00:00:00:01` already
+              2 |   a: {image: x, mac_address: 02:00:00:00:00:01, networks: [default, n], cpu_quota: 1000, cpu_period:…
+                |                              ^^^^^^^^^^^^^^^^^
+              hint: take another, or leave it out: each nic has its own
+
+            compose.yaml:2:73: `cpu_quota` is less than a hundredth of a processor
+              2 | …00:00:00:00:01, networks: [default, n], cpu_quota: 1000, cpu_period: 1000000, userns_mode: auto}
+                |                                          ^^^^^^^^^
+              hint: give it more, or a shorter `cpu_period`
+
+            compose.yaml:2:124: `auto` cannot be honoured
+              2 | …1000, cpu_period: 1000000, userns_mode: auto}
+                |                                          ^^^^
+              hint: machines have no user namespace of their own: leave it out
+
+            compose.yaml:3:17: `mac_address` of a service is for one that is on one network, and says none there
+              3 |   b: {image: x, mac_address: 02:00:00:00:00:02, networks: {n: {mac_address: 02:00:00:00:00:03}}, cpu…
+                |                 ^^^^^^^^^^^
+              hint: write it under one of its `networks` instead
+
+            compose.yaml:3:98: `cpu_quota` and `cpus` exclude each other
+              3 | … {n: {mac_address: 02:00:00:00:00:03}}, cpu_quota: 5000, cpus: 2}
+                |                                          ^^^^^^^^^
+              hint: leave one of them out
+
+            compose.yaml:4:17: `mac_address` of a service is for one that is on one network, and says none there
+              4 |   c: {image: x, mac_address: 02:00:00:00:00:04, network_mode: none, cpu_quota: much, cpu_period: 2s}
+                |                 ^^^^^^^^^^^
+              hint: write it under one of its `networks` instead
+
+            compose.yaml:4:80: `much` is not a time
+              4 |   c: {image: x, mac_address: 02:00:00:00:00:04, network_mode: none, cpu_quota: much, cpu_period: 2s}
+                |                                                                                ^^^^
+              hint: it is written in microseconds, like `50000`, or like `50ms`
+
+            compose.yaml:4:98: `2s` is too long a period
+              4 |   c: {image: x, mac_address: 02:00:00:00:00:04, network_mode: none, cpu_quota: much, cpu_period: 2s}
+                |                                                                                                  ^^
+              hint: it is at most a second, `1000000`
+
+            compose.yaml:6:15: `labels` cannot be honoured: labels of volumes are not in the file
+              6 | volumes: {v: {labels: [a=b]}}
+                |               ^^^^^^
+              hint: leave it out, or make it before by `stead volume create -l`
+        "#]],
+    );
+}
+
+#[test]
 fn aliases_and_names_of_containers_have_parts() {
     check(
         "services:
@@ -539,10 +664,10 @@ configs:
                 | ^^^^^^
               hint: run one in a service
 
-            compose.yaml:8:44: `compress` cannot be honoured: logs are not compressed
+            compose.yaml:8:54: `true` cannot be honoured
               8 |     logging: {driver: json-file, options: {compress: "true", tag: x, max-size: 10}}
-                |                                            ^^^^^^^^
-              hint: leave it out
+                |                                                      ^^^^^^
+              hint: logs are not compressed: leave it out
 
             compose.yaml:8:62: `tag` cannot be honoured: a log has what the machine wrote, and nothing beside
               8 |     logging: {driver: json-file, options: {compress: "true", tag: x, max-size: 10}}
@@ -594,16 +719,6 @@ configs:
                 |          ^^^^
               hint: every machine has its own: leave it out
 
-            compose.yaml:15:5: `userns_mode` cannot be honoured: every machine has its own
-             15 |     userns_mode: host
-                |     ^^^^^^^^^^^
-              hint: leave it out
-
-            compose.yaml:16:5: `cpu_quota` cannot be honoured: processor time has one limit here
-             16 |     cpu_quota: 50000
-                |     ^^^^^^^^^
-              hint: write `cpus`
-
             compose.yaml:17:5: `mem_swappiness` cannot be honoured: the kernel decides what it swaps
              17 |     mem_swappiness: 10
                 |     ^^^^^^^^^^^^^^
@@ -629,10 +744,15 @@ configs:
                 |     ^^^^^^^^^^^^^^
               hint: put both into one project
 
-            compose.yaml:22:5: `mac_address` cannot be honoured: a nic has a MAC, not a machine
+            compose.yaml:22:5: `mac_address` of a service is for one that is on one network, and says none there
              22 |     mac_address: 02:00:00:00:00:01
                 |     ^^^^^^^^^^^
-              hint: write it under the network: `networks: { default: { mac_address: … } }`
+              hint: write it under one of its `networks` instead
+
+            compose.yaml:22:18: a nic of machine `a` has the MAC `02:00:00:00:00:01` already
+             22 |     mac_address: 02:00:00:00:00:01
+                |                  ^^^^^^^^^^^^^^^^^
+              hint: take another, or leave it out: each nic has its own
 
             compose.yaml:23:5: `dns_opt` cannot be honoured: the resolver has no options
              23 |     dns_opt: [ndots:1]
@@ -659,11 +779,6 @@ configs:
                 |     ^^^^^^^^^^
               hint: let the image's entrypoint do it
 
-            compose.yaml:28:5: `develop` cannot be honoured: files are not watched
-             28 |     develop: {watch: []}
-                |     ^^^^^^^
-              hint: leave it out
-
             compose.yaml:29:23: `true` cannot be honoured
              29 |     oom_kill_disable: true
                 |                       ^^^^
@@ -684,11 +799,6 @@ configs:
                 |               ^^^^^^^^^
               hint: there are data, data
 
-            compose.yaml:32:84: there is no key `selinux` here
-             32 | …: bind, source: ./a, target: /a, bind: {selinux: z}, consistency: cached}]
-                |                                          ^^^^^^^
-              hint: there are propagation, create_host_path
-
             compose.yaml:33:32: `format` cannot be honoured: files have the form of `.env`
              33 |     env_file: [{path: web.env, format: raw}]
                 |                                ^^^^^^
@@ -703,16 +813,6 @@ configs:
              35 |     deploy: {mode: global, endpoint_mode: vip, placement: {}, restart_policy: {condition: any, max_a…
                 |                    ^^^^^^
               hint: write `replicas`
-
-            compose.yaml:35:28: `endpoint_mode` cannot be honoured: it is for clusters
-             35 |     deploy: {mode: global, endpoint_mode: vip, placement: {}, restart_policy: {condition: any, max_a…
-                |                            ^^^^^^^^^^^^^
-              hint: leave it out
-
-            compose.yaml:35:48: `placement` cannot be honoured: it is for clusters
-             35 | …loy: {mode: global, endpoint_mode: vip, placement: {}, restart_policy: {condition: any, max_attempts…
-                |                                          ^^^^^^^^^
-              hint: leave it out
 
             compose.yaml:35:110: `condition: any` has no number of attempts
              35 | …_policy: {condition: any, max_attempts: 3}, resources: {reservations: {cpus: "1", devices: []}}}
@@ -764,11 +864,6 @@ configs:
                 |     ^^^^^^^^^^^
               hint: leave it out
 
-            compose.yaml:40:35: `false` cannot be honoured
-             40 |   b: {image: x, x-any: 1, attach: false, mode: system}
-                |                                   ^^^^^
-              hint: `stead logs` shows what it is asked for
-
             compose.yaml:40:42: there is no key `mode` here
              40 |   b: {image: x, x-any: 1, attach: false, mode: system}
                 |                                          ^^^^
@@ -804,12 +899,7 @@ configs:
                 |   ^^
               hint: rename one of them
 
-            compose.yaml:43:20: `true` cannot be honoured
-             43 |   n_: {attachable: true, labels: [a], driver_opts: {x: 1}}
-                |                    ^^^^
-              hint: leave it out
-
-            compose.yaml:43:26: `labels` cannot be honoured: only machines have labels here
+            compose.yaml:43:26: `labels` cannot be honoured: in a file only machines have labels
              43 |   n_: {attachable: true, labels: [a], driver_opts: {x: 1}}
                 |                          ^^^^^^
               hint: leave it out

@@ -520,7 +520,7 @@ pub(super) fn each_shape(path: &str, shape: Shape, look: &mut impl FnMut(&str, S
             }
             Form::Map(_, of) => each_shape(&format!("{path}.*"), of, look),
             Form::List(of) | Form::Set(of) => each_shape(&format!("{path}[]"), of, look),
-            Form::Leaf(_) | Form::Nothing | Form::Refused(..) => {}
+            Form::Leaf(_) | Form::Nothing | Form::Ignored | Form::Refused(..) => {}
         }
     }
 }
