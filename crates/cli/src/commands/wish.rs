@@ -185,7 +185,8 @@ fn wish(file: &Value, name: &Name, networks: &[String]) -> Result<Wish, Failure>
     let none = Variables::default();
     let source = Source::new("arguments", &text, &none, &here);
     let others = files(&source, crate::project::read_other);
-    let parsed = parse(&Source { files: &others, ..source }).map_err(|problems| told(&problems, name))?;
+    let parsed =
+        parse(&Source { files: &others, ..source }).map_err(|problems| told(&problems, name, file))?;
     let mut parsed = parsed.project;
     match parsed.machines.remove(name) {
         Some(mut machine) => {
@@ -471,14 +472,51 @@ fn volume_name(mount: &Value) -> Option<String> {
 }
 
 /// The problems, by the options that caused them.
-fn told(problems: &Problems, name: &Name) -> Failure {
+fn told(problems: &Problems, name: &Name, file: &Value) -> Failure {
     let of_machine = format!("machines.{name}.");
     let line = |problem: &Problem| {
         let key = problem.path.strip_prefix(&of_machine).unwrap_or(&problem.path);
-        let option = OPTIONS.iter().find(|(known, _)| is_at(key, known)).map_or(key, |(_, option)| *option);
-        Said::with_hint(&format!("`{option}`: {}", problem.message), &problem.hint)
+        let option = match OPTIONS.iter().find(|(known, _)| is_at(key, known)) {
+            Some(("volumes", _)) if is_mount(key, file.pointer(&format!("/machines/{name}/volumes"))) => {
+                "--mount"
+            }
+            Some((_, option)) => option,
+            None => key,
+        };
+        let said = format!("`{option}`: {}", problem.message);
+        match floating(key, file) {
+            // Nobody wrote a file in which something could be written.
+            Some(network) => Said::with_hint(
+                &said,
+                &format!(
+                    "leave the address out, or name by `--network` another network than `{network}`, made by `stead network create --subnet`"
+                ),
+            ),
+            None => Said::with_hint(&said, &problem.hint),
+        }
     };
     Failure::Request(problems.problems.iter().map(line).collect())
+}
+
+/// Whether what a path leads to was said by keys, as `--mount` has it, and not in one text.
+fn is_mount(path: &str, volumes: Option<&Value>) -> bool {
+    let Some((place, within)) = path.strip_prefix("volumes[").and_then(|rest| rest.split_once(']')) else {
+        return false;
+    };
+    let said = volumes.and_then(|volumes| volumes.get(place.parse::<usize>().ok()?));
+    !within.is_empty() || said.is_some_and(Value::is_object)
+}
+
+/// The network of a fixed address at this path, if its subnet is whichever is free.
+fn floating<'p>(path: &'p str, file: &Value) -> Option<&'p str> {
+    let (network, key) = path.strip_prefix("networks.")?.split_once('.')?;
+    let family = match key {
+        "address" => "subnet",
+        "address6" => "subnet6",
+        _ => return None,
+    };
+    let subnet = file.pointer(&format!("/networks/{network}/{family}")).and_then(Value::as_str);
+    matches!(subnet, None | Some("auto")).then_some(network)
 }
 
 /// Whether a path is at this key, or below it.

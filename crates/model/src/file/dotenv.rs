@@ -53,6 +53,35 @@ pub(crate) enum Bare {
     Passed,
 }
 
+/// The variables of a file in which values stand as they are: without quotes, comments behind them and variables, as
+/// `docker run --env-file` reads one. A name alone has the value that is outside, if there is one.
+pub(crate) fn raw(text: &str, outside: &Variables, problems: &mut Vec<Problem>) -> Vec<(String, String)> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut found = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let said = line.trim_start();
+        if said.is_empty() || said.starts_with('#') {
+            continue;
+        }
+        let (name, value) = match said.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (said, outside.get(said).cloned()),
+        };
+        if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c == '\0') {
+            let span = Span {
+                line: index + 1,
+                column: line.chars().count() - said.chars().count() + 1,
+                chars: name.chars().count(),
+            };
+            let message = format!("{} cannot name a variable", quote(name));
+            problems.push(Problem::found(span, "", name, message).hint("write `NAME=value`"));
+            continue;
+        }
+        found.extend(value.map(|value| (name.to_owned(), value)));
+    }
+    found
+}
+
 /// The variables of a file. Values see the environment, and where that has nothing the lines before.
 /// Unset ones that are allowed go to `warnings`.
 pub(crate) fn read(

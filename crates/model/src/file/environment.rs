@@ -94,18 +94,22 @@ pub(crate) fn last_of_each(entries: impl Iterator<Item = Entry>) -> Vec<Entry> {
 struct Wanted {
     name: String,
     required: bool,
+    is_raw: bool,
     span: Span,
     path: String,
 }
 
 fn wanted(node: &Node, path: &str) -> Vec<Wanted> {
     let one = |node: &Node, path: String| match &node.value {
-        Value::Scalar(name) => Some(Wanted { name: name.clone(), required: true, span: node.span, path }),
+        Value::Scalar(name) => {
+            Some(Wanted { name: name.clone(), required: true, is_raw: false, span: node.span, path })
+        }
         Value::Mapping(keys) => {
             let text = |wanted: &str| keys.iter().find(|key| key.key == wanted).map(|key| &key.node.value);
             let Some(Value::Scalar(name)) = text("path") else { return None };
             let required = text("required") != Some(&Value::Scalar("false".to_owned()));
-            Some(Wanted { name: name.clone(), required, span: node.span, path })
+            let is_raw = text("format") == Some(&Value::Scalar("raw".to_owned()));
+            Some(Wanted { name: name.clone(), required, is_raw, span: node.span, path })
         }
         Value::Null | Value::Unknown | Value::Sequence(_) => None,
     };
@@ -143,12 +147,12 @@ fn file(wanted: &Wanted, reading: &mut Reading<'_>) -> Found {
         }
     };
     let (mut problems, mut warnings) = (Vec::new(), Vec::new());
-    let dotenv::Lines { found, .. } = dotenv::read(
-        &text,
-        &mut reading.scope(reading.source.env),
-        Bare::Passed,
-        (&mut problems, &mut warnings),
-    );
+    let found = if wanted.is_raw {
+        dotenv::raw(&text, reading.source.env, &mut problems)
+    } else {
+        let mut scope = reading.scope(reading.source.env);
+        dotenv::read(&text, &mut scope, Bare::Passed, (&mut problems, &mut warnings)).found
+    };
     reading.elsewhere(name, (*span, path), problems, warnings);
     let node = |value| Node { span: *span, value: Value::Scalar(value) };
     found.into_iter().map(|(name, value)| (name, node(value))).collect()

@@ -402,6 +402,12 @@ impl<'a> Reading<'a> {
     fn text_of(&mut self, file: &Path, name: &str, (span, path): (Span, &str)) -> Option<String> {
         match self.file_at(file) {
             FileText::Text(text) => Some(text),
+            FileText::Missing if is_remote(name) => {
+                let message = format!("{} is not of this computer, and is not fetched", problem::quote(name));
+                let hint = "fetch it yourself, and name the file";
+                self.problems.push(Problem::found(span, path, name, message).hint(hint));
+                None
+            }
             FileText::Missing => {
                 let message = format!("there is no file {}", problem::quote(name));
                 self.problems.push(Problem::found(span, path, name, message).hint(WRITE_IT));
@@ -464,6 +470,11 @@ impl<'a> Reading<'a> {
         self.problems.extend(problems.into_iter().map(moved));
         self.warnings.extend(warnings.into_iter().map(moved));
     }
+}
+
+/// Whether a file is named that is on another computer: by an address, as Git writes one, or in a registry.
+fn is_remote(name: &str) -> bool {
+    name.contains("://") || name.starts_with("git@") || name.starts_with("oci:")
 }
 
 /// Takes out the keys that Compose leaves to others, and so do we.

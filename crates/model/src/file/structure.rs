@@ -98,6 +98,7 @@ fn under(node: &Node, shape: Shape, (path, example): (&str, &str), problems: &mu
             (_, Value::Unknown) | (Form::Ignored | Form::Refused(..), _) => return,
             (Form::Leaf(leaf), Value::Scalar(text)) => {
                 if let Err(wrong) = leaf.check(text) {
+                    let wrong = with_key(*leaf, wrong, path, text);
                     problems.push(wrong.at(node.span, path, text));
                 }
                 return;
@@ -131,6 +132,18 @@ fn under(node: &Node, shape: Shape, (path, example): (&str, &str), problems: &mu
         }
     }
     problems.push(unfit(node, shape, path, example));
+}
+
+/// What cannot be honoured is the value of this key, and not anywhere.
+fn with_key(leaf: Leaf, wrong: Wrong, path: &str, text: &str) -> Wrong {
+    let key = path.rsplit('.').next().unwrap_or(path);
+    match leaf {
+        Leaf::Only { .. } => {
+            let said = quote(&format!("{key}: {text}"));
+            Wrong::found(format!("{said} cannot be honoured")).hint(wrong.hint)
+        }
+        _ => wrong,
+    }
 }
 
 fn all(keys: Keys) -> impl Iterator<Item = &'static Key> {

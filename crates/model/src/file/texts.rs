@@ -24,9 +24,13 @@ pub(crate) fn gather(tree: &mut Node, reading: &mut Reading<'_>) {
                 Value::Null => &mut [],
                 Value::Unknown | Value::Scalar(_) | Value::Sequence(_) => continue,
             };
+            let elsewhere = Value::Scalar("false".to_owned());
+            let is_external = keys.iter().any(|key| key.key == "external" && key.node.value != elsewhere);
             let mut said = keys.iter_mut().filter(|key| WAYS.contains(&key.key.as_str()));
             let way = match (said.next(), said.next()) {
                 (Some(way), None) => way,
+                // That it is elsewhere was told, if it cannot be.
+                (None, _) if is_external => continue,
                 (None, _) => {
                     let wrong = Wrong::found("nothing says what is in it");
                     let hint = "write `file:`, `content:` or `environment:`";

@@ -38,6 +38,10 @@ const EXTERNAL: Shape = &[Form::Leaf(Leaf::Only {
     word: "false",
     hint: "projects share nothing here: leave it out, and the project has its own",
 })];
+const EXTERNAL_FILE: Shape = &[Form::Leaf(Leaf::Only {
+    word: "false",
+    hint: "nothing outside of the project keeps any: write `file:`, `content:` or `environment:` instead",
+})];
 const NAMED: Shape = &[Form::Refused("its name is the one in this file, within the project", "leave it out")];
 const UNLABELLED: Shape = &[Form::Refused("in a file only machines have labels", "leave it out")];
 const DRIVER_OPTIONS: Shape = &[Form::Refused("drivers have no options here", "leave it out")];
@@ -47,7 +51,7 @@ const FILES: Shape = &[Form::Map(
     &[Form::Keys(&[
         FILE_SOURCE,
         &[
-            plain("external", EXTERNAL),
+            plain("external", EXTERNAL_FILE),
             refused("name", NAMED),
             refused("labels", UNLABELLED),
             refused("driver", DRIVER_OPTIONS),
@@ -135,9 +139,9 @@ const RESTARTED: &[Key] = &[plain(
 )];
 const EXTENDS: &[Key] =
     &[Key { required: true, example: "base", ..plain("service", OTHER) }, plain("file", LINE)];
-const RAW: &[Key] = &[refused(
+const RAW: &[Key] = &[plain(
     "format",
-    &[Form::Refused("files have the form of `.env`", "put values into single quotes instead")],
+    &[Form::Leaf(Leaf::Choice(&[("raw", "values stand as they are, without quotes and variables")]))],
 )];
 const USES: Shape = &[Form::List(&[leaf(SECRET), Form::Keys(&[FILE_USE, OWNED])])];
 const OWNED: &[Key] = &[refused("uid", OWNER), refused("gid", OWNER), refused("mode", OWNER)];

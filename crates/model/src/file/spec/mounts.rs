@@ -80,6 +80,10 @@ fn short(volume: Volume, ground: Ground<'_>) -> Result<(String, Mounted), Wrong>
 fn long(view: &View<'_>, ground: Ground<'_>) -> Read {
     let target = view.get("target").read(mount::target).value()?;
     let kind = view.get("type").read(|text| Ok(text.to_owned())).value();
+    // Of what else is mounted nothing is known; that was told.
+    if kind.as_deref().is_some_and(|kind| !matches!(kind, "volume" | "bind" | "tmpfs")) {
+        return None;
+    }
     let access = if view.flag("read_only") { Access::Read } else { Access::Write };
     let propagation = view.get("bind").get("propagation").read(word(PROPAGATIONS)).value();
     let source = view.get("source");

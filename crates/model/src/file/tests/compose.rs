@@ -454,17 +454,12 @@ volumes: {v: {labels: [a=b]}}
                 |                 ^^^^^^^^^^^
               hint: write it under one of its `networks` instead
 
-            compose.yaml:2:30: a nic of machine `a` has the MAC `02:00:00:00:00:01` already
-              2 |   a: {image: x, mac_address: 02:00:00:00:00:01, networks: [default, n], cpu_quota: 1000, cpu_period:…
-                |                              ^^^^^^^^^^^^^^^^^
-              hint: take another, or leave it out: each nic has its own
-
             compose.yaml:2:73: `cpu_quota` is less than a hundredth of a processor
               2 | …00:00:00:00:01, networks: [default, n], cpu_quota: 1000, cpu_period: 1000000, userns_mode: auto}
                 |                                          ^^^^^^^^^
               hint: give it more, or a shorter `cpu_period`
 
-            compose.yaml:2:124: `auto` cannot be honoured
+            compose.yaml:2:124: `userns_mode: auto` cannot be honoured
               2 | …1000, cpu_period: 1000000, userns_mode: auto}
                 |                                          ^^^^
               hint: machines have no user namespace of their own: leave it out
@@ -498,6 +493,90 @@ volumes: {v: {labels: [a=b]}}
               6 | volumes: {v: {labels: [a=b]}}
                 |               ^^^^^^
               hint: leave it out, or make it before by `stead volume create -l`
+        "#]],
+    );
+}
+
+#[test]
+fn variables_of_a_raw_file_stand_as_they_are() {
+    let text = "services: {a: {image: x, env_file: [{path: raw.env, format: raw}, {path: bad.env, format: raw, required: false}]}}\n";
+    let raw = "# no\nA='one' # $TWO\n  B = x\nTOKEN\nNOT_SET\n";
+    expect![[r#"
+        compose.yaml:1:37: in `raw.env`, line 3, column 3: `B ` cannot name a variable
+          1 | services: {a: {image: x, env_file: [{path: raw.env, format: raw}, {path: bad.env, format: raw, requi…
+            |                                     ^
+          hint: write `NAME=value`
+
+        compose.yaml:1:67: in `bad.env`, line 2, column 2: `` cannot name a variable
+          1 | …nv_file: [{path: raw.env, format: raw}, {path: bad.env, format: raw, required: false}]}}
+            |                                          ^
+          hint: write `NAME=value`
+    "#]].assert_eq(&shown("compose.yaml", text, &[("raw.env", raw), ("bad.env", "\n =1\n")], &[]));
+    let raw = raw.replace("B =", "B=");
+    let read = shown("compose.yaml", text, &[("raw.env", &raw)], &[]);
+    expect![[r#"
+
+              - "A='one' # $$TWO"
+              - "B= x"
+              - "TOKEN=t$$1"
+    "#]].assert_eq(read.split_once("environment:").map_or(&read, |(_, rest)| rest));
+}
+
+#[test]
+fn what_is_elsewhere_is_named() {
+    check(
+        "include: ['https://example.org/a.yaml', 'oci://example.org/a:1', 'git@example.org:a.git']
+services:
+  a: {image: x, secrets: [s], volumes: [{type: npipe, source: a, target: /a}, {type: cluster, source: a, target: /b}]}
+  b: {extends: {service: b, file: 'https://example.org/b.yaml'}}
+secrets: {s: {external: true}}
+configs: {c: {external: false}}
+",
+        expect![[r#"
+            compose.yaml:1:11: `https://example.org/a.yaml` is not of this computer, and is not fetched
+              1 | include: ['https://example.org/a.yaml', 'oci://example.org/a:1', 'git@example.org:a.git']
+                |           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+              hint: fetch it yourself, and name the file
+
+            compose.yaml:1:41: `oci://example.org/a:1` is not of this computer, and is not fetched
+              1 | include: ['https://example.org/a.yaml', 'oci://example.org/a:1', 'git@example.org:a.git']
+                |                                         ^^^^^^^^^^^^^^^^^^^^^^^
+              hint: fetch it yourself, and name the file
+
+            compose.yaml:1:66: `git@example.org:a.git` is not of this computer, and is not fetched
+              1 | include: ['https://example.org/a.yaml', 'oci://example.org/a:1', 'git@example.org:a.git']
+                |                                                                  ^^^^^^^^^^^^^^^^^^^^^^^
+              hint: fetch it yourself, and name the file
+
+            compose.yaml:3:48: `npipe` is not `volume` or `bind` or `tmpfs`
+              3 | …mage: x, secrets: [s], volumes: [{type: npipe, source: a, target: /a}, {type: cluster, source: a, ta…
+                |                                          ^^^^^
+              hint: `volume`: a volume of `volumes`, or one that goes with the machine | `bind`: a file or directory of this computer | `tmpfs`: a file system in memory
+
+            compose.yaml:3:86: `cluster` is not `volume` or `bind` or `tmpfs`
+              3 | …: npipe, source: a, target: /a}, {type: cluster, source: a, target: /b}]}
+                |                                          ^^^^^^^
+              hint: `volume`: a volume of `volumes`, or one that goes with the machine | `bind`: a file or directory of this computer | `tmpfs`: a file system in memory
+
+            compose.yaml:4:3: machine `b` has no image
+              4 |   b: {extends: {service: b, file: 'https://example.org/b.yaml'}}
+                |   ^
+              hint: write `image: debian:12`, or whichever it is made of
+
+            compose.yaml:4:16: `https://example.org/b.yaml` is not of this computer, and is not fetched
+              4 |   b: {extends: {service: b, file: 'https://example.org/b.yaml'}}
+                |                ^
+              hint: fetch it yourself, and name the file
+
+            compose.yaml:5:25: `external: true` cannot be honoured
+              5 | secrets: {s: {external: true}}
+                |                         ^^^^
+              hint: nothing outside of the project keeps any: write `file:`, `content:` or `environment:` instead
+
+            compose.yaml:6:11: nothing says what is in it
+              6 | configs: {c: {external: false}}
+                |           ^
+              hint: write `file:`, `content:` or `environment:`
         "#]],
     );
 }
@@ -664,7 +743,7 @@ configs:
                 | ^^^^^^
               hint: run one in a service
 
-            compose.yaml:8:54: `true` cannot be honoured
+            compose.yaml:8:54: `compress: true` cannot be honoured
               8 |     logging: {driver: json-file, options: {compress: "true", tag: x, max-size: 10}}
                 |                                                      ^^^^^^
               hint: logs are not compressed: leave it out
@@ -714,7 +793,7 @@ configs:
                 |     ^^^
               hint: leave it out
 
-            compose.yaml:14:10: `host` cannot be honoured
+            compose.yaml:14:10: `ipc: host` cannot be honoured
              14 |     ipc: host
                 |          ^^^^
               hint: every machine has its own: leave it out
@@ -749,11 +828,6 @@ configs:
                 |     ^^^^^^^^^^^
               hint: write it under one of its `networks` instead
 
-            compose.yaml:22:18: a nic of machine `a` has the MAC `02:00:00:00:00:01` already
-             22 |     mac_address: 02:00:00:00:00:01
-                |                  ^^^^^^^^^^^^^^^^^
-              hint: take another, or leave it out: each nic has its own
-
             compose.yaml:23:5: `dns_opt` cannot be honoured: the resolver has no options
              23 |     dns_opt: [ndots:1]
                 |     ^^^^^^^
@@ -779,7 +853,7 @@ configs:
                 |     ^^^^^^^^^^
               hint: let the image's entrypoint do it
 
-            compose.yaml:29:23: `true` cannot be honoured
+            compose.yaml:29:23: `oom_kill_disable: true` cannot be honoured
              29 |     oom_kill_disable: true
                 |                       ^^^^
               hint: write `oom_score_adj: -1000`
@@ -799,17 +873,12 @@ configs:
                 |               ^^^^^^^^^
               hint: there are data, data
 
-            compose.yaml:33:32: `format` cannot be honoured: files have the form of `.env`
-             33 |     env_file: [{path: web.env, format: raw}]
-                |                                ^^^^^^
-              hint: put values into single quotes instead
-
-            compose.yaml:34:59: `true` cannot be honoured
+            compose.yaml:34:59: `restart: true` cannot be honoured
              34 |     depends_on: {b: {condition: service_started, restart: true}}
                 |                                                           ^^^^
               hint: a machine is not restarted with another: leave it out
 
-            compose.yaml:35:20: `global` cannot be honoured
+            compose.yaml:35:20: `mode: global` cannot be honoured
              35 |     deploy: {mode: global, endpoint_mode: vip, placement: {}, restart_policy: {condition: any, max_a…
                 |                    ^^^^^^
               hint: write `replicas`
@@ -869,12 +938,12 @@ configs:
                 |                                          ^^^^
               hint: leave it out
 
-            compose.yaml:42:15: `overlay` cannot be honoured
+            compose.yaml:42:15: `driver: overlay` cannot be honoured
              42 |   n: {driver: overlay, external: true, name: other, ipam: {config: [{subnet: 10.9.0.0/24, gateway: 1…
                 |               ^^^^^^^
               hint: leave it out: every network is a bridge
 
-            compose.yaml:42:34: `true` cannot be honoured
+            compose.yaml:42:34: `external: true` cannot be honoured
              42 |   n: {driver: overlay, external: true, name: other, ipam: {config: [{subnet: 10.9.0.0/24, gateway: 1…
                 |                                  ^^^^
               hint: projects share nothing here: leave it out, and the project has its own
@@ -909,7 +978,7 @@ configs:
                 |                                                     ^
               hint: there are com.docker.network.driver.mtu
 
-            compose.yaml:45:18: `nfs` cannot be honoured
+            compose.yaml:45:18: `driver: nfs` cannot be honoured
              45 |   data: {driver: nfs, driver_opts: {o: bind}, name: x}
                 |                  ^^^
               hint: leave it out: every volume is local
@@ -934,7 +1003,7 @@ configs:
                 |   ^^^^
               hint: leave one of them out
 
-            compose.yaml:46:20: `true` cannot be honoured
+            compose.yaml:46:20: `external: true` cannot be honoured
              46 |   Data: {external: true}
                 |                    ^^^^
               hint: projects share nothing here: leave it out, and the project has its own

@@ -251,7 +251,7 @@ machines:
     ulimits: {nofile: {soft: 5, hard: 4}, files: 1}
     deploy: {resources: {limits: {cpus: 2}}}
     cap_add: [NET_ADMN]
-    security_opt: [apparmor=unconfined]
+    security_opt: [apparmor=mine]
     devices: [fuse]
     sysctls: {vm.swappiness: 1}
     stop_signal: SIGFOO
@@ -393,11 +393,6 @@ volumes: [data]
              20 |     cap_add: [NET_ADMN]
                 |               ^^^^^^^^
               hint: did you mean `NET_ADMIN`?
-
-            stead.yaml:21:20: the security option `apparmor=unconfined` cannot be honoured
-             21 |     security_opt: [apparmor=unconfined]
-                |                    ^^^^^^^^^^^^^^^^^^^
-              hint: there are `no-new-privileges`, `seccomp=unconfined` and `seccomp=<path of a profile>`
 
             stead.yaml:22:15: `fuse` is not a device of this computer
              22 |     devices: [fuse]
