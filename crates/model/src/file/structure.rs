@@ -137,13 +137,11 @@ fn under(node: &Node, shape: Shape, (path, example): (&str, &str), problems: &mu
 /// What cannot be honoured is the value of this key, and not anywhere.
 fn with_key(leaf: Leaf, wrong: Wrong, path: &str, text: &str) -> Wrong {
     let key = path.rsplit('.').next().unwrap_or(path);
-    match leaf {
-        Leaf::Only { .. } => {
-            let said = quote(&format!("{key}: {text}"));
-            Wrong::found(format!("{said} cannot be honoured")).hint(wrong.hint)
-        }
-        _ => wrong,
+    if !matches!(leaf, Leaf::Only { .. }) {
+        return wrong;
     }
+    let said = quote(&format!("{key}: {text}"));
+    Wrong::found(format!("{said} cannot be honoured")).hint(wrong.hint)
 }
 
 fn all(keys: Keys) -> impl Iterator<Item = &'static Key> {

@@ -77,6 +77,8 @@ fn name(name: &Name) -> String {
 
 fn word(word: &str) -> String {
     match word {
+        // `1e3` is a number.
+        _ if word.starts_with(|c: char| c.is_ascii_digit()) => format!("\"{word}\""),
         "null" | "true" | "false" | "yes" | "no" | "on" | "off" | "y" | "n" => format!("\"{word}\""),
         _ => word.to_owned(),
     }

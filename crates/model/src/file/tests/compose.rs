@@ -378,6 +378,7 @@ fn services_extend_each_other_and_profiles_come_by_variable() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "it is one file and what it is")]
 fn what_compose_leaves_alone_or_holds_anyway_is_taken() {
     check(
         "services:
@@ -519,7 +520,8 @@ fn variables_of_a_raw_file_stand_as_they_are() {
               - "A='one' # $$TWO"
               - "B= x"
               - "TOKEN=t$$1"
-    "#]].assert_eq(read.split_once("environment:").map_or(&read, |(_, rest)| rest));
+    "#]]
+    .assert_eq(read.split_once("environment:").map_or(&read, |(_, rest)| rest));
 }
 
 #[test]

@@ -394,6 +394,11 @@ volumes: [data]
                 |               ^^^^^^^^
               hint: did you mean `NET_ADMIN`?
 
+            stead.yaml:21:20: the security option `apparmor=mine` cannot be honoured
+             21 |     security_opt: [apparmor=mine]
+                |                    ^^^^^^^^^^^^^
+              hint: there are `no-new-privileges`, `seccomp=unconfined` and `seccomp=<path of a profile>`
+
             stead.yaml:22:15: `fuse` is not a device of this computer
              22 |     devices: [fuse]
                 |               ^^^^
