@@ -364,6 +364,7 @@ impl<'a> Reading<'a> {
             Dialect::Stead => shape::ROOT,
             Dialect::Compose => {
                 compose::strip_empty(tree);
+                compose::flags(tree, compose::ROOT, "", warnings);
                 compose::ROOT
             }
         };

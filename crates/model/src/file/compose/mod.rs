@@ -13,8 +13,9 @@ pub use value::ports_of_docker;
 
 use std::collections::BTreeMap;
 
-use super::leaf::{Wrong, lawful_name};
+use super::leaf::{Leaf, Wrong, lawful_name};
 use super::problem::{Problem, Span, quote};
+use super::shape::{Form, Shape};
 use super::yaml::{Entry, Node, Value};
 use super::{Reading, join};
 use crate::name::Name;
@@ -49,6 +50,47 @@ pub(super) fn strip_empty(tree: &mut Node) {
     for service in super::environment::under(tree, "services") {
         if let Value::Mapping(keys) = &mut service.node.value {
             keys.retain(|entry| !(empty(entry) && EMPTY_IS_NOTHING.contains(&entry.key.as_str())));
+        }
+    }
+}
+
+/// Writes flags in the one way that there is here. Compose takes those of YAML 1.1 as well, with a warning.
+pub(super) fn flags(node: &mut Node, shape: Shape, path: &str, warnings: &mut Vec<Problem>) {
+    for form in shape {
+        match (form, &mut node.value) {
+            (Form::Leaf(Leaf::Flag | Leaf::Only { word: "true" | "false", .. }), Value::Scalar(text)) => {
+                let lower = text.to_ascii_lowercase();
+                let flag = match lower.as_str() {
+                    "true" | "y" | "yes" | "on" => "true",
+                    "false" | "n" | "no" | "off" => "false",
+                    _ => return,
+                };
+                if lower != flag {
+                    let message = format!("{} is taken for `{flag}`, as YAML 1.1 had it", quote(text));
+                    let warning = Problem::found(node.span, path, text, message);
+                    warnings.push(warning.hint(format!("write `{flag}`")));
+                }
+                flag.clone_into(text);
+            }
+            (Form::List(items) | Form::Set(items), Value::Sequence(nodes)) => {
+                for (index, node) in nodes.iter_mut().enumerate() {
+                    flags(node, items, &format!("{path}[{index}]"), warnings);
+                }
+            }
+            (Form::Keys(keys), Value::Mapping(entries)) => {
+                for Entry { key, node, .. } in entries {
+                    let known = keys.iter().flat_map(|group| group.iter()).find(|known| known.name == key);
+                    if let Some(known) = known {
+                        flags(node, known.shape, &join(path, key), warnings);
+                    }
+                }
+            }
+            (Form::Map(_, shape), Value::Mapping(entries)) => {
+                for Entry { key, node, .. } in entries {
+                    flags(node, shape, &join(path, key), warnings);
+                }
+            }
+            _ => {}
         }
     }
 }

@@ -584,6 +584,70 @@ configs: {c: {external: false}}
 }
 
 #[test]
+fn flags_are_taken_as_compose_takes_them() {
+    check(
+        "services:
+  a: {image: x, tty: yes, privileged: Off, init: TRUE, labels: {tty: yes}, depends_on: {b: {restart: no, condition: service_started}}}
+  b: {image: x, read_only: maybe}
+networks: {default: {internal: On, external: y}}
+",
+        expect![[r#"
+            compose.yaml:3:28: `maybe` is not `true` or `false`
+              3 |   b: {image: x, read_only: maybe}
+                |                            ^^^^^
+              hint: write one of these two words, without quotes
+
+            compose.yaml:4:46: `external: true` cannot be honoured
+              4 | networks: {default: {internal: On, external: y}}
+                |                                              ^
+              hint: projects share nothing here: leave it out, and the project has its own
+
+            compose.yaml:4:46: `y` is taken for `true`, as YAML 1.1 had it
+              4 | networks: {default: {internal: On, external: y}}
+                |                                              ^
+              hint: write `true`
+        "#]],
+    );
+    check(
+        "services:
+  a: {image: x, tty: yes, privileged: Off, init: TRUE, labels: {tty: yes}}
+networks: {default: {internal: True}}
+",
+        expect![[r#"
+            name: shop
+            networks:
+              default:
+                subnet: auto
+                subnet6: auto
+                addressing: managed
+                reach: "isolated"
+                mtu: 1500
+                dhcp: { pool: off, lease: 3600s, slaac: false }
+            machines:
+              a:
+                kind: container
+                driver: native
+                networks:
+                  default: {}
+                image: "x:latest"
+                labels:
+                  - "tty=yes"
+                tty: true
+                init: true
+            compose.yaml:2:22: `yes` is taken for `true`, as YAML 1.1 had it
+              2 |   a: {image: x, tty: yes, privileged: Off, init: TRUE, labels: {tty: yes}}
+                |                      ^^^
+              hint: write `true`
+
+            compose.yaml:2:39: `Off` is taken for `false`, as YAML 1.1 had it
+              2 |   a: {image: x, tty: yes, privileged: Off, init: TRUE, labels: {tty: yes}}
+                |                                       ^^^
+              hint: write `false`
+        "#]],
+    );
+}
+
+#[test]
 fn aliases_and_names_of_containers_have_parts() {
     check(
         "services:
