@@ -1,68 +1,19 @@
 //! What arguments ask a machine to be: written as a machine of a project file and read by the file's own reader, so
 //! that the command line and the file cannot disagree. Its problems are told by the options that caused them.
 
+mod told;
+
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use stead_model::file::{Problem, Problems, Source, Variables, files, parse, ports_of_docker, render_json};
+use stead_model::file::{Source, Variables, files, parse, ports_of_docker, render_json};
 use stead_model::name::Name;
 use stead_model::project::{Machine, Project};
 
+use self::told::told;
 use crate::args::{MachineArgs, RunKind, as_ours};
-use crate::failure::{Failure, Said};
-
-/// The options, and the keys of a machine that they are.
-const OPTIONS: [(&str, &str); 48] = [
-    ("kind", "--kind"),
-    ("image", "IMAGE"),
-    ("command", "COMMAND"),
-    ("entrypoint", "--entrypoint"),
-    ("environment", "--env"),
-    ("working_dir", "--workdir"),
-    ("user", "--user"),
-    ("group_add", "--group-add"),
-    ("hostname", "--hostname"),
-    ("labels", "--label"),
-    ("ports", "--publish"),
-    ("volumes", "--volume"),
-    ("tmpfs", "--tmpfs"),
-    ("extra_hosts", "--add-host"),
-    ("dns", "--dns"),
-    ("dns_search", "--dns-search"),
-    ("cpus", "--cpus"),
-    ("cpu_shares", "--cpu-shares"),
-    ("cpuset", "--cpuset-cpus"),
-    ("mem_limit", "--memory"),
-    ("memswap_limit", "--memory-swap"),
-    ("mem_reservation", "--memory-reservation"),
-    ("pids_limit", "--pids"),
-    ("shm_size", "--shm-size"),
-    ("ulimits", "--ulimit"),
-    ("oom_score_adj", "--oom-score-adj"),
-    ("cap_add", "--cap-add"),
-    ("cap_drop", "--cap-drop"),
-    ("privileged", "--privileged"),
-    ("security_opt", "--security-opt"),
-    ("read_only", "--read-only"),
-    ("devices", "--device"),
-    ("sysctls", "--sysctl"),
-    ("restart", "--restart"),
-    ("logging", "--log-opt"),
-    ("init", "--init"),
-    ("mode", "--system"),
-    ("platform", "--platform"),
-    ("stop_signal", "--stop-signal"),
-    ("stop_grace_period", "--stop-timeout"),
-    ("healthcheck.test", "--health-cmd"),
-    ("healthcheck.interval", "--health-interval"),
-    ("healthcheck.timeout", "--health-timeout"),
-    ("healthcheck.start_period", "--health-start-period"),
-    ("healthcheck.start_interval", "--health-start-interval"),
-    ("healthcheck.retries", "--health-retries"),
-    ("healthcheck", "--health-cmd"),
-    ("networks", "--network"),
-];
+use crate::failure::Failure;
 
 /// A machine, and the volumes that it needs.
 pub(crate) struct Wish {
@@ -469,59 +420,6 @@ fn volume_name(mount: &Value) -> Option<String> {
         _ => return None,
     };
     source.parse::<Name>().ok().map(|name| name.to_string())
-}
-
-/// The problems, by the options that caused them.
-fn told(problems: &Problems, name: &Name, file: &Value) -> Failure {
-    let of_machine = format!("machines.{name}.");
-    let line = |problem: &Problem| {
-        let key = problem.path.strip_prefix(&of_machine).unwrap_or(&problem.path);
-        let option = match OPTIONS.iter().find(|(known, _)| is_at(key, known)) {
-            Some(("volumes", _)) if is_mount(key, file.pointer(&format!("/machines/{name}/volumes"))) => {
-                "--mount"
-            }
-            Some((_, option)) => option,
-            None => key,
-        };
-        let said = format!("`{option}`: {}", problem.message);
-        match floating(key, file) {
-            // Nobody wrote a file in which something could be written.
-            Some(network) => Said::with_hint(
-                &said,
-                &format!(
-                    "leave the address out, or name by `--network` another network than `{network}`, made by `stead network create --subnet`"
-                ),
-            ),
-            None => Said::with_hint(&said, &problem.hint),
-        }
-    };
-    Failure::Request(problems.problems.iter().map(line).collect())
-}
-
-/// Whether what a path leads to was said by keys, as `--mount` has it, and not in one text.
-fn is_mount(path: &str, volumes: Option<&Value>) -> bool {
-    let Some((place, within)) = path.strip_prefix("volumes[").and_then(|rest| rest.split_once(']')) else {
-        return false;
-    };
-    let said = volumes.and_then(|volumes| volumes.get(place.parse::<usize>().ok()?));
-    !within.is_empty() || said.is_some_and(Value::is_object)
-}
-
-/// The network of a fixed address at this path, if its subnet is whichever is free.
-fn floating<'p>(path: &'p str, file: &Value) -> Option<&'p str> {
-    let (network, key) = path.strip_prefix("networks.")?.split_once('.')?;
-    let family = match key {
-        "address" => "subnet",
-        "address6" => "subnet6",
-        _ => return None,
-    };
-    let subnet = file.pointer(&format!("/networks/{network}/{family}")).and_then(Value::as_str);
-    matches!(subnet, None | Some("auto")).then_some(network)
-}
-
-/// Whether a path is at this key, or below it.
-fn is_at(path: &str, key: &str) -> bool {
-    path.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 /// The name of a machine that got none: the image's, with the first number that is free.
