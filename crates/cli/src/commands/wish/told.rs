@@ -1,5 +1,7 @@
 //! What is wrong with a machine that arguments ask for, by the options that caused it.
 
+use std::net::IpAddr;
+
 use serde_json::Value;
 
 use stead_model::file::{Problem, Problems};
@@ -73,7 +75,7 @@ pub(super) fn told(problems: &Problems, name: &Name, file: &Value) -> Failure {
             None => key,
         };
         let said = format!("`{option}`: {}", problem.message);
-        match floating(key, file) {
+        match floating(key, name, file) {
             // Nobody wrote a file in which something could be written.
             Some(network) => Said::with_hint(
                 &said,
@@ -109,14 +111,16 @@ fn is_mount(path: &str, volumes: Option<&Value>) -> bool {
 }
 
 /// The network of a fixed address at this path, if its subnet is whichever is free.
-fn floating<'p>(path: &'p str, file: &Value) -> Option<&'p str> {
+fn floating<'p>(path: &'p str, name: &Name, file: &Value) -> Option<&'p str> {
     let (network, key) = path.strip_prefix("networks.")?.split_once('.')?;
     let family = match key {
         "address" => "subnet",
         "address6" => "subnet6",
         _ => return None,
     };
-    let subnet = file.pointer(&format!("/networks/{network}/{family}")).and_then(Value::as_str);
+    let text = |at: String| file.pointer(&at).and_then(Value::as_str);
+    text(format!("/machines/{name}/{}", path.replace('.', "/")))?.parse::<IpAddr>().ok()?;
+    let subnet = text(format!("/networks/{network}/{family}"));
     matches!(subnet, None | Some("auto")).then_some(network)
 }
 
@@ -152,21 +156,34 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_told_by_its_option() {
-        check("-v a/b:/c --mount type=bind,target=/x --mount source=data,target=x image", expect![[r#"
+        check(
+            "-v a/b:/c --mount type=bind,target=/x --mount source=data,target=x image",
+            expect![[r#"
             error: `--volume`: `a/b` is neither a volume's name nor a path
             hint: a path starts with `/`, `./`, `../` or `~`: `./a/b`
             error: `--mount`: a bind needs the path of its `source`
             hint: it starts with `/`, `./`, `../` or `~/`
             error: `--mount`: `x` is not a place in the machine
             hint: a place is an absolute path, like `/srv/data`
-        "#]]);
-        check("--ip 10.0.0.7 --ip6 fd00::7 --network-alias a..b image", expect![[r#"
+        "#]],
+        );
+        check(
+            "--ip here image",
+            expect![[r#"
+            error: `--ip`: `here` is not an IPv4 address a machine can have
+            hint: an address is written like `10.0.5.7`, without a prefix
+        "#]],
+        );
+        check(
+            "--ip 10.0.0.7 --ip6 fd00::7 --network-alias a..b image",
+            expect![[r#"
             error: `--ip`: a fixed address needs a fixed subnet, and that of network `default` is `auto`
             hint: leave the address out, or name by `--network` another network than `default`, made by `stead network create --subnet`
             error: `--ip6`: a fixed address needs a fixed subnet, and that of network `default` is `auto`
             hint: leave the address out, or name by `--network` another network than `default`, made by `stead network create --subnet`
             error: `--network-alias`: `a..b` is not a name: a name cannot be empty
             hint: an alias is written like `www` or `www.shop.example`: letters, digits, `-` and `.`
-        "#]]);
+        "#]],
+        );
     }
 }

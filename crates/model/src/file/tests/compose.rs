@@ -441,6 +441,10 @@ networks:
                 image: "x:latest"
         "#]],
     );
+}
+
+#[test]
+fn a_mac_and_processor_time_that_mean_nothing_are_told() {
     check(
         "services:
   a: {image: x, mac_address: 02:00:00:00:00:01, networks: [default, n], cpu_quota: 1000, cpu_period: 1000000, userns_mode: auto}
@@ -515,13 +519,8 @@ fn variables_of_a_raw_file_stand_as_they_are() {
     "#]].assert_eq(&shown("compose.yaml", text, &[("raw.env", raw), ("bad.env", "\n =1\n")], &[]));
     let raw = raw.replace("B =", "B=");
     let read = shown("compose.yaml", text, &[("raw.env", &raw)], &[]);
-    expect![[r#"
-
-              - "A='one' # $$TWO"
-              - "B= x"
-              - "TOKEN=t$$1"
-    "#]]
-    .assert_eq(read.split_once("environment:").map_or(&read, |(_, rest)| rest));
+    let variables = "  - \"A='one' # $$TWO\"\n          - \"B= x\"\n          - \"TOKEN=t$$1\"\n";
+    assert!(read.contains(variables), "{read}");
 }
 
 #[test]
