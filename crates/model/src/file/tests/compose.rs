@@ -378,7 +378,6 @@ fn services_extend_each_other_and_profiles_come_by_variable() {
 }
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "it is one file and what it is")]
 fn what_compose_leaves_alone_or_holds_anyway_is_taken() {
     check(
         "services:
