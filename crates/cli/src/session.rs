@@ -222,7 +222,7 @@ pub(crate) fn program() -> Result<std::path::PathBuf> {
 }
 
 /// Asks before data is lost: a person on a terminal; others have to say `--yes`.
-fn agree(plan: &Plan, consent: Consent) -> Result<(), Failure> {
+pub(crate) fn agree(plan: &Plan, consent: Consent) -> Result<(), Failure> {
     let losses: Vec<String> =
         plan.steps.iter().filter(|planned| planned.step.loses_data()).map(|p| p.step.to_string()).collect();
     if losses.is_empty() || consent.yes {

@@ -85,6 +85,9 @@ pub(crate) struct DownArgs {
     /// Those of its machines, too, that the file has no more: as without it
     #[arg(long)]
     pub(crate) remove_orphans: bool,
+    /// How many seconds its machines may take to end by themselves [default: as they were made, or 10]
+    #[arg(short, long, alias = "timeout", value_name = "SECONDS")]
+    pub(crate) time: Option<u64>,
     #[command(flatten)]
     pub(crate) consent: Consent,
 }

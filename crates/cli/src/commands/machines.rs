@@ -178,7 +178,7 @@ fn turn_off(
 
 /// Ends those of these that run, all at once, each within this time. They are found stopped afterwards; gives all that do
 /// not run then.
-fn end_running(
+pub(super) fn end_running(
     home: &Home,
     ids: Vec<MachineId>,
     seen: &Observed,

@@ -19,12 +19,13 @@ use stead_net::forward::is_free;
 use super::build::BuildWhen;
 use super::fit::{made_by, new_ones, person, unfit};
 use super::here::project_to_take_down;
-use super::steps;
+use super::unmet::Unmet;
+use super::{machines, steps};
 use crate::args::{Consent, DownArgs, Format, Global, PlanArgs, UpArgs};
 use crate::failure::Failure;
 use crate::output::{Output, note};
 use crate::project::{self, Loaded};
-use crate::session::{Session, look, quiet};
+use crate::session::{Session, agree, look, quiet};
 
 /// Shows what would change, and why.
 pub(crate) fn plan(global: &Global, args: &PlanArgs, output: Output) -> Result<(), Failure> {
@@ -441,7 +442,19 @@ pub(crate) fn down(global: &Global, args: &DownArgs, output: Output) -> Result<(
         project::tidy(directory)?;
     }
     let volumes = if args.volumes { UnwantedVolumes::Delete } else { UnwantedVolumes::Keep };
-    let plan = make_plan(&Wanted::nothing(&name, &seen, volumes), &seen);
-    session.apply(&plan, args.consent, output)?;
+    let mut plan = make_plan(&Wanted::nothing(&name, &seen, volumes), &seen);
+    let mut consent = args.consent;
+    if let Some(seconds) = args.time {
+        agree(&plan, consent)?;
+        consent = Consent { yes: true };
+        let running = seen.running.keys().filter(|id| id.project == name).cloned().collect();
+        let mut unmet = Unmet::default();
+        let grace_ms = seconds.saturating_mul(1000);
+        machines::end_running(session.host.home(), running, &seen, grace_ms, &mut unmet);
+        unmet.after(Ok(()))?;
+        let seen = session.observe()?;
+        plan = make_plan(&Wanted::nothing(&name, &seen, volumes), &seen);
+    }
+    session.apply(&plan, consent, output)?;
     steps::finished(&[plan], None, output)
 }

@@ -154,6 +154,10 @@ fn a_registry_without_tls_is_told_at_once() {
     let start = std::time::Instant::now();
     world.stead("image pull 203.0.113.1:80/x:1").code(1).says("answers without TLS");
     assert!(start.elapsed().as_secs() < 4, "{:?}", start.elapsed());
+    // Where that is meant it is asked as it speaks; here it has no images.
+    let path = settings(&world, r#"{"plain-http": ["203.0.113.1:80"]}"#);
+    world.stead("image pull 203.0.113.1:80/x:1").code(1).says("the registry answers 404");
+    fs::remove_file(path).unwrap();
 }
 
 #[test]

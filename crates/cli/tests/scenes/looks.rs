@@ -93,6 +93,25 @@ fn what_machines_wrote_is_an_object_a_line_for_programs() {
 }
 
 #[test]
+fn what_machines_wrote_is_shown_of_a_time() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    web(&world, &[], "echo first; sleep 1.5; echo second");
+    world.stead("wait web").ok();
+    let stamped = world.stead("logs -t web").ok();
+    let times: Vec<&str> = stamped.lines().filter_map(|line| line.split(' ').next()).collect();
+    let [first, second] = times[..] else { panic!("{stamped}") };
+    assert!(first < second && second.starts_with("20"), "{stamped}");
+    let shown = |options: &str| world.stead(&format!("logs {options} web")).ok();
+    assert_eq!(shown(&format!("--since {second}")), "second\n");
+    assert_eq!(shown(&format!("--until {first}")), "first\n");
+    assert_eq!(shown(&format!("--since {first} --until {second}")), "first\nsecond\n");
+    assert_eq!(shown("--since 10m"), "first\nsecond\n");
+    assert_eq!(shown("--until 10m"), "");
+    world.stead("logs --since soon web").code(2).says("soon");
+}
+
+#[test]
 fn what_a_machine_does_and_uses_is_told() {
     let world = World::offline();
     let _registry = registry(&world);
