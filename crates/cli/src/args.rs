@@ -474,7 +474,7 @@ pub(crate) struct Consent {
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Force {
     /// Do not ask: what is lost is lost
-    #[arg(short, long, visible_short_alias = 'f', visible_alias = "force")]
+    #[arg(short, long, visible_short_alias = 'f', visible_alias = "force", overrides_with = "yes")]
     pub(crate) yes: bool,
 }
 

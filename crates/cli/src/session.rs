@@ -177,16 +177,13 @@ impl Session {
         {
             note(&Failure::from(error).text().trim_end().replacen("error:", "warning:", 1));
         }
-        if !failures.is_empty() {
-            // Ports are opened before their machine is started, if it is.
-            let starts = plan.steps.iter().filter_map(|planned| match &planned.step {
-                Step::MachineStart(id, _) => Some((id, &planned.step)),
-                _ => None,
-            });
-            let (ids, steps): (Vec<_>, Vec<_>) = starts.unzip();
+        if self.lock.is_some() {
+            let (ids, steps): (Vec<_>, Vec<_>) = idle(plan, !failures.is_empty()).into_iter().unzip();
             if let (Some(step), Err(error)) = (steps.first(), self.host.close_idle_ports(&ids)) {
                 failures.push(((*step).clone(), error));
             }
+        }
+        if !failures.is_empty() {
             let failures = failures.into_iter().map(|(step, error)| (step.to_string(), error));
             return Err(Failure::Steps(failures.collect()));
         }
@@ -213,6 +210,26 @@ impl Session {
             Ok(done)
         })
     }
+}
+
+/// The machines of a plan whose ports may be open though they do not run, each with its step: where something failed, those
+/// that were to be started, as their ports are opened first; always those that ran already, and may have ended meanwhile.
+fn idle(plan: &Plan, has_failed: bool) -> Vec<(&MachineId, &Step)> {
+    let mut found = Vec::new();
+    for step in plan.steps.iter().map(|planned| &planned.step) {
+        match step {
+            Step::MachineStart(id, _) if has_failed => found.push((id, step)),
+            Step::PortAdd(_, target, _) if !starts(plan, &target.machine) => {
+                found.push((&target.machine, step));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+fn starts(plan: &Plan, id: &MachineId) -> bool {
+    plan.steps.iter().any(|planned| matches!(&planned.step, Step::MachineStart(one, _) if one == id))
 }
 
 /// The program that the long-lived processes are re-executions of.

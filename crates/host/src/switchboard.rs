@@ -1,7 +1,7 @@
 //! How commands talk with the switchboard: one request and one answer, each a line of JSON, on a socket in
 //! the run directory. What it is to serve is not said here: that stands in a file, which it reads again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::ffi::OsStrExt;
@@ -136,11 +136,15 @@ pub fn process_of(keeper: Keeper) -> ProcessId {
     ProcessId { pid: keeper.pid, start_time: keeper.start_time }
 }
 
-/// Whether a port rests: who looked after its machine has ended, and it with that. It stays so whatever is started later,
-/// until it is published anew.
-pub fn rests(served: &Served, bind: &Bind) -> bool {
+/// The ports that rest: who looked after their machine has ended, and it with that. It stays so whatever is started
+/// later, until they are published anew.
+pub fn resting(served: &Served) -> BTreeSet<Bind> {
+    let keepers: BTreeSet<Keeper> = served.keepers.values().copied().collect();
     // Where it cannot be known a port stays open, as it was.
-    served.keepers.get(bind).is_some_and(|keeper| !process_of(*keeper).is_alive().unwrap_or(true))
+    let is_dead = |keeper: &Keeper| !process_of(*keeper).is_alive().unwrap_or(true);
+    let dead: BTreeSet<Keeper> = keepers.into_iter().filter(is_dead).collect();
+    let rests = |(bind, keeper): (&Bind, &Keeper)| dead.contains(keeper).then_some(*bind);
+    served.keepers.iter().filter_map(rests).collect()
 }
 
 /// Its processes: it and its watcher, or more while a command that was killed has another one coming up.

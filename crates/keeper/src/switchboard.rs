@@ -23,7 +23,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use stead_host::home::{Home, remove_if_there};
 use stead_host::switchboard::{
-    LOG_MAX_BYTES, PortReport, Report, Request, Stranger, VERSION, mark, pid_path, process_of, rests,
+    LOG_MAX_BYTES, PortReport, Report, Request, Stranger, VERSION, mark, pid_path, process_of, resting,
     socket_path,
 };
 use stead_model::served::{Keeper, Served};
@@ -37,6 +37,8 @@ use crate::sockets::Sockets;
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 const REQUEST_MAX_BYTES: u64 = 4096;
 
+/// How soon a keeper is looked at again whose end cannot be waited for.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How often the log is looked at: a machine that provokes warnings has no say in how large it gets.
 const LOG_LOOK_EVERY: Duration = Duration::from_secs(60);
 
@@ -195,13 +197,15 @@ impl Board {
     /// Opens the ports that do not rest, and closes all others.
     async fn open_ports(&mut self) {
         let mut open = self.served.clone();
-        open.ports.retain(|bind, _| !rests(&self.served, bind));
+        let resting = resting(&self.served);
+        open.ports.retain(|bind, _| !resting.contains(bind));
         self.forwards.set(&open).await;
     }
 
     /// Closes those that rest by now.
     async fn close_resting(&mut self) {
-        if self.forwards.status().keys().any(|bind| rests(&self.served, bind)) {
+        let resting = resting(&self.served);
+        if self.forwards.status().keys().any(|bind| resting.contains(bind)) {
             self.open_ports().await;
         }
     }
@@ -233,8 +237,13 @@ impl Board {
 
 /// Waits for the end of a keeper.
 async fn end(keeper: Keeper) {
-    if let Err(error) = process_of(keeper).gone().await {
-        tracing::warn!("the ports of a machine close late: {error:#}");
+    let process = process_of(keeper);
+    while let Err(error) = process.gone().await {
+        tracing::warn!("the ports of a machine may close late: {error:#}");
+        tokio::time::sleep(LOOK_AGAIN).await;
+        if !process.is_alive().unwrap_or(true) {
+            return;
+        }
     }
 }
 

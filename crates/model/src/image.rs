@@ -108,8 +108,7 @@ impl Reference {
     #[must_use]
     pub fn familiar(&self) -> Self {
         let short = match self.registry.as_deref() {
-            None => &self.repository,
-            Some("docker.io" | "index.docker.io") => {
+            None | Some("docker.io" | "index.docker.io") => {
                 self.repository.strip_prefix("library/").unwrap_or(&self.repository)
             }
             Some(_) => return self.clone(),
@@ -442,7 +441,7 @@ mod tests {
         check("debian", "debian:latest");
         check("docker.io/library/debian:12", "debian:12");
         check("index.docker.io/lab/base", "lab/base:latest");
-        check("library/debian:12", "library/debian:12");
+        check("library/debian:12", "debian:12");
         check("localhost/library/debian:12", "localhost/library/debian:12");
         check("127.0.0.1:5000/lab/base:1", "127.0.0.1:5000/lab/base:1");
     }

@@ -176,9 +176,20 @@ impl FromStr for Alias {
         if text.len() > ALIAS_MAX_CHARS {
             return Err(NameError::AliasTooLong(text.len()));
         }
-        // Each part, and by that the last one: those that are reserved are domains of others.
-        text.split('.').try_for_each(|part| part.parse::<Name>().map(drop))?;
+        // What ends in a reserved name is in a domain of others, and what has nothing but numbers is an address.
+        let is_address = text.split('.').all(is_number);
+        let mut parts = text.split('.').rev();
+        parts.next().map_or(Ok(()), |last| lawful_part(last, is_address, true))?;
+        parts.try_for_each(|part| lawful_part(part, is_address, false))?;
         Ok(Self(text.to_owned()))
+    }
+}
+
+fn lawful_part(part: &str, is_address: bool, is_last: bool) -> Result<(), NameError> {
+    match part.parse::<Name>() {
+        Err(NameError::Number) if !is_address && !part.is_empty() => Ok(()),
+        Err(NameError::Reserved) if !is_last => Ok(()),
+        other => other.map(drop),
     }
 }
 

@@ -454,11 +454,10 @@ fn machine_additions(wanted: &Wanted, left: &Observed) -> Vec<Reasoned> {
         }
         // Where one of its ports is taken its program is not run.
         let runs = left.running.contains_key(&id);
-        let mut ports = missing_ports(wanted, left, &id);
-        if !runs {
-            steps.append(&mut ports);
-        }
-        if machine.is_to_run() && !runs {
+        let is_begun = machine.is_to_run() && !runs;
+        let after = if is_begun { machine.after.clone() } else { BTreeMap::new() };
+        let mut ports = missing_ports(wanted, left, &id, &after);
+        if is_begun {
             for (other, condition) in
                 machine.after.iter().filter(|(_, how_far)| **how_far != Condition::Started)
             {
@@ -467,6 +466,7 @@ fn machine_additions(wanted: &Wanted, left: &Observed) -> Vec<Reasoned> {
                     steps.push((step, format!("machines.{}.depends_on", id.name)));
                 }
             }
+            steps.append(&mut ports);
             let step = Step::MachineStart(id.clone(), machine.after.clone());
             steps.push((step, format!("machines.{}", id.name)));
         }
@@ -489,9 +489,14 @@ fn machine_additions(wanted: &Wanted, left: &Observed) -> Vec<Reasoned> {
 }
 
 /// The ports of a machine that are not open yet.
-fn missing_ports(wanted: &Wanted, left: &Observed, id: &MachineId) -> Vec<Reasoned> {
+fn missing_ports(
+    wanted: &Wanted,
+    left: &Observed,
+    id: &MachineId,
+    after: &BTreeMap<MachineId, Condition>,
+) -> Vec<Reasoned> {
     let own = wanted.ports.iter().filter(|(_, target)| target.machine == *id && wanted.publishes(id));
     let missing = own.filter(|(bind, target)| left.ports.get(bind) != Some(target));
     let why = || format!("machines.{}.ports", id.name);
-    missing.map(|(bind, target)| (Step::PortAdd(*bind, target.clone()), why())).collect()
+    missing.map(|(bind, target)| (Step::PortAdd(*bind, target.clone(), after.clone()), why())).collect()
 }

@@ -122,7 +122,7 @@ impl Observed {
                 "the nic is not as the step takes it to be, or has no lease",
             ),
             Step::NicRemove(id, ..) => needs(self.nics.contains_key(id), "there is no such nic"),
-            Step::PortAdd(bind, target) => self.lacks_for_new_port(*bind, target),
+            Step::PortAdd(bind, target, _) => self.lacks_for_new_port(*bind, target),
             Step::PortRemove(bind, target) => {
                 needs(self.ports.get(bind) == Some(target), "there is no such port")
             }
@@ -313,7 +313,7 @@ impl Observed {
             }
             Step::NicAdd(id, to) | Step::NicChange(id, Change { to, .. }) => drop(seen.nics.insert(id, to)),
             Step::NicRemove(id, ..) => drop(seen.nics.remove(&id)),
-            Step::PortAdd(bind, target) => drop(seen.ports.insert(bind, target)),
+            Step::PortAdd(bind, target, _) => drop(seen.ports.insert(bind, target)),
             Step::PortRemove(bind, _) => drop(seen.ports.remove(&bind)),
             Step::PortLeaseAdd(bind, lease) => drop(seen.port_leases.insert(bind, lease)),
             Step::PortLeaseRemove(bind, _) => drop(seen.port_leases.remove(&bind)),

@@ -63,8 +63,9 @@ pub enum Step {
     NicChange(NicId, Change<NicState>),
     /// Takes a nic off its network. What leads out by it does then by the first that does of these others, which stay.
     NicRemove(NicId, NicState, Vec<NicId>),
-    /// Publishes a port.
-    PortAdd(Bind, Target),
+    /// Publishes a port, when what its machine is to be started after is so far: until then nobody is to be let in, and
+    /// others may have their turn.
+    PortAdd(Bind, Target, BTreeMap<MachineId, Condition>),
     /// Closes a published port.
     PortRemove(Bind, Target),
     /// Records a port that was chosen, once it is open.
@@ -170,15 +171,9 @@ impl Step {
                 let others = after.iter().cloned().map(Machine);
                 others.chain([Engine, Project(id.project.clone())]).collect()
             }
-            Self::MachineStart(id, after) => {
-                let others = after.iter().map(|(other, condition)| match condition {
-                    Condition::Started => Machine(other.clone()),
-                    Condition::Healthy | Condition::Completed => Thing::Stage(other.clone()),
-                });
-                others
-                    .chain([Engine, Project(id.project.clone()), Thing::Volumes(id.project.clone())])
-                    .collect()
-            }
+            Self::MachineStart(id, after) => so_far(after)
+                .chain([Engine, Project(id.project.clone()), Thing::Volumes(id.project.clone())])
+                .collect(),
             Self::MachineAwait(id, _) => [Machine(id.clone()), Project(id.project.clone())].into(),
             Self::MachineStop(id) | Self::MachineChange(id, _) | Self::MachineProvision(id, _) => {
                 [Engine, Project(id.project.clone())].into()
@@ -188,11 +183,12 @@ impl Step {
                 let machine = Machine(id.machine());
                 [Engine, Switchboard, machine, Network(id.network()), Project(id.project.clone())].into()
             }
-            Self::PortAdd(bind, target) => {
+            Self::PortAdd(bind, target, after) => {
                 // What has this port of any address goes first.
                 let port = Thing::Port(bind.protocol, bind.port);
                 let project = Project(target.machine.project.clone());
-                [Switchboard, Machine(target.machine.clone()), project, port].into()
+                let own = [Switchboard, Machine(target.machine.clone()), project, port];
+                so_far(after).chain(own).collect()
             }
             Self::PortRemove(_, target) => {
                 let project = Project(target.machine.project.clone());
@@ -238,7 +234,7 @@ impl Step {
                 [Thing::Nic(id.clone()), Thing::Machine(id.machine())].into()
             }
             Self::NicChange(id, _) => [Thing::Nic(id.clone())].into(),
-            Self::PortAdd(bind, _) => [Thing::Bind(*bind)].into(),
+            Self::PortAdd(bind, ..) => [Thing::Bind(*bind)].into(),
             Self::PortRemove(bind, _) => [Thing::Bind(*bind), Thing::Port(bind.protocol, bind.port)].into(),
             Self::PortLeaseAdd(bind, _) | Self::PortLeaseRemove(bind, _) => [Thing::PortLease(*bind)].into(),
             Self::VolumeAdd(id, _) | Self::VolumeChange(id, _) | Self::VolumeRemove(id) => {
@@ -246,6 +242,14 @@ impl Step {
             }
         }
     }
+}
+
+/// What it is by which others are so far.
+fn so_far(after: &BTreeMap<MachineId, Condition>) -> impl Iterator<Item = Thing> {
+    after.iter().map(|(other, condition)| match condition {
+        Condition::Started => Thing::Machine(other.clone()),
+        Condition::Healthy | Condition::Completed => Thing::Stage(other.clone()),
+    })
 }
 
 impl fmt::Display for Step {
@@ -304,7 +308,9 @@ impl fmt::Display for Step {
             },
             Self::NicChange(id, change) => write!(f, "~ nic {id} {}", differences(&change.from, &change.to)),
             Self::NicRemove(id, ..) => write!(f, "- nic {id}"),
-            Self::PortAdd(bind, target) => write!(f, "+ port {bind} to {}:{}", target.machine, target.port),
+            Self::PortAdd(bind, target, _) => {
+                write!(f, "+ port {bind} to {}:{}", target.machine, target.port)
+            }
             Self::PortRemove(bind, target) => {
                 write!(f, "- port {bind} to {}:{}", target.machine, target.port)
             }

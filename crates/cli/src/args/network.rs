@@ -31,7 +31,7 @@ pub(crate) enum NetworkCommand {
         #[arg(required = true, value_parser = loose_name, add = ArgValueCompleter::new(complete::loose_networks))]
         networks: Vec<Name>,
         /// Even if machines have nics on it: they lose them
-        #[arg(long)]
+        #[arg(short = 'f', long)]
         force: bool,
     },
     /// Give a machine a nic on a network that `create` made

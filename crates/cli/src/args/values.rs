@@ -15,7 +15,7 @@ pub(crate) fn as_ours(name: &str) -> String {
 
 /// The same, where something is named.
 pub(crate) fn named(text: &str) -> Result<Name, NameError> {
-    as_ours(text).parse().map_err(|error| text.parse::<Name>().err().unwrap_or(error))
+    as_ours(text).parse()
 }
 
 /// How many of the last lines.

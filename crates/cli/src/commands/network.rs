@@ -26,7 +26,7 @@ use super::LOOSE_PROJECT;
 use super::steps::finished;
 use super::unmet::Unmet;
 use super::up::{Bring, Whose};
-use crate::args::{ConnectArgs, CreateArgs, Global, NetworkCommand};
+use crate::args::{ConnectArgs, CreateArgs, Global, NetworkCommand, as_ours};
 use crate::failure::Failure;
 use crate::output::{Output, table};
 use crate::project::load_file;
@@ -85,6 +85,7 @@ fn join<T: ToString>(items: impl Iterator<Item = T>) -> Option<String> {
 
 /// The network that is meant: `lan.shop`, or `lan` of the project here, or the only `lan` there is.
 fn find(global: &Global, text: &str, seen: &Observed) -> Result<NetworkId, Failure> {
+    let text = &*as_ours(text);
     let matching: Vec<&NetworkId> =
         seen.networks.keys().filter(|id| id.to_string() == text || id.name.as_str() == text).collect();
     let here = super::here::project_here(global, &[text.to_owned()], seen)?;

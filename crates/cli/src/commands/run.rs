@@ -21,7 +21,7 @@ use super::attach::{LogPlace, Watch, Watched, watch, watch_held};
 use super::reaper::{Reaper, is_left};
 use super::up::{Bring, Whose};
 use super::{image, machines, network, wish};
-use crate::args::{Global, MachineArgs, MakeArgs, RunArgs, RunKind};
+use crate::args::{Global, MachineArgs, MakeArgs, PullWhen, RunArgs, RunKind, as_ours};
 use crate::failure::Failure;
 use crate::output::{Output, note, raw};
 use crate::session::Session;
@@ -151,6 +151,10 @@ fn make(
         },
     )?;
     let by_id = image::by_id(&home, &args.image, platform.as_ref())?;
+    if let (Some(_), Some(PullWhen::Always)) = (&by_id, args.pull) {
+        let what = format!("`{}` is the id of an image that is here, and `--pull always`", args.image);
+        return Err(Failure::request(&what, "say one of them: no registry knows that id"));
+    }
     let args = &MachineArgs {
         image: by_id.map_or_else(|| args.image.clone(), |reference| reference.to_string()),
         ..args.clone()
@@ -199,14 +203,15 @@ fn make(
 /// Tells who names what may be a machine of the project here, where an image of that name is not here, what they may have
 /// meant. Where the project cannot be read that is refused: an image of somebody else's would be run instead.
 fn hint_at_machine(global: &Global, args: &MachineArgs, power: Power) -> Result<(), Failure> {
-    let Ok(name) = args.image.parse::<Name>() else { return Ok(()) };
+    let Ok(name) = as_ours(&args.image).parse::<Name>() else { return Ok(()) };
     match (one_off::project_here(global), power) {
         (Some(project), Power::Off) if project.machines.contains_key(&name) => note(&format!(
             "there is no image `{name}` here, and the project has a machine `{name}`; hint: `stead run {name}` makes and runs one like that"
         )),
         (None, Power::On) if !crate::project::is_none_here(global) => {
             note(&format!(
-                "`{name}` may be a machine of the project here, whose file cannot be read; an image is meant by `{name}:latest`"
+                "`{name}` may be a machine of the project here, whose file cannot be read; an image is meant by `{}:latest`",
+                args.image
             ));
             crate::project::load(global)?;
         }

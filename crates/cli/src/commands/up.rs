@@ -265,9 +265,17 @@ pub(super) fn with_dependencies(
 fn orphans(project: &Project) -> Result<BTreeSet<MachineId>, Failure> {
     let seen = look()?.observe()?;
     let is_one = |(id, state): &(&MachineId, &MachineState)| {
-        id.project == project.name && !project.machines.contains_key(&id.name) && state.one_off().is_none()
+        // One replica more than there are to be is of those that it was made with.
+        let is_known =
+            |name: &Name| *name == id.name || base(name).is_some_and(|own| base(&id.name) == Some(own));
+        id.project == project.name && !project.machines.keys().any(is_known) && state.one_off().is_none()
     };
     Ok(seen.machines.iter().filter(is_one).map(|(id, _)| id.clone()).collect())
+}
+
+/// What several replicas have in common: `web` of `web-2`.
+fn base(name: &Name) -> Option<&str> {
+    name.as_str().rsplit_once('-').filter(|(_, number)| number.parse::<u16>().is_ok()).map(|(base, _)| base)
 }
 
 /// How a project is brought up.

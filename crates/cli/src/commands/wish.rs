@@ -295,7 +295,10 @@ fn networks_of(args: &MachineArgs, names: &[String]) -> Result<Value, Failure> {
             }
         }
         if !args.network_alias.is_empty() {
-            nic.insert("aliases".to_owned(), json!(args.network_alias));
+            nic.insert(
+                "aliases".to_owned(),
+                json!(args.network_alias.iter().map(|alias| as_ours(alias)).collect::<Vec<_>>()),
+            );
         }
         networks.insert(name.clone(), Value::Object(nic));
     }

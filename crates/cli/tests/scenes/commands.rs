@@ -85,7 +85,7 @@ fn networks_are_made_joined_and_removed_by_command() {
     assert_eq!(stead("ps --all --format json").json(), serde_json::json!([]));
     stead("network create x --subnet 10.1.2.3").code(2);
     stead("network create x --reach sideways").code(2);
-    stead("network create X").code(2);
+    stead("network create 7").code(2);
     stead("network create wire --addressing none").ok();
     assert_eq!(stead("network ls --format json").json()[0]["reach"], "isolated");
     stead("network connect wire box --kind container").ok();

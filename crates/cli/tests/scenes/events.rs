@@ -180,7 +180,7 @@ fn a_machine_has_another_name_with_the_same_files_and_addresses() {
     world.stead("rename old new").code(2).says("machine `old.default` runs").says("stead stop old");
     world.stead("stop old --time 1").ok();
     world.stead("rename old other").code(2).says("there is a machine `other` already");
-    world.stead("rename old Bad").code(2);
+    world.stead("rename old bad.name").code(2);
     assert_eq!(world.stead("rename old new").ok(), "new\n");
     world.stead("inspect old").code(2).says("there is no machine `old`");
     assert_eq!(row("new")["nics"][0]["address"], address);

@@ -288,16 +288,17 @@ fn a_port_closes_when_its_program_has_ended_and_not_while_that_is_started_again(
         is_closed();
     };
     end();
-    // Other commands leave it closed, and so does another switchboard.
-    world.stead(&format!("run --rm {BUSYBOX} true")).ok();
-    assert_eq!(curl(), 7);
+    // Another switchboard leaves it closed, though its file has it still; and so do other commands.
     let run_directory = world.path().join("home/run").display().to_string();
+    assert!(world.sh(Place::Computer, &format!("cat {run_directory}/served.json")).contains("8080"));
     let switchboard =
         || world.sh(Place::Computer, &format!("cut -d ' ' -f 1 {run_directory}/switchboard.pid"));
     let before = switchboard();
     world.sh(Place::Computer, &format!("kill -9 {before}"));
     world.until("there is another", || (switchboard() != before).then_some(()));
     is_closed();
+    world.stead(&format!("run --rm {BUSYBOX} true")).ok();
+    assert_eq!(curl(), 7);
     assert!(!world.stead("ps --all").ok().contains("8080"));
     world.stead("start web").ok();
     end();
@@ -511,4 +512,42 @@ fn a_load_of_streams_and_datagrams_arrives_both_ways() {
             );
         }
     }
+}
+
+/// While `up` waits for one machine others have their turn, and what they do does not close the ports that come with the
+/// next one.
+#[test]
+fn a_port_is_open_when_its_machine_runs_whoever_had_a_turn_meanwhile() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let text = format!(
+        "machines:
+          db: {{ image: {BUSYBOX}, command: sleep 1000, init: true,
+                healthcheck: {{ test: test -e /well, interval: 200ms, retries: 1000 }} }}
+          other: {{ image: {BUSYBOX}, command: sleep 1000, init: true }}
+          web: {{ image: {BUSYBOX}, command: httpd -f -p 80 -h /srv, init: true, ports: ['8080:80'],
+                 depends_on: {{ db: {{ condition: service_healthy }} }} }}
+        "
+    );
+    let shop = world.project("shop", &text);
+    let up = world.spawn_stead(&shop.directory, &["up"]);
+    world.until("others run", || {
+        let rows = shop.stead("ps --format json").json();
+        let runs = |name: &str| {
+            rows.as_array().is_some_and(|rows| {
+                rows.iter()
+                    .any(|row| row["name"] == name && row["status"].as_str().unwrap_or_default() != "created")
+            })
+        };
+        (runs("db") && runs("other")).then_some(())
+    });
+    shop.stead("stop -t 1 other").ok();
+    // Nobody is let in before.
+    assert_eq!(world.sh_said(Place::Computer, "curl -s -m 5 http://127.0.0.1:8080/page").code, 7);
+    shop.stead("exec db touch /well").ok();
+    world.until("the page is served", || {
+        (world.sh_said(Place::Computer, "curl -s -m 5 http://127.0.0.1:8080/page").code == 0).then_some(())
+    });
+    drop(up);
+    assert!(!shop.stead("plan").ok().contains("port"));
 }

@@ -13,7 +13,7 @@ use stead_model::observed::{
     Body, Engine, GuardState, HostFacts, HostLink, MachineState, NetworkState, NicState, Observed, Running,
     Service, Switchboard, Uplink,
 };
-use stead_model::project::{Bind, Kind, Reach, Volume};
+use stead_model::project::{Kind, Reach, Volume};
 use stead_model::served::Served;
 use stead_net::anchor::Label;
 use stead_net::kernel::nft::{Elements, Family, Value};
@@ -28,7 +28,7 @@ use crate::home::Home;
 use crate::machine::Files;
 use crate::many;
 use crate::state::Records;
-use crate::switchboard::{self, Report, Request, load_served, mark, rests};
+use crate::switchboard::{self, Report, Request, load_served, mark};
 
 /// Reads everything.
 pub(super) fn observe(host: &mut LinuxHost) -> Result<Observed> {
@@ -111,7 +111,7 @@ fn observe_own(host: &mut LinuxHost, home_id: &str, records: Records) -> Result<
     seen.networks = networks(&links, &addresses, &sets, &served);
     seen.nics = nics(&links, &sets, &served, &seen.networks);
     (seen.uplink, seen.uplink_is_broken) = observe_uplink(&home, home_id, inside)?;
-    let resting: Vec<Bind> = served.ports.keys().filter(|bind| rests(&served, bind)).copied().collect();
+    let resting = switchboard::resting(&served);
     seen.ports = served.ports;
     seen.ports.retain(|bind, _| !resting.contains(bind));
     if let Some(report) = report {

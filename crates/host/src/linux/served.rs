@@ -13,7 +13,7 @@ use stead_model::step::Step;
 
 use super::LinuxHost;
 use crate::machine::Files;
-use crate::switchboard::{self, Report, find_served, load_served, mark, rests, store_served};
+use crate::switchboard::{self, Report, find_served, load_served, mark, resting, store_served};
 
 /// What to do about a port that cannot be opened, whyever.
 const PORT_HINT: &str = "mend that and run the command again, or publish another port";
@@ -38,10 +38,14 @@ fn change_file(host: &LinuxHost, change: impl FnOnce(&mut Served)) -> Result<()>
     let before = find_served(&host.home);
     let mut after = before.clone().unwrap_or_default();
     // What rests is nobody's any more.
-    let resting: BTreeSet<Bind> = after.ports.keys().filter(|bind| rests(&after, bind)).copied().collect();
+    let resting = resting(&after);
     after.ports.retain(|bind, _| !resting.contains(bind));
     after.keepers.retain(|bind, _| !resting.contains(bind));
     change(&mut after);
+    // Those of a machine that runs are followed, whoever opened them and was killed before it could say so.
+    let unfollowed = |bind: &Bind| !after.keepers.contains_key(bind);
+    let unfollowed: BTreeSet<Bind> = after.ports.keys().filter(|bind| unfollowed(bind)).copied().collect();
+    follow(host, &mut after, |bind, _| unfollowed.contains(bind));
     let ports = &after.ports;
     after.keepers.retain(|bind, _| ports.contains_key(bind));
     if before.as_ref() != Some(&after) {
@@ -77,21 +81,20 @@ pub(super) fn open_ports(host: &LinuxHost, steps: &[&Step]) -> Vec<Result<()>> {
     let wanted: BTreeMap<_, _> = steps
         .iter()
         .filter_map(|step| match step {
-            Step::PortAdd(bind, target) => Some((*bind, target.clone())),
+            Step::PortAdd(bind, target, _) => Some((*bind, target.clone())),
             _ => None,
         })
         .collect();
     let publish = |served: &mut Served| {
         served.keepers.retain(|bind, _| !wanted.contains_key(bind));
         served.ports.extend(wanted.clone());
-        follow(host, served, |machine| wanted.values().any(|target| target.machine == *machine));
     };
     let report = match edit(host, publish) {
         Ok(report) => report,
         Err(error) => return super::together(steps, Err(error)),
     };
     let failed = |step: &&Step| match step {
-        Step::PortAdd(bind, _) => report.ports.get(bind).and_then(|port| port.error.clone()),
+        Step::PortAdd(bind, ..) => report.ports.get(bind).and_then(|port| port.error.clone()),
         _ => None,
     };
     let results: Vec<Result<()>> = steps
@@ -114,12 +117,15 @@ pub(super) fn open_ports(host: &LinuxHost, steps: &[&Step]) -> Vec<Result<()>> {
 
 /// Has the ports of machines that were just started close when those end; of one that does not run they close now.
 pub(super) fn follow_started(host: &LinuxHost, ids: &[&MachineId]) -> Result<()> {
+    // Those that somebody else runs have nobody to look after them.
+    let ours = |id: &&&MachineId| Files::new(&host.home, id).assignment().exists();
+    let ids: Vec<&MachineId> = ids.iter().filter(ours).copied().collect();
     let is_started = |target: &Target| ids.contains(&&target.machine);
     if !load_served(&host.home).ports.values().any(is_started) {
         return Ok(());
     }
     let followed = |served: &mut Served| {
-        follow(host, served, |machine| ids.contains(&machine));
+        follow(host, served, |_, machine| ids.contains(&machine));
         let keepers = &served.keepers;
         served.ports.retain(|bind, target| !is_started(target) || keepers.contains_key(bind));
     };
@@ -127,8 +133,8 @@ pub(super) fn follow_started(host: &LinuxHost, ids: &[&MachineId]) -> Result<()>
 }
 
 /// Notes who looks after the machines of these ports, if they run.
-fn follow(host: &LinuxHost, served: &mut Served, is_meant: impl Fn(&MachineId) -> bool) {
-    for (bind, target) in served.ports.iter().filter(|(_, target)| is_meant(&target.machine)) {
+fn follow(host: &LinuxHost, served: &mut Served, is_meant: impl Fn(&Bind, &MachineId) -> bool) {
+    for (bind, target) in served.ports.iter().filter(|(bind, target)| is_meant(bind, &target.machine)) {
         // One that cannot be found out about does not run, as far as anybody can tell.
         let keeper = Files::new(&host.home, &target.machine).keeper().ok().flatten();
         let keeper = keeper.map(|keeper| Keeper { pid: keeper.pid, start_time: keeper.start_time });

@@ -13,6 +13,10 @@ use crate::name::NAME_MAX_CHARS;
 /// what values mean together only [`super::parse`] knows.
 pub fn schema() -> String {
     let mut root = shape(ROOT);
+    let networks = root.pointer_mut("/properties/networks/propertyNames/not/anyOf");
+    if let Some(refused) = networks.and_then(Value::as_array_mut) {
+        refused.push(json!({ "enum": crate::name::RESERVED_OF_NETWORKS }));
+    }
     if let Some(root) = root.as_object_mut() {
         root.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
         root.insert("title".to_owned(), json!("stead.yaml"));

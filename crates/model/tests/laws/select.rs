@@ -38,6 +38,10 @@ fn what_is_stopped_and_started_is_as_before() {
         assert_eq!(text(&plan(&off, &stopped)), "");
         let on = must_want(&project, &lock, &stopped);
         assert_eq!(applied(&plan(&on, &stopped), &stopped), seen, "{project:#?}");
+        // The same without its file, by the ports that it had.
+        let mut on = Wanted::as_it_is(&project.name, &stopped).with_power(&all, Power::On);
+        on.ports.extend(seen.ports.clone());
+        assert_eq!(applied(&plan(&on, &stopped), &stopped).ports, seen.ports, "{project:#?}");
     }
 }
 

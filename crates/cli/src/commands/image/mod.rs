@@ -324,7 +324,10 @@ pub(crate) fn by_id(
         return Ok(None);
     }
     let store = Store::open(&root)?;
-    let Ok(Meant { name: None, image }) = meant(&store, text, platform) else { return Ok(None) };
+    if store.find_by_id(hex)?.is_empty() {
+        return Ok(None);
+    }
+    let Meant { name: None, image } = meant(&store, text, platform)? else { return Ok(None) };
     let named = image.names.first();
     let repository = named.map_or_else(|| image.digest.short().to_owned(), |name| name.repository.clone());
     let registry = named.and_then(|name| name.registry.clone());

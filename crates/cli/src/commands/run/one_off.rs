@@ -18,7 +18,7 @@ use super::super::up::{self, Bring, Whose};
 use super::super::wish::{self, Wish};
 use super::super::{image, network, ps};
 use super::take_away_again;
-use crate::args::{Consent, Global, MachineArgs, PullWhen, RunArgs};
+use crate::args::{Consent, Global, MachineArgs, PullWhen, RunArgs, as_ours};
 use crate::failure::Failure;
 use crate::output::{Output, note};
 use crate::project::{self, Found, Loaded};
@@ -161,7 +161,8 @@ fn derived(loaded: &Loaded, of: &Name, args: &RunArgs) -> Result<(Machine, BTree
     })?;
     let Some(mut base) = machine.for_one_off() else { return Err(unfit(of, machine)) };
     refuse_what_the_file_says(of, loaded, &args.machine)?;
-    let is_machine = |alias: &&String| loaded.project.machines.keys().any(|name| **alias == name.as_str());
+    let is_machine =
+        |alias: &&String| loaded.project.machines.keys().any(|name| as_ours(alias) == name.as_str());
     if let Some(alias) = args.machine.network_alias.iter().find(is_machine) {
         let what = format!("`--network-alias {alias}`: that is the name of another machine");
         return Err(Failure::request(&what, "choose another"));
@@ -177,9 +178,10 @@ fn derived(loaded: &Loaded, of: &Name, args: &RunArgs) -> Result<(Machine, BTree
     if args.no_deps {
         base.depends_on.clear();
     }
-    if let (false, Some(container)) = (args.detach, base.container_mut()) {
+    if let Some(container) = base.container_mut() {
         // As it is here: nobody else sits at it.
-        (container.tty, container.stdin) = (false, false);
+        container.tty &= args.detach && !args.no_tty;
+        container.stdin &= args.detach;
     }
     let Wish { machine, volumes } = wish::over(of, &base, &args.machine, &loaded.project)?;
     let one_off = machine.as_one_off(of).ok_or_else(|| unfit(of, &base))?;

@@ -138,6 +138,9 @@ pub fn ports_of_docker(text: &str) -> Vec<String> {
     let (address, rest) = text.split_at(end);
     let (place, target) = match rest.split_once("::") {
         _ if !text.contains(':') => ("0".to_owned(), text),
+        None if text.starts_with(':') && !rest.contains("::") && text.matches(':').count() == 1 => {
+            ("0".to_owned(), text.trim_start_matches(':'))
+        }
         Some((more, target)) if !text.starts_with("::") && !more.contains(':') => {
             (format!("{address}{more}:0"), target)
         }

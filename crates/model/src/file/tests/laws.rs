@@ -228,6 +228,8 @@ fn the_schema_and_the_parser_agree() {
         ("name: Shop\n", false),
         ("name: stead\n", false),
         ("networks: {Lan: {}}\n", false),
+        ("networks: {host: {}}\n", false),
+        ("networks: {7: {}}\n", false),
         ("networks: {a: {subnet: nat}}\n", false),
         ("networks: {a: {subnet6: fd00::/48}}\n", false),
         ("networks: {a: {mtu: 12}}\n", false),
