@@ -241,6 +241,30 @@ fn a_route_takes_the_place_of_another_by_any_link() {
     }
 }
 
+#[test]
+fn a_way_out_is_ours_beside_one_of_the_usual_metric() {
+    own_namespace();
+    let socket = RouteSocket::open().unwrap();
+    for (near, far, net) in [("p0", "e0", 1), ("p1", "e1", 2)] {
+        let address = RouteRequest::AddAddress(name(near), format!("fd00:9:{net}::2/64").parse().unwrap());
+        socket.run(&[veth(near, far, None, None), up(far), up(near), address]).unwrap();
+    }
+    // As the kernel sets one by a router that it hears of.
+    let heard = "-6 route add default via fd00:9:1::1 dev p0 metric 1024";
+    let out = Route { to: "::/0".parse().unwrap(), by: via("fd00:9:2::1", "p1"), table: MAIN_TABLE };
+    ip(heard);
+    socket.run(&[RouteRequest::AddRoute(out.clone())]).unwrap();
+    assert_eq!(socket.route_to("fd00:10::1".parse().unwrap()).unwrap(), [out.clone()]);
+    let again = socket.run(&[RouteRequest::AddRoute(out.clone())]).unwrap_err();
+    assert!(again.to_string().contains("File exists"), "{again}");
+    socket.run(&[RouteRequest::DeleteRoute(out.clone())]).unwrap();
+    // One that was made with the usual metric is found, too.
+    ip("-6 route del default");
+    ip("-6 route add default via fd00:9:2::1 dev p1 metric 1024");
+    socket.run(&[RouteRequest::DeleteRoute(out)]).unwrap();
+    assert_eq!(ip("-6 route show default"), "");
+}
+
 /// Where a packet would go, a line for each way.
 fn ways(routes: &[Route]) -> Vec<String> {
     routes.iter().map(ToString::to_string).collect()

@@ -432,6 +432,10 @@ fn route_message(kind: u16, flags: u16, route: &Route, index: u32) -> Message {
         Hop::Via(router, _) => {
             message.put(RTA_GATEWAY, &octets(*router).1);
             message.put_u32(RTA_OIF, index);
+            // One to take away is found whatever its metric is.
+            if flags & NLM_F_CREATE != 0 && family == AF_INET6 && route.to.prefix_len() == 0 {
+                message.put_u32(RTA_PRIORITY, WAY_OUT_METRIC);
+            }
         }
         Hop::Link(_) => message.put_u32(RTA_OIF, index),
         Hop::Local => message.put_u32(RTA_OIF, LOOPBACK_INDEX),
@@ -439,6 +443,10 @@ fn route_message(kind: u16, flags: u16, route: &Route, index: u32) -> Message {
     }
     message
 }
+
+/// The metric of a default route of IPv6. A kernel that hears of routers gives theirs, on whatever link, the 1024 that is
+/// usual, and would take ours for one that is there already.
+const WAY_OUT_METRIC: u32 = 512;
 
 /// `lo` is the first link of every namespace.
 const LOOPBACK_INDEX: u32 = 1;
