@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use stead_model::name::{NetworkId, NicId};
+use stead_model::name::{MachineId, NetworkId, NicId};
 use stead_model::observed::{NicEnd, NicState};
 use stead_model::served::ServedNetwork;
-use stead_net::kernel::{MAIN_TABLE, Route, RouteRequest};
+use stead_net::kernel::{MAIN_TABLE, Route, RouteRequest, RouteSocket};
 
 use super::inside::Inside;
 use super::mark::{Mark, NicMark};
@@ -32,24 +32,40 @@ pub(super) fn hand_on(
     for (id, state, others) in gone {
         let others = others.iter().filter_map(|id| marks.iter().find(|mark| mark.id == *id));
         let others: Vec<Route> = others.flat_map(|mark| routes_by(&mark.id, &mark.end, networks)).collect();
-        let pairs = replacements(routes_by(id, &state.end, networks), &others);
-        if pairs.is_empty() {
+        let nexts = nexts(routes_by(id, &state.end, networks), &others);
+        if nexts.is_empty() {
             continue;
         }
         let route = inside.route_of(&id.machine())?;
         let there = route.routes(Some(MAIN_TABLE))?;
-        let used = pairs.into_iter().filter(|(from, _)| there.contains(from));
-        let requests: Vec<RouteRequest<'_>> = used.map(|(_, to)| RouteRequest::ReplaceRoute(to)).collect();
-        route.run(&requests).with_context(|| format!("cannot lead {} out by another nic", id.machine()))?;
+        for (_, nexts) in nexts.into_iter().filter(|(from, _)| there.contains(from)) {
+            lead(&route, &id.machine(), nexts)?;
+        }
     }
     Ok(())
 }
 
-/// Routes that go, each with the first of the others that leads to the same place.
-fn replacements(going: Vec<Route>, others: &[Route]) -> Vec<(Route, Route)> {
-    let next = |from: &Route| others.iter().find(|to| to.to == from.to).cloned();
-    let pairs = going.into_iter().map(|from| (next(&from), from));
-    pairs.filter_map(|(to, from)| Some((from, to?))).collect()
+/// Leads out by the first of these routes that the kernel takes: programs inside may have set the nic of one down. The nic
+/// that goes now does so all the same where there is none.
+fn lead(route: &RouteSocket, machine: &MachineId, nexts: Vec<Route>) -> Result<()> {
+    let mut last = None;
+    for next in nexts {
+        last = route.send(&[RouteRequest::ReplaceRoute(next)])?.pop();
+        if last.is_none() {
+            return Ok(());
+        }
+    }
+    if let Some(refused) = last {
+        tracing::warn!("no other nic leads {machine} out: {refused}");
+    }
+    Ok(())
+}
+
+/// Routes that go, each with those of the others that lead to the same place.
+fn nexts(going: Vec<Route>, others: &[Route]) -> Vec<(Route, Vec<Route>)> {
+    let nexts = |from: &Route| others.iter().filter(|to| to.to == from.to).cloned().collect();
+    let all = going.into_iter().map(|from| (nexts(&from), from));
+    all.filter(|(nexts, _): &(Vec<Route>, _)| !nexts.is_empty()).map(|(nexts, from)| (from, nexts)).collect()
 }
 
 /// The default routes by a nic, as far as we set them.
@@ -65,12 +81,13 @@ mod tests {
     use crate::linux::nic::default_route;
 
     #[test]
-    fn of_each_family_the_first_that_leads_out_does_so_next() {
+    fn of_each_family_all_that_lead_out_are_tried_in_order() {
         let by = |router: &str, name: &str| default_route(router.parse().unwrap(), &name.parse().unwrap());
         let going = vec![by("10.0.1.1/24", "eth0"), by("fd00:1::1/64", "eth0")];
         let others = [by("10.0.2.1/24", "eth1"), by("10.0.3.1/24", "eth2"), by("fd00:3::1/64", "eth2")];
-        let next = replacements(going.clone(), &others).into_iter().map(|(_, to)| to);
-        assert_eq!(next.collect::<Vec<_>>(), [others[0].clone(), others[2].clone()]);
-        assert_eq!(replacements(going, &[]), []);
+        let [v4, v4_later, v6] = others.clone();
+        let next = [(going[0].clone(), vec![v4, v4_later]), (going[1].clone(), vec![v6])];
+        assert_eq!(nexts(going.clone(), &others), next);
+        assert_eq!(nexts(going, &[]), []);
     }
 }
