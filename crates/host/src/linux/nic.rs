@@ -69,8 +69,8 @@ fn set_all(host: &mut LinuxHost, wanted: &[(&NicId, Option<&NicState>, &NicState
                 network.hosts.insert(to.lease.mac, served::host(id, &to.lease, &to.names));
             }
         }
-    })
-    .map(drop)
+    })?;
+    resolver::catch_up(host, new.iter().map(|(id, ..)| *id))
 }
 
 /// Makes the links of nics, many at once. Each is put on its bridge last, when all else of it is there: it is

@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read as _, Seek as _, Write as _};
 use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use rustix::fs::{Mode, OFlags};
 
 use stead_model::name::{MachineId, NetworkId, NicId};
 use stead_model::observed::{Body, MadeContainer, NicState};
@@ -18,15 +19,21 @@ use super::LinuxHost;
 use super::machine::load_assignment;
 use crate::home::write_run_file;
 use crate::machine::{Assignment, Files};
+use crate::switchboard::load_served;
 
 type Networks = BTreeMap<NetworkId, ServedNetwork>;
 
 /// The `/etc/resolv.conf` of a machine: whom it was told to ask, else the first of its networks that is served.
 pub(super) fn text(networks: &Networks, id: &MachineId, made: &MadeContainer) -> String {
-    let mut own = networks.iter().filter(|(network, served)| {
+    text_by(of_machine(networks, id).next(), made)
+}
+
+/// The networks that a machine has a nic on.
+fn of_machine<'n>(networks: &'n Networks, id: &MachineId) -> impl Iterator<Item = &'n ServedNetwork> {
+    let own = networks.iter().filter(|(network, served)| {
         network.project == id.project && served.hosts.values().any(|host| host.name == id.name)
     });
-    text_by(own.next().map(|(_, network)| network), made)
+    own.map(|(_, network)| network)
 }
 
 fn text_by(network: Option<&ServedNetwork>, made: &MadeContainer) -> String {
@@ -60,24 +67,43 @@ pub(super) fn hand_on(
     networks: &Networks,
 ) -> Result<()> {
     for (id, _, others) in gone.iter().filter(|(.., others)| !others.is_empty()) {
-        let machine = id.machine();
-        let files = Files::new(&host.home, &machine);
-        let path = files.present().join("resolv.conf");
-        let Some(mut assignment) = path.exists().then(|| load_assignment(&files)).flatten() else { continue };
-        let state = host.records()?.machines.remove(&machine);
-        let Some(Body::Container(made)) = state.map(|state| state.body) else { continue };
         let staying: BTreeSet<NetworkId> = others.iter().map(NicId::network).collect();
-        let staying = staying.iter().filter_map(|id| networks.get(id));
-        let staying: Vec<String> = staying.map(|network| text_by(Some(network), &made)).collect();
-        let Some(next) = next(&assignment.resolv_conf, &staying) else { continue };
-        let before = std::mem::replace(&mut assignment.resolv_conf, next);
-        put(&path, &before, &assignment.resolv_conf)?;
-        assign(&files.assignment(), &assignment)?;
+        go_on(host, &id.machine(), staying.iter().filter_map(|id| networks.get(id)))?;
     }
     Ok(())
 }
 
-/// The text that takes the place of one, if that is about none of the networks that stay and there is one at all.
+/// Has containers that run and have new nics ask on one of their networks, where the one on which they asked is gone.
+pub(super) fn catch_up<'n>(host: &mut LinuxHost, new: impl Iterator<Item = &'n NicId>) -> Result<()> {
+    let machines: BTreeSet<MachineId> = new.map(NicId::machine).collect();
+    let networks = load_served(&host.home).networks;
+    machines.iter().try_for_each(|machine| go_on(host, machine, of_machine(&networks, machine)))
+}
+
+/// Has a container that runs ask on the first of these networks, unless it does so on one of them.
+fn go_on<'n>(
+    host: &mut LinuxHost,
+    machine: &MachineId,
+    networks: impl Iterator<Item = &'n ServedNetwork>,
+) -> Result<()> {
+    let files = Files::new(&host.home, machine);
+    let path = files.present().join("resolv.conf");
+    let Some(mut assignment) = path.exists().then(|| load_assignment(&files)).flatten() else {
+        return Ok(());
+    };
+    let state = host.records()?.machines.remove(machine);
+    let Some(Body::Container(made)) = state.map(|state| state.body) else { return Ok(()) };
+    let texts: Vec<String> = networks.map(|network| text_by(Some(network), &made)).collect();
+    let Some(next) = next(&assignment.resolv_conf, &texts) else { return Ok(()) };
+    let before = std::mem::replace(&mut assignment.resolv_conf, next);
+    // The file is in the hands of programs inside, which keep no nic by what they do to it.
+    if let Err(error) = put(&path, &before, &assignment.resolv_conf) {
+        tracing::warn!("{machine} goes on asking for names where it did: {error:#}");
+    }
+    assign(&files.assignment(), &assignment)
+}
+
+/// The text that takes the place of one, if that is about none of these networks and there is one at all.
 fn next(now: &str, staying: &[String]) -> Option<String> {
     staying.first().filter(|_| staying.iter().all(|text| text != now)).cloned()
 }
@@ -92,17 +118,29 @@ fn assign(path: &Path, assignment: &Assignment) -> Result<()> {
     file.and_then(|file| file.set_modified(begun)).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Puts a text in the place of what we wrote; what programs inside have made of it is theirs. In the same file, as that
-/// is mounted; what is there is never nothing.
+/// Puts a text in the place of what we wrote; what programs inside have made of it is theirs, be it as long as it may. In
+/// the same file, as that is mounted; what is there is never nothing.
 fn put(path: &Path, before: &str, after: &str) -> Result<()> {
-    if fs::read(path).ok().as_deref() != Some(before.as_bytes()) {
-        return Ok(());
-    }
-    let written = OpenOptions::new().write(true).open(path).and_then(|mut file| {
+    let written = open(path).and_then(|mut file| {
+        let mut there = Vec::new();
+        if !file.metadata()?.is_file() {
+            return Ok(());
+        }
+        (&file).take(before.len() as u64 + 1).read_to_end(&mut there)?;
+        if there != before.as_bytes() {
+            return Ok(());
+        }
+        file.rewind()?;
         file.write_all(after.as_bytes())?;
         file.set_len(after.len() as u64)
     });
     written.with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Opens what is there, without waiting for anybody where that is no file.
+fn open(path: &Path) -> std::io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
 }
 
 #[cfg(test)]
@@ -127,5 +165,16 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "nameserver 10.0.0.1\n");
         put(&path, "nameserver 10.10.10.10\n", "nameserver 10.0.0.2\n").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "nameserver 10.0.0.1\n");
+        fs::write(&path, "nameserver 10.0.0.1\n# mine\n").unwrap();
+        put(&path, "nameserver 10.0.0.1\n", "nameserver 10.0.0.2\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "nameserver 10.0.0.1\n# mine\n");
+    }
+
+    #[test]
+    fn what_is_no_file_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("resolv.conf");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
+        put(&path, "", "nameserver 10.0.0.1\n").unwrap();
     }
 }
