@@ -29,7 +29,7 @@ pub(crate) const MACHINE: &[Key] = &[
         &[Form::Set(NAME), Form::Map(Leaf::Name, &[Form::Keys(&[NIC])])],
         "[default]",
         "{ lan: { address: 10.0.5.7 } }",
-        "The networks it is on, a nic each, in this order; the first nic has the default route. While a container runs nics that stay keep their names. `[]`: none.",
+        "The networks it is on, a nic each, in this order when the machine is made; the first nic has the default route. While a container runs nics that stay keep their names, and the default route. `[]`: none.",
     ),
     key(
         "ports",
