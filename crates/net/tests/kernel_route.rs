@@ -260,7 +260,7 @@ fn a_way_out_is_ours_beside_one_of_the_usual_metric() {
     socket.run(&[RouteRequest::DeleteRoute(out.clone())]).unwrap();
     // One that was made with the usual metric is found, too.
     ip("-6 route del default");
-    ip("-6 route add default via fd00:9:2::1 dev p1 metric 1024");
+    ip("-6 route add default via fd00:9:2::1 dev p1 metric 1024 proto 115");
     socket.run(&[RouteRequest::DeleteRoute(out)]).unwrap();
     assert_eq!(ip("-6 route show default"), "");
 }

@@ -104,18 +104,56 @@ fn nics_that_stay_are_left_alone_and_the_way_out_goes_on_to_the_next() {
     assert_eq!(nic(&project, "eth2"), before.1);
     assert_eq!(ways(&project), ["10.1.1.1 eth0", "fd00:1::1 eth0"]);
     assert_eq!(names(), "nameserver 10.1.1.1\nsearch shop.stead\n");
-    // What is made again keeps the way out, too.
+    // What is made again keeps the way out, too, also of IPv6, of which the kernel has heard of one by the other nic.
+    let heard = "default via fe80:.* dev eth2";
+    inside(
+        &project,
+        &format!("for i in $(seq 150); do ip -6 route | grep '{heard}' && exit; sleep 0.2; done; exit 1"),
+    );
     let slow = |text: String| text.replace("subnet: 10.1.1.0/24,", "subnet: 10.1.1.0/24, mtu: 1400,");
     assert!(project.change(&slow(shop("cc, aa"))).contains("+ nic web/aa.shop as eth0"));
     open.lives("fifth");
-    // Of IPv6 the kernel may have heard of a way out meanwhile, and then takes no other.
-    assert_eq!(ways(&project)[0], "10.1.1.1 eth0");
+    assert_eq!(ways(&project), ["10.1.1.1 eth0", "fd00:1::1 eth0"]);
     // The other order alone is nothing to make nics again for; who comes anew has the file's.
     project.write(&slow(shop("aa, cc")));
     assert_eq!(project.stead("plan").ok(), "nothing to do\n");
     project.stead("down").ok();
     project.stead("up").ok();
     assert!(nic(&project, "eth1").contains("10.1.3."));
+    project.stead("down").ok();
+}
+
+#[test]
+fn a_nic_goes_also_where_the_next_one_does_not_lead_out() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let project = world.project("shop", &shop("aa, bb, cc"));
+    project.stead("up").ok();
+    project.stead("network enter -m web -- ip link set eth1 down").ok();
+    assert!(project.change(&shop("bb, cc")).contains("- nic web/aa.shop"));
+    assert_eq!(ways(&project), ["10.1.3.1 eth2", "fd00:3::1 eth2"]);
+    project.stead("network enter -m web -- ip link set eth2 down").ok();
+    assert!(project.change(&shop("bb")).contains("- nic web/cc.shop"));
+    assert_eq!(ways(&project), [""; 0]);
+    project.stead("down").ok();
+}
+
+#[test]
+fn names_are_asked_for_where_the_network_is_swapped_or_made_anew() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let project = world.project("shop", &shop("bb"));
+    project.stead("up").ok();
+    let names = || inside(&project, "cat /etc/resolv.conf; nslookup web.shop.stead > /dev/null");
+    assert_eq!(names(), "nameserver 10.1.2.1\nsearch shop.stead\n");
+    project.change(&shop("cc"));
+    assert_eq!(names(), "nameserver 10.1.3.1\nsearch shop.stead\n");
+    let moved = shop("cc").replace("10.1.3.", "10.1.4.");
+    let plan = project.change(&moved);
+    assert!(plan.contains("+ nic web/cc.shop"), "{plan}");
+    assert_eq!(names(), "nameserver 10.1.4.1\nsearch shop.stead\n");
+    project.stead("restart web").ok();
+    assert_eq!(names(), "nameserver 10.1.4.1\nsearch shop.stead\n");
     project.stead("down").ok();
 }
 
