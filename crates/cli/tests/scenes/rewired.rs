@@ -151,6 +151,12 @@ fn names_are_asked_for_where_the_network_is_swapped_or_made_anew() {
     let moved = shop("cc").replace("10.1.3.", "10.1.4.");
     let plan = project.change(&moved);
     assert!(plan.contains("+ nic web/cc.shop"), "{plan}");
+    // A way out that programs inside have set is theirs.
+    for line in ["del default via fd00:3::1", "add default via fd00:3::9 metric 1000"] {
+        project.stead(&format!("network enter -m web -- ip -6 route {line} dev eth0")).ok();
+    }
+    project.change(&moved.replace("[cc]", "[cc, aa]"));
+    assert_eq!(ways(&project), ["10.1.4.1 eth0", "fd00:3::9 eth0"]);
     assert_eq!(names(), "nameserver 10.1.4.1\nsearch shop.stead\n");
     project.stead("restart web").ok();
     assert_eq!(names(), "nameserver 10.1.4.1\nsearch shop.stead\n");

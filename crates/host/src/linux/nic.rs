@@ -178,7 +178,21 @@ fn settle(inside: &mut Inside, id: &NicId, state: &NicState, network: Option<&Se
         requests.extend(static_addresses(name, state, network));
     }
     let route = inside.route_of(&id.machine())?;
+    if requests.iter().any(is_way_out6) && route.routes(Some(MAIN_TABLE))?.iter().any(is_set) {
+        requests.retain(|request| !is_way_out6(request));
+    }
     tolerate(route.send(&requests)?, Errno::EXIST).with_context(|| format!("cannot set up {id}"))
+}
+
+fn is_way_out6(request: &RouteRequest<'_>) -> bool {
+    matches!(request, RouteRequest::AddRoute(route) if route.to == IpNet::V6(Ipv6Net::default()))
+}
+
+/// Whether this is a way out by IPv6 that we or programs inside have set. A nic that comes takes it from no other, to which
+/// the kernel itself sees where the metric is the same. Routers that it has heard of have addresses of their link alone.
+fn is_set(route: &Route) -> bool {
+    let is_heard = matches!(route.by, Hop::Via(IpAddr::V6(router), _) if router.is_unicast_link_local());
+    route.to == IpNet::V6(Ipv6Net::default()) && !is_heard && route.by != Hop::NoLink
 }
 
 /// Whether we set the addresses of a nic's inner end.
