@@ -254,7 +254,7 @@ fn a_way_out_is_ours_beside_one_of_the_usual_metric() {
     let out = Route { to: "::/0".parse().unwrap(), by: via("fd00:9:2::1", "p1"), table: MAIN_TABLE };
     ip(heard);
     socket.run(&[RouteRequest::AddRoute(out.clone())]).unwrap();
-    assert_eq!(socket.route_to("fd00:10::1".parse().unwrap()).unwrap(), [out.clone()]);
+    assert_eq!(socket.route_to("fd00:10::1".parse().unwrap()).unwrap(), std::slice::from_ref(&out));
     let again = socket.run(&[RouteRequest::AddRoute(out.clone())]).unwrap_err();
     assert!(again.to_string().contains("File exists"), "{again}");
     socket.run(&[RouteRequest::DeleteRoute(out.clone())]).unwrap();
