@@ -453,10 +453,8 @@ fn machine_additions(wanted: &Wanted, left: &Observed) -> Vec<Reasoned> {
             }
         }
         // Where one of its ports is taken its program is not run.
-        let runs = left.running.contains_key(&id);
-        let is_begun = machine.is_to_run() && !runs;
-        let after = if is_begun { machine.after.clone() } else { BTreeMap::new() };
-        let mut ports = missing_ports(wanted, left, &id, &after);
+        let is_begun = machine.is_to_run() && !left.running.contains_key(&id);
+        let mut ports = missing_ports(wanted, left, &id, is_begun);
         if is_begun {
             for (other, condition) in
                 machine.after.iter().filter(|(_, how_far)| **how_far != Condition::Started)
@@ -489,12 +487,9 @@ fn machine_additions(wanted: &Wanted, left: &Observed) -> Vec<Reasoned> {
 }
 
 /// The ports of a machine that are not open yet.
-fn missing_ports(
-    wanted: &Wanted,
-    left: &Observed,
-    id: &MachineId,
-    after: &BTreeMap<MachineId, Condition>,
-) -> Vec<Reasoned> {
+fn missing_ports(wanted: &Wanted, left: &Observed, id: &MachineId, is_begun: bool) -> Vec<Reasoned> {
+    let machine = wanted.machines.get(id).filter(|_| is_begun);
+    let after = machine.map_or_else(BTreeMap::new, |machine| machine.after.clone());
     let own = wanted.ports.iter().filter(|(_, target)| target.machine == *id && wanted.publishes(id));
     let missing = own.filter(|(bind, target)| left.ports.get(bind) != Some(target));
     let why = || format!("machines.{}.ports", id.name);

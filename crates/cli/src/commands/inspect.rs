@@ -20,7 +20,7 @@ use stead_vmm::Chosen;
 use super::ps::{Ends, MachineRow, machine_row};
 use crate::args::{Global, InspectArgs, PortArgs};
 use crate::failure::Failure;
-use crate::output::{Output, printable, table};
+use crate::output::{Output, note, printable, table};
 use crate::session::look;
 
 /// All about a machine.
@@ -310,12 +310,8 @@ pub(crate) fn port(global: &Global, args: &PortArgs, output: Output) -> Result<(
     let rows = port_rows(&id, &seen).into_iter();
     let is_wanted = |row: &PortRow| wanted.is_none_or(|wanted| wanted == (row.target, row.bind.protocol));
     let rows: Vec<PortRow> = rows.filter(is_wanted).collect();
-    if let (Some(text), Some(row)) = (&args.port, rows.iter().find(|row| !row.open)) {
-        let what = format!("port {text} of machine `{id}` is closed: the machine does not run");
-        return Err(Failure::request(
-            &what,
-            &format!("`stead start {id}` opens {} again", socket(&row.bind)),
-        ));
+    if let (Some(text), true) = (&args.port, rows.iter().any(|row| !row.open)) {
+        note(&format!("port {text} of machine `{id}` is closed: the machine does not run"));
     }
     if let (true, Some(text)) = (rows.is_empty(), &args.port) {
         let what = format!("port {text} of machine `{id}` is not published");

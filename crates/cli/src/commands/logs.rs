@@ -105,8 +105,10 @@ struct Printer {
 
 impl Printer {
     fn print(&self, id: &MachineId, line: Line<'_>) -> Result<Option<Written>> {
-        let is_early = self.since.as_deref().is_some_and(|since| line.time < since);
-        let is_late = self.until.as_deref().is_some_and(|until| line.time > until);
+        // With its `Z` a time would be later than the same as it was said.
+        let time = without_zone(line.time);
+        let is_early = self.since.as_deref().is_some_and(|since| time < without_zone(since));
+        let is_late = self.until.as_deref().is_some_and(|until| time > without_zone(until));
         if is_early || is_late {
             return Ok(None);
         }
@@ -203,6 +205,10 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+fn without_zone(time: &str) -> &str {
+    time.trim_end_matches('Z')
 }
 
 /// A moment in the form of the log's times: `2026-11-21T08:00:00Z` or a part of it, so long ago (`90s`, `10m`), or the
