@@ -9,6 +9,7 @@ use stead_host::apply::{self, Event, Host, Outcome};
 use stead_host::home::{Environment, Home};
 use stead_host::linux::LinuxHost;
 use stead_host::lock::{self, HomeLock};
+use stead_host::machine::Files;
 use stead_model::name::MachineId;
 use stead_model::observed::Observed;
 use stead_model::plan::Plan;
@@ -178,7 +179,8 @@ impl Session {
             note(&Failure::from(error).text().trim_end().replacen("error:", "warning:", 1));
         }
         if self.lock.is_some() {
-            let (ids, steps): (Vec<_>, Vec<_>) = idle(plan, !failures.is_empty()).into_iter().unzip();
+            let (ids, steps): (Vec<_>, Vec<_>) =
+                idle(self.host.home(), plan, !failures.is_empty()).into_iter().unzip();
             if let (Some(step), Err(error)) = (steps.first(), self.host.close_idle_ports(&ids)) {
                 failures.push(((*step).clone(), error));
             }
@@ -214,12 +216,14 @@ impl Session {
 
 /// The machines of a plan whose ports may be open though they do not run, each with its step: where something failed, those
 /// that were to be started, as their ports are opened first; always those that ran already, and may have ended meanwhile.
-fn idle(plan: &Plan, has_failed: bool) -> Vec<(&MachineId, &Step)> {
+fn idle<'p>(home: &Home, plan: &'p Plan, has_failed: bool) -> Vec<(&'p MachineId, &'p Step)> {
+    // Those that somebody else runs have nobody to look after them.
+    let is_ours = |id: &MachineId| Files::new(home, id).assignment().exists();
     let mut found = Vec::new();
     for step in plan.steps.iter().map(|planned| &planned.step) {
         match step {
             Step::MachineStart(id, _) if has_failed => found.push((id, step)),
-            Step::PortAdd(_, target, _) if !starts(plan, &target.machine) => {
+            Step::PortAdd(_, target, _) if !starts(plan, &target.machine) && is_ours(&target.machine) => {
                 found.push((&target.machine, step));
             }
             _ => {}

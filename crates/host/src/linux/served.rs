@@ -117,9 +117,6 @@ pub(super) fn open_ports(host: &LinuxHost, steps: &[&Step]) -> Vec<Result<()>> {
 
 /// Has the ports of machines that were just started close when those end; of one that does not run they close now.
 pub(super) fn follow_started(host: &LinuxHost, ids: &[&MachineId]) -> Result<()> {
-    // Those that somebody else runs have nobody to look after them.
-    let ours = |id: &&&MachineId| Files::new(&host.home, id).assignment().exists();
-    let ids: Vec<&MachineId> = ids.iter().filter(ours).copied().collect();
     let is_started = |target: &Target| ids.contains(&&target.machine);
     if !load_served(&host.home).ports.values().any(is_started) {
         return Ok(());
