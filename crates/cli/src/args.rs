@@ -42,7 +42,7 @@ pub(crate) use project::{
 };
 pub(crate) use run::{MachineArgs, MakeArgs, PullWhen, RunArgs, RunKind};
 pub(crate) use snapshot::{ResetArgs, SnapshotCommand, SnapshotCreateArgs, SnapshotListArgs};
-pub(crate) use values::{Tail, as_ours};
+pub(crate) use values::Tail;
 pub(crate) use volume::{VolumeCommand, VolumeCreateArgs, VolumeListArgs};
 
 /// Run Linux machines from one file or one command, on networks of their own

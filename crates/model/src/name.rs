@@ -60,20 +60,25 @@ impl FromStr for Name {
         if text.starts_with('-') {
             return Err(NameError::Start);
         }
-        if is_number(text) {
-            return Err(NameError::Number);
-        }
         if text.ends_with('-') {
             return Err(NameError::End);
         }
         if text.len() > NAME_MAX_CHARS {
             return Err(NameError::TooLong(text.len()));
         }
+        if is_number(text) {
+            return Err(NameError::Number);
+        }
         if RESERVED.contains(&text) {
             return Err(NameError::Reserved);
         }
         Ok(Self(text.to_owned()))
     }
+}
+
+/// A name as other tools take them, with capitals and `_`, as it is here.
+pub fn as_ours(name: &str) -> String {
+    name.to_ascii_lowercase().replace('_', "-")
 }
 
 /// Whether a text is a number to those who read addresses.
@@ -187,7 +192,7 @@ impl FromStr for Alias {
 
 fn lawful_part(part: &str, is_address: bool, is_last: bool) -> Result<(), NameError> {
     match part.parse::<Name>() {
-        Err(NameError::Number) if !is_address && !part.is_empty() => Ok(()),
+        Err(NameError::Number) if !is_address => Ok(()),
         Err(NameError::Reserved) if !is_last => Ok(()),
         other => other.map(drop),
     }
@@ -418,6 +423,20 @@ mod tests {
         check(&"a".repeat(41), Err(NameError::TooLong(41)));
         check("localhost", Err(NameError::Reserved));
         check("user", Ok(()));
+    }
+
+    #[test]
+    fn an_alias_is_several_labels_and_no_address() {
+        let check = |text: &str, expected| assert_eq!(text.parse::<Alias>().map(drop), expected, "{text}");
+        check("www", Ok(()));
+        check("elasticsearch-7.17.0", Ok(()));
+        check("www.stead.example", Ok(()));
+        check("10.0.0.7", Err(NameError::Number));
+        check("www.localhost", Err(NameError::Reserved));
+        check("www..example", Err(NameError::Empty));
+        // A label of DNS has 63 characters.
+        check(&format!("{}.example", "1".repeat(64)), Err(NameError::TooLong(64)));
+        check(&["a"; 81].join("."), Err(NameError::AliasTooLong(161)));
     }
 
     #[test]

@@ -6,14 +6,9 @@ use std::str::FromStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command};
 
-use stead_model::name::{Name, NameError};
+use stead_model::name::{Name, NameError, as_ours};
 
-/// A name as other tools take them, with capitals and `_`, as it is here (docs/decisions/0134).
-pub(crate) fn as_ours(name: &str) -> String {
-    name.to_ascii_lowercase().replace('_', "-")
-}
-
-/// The same, where something is named.
+/// A name that something is given, however other tools would take it (docs/decisions/0134).
 pub(crate) fn named(text: &str) -> Result<Name, NameError> {
     as_ours(text).parse()
 }

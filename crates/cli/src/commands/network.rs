@@ -15,7 +15,7 @@ use stead_host::home::{Home, Prepared, write_whole};
 use stead_host::machine::Files;
 use stead_model::container::Mount;
 use stead_model::file::render;
-use stead_model::name::{MachineId, Name, NetworkId, VolumeId};
+use stead_model::name::{MachineId, Name, NetworkId, VolumeId, as_ours};
 use stead_model::observed::{NetworkState, Observed};
 use stead_model::plan::{Plan, Power, UnwantedVolumes, Wanted, plan};
 use stead_model::project::{
@@ -26,7 +26,7 @@ use super::LOOSE_PROJECT;
 use super::steps::finished;
 use super::unmet::Unmet;
 use super::up::{Bring, Whose};
-use crate::args::{ConnectArgs, CreateArgs, Global, NetworkCommand, as_ours};
+use crate::args::{ConnectArgs, CreateArgs, Global, NetworkCommand};
 use crate::failure::Failure;
 use crate::output::{Output, table};
 use crate::project::load_file;

@@ -10,14 +10,14 @@ use stead_host::machine::{Files, HealthState};
 use stead_host::many;
 use stead_model::container::Mount;
 use stead_model::image::Reference;
-use stead_model::name::{MachineId, Name, NicId};
+use stead_model::name::{MachineId, Name, NicId, as_ours};
 use stead_model::observed::{NicState, Observed};
 use stead_model::project::Bind;
 use stead_model::served::Target;
 
 use super::LOOSE_PROJECT;
 use super::condition::Condition;
-use crate::args::{Filter, Global, PsArgs, as_ours, holds};
+use crate::args::{Filter, Global, PsArgs, holds};
 use crate::failure::Failure;
 use crate::output::{Output, table};
 use crate::session::look;
@@ -217,11 +217,17 @@ pub(crate) fn among<'a>(pattern: &str, ids: impl Iterator<Item = &'a MachineId>)
 
 /// Whether a machine is one of several that have this name in common.
 fn is_replica(name: &str, id: &MachineId) -> bool {
-    let Some((base, number)) = id.name.as_str().rsplit_once('-') else { return false };
+    let Some(base) = base(&id.name) else { return false };
     let name = &*as_ours(name);
-    let is_number = !number.starts_with('0') && number.parse::<u16>().is_ok();
     let project = name.strip_prefix(base).and_then(|rest| rest.strip_prefix('.'));
-    is_number && (name == base || project == Some(id.project.as_str()))
+    name == base || project == Some(id.project.as_str())
+}
+
+/// What several that are alike have in common: `web` of `web-2`.
+pub(super) fn base(name: &Name) -> Option<&str> {
+    let (base, number) = name.as_str().rsplit_once('-')?;
+    let is_number = !number.starts_with('0') && number.parse::<u16>().is_ok();
+    is_number.then_some(base)
 }
 
 /// Whether a pattern names a machine: `web`, `web.shop`, with `*` for any text.

@@ -8,11 +8,11 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use stead_model::file::{Source, Variables, files, parse, ports_of_docker, render_json};
-use stead_model::name::Name;
+use stead_model::name::{Name, as_ours};
 use stead_model::project::{Machine, Project};
 
 use self::told::told;
-use crate::args::{MachineArgs, RunKind, as_ours};
+use crate::args::{MachineArgs, RunKind};
 use crate::failure::Failure;
 
 /// A machine, and the volumes that it needs.

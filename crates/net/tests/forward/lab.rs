@@ -184,12 +184,11 @@ impl Lab {
     /// test's thread starts: it has this process' descriptors until it runs its program.
     #[track_caller]
     pub fn publish(&self, ports: &str) {
-        let start = Instant::now();
-        while let Some(error) = self.set(ports).into_values().next() {
-            let passes = error.ends_with("is taken by another process");
-            assert!(passes && start.elapsed() < LIMIT, "{error}");
-            thread::sleep(Duration::from_millis(5));
-        }
+        self.until("nobody has what was ours", || {
+            let Some(error) = self.set(ports).into_values().next() else { return true };
+            assert!(error.ends_with("is taken by another process"), "{error}");
+            false
+        });
     }
 
     pub fn status(&self, bind: &str) -> PortStatus {

@@ -6,7 +6,7 @@ use std::fs::File;
 
 use stead_host::lock::lock_project;
 use stead_model::file::Pull;
-use stead_model::name::{MachineId, Name};
+use stead_model::name::{MachineId, Name, as_ours};
 use stead_model::observed::Observed;
 use stead_model::one_off::free_name;
 use stead_model::plan::Power;
@@ -18,7 +18,7 @@ use super::super::up::{self, Bring, Whose};
 use super::super::wish::{self, Wish};
 use super::super::{image, network, ps};
 use super::take_away_again;
-use crate::args::{Consent, Global, MachineArgs, PullWhen, RunArgs, as_ours};
+use crate::args::{Consent, Global, MachineArgs, PullWhen, RunArgs};
 use crate::failure::Failure;
 use crate::output::{Output, note};
 use crate::project::{self, Found, Loaded};

@@ -6,7 +6,7 @@ use crate::file::leaf::port::{port, port_range, published_range};
 use crate::file::leaf::quantity::time_ms;
 use crate::file::leaf::{self, Numbers, TextForm, Wrong, lawful_name, name};
 use crate::file::problem::quote;
-use crate::name::{Alias, Name};
+use crate::name::{Alias, Name, as_ours};
 
 const fn form(check: fn(&str) -> Result<(), Wrong>) -> TextForm {
     // This table is not published, so nobody asks for patterns.
@@ -48,8 +48,7 @@ pub(super) fn resource(text: &str) -> Result<Name, Wrong> {
 /// The name of a machine for that of a service: the same in lower case, with `-` for `_`. By either it is found, in DNS and
 /// on the command line, so it has to be made of that one and no other.
 pub(super) fn service(text: &str) -> Result<Name, Wrong> {
-    let ours = |c: char| if c == '_' { '-' } else { c.to_ascii_lowercase() };
-    name(&text.chars().map(ours).collect::<String>()).map_err(|wrong| match name(text) {
+    name(&as_ours(text)).map_err(|wrong| match name(text) {
         Err(told) => told,
         Ok(_) => wrong,
     })
@@ -60,8 +59,7 @@ pub(super) fn alias(text: &str) -> Result<Alias, Wrong> {
     if !text.contains('.') {
         return service(text).map(Alias::from);
     }
-    let ours = |c: char| if c == '_' { '-' } else { c.to_ascii_lowercase() };
-    leaf::alias(&text.chars().map(ours).collect::<String>())
+    leaf::alias(&as_ours(text))
 }
 
 /// A mount's source with a volume's name made ours.
