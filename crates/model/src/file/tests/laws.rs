@@ -222,6 +222,7 @@ fn the_schema_and_the_parser_agree() {
             "machines: {a: {kind: vm, driver: external, ports: [80, \"[::1]:1-2:3-4/udp\", {target: 80, address: \"::\"}]}}\n",
             true,
         ),
+        ("netwroks: {}\n", false),
         ("- a\n", false),
         ("name: [a]\n", false),
         ("name: Shop\n", false),
