@@ -311,7 +311,12 @@ pub(crate) fn port(global: &Global, args: &PortArgs, output: Output) -> Result<(
     let is_wanted = |row: &PortRow| wanted.is_none_or(|wanted| wanted == (row.target, row.bind.protocol));
     let rows: Vec<PortRow> = rows.filter(is_wanted).collect();
     if let (Some(text), true) = (&args.port, rows.iter().any(|row| !row.open)) {
-        note(&format!("port {text} of machine `{id}` is closed: the machine does not run"));
+        let why = if seen.running.contains_key(&id) {
+            "hint: `stead start` opens it, or tells why not"
+        } else {
+            "the machine does not run"
+        };
+        note(&format!("port {text} of machine `{id}` is closed; {why}"));
     }
     if let (true, Some(text)) = (rows.is_empty(), &args.port) {
         let what = format!("port {text} of machine `{id}` is not published");

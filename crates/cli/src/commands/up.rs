@@ -12,13 +12,14 @@ use stead_model::lock::Lock;
 use stead_model::name::{MachineId, Name};
 use stead_model::observed::{MachineState, Observed};
 use stead_model::plan::{Plan, Power, UnwantedVolumes, Wanted, plan as make_plan};
-use stead_model::project::{Bind, Project};
+use stead_model::project::{Bind, Machine, Project};
 use stead_model::resolve::{Context, Images, Refusal, resolve};
 use stead_net::forward::is_free;
 
 use super::build::BuildWhen;
 use super::fit::{made_by, new_ones, person, unfit};
 use super::here::project_to_take_down;
+use super::ps::base;
 use super::unmet::Unmet;
 use super::{machines, steps};
 use crate::args::{Consent, DownArgs, Format, Global, PlanArgs, UpArgs};
@@ -265,17 +266,17 @@ pub(super) fn with_dependencies(
 fn orphans(project: &Project) -> Result<BTreeSet<MachineId>, Failure> {
     let seen = look()?.observe()?;
     let is_one = |(id, state): &(&MachineId, &MachineState)| {
-        // One replica more than there are to be is of those that it was made with.
-        let is_known =
-            |name: &Name| *name == id.name || base(name).is_some_and(|own| base(&id.name) == Some(own));
-        id.project == project.name && !project.machines.keys().any(is_known) && state.one_off().is_none()
+        // One replica more than there are to be is of those that it was made with: they have a name in common.
+        let is_called = |machine: &Machine, name: &str| {
+            machine.nics.iter().any(|nic| nic.aliases.iter().any(|alias| alias.as_str() == name))
+        };
+        let is_known = |(name, machine): (&Name, &Machine)| {
+            let common = base(&id.name).filter(|common| base(name) == Some(*common));
+            *name == id.name || common.is_some_and(|common| is_called(machine, common))
+        };
+        id.project == project.name && !project.machines.iter().any(is_known) && state.one_off().is_none()
     };
     Ok(seen.machines.iter().filter(is_one).map(|(id, _)| id.clone()).collect())
-}
-
-/// What several replicas have in common: `web` of `web-2`.
-fn base(name: &Name) -> Option<&str> {
-    name.as_str().rsplit_once('-').filter(|(_, number)| number.parse::<u16>().is_ok()).map(|(base, _)| base)
 }
 
 /// How a project is brought up.
@@ -452,17 +453,17 @@ pub(crate) fn down(global: &Global, args: &DownArgs, output: Output) -> Result<(
     let volumes = if args.volumes { UnwantedVolumes::Delete } else { UnwantedVolumes::Keep };
     let mut plan = make_plan(&Wanted::nothing(&name, &seen, volumes), &seen);
     let mut consent = args.consent;
+    let mut unmet = Unmet::default();
     if let Some(seconds) = args.time {
         agree(&plan, consent)?;
         consent = Consent { yes: true };
         let running = seen.running.keys().filter(|id| id.project == name).cloned().collect();
-        let mut unmet = Unmet::default();
         let grace_ms = seconds.saturating_mul(1000);
         machines::end_running(session.host.home(), running, &seen, grace_ms, &mut unmet);
-        unmet.after(Ok(()))?;
         let seen = session.observe()?;
         plan = make_plan(&Wanted::nothing(&name, &seen, volumes), &seen);
     }
-    session.apply(&plan, consent, output)?;
+    // What does not depend on one that could not be ended goes all the same.
+    unmet.after(session.apply(&plan, consent, output))?;
     steps::finished(&[plan], None, output)
 }

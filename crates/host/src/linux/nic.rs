@@ -1,5 +1,6 @@
 //! Nics: veth pairs and TAPs on the bridges, what they may speak with, and what they are called.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -61,16 +62,19 @@ fn set_all(host: &mut LinuxHost, wanted: &[(&NicId, Option<&NicState>, &NicState
         .map(|((id, _, to), bridge)| (*id, *to, bridge))
         .collect();
     make_links(host, &new)?;
-    // What is served comes last: a nic of which that is missing is seen to be unfinished.
-    served::edit(host, |served| {
+    let join = |networks: &mut BTreeMap<NetworkId, ServedNetwork>| {
         for (id, _, to) in wanted {
-            if let Some(network) = served.networks.get_mut(&id.network()) {
+            if let Some(network) = networks.get_mut(&id.network()) {
                 network.hosts.retain(|_, other| other.name != id.machine);
                 network.hosts.insert(to.lease.mac, served::host(id, &to.lease, &to.names));
             }
         }
-    })?;
-    resolver::catch_up(host, new.iter().map(|(id, ..)| *id))
+    };
+    let mut networks = load_served(&host.home).networks;
+    join(&mut networks);
+    resolver::catch_up(host, &networks, new.iter().map(|(id, ..)| *id))?;
+    // What is served comes last: a nic of which that is missing is seen to be unfinished.
+    served::edit(host, |served| join(&mut served.networks)).map(drop)
 }
 
 /// Makes the links of nics, many at once. Each is put on its bridge last, when all else of it is there: it is

@@ -19,7 +19,6 @@ use super::LinuxHost;
 use super::machine::load_assignment;
 use crate::home::write_run_file;
 use crate::machine::{Assignment, Files};
-use crate::switchboard::load_served;
 
 type Networks = BTreeMap<NetworkId, ServedNetwork>;
 
@@ -74,10 +73,13 @@ pub(super) fn hand_on(
 }
 
 /// Has containers that run and have new nics ask on one of their networks, where the one on which they asked is gone.
-pub(super) fn catch_up<'n>(host: &mut LinuxHost, new: impl Iterator<Item = &'n NicId>) -> Result<()> {
+pub(super) fn catch_up<'n>(
+    host: &mut LinuxHost,
+    networks: &Networks,
+    new: impl Iterator<Item = &'n NicId>,
+) -> Result<()> {
     let machines: BTreeSet<MachineId> = new.map(NicId::machine).collect();
-    let networks = load_served(&host.home).networks;
-    machines.iter().try_for_each(|machine| go_on(host, machine, of_machine(&networks, machine)))
+    machines.iter().try_for_each(|machine| go_on(host, machine, of_machine(networks, machine)))
 }
 
 /// Has a container that runs ask on the first of these networks, unless it does so on one of them.
