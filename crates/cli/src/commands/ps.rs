@@ -10,7 +10,7 @@ use stead_host::machine::{Files, HealthState};
 use stead_host::many;
 use stead_model::container::Mount;
 use stead_model::image::Reference;
-use stead_model::name::{MachineId, Name, NicId, as_ours};
+use stead_model::name::{Alias, MachineId, Name, NicId, as_ours};
 use stead_model::observed::{NicState, Observed};
 use stead_model::project::Bind;
 use stead_model::served::Target;
@@ -170,7 +170,8 @@ fn health_word(health: Option<HealthState>) -> &'static str {
 const DIGEST_CHARS_MIN: usize = 12;
 
 /// The machines that a pattern means: those of the project here, by their name or by one that several of them have in
-/// common; or those of all projects, by the latter only where the project is named with it.
+/// common; or those of all projects, by the latter only where the project is named with it; or what else they are called
+/// on a network, here and then anywhere.
 pub(super) fn meant<'a>(pattern: &str, here: Option<&Name>, seen: &'a Observed) -> Vec<&'a MachineId> {
     let those = |is_so: &dyn Fn(&MachineId) -> bool| -> Vec<&MachineId> {
         seen.machines.keys().filter(|id| is_so(id)).collect()
@@ -178,11 +179,15 @@ pub(super) fn meant<'a>(pattern: &str, here: Option<&Name>, seen: &'a Observed) 
     let is_here = |id: &MachineId| Some(&id.project) == here;
     let by_name = |id: &MachineId| is_meant(pattern, id);
     let in_common = |id: &MachineId| is_one_of(pattern, id, here);
+    let called = called(pattern, seen);
+    let by_alias = |id: &MachineId| called.contains(id);
     [
         those(&|id| is_here(id) && by_name(id)),
         those(&|id| is_here(id) && in_common(id)),
         those(&by_name),
         those(&in_common),
+        those(&|id| is_here(id) && by_alias(id)),
+        those(&by_alias),
     ]
     .into_iter()
     .find(|those| !those.is_empty())
@@ -190,10 +195,21 @@ pub(super) fn meant<'a>(pattern: &str, here: Option<&Name>, seen: &'a Observed) 
 }
 
 /// Whether a pattern means a machine, which need not be there any more: by its name, or by the one that it has in common
-/// with others where no machine of its project has that.
+/// with others or is called by on a network, where no machine of its project has that.
 pub(super) fn means(pattern: &str, id: &MachineId, here: Option<&Name>, seen: &Observed) -> bool {
     let has_it = |other: &MachineId| other.project == id.project && is_meant(pattern, other);
-    is_meant(pattern, id) || is_one_of(pattern, id, here) && !seen.machines.keys().any(has_it)
+    let is_so = || is_one_of(pattern, id, here) || called(pattern, seen).contains(id);
+    is_meant(pattern, id) || is_so() && !seen.machines.keys().any(has_it)
+}
+
+/// The machines that are called so on a network beside their name and the one that several have in common: by an alias, or
+/// by Compose's `container_name`.
+fn called(name: &str, seen: &Observed) -> BTreeSet<MachineId> {
+    let Ok(alias) = as_ours(name).parse::<Alias>() else { return BTreeSet::new() };
+    let is_called = |(id, nic): &(&NicId, &NicState)| {
+        nic.names.contains(&alias) && base(&id.machine) != Some(alias.as_str())
+    };
+    seen.nics.iter().filter(is_called).map(|(id, _)| id.machine()).collect()
 }
 
 /// Whether a machine is one of several that have this name in common, of the project here or of the one that is named with

@@ -16,8 +16,8 @@ A file of the [Compose specification](https://github.com/compose-spec/compose-sp
   not set is left out;
 - ports without an address are published on `0.0.0.0`; where none of this computer is said (`80`, `80-82`, no `published`), it chooses one for each target, as for `0:80`;
 - names of networks and volumes are made lawful (`db_data` is `db-data`); a service, an alias and a `container_name` are in lower case
-  and have `-` for `_` (`My_App` is `my-app`), and are found by both, in DNS and on the command line; an alias and a `container_name` may have parts
-  with `.` between, and such a one is found by DNS alone;
+  and have `-` for `_` (`My_App` is `my-app`), and are found by both, in DNS and by the commands for machines; an alias and a
+  `container_name` may have parts with `.` between;
 - `container_name` is one more name on all networks, `links` say what comes before; the name that a link gives is one of the other
   on the networks that both are on, for all machines of these, and is refused where another machine has it; `version`, `expose`, the
   names of ports, and what a network's `name` calls it outside of the project, where nothing calls it anything, are documentation;
