@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, pidfd_open, pidfd_send_signal, setrlimit,
+};
 
 /// One process of this computer, for as long as the computer runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -135,6 +137,12 @@ pub fn keep_inherited() -> Result<()> {
     open.filter(|fd| *fd > 2)
         .try_for_each(crate::sys::close_on_exec)
         .context("cannot keep inherited descriptors to ourselves")
+}
+
+/// Lets this process have as many files open as it may.
+pub fn raise_file_limit() -> Result<()> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).context("cannot raise the file limit")
 }
 
 /// Lets go of the memory in which our program and its libraries are mapped as their files have them: most of it was

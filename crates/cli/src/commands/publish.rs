@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use stead_host::held::Held;
@@ -13,6 +12,7 @@ use stead_host::machine::Files;
 use stead_image::unpack::XattrSpace;
 use stead_image::{Publish, Store};
 use stead_model::image::{Digest, Reference};
+use stead_net::process::raise_file_limit;
 
 use super::{diff, guest, image, machines, snapshot};
 use crate::args::{Global, PublishArgs};
@@ -136,9 +136,7 @@ pub(crate) fn publish_here(order: &str) -> Result<(), Failure> {
     let is_real = rustix::process::geteuid().is_root();
     super::internal::become_bound_root()?;
     // Of each snapshot's layer some directories are open at a time.
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
-        .context("cannot raise the file limit")?;
+    raise_file_limit()?;
     let publish = Publish {
         name: &order.name,
         base: &order.base,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use stead_net::process::ProcessId;
+use stead_net::process::{ProcessId, raise_file_limit};
 
 /// What was ended together with its namespaces is gone by then.
 const END_LIMIT: Duration = Duration::from_secs(1);
@@ -23,7 +23,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 pub struct Namespaces(Vec<File>);
 
 /// The namespaces of these anchors and those that they hold.
-pub(super) fn namespaces(anchors: &[ProcessId]) -> Namespaces {
+pub(super) fn namespaces(anchors: &[ProcessId]) -> Result<Namespaces> {
+    // There is one of each container.
+    raise_file_limit()?;
     let own = anchors.iter().map(|anchor| PathBuf::from(format!("/proc/{}/ns/net", anchor.pid)));
     let held = anchors.iter().filter_map(|anchor| fs::read_dir(format!("/proc/{}/fd", anchor.pid)).ok());
     let held = held.flatten().flatten().map(|entry| entry.path());
@@ -34,7 +36,7 @@ pub(super) fn namespaces(anchors: &[ProcessId]) -> Namespaces {
         let opened = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         (is_network(&opened) && number(&opened) != host).then_some(file)
     };
-    Namespaces(own.chain(held).filter_map(open).collect())
+    Ok(Namespaces(own.chain(held).filter_map(open).collect()))
 }
 
 fn is_network(link: &Path) -> bool {
@@ -119,7 +121,7 @@ mod tests {
     #[test]
     fn who_is_in_there_is_told() {
         let (child, process) = anchor();
-        let said = namespaces(&[process]).check_gone().unwrap_err().to_string();
+        let said = namespaces(&[process]).unwrap().check_gone().unwrap_err().to_string();
         assert!(said.starts_with(&format!("`sleep` (process {})", process.pid)), "{said}");
         end(child);
     }
@@ -127,7 +129,7 @@ mod tests {
     #[test]
     fn who_came_after_its_end_is_in_another() {
         let (child, process) = anchor();
-        let of_first = namespaces(&[process]);
+        let of_first = namespaces(&[process]).unwrap();
         assert_eq!(of_first.0.len(), 1);
         end(child);
         // The kernel would give them the number of the first, if that were gone.
@@ -140,6 +142,6 @@ mod tests {
     #[test]
     fn the_computers_own_is_none_of_them() {
         let own = ProcessId::observe(std::process::id()).unwrap().unwrap();
-        assert!(namespaces(&[own]).0.is_empty());
+        assert!(namespaces(&[own]).unwrap().0.is_empty());
     }
 }

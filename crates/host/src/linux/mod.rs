@@ -173,7 +173,7 @@ impl LinuxHost {
 
     /// The network namespaces that this home has now.
     pub fn namespaces(&self) -> Result<Namespaces> {
-        Ok(inhabitants::namespaces(&engine::anchors(&self.home)?))
+        inhabitants::namespaces(&engine::anchors(&self.home)?)
     }
 
     /// Does to its end what commands that were killed had begun: ends machines, deletes volumes and machines. For

@@ -19,7 +19,7 @@ use rustix::net::sockopt::{socket_peercred, socket_type};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with,
 };
-use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit, setsid, umask};
+use rustix::process::{geteuid, setsid, umask};
 use rustix::thread::set_name;
 
 use super::client::by_descriptor;
@@ -27,7 +27,7 @@ use super::protocol::Report;
 use super::state::State;
 use super::wire::{self, Packet};
 use super::{isolate, sys};
-use crate::process::ProcessId;
+use crate::process::{ProcessId, raise_file_limit};
 
 /// More clients than a home has processes that ask: beyond this the one that was silent longest is closed.
 const MAX_CONNECTIONS: usize = 64;
@@ -120,8 +120,7 @@ fn detach(dir: &Path) -> Result<()> {
     rustix::stdio::dup2_stderr(&log)?;
     std::env::set_current_dir("/").context("cannot leave the current directory")?;
     // Each namespace and each held claim is a descriptor.
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).context("cannot raise the file limit")
+    raise_file_limit()
 }
 
 fn listening_socket(dir: &Path) -> Result<OwnedFd> {
