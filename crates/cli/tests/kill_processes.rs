@@ -32,6 +32,30 @@ fn a_dead_switchboard_is_started_again_and_machines_do_not_notice() {
     world.leaves_nothing();
 }
 
+#[test]
+fn a_dead_watcher_is_started_again_and_open_connections_do_not_notice() {
+    let world = World::new(Outside::Forwards, FULL);
+    world.ok("up");
+    let board = world.process("__switchboard");
+    world.kill("__watcher");
+    let plan = world.ok("plan");
+    assert!(plan.starts_with("+ switchboard ") && plan.lines().count() == 1, "{plan}");
+    world.arrives();
+    let watcher = world.process("__watcher");
+    assert_eq!(world.process("__switchboard"), board);
+    // It starts it again, though it is not its child; and not where that was told to end.
+    signal(board, Signal::KILL);
+    let board = another_than(&world, board);
+    assert_eq!((world.process("__watcher"), world.process("__switchboard")), (watcher, board));
+    world.serves();
+    world.kill("__watcher");
+    world.ok("up");
+    world.ok("down");
+    let watched = |(_, words): &(u32, String)| words.contains("__watcher") || words.contains("__switchboard");
+    assert!(!world.processes().iter().any(watched), "{:?}", world.processes());
+    world.leaves_nothing();
+}
+
 /// Waits for another switchboard than this one, which listens.
 fn another_than(world: &World, before: u32) -> u32 {
     let recorded = || {

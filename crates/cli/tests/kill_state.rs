@@ -206,7 +206,7 @@ fn records_of_a_newer_stead_are_left_alone() {
 fn damaged_run_files_are_mended() {
     let world = World::new(Outside::Forwards, FULL);
     world.ok("up");
-    for name in ["served.json", "uplink.json", "anchor.pid", "switchboard.pid", "lock"] {
+    for name in ["served.json", "uplink.json", "anchor.pid", "switchboard.pid", "watcher.pid", "lock"] {
         // Without a way out there is no uplink.
         if !world.run_file(name).exists() {
             assert_eq!(name, "uplink.json");
@@ -232,7 +232,7 @@ fn damaged_run_files_are_mended() {
 #[test]
 fn damaged_run_files_do_not_stop_down_or_purge() {
     let world = World::new(Outside::Forwards, FULL);
-    for name in ["served.json", "anchor.pid", "switchboard.pid", "uplink.json"] {
+    for name in ["served.json", "anchor.pid", "switchboard.pid", "watcher.pid", "uplink.json"] {
         world.ok("up");
         if !world.run_file(name).exists() {
             world.ok("purge --yes");

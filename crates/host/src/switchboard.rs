@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -108,6 +108,26 @@ pub fn pid_path(home: &Home) -> PathBuf {
     home.run.join("switchboard.pid")
 }
 
+/// Where the process of its watcher is recorded.
+pub fn watcher_path(home: &Home) -> PathBuf {
+    home.run.join("watcher.pid")
+}
+
+/// The switchboard on record, if it lives.
+pub fn living(home: &Home) -> Result<Option<ProcessId>> {
+    recorded(&pid_path(home))
+}
+
+/// Whether somebody starts the switchboard again when it is killed.
+pub fn is_watched(home: &Home) -> Result<bool> {
+    Ok(recorded(&watcher_path(home))?.is_some())
+}
+
+fn recorded(path: &Path) -> Result<Option<ProcessId>> {
+    let Some(process) = ProcessId::load(path)? else { return Ok(None) };
+    Ok(process.is_alive()?.then_some(process))
+}
+
 /// The mark of a served file's text.
 pub fn mark(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
@@ -200,10 +220,18 @@ pub fn reload_or_end(home: &Home) -> Result<Option<Report>> {
     })
 }
 
-/// Starts the switchboard, by way of its watcher, or has the one that lives read its file again, and waits until it serves it.
-pub fn start(home: &Home, program: &std::path::Path) -> Result<Report> {
+/// Starts the switchboard, by way of its watcher, or has the one that lives read its file again, and waits until it serves
+/// it. One that lives and has lost its watcher goes on, with another.
+pub fn start(home: &Home, program: &Path) -> Result<Report> {
+    let mut goes_on = false;
     match ask(home, Request::Reload) {
-        Ok(Some(report)) if report.version == VERSION => return Ok(report),
+        Ok(Some(report)) if report.version == VERSION => {
+            if is_watched(home)? {
+                return Ok(report);
+            }
+            goes_on = living(home)?.is_some();
+            if goes_on { end_watchers(home)? } else { stop(home)? }
+        }
         Ok(Some(_)) => stop(home)?,
         // One that does not listen yet: whoever started it was killed.
         Ok(None) => end(home, Asked::No)?,
@@ -214,9 +242,11 @@ pub fn start(home: &Home, program: &std::path::Path) -> Result<Report> {
         }
     }
     let log = home.run.join("switchboard.log");
-    crate::home::remove_if_there(&log)?;
+    if !goes_on {
+        crate::home::remove_if_there(&log)?;
+    }
     // By appending alone can a log be cut while it is written to.
-    let options = std::fs::File::options().create_new(true).append(true).open(&log);
+    let options = std::fs::File::options().create(true).append(true).open(&log);
     let file = options.with_context(|| format!("cannot write {}", log.display()))?;
     let mut child = Command::new(program)
         .arg(WATCHER_WORD)
@@ -231,7 +261,9 @@ pub fn start(home: &Home, program: &std::path::Path) -> Result<Report> {
         .context("cannot start the switchboard")?;
     let start = Instant::now();
     loop {
-        if let Some(report) = ask(home, Request::Status)? {
+        if is_watched(home)?
+            && let Some(report) = ask(home, Request::Status)?
+        {
             return Ok(report);
         }
         let ended = child.try_wait().context("cannot look after the switchboard")?;
@@ -261,21 +293,24 @@ pub fn stop(home: &Home) -> Result<()> {
 }
 
 fn end(home: &Home, asked: Asked) -> Result<()> {
-    // Whoever would start another goes first. One that was about to leaves a child, which for a moment is called as it was.
-    let mut watchers = called(home, &[WATCHER_WORD])?;
-    while !watchers.is_empty() {
-        watchers.into_iter().try_for_each(kill)?;
-        watchers = called(home, &[WATCHER_WORD])?;
-    }
+    // Whoever would start another goes first.
+    end_watchers(home)?;
     for process in called(home, &[WORD])? {
         if asked == Asked::No || !process.wait_gone(GOODBYE_LIMIT)? {
             kill(process)?;
         }
     }
-    for path in [pid_path(home), socket_path(home)] {
-        crate::home::remove_if_there(&path)?;
+    [pid_path(home), socket_path(home)].iter().try_for_each(|path| crate::home::remove_if_there(path))
+}
+
+fn end_watchers(home: &Home) -> Result<()> {
+    let mut watchers = called(home, &[WATCHER_WORD])?;
+    // One that was about to start another leaves a child, which for a moment is called as it was.
+    while !watchers.is_empty() {
+        watchers.into_iter().try_for_each(kill)?;
+        watchers = called(home, &[WATCHER_WORD])?;
     }
-    Ok(())
+    crate::home::remove_if_there(&watcher_path(home))
 }
 
 fn kill(process: ProcessId) -> Result<()> {

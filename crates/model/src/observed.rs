@@ -158,9 +158,9 @@ pub enum Engine {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Switchboard {
-    /// It does not run.
+    /// It does not run, or nobody would start it again.
     Absent,
-    /// It runs, and answers.
+    /// It runs, and answers, and is watched over.
     Running,
 }
 

@@ -102,7 +102,8 @@ fn observe_own(host: &mut LinuxHost, home_id: &str, records: Records) -> Result<
     let served = load_served(&home);
     let report =
         switchboard::ask(&home, Request::Status).ok().flatten().filter(|report| serves_file(&home, report));
-    seen.switchboard = if report.is_some() { Switchboard::Running } else { Switchboard::Absent };
+    let is_whole = report.is_some() && switchboard::is_watched(&home)?;
+    seen.switchboard = if is_whole { Switchboard::Running } else { Switchboard::Absent };
     let links = inside.route.own_links()?;
     let addresses = inside.route.addresses()?;
     let sets = Sets { routed, guarded };
