@@ -6,6 +6,7 @@ mod claims;
 mod clone;
 mod deaths;
 mod engine;
+mod etc;
 mod facts;
 mod going;
 pub mod guest;

@@ -3,22 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Seek as _, Write as _};
 use std::net::IpAddr;
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use rustix::fs::{Mode, OFlags};
+use anyhow::Result;
 
 use stead_model::name::{MachineId, NetworkId, NicId};
 use stead_model::observed::{Body, MadeContainer, NicState};
 use stead_model::served::ServedNetwork;
 
-use super::LinuxHost;
 use super::machine::load_assignment;
-use crate::home::write_run_file;
-use crate::machine::{Assignment, Files};
+use super::{LinuxHost, etc};
+use crate::machine::Files;
 
 type Networks = BTreeMap<NetworkId, ServedNetwork>;
 
@@ -102,7 +98,7 @@ fn go_on<'n>(
     if let Err(error) = put(&path, &before, &assignment.resolv_conf) {
         tracing::warn!("{machine} goes on asking for names where it did: {error:#}");
     }
-    assign(&files.assignment(), &assignment)
+    etc::assign(&files.assignment(), &assignment)
 }
 
 /// The text that takes the place of one, if that is about none of these networks and there is one at all.
@@ -110,44 +106,19 @@ fn next(now: &str, staying: &[String]) -> Option<String> {
     staying.first().filter(|_| staying.iter().all(|text| text != now)).cloned()
 }
 
-/// Tells the keeper, who asks when it starts the machine again. When the file was written says when it was started first.
-fn assign(path: &Path, assignment: &Assignment) -> Result<()> {
-    let text = serde_json::to_vec(assignment).context("cannot write an assignment as JSON")?;
-    let begun = fs::metadata(path).and_then(|metadata| metadata.modified());
-    let begun = begun.with_context(|| format!("cannot read {}", path.display()))?;
-    write_run_file(path, &text)?;
-    let file = OpenOptions::new().write(true).open(path);
-    file.and_then(|file| file.set_modified(begun)).with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// Puts a text in the place of what we wrote; what programs inside have made of it is theirs, be it as long as it may. In
-/// the same file, as that is mounted; what is there is never nothing.
+/// Puts a text in the place of what we wrote; what programs inside have made of it is theirs.
 fn put(path: &Path, before: &str, after: &str) -> Result<()> {
-    let written = open(path).and_then(|mut file| {
-        let mut there = Vec::new();
-        if !file.metadata()?.is_file() {
-            return Ok(());
-        }
-        (&file).take(before.len() as u64 + 1).read_to_end(&mut there)?;
-        if there != before.as_bytes() {
-            return Ok(());
-        }
-        file.rewind()?;
-        file.write_all(after.as_bytes())?;
-        file.set_len(after.len() as u64)
-    });
-    written.with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// Opens what is there, without waiting for anybody where that is no file.
-fn open(path: &Path) -> std::io::Result<File> {
-    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
+    // One who was killed may have left empty lines.
+    let lines = |text: &[u8]| text.trim_ascii_end().to_vec();
+    let is_ours = |there: &[u8]| lines(there) == lines(before.as_bytes());
+    etc::edit(path, |there| is_ours(there).then(|| after.as_bytes().to_vec()))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -167,16 +138,11 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "nameserver 10.0.0.1\n");
         put(&path, "nameserver 10.10.10.10\n", "nameserver 10.0.0.2\n").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "nameserver 10.0.0.1\n");
+        fs::write(&path, "nameserver 10.0.0.1\n\n\n").unwrap();
+        put(&path, "nameserver 10.0.0.1\n", "nameserver 10.0.0.3\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "nameserver 10.0.0.3\n");
         fs::write(&path, "nameserver 10.0.0.1\n# mine\n").unwrap();
         put(&path, "nameserver 10.0.0.1\n", "nameserver 10.0.0.2\n").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "nameserver 10.0.0.1\n# mine\n");
-    }
-
-    #[test]
-    fn what_is_no_file_is_left_alone() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("resolv.conf");
-        rustix::fs::mkfifoat(rustix::fs::CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
-        put(&path, "", "nameserver 10.0.0.1\n").unwrap();
     }
 }
