@@ -139,6 +139,39 @@ fn a_nic_goes_also_where_the_next_one_does_not_lead_out() {
 }
 
 #[test]
+fn a_container_that_runs_finds_itself_by_the_addresses_that_it_has() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let project = world.project("shop", &shop("aa, bb"));
+    project.stead("up").ok();
+    let own = || {
+        inside(
+            &project,
+            "awk '$2 == \"web\" { print $1 }' /etc/hosts | sed -E 's/^(10.1.[0-9]+|fd00:[0-9]+).*/\\1/'",
+        )
+    };
+    assert_eq!(own(), "10.1.1\nfd00:1\n10.1.2\nfd00:2\n");
+    inside(
+        &project,
+        "{ echo '192.0.2.1 mine'; cat /etc/hosts; echo '192.0.2.2 mine'; } > /tmp/hosts; cat /tmp/hosts > /etc/hosts",
+    );
+    project.change(&shop("bb, cc"));
+    assert_eq!(own(), "10.1.2\nfd00:2\n10.1.3\nfd00:3\n");
+    let mine =
+        inside(&project, "sed -n '1p; $p' /etc/hosts; grep -c mine /etc/hosts; grep -c localhost /etc/hosts");
+    assert_eq!(mine, "192.0.2.1 mine\n192.0.2.2 mine\n2\n2\n");
+    let addresses = inside(&project, "awk '$2 == \"web\" { print $1 }' /etc/hosts; ip addr");
+    let (told, there) = addresses.split_once("1: lo").unwrap();
+    assert!(told.lines().all(|address| there.contains(&format!(" {address}/"))), "{addresses}");
+    // By its keeper, which was told of them.
+    project.stead("restart web").ok();
+    assert_eq!(own(), "10.1.2\nfd00:2\n10.1.3\nfd00:3\n");
+    project.change(&shop("cc"));
+    assert_eq!(own(), "10.1.3\nfd00:3\n");
+    project.stead("down").ok();
+}
+
+#[test]
 fn names_are_asked_for_where_the_network_is_swapped_or_made_anew() {
     let world = World::offline();
     let _registry = registry(&world);

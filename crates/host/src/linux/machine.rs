@@ -1,10 +1,8 @@
 //! The machines that we run: their directories, and their keepers.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind};
-use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -22,7 +20,7 @@ use stead_model::step::Step;
 use stead_net::process;
 
 use super::engine::namespace_label;
-use super::{LinuxHost, all, going, resolver, served};
+use super::{LinuxHost, all, going, hosts, resolver, served};
 use crate::history::Layer;
 use crate::home::{Home, write_run_file};
 use crate::machine::{Answer, Assignment, Client, Files, Report, Request};
@@ -237,12 +235,6 @@ fn assignment(host: &mut LinuxHost, id: &MachineId) -> Result<Assignment> {
         format!("the image {} is not here any more; hint: pull it again", made.wish.image)
     })?;
     let launch = made.wish.launch(&id.name, &image.config)?;
-    let addresses = records
-        .leases
-        .iter()
-        .filter(|(nic, _)| nic.machine() == *id)
-        .flat_map(|(_, lease)| lease.addresses())
-        .collect::<Vec<_>>();
     let guest = match made_as {
         Body::Microvm(_) => Some(super::guest::plan(host, id, &digest, &launch)?),
         Body::Container(_) | Body::Vm(_) | Body::External => None,
@@ -250,29 +242,12 @@ fn assignment(host: &mut LinuxHost, id: &MachineId) -> Result<Assignment> {
     Ok(Assignment {
         guest,
         cgroup: format!("{}/{id}", host.home_id()?),
-        hosts: hosts(&launch.hostname, id, &addresses, &made.wish.hosts),
+        hosts: hosts::text(&launch.hostname, id, &hosts::addresses(&records, id), &made.wish.hosts),
         resolv_conf: resolver::text(&load_served(&host.home).networks, id, &made),
         layers: Files::new(&host.home, id).own()?.over(store.layer_paths(&image)),
         launch,
         volumes: super::volume::of_machine(&host.home, id, &made.wish.mounts),
     })
-}
-
-/// The `/etc/hosts` of a machine.
-fn hosts(hostname: &str, id: &MachineId, own: &[IpAddr], more: &BTreeMap<String, IpAddr>) -> String {
-    let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
-    for address in own {
-        let names = if hostname == id.name.as_str() {
-            hostname.to_owned()
-        } else {
-            format!("{hostname} {}", id.name)
-        };
-        let _ = writeln!(text, "{address}\t{names}");
-    }
-    for (name, address) in more {
-        let _ = writeln!(text, "{address}\t{name}");
-    }
-    text
 }
 
 /// Waits until a machine is so far.

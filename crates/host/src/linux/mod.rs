@@ -10,6 +10,7 @@ mod etc;
 mod facts;
 mod going;
 pub mod guest;
+mod hosts;
 mod inhabitants;
 mod inside;
 mod leaving;
@@ -396,6 +397,7 @@ impl LinuxHost {
             _ => None,
         });
         let entries: Vec<Entry> = entries.collect();
+        hosts::catch_up(self, steps)?;
         self.store(&entries)
     }
 }

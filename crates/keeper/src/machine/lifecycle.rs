@@ -138,12 +138,13 @@ impl Life {
         })
     }
 
-    /// Whom the machine asks for names may have changed while it ran: a network was taken off it.
+    /// Whom the machine asks for names may have changed while it ran, and its addresses: a network was taken off it.
     fn ask_anew(&mut self) {
         let text = std::fs::read(&self.assignment).ok();
         let assignment = text.and_then(|text| serde_json::from_slice::<Assignment>(&text).ok());
         // Where it cannot be read it is as it was.
         if let Some(assignment) = assignment {
+            self.place.hosts = Some(assignment.hosts);
             self.place.resolv_conf = Some(assignment.resolv_conf);
         }
     }
