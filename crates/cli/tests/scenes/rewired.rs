@@ -139,6 +139,27 @@ fn a_nic_goes_also_where_the_next_one_does_not_lead_out() {
 }
 
 #[test]
+fn a_nic_that_comes_takes_the_way_out_from_no_router_that_is_not_ours() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let project = world.project("shop", &shop("bb"));
+    project.stead("up").ok();
+    let route = |line: &str| drop(project.stead(&format!("network enter -m web -- ip {line} dev eth0")).ok());
+    route("route del default via 10.1.2.1");
+    route("route add default via 10.1.2.9 metric 300");
+    route("-6 route del default via fd00:2::1");
+    route("-6 route add default via fe80::9 metric 1000 proto ra");
+    project.change(&shop("bb, aa"));
+    assert_eq!(ways(&project), ["10.1.2.9 eth0"]);
+    // Where there is no other it leads out.
+    route("route del default via 10.1.2.9");
+    route("-6 route del default via fe80::9");
+    project.change(&shop("bb, aa, cc"));
+    assert_eq!(ways(&project), ["10.1.3.1 eth2", "fd00:3::1 eth2"]);
+    project.stead("down").ok();
+}
+
+#[test]
 fn a_container_that_runs_finds_itself_by_the_addresses_that_it_has() {
     let world = World::offline();
     let _registry = registry(&world);

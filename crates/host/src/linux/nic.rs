@@ -1,7 +1,7 @@
 //! Nics: veth pairs and TAPs on the bridges, what they may speak with, and what they are called.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
@@ -84,8 +84,9 @@ fn make_links(host: &mut LinuxHost, new: &[(&NicId, &NicState, &LinkName)]) -> R
     let inside = host.inside()?;
     let kept = remove_unfinished(inside, new)?;
     make_veths(inside, new)?;
+    let routers = networks.values().map(|network| rules::link_local(network.mac)).collect();
     for (id, state, _) in new {
-        settle(inside, id, state, networks.get(&id.network()))?;
+        settle(inside, (id, state), networks.get(&id.network()), &routers)?;
     }
     let taps = make_taps(inside, new, &kept)?;
     let attach = new.iter().map(|(id, state, bridge)| {
@@ -174,7 +175,12 @@ fn make_taps(
 }
 
 /// Brings a container's end up, and sets its addresses where nobody else does: with addressing `static`.
-fn settle(inside: &mut Inside, id: &NicId, state: &NicState, network: Option<&ServedNetwork>) -> Result<()> {
+fn settle(
+    inside: &mut Inside,
+    (id, state): (&NicId, &NicState),
+    network: Option<&ServedNetwork>,
+    ours: &BTreeSet<Ipv6Addr>,
+) -> Result<()> {
     let Some(name) = state.end.inner() else { return Ok(()) };
     let up = LinkChange { up: Some(true), ..LinkChange::default() };
     let mut requests = vec![RouteRequest::ChangeLink(name.clone(), up)];
@@ -182,21 +188,33 @@ fn settle(inside: &mut Inside, id: &NicId, state: &NicState, network: Option<&Se
         requests.extend(static_addresses(name, state, network));
     }
     let route = inside.route_of(&id.machine())?;
-    if requests.iter().any(is_way_out6) && route.routes(Some(MAIN_TABLE))?.iter().any(is_set) {
-        requests.retain(|request| !is_way_out6(request));
+    if requests.iter().any(|request| way_out(request).is_some()) {
+        let there = route.routes(Some(MAIN_TABLE))?;
+        requests.retain(|request| {
+            way_out(request)
+                .is_none_or(|to| !there.iter().any(|route| route.to == to && leads_out(route, ours)))
+        });
     }
     tolerate(route.send(&requests)?, Errno::EXIST).with_context(|| format!("cannot set up {id}"))
 }
 
-fn is_way_out6(request: &RouteRequest<'_>) -> bool {
-    matches!(request, RouteRequest::AddRoute(route) if route.to == IpNet::V6(Ipv6Net::default()))
+/// Where to, if this sets a default route.
+fn way_out(request: &RouteRequest<'_>) -> Option<IpNet> {
+    match request {
+        RouteRequest::AddRoute(route) if route.to.prefix_len() == 0 => Some(route.to),
+        _ => None,
+    }
 }
 
-/// Whether this is a way out by IPv6 that we or programs inside have set. A nic that comes takes it from no other, to which
-/// the kernel itself sees where the metric is the same. Routers that it has heard of have addresses of their link alone.
-fn is_set(route: &Route) -> bool {
-    let is_heard = matches!(route.by, Hop::Via(IpAddr::V6(router), _) if router.is_unicast_link_local());
-    route.to == IpNet::V6(Ipv6Net::default()) && !is_heard && route.by != Hop::NoLink
+/// Whether what is open may go by this default route, so that a nic that comes does not take it over, whatever the metric is:
+/// we or programs inside have set it, or the kernel has heard of a router. The routers of our networks, which it has heard of
+/// beside what we set, are none.
+fn leads_out(route: &Route, ours: &BTreeSet<Ipv6Addr>) -> bool {
+    match &route.by {
+        Hop::Via(IpAddr::V6(router), _) => !ours.contains(router),
+        Hop::Via(IpAddr::V4(_), _) | Hop::Link(_) => true,
+        Hop::Local | Hop::NoLink => false,
+    }
 }
 
 /// Whether we set the addresses of a nic's inner end.
