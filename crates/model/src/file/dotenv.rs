@@ -51,6 +51,28 @@ pub(crate) enum Bare {
     Refused,
     /// The variable of that name as it is outside, if it is set there.
     Passed,
+    /// The same; the file is one of labels, whose names have also `.`, `-` and `/`.
+    PassedToLabel,
+}
+
+impl Bare {
+    fn is_name(self, text: &str) -> bool {
+        match self {
+            Self::Refused | Self::Passed => is_name(text),
+            Self::PassedToLabel => is_label(text),
+        }
+    }
+
+    /// What is wrong with a name.
+    fn misnamed(self, name: &str) -> Bad {
+        let (what, hint) = match self {
+            Self::Refused | Self::Passed => {
+                ("a variable", "a name has `A-Z`, `a-z`, `0-9` and `_` and starts with no digit")
+            }
+            Self::PassedToLabel => ("a label", "a name has letters, digits, `.`, `-`, `_` and `/`"),
+        };
+        (format!("{} cannot name {what}", quote(name)), hint.to_owned())
+    }
 }
 
 /// The variables of a file in which values stand as they are: without quotes, comments behind them and variables, as
@@ -100,7 +122,7 @@ pub(crate) fn read(
         if trimmed.is_empty() || trimmed.starts_with('#') {
             continue;
         }
-        if bare == Bare::Passed && is_name(trimmed) {
+        if bare != Bare::Refused && bare.is_name(trimmed) {
             found.extend(outside.variables.get(trimmed).map(|value| (trimmed.to_owned(), value.clone())));
             continue;
         }
@@ -110,7 +132,7 @@ pub(crate) fn read(
             unread: &unread,
             ..Scope::strict(&known)
         };
-        let read = assignment(&mut value_lines, &mut scope);
+        let read = assignment(&mut value_lines, &mut scope, bare);
         let Scope { unset, is_told, .. } = scope;
         outside.unset = unset;
         let column = line.chars().count() - line.trim_start().chars().count() + 1;
@@ -153,6 +175,11 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && !text.starts_with(|c: char| c.is_ascii_digit()) && text.chars().all(lawful)
 }
 
+fn is_label(text: &str) -> bool {
+    let lawful = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '/');
+    !text.is_empty() && text.chars().all(lawful)
+}
+
 /// What is wrong with a line, and what to do about it.
 type Bad = (String, String);
 
@@ -164,6 +191,7 @@ fn bad(message: &str, hint: &str) -> Bad {
 fn assignment<'t>(
     lines: &mut impl Iterator<Item = &'t str>,
     known: &mut Scope<'_>,
+    bare: Bare,
 ) -> Result<(String, String), Bad> {
     let line = lines.next().unwrap_or_default().trim();
     let line = line.strip_prefix("export ").map_or(line, str::trim_start);
@@ -173,9 +201,8 @@ fn assignment<'t>(
     }
     let (name, value) = line.split_once('=').ok_or_else(form)?;
     let name = name.trim_end();
-    if !is_name(name) {
-        let message = format!("{} cannot name a variable", quote(name));
-        return Err((message, "a name has `A-Z`, `a-z`, `0-9` and `_` and starts with no digit".to_owned()));
+    if !bare.is_name(name) {
+        return Err(bare.misnamed(name));
     }
     let is_apart = value.starts_with([' ', '\t']);
     let value = value.trim_start();

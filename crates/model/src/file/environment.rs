@@ -1,5 +1,5 @@
 //! The environment of machines: `environment` and what `env_file` names, as one mapping. Later files win over earlier
-//! ones, `environment` over all, as in Compose.
+//! ones, `environment` over all, as in Compose. So do `labels` and what `label_file` names.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,42 +7,65 @@ use super::dotenv::{self, Bare};
 use super::leaf::container::pair;
 use super::problem::{Problem, Span, quote};
 use super::yaml::{Entry, NODES_MAX, Node, Value};
-use super::{FileText, Reading, join};
+use super::{FileText, Reading, join, merge};
 
 /// Puts one mapping for both keys of each machine under `tree`'s key `machines`.
 ///
 /// The files of machines that no profile brings are not read: they need not be there.
 pub(crate) fn gather(tree: &mut Node, machines: &str, reading: &mut Reading<'_>) {
     let active = reading.profiles();
-    let mut variables = 0;
+    let mut values = 0;
     for entry in under(tree, machines) {
         let path = join(machines, &entry.key);
-        if variables > NODES_MAX {
-            let message =
-                format!("the machines have more than {NODES_MAX} variables with those of their files");
+        if values > NODES_MAX {
+            let message = format!(
+                "the machines have more than {NODES_MAX} variables and labels with those of their files"
+            );
             let problem = Problem::found(entry.key_span, &path, &entry.key, message);
             reading.problems.push(problem.hint("leave some out, or mount a file with them"));
             return;
         }
         let Value::Mapping(keys) = &mut entry.node.value else { continue };
-        let files = keys.iter().position(|key| key.key == "env_file").map(|at| keys.remove(at));
-        let mut found = Vec::new();
-        if let Some(files) = files.filter(|_| is_wanted(keys, &active)) {
-            for wanted in wanted(&files.node, &join(&path, "env_file")) {
-                found.extend(file(&wanted, reading));
-            }
-        }
-        variables += found.len();
-        let Some(own) = keys.iter().position(|key| key.key == "environment").map(|at| keys.remove(at)) else {
-            insert(keys, "environment", found);
-            continue;
+        let is_wanted = is_wanted(keys, &active);
+        let mut of_files = |key: &str, bare: Bare| {
+            let files = take(keys, key).filter(|_| is_wanted);
+            let files = files.map(|files| wanted(&files.node, &join(&path, key))).unwrap_or_default();
+            let found: Found = files.iter().flat_map(|wanted| file(wanted, bare, reading)).collect();
+            values += found.len();
+            found
         };
-        let (span, unknown) = (own.key_span, own.node.value == Value::Unknown);
-        found.extend(listed(own.node, &join(&path, "environment"), reading));
-        if !unknown {
-            insert(keys, "environment", found);
-            keys.iter_mut().filter(|key| key.key == "environment").for_each(|key| key.key_span = span);
-        }
+        let variables = of_files("env_file", Bare::Passed);
+        let labels = of_files("label_file", Bare::PassedToLabel);
+        add_variables(keys, variables, &path, reading);
+        add_labels(keys, labels);
+    }
+}
+
+fn take(keys: &mut Vec<Entry>, key: &str) -> Option<Entry> {
+    keys.iter().position(|entry| entry.key == key).map(|at| keys.remove(at))
+}
+
+fn add_variables(keys: &mut Vec<Entry>, mut found: Found, path: &str, reading: &mut Reading<'_>) {
+    let Some(own) = take(keys, "environment") else {
+        insert(keys, "environment", found);
+        return;
+    };
+    let (span, unknown) = (own.key_span, own.node.value == Value::Unknown);
+    found.extend(listed(own.node, &join(path, "environment"), reading));
+    if !unknown {
+        insert(keys, "environment", found);
+        keys.iter_mut().filter(|key| key.key == "environment").for_each(|key| key.key_span = span);
+    }
+}
+
+fn add_labels(keys: &mut Vec<Entry>, found: Found) {
+    let own = if found.is_empty() { None } else { take(keys, "labels") };
+    insert(keys, "labels", found);
+    let labels = keys.iter_mut().find(|key| key.key == "labels");
+    if let (Some(labels), Some(own)) = (labels, own) {
+        let of_files = std::mem::replace(&mut labels.node.value, Value::Null);
+        let of_files = Node { span: labels.node.span, value: of_files };
+        *labels = Entry { node: merge::labels(of_files, own.node), ..own };
     }
 }
 
@@ -125,7 +148,7 @@ fn wanted(node: &Node, path: &str) -> Vec<Wanted> {
     }
 }
 
-fn file(wanted: &Wanted, reading: &mut Reading<'_>) -> Found {
+fn file(wanted: &Wanted, bare: Bare, reading: &mut Reading<'_>) -> Found {
     let Wanted { name, span, path, .. } = wanted;
     let problem = |message: String| Problem::found(*span, path, name, message);
     let text = match reading.file(name) {
@@ -133,7 +156,10 @@ fn file(wanted: &Wanted, reading: &mut Reading<'_>) -> Found {
         Ok(FileText::Missing) if !wanted.required => return Vec::new(),
         Ok(FileText::Missing) => {
             let told = problem(format!("there is no file {}", quote(name)));
-            reading.problems.push(told.hint("write it, or `{ path: …, required: false }`"));
+            reading.problems.push(told.hint(match bare {
+                Bare::Passed => "write it, or `{ path: …, required: false }`",
+                Bare::PassedToLabel | Bare::Refused => super::WRITE_IT,
+            }));
             return Vec::new();
         }
         Ok(FileText::Unreadable(why)) => {
@@ -151,7 +177,7 @@ fn file(wanted: &Wanted, reading: &mut Reading<'_>) -> Found {
         dotenv::raw(&text, reading.source.env, &mut problems)
     } else {
         let mut scope = reading.scope(reading.source.env);
-        dotenv::read(&text, &mut scope, Bare::Passed, (&mut problems, &mut warnings)).found
+        dotenv::read(&text, &mut scope, bare, (&mut problems, &mut warnings)).found
     };
     reading.elsewhere(name, (*span, path), problems, warnings);
     let node = |value| Node { span: *span, value: Value::Scalar(value) };

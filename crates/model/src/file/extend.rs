@@ -231,7 +231,7 @@ pub(crate) fn move_paths(machine: &mut Node, dir: &Path) {
     let Value::Mapping(keys) = &mut machine.value else { return };
     for entry in keys {
         match entry.key.as_str() {
-            "env_file" => each(&mut entry.node, |node| {
+            "env_file" | "label_file" => each(&mut entry.node, |node| {
                 if let Some(text) = text_of(node, "path") {
                     *text = moved(text).unwrap_or_else(|| text.clone());
                 }

@@ -65,6 +65,7 @@ const MACHINE: Rules = &[
     (&["configs"], Rule::List(config)),
     (&["build", "secrets"], Rule::List(source)),
     (&["env_file"], Rule::List(file)),
+    (&["label_file"], Rule::List(file)),
     (&["dns"], Rule::List(address)),
     (&["dns_search"], Rule::List(text)),
     (&["cap_add"], Rule::List(right)),
@@ -99,6 +100,11 @@ pub(crate) struct Usual {
 /// A machine over the one that it extends.
 pub(crate) fn merge(base: Node, own: Node, usual: Usual) -> Node {
     over(&[MACHINES[0], "*"], base, own, usual)
+}
+
+/// The labels of a machine over those that files have for it.
+pub(crate) fn labels(base: Node, own: Node) -> Node {
+    if own.value == Value::Null { base } else { by_pairs(base, own, &['=']) }
 }
 
 /// What is meant by ports of this file that do not say all.
@@ -138,7 +144,7 @@ fn over(path: &[&str], base: Node, own: Node, usual: Usual) -> Node {
     let joined = |base, own| joined(path, base, own, usual);
     match rule {
         Rule::Replaced => own,
-        Rule::Pairs(between) => by_key(pairs(base, between), pairs(own, between), |_, _, own| own),
+        Rule::Pairs(between) => by_pairs(base, own, between),
         Rule::Names(alone) => joined(named(base, alone), named(own, alone)),
         Rule::List(place) => listed(list(base), list(own), place),
         Rule::Ports => listed(base, own, |item| published(item, usual)),
@@ -149,6 +155,10 @@ fn over(path: &[&str], base: Node, own: Node, usual: Usual) -> Node {
         },
         Rule::Usual => joined(base, own),
     }
+}
+
+fn by_pairs(base: Node, own: Node, between: &[char]) -> Node {
+    by_key(pairs(base, between), pairs(own, between), |_, _, own| own)
 }
 
 fn joined(path: &[&str], base: Node, own: Node, usual: Usual) -> Node {
@@ -512,6 +522,7 @@ mod tests {
             "env_file: [{path: a.env, required: false}, b.env, c.env]",
         ),
         ("env_file: a.env", "env_file: b.env", "env_file: [a.env, b.env]"),
+        ("label_file: [a, b]", "label_file: a", "label_file: [a, b]"),
         ("cap_add: [NET_ADMIN]", "cap_add: [CAP_NET_ADMIN, sys_time]", "cap_add: [CAP_NET_ADMIN, sys_time]"),
         (
             "security_opt: ['seccomp:a', no-new-privileges]",

@@ -4,7 +4,7 @@
 //! text ──yaml──▶ tree ──interpolate──▶ tree ──structure──▶ tree that fits ──gather──▶ tree ──spec──▶ Spec ──check──▶ Project
 //!                                               ▲ shape: one table; also the JSON Schema and the reference
 //! ```
-//! `gather` brings in what other files say: `extends`, `env_file`. We read no file ourselves: [`files`] asks for each.
+//! `gather` brings in what other files say: `extends`, `env_file`, `label_file`. We read no file ourselves: [`files`] asks for each.
 //!
 //! Each stage goes on as far as it can after a problem, so that one run tells them all; what a later
 //! stage cannot read was reported by an earlier one, and is left out of its checks.

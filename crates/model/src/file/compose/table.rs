@@ -364,7 +364,6 @@ const UNSHARED: &[Key] = &[
     refused("runtime", &[Form::Refused("stead is the runtime", "leave it out")]),
     refused("storage_opt", &[Form::Refused("the size of a root is not limited", "leave it out")]),
     refused("annotations", &[Form::Refused("nobody would read them", "write `labels`")]),
-    refused("label_file", &[Form::Refused("labels are in this file", "write `labels`")]),
     refused("post_start", HOOK),
     refused("pre_stop", HOOK),
     refused("provider", &[Form::Refused("services are containers", "leave it out")]),

@@ -76,6 +76,13 @@ pub(crate) const SHARED: &[Key] = &[
     key("group_add", &[Form::List(&[leaf(GROUP)])], "", "[audio]", "More groups, names or numbers."),
     key("hostname", &[leaf(HOSTNAME)], "", "web1", "What it calls itself. Left out: the machine's name."),
     key("labels", PAIRS, "", "{ team: shop }", "Labels, for people and programs to find it by."),
+    key(
+        "label_file",
+        &[Form::Leaf(Leaf::Text), Form::List(&[Form::Leaf(Leaf::Text)])],
+        "",
+        "[web.labels]",
+        "Files with more labels, in the form of `.env`; later ones win, `labels` wins over all.",
+    ),
     key("tty", FLAG, "false", "true", "Whether it has a terminal."),
     key("stdin_open", FLAG, "false", "true", "Whether its standard input stays open for `attach`."),
     key(

@@ -3,6 +3,7 @@
 mod any;
 mod builds;
 mod extends;
+mod labels;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -675,7 +676,7 @@ fn what_would_fill_the_memory_is_refused() {
     check_bomb(
         &format!("machines:\n{}", machines("image: x, env_file: f.env")),
         &[("f.env", &lines)],
-        "stead.yaml:36:3: the machines have more than 100000 variables with those of their files",
+        "stead.yaml:36:3: the machines have more than 100000 variables and labels with those of their files",
     );
     check_bomb(
         &format!("machines:\n{}", machines("image: x, replicas: 100, environment: {A: 1, B: 2}")),
