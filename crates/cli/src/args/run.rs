@@ -131,7 +131,7 @@ pub(crate) struct MachineArgs {
     /// Where it looks for short names
     #[arg(long, value_name = "DOMAIN")]
     pub(crate) dns_search: Vec<String>,
-    /// Names that it knows by itself: `name:address`
+    /// Names that it knows by itself: `name:address`; several times for a name with several
     #[arg(long, value_name = "HOST")]
     pub(crate) add_host: Vec<String>,
     /// How many processors it may use: `1.5`

@@ -89,10 +89,10 @@ fn options_are_seen_inside() {
     );
     assert_eq!(
         sees(
-            "--add-host far:192.0.2.9 --dns 192.0.2.53 --dns-search x.test",
+            "--add-host far:192.0.2.9 --add-host far=[fd00::9] --dns 192.0.2.53 --dns-search x.test",
             "grep far /etc/hosts; cat /etc/resolv.conf"
         ),
-        "192.0.2.9\tfar\nnameserver 192.0.2.53\nsearch x.test"
+        "192.0.2.9\tfar\nfd00::9\tfar\nnameserver 192.0.2.53\nsearch x.test"
     );
     assert_eq!(sees("--ulimit nofile=100:200", "ulimit -n; ulimit -Hn"), "100\n200");
     assert_eq!(sees("--sysctl net.ipv4.ip_forward=1", "cat /proc/sys/net/ipv4/ip_forward"), "1");

@@ -20,7 +20,7 @@ pub(super) fn text(
     hostname: &str,
     id: &MachineId,
     own: &[IpAddr],
-    more: &BTreeMap<String, IpAddr>,
+    more: &BTreeMap<String, Vec<IpAddr>>,
 ) -> String {
     let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
     for address in own {
@@ -31,8 +31,10 @@ pub(super) fn text(
         };
         let _ = writeln!(text, "{address}\t{names}");
     }
-    for (name, address) in more {
-        let _ = writeln!(text, "{address}\t{name}");
+    for (name, addresses) in more {
+        for address in addresses {
+            let _ = writeln!(text, "{address}\t{name}");
+        }
     }
     text
 }

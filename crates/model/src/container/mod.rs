@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::image::{Platform, Reference};
 use crate::name::Name;
@@ -61,8 +61,9 @@ pub struct Container {
     pub mounts: BTreeMap<String, Mount>,
     /// Directories that go with the machine, by their places, besides those that the image names.
     pub own_volumes: BTreeSet<String>,
-    /// Names that it finds without asking the network.
-    pub hosts: BTreeMap<String, IpAddr>,
+    /// Names that it finds without asking the network, each with its addresses.
+    #[serde(deserialize_with = "hosts")]
+    pub hosts: BTreeMap<String, Vec<IpAddr>>,
     /// Whom it asks for names instead of its network.
     pub dns: Vec<IpAddr>,
     /// Where it looks for short names, instead of in its network's domain.
@@ -86,6 +87,22 @@ pub struct Container {
     /// That no file names its machine, where that is so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub one_off: Option<Box<OneOff>>,
+}
+
+/// Names with their addresses. Machines that were made when a name had one have that alone on record.
+fn hosts<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Vec<IpAddr>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Addresses {
+        One(IpAddr),
+        Several(Vec<IpAddr>),
+    }
+    let read: BTreeMap<String, Addresses> = BTreeMap::deserialize(from)?;
+    let several = |addresses| match addresses {
+        Addresses::One(address) => vec![address],
+        Addresses::Several(addresses) => addresses,
+    };
+    Ok(read.into_iter().map(|(name, addresses)| (name, several(addresses))).collect())
 }
 
 /// What runs as the first process of a container.
@@ -398,6 +415,16 @@ impl Container {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hosts_with_one_address_each_are_read_as_they_were_recorded() {
+        let mut container = Container::new("web".parse().unwrap());
+        container.hosts.insert("a".to_owned(), vec!["10.0.0.1".parse().unwrap()]);
+        let mut recorded = serde_json::to_value(&container).unwrap();
+        assert_eq!(serde_json::from_value::<Container>(recorded.clone()).unwrap(), container);
+        recorded["hosts"] = serde_json::json!({ "a": "10.0.0.1" });
+        assert_eq!(serde_json::from_value::<Container>(recorded).unwrap(), container);
+    }
 
     #[test]
     fn restart_policies_are_read_as_in_docker() {

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::Dialect;
 use super::compose::ports_of_docker;
 use super::environment::last_of_each;
-use super::leaf::container::capability;
+use super::leaf::container::{capability, host};
 use super::leaf::mount;
 use super::leaf::network::any_address;
 use super::leaf::port::{PortRange, Ports, port, port_range, published_range};
@@ -20,12 +20,14 @@ use crate::project::Protocol;
 enum Rule {
     /// The one on top alone, even if it is nothing.
     Replaced,
-    /// Names with values: a mapping, or a list of `NAME=value` with one of these characters between.
-    Pairs(&'static [char]),
+    /// Names with values: a mapping, or a list of `NAME=value`.
+    Pairs,
     /// Names with more under each; in a list a name alone says this much.
     Names(&'static [(&'static str, &'static str)]),
     /// A list in which each of these is there once, or a single value of it.
     List(Place),
+    /// Names with addresses: a list of both, or a mapping. Those of both are there.
+    Hosts,
     /// The ports, which are told apart by all that is said of them.
     Ports,
     /// A mapping; a text is what stands under this key of it.
@@ -46,13 +48,12 @@ const MACHINE: Rules = &[
     (&["command"], Rule::Replaced),
     (&["entrypoint"], Rule::Replaced),
     (&["healthcheck", "test"], Rule::Replaced),
-    (&["environment"], Rule::Pairs(&['='])),
-    (&["labels"], Rule::Pairs(&['='])),
-    (&["sysctls"], Rule::Pairs(&['='])),
-    (&["build", "args"], Rule::Pairs(&['='])),
-    (&["build", "labels"], Rule::Pairs(&['='])),
-    // A name has one address here; Compose would keep both.
-    (&["extra_hosts"], Rule::Pairs(&['=', ':'])),
+    (&["environment"], Rule::Pairs),
+    (&["labels"], Rule::Pairs),
+    (&["sysctls"], Rule::Pairs),
+    (&["build", "args"], Rule::Pairs),
+    (&["build", "labels"], Rule::Pairs),
+    (&["extra_hosts"], Rule::Hosts),
     (&["networks"], Rule::Names(&[])),
     (&["depends_on"], Rule::Names(&[("condition", "service_started"), ("required", "true")])),
     (&["build"], Rule::Keyed("context")),
@@ -104,7 +105,7 @@ pub(crate) fn merge(base: Node, own: Node, usual: Usual) -> Node {
 
 /// The labels of a machine over those that files have for it.
 pub(crate) fn labels(base: Node, own: Node) -> Node {
-    if own.value == Value::Null { base } else { by_pairs(base, own, &['=']) }
+    if own.value == Value::Null { base } else { by_pairs(base, own) }
 }
 
 /// What is meant by ports of this file that do not say all.
@@ -144,7 +145,8 @@ fn over(path: &[&str], base: Node, own: Node, usual: Usual) -> Node {
     let joined = |base, own| joined(path, base, own, usual);
     match rule {
         Rule::Replaced => own,
-        Rule::Pairs(between) => by_pairs(base, own, between),
+        Rule::Pairs => by_pairs(base, own),
+        Rule::Hosts => listed(hosts(base), hosts(own), named_host),
         Rule::Names(alone) => joined(named(base, alone), named(own, alone)),
         Rule::List(place) => listed(list(base), list(own), place),
         Rule::Ports => listed(base, own, |item| published(item, usual)),
@@ -157,8 +159,8 @@ fn over(path: &[&str], base: Node, own: Node, usual: Usual) -> Node {
     }
 }
 
-fn by_pairs(base: Node, own: Node, between: &[char]) -> Node {
-    by_key(pairs(base, between), pairs(own, between), |_, _, own| own)
+fn by_pairs(base: Node, own: Node) -> Node {
+    by_key(pairs(base), pairs(own), |_, _, own| own)
 }
 
 fn joined(path: &[&str], base: Node, own: Node, usual: Usual) -> Node {
@@ -283,6 +285,10 @@ fn address(item: &Node) -> Option<String> {
     text(item).map(|text| any_address(&text).map_or(text, |address| address.to_string()))
 }
 
+fn named_host(item: &Node) -> Option<String> {
+    text(item).map(|text| host(&text).map_or(text, |(name, address)| format!("{name}={address}")))
+}
+
 fn right(item: &Node) -> Option<String> {
     text(item).map(|text| capability(&text).unwrap_or(text))
 }
@@ -328,11 +334,31 @@ fn long_port(item: &Node, dialect: Dialect) -> Option<Ports> {
     Some(Ports { address, port, target, protocol })
 }
 
+/// Names with addresses as a list of `name=address`.
+fn hosts(node: Node) -> Node {
+    let Value::Mapping(entries) = &node.value else { return node };
+    let each = |entry: &Entry| {
+        let addresses = match &entry.node.value {
+            Value::Sequence(items) => items.as_slice(),
+            Value::Null | Value::Unknown | Value::Scalar(_) | Value::Mapping(_) => {
+                std::slice::from_ref(&entry.node)
+            }
+        };
+        let line = |address: &Node| {
+            let value =
+                text(address).map_or(Value::Unknown, |text| Value::Scalar(format!("{}={text}", entry.key)));
+            Node { span: address.span, value }
+        };
+        addresses.iter().map(line).collect::<Vec<_>>()
+    };
+    Node { span: node.span, value: Value::Sequence(entries.iter().flat_map(each).collect()) }
+}
+
 /// A list of `NAME=value` as a mapping.
-fn pairs(node: Node, separators: &[char]) -> Node {
+fn pairs(node: Node) -> Node {
     mapped(node, |item| {
         let Value::Scalar(text) = &item.value else { return None };
-        let (key, value) = match text.split_once(separators) {
+        let (key, value) = match text.split_once('=') {
             Some((key, value)) => (key.to_owned(), Value::Scalar(value.to_owned())),
             None => (text.clone(), Value::Null),
         };
@@ -434,8 +460,8 @@ mod tests {
         ("sysctls: {net.a: 1}", "sysctls: [net.a=2]", "sysctls: {net.a: 2}"),
         (
             "extra_hosts: ['a:10.0.0.1', 'b:::1']",
-            "extra_hosts: {a: 10.0.0.2}",
-            "extra_hosts: {a: 10.0.0.2, b: ::1}",
+            "extra_hosts: {a: [10.0.0.2, 10.0.0.1], b: '[::1]'}",
+            "extra_hosts: [a=10.0.0.1, b=[::1], a=10.0.0.2]",
         ),
         ("build: ./a", "build: {args: [A=1]}", "build: {context: ./a, args: [A=1]}"),
         ("build: {context: a, args: {A: 1}}", "build: {args: [A]}", "build: {context: a, args: {A: ~}}"),

@@ -20,7 +20,7 @@ fn size(machine: &Machine) -> usize {
             + container.environment.len()
             + container.labels.len()
             + container.mounts.len()
-            + container.hosts.len()
+            + container.hosts.values().map(Vec::len).sum::<usize>()
     });
     let scripts =
         machine.provision.iter().map(|script| 1 + script.environment.len() + script.text.len() / 64);

@@ -31,8 +31,7 @@ A file of the [Compose specification](https://github.com/compose-spec/compose-sp
   `placement`, `rollback_config`, `update_config`;
 - what stands in a `compose.override.yaml` (`.yml`, `docker-compose.override.…`) beside it goes over it where no file is named by
   `-f`: mappings key by key, lists one after the other; what is mounted, devices, secrets and configs are there once at each place, ports
-  once for each address, port, target and protocol, in whichever form they are written; commands and tests are replaced. An
-  `extra_hosts` has one address for a name. So do
+  once for each address, port, target and protocol, in whichever form they are written; commands and tests are replaced. So do
   several files over each other: `-f a.yaml -f b.yaml`, or `COMPOSE_FILE=a.yaml:b.yaml` in the environment or in `.env`, where
   `COMPOSE_PATH_SEPARATOR` may say what stands between them. The first says where the project is and where all paths start.
   `!reset` before a value takes away what is below it, `!override` replaces it whole;

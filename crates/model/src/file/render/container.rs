@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
+use std::net::IpAddr;
 
 use super::quoted;
 use crate::container::{
@@ -32,8 +33,10 @@ pub(super) fn render(text: &mut String, container: &Container) {
             let _ = writeln!(keys.text, "      - {{ type: volume, target: {} }}", quoted(target));
         }
     }
-    let hosts = container.hosts.iter().map(|(name, address)| (name.clone(), address.to_string()));
-    keys.pairs("extra_hosts", &hosts.collect());
+    let each = |(name, addresses): (&String, &Vec<IpAddr>)| {
+        addresses.iter().map(|address| format!("{name}={address}")).collect::<Vec<_>>()
+    };
+    keys.lines("extra_hosts", container.hosts.iter().flat_map(each));
     keys.list("dns", container.dns.iter().map(ToString::to_string).collect::<Vec<_>>().iter());
     keys.list("dns_search", &container.dns_search);
     render_limits(&mut keys, &container.limits);
@@ -86,11 +89,16 @@ impl Keys<'_> {
 
     /// As a list: what stands before a colon may have no more than 1024 characters in YAML.
     pub(super) fn pairs(&mut self, key: &str, pairs: &BTreeMap<String, String>) {
-        if !pairs.is_empty() {
+        self.lines(key, pairs.iter().map(|(name, value)| format!("{name}={value}")));
+    }
+
+    fn lines(&mut self, key: &str, lines: impl Iterator<Item = String>) {
+        let mut lines = lines.peekable();
+        if lines.peek().is_some() {
             let _ = writeln!(self.text, "    {key}:");
         }
-        for (name, value) in pairs {
-            let _ = writeln!(self.text, "      - {}", quoted(&format!("{name}={value}")));
+        for line in lines {
+            let _ = writeln!(self.text, "      - {}", quoted(&line));
         }
     }
 }

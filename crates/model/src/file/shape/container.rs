@@ -22,6 +22,7 @@ pub(crate) const fn leaf(form: &'static crate::file::leaf::TextForm) -> Form {
 const TEXTS: Shape = &[leaf(ANY), Form::List(&[leaf(ANY)])];
 pub(crate) const PAIRS: Shape =
     &[Form::List(&[leaf(PAIR)]), Form::Map(Leaf::Form(PAIR_NAME), &[leaf(ANY), Form::Nothing])];
+const HOST_ADDRESSES: Shape = &[leaf(HOST_ADDRESS), Form::List(&[leaf(HOST_ADDRESS)])];
 const CAPABILITIES: Shape = &[Form::List(&[leaf(CAPABILITY)])];
 const FILES: Shape = &[Form::Set(&[leaf(SECRET), Form::Keys(&[FILE_USE])])];
 
@@ -101,10 +102,11 @@ pub(crate) const SHARED: &[Key] = &[
     ),
     key(
         "extra_hosts",
-        &[Form::List(&[leaf(HOST)]), Form::Map(Leaf::Form(HOSTNAME), &[leaf(HOST_ADDRESS)])],
+        &[Form::List(&[leaf(HOST)]), Form::Map(Leaf::Form(HOSTNAME), HOST_ADDRESSES)],
         "",
         "[\"printer:10.1.0.9\"]",
-        "Names that it finds without asking the network: `name:address`, or a mapping.",
+        "Names that it finds without asking the network: `name:address`, or a mapping. A name may have several addresses, a \
+         line each or as a list.",
     ),
     key(
         "dns",

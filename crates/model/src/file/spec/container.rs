@@ -2,6 +2,7 @@
 //! the type; its mounts do, and are in [`super::mounts`].
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use super::mounts::absolute;
 use super::view::{At, Given, View, word};
@@ -92,11 +93,20 @@ fn program(view: &View<'_>) -> Option<Vec<String>> {
     }
 }
 
-fn hosts(view: &View<'_>) -> BTreeMap<String, std::net::IpAddr> {
-    let mapped = view.entries().filter_map(|(key, view)| {
-        Some((value::hostname(key.value).ok()?, view.read(value::host_address).value()?))
+/// Names with the addresses of each, in their order.
+fn hosts(view: &View<'_>) -> BTreeMap<String, Vec<IpAddr>> {
+    let mapped = view.entries().flat_map(|(key, view)| {
+        let addresses = values::<_, Vec<_>>(view.each(value::host_address)).into_iter();
+        addresses.filter_map(move |address| Some((value::hostname(key.value).ok()?, address)))
     });
-    values::<_, Vec<_>>(view.each(value::host)).into_iter().chain(mapped).collect()
+    let mut hosts: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
+    for (name, address) in values::<_, Vec<_>>(view.each(value::host)).into_iter().chain(mapped) {
+        let addresses = hosts.entry(name).or_default();
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    hosts
 }
 
 /// One value of two places, which must not say different things.

@@ -110,7 +110,7 @@ machines:
     tmpfs: /run:size=64m,mode=1777
     secrets: [password, {source: password, target: pw}, {source: password, target: /etc/pw}]
     configs: [site]
-    extra_hosts: ["printer:10.1.0.9", "six=[fd00::1]"]
+    extra_hosts: ["printer:10.1.0.9", "six=[fd00::1]", "printer=10.1.0.8", "printer:10.1.0.9"]
     dns: 10.1.0.53
     dns_search: [corp.example]
     cpus: 1.5
@@ -195,6 +195,7 @@ machines:
                   - { type: volume, target: "/own" }
                 extra_hosts:
                   - "printer=10.1.0.9"
+                  - "printer=10.1.0.8"
                   - "six=fd00::1"
                 dns: ["10.1.0.53"]
                 dns_search: ["corp.example"]
