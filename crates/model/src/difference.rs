@@ -245,6 +245,7 @@ mod tests {
                     crate::container::Mount::Tmpfs {
                         size_bytes: None,
                         mode: None,
+                        owner: crate::container::Owner::default(),
                         access: crate::container::Access::Read,
                     },
                 );

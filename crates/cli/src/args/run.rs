@@ -107,7 +107,7 @@ pub(crate) struct MachineArgs {
     /// The same in words: `type=bind,source=…,target=…,readonly`
     #[arg(long, value_name = "MOUNT")]
     pub(crate) mount: Vec<String>,
-    /// File systems in memory: `/place[:size=64m,mode=1777]`
+    /// File systems in memory: `/place[:size=64m,mode=1777,uid=0,gid=0]`
     #[arg(long, value_name = "PLACE")]
     pub(crate) tmpfs: Vec<String>,
     /// Networks that it is on [default: default]

@@ -1,13 +1,13 @@
 //! Whether this computer can have what a project asks for, and what follows here of who calls.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
 use stead_container::ids_refused;
 use stead_host::home::Home;
-use stead_model::container::Container;
+use stead_model::container::{Container, Mount};
 use stead_model::dev::{Ids, Person};
 use stead_model::name::{MachineId, Name};
 use stead_model::observed::{Body, MachineState, Observed};
@@ -66,7 +66,7 @@ pub(super) fn unfit<'a>(
     for (name, wish) in containers {
         let limits = stead_container::limits_refused(&wish.limits)?.into_iter();
         let limits = limits.map(|refusal| (refusal.why, refusal.hint));
-        let ids = ids_refused(wish.user.as_deref(), &wish.groups, (&maps.0, &maps.1)).into_iter();
+        let ids = ids_lacking(wish, (&maps.0, &maps.1)).into_iter();
         let ids = ids.map(|whom| (format!("this user's containers have no {whom}"), ID_HINT));
         for (why, hint) in limits.chain(ids) {
             refusals.push(Refusal { key: format!("machines.{name}"), why, hint: hint.to_owned() });
@@ -74,6 +74,19 @@ pub(super) fn unfit<'a>(
         refusals.extend(super::lacking::lacks(name, wish, texts));
     }
     Ok(refusals)
+}
+
+/// The users and groups of a container, and of its file systems in memory, that there are not.
+fn ids_lacking(wish: &Container, maps: (&str, &str)) -> BTreeSet<String> {
+    let owners = wish.mounts.values().filter_map(|mount| match mount {
+        Mount::Tmpfs { owner, .. } => Some(owner),
+        Mount::Volume { .. } | Mount::Bind { .. } => None,
+    });
+    let of_owners = owners.flat_map(|owner| {
+        let uid = owner.uid.map(|id| id.to_string());
+        ids_refused(uid.as_deref(), &owner.gid.iter().map(ToString::to_string).collect(), maps)
+    });
+    ids_refused(wish.user.as_deref(), &wish.groups, maps).into_iter().chain(of_owners).collect()
 }
 
 /// The user and group ids that containers have: those of the engine, or that it will have.

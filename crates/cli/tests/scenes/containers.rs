@@ -68,6 +68,24 @@ fn what_is_left_of_a_machine_that_was_to_go_is_not_the_next_ones() {
     assert!(!left.exists());
 }
 
+/// Whoever calls has the ids of the machine, or is told that there are none.
+#[test]
+fn a_file_system_in_memory_is_whose_it_is_said_to_be() {
+    let ask = |world: &World| {
+        let _registry = registry(world);
+        let options = "--tmpfs /scratch:uid=7,gid=8,mode=0750 --mount type=tmpfs,target=/other";
+        run(world, options, "stat -c '%u %g %a' /scratch /other")
+    };
+    let said = ask(&World::offline());
+    match role() {
+        Role::Root => assert_eq!(said.ok(), "7 8 750\n0 0 1777\n"),
+        Role::User => drop(said.code(125).says("have no user 7").says("have no group 8")),
+    }
+    if let Some(world) = World::with_subids() {
+        assert_eq!(ask(&world).ok(), "7 8 750\n0 0 1777\n");
+    }
+}
+
 #[test]
 fn options_are_seen_inside() {
     let world = World::offline();

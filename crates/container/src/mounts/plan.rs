@@ -202,10 +202,13 @@ pub(crate) fn wanted(target: &str, mount: &Mount, volumes: &BTreeMap<Name, PathB
             let (source, propagation, create) = (source.clone(), *propagation, *create);
             (What::Bind { source, propagation, create }, read(*access))
         }
-        Mount::Tmpfs { size_bytes, mode, access } => {
+        Mount::Tmpfs { size_bytes, mode, owner, access } => {
             let mode = ("mode", format!("{:o}", mode.unwrap_or(0o1777)));
             let size = size_bytes.map(|bytes| ("size", bytes.to_string()));
-            let options = [mode].into_iter().chain(size).collect();
+            // The kernel takes ids as they are in our user namespace, which is the container's.
+            let ids = [("uid", owner.uid), ("gid", owner.gid)];
+            let ids = ids.into_iter().filter_map(|(key, id)| Some((key, id?.to_string())));
+            let options = [mode].into_iter().chain(size).chain(ids).collect();
             (What::Kernel { kind: Kind::Tmpfs, options }, NOTHING | read(*access))
         }
     };
@@ -277,7 +280,7 @@ impl fmt::Display for Planned {
 #[cfg(test)]
 mod tests {
     use expect_test::{Expect, expect};
-    use stead_model::container::Container;
+    use stead_model::container::{Container, Owner};
     use stead_model::image::ImageConfig;
 
     use super::*;
@@ -325,7 +328,8 @@ mod tests {
                     propagation: Propagation::Slave,
                     create: true,
                 };
-                let shm = Mount::Tmpfs { size_bytes: Some(5), mode: None, access: Access::Write };
+                let owner = Owner { uid: Some(7), gid: None };
+                let shm = Mount::Tmpfs { size_bytes: Some(5), mode: None, owner, access: Access::Write };
                 launch.mounts = [("/db", volume), ("/app", bind), ("/dev/shm", shm)]
                     .map(|(target, mount)| (target.to_owned(), mount))
                     .into();
@@ -342,7 +346,7 @@ mod tests {
                 /dev/mqueue mqueue nosuid nodev noexec
                 /etc/hostname bind /run/m/hostname Private
                 /etc/hosts bind /run/m/hosts Private
-                /dev/shm tmpfs,mode=1777,size=5 nosuid nodev noexec
+                /dev/shm tmpfs,mode=1777,size=5,uid=7 nosuid nodev noexec
                 /sys/fs/cgroup tmpfs,mode=755 nosuid nodev noexec
                 /var/lib/100% volume /m/own/var%2Flib%2F100%25
                 /sys/fs/cgroup/memory cgroup,controllers=memory ro nosuid nodev noexec

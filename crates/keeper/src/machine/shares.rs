@@ -157,6 +157,8 @@ fn look_at(source: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use stead_model::container::Owner;
+
     use super::*;
 
     #[test]
@@ -173,7 +175,10 @@ mod tests {
             ("/b", bind("/home/b", Access::Read, true)),
             ("/c", bind("/home/b", Access::Write, false)),
             ("/d", Mount::Volume { name: db.clone(), access: Access::Write }),
-            ("/e", Mount::Tmpfs { size_bytes: None, mode: None, access: Access::Write }),
+            (
+                "/e",
+                Mount::Tmpfs { size_bytes: None, mode: None, owner: Owner::default(), access: Access::Write },
+            ),
         ];
         let mounts = mounts.map(|(target, mount)| (target.to_owned(), mount));
         let launch = Launch { mounts: mounts.clone().into(), ..launch() };

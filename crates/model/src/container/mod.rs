@@ -144,9 +144,29 @@ pub enum Mount {
         size_bytes: Option<u64>,
         /// The mode of its root.
         mode: Option<u32>,
+        /// Whose its root is.
+        #[serde(default, skip_serializing_if = "Owner::is_root")]
+        owner: Owner,
         /// Whether it can be written.
         access: Access,
     },
+}
+
+/// Whose something is that is made in a container, by the ids that hold there; root's where absent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The user.
+    pub uid: Option<u32>,
+    /// The group.
+    pub gid: Option<u32>,
+}
+
+impl Owner {
+    /// Whether nobody else is named.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    fn is_root(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Whether something can be written.

@@ -1,8 +1,8 @@
 //! What is mounted, in its short forms.
 
-use super::quantity::{MODE, SIZE, bytes, file_mode};
+use super::quantity::{ID, MODE, SIZE, bytes, file_mode, owner_id};
 use super::{Numbers, TextForm, Wrong, name};
-use crate::container::{Access, Propagation};
+use crate::container::{Access, Owner, Propagation};
 use crate::file::problem::{nearest, quote};
 use crate::name::Name;
 
@@ -21,12 +21,12 @@ pub(crate) const VOLUME: &TextForm = &TextForm {
     numbers: Numbers::No,
 };
 const WORD: &str = "(r[ow]|noexec|nosuid|nodev)=?";
-/// `/run`, `/run:size=64m,mode=1777`.
+/// `/run`, `/run:size=64m,mode=1777,uid=1000`.
 pub(crate) const TMPFS: &TextForm = &TextForm {
     check: |text| tmpfs(text).map(drop),
     pattern: &[
-        PLACE, "(:((", WORD, "|size=", SIZE, "|mode=", MODE, ")(,(", WORD, "|size=", SIZE, "|mode=", MODE,
-        "))*)?)?",
+        PLACE, "(:((", WORD, "|size=", SIZE, "|mode=", MODE, "|[ug]id=", ID, ")(,(", WORD, "|size=", SIZE,
+        "|mode=", MODE, "|[ug]id=", ID, "))*)?)?",
     ],
     numbers: Numbers::No,
 };
@@ -65,6 +65,7 @@ pub(crate) struct Tmpfs {
     pub(crate) target: String,
     pub(crate) size_bytes: Option<u64>,
     pub(crate) mode: Option<u32>,
+    pub(crate) owner: Owner,
     pub(crate) access: Access,
 }
 
@@ -182,11 +183,14 @@ pub(crate) fn target(text: &str) -> Result<String, Wrong> {
 
 pub(crate) fn tmpfs(text: &str) -> Result<Tmpfs, Wrong> {
     let (to, options) = text.split_once(':').unwrap_or((text, ""));
-    let mut tmpfs = Tmpfs { target: target(to)?, size_bytes: None, mode: None, access: Access::Write };
+    let (mode, owner) = (None, Owner::default());
+    let mut tmpfs = Tmpfs { target: target(to)?, size_bytes: None, mode, owner, access: Access::Write };
     for option in options.split(',').filter(|_| !options.is_empty()) {
         match option.split_once('=').unwrap_or((option, "")) {
             ("size", size) => tmpfs.size_bytes = Some(bytes(size)?).filter(|size| *size > 0),
             ("mode", mode) => tmpfs.mode = Some(file_mode(mode)?),
+            ("uid", id) => tmpfs.owner.uid = Some(owner_id(id)?),
+            ("gid", id) => tmpfs.owner.gid = Some(owner_id(id)?),
             ("ro", "") => tmpfs.access = Access::Read,
             ("rw", "") => tmpfs.access = Access::Write,
             (word, "") if TMPFS_ALL.contains(&word) => {}
@@ -195,7 +199,7 @@ pub(crate) fn tmpfs(text: &str) -> Result<Tmpfs, Wrong> {
                     "the option {} of a tmpfs cannot be honoured",
                     quote(option)
                 ))
-                .hint("there are `size=…`, `mode=…`, `ro` and `rw`"));
+                .hint("there are `size=…`, `mode=…`, `uid=…`, `gid=…`, `ro` and `rw`"));
             }
         }
     }
@@ -226,6 +230,20 @@ mod tests {
         check("./site:/srv:Z,ro", r#"Path("./site") /srv Read None"#);
         check("data:/a:cached", r#"Named(Name("data")) /a Write None"#);
         check("/:/host:ro", r#"Path("/") /host Read None"#);
+    }
+
+    #[test]
+    fn a_tmpfs_has_an_owner_by_ids() {
+        let shown = |text: &str| match tmpfs(text) {
+            Ok(tmpfs) => format!("{:?} {:?} {:?}", tmpfs.mode, tmpfs.owner.uid, tmpfs.owner.gid),
+            Err(wrong) => format!("! {}", wrong.message),
+        };
+        assert_eq!(shown("/run:uid=1000,gid=0,mode=0700"), "Some(448) Some(1000) Some(0)");
+        assert_eq!(shown("/run:gid=4294967294"), "None None Some(4294967294)");
+        for (id, shown_id) in [("4294967295", "4294967295"), ("web", "web"), ("-1", "-1"), ("", "")] {
+            let told = format!("! `{shown_id}` is not the id of a user or group");
+            assert_eq!(shown(&format!("/run:uid={id}")), told);
+        }
     }
 
     #[test]

@@ -44,6 +44,11 @@ pub(crate) const CPUS: &TextForm = &TextForm {
 /// `0755`, `0o755`.
 pub(crate) const FILE_MODE: &TextForm =
     &TextForm { check: |text| file_mode(text).map(drop), pattern: &[MODE], numbers: Numbers::Whole(0, 7777) };
+pub(crate) const OWNER_ID: &TextForm = &TextForm {
+    check: |text| owner_id(text).map(drop),
+    pattern: &[ID],
+    numbers: Numbers::Whole(0, OWNER_ID_MAX as i64),
+};
 pub(crate) const OOM_SCORE: &TextForm = &TextForm {
     check: |text| oom_score(text).map(drop),
     pattern: &["-?0*(1000|[0-9]{1,3})"],
@@ -70,6 +75,10 @@ pub(crate) const COUNT_OR_ALL: &TextForm = &TextForm {
 
 pub(crate) const SIZE: &str = "[0-9]+([.][0-9]*)? *([kKmMgGtTpP][iI]?)?[bB]?";
 pub(crate) const MODE: &str = "(0o)?0*[0-7]{1,4}";
+pub(crate) const ID: &str = "0*([0-9]{1,9}|[1-3][0-9]{9}|4[01][0-9]{8}|42[0-8][0-9]{7}|429[0-3][0-9]{6}|4294[0-8][0-9]{5}\
+                             |42949[0-5][0-9]{4}|429496[0-6][0-9]{3}|4294967[01][0-9]{2}|42949672[0-8][0-9]|429496729[0-4])";
+/// The next one stands for nobody.
+const OWNER_ID_MAX: u32 = u32::MAX - 1;
 
 /// A whole number within these bounds.
 pub(crate) fn integer<T>(text: &str, min: T, max: T) -> Result<T, Wrong>
@@ -250,6 +259,16 @@ pub(crate) fn file_mode(text: &str) -> Result<u32, Wrong> {
         _ => Err(Wrong::found(format!("{} is not a file mode", quote(text)))
             .hint("a mode is octal, like `0755` or `1777`")),
     }
+}
+
+/// The id of a user or group.
+pub(crate) fn owner_id(text: &str) -> Result<u32, Wrong> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let id = text.parse::<u32>().ok().filter(|id| digits && *id <= OWNER_ID_MAX);
+    id.ok_or_else(|| {
+        Wrong::found(format!("{} is not the id of a user or group", quote(text)))
+            .hint(format!("write a whole number from 0 to {OWNER_ID_MAX}; names mean nothing here"))
+    })
 }
 
 #[cfg(test)]

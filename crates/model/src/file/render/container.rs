@@ -125,10 +125,12 @@ fn render_mount(target: &str, mount: &Mount) -> String {
             keys.extend(["type: bind".to_owned(), format!("source: {source}"), bind]);
             access
         }
-        Mount::Tmpfs { size_bytes, mode, access } => {
+        Mount::Tmpfs { size_bytes, mode, owner, access } => {
             let size = size_bytes.map(|size| format!("size: {size}"));
             let mode = mode.map(|mode| format!("mode: \"{mode:o}\""));
-            let more: Vec<String> = size.into_iter().chain(mode).collect();
+            let uid = owner.uid.map(|id| format!("uid: {id}"));
+            let gid = owner.gid.map(|id| format!("gid: {id}"));
+            let more: Vec<String> = [size, mode, uid, gid].into_iter().flatten().collect();
             keys.push("type: tmpfs".to_owned());
             keys.extend(Some(format!("tmpfs: {{ {} }}", more.join(", "))).filter(|_| !more.is_empty()));
             access

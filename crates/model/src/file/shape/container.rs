@@ -11,7 +11,7 @@ use crate::file::leaf::container::{
 use crate::file::leaf::mount::{ANY_SOURCE, TARGET, TMPFS, VOLUME};
 use crate::file::leaf::network::ANY_ADDRESS;
 use crate::file::leaf::quantity::{
-    BYTES, BYTES_OR_ALL, COUNT_OR_ALL, CPU_SHARES, CPUS, FILE_MODE, OOM_SCORE, TIME, ULIMIT,
+    BYTES, BYTES_OR_ALL, COUNT_OR_ALL, CPU_SHARES, CPUS, FILE_MODE, OOM_SCORE, OWNER_ID, TIME, ULIMIT,
 };
 use crate::file::leaf::vm::ANY_IMAGE;
 
@@ -98,7 +98,7 @@ pub(crate) const SHARED: &[Key] = &[
         &[leaf(TMPFS), Form::Set(&[leaf(TMPFS)])],
         "",
         "\"/run:size=64m,mode=1777\"",
-        "File systems in memory. Options: `size`, `mode`, `ro`, `rw`.",
+        "File systems in memory. Options: `size`, `mode`, `uid`, `gid`, `ro`, `rw`.",
     ),
     key(
         "extra_hosts",
@@ -349,7 +349,9 @@ pub(crate) const BIND: &[Key] = &[
 
 const TMPFS_KEYS: &[Key] = &[
     key("size", &[leaf(BYTES)], "", "64m", "The most that it holds. Left out: half of the memory."),
-    key("mode", &[leaf(FILE_MODE)], "", "1777", "The mode of its root, octal."),
+    key("mode", &[leaf(FILE_MODE)], "1777", "0700", "The mode of its root, octal."),
+    key("uid", &[leaf(OWNER_ID)], "0", "1000", "Whose its root is: the id of a user in the machine."),
+    key("gid", &[leaf(OWNER_ID)], "0", "1000", "The same of a group."),
 ];
 
 pub(crate) const FILE_USE: &[Key] = &[

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::view::{At, Place, View, word};
 use super::{Around, Ground};
-use crate::container::{Access, Mount, Propagation};
+use crate::container::{Access, Mount, Owner, Propagation};
 use crate::file::leaf::container as value;
 use crate::file::leaf::mount::{self, PROPAGATIONS, Tmpfs, Volume, VolumeSource};
 use crate::file::leaf::{Wrong, flag, quantity};
@@ -33,10 +33,9 @@ pub(crate) fn read(view: &View<'_>, around: &Around<'_>, problems: &mut Vec<Prob
         };
         keep(read, &item.place, &mut found, problems);
     }
-    for At { value: Tmpfs { target, size_bytes, mode, access }, place } in
-        view.get("tmpfs").each(mount::tmpfs)
-    {
-        let mount = Mount::Tmpfs { size_bytes, mode, access };
+    for At { value: tmpfs, place } in view.get("tmpfs").each(mount::tmpfs) {
+        let Tmpfs { target, size_bytes, mode, owner, access } = tmpfs;
+        let mount = Mount::Tmpfs { size_bytes, mode, owner, access };
         found.push(At { value: (target, Mounted::Is(mount)), place });
     }
     for (what, key) in [("secret", "secrets"), ("config", "configs")] {
@@ -98,8 +97,8 @@ fn long(view: &View<'_>, ground: Ground<'_>) -> Read {
         Some("tmpfs") => {
             let options = view.get("tmpfs");
             let size_bytes = options.get("size").read(quantity::bytes).value().filter(|size| *size > 0);
-            let mode = options.get("mode").read(quantity::file_mode).value();
-            Ok((target, Mounted::Is(Mount::Tmpfs { size_bytes, mode, access })))
+            let (mode, owner) = (options.get("mode").read(quantity::file_mode).value(), owner(&options));
+            Ok((target, Mounted::Is(Mount::Tmpfs { size_bytes, mode, owner, access })))
         }
         Some("bind") if more("tmpfs") => Err(misplaced("tmpfs", "bind")),
         Some("bind") => match source.read(mount::source).value() {
@@ -122,6 +121,12 @@ fn long(view: &View<'_>, ground: Ground<'_>) -> Read {
         },
     };
     Some(result)
+}
+
+/// Whose something is, by its keys `uid` and `gid`.
+fn owner(view: &View<'_>) -> Owner {
+    let id = |key: &str| view.get(key).read(quantity::owner_id).value();
+    Owner { uid: id("uid"), gid: id("gid") }
 }
 
 fn bind(

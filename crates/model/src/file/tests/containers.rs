@@ -105,9 +105,9 @@ machines:
       - ~/cache:/cache:rslave
       - /own
       - {type: bind, source: ../x, target: /x, read_only: true, bind: {create_host_path: false, propagation: shared}}
-      - {type: tmpfs, target: /t, tmpfs: {size: 1m, mode: 0700}}
+      - {type: tmpfs, target: /t, tmpfs: {size: 1m, mode: 0700, uid: 7, gid: "8"}}
       - {type: volume, source: data, target: /again}
-    tmpfs: /run:size=64m,mode=1777
+    tmpfs: /run:size=64m,uid=1000,gid=1000,mode=1770
     secrets: [password, {source: password, target: pw}, {source: password, target: /etc/pw}]
     configs: [site]
     extra_hosts: ["printer:10.1.0.9", "six=[fd00::1]", "printer=10.1.0.8", "printer:10.1.0.9"]
@@ -184,12 +184,12 @@ machines:
                   - { type: volume, source: data, target: "/again" }
                   - { type: bind, source: "/root/cache", bind: { propagation: slave, create_host_path: true }, target: "/cache" }
                   - { type: bind, source: "/srv/shop/secret/password.txt", bind: { propagation: private, create_host_path: false }, target: "/etc/pw", read_only: true }
-                  - { type: tmpfs, tmpfs: { size: 67108864, mode: "1777" }, target: "/run" }
+                  - { type: tmpfs, tmpfs: { size: 67108864, mode: "1770", uid: 1000, gid: 1000 }, target: "/run" }
                   - { type: bind, source: "/srv/shop/secret/password.txt", bind: { propagation: private, create_host_path: false }, target: "/run/secrets/password", read_only: true }
                   - { type: bind, source: "/srv/shop/secret/password.txt", bind: { propagation: private, create_host_path: false }, target: "/run/secrets/pw", read_only: true }
                   - { type: bind, source: "/etc/site.conf", bind: { propagation: private, create_host_path: false }, target: "/site", read_only: true }
                   - { type: bind, source: "/srv/shop/www", bind: { propagation: private, create_host_path: true }, target: "/srv/www", read_only: true }
-                  - { type: tmpfs, tmpfs: { size: 1048576, mode: "700" }, target: "/t" }
+                  - { type: tmpfs, tmpfs: { size: 1048576, mode: "700", uid: 7, gid: 8 }, target: "/t" }
                   - { type: volume, source: data, target: "/var/lib/data" }
                   - { type: bind, source: "/srv/x", bind: { propagation: shared, create_host_path: false }, target: "/x", read_only: true }
                   - { type: volume, target: "/own" }

@@ -24,6 +24,11 @@ fn access() -> impl Strategy<Value = Access> {
     prop_oneof![Just(Access::Write), Just(Access::Read)]
 }
 
+fn owner() -> impl Strategy<Value = Owner> {
+    let id = || maybe(0..u32::MAX);
+    (id(), id()).prop_map(|(uid, gid)| Owner { uid, gid })
+}
+
 fn mounts() -> impl Strategy<Value = BTreeMap<String, Mount>> {
     let propagation =
         prop_oneof![Just(Propagation::Private), Just(Propagation::Slave), Just(Propagation::Shared)];
@@ -37,8 +42,8 @@ fn mounts() -> impl Strategy<Value = BTreeMap<String, Mount>> {
                 Mount::Bind { source, access, propagation, create }
             }
         ),
-        (maybe(1..=u64::from(u32::MAX)), maybe(0..=0o7777_u32), access())
-            .prop_map(|(size_bytes, mode, access)| Mount::Tmpfs { size_bytes, mode, access }),
+        (maybe(1..=u64::from(u32::MAX)), maybe(0..=0o7777_u32), owner(), access())
+            .prop_map(|(size_bytes, mode, owner, access)| Mount::Tmpfs { size_bytes, mode, owner, access }),
     ];
     map("/[a-z$ ]{1,4}(/x)?", mount)
 }
