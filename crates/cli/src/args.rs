@@ -7,6 +7,8 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
 
+use stead_model::name::Name;
+
 mod before;
 mod filter;
 mod image;
@@ -79,6 +81,9 @@ pub(crate) struct Global {
     /// With the machines of these profiles as well; `*`: of all
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) profile: Vec<String>,
+    /// What the project is called, whatever its file says
+    #[arg(id = "project-name", long, global = true, value_name = "NAME", value_parser = values::named)]
+    pub(crate) project_name: Option<Name>,
     /// How data is printed: for people, or for programs
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORM")]
     pub(crate) format: Format,
@@ -399,7 +404,7 @@ pub(crate) fn parse() -> Result<Cli, u8> {
 
 /// Whether a command line is one of those whose exit code is another program's.
 fn runs_a_program(words: &[std::ffi::OsString]) -> bool {
-    const WITH_VALUE: [&str; 4] = ["-f", "--file", "--profile", "--format"];
+    const WITH_VALUE: [&str; 5] = ["-f", "--file", "--profile", "--project-name", "--format"];
     let mut words = words.iter().skip(1).filter_map(|word| word.to_str());
     while let Some(word) = words.next() {
         if WITH_VALUE.contains(&word) {
@@ -491,6 +496,7 @@ mod tests {
     #[test]
     fn commands_that_run_a_program_are_known_by_their_first_word() {
         let check = |line: &str| runs_a_program(&line.split(' ').map(Into::into).collect::<Vec<_>>());
+        assert!(check("stead --project-name up exec web"));
         assert!(check("stead -f run exec web") && check("stead --debug run --nosuch x"));
         assert!(!check("stead -f run up") && !check("stead ps run") && !check("stead"));
     }
@@ -542,6 +548,9 @@ mod tests {
             check(line, None);
         }
         check("stead --file= up", Some("`--file` is without the name of a file"));
+        check("stead --project-name x doctor", Some("`stead doctor` has no use for `--project-name`"));
+        check("stead --project-name My_Shop up", None);
+        check("stead up --project-name .", Some("invalid value '.' for '--project-name <NAME>'"));
         check("stead -f x doctor", Some("`stead doctor` has no use for `--file`"));
         check("stead network ls -f x", Some("`stead network ls` has no use for `--file`"));
         check("stead network -f x create lan", Some("`stead network create` has no use for `--file`"));

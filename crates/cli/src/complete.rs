@@ -85,7 +85,7 @@ pub(crate) fn machine_paths(current: &OsStr) -> Vec<CompletionCandidate> {
 /// The project of the file here, or of the one that the command line names; nothing if it cannot be read.
 fn project_here() -> Option<Project> {
     let found = Found::named(files_said()).or_else(|| project::find_here().ok())?;
-    project::peek(&found)
+    project::peek(&found, None)
 }
 
 /// The words so far.
@@ -133,7 +133,7 @@ fn of_project(project: Project) -> Vec<NetworkId> {
 
 /// What was made by command, as its own file has it.
 fn loose_project() -> Option<Project> {
-    project::peek(&Found::one(home()?.loose_project().join("stead.yaml")))
+    project::peek(&Found::one(home()?.loose_project().join("stead.yaml")), None)
 }
 
 /// The networks that were made by command.

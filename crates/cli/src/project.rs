@@ -30,6 +30,29 @@ const ENVIRONMENT: &str = ".env";
 /// More than any person writes; less than what would be slow to refuse.
 const FILE_MAX_BYTES: u64 = 4 * 1024 * 1024;
 
+/// What is asked for beside what a project's files say.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Asked {
+    /// The profiles; `*` is all.
+    pub(crate) profiles: BTreeSet<String>,
+    /// What the project is called, whatever its file says.
+    pub(crate) called: Option<Name>,
+    /// How many there are to be of machines, whatever the file says.
+    pub(crate) scale: BTreeMap<Name, u16>,
+}
+
+impl Asked {
+    fn of(global: &Global) -> Self {
+        let profiles = global.profile.iter().cloned().collect();
+        Self { profiles, called: global.project_name.clone(), scale: BTreeMap::new() }
+    }
+
+    /// All that there may be of a project, by this name, if one is said.
+    fn all(called: Option<&Name>) -> Self {
+        Self { profiles: ["*".to_owned()].into(), called: called.cloned(), scale: BTreeMap::new() }
+    }
+}
+
 /// What stands where in a project's files.
 struct Texts {
     /// The files in their order.
@@ -146,26 +169,39 @@ pub(crate) fn load(global: &Global) -> Result<Loaded, Failure> {
 
 /// Reads the project here, to choose anew what its lock pins, if so: then it need not be one that can be read.
 pub(crate) fn load_for(global: &Global, relock: bool) -> Result<Loaded, Failure> {
-    load_with(&found(global)?, &global.profile.iter().cloned().collect(), relock).map(Loaded::told)
+    load_with(&found(global)?, &Asked::of(global), relock).map(Loaded::told)
 }
 
 /// The same for machines that are named: whoever names one asks for its profiles.
 pub(crate) fn load_named(global: &Global, machines: &[String], relock: bool) -> Result<Loaded, Failure> {
+    load_scaled(global, machines, &BTreeMap::new(), relock)
+}
+
+/// The same with so many of these machines.
+pub(crate) fn load_scaled(
+    global: &Global,
+    machines: &[String],
+    scale: &BTreeMap<Name, u16>,
+    relock: bool,
+) -> Result<Loaded, Failure> {
     let found = found(global)?;
-    let mut profiles: BTreeSet<String> = global.profile.iter().cloned().collect();
-    let loaded = load_with(&found, &profiles, relock)?;
+    let mut asked = Asked::of(global);
+    // Those of profiles are scaled once those are known.
+    let loaded = load_with(&found, &asked, relock)?;
     let names = loaded.project.machines.keys().chain(loaded.dormant.keys());
     let ids: Vec<MachineId> = names.map(|name| MachineId::new(&loaded.project.name, name)).collect();
     let named = machines.iter().flat_map(|pattern| crate::commands::among(pattern, ids.iter()));
-    let asked = named.filter_map(|id| loaded.dormant.get(&id.name)).flatten();
-    let before = profiles.len();
-    profiles.extend(asked.cloned());
-    let loaded = if profiles.len() > before { load_with(&found, &profiles, relock)? } else { loaded };
+    let by_name = named.filter_map(|id| loaded.dormant.get(&id.name)).flatten();
+    let before = asked.profiles.len();
+    asked.profiles.extend(by_name.cloned());
+    asked.scale.clone_from(scale);
+    let is_as_asked = asked.profiles.len() == before && scale.is_empty();
+    let loaded = if is_as_asked { loaded } else { load_with(&found, &asked, relock)? };
     Ok(loaded.told())
 }
 
-/// Reads the project of files on record.
-pub(crate) fn load_recorded(files: &ProjectFiles) -> Result<Loaded, Failure> {
+/// Reads the project of files on record, by this name if one is said.
+pub(crate) fn load_recorded(files: &ProjectFiles, called: Option<&Name>) -> Result<Loaded, Failure> {
     let gone = |what: String| Failure::request(&what, "restore it, or `stead down` the project by its name");
     if let Some(file) = files.named.iter().find(|file| !file.exists()) {
         return Err(gone(format!("there is no file {} any more", file.display())));
@@ -177,7 +213,7 @@ pub(crate) fn load_recorded(files: &ProjectFiles) -> Result<Loaded, Failure> {
         })?),
     };
     // Whichever profiles a machine was made by.
-    load_with(&found, &["*".to_owned()].into(), false).map(Loaded::told)
+    load_with(&found, &Asked::all(called), false).map(Loaded::told)
 }
 
 /// How a project's files are recorded: only those that nobody would look for.
@@ -191,22 +227,22 @@ fn recorded(found: &Found, directory: &Path) -> Result<ProjectFiles, Failure> {
 
 /// Reads this project file.
 pub(crate) fn load_file(path: &Path) -> Result<Loaded, Failure> {
-    load_with(&Found::one(path.to_owned()), &BTreeSet::new(), false).map(Loaded::told)
+    load_with(&Found::one(path.to_owned()), &Asked::default(), false).map(Loaded::told)
 }
 
 /// What project files say, of all their profiles, for who tells nobody of what is wrong with them.
-pub(crate) fn peek(found: &Found) -> Option<Project> {
+pub(crate) fn peek(found: &Found, called: Option<&Name>) -> Option<Project> {
     let path = &found.file;
     let directory = directory_of(path).ok()?;
     let text = |path| read_text(path, SAVE_AS, OTHER_FILE).ok()?;
     let over: Vec<String> = found.over.iter().map(|path| text(path)).collect::<Option<_>>()?;
     let text = text(path)?;
-    let Known { variables, unread, .. } = variables(&directory).ok()?;
+    let Known { variables, unread, .. } = variables_of(&directory, called).ok()?;
     let file_name = path.file_name()?.to_string_lossy();
     let texts = crate::session::home().ok()?.texts();
-    let profiles = ["*".to_owned()].into();
+    let Asked { profiles, .. } = &Asked::all(called);
     let source = Source::new(&file_name, &text, &variables, &directory);
-    let source = Source { profiles: &profiles, unread: &unread, texts: &texts, over: &over, ..source };
+    let source = Source { profiles, called, unread: &unread, texts: &texts, over: &over, ..source };
     let files = file::files(&source, read_other);
     file::parse(&Source { files: &files, ..source }).ok().map(|parsed| parsed.project)
 }
@@ -221,18 +257,20 @@ fn read_all(found: &Found) -> Result<Vec<Decoded>, Failure> {
     found.all().map(read).collect()
 }
 
-fn load_with(found: &Found, profiles: &BTreeSet<String>, relock: bool) -> Result<Loaded, Failure> {
+fn load_with(found: &Found, asked: &Asked, relock: bool) -> Result<Loaded, Failure> {
+    let Asked { profiles, called, scale } = asked;
+    let called = called.as_ref();
     let path = found.file.as_path();
     let directory = directory_of(path)?;
     let read = read_all(found)?;
     let (mut over, no_text): (Vec<String>, Vec<Option<Problems>>) =
         read.into_iter().map(|read| (read.text, read.problems)).unzip();
     let text = over.remove(0);
-    let Known { variables, unread, problems: wrong_lines } = variables(&directory)?;
+    let Known { variables, unread, problems: wrong_lines } = variables_of(&directory, called)?;
     let file_name = path.file_name().unwrap_or_default().to_string_lossy();
     let texts = crate::session::home()?.texts();
     let source = Source::new(&file_name, &text, &variables, &directory);
-    let source = Source { profiles, unread: &unread, texts: &texts, over: &over, ..source };
+    let source = Source { profiles, called, scale, unread: &unread, texts: &texts, over: &over, ..source };
     let all = found.all().map(Path::to_owned).collect();
     let mut said = Texts { files: all, lines: source.lines(), text: source.whole(), warnings: Vec::new() };
     let files = file::files(&source, read_other);
@@ -387,6 +425,13 @@ fn variables(directory: &Path) -> Result<Known, Failure> {
     }
     let here = |problems: Problems| Problems { file: shown(&path), ..problems };
     known.problems = both(read.problems, known.problems.map(here));
+    Ok(known)
+}
+
+/// The same where the project has such a name, which its file may refer to as Compose's do.
+fn variables_of(directory: &Path, called: Option<&Name>) -> Result<Known, Failure> {
+    let mut known = variables(directory)?;
+    known.variables.extend(called.map(|name| ("COMPOSE_PROJECT_NAME".to_owned(), name.to_string())));
     Ok(known)
 }
 

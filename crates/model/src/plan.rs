@@ -36,6 +36,8 @@ pub struct Wanted {
     pub networks: BTreeMap<NetworkId, NetworkState>,
     /// Its machines.
     pub machines: BTreeMap<MachineId, WantedMachine>,
+    /// Those of them that are made anew though nothing of them changed.
+    pub anew: BTreeSet<MachineId>,
     /// Its nics.
     pub nics: BTreeMap<NicId, NicState>,
     /// Its published ports; open are only those of machines that run.
@@ -120,6 +122,7 @@ impl Wanted {
             uplink: seen.uplink.clone().filter(|_| others_need_it),
             networks: BTreeMap::new(),
             machines: BTreeMap::new(),
+            anew: BTreeSet::new(),
             nics: BTreeMap::new(),
             ports: BTreeMap::new(),
             port_leases: BTreeMap::new(),
@@ -271,6 +274,7 @@ fn can_become(from: &MachineState, to: &MachineState) -> bool {
 /// What changed of a machine, for people.
 fn changed(wanted: &Wanted, seen: &Observed, id: &MachineId) -> String {
     match (seen.machines.get(id), wanted.machines.get(id)) {
+        (Some(from), Some(to)) if *from == to.state => " (made anew)".to_owned(),
         (Some(from), Some(to)) => format!(" ({})", machine_differences(from, &to.state)),
         (None, _) | (_, None) => String::new(),
     }
@@ -293,7 +297,7 @@ fn networks_that_go(wanted: &Wanted, seen: &Observed) -> BTreeMap<NetworkId, Str
 /// Whether a machine is there and stays as it is.
 fn machine_stays(wanted: &Wanted, seen: &Observed, id: &MachineId) -> bool {
     let state = wanted.machines.get(id).map(|machine| &machine.state);
-    state.is_some() && state == seen.machines.get(id)
+    state.is_some() && state == seen.machines.get(id) && !wanted.anew.contains(id)
 }
 
 /// Whether a nic becomes the wanted one where it is, as do its machine and its network.
@@ -327,11 +331,11 @@ fn record_removals(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
         }
     }
     for (id, state) in seen.machines.iter().rev().filter(|(id, _)| ours(&id.project)) {
-        if wanted.machines.get(id).is_none_or(|to| to.state != *state && !can_become(state, &to.state)) {
+        let becomes = |to: &WantedMachine| can_become(state, &to.state) && !wanted.anew.contains(id);
+        if !machine_stays(wanted, seen, id) && !wanted.machines.get(id).is_some_and(becomes) {
             let why = format!("machines.{}{}", id.name, changed(wanted, seen, id));
             let snapshots = seen.snapshots.get(id).cloned().unwrap_or_default();
-            let unknown = seen.damaged.contains(id);
-            let lost = Lost { snapshots, unknown, disk: state.vm().is_some() };
+            let lost = Lost { snapshots, unknown: seen.damaged.contains(id), disk: state.vm().is_some() };
             steps.push((Step::MachineRemove(id.clone(), lost), why));
         }
     }
@@ -377,9 +381,8 @@ fn additions(wanted: &Wanted, left: &Observed) -> Vec<Reasoned> {
     {
         steps.push((Step::ProjectAdd(wanted.project.clone(), files.clone()), "name".to_owned()));
     }
-    if needs_engine(wanted) {
-        let why = || "the first network or machine needs it".to_owned();
-        steps.extend((left.engine != Engine::Present).then(|| (Step::EngineStart, why())));
+    if needs_engine(wanted) && left.engine != Engine::Present {
+        steps.push((Step::EngineStart, "the first network or machine needs it".to_owned()));
     }
     if !wanted.networks.is_empty() && left.switchboard == Switchboard::Absent {
         steps.push((Step::SwitchboardStart, "a network is served".to_owned()));

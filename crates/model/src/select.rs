@@ -43,6 +43,22 @@ impl Wanted {
         self
     }
 
+    /// The same with these machines made anew, whether anything of them changed or not.
+    #[must_use]
+    pub fn with_anew(mut self, machines: &BTreeSet<MachineId>) -> Self {
+        self.anew.extend(machines.iter().cloned());
+        self
+    }
+
+    /// The same where these machines wait for each other only, and not for others that they depend on.
+    #[must_use]
+    pub fn waiting_among(mut self, machines: &BTreeSet<MachineId>) -> Self {
+        for (_, machine) in self.machines.iter_mut().filter(|(id, _)| machines.contains(*id)) {
+            machine.after.retain(|other, _| machines.contains(other));
+        }
+        self
+    }
+
     /// The same without these machines.
     #[must_use]
     pub fn without_machines(mut self, machines: &BTreeSet<MachineId>) -> Self {

@@ -36,7 +36,7 @@ impl Before {
                     let value = joined.or_else(|| words.next().cloned());
                     before.profiles.extend(value.and_then(|value| value.into_string().ok()));
                 }
-                "--format" if joined.is_none() => {
+                "--format" | "--project-name" if joined.is_none() => {
                     words.next();
                 }
                 name if name.starts_with('-') => {}
@@ -82,6 +82,7 @@ mod tests {
             ("--file a network --file=b inspect -f c x", "a b c", ""),
             ("--profile a -f config config --profile=b", "config", "a b"),
             ("--profile=a config", "", "a"),
+            ("--project-name up -f a config -f b", "a b", ""),
         ] {
             let cli = read(["stead"].into_iter().chain(line.split(' ')).map(Into::into)).unwrap();
             let said: Vec<_> = cli.global.file.iter().map(|file| file.to_str().unwrap()).collect();

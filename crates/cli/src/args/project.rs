@@ -3,8 +3,10 @@
 use clap::{Args, ValueEnum};
 use clap_complete::engine::ArgValueCompleter;
 
+use stead_model::file::replicas;
 use stead_model::name::Name;
 
+use super::values::named;
 use super::{Consent, PullWhen};
 use crate::complete;
 
@@ -45,6 +47,17 @@ pub(crate) struct UpArgs {
     /// Do not stay and show what they write: as without it
     #[arg(short, long)]
     pub(crate) detach: bool,
+    /// Only these, not those that they depend on, which are not waited for either
+    #[arg(long)]
+    pub(crate) no_deps: bool,
+    /// So many of a machine, whatever the file says, and only for this time: `web=3`
+    #[arg(long, value_name = "MACHINE=NUMBER", value_parser = scale)]
+    #[arg(add = ArgValueCompleter::new(complete::project_machines))]
+    pub(crate) scale: Vec<(Name, u16)>,
+    /// Make the machines anew though nothing of them changed: those that are named, else all. Volumes stay; for the disk
+    /// of a vm and for snapshots you are asked
+    #[arg(long)]
+    pub(crate) force_recreate: bool,
     /// Take away machines that the file has no more, though machines are named; where none are, that is done anyway
     #[arg(long)]
     pub(crate) remove_orphans: bool,
@@ -165,4 +178,33 @@ pub(crate) struct ProjectBuildArgs {
     /// Do not tell what is done
     #[arg(short, long)]
     pub(crate) quiet: bool,
+}
+
+/// Which machine there are to be how many of.
+fn scale(text: &str) -> Result<(Name, u16), String> {
+    let Some((name, count)) = text.split_once('=') else {
+        return Err("it is a machine and how many there are to be, like `web=3`".to_owned());
+    };
+    let count = replicas(count).map_err(|(wrong, hint)| format!("{wrong}: {hint}"))?;
+    Ok((named(name).map_err(|error| error.to_string())?, count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_is_scaled_by_its_name_as_elsewhere_and_a_number_as_in_the_file() {
+        assert_eq!(scale("My_Web=3"), Ok(("my-web".parse().unwrap(), 3)));
+        assert_eq!(scale("web=0"), Ok(("web".parse().unwrap(), 0)));
+        for (text, wrong) in [
+            ("web", "like `web=3`"),
+            ("web=many", "`many` is not a whole number"),
+            ("web=101", "100"),
+            ("=1", "a name cannot be empty"),
+        ] {
+            let told = scale(text).unwrap_err();
+            assert!(told.contains(wrong), "{text}: {told}");
+        }
+    }
 }

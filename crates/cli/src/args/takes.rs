@@ -19,7 +19,7 @@ impl Takes {
 
     /// The options that mean nothing, by their ids.
     pub(crate) fn refused(self) -> impl Iterator<Item = &'static str> {
-        [("file", self.file), ("profile", self.file), ("format", self.format)]
+        [("file", self.file), ("profile", self.file), ("project-name", self.file), ("format", self.format)]
             .into_iter()
             .filter_map(|(id, is_taken)| (!is_taken).then_some(id))
     }
@@ -130,7 +130,7 @@ mod tests {
             let shown = command.get_arguments().filter(|arg| !arg.is_hide_set());
             let shown: Vec<&str> = shown.map(|arg| arg.get_id().as_str()).collect();
             let refused: Vec<&str> = takes(words).unwrap().refused().collect();
-            for id in ["file", "profile", "format"] {
+            for id in ["file", "profile", "project-name", "format"] {
                 assert_eq!(shown.contains(&id), !refused.contains(&id), "{words:?} {id}");
             }
             assert!(shown.contains(&"debug"), "{words:?}");

@@ -58,7 +58,8 @@ pub(crate) fn clone(global: &Global, args: &CloneArgs, output: Output) -> Result
     drop(working);
     let power = if args.start { Power::On } else { Power::Off };
     let consent = Consent { yes: false };
-    let how = Bring { whose: Whose::Only([id.clone()].into()), relock: false, images, power, consent };
+    let whose = Whose::Only([id.clone()].into());
+    let how = Bring { whose, anew: BTreeSet::new(), relock: false, images, power, consent };
     let made = network::apply_some(&mut session, &project, &how, output.quiet());
     let dropped = session.host.drop_prepared();
     made?;

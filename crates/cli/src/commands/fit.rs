@@ -43,7 +43,7 @@ pub(super) fn new_ones<'a>(
         let id = MachineId::new(&project.name, name);
         let is_meant = match whose {
             Whose::All => true,
-            Whose::Only(chosen) => chosen.contains(&id),
+            Whose::Only(chosen) | Whose::Alone(chosen) => chosen.contains(&id),
             Whose::Nics => false,
         };
         is_meant && !seen.machines.contains_key(&id)

@@ -41,14 +41,15 @@ pub(super) fn project_here(
             // A file is named, and cannot even be looked for.
             Err(_) => true,
         };
-        if is_told && !project::is_none_here(global) { Err(failure) } else { Ok(None) }
+        let is_named = global.project_name.is_some();
+        if is_named || (is_told && !project::is_none_here(global)) { Err(failure) } else { Ok(None) }
     })
 }
 
-/// Which project is meant: the one named, or the one that is on record for the directory here, whatever its
+/// Which project is meant: the one named, by the command or by what all can be told, or the one that is on record for the directory here, whatever its
 /// file says by now; else the one of the file.
 pub(super) fn project_of(global: &Global, named: Option<&Name>, seen: &Observed) -> Result<Name, Failure> {
-    if let Some(name) = named {
+    if let Some(name) = named.or(global.project_name.as_ref()) {
         let known = seen.projects.contains_key(name)
             || seen.volumes.keys().any(|id| id.project == *name)
             || seen.networks.keys().any(|id| id.project == *name)
@@ -98,7 +99,7 @@ fn recorded<'a>(seen: &'a Observed, directory: &Path) -> impl Iterator<Item = &'
 
 /// The name that the file says, whatever is wrong beside it.
 fn said_name(global: &Global) -> Result<Name, Failure> {
-    match project::peek(&project::found(global)?) {
+    match project::peek(&project::found(global)?, global.project_name.as_ref()) {
         Some(project) => Ok(project.name),
         None => Ok(project::load(global)?.project.name),
     }

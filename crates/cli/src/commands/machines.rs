@@ -205,6 +205,7 @@ pub(super) fn end_running(
 /// `start`: as they were made, whatever the file says by now.
 pub(crate) fn start(global: &Global, args: &StartArgs, output: Output) -> Result<ExitCode, Failure> {
     let is_watched = args.attach || args.interactive;
+    let called = global.project_name.as_ref();
     let begun = || -> Result<_, Failure> {
         let mut session = Session::open()?;
         let seen = session.observe()?;
@@ -218,7 +219,7 @@ pub(crate) fn start(global: &Global, args: &StartArgs, output: Output) -> Result
     let (mut session, seen, ids, unmet) =
         begun().map_err(|failure| if is_watched { failure.before_program() } else { failure })?;
     if !is_watched {
-        return unmet.after(start_these(&mut session, &ids, output)).map(|()| ExitCode::SUCCESS);
+        return unmet.after(start_these(&mut session, &ids, called, output)).map(|()| ExitCode::SUCCESS);
     }
     let [id] = ids.as_slice() else {
         let option = if args.attach { "--attach" } else { "--interactive" };
@@ -229,7 +230,7 @@ pub(crate) fn start(global: &Global, args: &StartArgs, output: Output) -> Result
     // What earlier runs wrote was read, or is in its log.
     let from = log_end(&files).map_err(Failure::from).map_err(Failure::before_program)?;
     // What was being done is told only where it is all there is to tell.
-    start_these(&mut session, &ids, output.quiet()).map_err(super::run::not_started)?;
+    start_these(&mut session, &ids, called, output.quiet()).map_err(super::run::not_started)?;
     drop(session);
     // One that runs already goes on whether its output is read here or not.
     let is_waited_for = !seen.running.contains_key(id);
@@ -246,16 +247,19 @@ fn without_one_offs(mut ids: Vec<MachineId>, named: &[String], seen: &Observed) 
 }
 
 /// The same for these.
-pub(crate) fn start_these(session: &mut Session, ids: &[MachineId], output: Output) -> Result<(), Failure> {
+fn start_these(
+    session: &mut Session,
+    ids: &[MachineId],
+    called: Option<&Name>,
+    output: Output,
+) -> Result<(), Failure> {
     let mut left = None;
     for (project, machines) in by_project(ids) {
         // Others may have changed it while a machine of the project before was waited for.
         let seen = &session.observe()?;
-        let (loaded, mut wanted) = super::up::wanted_of(session, &project, &machines)?;
+        let (loaded, wanted) = super::up::wanted_of(session, (&project, called), &machines)?;
         // Of those that they depend on only these are waited for: nobody asked for the others.
-        for machine in wanted.machines.values_mut() {
-            machine.after.retain(|other, _| machines.contains(other));
-        }
+        let mut wanted = wanted.waiting_among(&machines);
         let (machines, unnamed, lost) = named_by_file(machines, &wanted, seen);
         left = left.or(lost);
         if machines.is_empty() {

@@ -125,7 +125,8 @@ pub(super) fn loose(home: &Home) -> Result<Project, Failure> {
 fn apply(session: &mut Session, project: &Project, output: Output) -> Result<Plan, Failure> {
     let images = super::image::those_here(session.host.home(), project)?;
     let consent = crate::args::Consent { yes: false };
-    let how = Bring { whose: Whose::Nics, relock: false, images, power: Power::On, consent };
+    let whose = Whose::Nics;
+    let how = Bring { whose, anew: BTreeSet::new(), relock: false, images, power: Power::On, consent };
     apply_some(session, project, &how, output)
 }
 

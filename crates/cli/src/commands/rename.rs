@@ -51,7 +51,7 @@ pub(crate) fn rename(global: &Global, args: &RenameArgs, output: Output) -> Resu
     session.host.rename(&Renaming { from, to: to.clone(), files })?;
     let seen = session.observe()?;
     let machines = BTreeSet::from([to.clone()]);
-    let (loaded, wanted) = up::wanted_of(&mut session, &to.project, &machines)?;
+    let (loaded, wanted) = up::wanted_of(&mut session, (&to.project, None), &machines)?;
     let wanted = wanted.as_made(&machines, &seen).with_power(&machines, Power::Off).only(&machines, &seen);
     let wanted = wanted.map_err(|refusals| up::refused(refusals, &loaded))?;
     session.apply(&plan(&wanted, &seen), Consent { yes: false }, output.quiet())?;

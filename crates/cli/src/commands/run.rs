@@ -4,6 +4,7 @@
 mod exposed;
 mod one_off;
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, IsTerminal};
 use std::process::ExitCode;
 
@@ -189,7 +190,8 @@ fn make(
     }
     let images = Images { named: [((reference, platform), found.digest)].into(), ..Images::default() };
     let consent = crate::args::Consent { yes: false };
-    let how = Bring { whose: Whose::Only([id.clone()].into()), relock: false, images, power, consent };
+    let whose = Whose::Only([id.clone()].into());
+    let how = Bring { whose, anew: BTreeSet::new(), relock: false, images, power, consent };
     if let Err(failure) = network::apply_some(&mut session, &project, &how, output) {
         if matches!(failure, Failure::Steps(_)) {
             // The failure is what matters.

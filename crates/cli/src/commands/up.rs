@@ -1,5 +1,7 @@
 //! `plan`, `up` and `down`.
 
+mod meant;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -12,14 +14,14 @@ use stead_model::lock::Lock;
 use stead_model::name::{MachineId, Name};
 use stead_model::observed::{MachineState, Observed};
 use stead_model::plan::{Plan, Power, UnwantedVolumes, Wanted, plan as make_plan};
-use stead_model::project::{Bind, Machine, Project};
+use stead_model::project::{Bind, Project};
 use stead_model::resolve::{Context, Images, Refusal, resolve};
 use stead_net::forward::is_free;
 
+use self::meant::Meant;
 use super::build::BuildWhen;
 use super::fit::{made_by, new_ones, person, unfit};
 use super::here::project_to_take_down;
-use super::ps::base;
 use super::unmet::Unmet;
 use super::{machines, steps};
 use crate::args::{Consent, DownArgs, Format, Global, PlanArgs, UpArgs};
@@ -61,6 +63,7 @@ fn planned(
     let lacks = super::image::lacks(host.home(), loaded, &all, None)?;
     let how = Bring {
         whose: Whose::All,
+        anew: BTreeSet::new(),
         relock: args.relock,
         images: super::image::those_here(host.home(), &loaded.project)?,
         power: Power::On,
@@ -123,25 +126,27 @@ pub(super) fn refused(refusals: Vec<Refusal>, loaded: &Loaded) -> Failure {
     loaded.refused(refusals)
 }
 
-/// What a project on record is to be by its own file, with the images that its machines were made from; and those of these
+/// What a project on record is to be by its own file, whatever name that says if somebody `called` it so, with the images that its machines were made from; and those of these
 /// machines that are one-offs.
 pub(super) fn wanted_of(
     session: &mut Session,
-    project: &Name,
+    (project, called): (&Name, Option<&Name>),
     machines: &BTreeSet<MachineId>,
 ) -> Result<(Loaded, Wanted), Failure> {
     let seen = session.observe()?;
     let files = seen.projects.get(project).ok_or_else(|| {
         Failure::request(&format!("there is no project `{project}`"), "`stead ls` lists the projects")
     })?;
-    let mut loaded = project::load_recorded(files)?;
+    let mut loaded = project::load_recorded(files, called.filter(|called| *called == project))?;
     if loaded.project.name != *project {
         let what = format!(
             "the file in {} is that of project `{}` by now",
             files.directory.display(),
             loaded.project.name
         );
-        return Err(Failure::request(&what, "`stead up` there first"));
+        let hint =
+            format!("`stead up` there first; or say `--project-name {project}`, if `up` was told that");
+        return Err(Failure::request(&what, &hint));
     }
     let mut one_offs = loaded.project.one_offs(&seen);
     one_offs.retain(|name, machine| {
@@ -161,22 +166,16 @@ pub(super) fn wanted_of(
 
 /// Makes the project what its file says.
 pub(crate) fn up(global: &Global, args: &UpArgs, output: Output) -> Result<(), Failure> {
-    let loaded = project::load_named(global, &args.machines, args.relock)?.with_something()?;
-    let chosen = with_dependencies(&loaded.project, &args.machines)?;
+    let loaded = meant::load(global, args)?.with_something()?;
+    let Meant { chosen, whose, anew } = Meant::of(&loaded, args)?;
     let when = match (args.build, args.no_build) {
         (true, _) => BuildWhen::Always,
         (false, true) => BuildWhen::Never,
         (false, false) => BuildWhen::Missing,
     };
     let home = crate::session::home()?;
-    let whose = if args.machines.is_empty() {
-        Whose::All
-    } else {
-        let gone = if args.remove_orphans { orphans(&loaded.project)? } else { BTreeSet::new() };
-        Whose::Only(chosen.iter().cloned().chain(gone).collect())
-    };
     let images = super::image::those_here(&home, &loaded.project)?;
-    let mut how = Bring { whose, relock: args.relock, images, power: Power::On, consent: args.consent };
+    let mut how = Bring { whose, anew, relock: args.relock, images, power: Power::On, consent: args.consent };
     let lacks = super::image::lacks(&home, &loaded, &chosen, args.pull)?;
     if !lacks.is_empty() || super::image::awaits(&home, &loaded, &chosen, args.pull)? {
         refuse_early(&home, &loaded, &how, &lacks)?;
@@ -262,28 +261,13 @@ pub(super) fn with_dependencies(
     }
 }
 
-/// The machines that a project's file has no more; what `run` made more of them are none.
-fn orphans(project: &Project) -> Result<BTreeSet<MachineId>, Failure> {
-    let seen = look()?.observe()?;
-    let is_one = |(id, state): &(&MachineId, &MachineState)| {
-        // One replica more than there are to be is of those that it was made with: they have a name in common.
-        let is_called = |machine: &Machine, name: &str| {
-            machine.nics.iter().any(|nic| nic.aliases.iter().any(|alias| alias.as_str() == name))
-        };
-        let is_known = |(name, machine): (&Name, &Machine)| {
-            let common = base(&id.name).filter(|common| base(name) == Some(*common));
-            *name == id.name || common.is_some_and(|common| is_called(machine, common))
-        };
-        id.project == project.name && !project.machines.iter().any(is_known) && state.one_off().is_none()
-    };
-    Ok(seen.machines.iter().filter(is_one).map(|(id, _)| id.clone()).collect())
-}
-
 /// How a project is brought up.
 #[derive(Clone)]
 pub(super) struct Bring {
     /// Which machines become what the file says.
     pub(super) whose: Whose,
+    /// Those of them that are made anew though nothing of them changed.
+    pub(super) anew: BTreeSet<MachineId>,
     /// Whether addresses are chosen anew where the lock has them.
     pub(super) relock: bool,
     /// The images of its machines.
@@ -301,6 +285,8 @@ pub(super) enum Whose {
     All,
     /// These.
     Only(BTreeSet<MachineId>),
+    /// These, however far those are that they depend on.
+    Alone(BTreeSet<MachineId>),
     /// Those that we do not run. Of the others only their nics are as the file says.
     Nics,
 }
@@ -331,15 +317,20 @@ fn decide(
     };
     let wanted = match &how.whose {
         Whose::Only(chosen) => all.clone().with_power(chosen, how.power).only(chosen, seen),
+        Whose::Alone(chosen) => {
+            all.clone().with_power(chosen, how.power).waiting_among(chosen).only(chosen, seen)
+        }
         Whose::Nics => Ok(all.clone().with_ours_as_they_are(seen)),
         Whose::All => Ok(all.clone()),
     };
     let wanted = match wanted {
-        Ok(wanted) => wanted,
+        Ok(wanted) => wanted.with_anew(&how.anew),
         Err(refusals) => return Ok(Err(refusals)),
     };
     let mut refusals = match &how.whose {
-        Whose::Only(chosen) => wanted.taken_ports(&loaded.project, |id| chosen.contains(id)),
+        Whose::Only(chosen) | Whose::Alone(chosen) => {
+            wanted.taken_ports(&loaded.project, |id| chosen.contains(id))
+        }
         Whose::All => {
             wanted.taken_ports(&loaded.project, |id| loaded.project.machines.contains_key(&id.name))
         }
@@ -445,6 +436,12 @@ pub(super) fn bring_up(
 pub(crate) fn down(global: &Global, args: &DownArgs, output: Output) -> Result<(), Failure> {
     let mut session = Session::open()?;
     let seen = session.observe()?;
+    if let (Some(one), Some(other)) = (&args.project, &global.project_name)
+        && one != other
+    {
+        let what = format!("the project is said to be `{one}` and `{other}`");
+        return Err(Failure::request(&what, "say one name"));
+    }
     let name = project_to_take_down(global, args.project.as_ref(), &seen)?;
     let here = project::find(global).and_then(|file| project::directory_of(&file)).ok();
     if let Some(directory) = seen.projects.get(&name).map(|files| &files.directory).or(here.as_ref()) {

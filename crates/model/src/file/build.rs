@@ -96,6 +96,9 @@ fn filled(args: &Node, reading: &Reading<'_>) -> Vec<Entry> {
 
 /// The project's name, as the check finds it later.
 fn project_name(tree: &Node, reading: &Reading<'_>) -> Option<Name> {
+    if let Some(name) = reading.source.called {
+        return Some(name.clone());
+    }
     let Value::Mapping(entries) = &tree.value else { return None };
     let variable = reading.source.env.get("COMPOSE_PROJECT_NAME").filter(|name| !name.is_empty());
     let variable = variable.filter(|_| reading.dialect == Dialect::Compose).cloned();

@@ -27,6 +27,7 @@ mod over;
 mod problem;
 mod published;
 mod render;
+mod said;
 mod scripts;
 mod shape;
 mod sources;
@@ -53,6 +54,7 @@ pub(crate) use problem::quote;
 pub use problem::{Problem, Problems, Span};
 pub use published::{reference, schema};
 pub use render::{Origins, render, render_json, render_json_with, render_with};
+pub use said::replicas;
 pub use sources::Sources;
 
 /// What a volume of this size may take, for who asks for it outside of a file: bytes, or what is wrong with the text.
@@ -94,6 +96,10 @@ pub struct Source<'a> {
     pub files: &'a Files,
     /// The profiles that were asked for; `*` is all.
     pub profiles: &'a BTreeSet<String>,
+    /// How many there are to be of these machines, whatever the file says.
+    pub scale: &'a BTreeMap<Name, u16>,
+    /// What the project is called, whatever the file says.
+    pub called: Option<&'a Name>,
     /// The directory for the texts of secrets and configs that stand in the file itself.
     pub texts: &'a Path,
 }
@@ -113,13 +119,14 @@ pub const COMPOSE_OVERRIDES: [&str; 4] = [
 /// For those who have none.
 static NO_FILES: Files = Files::new();
 static NO_PROFILES: BTreeSet<String> = BTreeSet::new();
+static NO_SCALE: BTreeMap<Name, u16> = BTreeMap::new();
 
 impl<'a> Source<'a> {
     /// A file that names no others, with no profiles asked for.
     pub fn new(file_name: &'a str, text: &'a str, env: &'a Variables, dir: &'a Path) -> Self {
-        let (files, profiles) = (&NO_FILES, &NO_PROFILES);
-        let unread = &interpolate::ALL_READ;
-        Self { file_name, text, over: &[], env, unread, dir, files, profiles, texts: dir }
+        let (files, profiles, scale) = (&NO_FILES, &NO_PROFILES, &NO_SCALE);
+        let (unread, called) = (&interpolate::ALL_READ, None);
+        Self { file_name, text, over: &[], env, unread, dir, files, profiles, scale, called, texts: dir }
     }
 }
 
@@ -278,10 +285,8 @@ impl<'a> Reading<'a> {
             tree = compose::translate(tree, self);
         }
         let mut spec = spec::read(&tree, self.ground(), &mut self.problems);
-        let dir_name = self.source.dir.file_name().map(|name| name.to_string_lossy());
-        let profiles = self.profiles();
-        let checked = check::check(&mut spec, dir_name.as_deref(), &profiles, &mut self.problems);
-        let (project, dormant) = checked?;
+        let asked = check::Asked { source: self.source, profiles: &self.profiles() };
+        let (project, dormant) = check::check(&mut spec, &asked, &mut self.problems)?;
         let sources = Sources::new(&tree, &project);
         let (pull, builds) = (spec.pulls(), spec.builds());
         let texts = std::mem::take(&mut self.texts);

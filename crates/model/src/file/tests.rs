@@ -13,6 +13,7 @@ mod includes;
 mod laws;
 mod overrides;
 mod ports;
+mod said;
 mod scripts;
 mod vms;
 

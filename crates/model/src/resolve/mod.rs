@@ -144,6 +144,7 @@ pub fn resolve(project: &Project, context: Context<'_>) -> Result<Wanted, Vec<Re
         uplink,
         networks,
         machines: machines.collect(),
+        anew: BTreeSet::new(),
         nics,
         ports,
         port_leases,

@@ -6,8 +6,9 @@ use stead_model::lock::Lock;
 use stead_model::name::MachineId;
 use stead_model::observed::{MachineState, Observed};
 use stead_model::one_off::free_name;
-use stead_model::plan::{Power, Wanted, plan};
+use stead_model::plan::{Planned, Power, Wanted, plan};
 use stead_model::project::Project;
+use stead_model::step::Step;
 
 use crate::small_projects;
 use crate::worlds::{applied, computer, damaged, must_want, name, nothing, text, up, wanted, wanted_beside};
@@ -66,6 +67,39 @@ fn one_machine_comes_and_goes_without_the_others() {
             expected.remove(&id);
             assert_eq!(machines(&Wanted::as_it_is(&project.name, &left)), expected);
             assert!(!left.machines.contains_key(&id) && !left.nics.keys().any(|nic| nic.machine() == id));
+        }
+    }
+}
+
+#[test]
+fn machines_are_made_anew_with_all_else_as_it_was() {
+    for project in small_projects("shop", 8080) {
+        let (seen, lock) = up(&project, &computer());
+        let all = must_want(&project, &lock, &seen);
+        for id in machines(&all) {
+            let planned = plan(&all.clone().with_anew(&[id.clone()].into()), &seen);
+            let removed: Vec<&Planned> =
+                planned.steps.iter().filter(|one| matches!(one.step, Step::MachineRemove(..))).collect();
+            let [Planned { step, why, .. }] = removed.as_slice() else { panic!("{}", text(&planned)) };
+            assert_eq!(*why, format!("machines.{} (made anew)", id.name));
+            // A disk of a vm goes with it; whoever calls asks for that.
+            assert_eq!(step.loses_data(), seen.machines[&id].vm().is_some(), "{}", text(&planned));
+            assert!(!planned.steps.iter().any(|one| matches!(&one.step, Step::LeaseRemove(..))));
+            assert_eq!(applied(&planned, &seen), seen, "{}", text(&planned));
+        }
+    }
+}
+
+#[test]
+fn those_that_wait_among_themselves_come_without_what_they_depend_on() {
+    for project in small_projects("shop", 8080) {
+        let empty = computer();
+        let wanted = must_want(&project, &Lock::default(), &empty);
+        for id in machines(&wanted) {
+            let chosen = BTreeSet::from([id]);
+            let alone = wanted.clone().waiting_among(&chosen).only(&chosen, &empty).unwrap();
+            let one = applied(&plan(&alone, &empty), &empty);
+            assert_eq!(machines(&Wanted::as_it_is(&project.name, &one)), chosen);
         }
     }
 }

@@ -32,12 +32,14 @@ pub(super) fn meant(global: &Global, args: &RunArgs) -> Result<Option<MachineId>
     if let Some(id) = ps::among(text, ids.iter()).first() {
         return Ok(Some((*id).clone()));
     }
-    if let (None, true) = (&project, global.is_file_said && !text.contains(['/', ':', '@', '*'])) {
+    let is_project_said = global.is_file_said || global.project_name.is_some();
+    if let (None, true) = (&project, is_project_said && !text.contains(['/', ':', '@', '*'])) {
         // Why it cannot be read.
         project::load_named(global, &[], false)?;
     }
     let said = [
         ("--file", global.is_file_said),
+        ("--project-name", global.project_name.is_some()),
         ("--profile", !global.profile.is_empty()),
         ("--no-deps", args.no_deps),
         ("--service-ports", args.service_ports),
@@ -72,9 +74,11 @@ pub(super) fn on_record(global: &Global, text: &str) -> Result<Global, Failure> 
     let (Some((name, files)), None) = (recorded.next(), recorded.next()) else { return Ok(same()) };
     let Some(made) = Found::named(files.named.iter().cloned()) else { return Ok(same()) };
     let with = |is_file_said| Global { file: files.named.clone(), is_file_said, ..global.clone() };
-    let is_another = |found: &Found| project::peek(found).is_some_and(|project| project.name != *name);
+    let called = global.project_name.as_ref();
+    let is_another =
+        |found: &Found| project::peek(found, called).is_some_and(|project| project.name != *name);
     let ids = seen.machines.keys().filter(|id| id.project == *name);
-    match project::peek(&made) {
+    match project::peek(&made, called) {
         // Another project than the one that made the record is meant, or is in these files by now.
         _ if is_another(&found) || is_another(&made) => Ok(same()),
         Some(_) => Ok(with(false)),
@@ -86,7 +90,7 @@ pub(super) fn on_record(global: &Global, text: &str) -> Result<Global, Failure> 
 
 /// The project here as far as its file can be read.
 pub(super) fn project_here(global: &Global) -> Option<Project> {
-    project::found(global).ok().and_then(|found| project::peek(&found))
+    project::found(global).ok().and_then(|found| project::peek(&found, global.project_name.as_ref()))
 }
 
 fn ids(project: &Project) -> Vec<MachineId> {
@@ -128,6 +132,7 @@ pub(super) fn make(
     let id = MachineId::new(&loaded.project.name, &name);
     let bring = |chosen: BTreeSet<MachineId>| Bring {
         whose: Whose::Only(chosen),
+        anew: BTreeSet::new(),
         relock: false,
         images: images.clone(),
         power: Power::On,

@@ -8,9 +8,10 @@ mod replicas;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Source;
 use super::leaf::lawful_name;
 use super::problem::{Problem, nearest, quote};
-use super::spec::{At, Given, Spec};
+use super::spec::{At, Given, MachineSpec, Spec};
 use crate::name::Name;
 use crate::project::Project;
 
@@ -24,16 +25,24 @@ const LEASE_DEFAULT_S: u32 = 3600;
 /// replicas.
 pub(crate) type Dormant = BTreeMap<Name, BTreeSet<String>>;
 
+/// What is asked for beside the file.
+pub(crate) struct Asked<'a> {
+    /// The file, and what is said beside it.
+    pub(crate) source: &'a Source<'a>,
+    /// All profiles that are active; `*` is all.
+    pub(crate) profiles: &'a BTreeSet<String>,
+}
+
 /// Checks a spec; `None` if the project's own name cannot be told. The project counts only if there are
 /// no problems.
 pub(crate) fn check(
     spec: &mut Spec,
-    dir_name: Option<&str>,
-    profiles: &BTreeSet<String>,
+    asked: &Asked<'_>,
     problems: &mut Vec<Problem>,
 ) -> Option<(Project, Dormant)> {
-    let name = project_name(spec, dir_name, problems);
-    let (dormant, mut resting) = leave_out(spec, profiles);
+    let name = project_name(spec, asked, problems);
+    replicas::scale(spec, asked, problems);
+    let (dormant, mut resting) = leave_out(spec, asked.profiles);
     let networks = networks::check(spec, problems);
     let machines = machines::check(spec, &networks, &dormant, problems);
     // One that is there may have the name of one of several that are not.
@@ -49,12 +58,11 @@ pub(crate) fn check(
 fn leave_out(spec: &mut Spec, active: &BTreeSet<String>) -> (Dormant, Dormant) {
     let (mut dormant, mut each) = (Dormant::new(), Dormant::new());
     spec.machines.retain(|machine| {
-        let profiles: BTreeSet<String> = machine.profiles.iter().map(|at| at.value.clone()).collect();
-        let asked =
-            profiles.is_empty() || active.contains("*") || profiles.iter().any(|name| active.contains(name));
+        let asked = is_asked(machine, active);
         let none = machine.replicas.value() == Some(0);
         if !asked || none {
-            let profiles = if asked { BTreeSet::new() } else { profiles };
+            let profiles = machine.profiles.iter().map(|at| at.value.clone()).filter(|_| !asked);
+            let profiles: BTreeSet<String> = profiles.collect();
             each.extend(machine.names().into_iter().map(|name| (name, profiles.clone())));
             dormant.insert(machine.name.value.clone(), profiles);
         }
@@ -63,15 +71,23 @@ fn leave_out(spec: &mut Spec, active: &BTreeSet<String>) -> (Dormant, Dormant) {
     (dormant, each)
 }
 
-fn project_name(spec: &Spec, dir_name: Option<&str>, problems: &mut Vec<Problem>) -> Option<Name> {
-    match &spec.name {
-        Given::Is(at) => return Some(at.value.clone()),
-        Given::Wrong => return None,
-        Given::Absent => {}
+/// Whether an active profile brings a machine, or it needs none.
+fn is_asked(machine: &MachineSpec, active: &BTreeSet<String>) -> bool {
+    let mut profiles = machine.profiles.iter();
+    machine.profiles.is_empty() || active.contains("*") || profiles.any(|at| active.contains(&at.value))
+}
+
+fn project_name(spec: &Spec, asked: &Asked<'_>, problems: &mut Vec<Problem>) -> Option<Name> {
+    match (asked.source.called, &spec.name) {
+        (Some(name), _) => return Some(name.clone()),
+        (None, Given::Is(at)) => return Some(at.value.clone()),
+        (None, Given::Wrong) => return None,
+        (None, Given::Absent) => {}
     }
-    let name = dir_name.and_then(lawful_name);
+    let dir_name = asked.source.dir.file_name().map(|name| name.to_string_lossy());
+    let name = dir_name.as_deref().and_then(lawful_name);
     if name.is_none() {
-        let message = match dir_name {
+        let message = match dir_name.as_deref() {
             Some(dir) => format!("the directory's name {} cannot name the project", quote(dir)),
             None => "the project has no name".to_owned(),
         };

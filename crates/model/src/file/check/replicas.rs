@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::super::problem::Problem;
-use super::super::spec::{MachineSpec, Spec};
+use super::super::spec::{At, Given, MachineSpec, Spec};
+use super::{Asked, is_asked, unknown};
 use crate::name::Name;
 use crate::project::{Condition, Machine};
 
@@ -31,6 +32,23 @@ fn size(machine: &Machine) -> usize {
         + machine.ports.len()
         + machine.nics.iter().map(|nic| 1 + nic.aliases.len()).sum::<usize>()
         + more
+}
+
+/// Puts how many there are to be in place of what the file says of that.
+pub(super) fn scale(spec: &mut Spec, asked: &Asked<'_>, problems: &mut Vec<Problem>) {
+    for (name, count) in asked.source.scale {
+        let Some(machine) = spec.machines.iter_mut().find(|machine| machine.name.value == *name) else {
+            let at = At { value: name.clone(), place: spec.start.clone() };
+            problems.push(unknown(&at, "machine", spec.machines.iter().map(|machine| &machine.name.value)));
+            continue;
+        };
+        if !is_asked(machine, asked.profiles) {
+            let message = format!("there is to be `{name}`, and none of its profiles was asked for");
+            problems.push(machine.name.place.problem(message).hint("ask for one by `--profile`"));
+        }
+        let place = machine.replicas.is().map_or(&machine.name.place, |at| &at.place).clone();
+        machine.replicas = Given::Is(At { value: *count, place });
+    }
 }
 
 /// The machines with each of several in its place, and those that wait for it waiting for all.

@@ -117,6 +117,9 @@ pub(super) fn translate(tree: Node, reading: &mut Reading<'_>) -> Node {
 
 /// The variable that names the project wins over the file, as in Compose.
 fn project_name(entries: &[Entry], span: Span, reading: &mut Reading<'_>) -> Option<Entry> {
+    if let Some(name) = reading.source.called {
+        return Some(text("name", span, name.as_str()));
+    }
     let variable = reading.source.env.get("COMPOSE_PROJECT_NAME").filter(|name| !name.is_empty());
     let written = entries.iter().find(|entry| entry.key == "name");
     let (name, span) = match (variable, written.map(|entry| (&entry.node.value, entry.node.span))) {

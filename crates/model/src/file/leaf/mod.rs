@@ -163,6 +163,11 @@ fn choice(text: &str, words: &[(&str, &str)]) -> Result<(), Wrong> {
     }
 }
 
+/// How many there are to be of a machine.
+pub(crate) fn replicas(text: &str) -> Result<u16, Wrong> {
+    whole(text, 0, 100)
+}
+
 pub(crate) fn whole(text: &str, min: u16, max: u16) -> Result<u16, Wrong> {
     let digits = !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
     match text.parse::<u16>() {

@@ -127,7 +127,7 @@ pub(crate) fn read(
         }
         Some(_) | None => (container::read(view, around, problems), Given::Absent),
     };
-    let replicas = |view: View<'_>| view.read(|text| leaf::whole(text, 0, 100));
+    let replicas = |view: View<'_>| view.read(leaf::replicas);
     MachineSpec {
         kind: if readable { kind } else { Given::Wrong },
         driver: if readable { driver } else { Given::Wrong },
