@@ -280,6 +280,14 @@ fn move_all(tree: &mut Node, dir: &Path) {
                         *text = move_path(dir, text).unwrap_or_else(|| text.clone());
                     }
                 }
+                // Only what is bound has a path there.
+                "volumes" => {
+                    let options = get_mut(&mut entry.node, "driver_opts");
+                    let device = options.and_then(|options| get_mut(options, "device"));
+                    if let Some(Value::Scalar(text)) = device.map(|node| &mut node.value) {
+                        *text = move_path(dir, text).unwrap_or_else(|| text.clone());
+                    }
+                }
                 _ => {}
             }
         }

@@ -2,6 +2,7 @@
 //! are machines of kind container. Every part keeps its place. What cannot be honoured was refused by name before that,
 //! or is here; nothing is left out in silence but `version`, `expose` and what else is documentation by specification.
 
+mod bound;
 mod link;
 mod network;
 mod published;
@@ -102,11 +103,16 @@ pub(super) fn translate(tree: Node, reading: &mut Reading<'_>) -> Node {
     let publish = mapping(tree.span, vec![text("publish", tree.span, "0.0.0.0")]);
     let mut ours = vec![entry("defaults", tree.span, publish)];
     ours.extend(project_name(&entries, tree.span, reading));
+    let bound = bound::read(&entries, reading);
     for Entry { key, key_span, node } in entries {
         match key.as_str() {
-            "services" => ours.push(entry("machines", key_span, service::all(node, reading))),
+            "services" => {
+                let mut machines = service::all(node, reading);
+                bound::put(&mut machines, &bound);
+                ours.push(entry("machines", key_span, machines));
+            }
             "networks" => ours.push(entry("networks", key_span, network::all(node, reading))),
-            "volumes" => ours.push(entry("volumes", key_span, volumes(node, reading))),
+            "volumes" => ours.push(entry("volumes", key_span, volumes(node, &bound, reading))),
             "secrets" | "configs" => ours.push(Entry { key, key_span, node }),
             // `version` says nothing, and `name` has been read.
             _ => {}
@@ -137,10 +143,11 @@ fn project_name(entries: &[Entry], span: Span, reading: &mut Reading<'_>) -> Opt
     }
 }
 
-fn volumes(node: Node, reading: &mut Reading<'_>) -> Node {
+fn volumes(node: Node, bound: &bound::Bound, reading: &mut Reading<'_>) -> Node {
     let named = renamed(node, "volumes", value::resource, reading);
     // But for its size only what says the usual was let through.
-    let ours = named.into_iter().map(|(name, volume)| {
+    let made = named.into_iter().filter(|(name, _)| !bound.contains_key(name));
+    let ours = made.map(|(name, volume)| {
         let span = volume.key_span;
         let options = taken(volume.node, "driver_opts");
         let size = options.and_then(|options| taken(options, "size"));

@@ -23,6 +23,8 @@ A file of the [Compose specification](https://github.com/compose-spec/compose-sp
   names of ports, and what a network's `name` calls it outside of the project, where nothing calls it anything, are documentation;
 - `network_mode` is `none` or `bridge`, which is the default network; the options `z`, `Z`, `cached`, `consistent` and
   `delegated` of volumes say what holds anyway;
+- a volume with the `driver_opts` `type: none`, `o: bind` and `device` is that path, wherever it is mounted: it has to be there, and nothing of the image
+  is copied into it;
 - `mac_address` of a service is that of its only nic; `cpu_quota` of each `cpu_period` is so much of `cpus`; `attach` says nothing, for
   `stead up` shows no output, and `stead logs` that of whom it is asked for;
 - flags may be `yes`, `no`, `on`, `off`, `y` and `n`, with a warning;

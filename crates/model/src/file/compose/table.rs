@@ -299,17 +299,15 @@ const VOLUME_UNLABELLED: Shape = &[Form::Refused(
     "leave it out, or make it before by `stead volume create -l`",
 )];
 
-/// Those of Docker's driver `local`. `size` alone limits what its files take; the others mount something.
+/// Those of Docker's driver `local`. `size` alone limits what its files take; the others mount a path.
 const VOLUME_OPTIONS: &[Key] = &[
     plain("size", &[leaf(VOLUME_SIZE)]),
-    refused("type", MOUNTED_VOLUME),
-    refused("o", MOUNTED_VOLUME),
-    refused("device", MOUNTED_VOLUME),
+    plain("type", &[Form::Leaf(Leaf::Only { word: "none", hint: MOUNTED_VOLUME })]),
+    plain("o", &[Form::Leaf(Leaf::Only { word: "bind", hint: MOUNTED_VOLUME })]),
+    plain("device", LINE),
 ];
-const MOUNTED_VOLUME: Shape = &[Form::Refused(
-    "volumes are directories of stead's own",
-    "mount a path of this computer instead, or a `tmpfs`",
-)];
+const MOUNTED_VOLUME: &str = "a volume can be a path of this computer, by `type: none`, `o: bind` and `device`; what is in memory is a \
+                              `tmpfs` of the service";
 
 const HOST: Shape = &[Form::Refused("every machine has its own", "leave it out")];
 const HOOK: Shape = &[Form::Refused("nothing is run beside the program", "let the image's entrypoint do it")];

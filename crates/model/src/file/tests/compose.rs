@@ -1,5 +1,6 @@
 //! Files of the Compose specification, as people have them.
 
+mod bound;
 mod names;
 mod refused;
 
@@ -731,25 +732,20 @@ fn sizes_of_volumes_are_said_as_dockers_local_driver_has_them() {
     check(
         "services: {a: {image: x}}\nvolumes: {data: {driver_opts: {type: tmpfs, o: size=1g, size: 0, device: a, x: 1}}}\n",
         expect![[r#"
-            compose.yaml:2:32: `type` cannot be honoured: volumes are directories of stead's own
+            compose.yaml:2:38: `type: tmpfs` cannot be honoured
               2 | volumes: {data: {driver_opts: {type: tmpfs, o: size=1g, size: 0, device: a, x: 1}}}
-                |                                ^^^^
-              hint: mount a path of this computer instead, or a `tmpfs`
+                |                                      ^^^^^
+              hint: a volume can be a path of this computer, by `type: none`, `o: bind` and `device`; what is in memory is a `tmpfs` of the service
 
-            compose.yaml:2:45: `o` cannot be honoured: volumes are directories of stead's own
+            compose.yaml:2:48: `o: size=1g` cannot be honoured
               2 | volumes: {data: {driver_opts: {type: tmpfs, o: size=1g, size: 0, device: a, x: 1}}}
-                |                                             ^
-              hint: mount a path of this computer instead, or a `tmpfs`
+                |                                                ^^^^^^^
+              hint: a volume can be a path of this computer, by `type: none`, `o: bind` and `device`; what is in memory is a `tmpfs` of the service
 
             compose.yaml:2:63: `0` leaves no room at all
               2 | volumes: {data: {driver_opts: {type: tmpfs, o: size=1g, size: 0, device: a, x: 1}}}
                 |                                                               ^
               hint: leave it out, and there is no limit
-
-            compose.yaml:2:66: `device` cannot be honoured: volumes are directories of stead's own
-              2 | volumes: {data: {driver_opts: {type: tmpfs, o: size=1g, size: 0, device: a, x: 1}}}
-                |                                                                  ^^^^^^
-              hint: mount a path of this computer instead, or a `tmpfs`
 
             compose.yaml:2:77: there is no key `x` here
               2 | volumes: {data: {driver_opts: {type: tmpfs, o: size=1g, size: 0, device: a, x: 1}}}

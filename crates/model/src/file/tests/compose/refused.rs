@@ -419,15 +419,15 @@ configs:
                 |                                                     ^
               hint: there are com.docker.network.driver.mtu
 
+            compose.yaml:45:3: nothing says which path the volume is
+             45 |   data: {driver: nfs, driver_opts: {o: bind}, name: x}
+                |   ^^^^
+              hint: write its `device`
+
             compose.yaml:45:18: `driver: nfs` cannot be honoured
              45 |   data: {driver: nfs, driver_opts: {o: bind}, name: x}
                 |                  ^^^
               hint: leave it out: every volume is local
-
-            compose.yaml:45:37: `o` cannot be honoured: volumes are directories of stead's own
-             45 |   data: {driver: nfs, driver_opts: {o: bind}, name: x}
-                |                                     ^
-              hint: mount a path of this computer instead, or a `tmpfs`
 
             compose.yaml:45:47: `name` cannot be honoured: its name is the one in this file, within the project
              45 |   data: {driver: nfs, driver_opts: {o: bind}, name: x}
