@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct Name(String);
 
+/// The project of what is made by command and is in no file of the user's.
+pub const LOOSE_PROJECT: &str = "default";
+
 /// 63 is DNS's limit for a label; 40 leaves room for what we put before or after a name.
 pub const NAME_MAX_CHARS: usize = 40;
 
@@ -44,6 +47,11 @@ impl Name {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// [`LOOSE_PROJECT`], which is a lawful name.
+    pub fn of_loose_project() -> Self {
+        Self(LOOSE_PROJECT.to_owned())
     }
 }
 

@@ -6,11 +6,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::engine::ArgValueCompleter;
 
 use stead_model::address::Mac;
-use stead_model::name::{Alias, Name, NameError, as_ours};
+use stead_model::name::{Alias, LOOSE_PROJECT, Name, NameError, as_ours};
 use stead_model::project::Kind;
 
 use super::values::named;
-use crate::commands::LOOSE_PROJECT;
 use crate::complete;
 
 #[derive(Debug, Subcommand)]

@@ -11,7 +11,7 @@ use stead_host::linux::Origin;
 use stead_host::linux::vm::disks;
 use stead_host::machine::Files;
 use stead_model::container::{Container, Mount};
-use stead_model::name::{MachineId, Name};
+use stead_model::name::{LOOSE_PROJECT, MachineId, Name};
 use stead_model::observed::{Body, Observed};
 use stead_model::plan::Power;
 use stead_model::project::{Bind, Guard, Machine, Nic, Project, Runs};
@@ -19,7 +19,7 @@ use stead_model::resolve::Images;
 use stead_model::vm::Vm;
 
 use super::up::{Bring, Whose};
-use super::{LOOSE_PROJECT, machines, network, run, snapshot};
+use super::{machines, network, run, snapshot};
 use crate::args::{CloneArgs, Consent, Global};
 use crate::failure::Failure;
 use crate::output::{Output, note};

@@ -12,13 +12,13 @@ use stead_host::home::{Home, Prepared};
 use stead_host::linux::LinuxHost;
 use stead_host::machine::{Answer, Client, Exit, Files, Request};
 use stead_model::container::Signal;
-use stead_model::name::{MachineId, Name};
+use stead_model::name::{LOOSE_PROJECT, MachineId, Name};
 use stead_model::observed::{Engine, MachineState, Observed};
 use stead_model::plan::{Power, Wanted, plan};
 
 use super::attach::{Watch, Watched, log_end, watch};
+use super::network;
 use super::unmet::Unmet;
-use super::{LOOSE_PROJECT, network};
 use crate::args::{AttachArgs, Consent, Global, KillArgs, MachinesArgs, RemoveArgs, StartArgs, StopArgs};
 use crate::failure::Failure;
 use crate::output::Output;

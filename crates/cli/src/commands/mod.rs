@@ -59,9 +59,6 @@ use crate::output::Output;
 
 pub(crate) use ps::among;
 
-/// The project of networks and machines that were made by command and are in no file of the user's.
-pub(crate) const LOOSE_PROJECT: &str = "default";
-
 /// Carries out a command line.
 pub(crate) fn run(Cli { global, command }: Cli) -> Result<ExitCode, Failure> {
     let output = Output::new(global.format);

@@ -15,14 +15,13 @@ use stead_host::home::{Home, Prepared, write_whole};
 use stead_host::machine::Files;
 use stead_model::container::Mount;
 use stead_model::file::render;
-use stead_model::name::{MachineId, Name, NetworkId, VolumeId, as_ours};
+use stead_model::name::{LOOSE_PROJECT, MachineId, Name, NetworkId, VolumeId, as_ours};
 use stead_model::observed::{NetworkState, Observed};
 use stead_model::plan::{Plan, Power, UnwantedVolumes, Wanted, plan};
 use stead_model::project::{
     Addressing, Dhcp, Guard, Kind, Machine, Network, Nic, Pool, Project, Reach, Runs, Subnet, Volume,
 };
 
-use super::LOOSE_PROJECT;
 use super::steps::finished;
 use super::unmet::Unmet;
 use super::up::{Bring, Whose};
@@ -116,7 +115,7 @@ pub(super) fn loose(home: &Home) -> Result<Project, Failure> {
         project.machines.retain(|name, _| !never.contains(name));
         return Ok(project);
     }
-    let name: Name = LOOSE_PROJECT.parse().context("the loose project has no lawful name")?;
+    let name = Name::of_loose_project();
     let empty = std::collections::BTreeMap::new();
     Ok(Project { name, networks: empty, machines: [].into(), volumes: [].into() })
 }
@@ -132,7 +131,7 @@ fn apply(session: &mut Session, project: &Project, output: Output) -> Result<Pla
 
 /// Refuses to change the nics of a guest that runs: it has those that it was started with.
 fn guest_is_off(session: &mut Session, name: &Name, machine: &Machine) -> Result<(), Failure> {
-    let id = MachineId::new(&LOOSE_PROJECT.parse().context("no lawful name")?, name);
+    let id = MachineId::new(&Name::of_loose_project(), name);
     if matches!(machine.runs, Runs::Microvm(_) | Runs::Vm(_)) && session.observe()?.running.contains_key(&id)
     {
         let what =

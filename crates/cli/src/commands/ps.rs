@@ -10,12 +10,11 @@ use stead_host::machine::{Files, HealthState};
 use stead_host::many;
 use stead_model::container::Mount;
 use stead_model::image::Reference;
-use stead_model::name::{Alias, MachineId, Name, NicId, as_ours};
+use stead_model::name::{Alias, LOOSE_PROJECT, MachineId, Name, NicId, as_ours};
 use stead_model::observed::{NicState, Observed};
 use stead_model::project::Bind;
 use stead_model::served::Target;
 
-use super::LOOSE_PROJECT;
 use super::condition::Condition;
 use crate::args::{Filter, Global, PsArgs, holds};
 use crate::failure::Failure;

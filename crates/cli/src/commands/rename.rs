@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use stead_host::linux::Renaming;
 use stead_model::file::render;
-use stead_model::name::MachineId;
+use stead_model::name::{LOOSE_PROJECT, MachineId};
 use stead_model::plan::{Power, Wanted, plan};
 
 use super::machines::chosen_one;
-use super::{LOOSE_PROJECT, network, up};
+use super::{network, up};
 use crate::args::{Consent, Global, RenameArgs};
 use crate::failure::Failure;
 use crate::output::{Output, raw};

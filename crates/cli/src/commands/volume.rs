@@ -3,18 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 
 use stead_host::home::Home;
 use stead_host::linux::{Unlimitable, VolumeNote, limit_refused, volume_limited};
 use stead_model::container::Mount;
-use stead_model::name::{MachineId, Name, VolumeId, as_ours};
+use stead_model::name::{LOOSE_PROJECT, MachineId, Name, VolumeId, as_ours};
 use stead_model::observed::Observed;
 use stead_model::plan::{UnwantedVolumes, Wanted, plan};
 use stead_model::project::Volume;
 
-use super::LOOSE_PROJECT;
 use super::image::size;
 use super::unmet::Unmet;
 use crate::args::{Consent, Global, VolumeCommand, VolumeCreateArgs, VolumeListArgs};
@@ -198,7 +197,7 @@ fn create(args: &VolumeCreateArgs, output: Output) -> Result<(), Failure> {
     }
     let mut session = Session::open()?;
     let seen = session.observe()?;
-    let project: Name = LOOSE_PROJECT.parse().context("the loose project has no lawful name")?;
+    let project = Name::of_loose_project();
     let id = VolumeId::new(&project, &args.name);
     let home = session.host.home().clone();
     let asked = Volume { size_bytes: args.size };
