@@ -126,8 +126,9 @@ impl Loaded {
 
     /// Refuses a file without anything in it: a slip, where it would take all of a project away.
     pub(crate) fn with_something(self) -> Result<Self, Failure> {
-        let Project { networks, machines, volumes, .. } = &self.project;
-        if networks.is_empty() && machines.is_empty() && volumes.is_empty() && self.dormant.is_empty() {
+        let Project { networks, machines, volumes, external_volumes, .. } = &self.project;
+        let is_bare = networks.is_empty() && volumes.is_empty() && external_volumes.is_empty();
+        if is_bare && machines.is_empty() && self.dormant.is_empty() {
             let named: Vec<String> = self.files.files.iter().map(|file| file.display().to_string()).collect();
             let verb = if named.len() == 1 { "names" } else { "name" };
             let what = format!("{} {verb} no machine, no network and no volume", named.join(", "));

@@ -260,7 +260,7 @@ fn an_empty_volume_is_filled_with_what_the_image_has_there() {
                 .unwrap()
                 .success()
         );
-        let volume = Mount::Volume { name: "data".parse().unwrap(), access: Access::Write };
+        let volume = Mount::Volume { name: "data".parse().unwrap(), external: None, access: Access::Write };
         world.launch.mounts = [("/data".to_owned(), volume)].into();
         world.launch.own_volumes = ["/etc".to_owned(), "/new/one".to_owned()].into();
         let owner = if role == Role::Single { "0:0" } else { "33:34" };
@@ -385,7 +385,7 @@ fn nothing_is_mounted_over_the_root_itself() {
         assert!(world.command(&["ln", "-s", "/", &link]).status().unwrap().success());
         let bind = bind(world.path("share"), Access::Write, false);
         let tmpfs = Mount::Tmpfs { size_bytes: None, mode: None, access: Access::Write };
-        let volume = Mount::Volume { name: "data".parse().unwrap(), access: Access::Write };
+        let volume = Mount::Volume { name: "data".parse().unwrap(), external: None, access: Access::Write };
         assert!(
             world
                 .command(&["mkdir", "-p", world.path("volumes/data").to_str().unwrap()])

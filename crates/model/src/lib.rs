@@ -8,6 +8,7 @@ pub mod capability;
 pub mod container;
 pub mod dev;
 mod difference;
+pub mod external;
 pub mod file;
 pub mod image;
 pub mod lock;

@@ -151,9 +151,13 @@ impl Observed {
     ) -> Option<&'static str> {
         let is_ours = self.machines.get(id).is_some_and(MachineState::is_ours);
         let are_there = after.keys().all(|other| self.machines.contains_key(other));
+        let mut volumes = self.machines.get(id).into_iter().flat_map(MachineState::mounts);
+        let have_volumes =
+            volumes.all(|mount| mount.volume(&id.project).is_none_or(|id| self.volumes.contains_key(&id)));
         needs(self.engine == Engine::Present && is_ours, "no engine, or no such machine of ours")
             .or_else(|| needs(!self.running.contains_key(id), "the machine runs"))
             .or_else(|| needs(are_there, "a machine that it depends on is not there"))
+            .or_else(|| needs(have_volumes, "a volume that it mounts is not there"))
     }
 
     fn lacks_for_new_machine(

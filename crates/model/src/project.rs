@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::{Mac, overlap};
 use crate::container::{Container, Mount};
 use crate::dev::Dev;
-use crate::name::{Alias, LinkName, Name};
+use crate::name::{Alias, LinkName, Name, VolumeId};
 use crate::provision::Script;
 use crate::vm::Vm;
 
@@ -58,6 +58,10 @@ pub struct Project {
     pub machines: BTreeMap<Name, Machine>,
     /// Its volumes.
     pub volumes: BTreeMap<Name, Volume>,
+    /// The volumes of other projects that its machines may mount, by the names that it has for them; none of these is among
+    /// its own.
+    #[serde(default)]
+    pub external_volumes: BTreeMap<Name, VolumeId>,
 }
 
 /// A volume, as wanted and as it exists.

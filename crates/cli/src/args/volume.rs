@@ -15,7 +15,7 @@ use crate::complete;
 pub(crate) enum VolumeCommand {
     /// List volumes, and which machines use them
     Ls(VolumeListArgs),
-    /// Make a volume without a project file (it is in project `default`)
+    /// Make a volume without a project file (in project `default`; other files name it as `external`)
     #[command(
         after_help = "  stead volume create data\n  stead volume create --size 10GiB data\n  stead run -v data:/var/lib/data …"
     )]

@@ -165,36 +165,30 @@ fn ports(source: &MachineId, seen: &Observed, project: &Project) -> Vec<String> 
     binds.iter().map(ToString::to_string).collect()
 }
 
-/// What becomes of the source's volumes: those of the same project are used by both. Those of another project are that
-/// project's, and not mounted in the clone.
+/// What becomes of the source's volumes: those of what commands make, as the clone is, are used by both. Those of another
+/// project are that project's, and not mounted in the clone.
 fn share_volumes(
     source: &MachineId,
     mounts: &mut BTreeMap<String, Mount>,
     instead: &str,
     told: &mut Vec<String>,
 ) -> Volumes {
-    let is_loose = source.project.as_str() == LOOSE_PROJECT;
-    let named: Vec<(String, Name)> = mounts
-        .iter()
-        .filter_map(|(place, mount)| match mount {
-            Mount::Volume { name, .. } => Some((place.clone(), name.clone())),
-            Mount::Bind { .. } | Mount::Tmpfs { .. } => None,
-        })
-        .collect();
     let mut volumes = Volumes { shared: BTreeSet::new(), own: Vec::new() };
-    for (place, name) in named {
-        if is_loose {
-            told.push(format!("volume `{name}` is used by `{}` as well", source.name));
-            volumes.shared.insert(name);
-        } else {
-            told.push(format!(
-                "volume `{name}.{}` stays with its project: `{place}` {instead}",
-                source.project
-            ));
-            mounts.remove(&place);
-            volumes.own.push(place);
+    mounts.retain(|place, mount| {
+        let Some(id) = mount.volume(&source.project) else { return true };
+        if id.project.as_str() != LOOSE_PROJECT {
+            told.push(format!("volume `{id}` stays with its project: `{place}` {instead}"));
+            volumes.own.push(place.clone());
+            return false;
         }
-    }
+        let by = if source.project == id.project { source.name.to_string() } else { source.to_string() };
+        told.push(format!("volume `{}` is used by `{by}` as well", id.name));
+        if let Mount::Volume { name, external, .. } = mount {
+            (*name, *external) = (id.name.clone(), None);
+        }
+        volumes.shared.insert(id.name);
+        true
+    });
     volumes
 }
 

@@ -45,7 +45,8 @@ fn listed(loaded: &Loaded, only: &Only) -> Option<Vec<String>> {
         let images: BTreeSet<String> = images.map(|container| container.image.to_string()).collect();
         Some(images.into_iter().collect())
     } else if only.volumes {
-        Some(project.volumes.keys().map(ToString::to_string).collect())
+        let names: BTreeSet<&Name> = project.volumes.keys().chain(project.external_volumes.keys()).collect();
+        Some(names.into_iter().map(ToString::to_string).collect())
     } else if only.networks {
         Some(project.networks.keys().map(ToString::to_string).collect())
     } else if only.profiles {

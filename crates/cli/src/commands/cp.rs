@@ -15,7 +15,7 @@ use stead_host::home::Home;
 use stead_host::machine::{Files, Phase, status};
 use stead_image::Store;
 use stead_image::unpack::{Form, Marks, UnpackOptions, pack_named, unpack_layer};
-use stead_model::container::{Launch, Mount};
+use stead_model::container::Launch;
 use stead_model::name::{MachineId, Name};
 use stead_model::observed::MadeContainer;
 use stead_net::process::ProcessId;
@@ -158,18 +158,12 @@ fn parts(home: &Home, id: &MachineId, made: &MadeContainer) -> Result<Parts> {
     let image = image.with_context(|| {
         format!("the image {} is not here any more; hint: pull it again", made.wish.image)
     })?;
-    let volumes = made.wish.mounts.values().filter_map(|mount| match mount {
-        Mount::Volume { name, .. } => {
-            Some((name.clone(), home.volumes().join(id.project.as_str()).join(name.as_str())))
-        }
-        Mount::Bind { .. } | Mount::Tmpfs { .. } => None,
-    });
     let files = Files::new(home, id);
     let own = files.own()?;
     Ok(Parts {
         launch: made.wish.launch(&id.name, &image.config).context("it cannot be launched")?,
         layers: own.over(store.layer_paths(&image)),
-        volumes: volumes.collect(),
+        volumes: stead_host::linux::volumes_of_machine(home, id, &made.wish.mounts)?,
         upper: own.written.writable(),
         work: own.written.work(),
         root: files.root(),

@@ -176,7 +176,10 @@ fn kept(id: &MachineId, guest: Option<Guest>, files: &Files, home: &Home) -> Kep
 
 fn mount_row(target: &str, mount: &Mount) -> MountRow {
     let (kind, source, access) = match mount {
-        Mount::Volume { name, access } => ("volume", Some(name.to_string()), *access),
+        Mount::Volume { name, external, access } => {
+            let source = external.as_ref().map_or_else(|| name.to_string(), ToString::to_string);
+            ("volume", Some(source), *access)
+        }
         Mount::Bind { source, access, .. } => ("bind", Some(source.display().to_string()), *access),
         Mount::Tmpfs { access, .. } => ("tmpfs", None, *access),
     };

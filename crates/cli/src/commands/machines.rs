@@ -12,6 +12,7 @@ use stead_host::home::{Home, Prepared};
 use stead_host::linux::LinuxHost;
 use stead_host::machine::{Answer, Client, Exit, Files, Request};
 use stead_model::container::Signal;
+use stead_model::external::missing_volumes;
 use stead_model::name::{LOOSE_PROJECT, MachineId, Name};
 use stead_model::observed::{Engine, MachineState, Observed};
 use stead_model::plan::{Power, Wanted, plan};
@@ -273,9 +274,12 @@ fn start_these(
             wanted.as_made(&machines, seen).with_power(&machines, Power::On).only(&machines, seen)
         });
         let wanted = chosen.map_err(|refusals| super::up::refused(refusals, &loaded))?;
-        let taken = wanted.taken_ports(&loaded.project, |id| machines.contains(id));
-        if !taken.is_empty() {
-            return Err(super::up::refused(taken, &loaded));
+        let mut refusals = wanted.taken_ports(&loaded.project, |id| machines.contains(id));
+        let to_start = wanted.machines.iter().filter(|(id, _)| machines.contains(*id));
+        let mounts = to_start.flat_map(|(_, machine)| machine.state.mounts());
+        refusals.extend(missing_volumes(mounts, seen));
+        if !refusals.is_empty() {
+            return Err(super::up::refused(refusals, &loaded));
         }
         session.apply(&plan(&wanted, seen), Consent { yes: false }, output)?;
     }

@@ -13,7 +13,6 @@ use serde::Serialize;
 
 use stead_host::home::{Home, Prepared, write_whole};
 use stead_host::machine::Files;
-use stead_model::container::Mount;
 use stead_model::file::render;
 use stead_model::name::{LOOSE_PROJECT, MachineId, Name, NetworkId, VolumeId, as_ours};
 use stead_model::observed::{NetworkState, Observed};
@@ -117,7 +116,13 @@ pub(super) fn loose(home: &Home) -> Result<Project, Failure> {
     }
     let name = Name::of_loose_project();
     let empty = std::collections::BTreeMap::new();
-    Ok(Project { name, networks: empty, machines: [].into(), volumes: [].into() })
+    Ok(Project {
+        name,
+        networks: empty,
+        machines: [].into(),
+        volumes: [].into(),
+        external_volumes: [].into(),
+    })
 }
 
 /// Brings it up as far as networks and nics go: what runs goes on.
@@ -189,14 +194,11 @@ pub(super) fn name_volumes(
 /// Takes volumes out of the file, which are gone already, or the next command would make them anew.
 pub(super) fn forget_volumes(session: &Session, volumes: &BTreeSet<VolumeId>) -> Result<(), Failure> {
     edit(session, |project| {
-        let uses = |machine: &Machine, volume: &Name| {
-            let mut mounts = machine.runs.mounts();
-            mounts.any(|mount| matches!(mount, Mount::Volume { name, .. } if name == volume))
-        };
-        let machines = &project.machines;
+        let mounts = project.machines.values().flat_map(|machine| machine.runs.mounts());
+        let used: BTreeSet<VolumeId> = mounts.filter_map(|mount| mount.volume(&project.name)).collect();
         project.volumes.retain(|name, _| {
-            !volumes.contains(&VolumeId::new(&project.name, name))
-                || machines.values().any(|machine| uses(machine, name))
+            let id = VolumeId::new(&project.name, name);
+            !volumes.contains(&id) || used.contains(&id)
         });
     })
 }

@@ -8,9 +8,8 @@ use serde::Serialize;
 use stead_host::home::Home;
 use stead_host::machine::{Files, HealthState};
 use stead_host::many;
-use stead_model::container::Mount;
 use stead_model::image::Reference;
-use stead_model::name::{Alias, LOOSE_PROJECT, MachineId, Name, NicId, as_ours};
+use stead_model::name::{Alias, LOOSE_PROJECT, MachineId, Name, NicId, VolumeId, as_ours};
 use stead_model::observed::{NicState, Observed};
 use stead_model::project::Bind;
 use stead_model::served::Target;
@@ -142,8 +141,10 @@ fn is_so(
         }),
         Filter::Volume(text) => made().is_some_and(|made| {
             made.wish.mounts.iter().any(|(target, mount)| {
-                let is_named = matches!(mount, Mount::Volume { name, .. } if matches(text, name.as_str()));
-                is_named || target == text
+                let is_named = |volume: VolumeId| {
+                    matches(text, volume.name.as_str()) || matches(text, &volume.to_string())
+                };
+                mount.volume(&id.project).is_some_and(is_named) || target == text
             })
         }),
         Filter::Ancestor(text) => made().is_some_and(|made| {

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Error, Result};
 
 use stead_host::home::Home;
+use stead_model::name::Name;
 use stead_model::plan::{Plan, UnwantedVolumes, Wanted, plan};
 
 use super::steps::finished;
@@ -84,7 +85,10 @@ fn take_down(
         let seen = session.observe()?;
         let of_volumes = seen.volumes.keys().map(|id| &id.project);
         let of_leases = seen.leases.keys().map(|id| &id.project);
-        let Some(name) = seen.projects.keys().chain(of_volumes).chain(of_leases).next().cloned() else {
+        let names: Vec<&Name> = seen.projects.keys().chain(of_volumes).chain(of_leases).collect();
+        // Whoever has volumes that machines of others have mounted goes after those.
+        let lends = |name: &&&Name| super::volume::refuse_lent(name, &seen).is_err();
+        let Some(name) = names.iter().find(|name| !lends(name)).or(names.first()).copied().cloned() else {
             return Ok(());
         };
         if let Some(files) = seen.projects.get(&name) {

@@ -10,6 +10,7 @@ use serde::Serialize;
 use stead_host::apply::Host;
 use stead_host::home::Home;
 use stead_host::linux::{LinuxHost, store_texts};
+use stead_model::external::missing_volumes;
 use stead_model::lock::Lock;
 use stead_model::name::{MachineId, Name};
 use stead_model::observed::{MachineState, Observed};
@@ -307,9 +308,11 @@ fn decide(
     how: &Bring,
     seen: &Observed,
 ) -> Result<Result<Decided, Vec<Refusal>>, Failure> {
+    let missing = missing(&loaded.project, &how.whose, seen);
     let all = match choices(loaded, seen, how.relock, &how.images)? {
         Ok(all) => all,
         Err(mut refusals) => {
+            refusals.extend(missing);
             // Without choices there is no plan: what is new would be made.
             refusals.extend(unfit(home, &loaded.texts, new_ones(&loaded.project, &how.whose, seen))?);
             return Ok(Err(refusals));
@@ -336,11 +339,23 @@ fn decide(
         }
         Whose::Nics => Vec::new(),
     };
+    refusals.extend(missing);
     let plan = make_plan(&wanted, seen);
     refusals.extend(unfit(home, &loaded.texts, made_by(&plan))?);
     refusals.extend(super::lacking::never_well(home, &loaded.project, &plan)?);
     refusals.extend(super::lacking::unlimitable(home, &plan)?);
     Ok(if refusals.is_empty() { Ok(Decided { all, wanted, plan }) } else { Err(refusals) })
+}
+
+/// The volumes of other projects that these machines are to mount and that are not there.
+fn missing(project: &Project, whose: &Whose, seen: &Observed) -> Vec<Refusal> {
+    let is_meant = |name: &Name| match whose {
+        Whose::All => true,
+        Whose::Only(chosen) => chosen.contains(&MachineId::new(&project.name, name)),
+        Whose::Nics => false,
+    };
+    let machines = project.machines.iter().filter(|(name, _)| is_meant(name));
+    missing_volumes(machines.flat_map(|(_, machine)| machine.runs.mounts()), seen)
 }
 
 /// Refuses what cannot be had here, and changes nothing.
@@ -448,6 +463,9 @@ pub(crate) fn down(global: &Global, args: &DownArgs, output: Output) -> Result<(
         project::tidy(directory)?;
     }
     let volumes = if args.volumes { UnwantedVolumes::Delete } else { UnwantedVolumes::Keep };
+    if args.volumes {
+        super::volume::refuse_lent(&name, &seen)?;
+    }
     let mut plan = make_plan(&Wanted::nothing(&name, &seen, volumes), &seen);
     let mut consent = args.consent;
     let mut unmet = Unmet::default();

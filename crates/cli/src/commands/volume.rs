@@ -8,7 +8,6 @@ use serde::Serialize;
 
 use stead_host::home::Home;
 use stead_host::linux::{Unlimitable, VolumeNote, limit_refused, volume_limited};
-use stead_model::container::Mount;
 use stead_model::name::{LOOSE_PROJECT, MachineId, Name, VolumeId, as_ours};
 use stead_model::observed::Observed;
 use stead_model::plan::{UnwantedVolumes, Wanted, plan};
@@ -104,7 +103,7 @@ fn row(id: &VolumeId, seen: &Observed, home: &Home) -> Result<Row> {
         name: id.name.clone(),
         project: id.project.clone(),
         labels: VolumeNote::load(home, id)?.labels,
-        machines: users(id, seen),
+        machines: seen.users_of(id),
         path: stead_host::linux::volume_path(home, id),
         limit_bytes: limited.map(|limited| limited.most_bytes),
         used_bytes: limited.map(|limited| limited.used_bytes),
@@ -121,16 +120,6 @@ fn meant<'a>(pattern: &str, here: Option<&Name>, seen: &'a Observed) -> Vec<&'a 
     let near = |id: &&VolumeId| here.map_or(id.project.as_str() == LOOSE_PROJECT, |here| id.project == *here);
     let of_here: Vec<&VolumeId> = all.iter().copied().filter(near).collect();
     if of_here.is_empty() { all } else { of_here }
-}
-
-/// The machines that have a volume.
-fn users(id: &VolumeId, seen: &Observed) -> BTreeSet<MachineId> {
-    let uses = |mount: &Mount| matches!(mount, Mount::Volume { name, .. } if *name == id.name);
-    let machines = seen
-        .machines
-        .iter()
-        .filter(|(machine, state)| machine.project == id.project && state.mounts().any(uses));
-    machines.map(|(machine, _)| machine.clone()).collect()
 }
 
 /// Whether a volume has one of these labels, if any are asked for.
@@ -162,10 +151,11 @@ fn ls(global: &Global, args: &VolumeListArgs, output: Output) -> Result<(), Fail
 }
 
 fn machines_text(row: &Row) -> String {
-    if row.machines.is_empty() {
-        return "-".to_owned();
-    }
-    row.machines.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    if row.machines.is_empty() { "-".to_owned() } else { joined(&row.machines) }
+}
+
+fn joined(machines: &BTreeSet<MachineId>) -> String {
+    machines.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 fn limit_text(row: &Row) -> String {
@@ -275,13 +265,26 @@ fn remove(global: &Global, patterns: &[String], consent: Consent, output: Output
     let seen = session.observe()?;
     let (rows, unmet) = some_rows(global, patterns, &seen, session.host.home())?;
     if let Some(row) = rows.iter().find(|row| !row.machines.is_empty()) {
-        let what = format!("volume `{}` is used by {}", row.id(), machines_text(row));
-        return Err(Failure::request(
-            &what,
-            "`stead rm` these machines first, or `stead down` their project",
-        ));
+        return Err(used(&row.id(), &row.machines));
     }
     unmet.after(delete(&mut session, &rows.iter().map(Row::id).collect(), consent, output))
+}
+
+fn used(id: &VolumeId, by: &BTreeSet<MachineId>) -> Failure {
+    let what = format!("volume `{id}` is used by {}", joined(by));
+    Failure::request(&what, "`stead rm` these machines first, or `stead down` their project")
+}
+
+/// Refuses to delete volumes of a project that machines of others have mounted.
+pub(super) fn refuse_lent(project: &Name, seen: &Observed) -> Result<(), Failure> {
+    for id in seen.volumes.keys().filter(|id| id.project == *project) {
+        let mut others = seen.users_of(id);
+        others.retain(|machine| machine.project != *project);
+        if !others.is_empty() {
+            return Err(used(id, &others));
+        }
+    }
+    Ok(())
 }
 
 fn prune(labels: &[String], consent: Consent, output: Output) -> Result<(), Failure> {
@@ -289,7 +292,7 @@ fn prune(labels: &[String], consent: Consent, output: Output) -> Result<(), Fail
     let seen = session.observe()?;
     let home = session.host.home().clone();
     let mut ids = BTreeSet::new();
-    for id in seen.volumes.keys().filter(|id| users(id, &seen).is_empty()) {
+    for id in seen.volumes.keys().filter(|id| seen.users_of(id).is_empty()) {
         if has_label(&row(id, &seen, &home)?, labels) {
             ids.insert(id.clone());
         }

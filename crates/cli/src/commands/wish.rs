@@ -38,7 +38,8 @@ pub(crate) fn read(name: &Name, args: &MachineArgs, project: &Project) -> Result
     };
     machine.extend([("image".to_owned(), json!(args.image)), ("kind".to_owned(), json!(kind))]);
     // As they are: whether an address can be had depends on them.
-    let others = Project { machines: [].into(), volumes: [].into(), ..project.clone() };
+    let others =
+        Project { machines: [].into(), volumes: [].into(), external_volumes: [].into(), ..project.clone() };
     let networks = render_json(&others).get("networks").cloned().unwrap_or_else(|| json!({}));
     let file = json!({
         "name": project.name.to_string(),
@@ -70,17 +71,20 @@ pub(crate) fn over(
     }
     let key: Name = below.parse().map_err(anyhow::Error::from)?;
     let alone = Machine { depends_on: [].into(), ..base.clone() };
-    let mut file = render_json(&Project { machines: [(key, alone)].into(), ..project.clone() });
+    let mut project = Project { machines: [(key, alone)].into(), ..project.clone() };
+    for volume in volumes {
+        let name: Name = volume.parse().map_err(anyhow::Error::from)?;
+        if !project.external_volumes.contains_key(&name) {
+            project.volumes.entry(name).or_default();
+        }
+    }
+    let mut file = render_json(&project);
     let machines = file.get_mut("machines").and_then(Value::as_object_mut);
     if let Some(machines) = machines {
         if let Some(base) = machines.get_mut(below).and_then(Value::as_object_mut) {
             make_room(base, &mut own, args);
         }
         machines.insert(name.to_string(), Value::Object(own));
-    }
-    let all: BTreeSet<String> = project.volumes.keys().map(Name::to_string).chain(volumes).collect();
-    if let Some(file) = file.as_object_mut() {
-        file.insert("volumes".to_owned(), json!(all));
     }
     let Wish { machine, volumes } = wish(&file, name, &networks)?;
     Ok(Wish { machine: Machine { depends_on: base.depends_on.clone(), ..machine }, volumes })

@@ -13,10 +13,8 @@ machines:
 ";
 
 fn text() -> String {
-    SHOP.replace("IMAGE", BUSYBOX).replace(
-        "['data:/data'] }",
-        "['data:/data'], healthcheck: { test: [CMD, 'true'], interval: 1s } }",
-    )
+    SHOP.replace("IMAGE", BUSYBOX)
+        .replace("['data:/data'] }", "['data:/data'], healthcheck: { test: [CMD, 'true'], interval: 1s } }")
 }
 
 /// The machines of all projects.

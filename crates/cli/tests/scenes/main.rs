@@ -13,6 +13,7 @@ mod completion;
 mod containers;
 mod devs;
 mod events;
+mod external;
 mod flags;
 mod floods;
 mod guard;

@@ -194,7 +194,7 @@ pub(crate) fn wanted(target: &str, mount: &Mount, volumes: &BTreeMap<Name, PathB
         bail!("nothing can be mounted at `{target}`");
     }
     let (what, attributes) = match mount {
-        Mount::Volume { name, access } => {
+        Mount::Volume { name, access, external: _ } => {
             let source = volumes.get(name).with_context(|| format!("volume `{name}` is not there"))?;
             (What::Volume { source: source.clone() }, read(*access))
         }
@@ -321,7 +321,8 @@ mod tests {
     fn a_program_has_what_the_specification_says_and_what_it_asks() {
         check(
             |launch| {
-                let volume = Mount::Volume { name: "db".parse().unwrap(), access: Access::Read };
+                let volume =
+                    Mount::Volume { name: "db".parse().unwrap(), external: None, access: Access::Read };
                 let bind = Mount::Bind {
                     source: "/src".into(),
                     access: Access::Read,
@@ -400,7 +401,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_mounted_is_refused() {
-        let volume = |name: &str| Mount::Volume { name: name.parse().unwrap(), access: Access::Read };
+        let volume =
+            |name: &str| Mount::Volume { name: name.parse().unwrap(), external: None, access: Access::Read };
         let at = |target: &str, name: &str| [(target.to_owned(), volume(name))].into();
         check(
             |launch| launch.mounts = at("/", "db"),

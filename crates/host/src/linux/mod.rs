@@ -63,7 +63,10 @@ pub use self::texts::store_texts;
 pub use self::tree::{delete as delete_tree, measure as measure_tree, taken_bytes};
 pub use stead_container::Unlimitable;
 
-pub use self::volume::{VolumeNote, limit_refused, limited as volume_limited, path as volume_path};
+pub use self::volume::{
+    VolumeNote, limit_refused, limited as volume_limited, of_machine as volumes_of_machine,
+    path as volume_path,
+};
 
 /// The engine comes and goes in less; what fails for longer fails for another reason.
 const LOOK_AGAIN_FOR: Duration = Duration::from_millis(200);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use stead_container::{Limited, Unlimitable};
@@ -20,17 +20,23 @@ pub fn path(home: &Home, id: &VolumeId) -> PathBuf {
     home.volumes().join(id.project.as_str()).join(id.name.as_str())
 }
 
-/// Where the volumes are that a machine mounts.
-pub(super) fn of_machine(
+/// Where the volumes are that a machine mounts, by their names in its project's file.
+pub fn of_machine(
     home: &Home,
     id: &MachineId,
     mounts: &BTreeMap<String, Mount>,
-) -> BTreeMap<Name, PathBuf> {
-    let volumes = mounts.values().filter_map(|mount| match mount {
-        Mount::Volume { name, .. } => Some((name.clone(), path(home, &VolumeId::new(&id.project, name)))),
-        Mount::Bind { .. } | Mount::Tmpfs { .. } => None,
-    });
-    volumes.collect()
+) -> Result<BTreeMap<Name, PathBuf>> {
+    let mut volumes = BTreeMap::new();
+    for mount in mounts.values() {
+        let (Mount::Volume { name, .. }, Some(volume)) = (mount, mount.volume(&id.project)) else { continue };
+        let path = path(home, &volume);
+        // Another command may have deleted one of another project while this one waited for something.
+        if !path.is_dir() {
+            bail!("volume `{volume}` is not there (any more)");
+        }
+        volumes.insert(name.clone(), path);
+    }
+    Ok(volumes)
 }
 
 /// What is known of a volume beside its data.

@@ -60,7 +60,7 @@ pub(super) fn given(launch: &Launch, volumes: &BTreeMap<Name, PathBuf>) -> Resul
     };
     for mount in launch.mounts.values_mut() {
         match mount {
-            Mount::Volume { name, access } => {
+            Mount::Volume { name, access, external: _ } => {
                 let source = volumes.get(name).with_context(|| format!("volume `{name}` is not there"))?;
                 inside.insert(name.clone(), share(source, *access));
             }
@@ -174,7 +174,7 @@ mod tests {
             ("/a", bind("/home/a", Access::Read, false)),
             ("/b", bind("/home/b", Access::Read, true)),
             ("/c", bind("/home/b", Access::Write, false)),
-            ("/d", Mount::Volume { name: db.clone(), access: Access::Write }),
+            ("/d", Mount::Volume { name: db.clone(), external: None, access: Access::Write }),
             (
                 "/e",
                 Mount::Tmpfs { size_bytes: None, mode: None, owner: Owner::default(), access: Access::Write },

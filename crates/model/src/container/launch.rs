@@ -320,7 +320,8 @@ mod tests {
     fn volumes_of_the_image_are_the_machines_own_unless_something_is_mounted_there() {
         let mut container = Container::new("web".parse().unwrap());
         let name = "data".parse().unwrap();
-        container.mounts = [("/data".into(), Mount::Volume { name, access: Access::Write })].into();
+        container.mounts =
+            [("/data".into(), Mount::Volume { name, external: None, access: Access::Write })].into();
         let volumes = ["/data/", "/cache"].map(|path| (path.to_owned(), serde_json::json!({}))).into();
         let image = ImageConfig { cmd: words("sh"), volumes, ..ImageConfig::default() };
         let launch = container.launch(&"web".parse().unwrap(), &image).unwrap();

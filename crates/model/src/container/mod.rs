@@ -16,7 +16,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::image::{Platform, Reference};
-use crate::name::Name;
+use crate::name::{Name, VolumeId};
 use crate::one_off::OneOff;
 
 pub use identity::{IDENTITY_DIRECTORIES, Identity, identity};
@@ -120,10 +120,13 @@ pub enum Mode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mount {
-    /// A volume of the project.
+    /// A volume.
     Volume {
-        /// Its name.
+        /// Its name in the project's file.
         name: Name,
+        /// Which one it is, where it is not the project's own of that name.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        external: Option<VolumeId>,
         /// Whether it can be written.
         access: Access,
     },
@@ -166,6 +169,18 @@ impl Owner {
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
     fn is_root(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+impl Mount {
+    /// The volume that is mounted in a machine of this project, if it is one.
+    pub fn volume(&self, project: &Name) -> Option<VolumeId> {
+        match self {
+            Self::Volume { name, external, .. } => {
+                Some(external.clone().unwrap_or_else(|| VolumeId::new(project, name)))
+            }
+            Self::Bind { .. } | Self::Tmpfs { .. } => None,
+        }
     }
 }
 
@@ -444,6 +459,17 @@ mod tests {
         assert_eq!(serde_json::from_value::<Container>(recorded.clone()).unwrap(), container);
         recorded["hosts"] = serde_json::json!({ "a": "10.0.0.1" });
         assert_eq!(serde_json::from_value::<Container>(recorded).unwrap(), container);
+    }
+
+    #[test]
+    fn a_mount_on_record_from_before_there_were_external_volumes_is_of_its_project() {
+        let mount: Mount = serde_json::from_str(r#"{"volume":{"name":"data","access":"write"}}"#).unwrap();
+        assert_eq!(mount.volume(&"shop".parse().unwrap()), Some("data.shop".parse().unwrap()));
+        let Mount::Volume { name, access, .. } = mount else { panic!("{mount:?}") };
+        let external = Some("mail.post".parse().unwrap());
+        let mount = Mount::Volume { name, external, access };
+        let again: Mount = serde_json::from_str(&serde_json::to_string(&mount).unwrap()).unwrap();
+        assert_eq!(again.volume(&"shop".parse().unwrap()), Some("mail.post".parse().unwrap()));
     }
 
     #[test]

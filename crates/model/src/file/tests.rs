@@ -8,6 +8,7 @@ use super::*;
 mod compose;
 mod containers;
 mod dev;
+mod external;
 mod forms;
 mod includes;
 mod laws;

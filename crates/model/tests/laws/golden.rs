@@ -1,13 +1,16 @@
 //! The classic plans, as texts.
 
 use expect_test::{Expect, expect};
+use stead_model::external::missing_volumes;
 use stead_model::lock::Lock;
 use stead_model::observed::{Engine, Observed, Uplink};
 use stead_model::plan::plan;
 use stead_model::project::{Condition, Network, Project};
+use stead_model::resolve::Refusal;
+use stead_model::step::Step;
 
 use crate::worlds::{
-    With, computer, fixed, lack, must_want, name, nic, nothing, part, project, subnet, text, up,
+    With, applied, computer, fixed, lack, must_want, name, nic, nothing, part, project, subnet, text, up,
 };
 
 fn shop() -> Project {
@@ -82,6 +85,44 @@ fn volumes_are_limited_otherwise_in_place() {
         ~ volume old.shop size 1GiB -> none
     "#]],
     );
+}
+
+#[test]
+fn an_external_volume_is_another_projects_and_no_step_of_ours() {
+    let shop = project("shop").volume("data");
+    let blog = project("blog").ours("web", "debian:12", &[]).external("web", "pool", "data.shop");
+    let mounts = || blog.machines.values().flat_map(|machine| machine.runs.mounts());
+    let missing = missing_volumes(mounts(), &computer());
+    let [Refusal { key, why, .. }] = missing.as_slice() else { panic!("{missing:?}") };
+    assert_eq!((key.as_str(), why.as_str()), ("volumes.pool", "there is no volume `data.shop`"));
+    let (seen, lock) = up(&shop, &computer());
+    assert_eq!(missing_volumes(mounts(), &seen), []);
+    check_on(
+        &seen,
+        &blog,
+        &lock,
+        expect![[r#"
+        + project blog at /home/ann/blog
+        + engine
+        + container web.blog from debian:12
+        > start web.blog
+    "#]],
+    );
+    let both = applied(&plan(&must_want(&blog, &lock, &seen), &seen), &seen);
+    let [web, data] = ["web.blog", "data.shop"];
+    assert_eq!(both.users_of(&data.parse().unwrap()), [web.parse().unwrap()].into());
+    assert_eq!(both.users_of(&"pool.blog".parse().unwrap()), [].into());
+    expect![[r#"
+        > stop web.blog
+        - machine web.blog
+        - engine
+        - project blog
+    "#]]
+    .assert_eq(&text(&plan(&nothing(&blog.name, &both), &both)));
+    // Somebody deleted it while another machine was waited for.
+    let gone = Observed { volumes: [].into(), running: [].into(), ..both };
+    let misstep = gone.after(&Step::MachineStart(web.parse().unwrap(), [].into())).unwrap_err();
+    assert_eq!(misstep.why, "a volume that it mounts is not there");
 }
 
 #[test]

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use stead_model::container::Container;
+use stead_model::container::{Access, Container, Mount};
 use stead_model::dev::{Dev, Person};
 use stead_model::lock::Lock;
-use stead_model::name::{MachineId, Name};
+use stead_model::name::{MachineId, Name, VolumeId};
 use stead_model::observed::{
     Body, Engine, HostFacts, HostLink, Ipv6, Lack, MachineState, NetworkState, Observed, Running,
     Switchboard, Uplink, Uplinks,
@@ -30,6 +30,7 @@ pub(crate) fn project(text: &str) -> Project {
         networks: BTreeMap::new(),
         machines: BTreeMap::new(),
         volumes: BTreeMap::new(),
+        external_volumes: BTreeMap::new(),
     }
 }
 
@@ -79,6 +80,7 @@ pub(crate) trait With: Sized {
     fn port(self, machine: &str, bind: &str) -> Self;
     fn depends(self, machine: &str, on: &str, how_far: Condition) -> Self;
     fn join(self, a: &str, b: &str) -> Self;
+    fn external(self, machine: &str, volume: &str, id: &str) -> Self;
     fn volume(self, text: &str) -> Self;
     fn volume_of(self, text: &str, size_bytes: u64) -> Self;
     fn script(self, machine: &str, text: &str) -> Self;
@@ -144,6 +146,15 @@ impl With for Project {
     fn join(mut self, a: &str, b: &str) -> Self {
         self.networks.get_mut(&name(a)).unwrap().joins.insert(name(b));
         self.networks.get_mut(&name(b)).unwrap().joins.insert(name(a));
+        self
+    }
+
+    fn external(mut self, machine: &str, volume: &str, id: &str) -> Self {
+        let id: VolumeId = id.parse().unwrap();
+        self.external_volumes.insert(name(volume), id.clone());
+        let mount = Mount::Volume { name: name(volume), external: Some(id), access: Access::Write };
+        let machine = self.machines.get_mut(&name(machine)).unwrap();
+        machine.container_mut().unwrap().mounts.insert(format!("/{volume}"), mount);
         self
     }
 

@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 
 use super::super::problem::Problem;
-use super::super::spec::{At, Given, MachineSpec, Mounted};
+use super::super::spec::{At, Given, MachineSpec, Mounted, VolumeSpec};
 use super::unknown;
 use crate::capability;
 use crate::container::{Container, Mount};
 use crate::name::Name;
-use crate::project::{Driver, Kind, Runs, Volume};
+use crate::project::{Driver, Kind, Runs};
 use crate::vm::Vm;
 
 /// What the machine is and what runs it, if that can be told.
 pub(super) fn runs(
     machine: &MachineSpec,
-    volumes: &[(At<Name>, Volume)],
+    volumes: &[(At<Name>, VolumeSpec)],
     problems: &mut Vec<Problem>,
 ) -> Option<(Kind, Runs)> {
     let (name, place) = (&machine.name.value, &machine.name.place);
@@ -140,18 +140,23 @@ fn complete(container: Box<Container>, mounts: BTreeMap<String, Mounted>) -> Con
 /// The mounts by their places: no place twice, and only volumes that there are.
 fn mounts(
     machine: &MachineSpec,
-    volumes: &[(At<Name>, Volume)],
+    volumes: &[(At<Name>, VolumeSpec)],
     problems: &mut Vec<Problem>,
 ) -> BTreeMap<String, Mounted> {
     let mut mounts = BTreeMap::new();
     for At { value: (target, mounted), place } in &machine.mounts {
-        if let Mounted::Is(Mount::Volume { name, .. }) = mounted
-            && !volumes.iter().any(|(volume, _)| volume.value == *name)
-        {
-            let at = At { value: name.clone(), place: place.clone() };
-            problems.push(unknown(&at, "volume", volumes.iter().map(|(volume, _)| &volume.value)));
+        let mut mounted = mounted.clone();
+        if let Mounted::Is(Mount::Volume { name, external, .. }) = &mut mounted {
+            match volumes.iter().find(|(volume, _)| volume.value == *name) {
+                Some((_, VolumeSpec::External(id))) => *external = Some(id.clone()),
+                Some((_, VolumeSpec::Own(_))) => {}
+                None => {
+                    let at = At { value: name.clone(), place: place.clone() };
+                    problems.push(unknown(&at, "volume", volumes.iter().map(|(volume, _)| &volume.value)));
+                }
+            }
         }
-        if mounts.insert(target.clone(), mounted.clone()).is_some() {
+        if mounts.insert(target.clone(), mounted).is_some() {
             let message = format!("two things are mounted at `{target}`");
             problems.push(place.problem(message).hint("leave one of them out"));
         }

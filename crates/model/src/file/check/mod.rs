@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Source;
 use super::leaf::lawful_name;
 use super::problem::{Problem, nearest, quote};
-use super::spec::{At, Given, MachineSpec, Spec};
+use super::spec::{At, Given, MachineSpec, Spec, VolumeSpec};
 use crate::name::Name;
 use crate::project::Project;
 
@@ -49,8 +49,19 @@ pub(crate) fn check(
     resting.retain(|name, _| !machines.contains_key(name));
     order::never_seen(spec, problems);
     once(spec.volumes.iter().map(|(name, _)| name), &mut BTreeSet::new(), "volume", problems);
-    let volumes = spec.volumes.iter().map(|(name, volume)| (name.value.clone(), *volume)).collect();
-    Some((Project { name: name?, networks, machines, volumes }, resting))
+    let name = name?;
+    let (mut volumes, mut external_volumes) = (BTreeMap::new(), BTreeMap::new());
+    for (at, volume) in &spec.volumes {
+        match volume {
+            VolumeSpec::Own(volume) => drop(volumes.insert(at.value.clone(), *volume)),
+            VolumeSpec::External(id) if id.project == name => {
+                let message = format!("volume `{id}` is this project's own");
+                problems.push(at.place.problem(message).hint("leave `external` and `name` out"));
+            }
+            VolumeSpec::External(id) => drop(external_volumes.insert(at.value.clone(), id.clone())),
+        }
+    }
+    Some((Project { name, networks, machines, volumes, external_volumes }, resting))
 }
 
 /// Takes out the machines that no active profile brings, or of which there are none: as the file calls them, and each of

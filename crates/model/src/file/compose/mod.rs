@@ -148,22 +148,37 @@ fn volumes(node: Node, bound: &bound::Bound, reading: &mut Reading<'_>) -> Node 
     // But for its size only what says the usual was let through.
     let made = named.into_iter().filter(|(name, _)| !bound.contains_key(name));
     let ours = made.map(|(name, volume)| {
-        let span = volume.key_span;
-        let options = taken(volume.node, "driver_opts");
-        let size = options.and_then(|options| taken(options, "size"));
-        entry(
-            name.as_str(),
-            span,
-            mapping(span, size.map(|node| entry("size", node.span, node)).into_iter().collect()),
-        )
+        let path = join("volumes", &volume.key);
+        entry(name.as_str(), volume.key_span, one_volume(volume.node, volume.key_span, &path, reading))
     });
     mapping(Span::default(), ours.collect())
 }
 
-/// What stands under a key of a mapping.
-fn taken(node: Node, key: &str) -> Option<Node> {
-    let Value::Mapping(entries) = node.value else { return None };
-    entries.into_iter().find(|entry| entry.key == key).map(|entry| entry.node)
+/// But for its size, and whose it is, only what says the usual was let through.
+fn one_volume(node: Node, span: Span, path: &str, reading: &mut Reading<'_>) -> Node {
+    let Value::Mapping(keys) = node.value else { return mapping(span, Vec::new()) };
+    let mut ours = Vec::new();
+    for Entry { key, key_span, node } in keys {
+        match (key.as_str(), node.value) {
+            ("driver_opts", Value::Mapping(options)) => {
+                ours.extend(options.into_iter().filter(|option| option.key == "size"));
+            }
+            // As it was written before there was `name`.
+            ("external", Value::Mapping(keys)) => {
+                ours.push(text("external", key_span, "true"));
+                ours.extend(keys.into_iter().filter(|key| key.key == "name"));
+            }
+            ("external" | "name", value) => {
+                ours.push(Entry { key, key_span, node: Node { value, ..node } });
+            }
+            _ => {}
+        }
+    }
+    if let [_, again, ..] = ours.iter().filter(|key| key.key == "name").collect::<Vec<_>>().as_slice() {
+        let problem = Problem::found(again.key_span, path, "name", "the volume is named twice");
+        reading.problems.push(problem.hint("leave `external.name` out, and write `external: true`"));
+    }
+    mapping(span, ours)
 }
 
 /// The entries of a mapping under our names for them. Two that come to one name are told.

@@ -10,7 +10,7 @@ use crate::file::leaf::quantity::VOLUME_SIZE;
 use crate::file::shape::container::{BIND, BLKIO, BUILD, ENV_FILE, FILE_USE, SHARED, VOLUME_KEYS, leaf};
 use crate::file::shape::kept::{DEPLOY, LOG_OPTIONS, LOGGING, RESERVATIONS, RESOURCE_LIMITS};
 use crate::file::shape::machine::{DEPENDENCY, PROTOCOL, REPLICAS};
-use crate::file::shape::{FILE_SOURCE, FLAG, Form, INCLUDE, Key, LINE, Shape, plain};
+use crate::file::shape::{EXTERNAL_NAME, FILE_SOURCE, FLAG, Form, INCLUDE, Key, LINE, Shape, plain};
 
 /// A file of Compose as a shape.
 pub(crate) const ROOT: Shape = &[Form::Keys(&[FILE])];
@@ -288,10 +288,10 @@ const SUBNET: &[Key] = &[
 
 const VOLUME_TOP: &[Key] = &[
     plain("driver", &[Form::Leaf(Leaf::Only { word: "local", hint: "leave it out: every volume is local" })]),
-    plain("external", EXTERNAL),
+    plain("external", &[Form::Leaf(Leaf::Flag), Form::Keys(&[&[plain("name", EXTERNAL_NAME)]])]),
     plain("driver_opts", &[Form::Keys(&[VOLUME_OPTIONS])]),
     refused("labels", VOLUME_UNLABELLED),
-    refused("name", NAMED),
+    plain("name", EXTERNAL_NAME),
 ];
 
 const VOLUME_UNLABELLED: Shape = &[Form::Refused(

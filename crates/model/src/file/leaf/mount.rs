@@ -4,7 +4,7 @@ use super::quantity::{ID, MODE, SIZE, bytes, file_mode, owner_id};
 use super::{Numbers, TextForm, Wrong, name};
 use crate::container::{Access, Owner, Propagation};
 use crate::file::problem::{nearest, quote};
-use crate::name::Name;
+use crate::name::{Name, VolumeId, as_ours};
 
 /// A path of this computer, in what has parts with `:` between.
 const PATH: &str = "((~|[.]{1,2})(/[^:\\u0000]*)?|/[^:\\u0000]*)";
@@ -36,6 +36,13 @@ pub(crate) const TARGET: &TextForm = &TextForm {
     pattern: &["/[^\\u0000]*[^/.\\u0000][^\\u0000]*|/[^\\u0000]*[.]{3}[^\\u0000]*"],
     numbers: Numbers::No,
 };
+/// Which volume an external one is: `data`, `data.shop`; with capitals and `_` as other tools take them.
+pub(crate) const EXTERNAL: &TextForm = &TextForm {
+    check: |text| external(text).map(drop),
+    pattern: &[EXTERNAL_NAME, "([.]", EXTERNAL_NAME, ")?"],
+    numbers: Numbers::No,
+};
+const EXTERNAL_NAME: &str = "[A-Za-z0-9]([A-Za-z0-9_-]{0,38}[A-Za-z0-9])?";
 /// A volume's name, or a place on this computer.
 pub(crate) const ANY_SOURCE: &TextForm =
     &TextForm { check: |text| any_source(text).map(drop), pattern: &[FILE, "|", NAME], numbers: Numbers::No };
@@ -147,6 +154,15 @@ pub(crate) fn any_source(text: &str) -> Result<VolumeSource, Wrong> {
             .hint(format!("a path starts with `/`, `./`, `../` or `~`: `./{text}`")));
     }
     name(text).map(VolumeSource::Named)
+}
+
+/// A volume of what commands make, by its name alone, or one of another project.
+pub(crate) fn external(text: &str) -> Result<VolumeId, Wrong> {
+    let ours = as_ours(text);
+    match ours.split_once('.') {
+        None => name(&ours).map(|name| VolumeId::new(&Name::of_loose_project(), &name)),
+        Some((of, project)) => Ok(VolumeId::new(&name(project)?, &name(of)?)),
+    }
 }
 
 /// A path of this computer: absolute, relative to the file with a `.` in front, or in the home directory.

@@ -110,7 +110,7 @@ fn words(words: &[String]) -> String {
 fn render_mount(target: &str, mount: &Mount) -> String {
     let mut keys = Vec::new();
     let access = match mount {
-        Mount::Volume { name, access } => {
+        Mount::Volume { name, access, external: _ } => {
             keys.extend(["type: volume".to_owned(), format!("source: {}", super::name(name))]);
             access
         }

@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 pub use json::{render_json, render_json_with};
 
 use super::{Build, Pull};
-use crate::name::{Alias, Name};
+use crate::name::{Alias, LOOSE_PROJECT, Name};
 use crate::project::{
     Addressing, Condition, Dhcp, Guard, Machine, Network, Nic, Pool, Project, Runs, Subnet, Volume,
 };
@@ -50,23 +50,30 @@ pub fn render_with(project: &Project, origins: &Origins) -> String {
         render_machine(&mut text, machine);
         build::render(&mut text, origins.pull.get(of), origins.builds.get(of));
     }
-    render_volumes(&mut text, &project.volumes);
+    render_volumes(&mut text, project);
     build::render_secrets(&mut text, origins.builds.values());
     text
 }
 
-fn render_volumes(text: &mut String, volumes: &BTreeMap<Name, Volume>) {
-    if volumes.is_empty() {
+fn render_volumes(text: &mut String, Project { volumes, external_volumes, .. }: &Project) {
+    if volumes.is_empty() && external_volumes.is_empty() {
         return;
     }
-    if volumes.values().all(|volume| *volume == Volume::default()) {
+    if external_volumes.is_empty() && volumes.values().all(|volume| *volume == Volume::default()) {
         let _ = writeln!(text, "volumes: {}", list(&volumes.keys().cloned().collect()));
         return;
     }
     text.push_str("volumes:\n");
-    for (of, volume) in volumes {
+    let own = volumes.iter().map(|(of, volume)| {
         let size = volume.size_bytes.map(|bytes| format!(" size: {bytes} ")).unwrap_or_default();
-        let _ = writeln!(text, "  {}: {{{size}}}", name(of));
+        (of, format!("{{{size}}}"))
+    });
+    let external = external_volumes.iter().map(|(of, id)| {
+        let whole = if id.project.as_str() == LOOSE_PROJECT { id.name.to_string() } else { id.to_string() };
+        (of, format!("{{ external: true, name: {} }}", quoted(&whole)))
+    });
+    for (of, keys) in own.chain(external).collect::<BTreeMap<_, _>>() {
+        let _ = writeln!(text, "  {}: {keys}", name(of));
     }
 }
 

@@ -9,6 +9,7 @@ mod vm;
 
 use super::leaf::Leaf;
 use super::leaf::container::{ANY, PAIR_NAME, RESTART, SECRET, USER};
+use super::leaf::mount::EXTERNAL;
 use super::leaf::network::ANY_ADDRESS;
 use super::leaf::quantity::{TIME, VOLUME_SIZE};
 
@@ -121,7 +122,7 @@ pub(crate) const FILE: &[Key] = &[
         &[Form::Set(NAME), Form::Map(Leaf::Name, &[Form::Keys(&[VOLUME])])],
         "",
         "[data]",
-        "The volumes: a list of names, or names with how large they may become.",
+        "The volumes: a list of names, or names with how large they may become, and whose they are.",
     ),
     key(
         "secrets",
@@ -139,16 +140,36 @@ pub(crate) const FILE: &[Key] = &[
     ),
 ];
 
-const VOLUME: &[Key] = &[key(
-    "size",
-    &[Form::Leaf(Leaf::Form(VOLUME_SIZE))],
-    "",
-    "10GiB",
-    "What its files may take at most, in steps of 64 KiB; what goes beyond fails in the machine, by `EDQUOT` or as on a full \
+const VOLUME: &[Key] = &[
+    key(
+        "external",
+        FLAG,
+        "false",
+        "true",
+        "Whether it is not this project's: one that `stead volume create` made, or another project's. It has to be there before \
+         `stead up`, is mounted like others, may be by machines of several projects at once, and stays whatever becomes of this one.",
+    ),
+    key(
+        "name",
+        EXTERNAL_NAME,
+        "",
+        "data.shop",
+        "Of an external one: how it is called by `stead volume ls`; without a project it is of what commands make. Left out: as here.",
+    ),
+    key(
+        "size",
+        &[Form::Leaf(Leaf::Form(VOLUME_SIZE))],
+        "",
+        "10GiB",
+        "What its files may take at most, in steps of 64 KiB; what goes beyond fails in the machine, by `EDQUOT` or as on a full \
      disk. It can be changed at any time: with less than what is there, nothing is lost and nothing more is written. Only root has \
      such limits, and only on ext4 mounted with `prjquota`; on ext4 a machine that is `privileged` or has `SYS_RESOURCE` is not held to \
      them. Left out: no limit.",
-)];
+    ),
+];
+
+/// Which volume an external one is.
+pub(crate) const EXTERNAL_NAME: Shape = &[Form::Leaf(Leaf::Form(EXTERNAL))];
 
 /// What a project takes from other files.
 pub(crate) const INCLUDE: Shape = &[Form::List(&[Form::Leaf(Leaf::Text), Form::Keys(&[INCLUDED])])];

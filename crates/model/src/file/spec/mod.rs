@@ -17,7 +17,7 @@ use super::leaf;
 use super::problem::{Problem, Span};
 use super::yaml::Node;
 use super::{Build, Pull};
-use crate::name::Name;
+use crate::name::{Name, VolumeId};
 use crate::project::Volume;
 
 pub(crate) use machine::{Dependency, MachineSpec, NicSpec};
@@ -37,7 +37,16 @@ pub(crate) struct Spec {
     /// The network `default`, for when something is on it and the file does not have it.
     pub(crate) implicit: Option<NetworkSpec>,
     pub(crate) machines: Vec<MachineSpec>,
-    pub(crate) volumes: Vec<(At<Name>, Volume)>,
+    pub(crate) volumes: Vec<(At<Name>, VolumeSpec)>,
+}
+
+/// A volume as written.
+#[derive(Clone, Debug)]
+pub(crate) enum VolumeSpec {
+    /// It is the project's.
+    Own(Volume),
+    /// It is not: this one is meant.
+    External(VolumeId),
 }
 
 impl Spec {
@@ -84,12 +93,12 @@ pub(crate) fn read(tree: &Node, ground: Ground<'_>, problems: &mut Vec<Problem>)
     let (root, defaults) = (&around.root, &around.defaults);
     let implicit = DEFAULT_NETWORK.parse().ok().map(|value| At { value, place: Place::default() });
     let volumes = root.get("volumes");
-    let bare = volumes.names().into_iter().map(|name| (name, Volume::default()));
-    let sized = volumes.named().map(|(name, view)| {
-        let size_bytes = view.get("size").read(leaf::quantity::volume_bytes).value();
-        (name, Volume { size_bytes })
+    let bare = volumes.names().into_iter().map(|name| (name, VolumeSpec::Own(Volume::default())));
+    let described = volumes.named().map(|(name, view)| {
+        let volume = volume(&name.value, &view, problems);
+        (name, volume)
     });
-    let volumes = bare.chain(sized).collect();
+    let volumes = bare.chain(described).collect();
     let networks = root.get("networks");
     let machines = root.get("machines");
     Spec {
@@ -103,4 +112,24 @@ pub(crate) fn read(tree: &Node, ground: Ground<'_>, problems: &mut Vec<Problem>)
             .collect(),
         volumes,
     }
+}
+
+/// A volume that is described. What an external one is like is not for this file to say.
+fn volume(name: &Name, view: &View<'_>, problems: &mut Vec<Problem>) -> VolumeSpec {
+    let size_bytes = view.get("size").read(leaf::quantity::volume_bytes).value();
+    if !view.flag("external") {
+        problems.extend(view.key_place("name").map(|place| {
+            place
+                .problem("the name of a volume of the project is the one in this file, within the project")
+                .hint("leave it out, or write `external: true` beside it: then it is one that `stead volume create` made")
+        }));
+        return VolumeSpec::Own(Volume { size_bytes });
+    }
+    problems.extend(view.key_place("size").map(|place| {
+        place.problem("how large an external volume may become is not this project's to say").hint(
+            "leave it out, and give it a limit where it is made: `stead volume create --size`, or the file of its project",
+        )
+    }));
+    let usual = || VolumeId::new(&Name::of_loose_project(), name);
+    VolumeSpec::External(view.get("name").read(leaf::mount::external).value().unwrap_or_else(usual))
 }

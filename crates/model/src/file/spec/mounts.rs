@@ -67,7 +67,7 @@ fn short(volume: Volume, ground: Ground<'_>) -> Result<(String, Mounted), Wrong>
             );
         }
         VolumeSource::Own => Mounted::Own,
-        VolumeSource::Named(name) => Mounted::Is(Mount::Volume { name, access }),
+        VolumeSource::Named(name) => Mounted::Is(Mount::Volume { name, external: None, access }),
         VolumeSource::Path(path) => {
             let propagation = propagation.unwrap_or_default();
             Mounted::Is(Mount::Bind { source: absolute(ground, &path)?, access, propagation, create: true })

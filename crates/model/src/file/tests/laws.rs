@@ -203,7 +203,9 @@ fn projects() -> impl Strategy<Value = Project> {
         // Of some the limits are left out, of others they are not.
         let sizes = [None, Some(1 << 30), Some(64 << 10)].map(|size_bytes| Volume { size_bytes });
         let volumes = names.into_iter().zip(sizes.into_iter().cycle()).collect();
-        Project { name: "on".parse().unwrap(), networks, machines, volumes }
+        let external = [("lent", "data.shop"), ("true", "off.default")];
+        let external_volumes = external.map(|(name, id)| (name.parse().unwrap(), id.parse().unwrap())).into();
+        Project { name: "on".parse().unwrap(), networks, machines, volumes, external_volumes }
     })
 }
 
@@ -248,6 +250,10 @@ fn the_schema_and_the_parser_agree() {
         ("volumes: {a: {size: 0}}\n", false),
         ("volumes: {a: {size: 0g}}\n", false),
         ("volumes: {a: {sise: 1g}}\n", false),
+        ("volumes: {a: {external: true}, b: {external: true, name: Data_1.shop}}\n", true),
+        ("volumes: {a: {external: yes}}\n", false),
+        ("volumes: {a: {external: true, name: data.shop.x}}\n", false),
+        ("volumes: {a: {external: true, name: ./data}}\n", false),
         ("machines: {a: {image: debian:12}}\n", true),
         ("machines: {a: {image: web, cpus: 0.5, mem_limit: 512m, ports: [80], command: sleep 1}}\n", true),
         ("machines: {a: {image: web, environment: {A: 1, B: true, C: x}, labels: [a=b, c]}}\n", true),

@@ -429,10 +429,10 @@ configs:
                 |                  ^^^
               hint: leave it out: every volume is local
 
-            compose.yaml:45:47: `name` cannot be honoured: its name is the one in this file, within the project
+            compose.yaml:45:47: the name of a volume of the project is the one in this file, within the project
              45 |   data: {driver: nfs, driver_opts: {o: bind}, name: x}
                 |                                               ^^^^
-              hint: leave it out
+              hint: leave it out, or write `external: true` beside it: then it is one that `stead volume create` made
 
             compose.yaml:46:3: `data` and `Data` are both `data` here
              46 |   Data: {external: true}
@@ -443,11 +443,6 @@ configs:
              46 |   Data: {external: true}
                 |   ^^^^
               hint: leave one of them out
-
-            compose.yaml:46:20: `external: true` cannot be honoured
-             46 |   Data: {external: true}
-                |                    ^^^^
-              hint: projects share nothing here: leave it out, and the project has its own
         "#]],
     );
 }

@@ -33,7 +33,11 @@ fn mounts() -> impl Strategy<Value = BTreeMap<String, Mount>> {
     let propagation =
         prop_oneof![Just(Propagation::Private), Just(Propagation::Slave), Just(Propagation::Shared)];
     let mount = prop_oneof![
-        access().prop_map(|access| Mount::Volume { name: "null".parse().unwrap(), access }),
+        access().prop_map(|access| Mount::Volume { name: "null".parse().unwrap(), external: None, access }),
+        access().prop_map(|access| {
+            let external = Some("data.shop".parse().unwrap());
+            Mount::Volume { name: "lent".parse().unwrap(), external, access }
+        }),
         ("/[ -~]{1,9}", access(), propagation, any::<bool>()).prop_map(
             |(source, access, propagation, create)| {
                 // As the file's own paths are: without `//`, `.` and `..`.
