@@ -7,7 +7,7 @@ mod untested;
 
 use std::path::PathBuf;
 
-use stead_model::container::{Access, Device, Mode, Mount, Propagation, Ulimit};
+use stead_model::container::{Access, Device, Mode, Mount, Owner, Propagation, Ulimit};
 use support::{Role, World, roles};
 use untested::untested;
 
@@ -204,7 +204,12 @@ fn a_root_that_cannot_be_written_is_not() {
         let mut world = World::new(role);
         world.launch.rights.read_only = true;
         let size = Some(1 << 20);
-        let tmpfs = Mount::Tmpfs { size_bytes: size, mode: Some(0o700), access: Access::Write };
+        let tmpfs = Mount::Tmpfs {
+            size_bytes: size,
+            mode: Some(0o700),
+            owner: Owner::default(),
+            access: Access::Write,
+        };
         world.launch.mounts = [("/scratch".to_owned(), tmpfs)].into();
         let line = "touch /x 2>&1; touch /scratch/x /dev/shm/x && echo fine; stat -c %a /scratch; \
                     head -c 2000000 /dev/zero > /scratch/big 2>/dev/null || echo full";
@@ -384,7 +389,8 @@ fn nothing_is_mounted_over_the_root_itself() {
         let link = world.path("top/data").display().to_string();
         assert!(world.command(&["ln", "-s", "/", &link]).status().unwrap().success());
         let bind = bind(world.path("share"), Access::Write, false);
-        let tmpfs = Mount::Tmpfs { size_bytes: None, mode: None, access: Access::Write };
+        let tmpfs =
+            Mount::Tmpfs { size_bytes: None, mode: None, owner: Owner::default(), access: Access::Write };
         let volume = Mount::Volume { name: "data".parse().unwrap(), external: None, access: Access::Write };
         assert!(
             world
@@ -429,7 +435,8 @@ fn over_open_descriptors_no_program_starts_outside() {
 fn nothing_is_mounted_over_what_is_guarded() {
     for role in roles() {
         let mut world = World::new(role);
-        let tmpfs = Mount::Tmpfs { size_bytes: None, mode: None, access: Access::Write };
+        let tmpfs =
+            Mount::Tmpfs { size_bytes: None, mode: None, owner: Owner::default(), access: Access::Write };
         world.launch.mounts = [("/proc/sys".to_owned(), tmpfs)].into();
         world.run().code(125).says("the place is in /proc");
     }

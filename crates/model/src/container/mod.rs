@@ -166,7 +166,6 @@ pub struct Owner {
 
 impl Owner {
     /// Whether nobody else is named.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
     fn is_root(&self) -> bool {
         *self == Self::default()
     }

@@ -395,7 +395,7 @@ const VALUES: [(&str, &str, &str); 42] = [
     ("machines: {a: {image: web, stop_signal: 'V'}}", "9 SIGTERM RTMIN+1", "0 SIGNO_1"),
     ("machines: {a: {image: web, cpus: V}}", "0.5 2 0 .5", "-1 -0.5 . ''"),
     ("machines: {a: {image: web, cpu_shares: V}}", "0 2 1024 262144", "1 262145 -2 '1' '262145' '300000'"),
-    ("machines: {a: {image: web, oom_score_adj: 'V'}}", "-1000 1000 0", "1001 -1001 9999"),
+    ("machines: {a: {image: web, oom_score_adj: 'V'}}", "-1000 1000 0 -0", "1001 -1001 9999"),
     ("machines: {a: {image: web, mem_limit: 'V'}}", "512m 1.5GiB 16777216", "5i -1m"),
     ("machines: {a: {image: web, mem_limit: \"V\"}}", "1_g 64__MiB", "1\\tg 1\\u00a0g _1g 1g_ 1g\\t"),
     ("machines: {a: {image: web, init: \"V\"}}", "true True TRUE false False FALSE $F", "yes tRUE '' 1"),
@@ -555,6 +555,8 @@ pub(super) fn plain(text: &str) -> Json {
     match (text, serde_json::from_str(text)) {
         ("True" | "TRUE", _) => Json::Bool(true),
         ("False" | "FALSE", _) => Json::Bool(false),
+        // To YAML it is whole.
+        ("-0", _) => Json::from(0),
         // With blanks around it only quotes make it one.
         (_, Ok(value @ (Json::Number(_) | Json::Bool(_)))) if text == text.trim() => value,
         (_, Ok(_) | Err(_)) => Json::from(text),
