@@ -70,7 +70,7 @@ pub(crate) struct Cli {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Common options")]
 pub(crate) struct Global {
-    /// The project file; of several each goes over those before it [default: the stead.yaml or compose.yaml here or in a
+    /// The project file, `-` for standard input; of several each goes over those before it [default: the stead.yaml or compose.yaml here or in a
     /// directory above]
     #[arg(short, long, global = true, env = "STEAD_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
     #[arg(value_parser = OsStringValueParser::new().map(PathBuf::from))]
@@ -440,6 +440,15 @@ fn read(words: impl IntoIterator<Item = std::ffi::OsString>) -> clap::error::Res
         cli.global.file = Vec::new();
     }
     cli.global.is_file_said = is_said("file");
+    if cli.global.file.iter().any(|file| crate::project::is_stdin(file))
+        && takes::reads_stdin(&path, &cli.command)
+    {
+        let text = format!(
+            "`stead {}` reads standard input itself: `--file` is to be another than `-`\n",
+            path.join(" ")
+        );
+        return Err(command.error(ErrorKind::InvalidValue, text));
+    }
     Ok(cli)
 }
 
@@ -547,6 +556,11 @@ mod tests {
         ] {
             check(line, None);
         }
+        for line in ["run", "exec web ls", "cp a web:b", "network enter -- ls", "start -i web"] {
+            let refused = "reads standard input itself: `--file` is to be another than `-`";
+            check(&format!("stead -f - {line}").replace("run", "run x"), Some(refused));
+        }
+        check("stead -f - start web", None);
         check("stead --file= up", Some("`--file` is without the name of a file"));
         check("stead --project-name x doctor", Some("`stead doctor` has no use for `--project-name`"));
         check("stead --project-name My_Shop up", None);

@@ -84,7 +84,11 @@ pub(crate) fn machine_paths(current: &OsStr) -> Vec<CompletionCandidate> {
 
 /// The project of the file here, or of the one that the command line names; nothing if it cannot be read.
 fn project_here() -> Option<Project> {
-    let found = Found::named(files_said()).or_else(|| project::find_here().ok())?;
+    let said = files_said();
+    if said.iter().any(|file| project::is_stdin(file)) {
+        return None;
+    }
+    let found = Found::named(said).or_else(|| project::find_here().ok())?;
     project::peek(&found, None)
 }
 

@@ -4,8 +4,9 @@ mod search;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
 
@@ -19,7 +20,7 @@ use stead_model::project::{Project, ProjectFiles};
 use stead_model::resolve::Refusal;
 
 use self::search::leads_nowhere;
-pub(crate) use self::search::{FILE_NAMES, Found, file_in, find, find_here, found, is_none_here};
+pub(crate) use self::search::{FILE_NAMES, Found, file_in, find, find_here, found, is_none_here, is_stdin};
 use crate::args::Global;
 use crate::failure::Failure;
 use crate::output::note;
@@ -129,7 +130,9 @@ impl Loaded {
         let Project { networks, machines, volumes, external_volumes, .. } = &self.project;
         let is_bare = networks.is_empty() && volumes.is_empty() && external_volumes.is_empty();
         if is_bare && machines.is_empty() && self.dormant.is_empty() {
-            let named: Vec<String> = self.files.files.iter().map(|file| file.display().to_string()).collect();
+            let called =
+                |file: &PathBuf| if is_stdin(file) { shown(file) } else { file.display().to_string() };
+            let named: Vec<String> = self.files.files.iter().map(called).collect();
             let verb = if named.len() == 1 { "names" } else { "name" };
             let what = format!("{} {verb} no machine, no network and no volume", named.join(", "));
             return Err(Failure::request(&what, "to take the project away say `stead down`"));
@@ -148,6 +151,9 @@ impl Texts {
 
 /// How a file is called by who is here, so that the name leads to it.
 pub(crate) fn shown(path: &Path) -> String {
+    if is_stdin(path) {
+        return "standard input".to_owned();
+    }
     let here = std::env::current_dir().unwrap_or_default();
     shown_from(&here, path).display().to_string()
 }
@@ -204,6 +210,9 @@ pub(crate) fn load_scaled(
 /// Reads the project of files on record, by this name if one is said.
 pub(crate) fn load_recorded(files: &ProjectFiles, called: Option<&Name>) -> Result<Loaded, Failure> {
     let gone = |what: String| Failure::request(&what, "restore it, or `stead down` the project by its name");
+    if files.named.iter().any(|file| is_stdin(file)) {
+        return Err(read_before());
+    }
     if let Some(file) = files.named.iter().find(|file| !file.exists()) {
         return Err(gone(format!("there is no file {} any more", file.display())));
     }
@@ -217,9 +226,18 @@ pub(crate) fn load_recorded(files: &ProjectFiles, called: Option<&Name>) -> Resu
     load_with(&found, &Asked::all(called), false).map(Loaded::told)
 }
 
+/// That a file was read by an earlier command, and is nowhere.
+pub(crate) fn read_before() -> Failure {
+    let what = "the project's file was standard input of `stead up -f -`, and is not kept";
+    Failure::request(what, "say that again with it; or write it into a file, and `stead up -f` that")
+}
+
 /// How a project's files are recorded: only those that nobody would look for.
 fn recorded(found: &Found, directory: &Path) -> Result<ProjectFiles, Failure> {
-    let whole = |path: &Path| Ok(directory_of(path)?.join(path.file_name().unwrap_or_default()));
+    let whole = |path: &Path| match path.file_name() {
+        Some(name) if !is_stdin(path) => Ok(directory_of(path)?.join(name)),
+        Some(_) | None => Ok(path.to_owned()),
+    };
     let all = |found: &Found| found.all().map(whole).collect::<Result<Vec<_>, Failure>>();
     let usual = file_in(directory).map(|file| all(&Found::beside(file))).transpose()?;
     let named = Some(all(found)?).filter(|named| found.is_named && usual.as_ref() != Some(named));
@@ -345,7 +363,7 @@ fn both(bytes: Option<Problems>, text: Option<Problems>) -> Option<Problems> {
 /// The directory that a project file is in, without links, so that a project is one whichever way it is
 /// reached.
 pub(crate) fn directory_of(path: &Path) -> Result<PathBuf, Failure> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
+    let directory = if is_stdin(path) { Path::new(".") } else { path.parent().unwrap_or(Path::new("/")) };
     fs::canonicalize(directory).map_err(|error| {
         Failure::request(
             &format!("there is no directory {} ({error})", directory.display()),
@@ -373,7 +391,25 @@ fn read_text(path: &Path, hint: &str, instead: &str) -> Result<Option<String>, F
     }
 }
 
+/// What stands on standard input, which can be read but once.
+fn standard_input() -> Result<Vec<u8>, Failure> {
+    static READ: OnceLock<Vec<u8>> = OnceLock::new();
+    if let Some(bytes) = READ.get() {
+        return Ok(bytes.clone());
+    }
+    let mut bytes = Vec::new();
+    let read = std::io::stdin().lock().take(FILE_MAX_BYTES + 1).read_to_end(&mut bytes);
+    if read.context("cannot read standard input")? as u64 > FILE_MAX_BYTES {
+        let what = format!("standard input has more than {} MiB", FILE_MAX_BYTES >> 20);
+        return Err(Failure::request(&what, OTHER_FILE));
+    }
+    Ok(READ.get_or_init(|| bytes).clone())
+}
+
 fn read_bytes(path: &Path, instead: &str) -> Result<Option<Vec<u8>>, Failure> {
+    if is_stdin(path) {
+        return standard_input().map(Some);
+    }
     let doing = || format!("cannot read {}", path.display());
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
@@ -395,6 +431,7 @@ fn read_bytes(path: &Path, instead: &str) -> Result<Option<Vec<u8>>, Failure> {
     };
     Err(Failure::request(&format!("{} {is_not}", shown(path)), instead))
 }
+
 /// What stands in a file that the project file names.
 pub(crate) fn read_other(path: &Path) -> FileText {
     match read_text(path, SAVE_AS, "") {

@@ -53,6 +53,17 @@ pub(crate) fn takes(words: &[&str]) -> Option<Takes> {
     Some(takes)
 }
 
+/// Whether a command, called by these words, reads standard input for something else than its project's file.
+pub(super) fn reads_stdin(words: &[&str], command: &super::Command) -> bool {
+    match command {
+        super::Command::Start(args) => args.interactive,
+        _ => matches!(
+            words,
+            ["attach" | "console" | "cp" | "exec" | "run" | "shell" | "ssh"] | ["network", "enter"]
+        ),
+    }
+}
+
 /// The command line, whose help shows of the common options those that mean something.
 pub(super) fn fitted(command: Command) -> Command {
     let common: Vec<clap::Arg> = command.get_arguments().filter(|arg| arg.is_global_set()).cloned().collect();

@@ -15,6 +15,11 @@ use crate::failure::Failure;
 /// The names that a project file has, in the order in which they are looked for: ours, then Compose's.
 pub(crate) const FILE_NAMES: [&str; 2] = ["stead.yaml", "stead.yml"];
 
+/// Whether a name stands for standard input, whose paths start here.
+pub(crate) fn is_stdin(file: &Path) -> bool {
+    file.as_os_str() == "-"
+}
+
 /// The first of these in a directory.
 pub(crate) fn file_in(directory: &Path) -> Option<PathBuf> {
     let names = FILE_NAMES.into_iter().chain(COMPOSE_NAMES);
@@ -68,7 +73,8 @@ pub(crate) fn find(global: &Global) -> Result<PathBuf, Failure> {
 
 /// The same, with what goes over it.
 pub(crate) fn found(global: &Global) -> Result<Found, Failure> {
-    let files = global.file.iter().map(std::path::absolute).collect::<std::io::Result<Vec<_>>>();
+    let whole = |file: &PathBuf| if is_stdin(file) { Ok(file.clone()) } else { std::path::absolute(file) };
+    let files = global.file.iter().map(whole).collect::<std::io::Result<Vec<_>>>();
     match Found::named(files.context("cannot make the file's path absolute")?) {
         Some(found) => Ok(found),
         None => find_here(),

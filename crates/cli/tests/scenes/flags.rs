@@ -1,7 +1,9 @@
 //! What people who know Compose say to `up` beside the file.
 
+use std::time::Duration;
+
 use crate::support::registry::{BUSYBOX, registry};
-use crate::support::{Project, World};
+use crate::support::{Project, Said, World, said_after};
 
 const SHOP: &str = "
 name: shop
@@ -42,7 +44,7 @@ fn machines_are_made_anew_by_name_or_all_and_volumes_stay() {
     }
     assert_eq!(shop.stead("up").ok(), "nothing to do\n");
     let done = shop.stead("up --force-recreate web").ok();
-    assert!(done.contains("- machine web.shop") && !done.contains("db.shop"), "{done}");
+    assert!(done.contains("- machine web.shop") && !done.contains("machine db.shop"), "{done}");
     assert!(!keeps(&shop, "web", "/own") && keeps(&shop, "db", "/own"));
     let done = shop.stead("up --force-recreate").ok();
     assert!(!done.contains("machine ext") && !done.contains("lease"), "{done}");
@@ -50,8 +52,10 @@ fn machines_are_made_anew_by_name_or_all_and_volumes_stay() {
     assert_eq!(shop.stead("up").ok(), "nothing to do\n");
     // What somebody took care to keep is not lost without a word.
     shop.stead("exec web touch /own").ok();
+    shop.stead("stop web").ok();
     shop.stead("snapshot create web before").ok();
     shop.stead("up --force-recreate web").code(3).says("this loses data");
+    shop.stead("start web").ok();
     assert!(keeps(&shop, "web", "/own"));
     shop.stead("up --force-recreate --yes web").ok();
     assert!(!keeps(&shop, "web", "/own"));
@@ -115,5 +119,41 @@ fn a_project_is_called_as_is_said_whatever_its_file_says() {
     shop.stead("ps --project-name nosuch").code(2).says("there is no project `nosuch`");
     shop.stead("down shop --project-name my-other").code(2).says("say one name");
     shop.stead("down --project-name my-other --volumes --yes").ok();
+    assert_eq!(names(&world), Vec::<String>::new());
+}
+
+#[test]
+fn a_project_is_read_from_standard_input_with_its_paths_here() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let shop = world.project("shop", "machines: { other: { kind: container, driver: external } }\n");
+    std::fs::write(shop.directory.join("told"), "told").unwrap();
+    let file = format!(
+        "services: {{ web: {{ image: {BUSYBOX}, command: sleep 1000, init: true, volumes: ['./told:/told'] }} }}\n"
+    );
+    let piped = |line: &str, file: &str| -> Said {
+        let words: Vec<&str> = line.split(' ').collect();
+        let command = world.stead_command(&shop.home, &shop.directory, &words);
+        said_after(command, file, Duration::from_secs(60))
+    };
+    piped("-f - config --quiet", &file).ok();
+    let wrong = file.replace("image", "imgae");
+    piped("-f - config", &wrong).code(2).says("standard input:1:").says("did you mean `image`?");
+    piped("-f - up", "").code(2).says("standard input names no machine");
+    piped("-f - up", &file).ok();
+    assert_eq!(names(&world), ["web.shop"]);
+    assert_eq!(shop.stead("exec web cat /told").ok(), "told");
+    assert_eq!(piped("-f - plan", &file).ok(), "nothing to do\n");
+    assert_eq!(piped("-f - ps --quiet", &file).ok(), "web.shop\n");
+    // A command that has another use for it is none for that, and whoever comes later has not what it was.
+    piped("-f - exec web cat", &file).code(125).says("`stead exec` reads standard input itself");
+    piped("-f - stop web", &file).ok();
+    shop.stead("start web").code(2).says("was standard input of `stead up -f -`");
+    piped("-f - up", &file).ok();
+    // Nobody is asked there.
+    piped("-f - stop web", &file).ok();
+    shop.stead("snapshot create web before").ok();
+    piped("-f - down", &file).code(3).says("not done without consent");
+    piped("-f - down --yes", &file).ok();
     assert_eq!(names(&world), Vec::<String>::new());
 }

@@ -73,17 +73,20 @@ pub(super) fn on_record(global: &Global, text: &str) -> Result<Global, Failure> 
     let mut recorded = seen.projects.iter().filter(|(_, files)| files.directory == directory);
     let (Some((name, files)), None) = (recorded.next(), recorded.next()) else { return Ok(same()) };
     let Some(made) = Found::named(files.named.iter().cloned()) else { return Ok(same()) };
+    let ids = || seen.machines.keys().filter(|id| id.project == *name);
+    if files.named.iter().any(|file| project::is_stdin(file)) {
+        return if ps::among(text, ids()).is_empty() { Ok(same()) } else { Err(project::read_before()) };
+    }
     let with = |is_file_said| Global { file: files.named.clone(), is_file_said, ..global.clone() };
     let called = global.project_name.as_ref();
     let is_another =
         |found: &Found| project::peek(found, called).is_some_and(|project| project.name != *name);
-    let ids = seen.machines.keys().filter(|id| id.project == *name);
     match project::peek(&made, called) {
         // Another project than the one that made the record is meant, or is in these files by now.
         _ if is_another(&found) || is_another(&made) => Ok(same()),
         Some(_) => Ok(with(false)),
         // Why they cannot be read is told to who means a machine.
-        None if !ps::among(text, ids).is_empty() => Ok(with(true)),
+        None if !ps::among(text, ids()).is_empty() => Ok(with(true)),
         None => Ok(same()),
     }
 }
