@@ -351,7 +351,7 @@ fn decide(
 fn missing(project: &Project, whose: &Whose, seen: &Observed) -> Vec<Refusal> {
     let is_meant = |name: &Name| match whose {
         Whose::All => true,
-        Whose::Only(chosen) => chosen.contains(&MachineId::new(&project.name, name)),
+        Whose::Only(chosen) | Whose::Alone(chosen) => chosen.contains(&MachineId::new(&project.name, name)),
         Whose::Nics => false,
     };
     let machines = project.machines.iter().filter(|(name, _)| is_meant(name));
