@@ -91,7 +91,7 @@ machines:
     command: [sh, -c, 'trap exit TERM; while :; do sleep 1; done']
     volumes: [\"pool:/pool\"]
     depends_on: { web: { condition: service_healthy } }
-volumes: { pool: {}, known: {} }
+volumes: { pool: { external: true, name: shared }, known: {} }
 ";
 
 /// Brings the project up, which tells how long that took.
@@ -226,6 +226,7 @@ fn a_guest_stands_beside_a_container_on_one_network_whoever_is_killed() {
         std::fs::write(path, text).unwrap();
     }
     let bring_up = || slowly(&world, &project.directory, &["up"]).ok();
+    world.stead("volume create shared").ok();
     comes_up_by_stages(&world, &project);
     assert_eq!(project.stead("plan").ok(), "nothing to do\n");
     assert_eq!(status(&project, "web")["kind"], "microvm");
