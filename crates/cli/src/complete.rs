@@ -14,7 +14,7 @@ use stead_host::home::{Environment, Home};
 use stead_host::linux::standing_networks;
 use stead_host::machine::Files;
 use stead_host::state::{Records, State};
-use stead_model::name::{NetworkId, NicId};
+use stead_model::name::{Name, NetworkId, NicId, as_ours};
 use stead_model::project::{Nic, Project};
 
 use crate::project::{self, Found};
@@ -89,12 +89,26 @@ fn project_here() -> Option<Project> {
         return None;
     }
     let found = Found::named(said).or_else(|| project::find_here().ok())?;
-    project::peek(&found, None)
+    project::peek(&found, project_said().as_ref())
 }
 
 /// The words so far.
 fn words() -> impl Iterator<Item = OsString> {
     std::env::args_os().skip_while(|word| word != "--").skip(1)
+}
+
+/// What the words so far call the project.
+fn project_said() -> Option<Name> {
+    let mut words = words();
+    while let Some(word) = words.next() {
+        let said = match word.to_str()?.strip_prefix("--project-name") {
+            Some("") => words.next()?.into_string().ok()?,
+            Some(said) => said.strip_prefix('=')?.to_owned(),
+            None => continue,
+        };
+        return as_ours(&said).parse().ok();
+    }
+    None
 }
 
 /// The project files that the words so far name, or the environment.

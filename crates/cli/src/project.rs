@@ -229,7 +229,7 @@ pub(crate) fn load_recorded(files: &ProjectFiles, called: Option<&Name>) -> Resu
 /// That a file was read by an earlier command, and is nowhere.
 pub(crate) fn read_before() -> Failure {
     let what = "the project's file was standard input of `stead up -f -`, and is not kept";
-    Failure::request(what, "say that again with it; or write it into a file, and `stead up -f` that")
+    Failure::request(what, "`stead up -f -` with it again; or write it into a file, and `stead up -f` that")
 }
 
 /// How a project's files are recorded: only those that nobody would look for.

@@ -37,14 +37,14 @@ pub(crate) fn takes(words: &[&str]) -> Option<Takes> {
         | ["forward"]
         | ["diff" | "top" | "events" | "stats" | "logs"]
         | ["snapshot", _]
-        | ["volume", "ls" | "create" | "inspect" | "rm"]
+        | ["volume", "ls" | "inspect" | "rm"]
         | ["network", "inspect"] => Takes::ALL,
         ["attach" | "clone" | "console" | "exec" | "run" | "shell" | "ssh" | "cp"] | ["network", "enter"] => {
             Takes::FILE
         }
         ["image", "save" | "export"] | ["kernel", "pull" | "rm"] => Takes::NONE,
         ["network" | "image" | "kernel", _]
-        | ["volume", "prune"]
+        | ["volume", "create" | "prune"]
         | ["init" | "ls" | "doctor" | "version" | "login" | "logout" | "purge"] => Takes::FORMAT,
         ["schema" | "completion" | "man" | "create" | "oci" | "ssh-config"] => Takes::NONE,
         [word] if word.starts_with("__") => Takes::NONE,

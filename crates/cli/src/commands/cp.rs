@@ -163,7 +163,7 @@ fn parts(home: &Home, id: &MachineId, made: &MadeContainer) -> Result<Parts> {
     Ok(Parts {
         launch: made.wish.launch(&id.name, &image.config).context("it cannot be launched")?,
         layers: own.over(store.layer_paths(&image)),
-        volumes: stead_host::linux::volumes_of_machine(home, id, &made.wish.mounts)?,
+        volumes: stead_host::linux::volumes_of_machine(home, id, &made.wish.mounts),
         upper: own.written.writable(),
         work: own.written.work(),
         root: files.root(),

@@ -23,7 +23,7 @@ pub(crate) fn run(global: &Global, args: &EnterArgs) -> Result<ExitCode, Failure
     command.arg("__enter").arg(&host.home().run);
     if let Some(text) = &args.machine {
         let here = super::here::project_here(global, std::slice::from_ref(text), &seen)?;
-        let id = match *super::ps::meant(text, here.as_ref(), &seen) {
+        let id = match *super::ps::meant(global, text, here.as_ref(), &seen) {
             [id] => id,
             // Several that have the name in common.
             [id, ref more @ ..]

@@ -64,7 +64,7 @@ fn choose_some(
     let mut ids: Vec<MachineId> = Vec::new();
     let mut unmet = Unmet::default();
     for pattern in patterns {
-        let mut meant = super::ps::meant(pattern, here.as_ref(), seen);
+        let mut meant = super::ps::meant(global, pattern, here.as_ref(), seen);
         // Of several with one name what a command made is the nearest.
         let is_loose = |id: &MachineId| id.project.as_str() == LOOSE_PROJECT;
         if !pattern.contains('*') && meant.iter().any(|id| is_loose(id)) {

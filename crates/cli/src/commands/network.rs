@@ -84,8 +84,10 @@ fn join<T: ToString>(items: impl Iterator<Item = T>) -> Option<String> {
 /// The network that is meant: `lan.shop`, or `lan` of the project here, or the only `lan` there is.
 fn find(global: &Global, text: &str, seen: &Observed) -> Result<NetworkId, Failure> {
     let text = &*as_ours(text);
-    let matching: Vec<&NetworkId> =
-        seen.networks.keys().filter(|id| id.to_string() == text || id.name.as_str() == text).collect();
+    let is_meant = |id: &&NetworkId| {
+        (id.to_string() == text || id.name.as_str() == text) && global.may_mean(text, &id.project)
+    };
+    let matching: Vec<&NetworkId> = seen.networks.keys().filter(is_meant).collect();
     let here = super::here::project_here(global, &[text.to_owned()], seen)?;
     let chosen = matching.iter().find(|id| id.to_string() == text || Some(&id.project) == here.as_ref());
     match (chosen, matching.as_slice()) {

@@ -61,7 +61,7 @@ pub(crate) fn ps(global: &Global, args: &PsArgs, output: Output) -> Result<(), F
     };
     let mut wanted: BTreeSet<&MachineId> = BTreeSet::new();
     for pattern in &args.machines {
-        let meant = meant(pattern, here.as_ref(), &seen);
+        let meant = meant(global, pattern, here.as_ref(), &seen);
         if meant.is_empty() {
             return Err(Failure::request(
                 &format!("there is no machine `{pattern}`"),
@@ -169,24 +169,34 @@ fn health_word(health: Option<HealthState>) -> &'static str {
 /// Fewer characters could be the beginning of many digests, and are rather a name.
 const DIGEST_CHARS_MIN: usize = 12;
 
-/// The machines that a pattern means: those of the project here, by their name or by one that several of them have in
-/// common; or those of all projects, by the latter only where the project is named with it; or what else they are called
-/// on a network, here and then anywhere.
-pub(super) fn meant<'a>(pattern: &str, here: Option<&Name>, seen: &'a Observed) -> Vec<&'a MachineId> {
+/// The machines that a pattern means: those of the project here, by their name, by one that several of them have in common,
+/// or by what else one of them is called on a network; or those of all projects, by the latter two only where the project is
+/// named with it. Where the command line says which project is meant, those of no other.
+pub(super) fn meant<'a>(
+    global: &Global,
+    pattern: &str,
+    here: Option<&Name>,
+    seen: &'a Observed,
+) -> Vec<&'a MachineId> {
+    let mut meant = found(pattern, here, seen);
+    meant.retain(|id| global.may_mean(pattern, &id.project));
+    meant
+}
+
+fn found<'a>(pattern: &str, here: Option<&Name>, seen: &'a Observed) -> Vec<&'a MachineId> {
     let those = |is_so: &dyn Fn(&MachineId) -> bool| -> Vec<&MachineId> {
         seen.machines.keys().filter(|id| is_so(id)).collect()
     };
     let is_here = |id: &MachineId| Some(&id.project) == here;
     let by_name = |id: &MachineId| is_meant(pattern, id);
     let in_common = |id: &MachineId| is_one_of(pattern, id, here);
-    let called = called(pattern, seen);
-    let by_alias = |id: &MachineId| called.contains(id);
+    let by_alias = |id: &MachineId| is_called(pattern, id, here, seen);
     [
         those(&|id| is_here(id) && by_name(id)),
         those(&|id| is_here(id) && in_common(id)),
+        those(&|id| is_here(id) && by_alias(id)),
         those(&by_name),
         those(&in_common),
-        those(&|id| is_here(id) && by_alias(id)),
         those(&by_alias),
     ]
     .into_iter()
@@ -198,18 +208,26 @@ pub(super) fn meant<'a>(pattern: &str, here: Option<&Name>, seen: &'a Observed) 
 /// with others or is called by on a network, where no machine of its project has that.
 pub(super) fn means(pattern: &str, id: &MachineId, here: Option<&Name>, seen: &Observed) -> bool {
     let has_it = |other: &MachineId| other.project == id.project && is_meant(pattern, other);
-    let is_so = || is_one_of(pattern, id, here) || called(pattern, seen).contains(id);
+    let is_so = || is_one_of(pattern, id, here) || is_called(pattern, id, here, seen);
     is_meant(pattern, id) || is_so() && !seen.machines.keys().any(has_it)
 }
 
-/// The machines that are called so on a network beside their name and the one that several have in common: by an alias, or
-/// by Compose's `container_name`.
-fn called(name: &str, seen: &Observed) -> BTreeSet<MachineId> {
-    let Ok(alias) = as_ours(name).parse::<Alias>() else { return BTreeSet::new() };
-    let is_called = |(id, nic): &(&NicId, &NicState)| {
-        nic.names.contains(&alias) && base(&id.machine) != Some(alias.as_str())
-    };
-    seen.nics.iter().filter(is_called).map(|(id, _)| id.machine()).collect()
+/// Whether a machine is what its project, the one here or the one that is named with it, calls so on a network beside its name
+/// and the one that several have in common: by an alias, or by Compose's `container_name`. What several are called means none.
+fn is_called(pattern: &str, id: &MachineId, here: Option<&Name>, seen: &Observed) -> bool {
+    let name = as_ours(pattern);
+    let named = name.strip_suffix(id.project.as_str()).and_then(|rest| rest.strip_suffix('.'));
+    let is_here = Some(&id.project) == here;
+    let aliases = [Some(&*name).filter(|_| is_here), named].into_iter().flatten();
+    aliases.filter_map(|alias| alias.parse::<Alias>().ok()).any(|alias| {
+        let has_it = |(nic, state): &(&NicId, &NicState)| {
+            nic.project == id.project
+                && state.names.contains(&alias)
+                && base(&nic.machine) != Some(alias.as_str())
+        };
+        let called: BTreeSet<&Name> = seen.nics.iter().filter(has_it).map(|(nic, _)| &nic.machine).collect();
+        called.iter().eq([&&id.name])
+    })
 }
 
 /// Whether a machine is one of several that have this name in common, of the project here or of the one that is named with
@@ -404,7 +422,7 @@ mod tests {
         }
         let shop: Name = "shop".parse().unwrap();
         let said = |pattern: &str, here: Option<&Name>| -> Vec<String> {
-            meant(pattern, here, &seen).into_iter().map(ToString::to_string).collect()
+            found(pattern, here, &seen).into_iter().map(ToString::to_string).collect()
         };
         assert_eq!(said("web", Some(&shop)), ["web-1.shop", "web-2.shop"]);
         assert_eq!(said("web.shop", None), ["web-1.shop", "web-2.shop"]);

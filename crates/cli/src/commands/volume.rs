@@ -72,7 +72,8 @@ fn some_rows(
     let mut ids: BTreeSet<&VolumeId> = BTreeSet::new();
     let mut unmet = Unmet::default();
     for pattern in patterns {
-        let meant = meant(pattern, here.as_ref(), seen);
+        let mut meant = meant(pattern, here.as_ref(), seen);
+        meant.retain(|id| global.may_mean(pattern, &id.project));
         match meant.as_slice() {
             [] => {
                 let what = format!("there is no volume `{pattern}`");

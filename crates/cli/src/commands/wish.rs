@@ -118,6 +118,9 @@ fn make_room(base: &mut Map<String, Value>, own: &mut Map<String, Value>, args: 
     let is_one_of = |list: &[String], item: &Value| {
         item.as_str().is_some_and(|item| list.iter().any(|said| capability(said) == capability(item)))
     };
+    let host = |text: &str| text.split([':', '=']).next().map(str::to_owned);
+    let hosts: Vec<Option<String>> = args.add_host.iter().map(|text| host(text)).collect();
+    without("extra_hosts", &|item| item.as_str().is_some_and(|item| hosts.contains(&host(item))));
     without("cap_drop", &|item| is_one_of(&args.cap_add, item));
     without("cap_add", &|item| is_one_of(&args.cap_drop, item));
     let places: Vec<&str> = args
@@ -538,8 +541,8 @@ mod tests {
     #[test]
     fn what_is_said_may_need_what_the_file_says() {
         check(
-            "--no-healthcheck --memory-swap 64m base",
-            "image: web, networks: [], healthcheck: { test: [CMD, well] }, mem_limit: 32m",
+            "--no-healthcheck --memory-swap 64m --add-host db:10.9.9.9 base",
+            "image: web, networks: [], healthcheck: { test: [CMD, well] }, mem_limit: 32m, extra_hosts: ['db=10.0.0.1', 'db=::1', 'far:10.0.0.2']",
             expect![[r#"
                 name: shop
                 machines:
@@ -548,6 +551,9 @@ mod tests {
                     driver: native
                     networks: []
                     image: "web:latest"
+                    extra_hosts:
+                      - "db=10.9.9.9"
+                      - "far=10.0.0.2"
                     mem_limit: 33554432
                     memswap_limit: 67108864
                     healthcheck: { disable: true }

@@ -96,6 +96,9 @@ fn there_are_so_many_of_a_machine_until_the_next_up() {
     }
     shop.stead("up --scale web=1 web").ok();
     assert_eq!(names(&world), ["db.shop", "ext.shop", "web.shop"]);
+    shop.stead("up --scale web=0 web").ok();
+    assert_eq!(names(&world), ["db.shop", "ext.shop"]);
+    assert!(shop.stead("up").ok().contains("> start web.shop"));
     shop.stead("up --scale web=0").ok();
     assert_eq!(names(&world), ["db.shop", "ext.shop"]);
     shop.stead("up").ok();
@@ -118,6 +121,17 @@ fn a_project_is_called_as_is_said_whatever_its_file_says() {
     shop.stead("up").code(2).says("this directory is that of project `my-other`, which is up");
     shop.stead("ps --project-name nosuch").code(2).says("there is no project `nosuch`");
     shop.stead("down shop --project-name my-other").code(2).says("say one name");
+    // Then nothing else is meant, unless it is said with its project.
+    let text =
+        "volumes: [kept]\nmachines: { lone: { kind: container, driver: external } }\nnetworks: { lan: {} }\n";
+    let blog = world.project("blog", text);
+    blog.stead("up").ok();
+    shop.stead("rm --project-name my-other -f lone").code(2).says("there is no machine `lone`");
+    shop.stead("network inspect --project-name my-other lan").code(2).says("there is no network `lan`");
+    shop.stead("volume rm --project-name blog --yes data.my-other").code(2).says("is used by");
+    shop.stead("volume rm --project-name my-other --yes kept").code(2).says("there is no volume `kept`");
+    shop.stead("volume create --project-name shop data").code(2).says("--project-name");
+    blog.stead("down --volumes --yes").ok();
     shop.stead("down --project-name my-other --volumes --yes").ok();
     assert_eq!(names(&world), Vec::<String>::new());
 }

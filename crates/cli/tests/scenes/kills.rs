@@ -7,13 +7,13 @@ use crate::support::dice::Dice;
 use crate::support::registry::{BUSYBOX, registry};
 use crate::support::{Place, Project, Role, World, role, until};
 
-/// How often something is killed.
+/// How often something is killed, while it runs.
 const KILLS: u64 = 200;
 
 /// After so many of them the project is brought up, and looked at.
 const LOOK_AFTER: u64 = 8;
 
-/// The longest that a command goes on before it is killed; most are done earlier on an idle computer.
+/// The longest that a command goes on before it is killed. Many are done earlier, which does not count.
 const LONGEST_MS: u64 = 250;
 
 const SHOP: &str = "\
@@ -47,19 +47,21 @@ fn whatever_is_killed_no_machine_is_lost_and_nothing_is_left() {
     shop.stead("exec a touch /kept/it").ok();
     let cgroups = cgroups(&shop);
     let mut dice = Dice::new();
-    for kill in 1..=KILLS {
-        match dice.below(8) {
+    let mut killed = 0;
+    while killed < KILLS {
+        let is_killed = match dice.below(8) {
             0 | 1 => kill_one(&world, "-P 1", "__keeper", &mut dice),
             2 => {
                 // Whoever starts it again is its parent.
                 let (of, word) =
                     if dice.below(2) == 0 { ("-P 1", "__watcher") } else { ("", "__switchboard") };
-                kill_one(&world, of, word, &mut dice);
+                kill_one(&world, of, word, &mut dice)
             }
-            3 if kill % 4 == 0 => kill_one(&world, "-P 1", "__anchor", &mut dice),
+            3 if killed % 4 == 0 => kill_one(&world, "-P 1", "__anchor", &mut dice),
             _ => kill_command(&shop, &mut dice),
-        }
-        if kill % LOOK_AFTER == 0 {
+        };
+        killed += u64::from(is_killed);
+        if is_killed && killed % LOOK_AFTER == 0 {
             stands(&shop);
         }
     }
@@ -74,13 +76,13 @@ fn whatever_is_killed_no_machine_is_lost_and_nothing_is_left() {
     leaves_nothing(&world, &cgroups);
 }
 
-/// Kills one of our processes that has this word on its command line, if there is any, and waits until it is gone.
-fn kill_one(world: &World, of: &str, word: &str, dice: &mut Dice) {
+/// Kills one of our processes that has this word on its command line, and waits until it is gone; tells whether there was any.
+fn kill_one(world: &World, of: &str, word: &str, dice: &mut Dice) -> bool {
     let found = world.sh_said(Place::Computer, &format!("pgrep {of} -f '^[^ ]*stead {word}'")).out;
     let found: Vec<&str> = found.lines().collect();
-    let Some(pid) = dice.pick(&found) else { return };
+    let Some(pid) = dice.pick(&found) else { return false };
     // It may have ended meanwhile.
-    world.sh_said(Place::Computer, &format!("kill -9 {pid}"));
+    let is_killed = world.sh_said(Place::Computer, &format!("kill -9 {pid}")).code == 0;
     let mut last = String::new();
     let is_gone = || {
         last = world
@@ -91,15 +93,20 @@ fn kill_one(world: &World, of: &str, word: &str, dice: &mut Dice) {
     };
     let gone = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| until("it is gone", is_gone)));
     assert!(gone.is_ok(), "killed, it goes on:\n{last}");
+    is_killed
 }
 
-/// Starts a command and kills it a moment later.
-fn kill_command(shop: &Project<'_>, dice: &mut Dice) {
+/// Starts a command and kills it a moment later; tells whether it was not done by then.
+fn kill_command(shop: &Project<'_>, dice: &mut Dice) -> bool {
     let line = dice.pick(&COMMANDS).unwrap().replace("IMAGE", BUSYBOX);
     let words: Vec<&str> = line.split(' ').collect();
-    let command = shop.world.spawn_stead(&shop.directory, &words);
-    std::thread::sleep(Duration::from_millis(dice.below(LONGEST_MS)));
+    let mut command = shop.world.spawn_stead(&shop.directory, &words);
+    // What is short is to be met as well.
+    let longest = 1 + dice.below(LONGEST_MS);
+    std::thread::sleep(Duration::from_millis(dice.below(longest)));
+    let was_alive = command.is_alive();
     command.end();
+    was_alive
 }
 
 /// Brings the project up, after which all is as it should be.

@@ -97,6 +97,7 @@ volumes: { pool: { external: true, name: shared }, known: {} }
 /// Brings the project up, which tells how long that took.
 #[track_caller]
 fn comes_up_by_stages(world: &World, project: &Project<'_>) {
+    world.stead("volume create shared").ok();
     let timings = slowly(world, &project.directory, &["up", "--timings"]).ok();
     for (machine, stage) in [("web", "kernel"), ("web", "network"), ("web", "healthy"), ("box", "created")] {
         let is_it = |line: &str| line.starts_with(&format!("{machine}.shop ")) && line.contains(stage);
@@ -226,7 +227,6 @@ fn a_guest_stands_beside_a_container_on_one_network_whoever_is_killed() {
         std::fs::write(path, text).unwrap();
     }
     let bring_up = || slowly(&world, &project.directory, &["up"]).ok();
-    world.stead("volume create shared").ok();
     comes_up_by_stages(&world, &project);
     assert_eq!(project.stead("plan").ok(), "nothing to do\n");
     assert_eq!(status(&project, "web")["kind"], "microvm");

@@ -530,13 +530,13 @@ fn services_are_found_by_names_that_are_none_of_ours() {
     for name in ["my_app", "My_App", "my-app", "front_1", "other", "Other"] {
         shop.stead(&format!("exec my_app ping -c 1 -W 5 {name}")).ok();
     }
-    // Its other name means it here and elsewhere, where no machine is called so.
+    // Its other name means it here, and elsewhere by its project.
     let elsewhere = world.project("elsewhere", "machines: {}");
-    for project in [&shop, &elsewhere] {
-        assert_eq!(project.stead("exec front_1 hostname").ok(), "my-app\n");
-        assert_eq!(project.stead("ps Front_1 --format json").json()[0]["name"], "my-app");
+    for (project, name) in [(&shop, "Front_1"), (&elsewhere, "front_1.shop")] {
+        assert_eq!(project.stead(&format!("exec {name} hostname")).ok(), "my-app\n");
+        assert_eq!(project.stead(&format!("ps {name} --format json")).json()[0]["name"], "my-app");
     }
-    elsewhere.stead("stop front").code(2).says("there is no machine `front`");
+    elsewhere.stead("rm -f front_1").code(2).says("there is no machine `front_1`");
     shop.stead("down").ok();
     shop.stead("exec front_1 true").code(125).says("there is no machine `front_1`");
 }

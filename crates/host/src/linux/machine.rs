@@ -246,7 +246,7 @@ fn assignment(host: &mut LinuxHost, id: &MachineId) -> Result<Assignment> {
         resolv_conf: resolver::text(&load_served(&host.home).networks, id, &made),
         layers: Files::new(&host.home, id).own()?.over(store.layer_paths(&image)),
         launch,
-        volumes: super::volume::of_machine(&host.home, id, &made.wish.mounts)?,
+        volumes: super::volume::to_start(&host.home, id, &made.wish.mounts)?,
     })
 }
 

@@ -96,7 +96,7 @@ pub(super) fn assignment(host: &mut LinuxHost, id: &MachineId, made: &MadeVm) ->
         resolv_conf: String::new(),
         layers: Vec::new(),
         launch,
-        volumes: super::volume::of_machine(&host.home, id, &made.wish.mounts)?,
+        volumes: super::volume::to_start(&host.home, id, &made.wish.mounts)?,
     })
 }
 

@@ -20,23 +20,26 @@ pub fn path(home: &Home, id: &VolumeId) -> PathBuf {
     home.volumes().join(id.project.as_str()).join(id.name.as_str())
 }
 
-/// Where the volumes are that a machine mounts, by their names in its project's file.
-pub fn of_machine(
+/// Where the volumes are that a machine mounts, by their names in its project's file; also of those that are not there.
+pub fn of_machine(home: &Home, id: &MachineId, mounts: &BTreeMap<String, Mount>) -> BTreeMap<Name, PathBuf> {
+    let volumes = mounts.values().filter_map(|mount| match mount {
+        Mount::Volume { name, .. } => Some((name.clone(), path(home, &mount.volume(&id.project)?))),
+        Mount::Bind { .. } | Mount::Tmpfs { .. } => None,
+    });
+    volumes.collect()
+}
+
+/// The same for one that is about to start. Another command may have deleted one of another project meanwhile.
+pub(super) fn to_start(
     home: &Home,
     id: &MachineId,
     mounts: &BTreeMap<String, Mount>,
 ) -> Result<BTreeMap<Name, PathBuf>> {
-    let mut volumes = BTreeMap::new();
-    for mount in mounts.values() {
-        let (Mount::Volume { name, .. }, Some(volume)) = (mount, mount.volume(&id.project)) else { continue };
-        let path = path(home, &volume);
-        // Another command may have deleted one of another project while this one waited for something.
-        if !path.is_dir() {
-            bail!("volume `{volume}` is not there (any more)");
-        }
-        volumes.insert(name.clone(), path);
+    let missing = mounts.values().filter_map(|mount| mount.volume(&id.project));
+    if let Some(missing) = missing.into_iter().find(|volume| !path(home, volume).is_dir()) {
+        bail!("volume `{missing}` is not there (any more)");
     }
-    Ok(volumes)
+    Ok(of_machine(home, id, mounts))
 }
 
 /// What is known of a volume beside its data.

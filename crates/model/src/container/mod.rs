@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::image::{Platform, Reference};
 use crate::name::{Name, VolumeId};
@@ -62,7 +62,7 @@ pub struct Container {
     /// Directories that go with the machine, by their places, besides those that the image names.
     pub own_volumes: BTreeSet<String>,
     /// Names that it finds without asking the network, each with its addresses.
-    #[serde(deserialize_with = "hosts")]
+    #[serde(deserialize_with = "hosts", serialize_with = "hosts_recorded")]
     pub hosts: BTreeMap<String, Vec<IpAddr>>,
     /// Whom it asks for names instead of its network.
     pub dns: Vec<IpAddr>,
@@ -103,6 +103,20 @@ fn hosts<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Vec<IpAd
         Addresses::Several(addresses) => addresses,
     };
     Ok(read.into_iter().map(|(name, addresses)| (name, several(addresses))).collect())
+}
+
+/// One address is recorded as those before us recorded it, who would not read a list.
+fn hosts_recorded<S: Serializer>(hosts: &BTreeMap<String, Vec<IpAddr>>, to: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    #[serde(untagged)]
+    enum Addresses<'a> {
+        One(&'a IpAddr),
+        Several(&'a [IpAddr]),
+    }
+    to.collect_map(hosts.iter().map(|(name, addresses)| match addresses.as_slice() {
+        [one] => (name, Addresses::One(one)),
+        several => (name, Addresses::Several(several)),
+    }))
 }
 
 /// What runs as the first process of a container.
@@ -453,10 +467,11 @@ mod tests {
     #[test]
     fn hosts_with_one_address_each_are_read_as_they_were_recorded() {
         let mut container = Container::new("web".parse().unwrap());
-        container.hosts.insert("a".to_owned(), vec!["10.0.0.1".parse().unwrap()]);
-        let mut recorded = serde_json::to_value(&container).unwrap();
-        assert_eq!(serde_json::from_value::<Container>(recorded.clone()).unwrap(), container);
-        recorded["hosts"] = serde_json::json!({ "a": "10.0.0.1" });
+        let addresses = ["10.0.0.1", "::1"].map(|address| address.parse().unwrap());
+        container.hosts.insert("a".to_owned(), vec![addresses[0]]);
+        container.hosts.insert("b".to_owned(), addresses.to_vec());
+        let recorded = serde_json::to_value(&container).unwrap();
+        assert_eq!(recorded["hosts"], serde_json::json!({ "a": "10.0.0.1", "b": ["10.0.0.1", "::1"] }));
         assert_eq!(serde_json::from_value::<Container>(recorded).unwrap(), container);
     }
 

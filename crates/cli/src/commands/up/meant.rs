@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use stead_model::name::{MachineId, Name};
+use stead_model::name::{MachineId, Name, as_ours};
 use stead_model::observed::{MachineState, Observed};
 use stead_model::project::{Machine, Project};
 
@@ -31,10 +31,16 @@ pub(super) fn load(global: &Global, args: &UpArgs) -> Result<Loaded, Failure> {
 impl Meant {
     pub(super) fn of(loaded: &Loaded, args: &UpArgs) -> Result<Self, Failure> {
         let project = &loaded.project;
-        let by_name = named(project, &args.machines)?;
+        // One that is to be gone is meant all the same.
+        let goes = |name: &str| {
+            args.scale.iter().any(|(scaled, count)| *count == 0 && as_ours(name) == scaled.as_str())
+        };
+        let stay: Vec<String> = args.machines.iter().filter(|name| !goes(name)).cloned().collect();
+        let all_go = stay.is_empty() && !args.machines.is_empty();
+        let by_name = if all_go { BTreeSet::new() } else { named(project, &stay)? };
         let is_ours = |id: &&MachineId| project.machines.get(&id.name).is_some_and(|one| one.runs.is_ours());
         let anew = by_name.iter().filter(|_| args.force_recreate).filter(is_ours).cloned().collect();
-        let chosen = if args.no_deps { by_name } else { with_dependencies(project, &args.machines)? };
+        let chosen = if args.no_deps || all_go { by_name } else { with_dependencies(project, &stay)? };
         if args.machines.is_empty() {
             return Ok(Self { chosen, whose: Whose::All, anew });
         }

@@ -27,12 +27,23 @@ pub(super) fn read(entries: &[Entry], reading: &mut Reading<'_>) -> Bound {
             continue;
         };
         let path = join(&join("volumes", &volume.key), "driver_opts");
+        let is_other = get(&volume.node, "external").is_some_and(|node| node.value != off());
         match device(options, reading) {
+            Ok(Some(_)) if is_other => {
+                let wrong =
+                    Wrong::found("the volume is another project's and a path of this computer at once");
+                let wrong = wrong.hint("leave `external` or `driver_opts` out");
+                reading.problems.push(wrong.at(volume.key_span, &path, &volume.key));
+            }
             Ok(device) => bound.extend(device.map(|device| (name, device))),
             Err(wrong) => reading.problems.push(wrong.at(volume.key_span, &path, &volume.key)),
         }
     }
     bound
+}
+
+fn off() -> Value {
+    Value::Scalar("false".to_owned())
 }
 
 fn get<'n>(node: &'n Node, key: &str) -> Option<&'n Node> {

@@ -63,6 +63,7 @@ volumes:
   c: { driver_opts: { type: none, o: bind, device: /c, size: 1g } }
   d: { driver_opts: { type: none, o: bind, device: /d } }
   e: { driver_opts: { type: nfs, o: "addr=10.0.0.1", device: ":/e" } }
+  f: { external: true, name: shared, driver_opts: { type: none, o: bind, device: /f } }
 "#;
     expect![[r#"
         compose.yaml:2:38: `bind` says nothing of type `volume`
@@ -94,5 +95,10 @@ volumes:
           8 |   e: { driver_opts: { type: nfs, o: "addr=10.0.0.1", device: ":/e" } }
             |                                     ^^^^^^^^^^^^^^^
           hint: a volume can be a path of this computer, by `type: none`, `o: bind` and `device`; what is in memory is a `tmpfs` of the service
+
+        compose.yaml:9:3: the volume is another project's and a path of this computer at once
+          9 |   f: { external: true, name: shared, driver_opts: { type: none, o: bind, device: /f } }
+            |   ^
+          hint: leave `external` or `driver_opts` out
     "#]].assert_eq(&shown("compose.yaml", text, &[], &[]));
 }
