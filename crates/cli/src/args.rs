@@ -92,19 +92,6 @@ pub(crate) struct Global {
     pub(crate) debug: bool,
 }
 
-impl Global {
-    /// The same about these project files, if there are any.
-    pub(crate) fn with_files(&self, files: &[PathBuf]) -> Self {
-        let file = if files.is_empty() { self.file.clone() } else { files.to_vec() };
-        Self { file, ..self.clone() }
-    }
-
-    /// Whether what is called so may be of a project: of any, unless the command line says which is meant, as this may as well.
-    pub(crate) fn may_mean(&self, called: &str, project: &Name) -> bool {
-        self.project_name.as_ref().is_none_or(|said| said == project || called.contains('.'))
-    }
-}
-
 /// How data is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {

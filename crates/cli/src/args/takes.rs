@@ -1,6 +1,12 @@
 //! Which of the common options mean something to which command.
 
+use std::path::PathBuf;
+
 use clap::Command;
+
+use stead_model::name::Name;
+
+use super::Global;
 
 /// What a command can be told by options that all share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +28,19 @@ impl Takes {
         [("file", self.file), ("profile", self.file), ("project-name", self.file), ("format", self.format)]
             .into_iter()
             .filter_map(|(id, is_taken)| (!is_taken).then_some(id))
+    }
+}
+
+impl Global {
+    /// The same about these project files, if there are any.
+    pub(crate) fn with_files(&self, files: &[PathBuf]) -> Self {
+        let file = if files.is_empty() { self.file.clone() } else { files.to_vec() };
+        Self { file, ..self.clone() }
+    }
+
+    /// Whether what is called so may be of a project: of any, unless the command line says which is meant, as this may as well.
+    pub(crate) fn may_mean(&self, called: &str, project: &Name) -> bool {
+        self.project_name.as_ref().is_none_or(|said| said == project || called.contains('.'))
     }
 }
 
