@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Command;
 
-use stead_model::name::Name;
+use stead_model::name::{Name, as_ours};
 
 use super::Global;
 
@@ -40,7 +40,9 @@ impl Global {
 
     /// Whether what is called so may be of a project: of any, unless the command line says which is meant, as this may as well.
     pub(crate) fn may_mean(&self, called: &str, project: &Name) -> bool {
-        self.project_name.as_ref().is_none_or(|said| said == project || called.contains('.'))
+        let is_named =
+            || called.rsplit_once('.').is_some_and(|(_, named)| as_ours(named) == project.as_str());
+        self.project_name.as_ref().is_none_or(|said| said == project || is_named())
     }
 }
 

@@ -29,7 +29,8 @@ pub(crate) fn events(global: &Global, args: &EventsArgs, output: Output) -> Resu
     let since = args.since.as_deref().map(|text| moment(text, now)).transpose()?;
     let until = args.until.as_deref().map(|text| moment(text, now)).transpose()?;
     let seen = host.observe()?;
-    let here = if args.all { None } else { super::here::project_here(global, &args.machines, &seen)? };
+    let is_of_all = args.all && global.project_name.is_none();
+    let here = if is_of_all { None } else { super::here::project_here(global, &args.machines, &seen)? };
     let mut reader = Journal::new(host.home()).reader();
     if since.is_none() && until.is_none() && !args.no_stream {
         reader.skip()?;
@@ -38,6 +39,7 @@ pub(crate) fn events(global: &Global, args: &EventsArgs, output: Output) -> Resu
         since.as_deref().is_none_or(|since| event.time.as_str() >= since)
             && until.as_deref().is_none_or(|until| event.time.trim_end_matches('Z') <= until)
             && is_meant(event, &args.machines, (here.as_ref(), &seen))
+            && may_be_meant(global, event, &args.machines)
             && holds(&args.filter, |filter| is_so(filter, event))
     };
     let mut noticed = Instant::now();
@@ -72,6 +74,13 @@ fn is_meant(event: &Event, patterns: &[String], (here, seen): (Option<&Name>, &O
     let is_machine =
         |id: &MachineId| patterns.iter().any(|pattern| super::ps::means(pattern, id, here, seen));
     event.kind == Kind::Machine && format!("{name}.{project}").parse().is_ok_and(|id| is_machine(&id))
+}
+
+/// Whether the project that the command line names, if it does, leaves anything of what was named to the event's.
+fn may_be_meant(global: &Global, event: &Event, patterns: &[String]) -> bool {
+    let project = event.name.rsplit_once('.').and_then(|(_, project)| project.parse::<Name>().ok());
+    let may = |project: &Name| patterns.iter().any(|pattern| global.may_mean(pattern, project));
+    patterns.is_empty() || project.is_none_or(|project| may(&project))
 }
 
 fn is_so(filter: &EventFilter, event: &Event) -> bool {

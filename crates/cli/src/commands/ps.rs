@@ -53,7 +53,7 @@ pub(super) struct NicRow {
 pub(crate) fn ps(global: &Global, args: &PsArgs, output: Output) -> Result<(), Failure> {
     let mut host = look()?;
     let seen = host.observe()?;
-    let here = if args.all {
+    let here = if args.all && global.project_name.is_none() {
         None
     } else {
         // Without a file here all machines are meant.
@@ -184,50 +184,56 @@ pub(super) fn meant<'a>(
 }
 
 fn found<'a>(pattern: &str, here: Option<&Name>, seen: &'a Observed) -> Vec<&'a MachineId> {
-    let those = |is_so: &dyn Fn(&MachineId) -> bool| -> Vec<&MachineId> {
-        seen.machines.keys().filter(|id| is_so(id)).collect()
+    let those = |is_so: &dyn Fn(&MachineId) -> bool| -> Option<Vec<&MachineId>> {
+        let those: Vec<_> = seen.machines.keys().filter(|id| is_so(id)).collect();
+        (!those.is_empty()).then_some(those)
     };
     let is_here = |id: &MachineId| Some(&id.project) == here;
     let by_name = |id: &MachineId| is_meant(pattern, id);
     let in_common = |id: &MachineId| is_one_of(pattern, id, here);
-    let by_alias = |id: &MachineId| is_called(pattern, id, here, seen);
-    [
-        those(&|id| is_here(id) && by_name(id)),
-        those(&|id| is_here(id) && in_common(id)),
-        those(&|id| is_here(id) && by_alias(id)),
-        those(&by_name),
-        those(&in_common),
-        those(&by_alias),
-    ]
-    .into_iter()
-    .find(|those| !those.is_empty())
-    .unwrap_or_default()
+    // What several here are called means none of them, and nobody elsewhere.
+    let by_alias = |is_of: &dyn Fn(&MachineId) -> bool| {
+        let called: BTreeSet<_> = called(pattern, here, seen).into_iter().filter(|id| is_of(id)).collect();
+        let one = those(&|id| called.contains(id))?;
+        Some(if one.len() == 1 { one } else { Vec::new() })
+    };
+    those(&|id| is_here(id) && by_name(id))
+        .or_else(|| those(&|id| is_here(id) && in_common(id)))
+        .or_else(|| by_alias(&is_here))
+        .or_else(|| those(&by_name))
+        .or_else(|| those(&in_common))
+        .or_else(|| by_alias(&|_| true))
+        .unwrap_or_default()
 }
 
 /// Whether a pattern means a machine, which need not be there any more: by its name, or by the one that it has in common
 /// with others or is called by on a network, where no machine of its project has that.
 pub(super) fn means(pattern: &str, id: &MachineId, here: Option<&Name>, seen: &Observed) -> bool {
     let has_it = |other: &MachineId| other.project == id.project && is_meant(pattern, other);
-    let is_so = || is_one_of(pattern, id, here) || is_called(pattern, id, here, seen);
-    is_meant(pattern, id) || is_so() && !seen.machines.keys().any(has_it)
+    let is_called = || {
+        let called = called(pattern, here, seen);
+        called.contains(id) && called.len() == 1
+    };
+    is_meant(pattern, id)
+        || (is_one_of(pattern, id, here) || is_called()) && !seen.machines.keys().any(has_it)
 }
 
-/// Whether a machine is what its project, the one here or the one that is named with it, calls so on a network beside its name
-/// and the one that several have in common: by an alias, or by Compose's `container_name`. What several are called means none.
-fn is_called(pattern: &str, id: &MachineId, here: Option<&Name>, seen: &Observed) -> bool {
+/// The machines that their project, the one here or the one that is named with it, calls so on a network beside their names and
+/// those that several have in common: by an alias, or by Compose's `container_name`.
+fn called(pattern: &str, here: Option<&Name>, seen: &Observed) -> BTreeSet<MachineId> {
     let name = as_ours(pattern);
-    let named = name.strip_suffix(id.project.as_str()).and_then(|rest| rest.strip_suffix('.'));
-    let is_here = Some(&id.project) == here;
-    let aliases = [Some(&*name).filter(|_| is_here), named].into_iter().flatten();
-    aliases.filter_map(|alias| alias.parse::<Alias>().ok()).any(|alias| {
-        let has_it = |(nic, state): &(&NicId, &NicState)| {
-            nic.project == id.project
-                && state.names.contains(&alias)
-                && base(&nic.machine) != Some(alias.as_str())
-        };
-        let called: BTreeSet<&Name> = seen.nics.iter().filter(has_it).map(|(nic, _)| &nic.machine).collect();
-        called.iter().eq([&&id.name])
-    })
+    let bare = here.zip(name.parse::<Alias>().ok());
+    let of_project = name
+        .rsplit_once('.')
+        .and_then(|(alias, project)| Some((project.parse::<Name>().ok()?, alias.parse::<Alias>().ok()?)));
+    let of_project = of_project.as_ref().map(|(project, alias)| (project, alias.clone()));
+    let asked: Vec<(&Name, Alias)> = bare.into_iter().chain(of_project).collect();
+    let is_called = |(id, nic): &(&NicId, &NicState)| {
+        asked.iter().any(|(project, alias)| {
+            **project == id.project && nic.names.contains(alias) && base(&id.machine) != Some(alias.as_str())
+        })
+    };
+    seen.nics.iter().filter(is_called).map(|(id, _)| id.machine()).collect()
 }
 
 /// Whether a machine is one of several that have this name in common, of the project here or of the one that is named with

@@ -317,7 +317,8 @@ fn is_read() -> bool {
 }
 
 fn wanted(global: &Global, args: &StatsArgs, seen: &Observed) -> Result<Vec<MachineId>, Failure> {
-    let ids = if args.machines.is_empty() && crate::project::is_none_here(global) {
+    let is_of_none = global.project_name.is_none() && crate::project::is_none_here(global);
+    let ids = if args.machines.is_empty() && is_of_none {
         seen.running.keys().cloned().collect()
     } else {
         super::machines::choose(global, &args.machines, seen)?

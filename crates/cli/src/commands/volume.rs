@@ -68,7 +68,8 @@ fn some_rows(
     seen: &Observed,
     home: &Home,
 ) -> Result<(Vec<Row>, Unmet), Failure> {
-    let here = if patterns.is_empty() { None } else { super::here::project_here(global, patterns, seen)? };
+    let is_asked = !patterns.is_empty() || global.project_name.is_some();
+    let here = if is_asked { super::here::project_here(global, patterns, seen)? } else { None };
     let mut ids: BTreeSet<&VolumeId> = BTreeSet::new();
     let mut unmet = Unmet::default();
     for pattern in patterns {
@@ -91,7 +92,7 @@ fn some_rows(
         }
     }
     if patterns.is_empty() {
-        ids.extend(seen.volumes.keys());
+        ids.extend(seen.volumes.keys().filter(|id| here.as_ref().is_none_or(|here| id.project == *here)));
     }
     let unmet = unmet.unless(!ids.is_empty())?;
     let rows: Result<Vec<Row>> = ids.into_iter().map(|id| row(id, seen, home)).collect();

@@ -96,7 +96,7 @@ fn there_are_so_many_of_a_machine_until_the_next_up() {
     }
     shop.stead("up --scale web=1 web").ok();
     assert_eq!(names(&world), ["db.shop", "ext.shop", "web.shop"]);
-    shop.stead("up --scale web=0 web").ok();
+    shop.stead("up --scale web=0 web.shop").ok();
     assert_eq!(names(&world), ["db.shop", "ext.shop"]);
     assert!(shop.stead("up").ok().contains("> start web.shop"));
     shop.stead("up --scale web=0").ok();
@@ -131,6 +131,10 @@ fn a_project_is_called_as_is_said_whatever_its_file_says() {
     shop.stead("volume rm --project-name blog --yes data.my-other").code(2).says("is used by");
     shop.stead("volume rm --project-name my-other --yes kept").code(2).says("there is no volume `kept`");
     shop.stead("volume create --project-name shop data").code(2).says("--project-name");
+    let said = shop.stead("volume ls --quiet --project-name blog").ok();
+    assert_eq!(said, "kept.blog\n");
+    shop.stead("volume ls --project-name nosuch").code(2).says("there is no project `nosuch`");
+    assert_eq!(shop.stead("ps --all --quiet --project-name blog").ok(), "lone.blog\n");
     blog.stead("down --volumes --yes").ok();
     shop.stead("down --project-name my-other --volumes --yes").ok();
     assert_eq!(names(&world), Vec::<String>::new());

@@ -102,7 +102,7 @@ fn kill_command(shop: &Project<'_>, dice: &mut Dice) -> bool {
     let words: Vec<&str> = line.split(' ').collect();
     let mut command = shop.world.spawn_stead(&shop.directory, &words);
     // What is short is to be met as well.
-    let longest = 1 + dice.below(LONGEST_MS);
+    let longest = if dice.below(2) == 0 { LONGEST_MS } else { LONGEST_MS / 10 };
     std::thread::sleep(Duration::from_millis(dice.below(longest)));
     let was_alive = command.is_alive();
     command.end();

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use stead_model::name::{MachineId, Name, as_ours};
+use stead_model::name::{MachineId, Name};
 use stead_model::observed::{MachineState, Observed};
-use stead_model::project::{Machine, Project};
+use stead_model::project::Machine;
 
-use super::super::ps::base;
+use super::super::ps::{base, is_meant};
 use super::{Whose, named, with_dependencies};
 use crate::args::{Global, UpArgs};
 use crate::failure::Failure;
@@ -31,9 +31,12 @@ pub(super) fn load(global: &Global, args: &UpArgs) -> Result<Loaded, Failure> {
 impl Meant {
     pub(super) fn of(loaded: &Loaded, args: &UpArgs) -> Result<Self, Failure> {
         let project = &loaded.project;
+        let scale: BTreeMap<&Name, u16> = args.scale.iter().map(|(name, count)| (name, *count)).collect();
         // One that is to be gone is meant all the same.
-        let goes = |name: &str| {
-            args.scale.iter().any(|(scaled, count)| *count == 0 && as_ours(name) == scaled.as_str())
+        let goes = |pattern: &str| {
+            let is_it = |name: &Name| is_meant(pattern, &MachineId::new(&project.name, name));
+            let is_gone = scale.iter().any(|(name, count)| *count == 0 && is_it(name));
+            is_gone && !project.machines.keys().any(is_it)
         };
         let stay: Vec<String> = args.machines.iter().filter(|name| !goes(name)).cloned().collect();
         let all_go = stay.is_empty() && !args.machines.is_empty();
@@ -44,7 +47,6 @@ impl Meant {
         if args.machines.is_empty() {
             return Ok(Self { chosen, whose: Whose::All, anew });
         }
-        let scale: BTreeMap<&Name, u16> = args.scale.iter().map(|(name, count)| (name, *count)).collect();
         if let Some((name, _)) = scale
             .iter()
             .find(|(name, count)| **count > 0 && !chosen.iter().any(|id| is_one_of(&id.name, name)))
@@ -55,7 +57,7 @@ impl Meant {
         let mut meant = chosen.clone();
         if args.remove_orphans || !scale.is_empty() {
             let seen = look()?.observe()?;
-            meant.extend(args.remove_orphans.then(|| orphans(project, &seen)).into_iter().flatten());
+            meant.extend(args.remove_orphans.then(|| orphans(loaded, &seen)).into_iter().flatten());
             meant.extend(surplus(loaded, &scale, &seen));
         }
         let whose = if args.no_deps { Whose::Alone(meant) } else { Whose::Only(meant) };
@@ -81,7 +83,9 @@ fn surplus(loaded: &Loaded, scale: &BTreeMap<&Name, u16>, seen: &Observed) -> BT
 }
 
 /// The machines that a project's file has no more; what `run` made more of them are none.
-fn orphans(project: &Project, seen: &Observed) -> BTreeSet<MachineId> {
+fn orphans(loaded: &Loaded, seen: &Observed) -> BTreeSet<MachineId> {
+    let project = &loaded.project;
+    let resting = loaded.resting();
     let is_one = |(id, state): &(&MachineId, &MachineState)| {
         // One replica more than there are to be is of those that it was made with: they have a name in common.
         let is_called = |machine: &Machine, name: &str| {
@@ -91,7 +95,8 @@ fn orphans(project: &Project, seen: &Observed) -> BTreeSet<MachineId> {
             let common = base(&id.name).filter(|common| base(name) == Some(*common));
             *name == id.name || common.is_some_and(|common| is_called(machine, common))
         };
-        id.project == project.name && !project.machines.iter().any(is_known) && state.one_off().is_none()
+        let is_known = project.machines.iter().any(is_known) || resting.contains(&id.name);
+        id.project == project.name && !is_known && state.one_off().is_none()
     };
     seen.machines.iter().filter(is_one).map(|(id, _)| id.clone()).collect()
 }

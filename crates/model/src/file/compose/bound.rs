@@ -27,7 +27,12 @@ pub(super) fn read(entries: &[Entry], reading: &mut Reading<'_>) -> Bound {
             continue;
         };
         let path = join(&join("volumes", &volume.key), "driver_opts");
-        let is_other = get(&volume.node, "external").is_some_and(|node| node.value != off());
+        let external = get(&volume.node, "external").map(|node| &node.value);
+        let is_other = external.is_some_and(|value| match value {
+            Value::Scalar(text) => text != "false",
+            Value::Mapping(_) => true,
+            Value::Null | Value::Unknown | Value::Sequence(_) => false,
+        });
         match device(options, reading) {
             Ok(Some(_)) if is_other => {
                 let wrong =
@@ -40,10 +45,6 @@ pub(super) fn read(entries: &[Entry], reading: &mut Reading<'_>) -> Bound {
         }
     }
     bound
-}
-
-fn off() -> Value {
-    Value::Scalar("false".to_owned())
 }
 
 fn get<'n>(node: &'n Node, key: &str) -> Option<&'n Node> {
