@@ -14,10 +14,22 @@ use super::kept::kept;
 use super::place::{Namespaces, ip, weigh_as_we};
 use crate::programs::{output, root};
 
-/// The program that is measured: what `cargo build --release` makes.
-pub(super) fn program() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    target.join("release/stead")
+/// The program that is measured: a copy of what `cargo build --release` made, as whoever installs it has. A linker writes
+/// its file page by page, and as long as such pages are what the kernel maps, each start of it takes some 10 ms more.
+struct Installed(tempfile::TempDir);
+
+impl Installed {
+    fn new() -> Result<Self> {
+        let target =
+            std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+        let installed = Self(tempfile::tempdir().context("could not make a directory")?);
+        fs::copy(target.join("release/stead"), installed.program()).context("could not copy the program")?;
+        Ok(installed)
+    }
+
+    fn program(&self) -> PathBuf {
+        self.0.path().join("stead")
+    }
 }
 
 /// Namespace `outside0`, where our default route leads, and forwarding switched on. Gone when dropped.
@@ -54,6 +66,7 @@ impl Drop for Outside {
 pub(super) struct Lab {
     place: tempfile::TempDir,
     is_up: Cell<bool>,
+    installed: Rc<Installed>,
     // Last: what is up needs it.
     _outside: Rc<Outside>,
 }
@@ -62,9 +75,10 @@ impl Lab {
     /// Writes the project file; nothing is up yet.
     pub(super) fn new(file: &str) -> Result<Self> {
         let outside = kept(Outside::new)?;
+        let installed = kept(Installed::new)?;
         let place = tempfile::tempdir().context("could not make a directory")?;
         fs::write(place.path().join("stead.yaml"), file).context("could not write the project file")?;
-        Ok(Self { place, is_up: Cell::new(false), _outside: outside })
+        Ok(Self { place, is_up: Cell::new(false), installed, _outside: outside })
     }
 
     /// A project that is up.
@@ -103,7 +117,7 @@ impl Lab {
 
     /// A command of ours, in the project's directory.
     pub(super) fn stead(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(program());
+        let mut command = Command::new(self.installed.program());
         command.args(words).current_dir(self.place.path()).stdin(Stdio::null());
         command.env("STEAD_HOME", self.place.path().join("home"));
         command
