@@ -1,4 +1,4 @@
-//! The project's own chores: `cargo xtask check | test | fuzz | demo | bench | dist | setup`.
+//! The project's own chores: `cargo xtask check | test | fuzz | suite | demo | bench | dist | setup`.
 //!
 //! Each chore first sees to the Debian packages it needs ([`setup`]), builds with the network as it is, and then
 //! runs whatever touches networks in namespaces of its own ([`inside`]).
@@ -18,6 +18,7 @@ mod load;
 mod programs;
 mod setup;
 mod source;
+mod suite;
 mod sys;
 mod system;
 mod test;
@@ -37,6 +38,8 @@ usage: cargo xtask <chore>
                       with a filter only the tests whose name holds it, and neither check nor fuzzing
   fuzz [--seconds N] [TARGET]
                       only the fuzzing, or one target of it
+  suite CHECKOUT      the OCI runtime specification's own validation suite (a checkout of runtime-tools; takes `go`),
+                      compared with what docs/oci.md says of it
   demo                the tour of the README, for real
   bench [--rounds N] [--format json] [NAME…]
                       comparisons with other programs, as ratios of one run
@@ -87,6 +90,7 @@ fn chore(arguments: &[String]) -> Result<Outcome> {
         ("check", []) => check::run(),
         ("test", rest) => test::run(&test::Options::parse(rest)?),
         ("fuzz", rest) => fuzz::run(&fuzz::Options::parse(rest)?),
+        ("suite", [checkout]) => suite::run(checkout.as_ref()),
         ("demo", []) => demo::run(),
         ("bench", rest) => bench::run(&bench::Options::parse(rest)?),
         ("dist", []) => dist::run(),
