@@ -3,6 +3,7 @@
 //! Quick and silent when nothing is missing. Only root installs; anybody else is shown the one command to run.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
@@ -117,6 +118,9 @@ const PACKAGES: &[Package] = &[
 /// Depends on the newest kernel for guests.
 const KERNEL: &str = "linux-image-cloud-amd64";
 
+/// Where Docker is, below the workspace.
+pub(crate) const DOCKER: &str = "target/docker";
+
 const MUSL_TARGET: &str = "x86_64-unknown-linux-musl";
 
 /// Sees to everything the chores need. False if that takes root; what to do about it has then been said.
@@ -135,6 +139,7 @@ pub(crate) fn ensure(chores: &[Chore]) -> Result<bool> {
     }
     if chores.contains(&Test) {
         kernel()?;
+        docker()?;
     }
     // `rust-toolchain.toml` asks for it, but a rustup that is not to install by itself does not heed that.
     musl_target()?;
@@ -205,29 +210,48 @@ fn musl_target() -> Result<()> {
     run(&mut command("rustup", &["target", "add", MUSL_TARGET]))
 }
 
-/// The kernel of the guests that tests boot: its package, unpacked below `target` because this computer is not to boot
-/// it. A computer that cannot have it tests the rest.
+/// The kernel of the guests that tests boot. A computer that cannot have it tests the rest.
 fn kernel() -> Result<()> {
     let to = root().join("target/kernel");
-    if to.join("boot").is_dir() {
+    if to.is_dir() {
         return Ok(());
     }
     let depends = output(&mut command("apt-cache", &["depends", KERNEL]))?;
     let package = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
     let Some(package) = package else { bail!("`apt-cache` does not know which kernel `{KERNEL}` is") };
-    println!("fetching {package}");
+    if !unpacked(&[package], &to)? {
+        println!("there is no kernel to be had, so guests are not tested");
+    }
+    Ok(())
+}
+
+/// Docker's engine, which runs within a system of ours. This computer itself is not to have one.
+fn docker() -> Result<()> {
+    let to = root().join(DOCKER);
+    if !to.is_dir() && !unpacked(&["docker.io", "containerd"], &to)? {
+        println!("there is no Docker to be had, so none is tested within a system");
+    }
+    Ok(())
+}
+
+/// The files of packages, in a directory of their own. False if they cannot be had.
+fn unpacked(packages: &[&str], to: &Path) -> Result<bool> {
+    println!("fetching {}", packages.join(" "));
     let fetched = tempfile::tempdir().context("could not make a directory")?;
     // An ordinary user of apt's reads what it fetches.
-    let download = command("apt-get", &["download", package]).current_dir(fetched.path()).status();
-    if !download.is_ok_and(|status| status.success()) {
-        println!("there is no kernel to be had, so guests are not tested");
-        return Ok(());
+    let mut download = command("apt-get", &["download"]);
+    if !download.args(packages).current_dir(fetched.path()).status().is_ok_and(|status| status.success()) {
+        return Ok(false);
     }
-    let file = fs::read_dir(fetched.path())?.next().context("`apt-get download` left no file")??;
     let unpacked = fetched.path().join("unpacked");
-    run(command("dpkg-deb", &["--extract"]).arg(file.path()).arg(&unpacked))?;
+    for file in fs::read_dir(fetched.path())?.collect::<std::io::Result<Vec<_>>>()? {
+        run(command("dpkg-deb", &["--extract"]).arg(file.path()).arg(&unpacked))?;
+    }
+    let partial = to.with_extension("partial");
     fs::create_dir_all(root().join("target"))?;
-    run(command("cp", &["--recursive"]).arg(&unpacked).arg(&to))
+    run(command("cp", &["--recursive", "--no-target-directory"]).arg(&unpacked).arg(&partial))?;
+    fs::rename(&partial, to).context("could not keep them")?;
+    Ok(true)
 }
 
 #[cfg(test)]

@@ -12,9 +12,9 @@ use crate::programs::run;
 /// What the image is called, in the catalogue and in the scenes.
 const NAME: &str = "lab/system:12";
 
-/// Systemd, podman to run containers within, and what people log in by.
+/// Systemd, podman to run containers within, what Docker needs for it, and what people log in by.
 const SOURCE: &str = "debian-packages:bookworm+systemd-sysv,libpam-systemd,dbus,iproute2,procps,podman,runc,\
-    fuse-overlayfs,openssh-server,sudo";
+    fuse-overlayfs,openssh-server,sudo,iptables,libdevmapper1.02.1";
 
 /// The archive with the image; `target` is where cargo builds.
 pub(crate) fn image(target: &Path, stead: &Path) -> Result<PathBuf> {

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::inside::{self, Role};
-use crate::programs::{GUEST, cargo, output};
+use crate::programs::{GUEST, cargo, output, root};
 use crate::setup::{self, Chore};
 use crate::{Outcome, check, disk, fuzz, system};
 
@@ -209,8 +209,13 @@ impl Tally {
         }
         // Tests that rewrite what they expect find their source with it.
         command.env("CARGO_MANIFEST_DIR", &program.directory);
-        for (name, image) in [("STEAD_TEST_SYSTEM", &self.system), ("STEAD_TEST_DISK", &self.disk)] {
-            command.envs(image.iter().map(|image| (name, image)));
+        let docker = Some(root().join(setup::DOCKER)).filter(|docker| docker.is_dir());
+        for (name, file) in [
+            ("STEAD_TEST_SYSTEM", &self.system),
+            ("STEAD_TEST_DISK", &self.disk),
+            ("STEAD_TEST_DOCKER", &docker),
+        ] {
+            command.envs(file.iter().map(|file| (name, file)));
         }
         self.watch(&title, &mut command, PROGRAM_LIMIT)?;
         Ok(())

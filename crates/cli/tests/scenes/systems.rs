@@ -32,7 +32,10 @@ fn exec(world: &World, line: &str) -> Said {
 #[track_caller]
 fn boot(world: &World) {
     let bound = format!("{}:/usr/bin/stead:ro", program());
-    stead(world, &["run", "-d", "--system", "--name", "dev", "-v", &bound, IMAGE]).ok();
+    let docker = std::env::var("STEAD_TEST_DOCKER").map(|docker| format!("{docker}/usr:/opt/docker:ro"));
+    let docker = docker.iter().flat_map(|bound| ["-v", bound, "-v", "engine:/var/lib/docker"]);
+    let words = ["run", "-d", "--system", "--name", "dev", "-v", &bound].into_iter().chain(docker);
+    stead(world, &words.chain([IMAGE]).collect::<Vec<_>>()).ok();
     until_up(world);
     stead(world, &["cp", "busybox.tar", "dev:/root/busybox.tar"]).ok();
 }
@@ -59,6 +62,7 @@ fn roots_system_has_services_and_runs_containers_of_others_and_of_ours() {
     has_services(&world);
     lets_ssh_in(&world);
     runs_podman(&world);
+    runs_docker(&world);
     runs_stead(&world);
     reboots_and_goes_off(&world);
 }
@@ -247,6 +251,27 @@ fn runs_podman(world: &World) {
         );
         assert_eq!(exec(world, &line).ok(), "sh\nfrom-the-image\neth0\nlo\n", "{options}");
     }
+}
+
+/// Its files are in a volume, so that it can have overlays; its network is of `docker0`, within.
+#[track_caller]
+fn runs_docker(world: &World) {
+    if std::env::var_os("STEAD_TEST_DOCKER").is_none() {
+        return untested("there is no Docker to be had");
+    }
+    let line = r"export PATH=/opt/docker/sbin:/opt/docker/bin:$PATH
+        systemd-run -q --unit=engine -p Delegate=yes -E PATH=$PATH dockerd
+        for i in $(seq 300); do docker info > /dev/null 2>&1 && break; sleep 0.1; done
+        docker info -f '{{.Driver}}'; docker load -q -i /root/busybox.tar > /dev/null; image=$(docker images -q)
+        docker run --rm -m 64m $image sh -c 'cat /proc/1/comm /data/seed; ls /sys/class/net'
+        docker run -d --name web -p 8080:80 $image sh -c 'cd /data; httpd -f' > /dev/null
+        for i in $(seq 100); do
+            said=$(exec 3<> /dev/tcp/127.0.0.1/8080; printf 'GET /seed HTTP/1.0\r\n\r\n' >&3; tail -n1 <&3) || :
+            [ -z $said ] || break; sleep 0.1
+        done
+        echo $said; docker exec web id -u; docker rm -f web; systemctl stop engine";
+    let said = stead(world, &["exec", "dev", "bash", "-ec", line]).ok();
+    assert_eq!(said, "overlay2\nsh\nfrom-the-image\neth0\nlo\nfrom-the-image\n0\nweb\n");
 }
 
 #[track_caller]
