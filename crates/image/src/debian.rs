@@ -218,7 +218,6 @@ fn run(
     let said: Vec<String> = said.into_inner().unwrap_or_else(PoisonError::into_inner).into();
     let (blob, diff_id) = layer?;
     if !ended? {
-        blob.discard()?;
         let hint = match said.iter().any(|line| line.contains("chroot mode")) {
             true => "; hint: without root this takes sub-ids, see `stead doctor`",
             false => "",

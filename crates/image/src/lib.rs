@@ -15,6 +15,7 @@ mod parallel;
 mod publish;
 mod reflink;
 pub mod registry;
+mod room;
 mod root;
 mod store;
 pub mod unpack;

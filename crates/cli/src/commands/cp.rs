@@ -14,7 +14,7 @@ use stead_container::{End, Nothing, Owners, Place, Root, running_root, stopped_r
 use stead_host::home::Home;
 use stead_host::machine::{Files, Phase, status};
 use stead_image::Store;
-use stead_image::unpack::{Form, Marks, UnpackOptions, pack_named, unpack_layer};
+use stead_image::unpack::{Fill, Form, Marks, UnpackOptions, pack_named, unpack_layer};
 use stead_model::container::Launch;
 use stead_model::name::{MachineId, Name};
 use stead_model::observed::MadeContainer;
@@ -277,7 +277,12 @@ fn path_of(directory: &OwnedFd) -> PathBuf {
 
 fn unpack(to: &End<'_>) -> Result<()> {
     let directory = to.directory()?;
-    let options = UnpackOptions { form: Form::Flat, marks: Marks::None, ..UnpackOptions::rootless() };
+    let options = UnpackOptions {
+        form: Form::Flat,
+        marks: Marks::None,
+        fill: Fill::Wholly,
+        ..UnpackOptions::rootless()
+    };
     unpack_layer(archive()?, &path_of(&directory), &options).context("cannot unpack the archive").map(drop)
 }
 

@@ -226,8 +226,12 @@ struct SmallDisk {
 
 impl SmallDisk {
     fn new() -> Self {
+        Self::of("32m")
+    }
+
+    fn of(size: &str) -> Self {
         let mut world = World::offline();
-        world.keep_on_small_disk("32m");
+        world.keep_on_small_disk(size);
         world.sh(Place::Person, "mkdir -m 700 home/run");
         world.sh(Place::Computer, "busybox mount -t tmpfs -o mode=700 run home/run");
         Self { world }
@@ -251,6 +255,11 @@ impl SmallDisk {
 
     fn free(&self) {
         self.world.sh(Place::Person, "rm home/filler");
+    }
+
+    /// Free blocks and free files.
+    fn left(&self) -> String {
+        self.world.sh(Place::Person, "stat -f -c '%a %d' home")
     }
 
     /// Fails with the words of a full disk, and of the stage at which that was.
@@ -304,6 +313,57 @@ fn a_full_disk_is_told_with_the_stage_and_once_there_is_room_all_goes_on() {
     disk.free();
     assert_eq!(world.stead("ps --all --format json").json(), json!([]));
     assert_eq!(world.stead("volume ls --format json").json(), json!([]));
+    disk.close();
+}
+
+#[test]
+fn a_layer_that_would_fill_the_disk_is_refused_and_nothing_of_it_stays() {
+    let disk = SmallDisk::of("32m,nr_inodes=2000");
+    let world = &disk.world;
+    let _registry = registry(world);
+    world.sh(
+        Place::Computer,
+        "truncate -s 64M zeros; tar -czf zeros.tar.gz zeros; mkdir many; (cd many; seq 3000 | xargs touch); tar -czf many.tar.gz many",
+    );
+    // What a home has once there was an image.
+    world.stead(&format!("image pull {BUSYBOX}")).ok();
+    world.stead(&format!("image rm {BUSYBOX}")).ok();
+    let left = disk.left();
+    let refused = |line: &str, stage: &str, why: &str| {
+        let said = world.stead(line).code(1).says(stage).says("the disk is full but for what is kept free");
+        said.says(why).says("hint: make room (`stead image prune`");
+        assert_eq!(disk.left(), left, "{line}");
+    };
+    refused(
+        "image import zeros.tar.gz lab/zeros",
+        "cannot unpack layer",
+        "MiB of 32.0 MiB are left, 1.6 MiB are for others",
+    );
+    refused(
+        "image import many.tar.gz lab/many",
+        "cannot unpack layer",
+        "of 2000 files can still be made, 100 are for others",
+    );
+    // An archive of images may be compressed as well, and is kept as it is uncompressed.
+    refused("image load zeros.tar.gz", "cannot load zeros.tar.gz", "there is more of this than the");
+    let elsewhere = |line: &str| world.stead_at("other", world.path(), &line.split(' ').collect::<Vec<_>>());
+    let name = "127.0.0.1:5000/lab/zeros:1";
+    elsewhere(&format!("image import zeros.tar.gz {name}")).ok();
+    elsewhere(&format!("image push {name}")).ok();
+    refused(&format!("image pull {name}"), "cannot unpack layer", "entry `zeros`");
+    world.stead(&format!("run --rm {name} /zeros")).code(125).says("kept free");
+    // What is known to be too large is not even fetched.
+    let big = "127.0.0.1:5000/lab/big:1";
+    world.sh(
+        Place::Computer,
+        "dd if=/dev/urandom of=zeros bs=1M count=32 2> /dev/null; tar -cf big.tar zeros",
+    );
+    elsewhere(&format!("image import big.tar {big}")).ok();
+    elsewhere(&format!("image push {big}")).ok();
+    let said = world.stead(&format!("image pull {big}")).code(1);
+    said.says("cannot pull").says("kept free").says("and this has 32.0 MiB");
+    assert_eq!(world.stead("image ls --format json").json(), json!([]));
+    world.stead(&format!("run --rm {BUSYBOX} true")).ok();
     disk.close();
 }
 

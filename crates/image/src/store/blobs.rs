@@ -19,6 +19,7 @@ use stead_model::image::Digest;
 use super::Store;
 use super::lock::{Lock, Share};
 use crate::manifest::Descriptor;
+use crate::room::{self, Room};
 
 /// Another process that receives the same blob and gets nothing for so long is not waited for any more.
 const STALLED: Duration = Duration::from_secs(300);
@@ -43,13 +44,15 @@ pub(crate) struct Partial {
     have_bytes: u64,
 }
 
-/// A blob that gets its name once it is whole.
+/// A blob that gets its name once it is whole. Dropped before that it is gone.
 #[derive(Debug)]
 pub(crate) struct NewBlob {
     lock: Lock,
     path: PathBuf,
     hash: Sha256,
     size_bytes: u64,
+    room: Room,
+    is_kept: bool,
 }
 
 /// The digest of these bytes.
@@ -124,6 +127,13 @@ impl Store {
         let mut partial =
             Partial { lock, path, target, wanted: wanted.clone(), hash: Sha256::new(), have_bytes: 0 };
         partial.go_on()?;
+        let missing_bytes = wanted.size_bytes - partial.have_bytes;
+        if let Err(no_room) = room::needs(partial.lock.file(), missing_bytes) {
+            if partial.have_bytes == 0 {
+                partial.lock.remove()?;
+            }
+            return Err(no_room).with_context(|| format!("cannot keep {}", wanted.digest));
+        }
         Ok(Claim::Receive(Box::new(partial)))
     }
 
@@ -143,7 +153,8 @@ impl Store {
             .with_context(|| format!("{} is in use, by whom?", path.display()))?;
         // A process with our number may have been killed.
         lock.file().set_len(0).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(NewBlob { lock, path, hash: Sha256::new(), size_bytes: 0 })
+        let (hash, room) = (Sha256::new(), Room::default());
+        Ok(NewBlob { lock, path, hash, size_bytes: 0, room, is_kept: false })
     }
 }
 
@@ -226,6 +237,7 @@ impl Partial {
 impl Write for NewBlob {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let written = self.lock.file().write(bytes)?;
+        self.room.take(self.lock.file(), written as u64, 0)?;
         self.hash.update(bytes.get(..written).unwrap_or_default());
         self.size_bytes += written as u64;
         Ok(written)
@@ -238,8 +250,8 @@ impl Write for NewBlob {
 
 impl NewBlob {
     /// Makes it visible under its digest.
-    pub(crate) fn finish(self, store: &Store, media_type: &str) -> Result<Descriptor> {
-        let digest = finish_digest(self.hash);
+    pub(crate) fn finish(mut self, store: &Store, media_type: &str) -> Result<Descriptor> {
+        let digest = finish_digest(self.hash.clone());
         let blob = Descriptor {
             media_type: media_type.to_owned(),
             digest,
@@ -248,7 +260,6 @@ impl NewBlob {
             annotations: Default::default(),
         };
         if store.has_blob(&blob) {
-            self.lock.remove()?;
             return Ok(blob);
         }
         self.lock
@@ -256,12 +267,17 @@ impl NewBlob {
             .sync_data()
             .and_then(|()| fs::rename(&self.path, store.blob_path(&blob.digest)))
             .with_context(|| format!("cannot keep {}", self.path.display()))?;
+        self.is_kept = true;
         Ok(blob)
     }
+}
 
-    /// Drops it.
-    pub(crate) fn discard(self) -> Result<()> {
-        self.lock.remove()
+impl Drop for NewBlob {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            // What cannot be removed is taken away by `prune`.
+            fs::remove_file(&self.path).ok();
+        }
     }
 }
 
@@ -353,6 +369,22 @@ mod tests {
         partial.add(b"hello").unwrap();
         partial.finish().unwrap();
         assert!(second.join().unwrap());
+    }
+
+    #[test]
+    fn one_that_is_given_up_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let mut blob = store.new_blob().unwrap();
+        blob.write_all(b"hello").unwrap();
+        drop(blob);
+        let huge = Descriptor { size_bytes: 1 << 60, ..descriptor(b"hello") };
+        let error = format!("{:#}", store.claim(&huge, || {}).unwrap_err());
+        assert!(error.contains(huge.digest.as_str()) && error.contains("the disk is full"), "{error}");
+        for _ in 0..2 {
+            store.keep("text/plain", b"hello").unwrap();
+        }
+        assert_eq!(fs::read_dir(dir.path().join("partial")).unwrap().count(), 0);
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub struct UnpackOptions {
     pub lower: Vec<PathBuf>,
     /// What no layer may go beyond.
     pub limits: Limits,
+    /// How full the disk may become.
+    pub fill: Fill,
 }
 
 /// What a directory is for, and so what whiteouts become in it.
@@ -114,6 +116,16 @@ pub enum Devices {
     Make,
     /// They are left out.
     Skip,
+}
+
+/// How full the disk may become.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fill {
+    /// As full as leaves others some room: strangers say how much there is of a layer.
+    #[default]
+    ButForOthers,
+    /// As full as it gets: it is what somebody wants to have there.
+    Wholly,
 }
 
 /// What no layer may go beyond.
@@ -181,7 +193,7 @@ impl Default for Form {
 }
 
 impl Default for Limits {
-    /// Ten times what the largest images need.
+    /// Ten times what the largest images need. The disk is the nearer limit, see [`Fill`].
     fn default() -> Self {
         Self {
             bytes: 1 << 40,

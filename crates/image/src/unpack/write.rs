@@ -17,7 +17,8 @@ use super::metadata::{Metadata, Target};
 use super::name::{Leaf, classify, clean, join, literal, show, split};
 use super::time::Time;
 use super::tree::{Place, Step, Tree, file_type, names, open_directory, remove, stat};
-use super::{BadLayer, Devices, Form, Marks, Skips, UnpackOptions};
+use super::{BadLayer, Devices, Fill, Form, Marks, Skips, UnpackOptions};
+use crate::room::Room;
 
 /// Reads the archive to its end and makes what it says.
 pub(super) fn unpack(source: impl BufRead, into: &Path, options: &UnpackOptions) -> Result<Written> {
@@ -46,13 +47,14 @@ struct Unpacker<'a> {
     maker: Maker<'a>,
     /// Written into files so far.
     size_bytes: u64,
+    room: Room,
 }
 
 impl<'a> Unpacker<'a> {
     fn new(into: &Path, options: &'a UnpackOptions) -> Result<Self> {
         let tree = Tree::open(into)?;
         let maker = Maker::new(into, &tree.root, options)?;
-        Ok(Self { tree, maker, size_bytes: 0 })
+        Ok(Self { tree, maker, size_bytes: 0, room: Room::default() })
     }
 
     fn entry<R: BufRead>(&mut self, archive: &mut Archive<'_, R>, entry: &Entry) -> Result<()> {
@@ -64,6 +66,7 @@ impl<'a> Unpacker<'a> {
         if path.iter().filter(|byte| **byte == b'/').count() > limits.depth {
             return Err(limits.broken("directories around one entry", limits.depth as u64));
         }
+        self.take_room(0, 1)?;
         let (directory, leaf) = match self.maker.options.marks {
             Marks::Whiteouts => classify(&path)?,
             Marks::None => literal(&path),
@@ -120,6 +123,13 @@ impl<'a> Unpacker<'a> {
         }
     }
 
+    fn take_room(&mut self, bytes: u64, files: u64) -> Result<()> {
+        if self.maker.options.fill == Fill::ButForOthers {
+            self.room.take(self.tree.root.fd(), bytes, files)?;
+        }
+        Ok(())
+    }
+
     /// The directory at a clean name, made if it is missing.
     fn directory(&mut self, path: &[u8], mtime: Time) -> Result<Rc<Place>> {
         let maker = &mut self.maker;
@@ -161,8 +171,13 @@ impl<'a> Unpacker<'a> {
         let mut end = 0;
         // An empty part says nothing, though writers like to put one at the end.
         for (offset, length) in contents.parts.iter().filter(|(_, length)| *length > 0) {
-            fill(archive, file.as_fd(), *offset, *length)?;
-            end = offset + length;
+            let (mut at, end_of_part) = (*offset, offset + length);
+            while at < end_of_part {
+                let written = put(archive, file.as_fd(), at, end_of_part)?;
+                self.take_room(written, 0)?;
+                at += written;
+            }
+            end = end_of_part;
             self.size_bytes += length;
         }
         if end < contents.size {
@@ -226,6 +241,8 @@ impl<'a> Unpacker<'a> {
         self.maker.is_standalone = false;
         let parent = self.directory(directory, mtime)?;
         let to = Node { directory: parent.fd(), name };
+        // Many layers may each ask for a copy of the same large file.
+        self.take_room(u64::try_from(found.stat.st_size).unwrap_or_default(), 1)?;
         let maker = &mut self.maker;
         copy(from, &found.stat, maker.options.form, to, &mut maker.dresser)
             .with_context(|| format!("could not copy `{}` from a lower layer", show(&path)))?;
@@ -391,21 +408,11 @@ impl Spot<'_> {
     }
 }
 
-/// Writes the next bytes of the entry's contents to their place.
-fn fill<R: BufRead>(
-    archive: &mut Archive<'_, R>,
-    file: BorrowedFd<'_>,
-    offset: u64,
-    length: u64,
-) -> Result<()> {
-    let (mut at, end) = (offset, offset + length);
-    while at < end {
-        let bytes = archive.contents()?;
-        let length = usize::try_from(end - at).unwrap_or(usize::MAX).min(bytes.len());
-        let written =
-            pwrite(file, bytes.get(..length).unwrap_or_default(), at).context("could not write it")?;
-        at += written as u64;
-        archive.consume(written)?;
-    }
-    Ok(())
+/// Writes the next bytes of the entry's contents, as many as are there, to their place. How many they were.
+fn put<R: BufRead>(archive: &mut Archive<'_, R>, file: BorrowedFd<'_>, at: u64, end: u64) -> Result<u64> {
+    let bytes = archive.contents()?;
+    let length = usize::try_from(end - at).unwrap_or(usize::MAX).min(bytes.len());
+    let written = pwrite(file, bytes.get(..length).unwrap_or_default(), at).context("could not write it")?;
+    archive.consume(written)?;
+    Ok(written as u64)
 }

@@ -13,7 +13,7 @@ use stead_image::{Import, Load};
 use stead_model::image::{Digest, Image, Platform, Reference};
 
 use super::progress::{Progress, Tells, size};
-use super::{Meant, Sources, meant, own_store, unpack_new, unpack_told};
+use super::{Meant, Sources, meant, own_store, unpack_new, unpack_told, withdraw};
 use crate::args::{ImportArgs, LoadArgs, PullArgs, PushArgs, SaveArgs};
 use crate::failure::Failure;
 use crate::output::Output;
@@ -156,15 +156,17 @@ pub(super) fn load(args: &LoadArgs, output: Output) -> Result<(), Failure> {
     let platform = args.platform.platform.clone().unwrap_or_else(host_platform);
     let load = Load { platform, name: args.name.clone() };
     let before = store.before()?;
-    let images = match path.filter(|path| path.is_dir()) {
-        Some(directory) => store.load_directory(directory, &load)?,
+    let loaded = match path.filter(|path| path.is_dir()) {
+        Some(directory) => store.load_directory(directory, &load),
         None => {
             let what = path.map_or("standard input".into(), |path| path.display().to_string());
             let progress = Progress::of(format!("loading {what}"));
             let from = Told { through: archive(path)?, moved_bytes: 0, progress: &progress };
-            store.load_archive(from, &load).with_context(|| format!("cannot load {what}"))?
+            store.load_archive(from, &load).with_context(|| format!("cannot load {what}"))
         }
     };
+    // Of an archive that is given up some contents are here already.
+    let images = loaded.inspect_err(|_| withdraw(&store, &BTreeSet::new(), &before))?;
     // One that has several names there comes several times.
     let mut carried: BTreeMap<Digest, Carried> = BTreeMap::new();
     for Image { digest, names, platform, .. } in &images {

@@ -416,13 +416,17 @@ fn unpack_told(store: &Store, images: &[Image], before: &Before, tells: Tells) -
     if unpacked.is_err() {
         // One that is whole is of use, and somebody may have made a machine of it already.
         let broken = images.iter().filter(|image| !store.missing_layers(image).is_empty());
-        let digests = broken.map(|image| image.digest.clone()).collect();
-        if let Err(error) = change::withdraw(store, &digests, before) {
-            // The first failure is what matters.
-            tracing::warn!("what came is not taken away again: {error:#}");
-        }
+        withdraw(store, &broken.map(|image| image.digest.clone()).collect(), before);
     }
     unpacked
+}
+
+/// Takes away what came since then and is of no use: these images, and contents that no image has.
+fn withdraw(store: &Store, images: &BTreeSet<Digest>, before: &Before) {
+    if let Err(error) = change::withdraw(store, images, before) {
+        // What failed first is what matters.
+        tracing::warn!("what came is not taken away again: {error:#}");
+    }
 }
 
 /// Unpacks an image, as root or as what a user namespace maps to root.
