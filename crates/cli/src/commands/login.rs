@@ -76,13 +76,14 @@ enum Echo {
 /// Asks the person at the terminal.
 fn ask(question: &str, echo: Echo) -> Result<String> {
     let mut stderr = std::io::stderr().lock();
+    // Before anything is asked, for whoever answers at once.
+    let hidden = if echo == Echo::Off { Some(Hidden::new()?) } else { None };
     write!(stderr, "{question}").and_then(|()| stderr.flush()).context("cannot ask")?;
     if echo == Echo::On {
         let mut line = String::new();
         std::io::stdin().lock().read_line(&mut line).context("cannot read the answer")?;
         return Ok(line.trim().to_owned());
     }
-    let hidden = Hidden::new()?;
     let typed = typed_line(std::io::stdin().lock());
     drop(hidden);
     writeln!(stderr).context("cannot ask")?;

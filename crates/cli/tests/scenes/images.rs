@@ -4,8 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use crate::support::registry::{BUSYBOX, registry};
-use crate::support::{Place, Running, Said, World, said};
+use crate::support::registry::{BUSYBOX, closed_registry, registry};
+use crate::support::{Place, Said, World, said};
 
 /// The files of the image that the registry has, as an OCI layout.
 fn layout(world: &World) -> String {
@@ -195,27 +195,49 @@ fn the_file_says_when_images_are_pulled_and_the_command_says_otherwise() {
     project.stead("down").ok();
 }
 
-/// What `secret` becomes in a registry's file of passwords.
-const HASH: &str = "$2b$04$loAnlJb687Bq2XcqDM.BVO62A6FzAOjSUsxND6mdiRGFCI71cgIUe";
+/// What a registry was asked, as its log has it.
+fn questions(log: &str) -> Vec<&str> {
+    log.lines().filter_map(|line| line.split('"').nth(1)?.strip_suffix(" HTTP/1.1")).collect()
+}
 
-/// A registry that lets nobody in but `me`.
-fn closed_registry(world: &World) -> Running {
-    let directory = world.path().join("closed");
-    fs::create_dir_all(&directory).unwrap();
-    let path = directory.display().to_string();
-    fs::write(directory.join("passwords"), format!("me:{HASH}\n")).unwrap();
-    let settings = format!(
-        "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {path}/data}}}}\n\
-         http: {{addr: '127.0.0.1:5001'}}\nauth: {{htpasswd: {{realm: lab, path: {path}/passwords}}}}\n"
+#[test]
+fn what_two_commands_need_at_once_is_got_once() {
+    let world = World::offline();
+    let registry = registry(&world);
+    drop(world.stead_command("home", world.path(), &["version"]));
+    let (home, stead) = (world.path().join("home"), crate::support::stead());
+    let pull = format!("STEAD_HOME={} {stead} image pull {BUSYBOX}", home.display());
+    world.sh(Place::Person, &format!("{pull} & first=$!; {pull} & wait $first; wait $!"));
+    assert_eq!(world.stead(&format!("run --rm {BUSYBOX} echo here")).ok(), "here\n");
+    let log = registry.end();
+    let mut blobs = questions(&log);
+    blobs.retain(|line| line.starts_with("GET /v2/lab/busybox/blobs/"));
+    let asked = blobs.len();
+    blobs.sort_unstable();
+    blobs.dedup();
+    assert_eq!((asked, blobs.len()), (2, 2), "{log}");
+}
+
+#[test]
+fn a_mirror_is_asked_first_and_the_registry_itself_when_that_fails() {
+    let world = World::offline();
+    let registry = registry(&world);
+    // Nobody listens at 5009: the mirror is all there is.
+    settings(&world, r#"{"mirrors": {"127.0.0.1:5009": ["http://127.0.0.1:5000"]}}"#);
+    world.stead("image pull 127.0.0.1:5009/lab/busybox").ok();
+    assert_eq!(listed(&world, "127.0.0.1:5009/*")["names"].as_array().unwrap().len(), 1);
+    world.stead("image rm 127.0.0.1:5009/lab/busybox").ok();
+    // One mirror is dead, and one has not got it.
+    settings(
+        &world,
+        r#"{"mirrors": {"127.0.0.1:5000": ["http://127.0.0.1:5009", "http://127.0.0.1:5000/hub"]}}"#,
     );
-    fs::write(directory.join("settings.yml"), settings).unwrap();
-    let line = format!("exec docker-registry serve {path}/settings.yml 2> {path}/log");
-    let registry = world.spawn(Place::Computer, &["sh", "-c", &line]);
-    world.until("the registry answers", || {
-        let line = "curl -s -o /dev/null -m 2 http://127.0.0.1:5001/v2/";
-        (world.sh_said(Place::Computer, line).code == 0).then_some(())
-    });
-    registry
+    world.stead(&format!("image pull {BUSYBOX}")).ok();
+    let log = registry.end();
+    let asked = questions(&log);
+    let at = |what: &str| asked.iter().rposition(|line| line.starts_with(what));
+    let (mirror, itself) = (at("GET /v2/hub/lab/busybox/manifests/"), at("GET /v2/lab/busybox/manifests/"));
+    assert!(mirror.is_some() && mirror < itself, "{log}");
 }
 
 /// Runs `stead` with this on its standard input.

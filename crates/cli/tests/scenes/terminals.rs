@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use crate::support::registry::{BUSYBOX, registry};
+use crate::support::registry::{BUSYBOX, closed_registry, registry};
 use crate::support::{LIMIT, Place, Running, World, said_after};
 
 /// `stead` at a terminal of its own.
@@ -270,4 +270,64 @@ fn who_is_asked_before_data_goes_may_say_no() {
     shop.stead("up").ok();
     ask(purge, all, "yes\n", "0");
     assert!(!world.path().join("home").exists());
+}
+
+#[test]
+fn a_password_is_not_seen_while_it_is_typed() {
+    let world = World::offline();
+    let _closed = closed_registry(&world);
+    let login = |password: &str| {
+        let mut login = Terminal::new(&world, "login 127.0.0.1:5001");
+        login.see("name: ");
+        login.type_in("me\n");
+        login.see("password: ");
+        login.type_in(password);
+        login
+    };
+    let mut wrong = login("wrong\n");
+    wrong.see("does not take");
+    wrong.see("code=1");
+    let mut given_up = login("sec\u{3}");
+    given_up.see("given up");
+    given_up.see("code=1");
+    // What is mistyped is taken back, as elsewhere.
+    let mut right = login("else\u{15}secreet\u{7f}\u{7f}t\n");
+    right.see("me at 127.0.0.1:5001, kept in ");
+    right.see("code=0");
+    for (login, typed) in [(wrong, "wrong"), (given_up, "sec"), (right, "secr")] {
+        assert!(!login.text.contains(typed), "{}", login.text);
+    }
+    world.stead("logout 127.0.0.1:5001").ok();
+}
+
+#[test]
+fn how_far_an_image_is_changes_in_one_line_of_a_terminal_and_nowhere_else() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    world.sh(Place::Person, "mkfifo slow");
+    // An archive that goes on until somebody was told of it; then it ends.
+    let slowly = |seen: &str| {
+        let line =
+            format!("(cat registry/layer; while ! test -e {seen}; do head -c 512 /dev/zero; done) > slow");
+        world.spawn(Place::Computer, &["sh", "-c", &line])
+    };
+    let _writer = slowly("seen");
+    let mut import = Terminal::new(&world, "image import - lab/slow:1 < slow");
+    let before = import.see("importing lab/slow:1: ");
+    assert!(before.ends_with("\r\u{1b}[K"), "{before:?}");
+    import.see("MB\r\u{1b}[K");
+    world.sh(Place::Person, "touch seen");
+    import.see("lab/slow:1\r\n");
+    import.see("code=0");
+    // The line is gone before anything else is told.
+    let rest = import.text.rsplit_once("importing").unwrap().1;
+    assert!(rest.contains("\r\u{1b}[K"), "{rest:?}");
+    let _writer = slowly("seen-again");
+    let line = format!(
+        "STEAD_HOME=home {} image import - lab/slow:2 < slow 2> told & pid=$!; \
+        until test -s told; do sleep 0.05; done; touch seen-again; wait $pid; cat told",
+        crate::support::stead()
+    );
+    let told = world.sh(Place::Person, &line);
+    assert!(told.contains("importing lab/slow:2: ") && !told.contains(['\r', '\u{1b}']), "{told:?}");
 }

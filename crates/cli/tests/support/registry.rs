@@ -55,3 +55,26 @@ pub fn registry(world: &World) -> Running {
     });
     registry
 }
+
+/// What `secret` becomes in a registry's file of passwords.
+const HASH: &str = "$2b$04$loAnlJb687Bq2XcqDM.BVO62A6FzAOjSUsxND6mdiRGFCI71cgIUe";
+
+/// Starts a registry that lets nobody in but `me`.
+pub fn closed_registry(world: &World) -> Running {
+    let directory = world.path().join("closed");
+    std::fs::create_dir_all(&directory).unwrap();
+    let path = directory.display().to_string();
+    std::fs::write(directory.join("passwords"), format!("me:{HASH}\n")).unwrap();
+    let settings = format!(
+        "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {path}/data}}}}\n\
+         http: {{addr: '127.0.0.1:5001'}}\nauth: {{htpasswd: {{realm: lab, path: {path}/passwords}}}}\n"
+    );
+    std::fs::write(directory.join("settings.yml"), settings).unwrap();
+    let line = format!("exec docker-registry serve {path}/settings.yml 2> {path}/log");
+    let registry = world.spawn(Place::Computer, &["sh", "-c", &line]);
+    world.until("the registry answers", || {
+        let line = "curl -s -o /dev/null -m 2 http://127.0.0.1:5001/v2/";
+        (world.sh_said(Place::Computer, line).code == 0).then_some(())
+    });
+    registry
+}
