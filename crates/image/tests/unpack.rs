@@ -10,6 +10,8 @@ mod kinds;
 mod pack;
 #[path = "unpack/peers.rs"]
 mod peers;
+#[path = "unpack/reflinks.rs"]
+mod reflinks;
 #[path = "unpack/rootless.rs"]
 mod rootless;
 #[path = "unpack/support.rs"]

@@ -93,6 +93,7 @@ const PACKAGES: &[Package] = &[
     package("umoci",                       "/usr/bin/umoci",              &[Test, Bench], "unpacks the same image, to be compared"),
     package("buildah",                     "/usr/bin/buildah",            &[Test], "builds images"),
     package("attr",                        "/usr/bin/setfattr",           &[Test], "changes what is on an overlayfs"),
+    package("xfsprogs",                    "/usr/sbin/mkfs.xfs",          &[Test], "a file system whose files share blocks"),
     package("e2fsprogs",                   "/usr/sbin/mkfs.ext4",         &[Test], "disks of guests"),
     package("qemu-system-x86",             "/usr/bin/qemu-system-x86_64", &[Test], "runs guests"),
     package("qemu-utils",                  "/usr/bin/qemu-img",           &[Test], "another program's view of disks"),
