@@ -337,7 +337,7 @@ fn a_layer_that_would_fill_the_disk_is_refused_and_nothing_of_it_stays() {
     refused(
         "image import zeros.tar.gz lab/zeros",
         "cannot unpack layer",
-        "MiB of 32.0 MiB are left, 1.6 MiB are for others",
+        "MiB of 32.0 MiB are left, 1.5 MiB are for others",
     );
     refused(
         "image import many.tar.gz lab/many",
