@@ -25,6 +25,10 @@ use crate::store::{NewBlob, Store, digest_of, finish_digest};
 pub struct DebianSettings {
     /// From where: `http://…/debian`. As this computer's own apt is told where absent.
     pub mirror: Option<String>,
+    /// From where fixes of security come: `http://…/debian-security`. From nowhere where only a mirror is said.
+    pub security: Option<String>,
+    /// A file of keys by which that may be signed, beside those that this computer's own apt trusts.
+    pub keyring: Option<PathBuf>,
     /// The program; found in `PATH` where absent.
     pub program: Option<PathBuf>,
 }
@@ -32,8 +36,8 @@ pub struct DebianSettings {
 /// A build says something every few seconds; mirrors may be slow.
 const QUIET_LIMIT: Duration = Duration::from_secs(600);
 const POLL: Duration = Duration::from_millis(20);
-/// Of what it says the end is shown when it fails.
-const LINES_KEPT: usize = 12;
+/// Of what it says the end is shown when it fails. Below what `apt` finds wrong with a file there are a dozen lines of sums.
+const LINES_KEPT: usize = 24;
 /// A base system has some hundred megabytes.
 const ARCHIVE_MAX_BYTES: u64 = 16 << 30;
 /// Debian's own, where nobody says another one.
@@ -63,12 +67,10 @@ impl Store {
         {
             return Ok(image);
         }
-        let sources = match &settings.mirror {
-            Some(mirror) => vec![line(mirror, &suite.to_string())?],
-            None => apt_sources(&read_apt(), suite),
-        };
+        settings.check()?;
+        let sources = sources(settings, &read_apt(), suite);
         let program = settings.program.clone().unwrap_or_else(|| "mmdebstrap".into());
-        let arguments = arguments(packages, &architecture(platform)?);
+        let arguments = arguments(packages, &architecture(platform)?, settings.keyring.as_deref());
         let layer = run(self, &program, &arguments, &sources, on)
             .with_context(|| format!("cannot build Debian {suite} from its packages"))?;
         let import = Import {
@@ -82,13 +84,14 @@ impl Store {
 }
 
 /// The arguments of `mmdebstrap`; it reads from where on its standard input, and writes an archive. Pure.
-fn arguments(packages: &Packages, architecture: &str) -> Vec<String> {
+fn arguments(packages: &Packages, architecture: &str, keyring: Option<&Path>) -> Vec<String> {
     // `minbase` and what people expect of a base image; caches and lists of packages are left out by default.
     let mut arguments = vec!["--variant=minbase".to_owned(), "--format=tar".to_owned()];
     // Nobody starts this system after a crash of the computer that builds it. The setting stays in the image, as in
     // Docker's of Debian.
     arguments.push("--dpkgopt=force-unsafe-io".to_owned());
     arguments.push(format!("--architectures={architecture}"));
+    arguments.extend(keyring.map(|keyring| format!("--keyring={}", keyring.display())));
     let more: Vec<String> = packages.more.iter().map(ToString::to_string).collect();
     if !more.is_empty() {
         arguments.push(format!("--include={}", more.join(",")));
@@ -113,15 +116,24 @@ fn architecture(platform: &Platform) -> Result<String> {
     .to_owned())
 }
 
-/// The line of a list of sources.
-fn line(mirror: &str, suite: &str) -> Result<String> {
-    let is_plain = mirror.bytes().all(|byte| byte.is_ascii_graphic() && !b"[]#".contains(&byte));
-    let is_place =
-        ["http://", "https://", "file:/", "copy:/"].iter().any(|scheme| mirror.starts_with(scheme));
-    if !is_plain || !is_place {
-        bail!("`{}` is no mirror, such as `{MIRROR}`", mirror.escape_debug());
+impl DebianSettings {
+    /// Whether all that is said of mirrors is an address and nothing else.
+    pub fn check(&self) -> Result<()> {
+        let wrong = [&self.mirror, &self.security].into_iter().flatten().find(|place| !is_place(place));
+        match (wrong, &self.keyring) {
+            (Some(wrong), _) => bail!("`{}` is no mirror, such as `{MIRROR}`", wrong.escape_debug()),
+            (None, Some(keyring)) if !keyring.is_absolute() => {
+                bail!("`{}` does not say where the keyring is: the path begins with `/`", keyring.display())
+            }
+            (None, Some(_) | None) => Ok(()),
+        }
     }
-    Ok(format!("deb {mirror} {suite} main"))
+}
+
+/// Whether a line of a list of sources may have this for an address.
+fn is_place(text: &str) -> bool {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"[]#".contains(&byte));
+    is_plain && ["http://", "https://", "file:/", "copy:/"].iter().any(|scheme| text.starts_with(scheme))
 }
 
 /// The texts of apt's lists of sources on this computer.
@@ -136,15 +148,20 @@ fn read_apt() -> Vec<String> {
     paths.iter().filter_map(|path| std::fs::read_to_string(path).ok()).collect()
 }
 
-/// Where packages of a release come from: this computer's own mirrors of Debian, else Debian's. Pure.
-fn apt_sources(texts: &[String], suite: &Suite) -> Vec<String> {
-    let places: Vec<String> = texts.iter().flat_map(|text| places(text)).collect();
+/// Where packages of a release come from: where the user says, else this computer's own mirrors of Debian, else Debian's. Pure.
+fn sources(settings: &DebianSettings, texts: &[String], suite: &Suite) -> Vec<String> {
+    let places: Vec<String> = match &settings.mirror {
+        Some(_) => Vec::new(),
+        None => texts.iter().flat_map(|text| places(text)).collect(),
+    };
     let is_security = |place: &&String| place.trim_end_matches('/').ends_with("debian-security");
     let is_debian = |place: &&String| place.trim_end_matches('/').ends_with("/debian");
-    let main = places.iter().find(is_debian).map_or(MIRROR, String::as_str);
+    let main = settings.mirror.as_ref().or_else(|| places.iter().find(is_debian));
+    let main = main.map_or(MIRROR, String::as_str);
     // A computer with a mirror of its own may reach nothing else.
     let default = if main == MIRROR { Some(SECURITY) } else { None };
-    let security = places.iter().find(is_security).map(String::as_str).or(default);
+    let security = settings.security.as_ref().or_else(|| places.iter().find(is_security));
+    let security = security.map(String::as_str).or(default);
     let mut lines = vec![format!("deb {main} {suite} main")];
     if !WITHOUT_SECURITY.contains(&suite.to_string().as_str()) {
         lines.push(format!("deb {main} {suite}-updates main"));
@@ -164,8 +181,7 @@ fn places(text: &str) -> Vec<String> {
             Some(_) | None => {}
         }
     }
-    let lawful = |place: &String| line(place, "x").is_ok();
-    found.retain(lawful);
+    found.retain(|place| is_place(place));
     found
 }
 
@@ -218,13 +234,23 @@ fn run(
     let said: Vec<String> = said.into_inner().unwrap_or_else(PoisonError::into_inner).into();
     let (blob, diff_id) = layer?;
     if !ended? {
-        let hint = match said.iter().any(|line| line.contains("chroot mode")) {
-            true => "; hint: without root this takes sub-ids, see `stead doctor`",
-            false => "",
-        };
-        bail!("`{}` failed: {}{hint}", program.display(), said.join("\n"));
+        bail!("`{}` failed: {}{}", program.display(), said.join("\n"), hint(&said));
     }
     Ok(Layer { blob, media_type: media::LAYER_GZIP, diff_id })
+}
+
+/// What can be done about what it said. Pure.
+fn hint(said: &[String]) -> &'static str {
+    let says = |words: &[&str]| said.iter().any(|line| words.iter().any(|word| line.contains(word)));
+    if says(&["chroot mode"]) {
+        "; hint: without root this takes sub-ids, see `stead doctor`"
+    } else if says(&["is not signed", "NO_PUBKEY", "BADSIG", "EXPKEYSIG"]) {
+        "; hint: the mirror is not signed by a key that this computer trusts: use another one, or say its `keyring` under `debian` in images.json"
+    } else if says(&["Hash Sum mismatch", "unexpected size"]) {
+        "; hint: the mirror serves something else than was signed: use another one, or try later if it is being updated"
+    } else {
+        ""
+    }
 }
 
 /// Keeps an archive, compressed.
@@ -270,8 +296,30 @@ mod tests {
 
     #[track_caller]
     fn check(texts: &[&str], suite: &str, expected: &[&str]) {
+        check_with(&DebianSettings::default(), texts, suite, expected);
+    }
+
+    #[track_caller]
+    fn check_with(settings: &DebianSettings, texts: &[&str], suite: &str, expected: &[&str]) {
         let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
-        assert_eq!(apt_sources(&texts, &suite.parse().unwrap()), expected);
+        assert_eq!(sources(settings, &texts, &suite.parse().unwrap()), expected);
+    }
+
+    #[test]
+    fn the_user_goes_before_this_computers_apt() {
+        let apt = ["deb http://m.example/debian x main\ndeb http://m.example/debian-security x main\n"];
+        let mirror = Some("http://lab.example/any/path".to_owned());
+        let mut settings = DebianSettings { mirror, ..DebianSettings::default() };
+        let [main, updates] = ["bookworm", "bookworm-updates"]
+            .map(|suite| format!("deb http://lab.example/any/path {suite} main"));
+        check_with(&settings, &apt, "bookworm", &[&main, &updates]);
+        settings.security = Some("http://lab.example/security".to_owned());
+        let security = "deb http://lab.example/security bookworm-security main";
+        check_with(&settings, &apt, "bookworm", &[&main, &updates, security]);
+        check_with(&settings, &apt, "sid", &["deb http://lab.example/any/path sid main"]);
+        let keyring = Some(Path::new("/etc/lab.gpg"));
+        let packages = Packages { suite: "sid".parse().unwrap(), more: Vec::new() };
+        assert!(arguments(&packages, "amd64", keyring).contains(&"--keyring=/etc/lab.gpg".to_owned()));
     }
 
     #[test]
@@ -315,12 +363,21 @@ mod tests {
 
     #[test]
     fn a_mirror_is_an_address_and_nothing_else() {
-        line("file:/srv/debian", "x").unwrap();
+        let check = |text: &str| {
+            let place = Some(text.to_owned());
+            DebianSettings { mirror: place.clone(), ..DebianSettings::default() }.check()?;
+            DebianSettings { security: place, ..DebianSettings::default() }.check()
+        };
+        check("file:/srv/debian").unwrap();
         for text in
             ["", "debian", "http://a b", "http://a\ndeb x", "http://a#b", "[trusted=yes] http://a/debian"]
         {
-            line(text, "x").unwrap_err();
+            check(text).unwrap_err();
         }
+        let keyring =
+            |path: &str| DebianSettings { keyring: Some(path.into()), ..DebianSettings::default() }.check();
+        keyring("/etc/lab.gpg").unwrap();
+        keyring("lab.gpg").unwrap_err();
     }
 
     #[test]

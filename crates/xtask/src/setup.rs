@@ -90,6 +90,7 @@ const PACKAGES: &[Package] = &[
     package("openssl",                     "/usr/bin/openssl",            &[Test], "certificates for a registry"),
     package("zstd",                        "/usr/bin/zstd",               &[Test], "compresses layers"),
     package("mmdebstrap",                  "/usr/bin/mmdebstrap",         &[Test], "makes Debian's images"),
+    package("gnupg",                       "/usr/bin/gpg-agent",          &[Test], "signs what a mirror of Debian has"),
     package("umoci",                       "/usr/bin/umoci",              &[Test, Bench], "unpacks the same image, to be compared"),
     package("buildah",                     "/usr/bin/buildah",            &[Test], "builds images"),
     package("attr",                        "/usr/bin/setfattr",           &[Test], "changes what is on an overlayfs"),

@@ -11,6 +11,7 @@ mod clones;
 mod commands;
 mod completion;
 mod containers;
+mod debian;
 mod devs;
 mod events;
 mod external;

@@ -285,7 +285,8 @@ fn an_archive_becomes_an_image() {
 fn program(dir: &Path, script: &str) -> DebianSettings {
     let path = dir.join("mmdebstrap");
     executable(&path, format!("#!/bin/sh\n{script}\n").as_bytes());
-    DebianSettings { mirror: Some("http://m.example/debian".into()), program: Some(path) }
+    let mirror = Some("http://m.example/debian".into());
+    DebianSettings { mirror, program: Some(path), ..DebianSettings::default() }
 }
 
 fn obtain(store: &Store, client: &Client, catalogue: &str, debian: &DebianSettings) -> anyhow::Result<Image> {
@@ -311,7 +312,7 @@ fn sources_are_asked_in_their_order() {
     );
     let store = Store::open(&dir.path().join("store")).unwrap();
     let built = obtain(&store, &client(|_| {}), &catalogue, &debian).unwrap();
-    let expected = "--variant=minbase --format=tar --dpkgopt=force-unsafe-io --architectures=amd64 bookworm - -\ndeb http://m.example/debian bookworm main\n";
+    let expected = "--variant=minbase --format=tar --dpkgopt=force-unsafe-io --architectures=amd64 bookworm - -\ndeb http://m.example/debian bookworm main\ndeb http://m.example/debian bookworm-updates main\n";
     assert_eq!(fs::read_to_string(&said).unwrap(), expected);
     assert_eq!(built.config.cmd, ["bash"]);
     unpack(&store, &built).unwrap();

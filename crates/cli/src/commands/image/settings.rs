@@ -1,9 +1,11 @@
-//! What the user set about images: where short names are to be had, mirrors, and whom to speak with without TLS.
+//! What the user set about images: where short names are to be had, mirrors of registries and of Debian, and whom to speak
+//! with without TLS.
 //!
 //! ```json
 //! { "catalogue": { "debian:12": ["registry.lab:5000/debian:12", "debian-packages:bookworm"] },
 //!   "mirrors": { "docker.io": ["mirror.lab"] },
-//!   "plain-http": ["registry.lab:5000"] }
+//!   "plain-http": ["registry.lab:5000"],
+//!   "debian": { "mirror": "http://mirror.lab/debian", "security": "http://mirror.lab/debian-security", "keyring": "/etc/lab.gpg" } }
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +25,16 @@ struct Own {
     catalogue: Catalogue,
     mirrors: BTreeMap<String, Vec<String>>,
     plain_http: BTreeSet<String>,
+    debian: Debian,
+}
+
+/// From where Debian's packages come.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Debian {
+    mirror: Option<String>,
+    security: Option<String>,
+    keyring: Option<PathBuf>,
 }
 
 /// From where images come.
@@ -49,16 +61,10 @@ impl Sources {
             }
         }
         let auth = AuthFiles::new(&AuthEnvironment::observe());
-        let Own { catalogue, mirrors, plain_http } = own;
+        let Own { catalogue, mirrors, plain_http, debian } = own;
         let (mirrors_too, plain_too) = (mirrors.clone(), plain_http.clone());
         let client = Client::new(Settings { mirrors, plain_http, auth, ..Settings::default() });
-        Ok(Self {
-            client,
-            mirrors: mirrors_too,
-            plain_http: plain_too,
-            catalogue,
-            debian: DebianSettings::default(),
-        })
+        Ok(Self { client, mirrors: mirrors_too, plain_http: plain_too, catalogue, debian: debian.into() })
     }
 
     /// The registries that are asked in place of others.
@@ -77,6 +83,13 @@ impl Sources {
     }
 }
 
+impl From<Debian> for DebianSettings {
+    fn from(said: Debian) -> Self {
+        let Debian { mirror, security, keyring } = said;
+        Self { mirror, security, keyring, program: None }
+    }
+}
+
 /// The file of all users who have none of their own.
 const COMPUTERS: &str = "/etc/stead/images.json";
 
@@ -87,7 +100,9 @@ fn read(path: &Path) -> Result<Option<Own>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
-    let own: Own = serde_json::from_slice(&text).with_context(|| format!("{} is wrong", path.display()))?;
+    let is_wrong = || format!("{} is wrong", path.display());
+    let own: Own = serde_json::from_slice(&text).with_context(is_wrong)?;
+    DebianSettings::from(own.debian.clone()).check().with_context(is_wrong)?;
     let wrong: Vec<String> = own.catalogue.mistakes().iter().map(ToString::to_string).collect();
     ensure!(wrong.is_empty(), "{}: {}", path.display(), wrong.join("; "));
     Ok(Some(own))
@@ -115,6 +130,12 @@ mod tests {
         check(r#"{"mirrors": {"docker.io": ["mirror.lab"]}, "plain-http": ["a:1"]}"#, "mirror.lab");
         check(r#"{"mirror": {}}"#, "FILE is wrong: unknown field `mirror`");
         check(r#"{"catalogue": {"a/b:1": ["debian-packages:no such"]}}"#, "FILE: ");
+        check(r#"{"debian": {"mirror": "http://mirror.lab/any"}}"#, "http://mirror.lab/any");
+        check(
+            r#"{"debian": {"mirror": "[trusted=yes] http://a/debian"}}"#,
+            "FILE is wrong: `[trusted=yes] http://a/debian` is no mirror",
+        );
+        check(r#"{"debian": {"trusted": true}}"#, "FILE is wrong: unknown field `trusted`");
         assert!(read(Path::new("/nowhere/images.json")).unwrap().is_none());
     }
 }
