@@ -71,7 +71,7 @@ pub(crate) fn connect(streams: &Streams, user: &User) -> Result<()> {
             match own(stream, user) {
                 // One that we were given, and that is of somebody whom our user namespace does not have.
                 Ok(()) | Err(Errno::PERM) => {}
-                Err(errno) => return Err(errno).context("cannot give a stream to the user"),
+                Err(errno) => return Err(not_given(errno, "a stream", user)),
             }
         }
     }
@@ -92,7 +92,7 @@ fn join_streams(stdin: impl AsFd, stdout: impl AsFd, stderr: impl AsFd) -> Resul
 
 /// Puts the terminal at numbers 0 to 2. This process leads a session, and now has it as its terminal.
 pub(crate) fn connect_terminal(terminal: &OwnedFd, user: &User) -> Result<()> {
-    own(terminal, user).context("cannot give the terminal to the user")?;
+    own(terminal, user).map_err(|errno| not_given(errno, "the terminal", user))?;
     ioctl_tiocsctty(terminal).context("cannot take the terminal")?;
     join_streams(terminal, terminal, terminal)
 }
@@ -336,6 +336,14 @@ fn refused(errno: Errno, whom: &str) -> anyhow::Error {
         // There is no such id in our user namespace; or only one, with which the kernel allows no groups.
         Errno::INVAL | Errno::PERM => anyhow::anyhow!("cannot be {whom}: {NO_ID}"),
         errno => anyhow::Error::new(errno).context(format!("cannot be {whom}")),
+    }
+}
+
+/// Why somebody is given nothing, who may be nobody here.
+fn not_given(errno: Errno, what: &str, user: &User) -> anyhow::Error {
+    match errno {
+        Errno::INVAL => refused(errno, &format!("user {}", user.uid)),
+        errno => anyhow::Error::new(errno).context(format!("cannot give {what} to the user")),
     }
 }
 

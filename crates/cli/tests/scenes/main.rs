@@ -42,6 +42,7 @@ mod snapshots;
 mod support;
 mod systems;
 mod terminals;
+mod told;
 mod traces;
 mod vms;
 mod waiting;
