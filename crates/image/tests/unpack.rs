@@ -16,5 +16,7 @@ mod reflinks;
 mod rootless;
 #[path = "unpack/support.rs"]
 mod support;
+#[path = "../../cli/tests/support/untested.rs"]
+mod untested;
 #[path = "unpack/whiteouts.rs"]
 mod whiteouts;

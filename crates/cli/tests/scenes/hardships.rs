@@ -511,6 +511,41 @@ fn a_limit_that_nothing_can_hold_to_is_refused_before_anything_is_made() {
     assert_eq!(world.stead("ps --all --format json").json(), json!([]));
 }
 
+/// As on a desktop: a control group of version 2 is the user's, and whoever asks is in it.
+#[test]
+fn a_user_with_a_control_group_can_hold_machines_still_and_is_told_what_limits_lack() {
+    let Some(world) = World::with_subids() else {
+        return untested("it takes root to make somebody with subordinate ids and a cgroup");
+    };
+    let _registry = registry(&world);
+    let group =
+        "cd /sys/fs/cgroup; [ ! -d unified ] || cd unified; cd .$(sed -n s/^0:://p /proc/self/cgroup); ";
+    let delegated = world.sh(Place::Person, &format!("{group} cat cgroup.controllers"));
+    for (option, controller) in [("--memory=32m", "memory"), ("--pids=10", "pids")] {
+        let why = if delegated.split_whitespace().any(|name| name == controller) {
+            format!("has processes of its own, so it hands controller `{controller}` on to none below it")
+        } else {
+            format!("controller `{controller}` is not delegated to this user")
+        };
+        let said = stead(&world, &["run", "--rm", option, BUSYBOX, "true"]).code(125);
+        said.says(&format!("`{controller}`: ")).says(&why).says("hint: leave it out");
+    }
+    assert_eq!(world.stead("ps --all --format json").json(), json!([]));
+    start(&world, "held", "--init", "exec sleep 1000");
+    // The kernel's own word.
+    let frozen = || {
+        let line = format!("{group} grep frozen $(find . -path '*/held.default/cgroup.events')");
+        world.sh(Place::Person, &line)
+    };
+    for (command, phase, expected) in
+        [("pause", json!("paused"), "frozen 1\n"), ("unpause", json!("running"), "frozen 0\n")]
+    {
+        world.stead(&format!("{command} held")).ok();
+        assert_eq!(inspect(&world, "held")["phase"], phase);
+        assert_eq!(frozen(), expected);
+    }
+}
+
 #[test]
 fn what_this_computer_does_not_have_is_refused_before_anything_is_made() {
     let world = World::offline();

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use expect_test::{Expect, expect};
 
 use crate::support::{Item, Tar, flat, is_real_root, overlay, scratch, shown, unpack};
+use crate::untested::untested;
 
 #[track_caller]
 fn check(tar: Tar, expected: &Expect) {
@@ -53,7 +54,7 @@ fn files_directories_and_links() {
 #[test]
 fn owners_modes_and_nodes() {
     if !is_real_root() {
-        return eprintln!("only root of the computer can: it is tested in `rootless` what others do");
+        return untested("only root of the computer can: it is tested in `rootless` what others do");
     }
     check(
         Tar::default()
