@@ -94,7 +94,7 @@ fn a_volume_that_goes_while_a_machine_is_waited_for_is_told() {
     let text = "
 machines:
   db: { image: IMAGE, command: [sh, -c, 'while ! test -e /go/on; do sleep 0.1; done'], init: true, volumes: ['./go:/go'] }
-  web: { image: IMAGE, command: [sleep, '1000'], init: true, volumes: ['pool:/pool'], depends_on: { db: { condition: service_completed_successfully } } }
+  web: { image: IMAGE, command: [sleep, '1000'], init: true, networks: [], volumes: ['pool:/pool'], depends_on: { db: { condition: service_completed_successfully } } }
 volumes: { pool: { external: true } }
 ";
     let shop = world.project("shop", &text.replace("IMAGE", BUSYBOX));
@@ -117,6 +117,14 @@ volumes: { pool: { external: true } }
     for line in ["up", "start web"] {
         shop.stead(line).code(2).says("`stead volume create pool` makes it");
     }
+    // One on a disk that is away is seen, and cannot be mounted: nothing is made for a machine that cannot start.
+    world.sh(Place::Person, "ln -s /nosuch home/state/volumes/default/pool");
+    let namespaces =
+        || world.sh(Place::Computer, "ls -l /proc/$(cut -d ' ' -f 1 home/run/anchor.pid)/fd | grep -c net:");
+    let before = namespaces();
+    shop.stead("up").code(1).says("volume `pool.default` is not there");
+    assert_eq!(namespaces(), before);
+    world.sh(Place::Person, "rm home/state/volumes/default/pool");
     world.stead("volume create pool").ok();
     shop.stead("up").ok();
     world.stead("purge --yes").ok();

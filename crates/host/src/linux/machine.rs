@@ -168,8 +168,9 @@ impl std::fmt::Display for StartError {
 impl std::error::Error for StartError {}
 
 fn begin(host: &mut LinuxHost, program: &Path, id: &MachineId) -> Result<Starting> {
-    host.inside()?.anchor.ensure(&namespace_label(id)?)?;
+    // What it lacks is told before anything is there for it.
     let assignment = assignment(host, id)?;
+    host.inside()?.anchor.ensure(&namespace_label(id)?)?;
     let files = Files::new(&host.home, id);
     like_image(&files.own()?.written.upper(), &assignment.layers)?;
     fs::create_dir_all(&files.run).with_context(|| format!("cannot make {}", files.run.display()))?;
@@ -228,6 +229,7 @@ fn assignment(host: &mut LinuxHost, id: &MachineId) -> Result<Assignment> {
     }
     let made = records.machines.get(id).and_then(|state| state.container().cloned());
     let made = made.with_context(|| format!("there is no container `{id}` on record"))?;
+    let volumes = super::volume::to_start(&host.home, id, &made.wish.mounts)?;
     let digest = made.image.clone().context("its image was never here")?;
     let store = stead_image::Store::open(&host.home.images())?;
     let image = store.inspect(&digest)?.map(|details| details.image);
@@ -246,7 +248,7 @@ fn assignment(host: &mut LinuxHost, id: &MachineId) -> Result<Assignment> {
         resolv_conf: resolver::text(&load_served(&host.home).networks, id, &made),
         layers: Files::new(&host.home, id).own()?.over(store.layer_paths(&image)),
         launch,
-        volumes: super::volume::to_start(&host.home, id, &made.wish.mounts)?,
+        volumes,
     })
 }
 

@@ -78,6 +78,7 @@ pub(super) fn tidy(host: &mut LinuxHost) -> Result<()> {
 
 /// All that a keeper needs to know.
 pub(super) fn assignment(host: &mut LinuxHost, id: &MachineId, made: &MadeVm) -> Result<Assignment> {
+    let volumes = super::volume::to_start(&host.home, id, &made.wish.mounts)?;
     let image = made.image.clone().context("its image was never here")?;
     let launch = made.wish.launch(&id.name);
     let instance_id = instance(&Files::new(&host.home, id), id, &image)?;
@@ -96,7 +97,7 @@ pub(super) fn assignment(host: &mut LinuxHost, id: &MachineId, made: &MadeVm) ->
         resolv_conf: String::new(),
         layers: Vec::new(),
         launch,
-        volumes: super::volume::to_start(&host.home, id, &made.wish.mounts)?,
+        volumes,
     })
 }
 
