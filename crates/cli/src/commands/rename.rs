@@ -26,7 +26,11 @@ pub(crate) fn rename(global: &Global, args: &RenameArgs, output: Output) -> Resu
     }
     if seen.running.contains_key(&from) {
         let what = format!("machine `{from}` runs, and others know it by its name");
-        return Err(Failure::request(&what, &format!("`stead stop {}` it first", from.name)));
+        let hint = format!(
+            "`stead stop {}` first: until it ends its keeper, its control group and its nics have that name",
+            from.name
+        );
+        return Err(Failure::request(&what, &hint));
     }
     let mut project = network::loose(session.host.home())?;
     let to = MachineId::new(&from.project, &args.name);
