@@ -117,7 +117,7 @@ impl fmt::Display for NoRoom {
         }
         match wanted {
             Wanted::More(written) => {
-                write!(f, ", and there is more of this than the {} so far", mib(*written))?
+                write!(f, ", and there is more of this than the {} so far", mib(*written))?;
             }
             Wanted::Bytes(bytes) => write!(f, ", and this has {}", mib(*bytes))?,
         }
