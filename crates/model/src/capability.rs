@@ -22,7 +22,7 @@ type Test = fn(&Container) -> bool;
 const CONTAINER: &str = "leave it out, or write `kind: container`";
 
 /// What QEMU's machines lack, and how a wish for it is recognised.
-const QEMU: [(Test, Lack); 11] = [
+const QEMU: [(Test, Lack); 12] = [
     (
         |c| c.limits.memory_bytes.is_some_and(|bytes| bytes < GUEST_MEMORY_MIN_BYTES),
         Lack { what: "does not come up with so little memory", hint: "give it 96 MiB or more" },
@@ -51,6 +51,10 @@ const QEMU: [(Test, Lack); 11] = [
     (
         |c| c.limits.io_weight.is_some(),
         Lack { what: "cannot have a weight of input and output yet", hint: CONTAINER },
+    ),
+    (
+        |c| !c.limits.disk_rates.is_empty(),
+        Lack { what: "cannot have rates of input and output yet", hint: CONTAINER },
     ),
     (|c| c.limits.limited_swap_bytes().is_some(), Lack { what: "has no swap", hint: CONTAINER }),
     (
@@ -122,6 +126,7 @@ pub fn vm_lacks(wish: &Vm) -> Vec<Lack> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::container::DiskRates;
 
     #[test]
     fn a_disk_has_a_largest_size() {
@@ -137,8 +142,14 @@ mod tests {
         assert_eq!(lacks(Driver::Qemu, &wish), []);
         wish.mode = Mode::System;
         wish.limits.cpuset = Some("0".to_owned());
+        wish.limits.disk_rates = [("/dev/sda".into(), DiskRates::default())].into();
         let what: Vec<_> = lacks(Driver::Qemu, &wish).iter().map(|lack| lack.what).collect();
-        assert_eq!(what, ["cannot have `mode: system` yet", "cannot be held to processors by `cpuset` yet"]);
+        let expected = [
+            "cannot have `mode: system` yet",
+            "cannot be held to processors by `cpuset` yet",
+            "cannot have rates of input and output yet",
+        ];
+        assert_eq!(what, expected);
         assert_eq!(lacks(Driver::Native, &wish), []);
     }
 }

@@ -132,6 +132,8 @@ fn key_of(field: &str, part: Option<&str>) -> String {
         ("limits", Some("memory_reservation_bytes")) => "mem_reservation",
         ("limits", Some("pids")) => "pids_limit",
         ("limits", Some("io_weight")) => "blkio_config",
+        // The disk's path follows.
+        ("limits", Some(part)) if part.starts_with("disk_rates") => "blkio_config",
         ("limits", Some("shm_bytes")) => "shm_size",
         ("limits", Some("oom_score")) => "oom_score_adj",
         ("rights", Some("capabilities_add")) => "cap_add",

@@ -155,6 +155,21 @@ pub(crate) struct MachineArgs {
     /// How many processes it may have
     #[arg(long, alias = "pids-limit", value_name = "NUMBER")]
     pub(crate) pids: Option<String>,
+    /// Its part of input and output, 10 to 1000; 100 is the usual one
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) blkio_weight: Option<String>,
+    /// How much it may read of a disk of this computer a second: `/dev/sda:10mb`
+    #[arg(long, value_name = "DISK:SIZE")]
+    pub(crate) device_read_bps: Vec<String>,
+    /// How much it may write to one a second
+    #[arg(long, value_name = "DISK:SIZE")]
+    pub(crate) device_write_bps: Vec<String>,
+    /// How often it may read of one a second: `/dev/sda:100`
+    #[arg(long, value_name = "DISK:NUMBER")]
+    pub(crate) device_read_iops: Vec<String>,
+    /// How often it may write to one a second
+    #[arg(long, value_name = "DISK:NUMBER")]
+    pub(crate) device_write_iops: Vec<String>,
     /// How large its /dev/shm is
     #[arg(long, value_name = "SIZE")]
     pub(crate) shm_size: Option<String>,

@@ -180,6 +180,10 @@ fn machine(
     if !args.log_opt.is_empty() {
         put("logging", json!({ "options": pairs("--log-opt", &args.log_opt, "max-size=10m")? }));
     }
+    let io = io(args)?;
+    if !io.is_empty() {
+        put("blkio_config", Value::Object(io));
+    }
     put("networks", networks_of(args, networks)?);
     if let Some(health) = health(args) {
         put("healthcheck", health);
@@ -283,6 +287,32 @@ fn ulimits(texts: &[String]) -> Result<Value, Failure> {
         limits.insert(name.to_owned(), value);
     }
     Ok(Value::Object(limits))
+}
+
+/// `/dev/sda:10mb` each, as the file has it.
+fn io(args: &MachineArgs) -> Result<Map<String, Value>, Failure> {
+    let lists = [
+        ("device_read_bps", &args.device_read_bps, "--device-read-bps", "10mb"),
+        ("device_write_bps", &args.device_write_bps, "--device-write-bps", "10mb"),
+        ("device_read_iops", &args.device_read_iops, "--device-read-iops", "100"),
+        ("device_write_iops", &args.device_write_iops, "--device-write-iops", "100"),
+    ];
+    let mut keys = Map::new();
+    keys.extend(args.blkio_weight.iter().map(|weight| ("weight".to_owned(), json!(weight))));
+    for (key, texts, option, example) in lists.into_iter().filter(|(_, texts, ..)| !texts.is_empty()) {
+        let rate = |text: &String| {
+            let wrong = || {
+                let what = format!("`{option}`: `{text}` has no rate");
+                Failure::request(&what, &format!("write `/dev/sda:{example}`"))
+            };
+            // A path may have a colon.
+            let (path, rate) = text.rsplit_once(':').ok_or_else(wrong)?;
+            Ok(json!({ "path": path, "rate": rate }))
+        };
+        let rates = texts.iter().map(rate).collect::<Result<Vec<_>, Failure>>()?;
+        keys.insert(key.to_owned(), json!(rates));
+    }
+    Ok(keys)
 }
 
 fn networks_of(args: &MachineArgs, names: &[String]) -> Result<Value, Failure> {

@@ -13,6 +13,7 @@ mod completion;
 mod containers;
 mod debian;
 mod devs;
+mod disks;
 mod events;
 mod external;
 mod flags;

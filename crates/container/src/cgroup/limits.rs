@@ -1,6 +1,8 @@
 //! How limits are written in the files of cgroups.
 
-use stead_model::container::Limits;
+use stead_model::container::{DiskRates, Limits};
+
+use super::disk::Disk;
 
 /// A controller that we use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,13 +54,33 @@ pub(crate) struct Setting {
     pub(crate) is_usual: bool,
 }
 
+impl Setting {
+    /// Its text as this one of its files has it.
+    pub(crate) fn text_for(&self, file: &str) -> String {
+        text_for(file, &self.text)
+    }
+}
+
+/// A text as this file has it: weights of `io.weight` are from 1 to 10000, those that people say and that all other files
+/// have from 10 to 1000. As runc converts them.
+pub(crate) fn text_for(file: &str, text: &str) -> String {
+    match (file, text.parse::<u64>()) {
+        ("io.weight", Ok(weight)) => (1 + weight.saturating_sub(10) * 9999 / 990).to_string(),
+        _ => text.to_owned(),
+    }
+}
+
 /// The kernel's own choice of how long a period of processor time is.
 const PERIOD_US: u64 = 100_000;
 
 /// What these limits are called by users, and the controller of each that is set.
 pub(crate) fn asked(limits: &Limits) -> Vec<(&'static str, Controller)> {
     let Limits { cpus_milli, cpu_shares, cpuset, memory_bytes, .. } = limits;
-    let Limits { memory_reservation_bytes, pids, io_weight, .. } = limits;
+    let Limits { memory_reservation_bytes, pids, io_weight, disk_rates, .. } = limits;
+    let rates = DiskRates::default().each().into_iter().enumerate().map(|(place, (key, _))| {
+        let mut rates = disk_rates.values().filter_map(|rates| rates.each().get(place)?.1);
+        (rates.next().is_some(), key, Controller::Io)
+    });
     let all = [
         (cpus_milli.is_some(), "cpus", Controller::Cpu),
         (cpu_shares.is_some(), "cpu_shares", Controller::Cpu),
@@ -69,11 +91,19 @@ pub(crate) fn asked(limits: &Limits) -> Vec<(&'static str, Controller)> {
         (pids.is_some(), "pids", Controller::Pids),
         (io_weight.is_some(), "io_weight", Controller::Io),
     ];
-    all.into_iter().filter(|(is_set, ..)| *is_set).map(|(_, word, controller)| (word, controller)).collect()
+    all.into_iter()
+        .chain(rates)
+        .filter(|(is_set, ..)| *is_set)
+        .map(|(_, word, controller)| (word, controller))
+        .collect()
 }
 
-/// What is written where for these limits, in order.
-pub(crate) fn settings(limits: &Limits, version: impl Fn(Controller) -> Version) -> Vec<Setting> {
+/// What is written where for these limits, with the disks that they name, in order.
+pub(crate) fn settings(
+    limits: &Limits,
+    disks: &[Disk],
+    version: impl Fn(Controller) -> Version,
+) -> Vec<Setting> {
     let mut settings = Vec::new();
     let is_usual = limits.limited_swap_bytes().is_none();
     let mut set = |word,
@@ -136,11 +166,49 @@ pub(crate) fn settings(limits: &Limits, version: impl Fn(Controller) -> Version)
     if let Some(pids) = limits.pids {
         set("pids", Controller::Pids, &["pids.max"], &["pids.max"], same(pids.to_string()));
     }
-    if let Some(io) = limits.io_weight {
-        let (legacy, unified) = (&["blkio.weight", "blkio.bfq.weight"], &["io.bfq.weight", "io.weight"]);
-        set("io_weight", Controller::Io, legacy, unified, (io.to_string(), io.to_string()));
-    }
+    settings.extend(io(limits, disks, version(Controller::Io)));
     settings
+}
+
+fn io(limits: &Limits, disks: &[Disk], version: Version) -> impl Iterator<Item = Setting> {
+    let files: &[&str] = match version {
+        Version::Legacy => &["blkio.weight", "blkio.bfq.weight"],
+        Version::Unified => &["io.bfq.weight", "io.weight"],
+    };
+    let weight = limits.io_weight.map(|weight| io_setting("io_weight", files, weight.to_string()));
+    weight.into_iter().chain(disks.iter().flat_map(move |disk| rates(disk, version)))
+}
+
+fn io_setting(word: &'static str, files: &'static [&'static str], text: String) -> Setting {
+    Setting { word, controller: Controller::Io, files, text, is_usual: false }
+}
+
+/// For each rate the file of version 1 that has it, and its word in that of version 2.
+const RATES: [(&[&str], &str); 4] = [
+    (&["blkio.throttle.read_bps_device"], "rbps"),
+    (&["blkio.throttle.write_bps_device"], "wbps"),
+    (&["blkio.throttle.read_iops_device"], "riops"),
+    (&["blkio.throttle.write_iops_device"], "wiops"),
+];
+
+/// A line for each rate, or in version 2 one for the disk.
+fn rates(Disk { number, rates }: &Disk, version: Version) -> Vec<Setting> {
+    let said: Vec<_> = RATES
+        .into_iter()
+        .zip(rates.each())
+        .filter_map(|((files, name), (word, rate))| Some((files, name, word, rate?)))
+        .collect();
+    match version {
+        Version::Legacy => said
+            .into_iter()
+            .map(|(files, _, word, rate)| io_setting(word, files, format!("{number} {rate}")))
+            .collect(),
+        Version::Unified => {
+            let first = said.first().map(|(_, _, word, _)| *word);
+            let rates: String = said.iter().map(|(_, name, _, rate)| format!(" {name}={rate}")).collect();
+            first.map(|word| io_setting(word, &["io.max"], format!("{number}{rates}"))).into_iter().collect()
+        }
+    }
 }
 
 /// Version 1 has shares from 2 to 262144, version 2 weights from 1 to 10000; as runc converts them.
@@ -162,15 +230,30 @@ mod tests {
             memory_reservation_bytes: Some(32 << 20),
             pids: Some(20),
             io_weight: Some(500),
+            disk_rates: disks().into_iter().map(|disk| (disk.number.into(), disk.rates)).collect(),
             ..Limits::default()
         }
     }
 
+    fn disks() -> Vec<Disk> {
+        let slow = DiskRates { read_bps: Some(1 << 20), write_iops: Some(7), ..DiskRates::default() };
+        let rates = DiskRates { write_bps: Some(2 << 20), read_iops: Some(9), ..slow };
+        [("8:0", slow), ("254:16", rates)]
+            .map(|(number, rates)| Disk { number: number.to_owned(), rates })
+            .into()
+    }
+
     #[track_caller]
     fn check(version: Version, expected: &[&str]) {
-        let lines = settings(&all(), |_| version);
-        let lines: Vec<String> =
-            lines.iter().map(|line| format!("{} {}", line.files.join("|"), line.text)).collect();
+        let lines = settings(&all(), &disks(), |_| version);
+        let texts = |line: &Setting| {
+            line.files
+                .iter()
+                .map(|file| format!("{file} {}", line.text_for(file)))
+                .collect::<Vec<_>>()
+                .join(" | ")
+        };
+        let lines: Vec<String> = lines.iter().map(texts).collect();
         assert_eq!(lines, expected);
     }
 
@@ -187,7 +270,13 @@ mod tests {
                 "memory.memsw.limit_in_bytes 100663296",
                 "memory.soft_limit_in_bytes 33554432",
                 "pids.max 20",
-                "blkio.weight|blkio.bfq.weight 500",
+                "blkio.weight 500 | blkio.bfq.weight 500",
+                "blkio.throttle.read_bps_device 8:0 1048576",
+                "blkio.throttle.write_iops_device 8:0 7",
+                "blkio.throttle.read_bps_device 254:16 1048576",
+                "blkio.throttle.write_bps_device 254:16 2097152",
+                "blkio.throttle.read_iops_device 254:16 9",
+                "blkio.throttle.write_iops_device 254:16 7",
             ],
         );
         check(
@@ -200,7 +289,9 @@ mod tests {
                 "memory.swap.max 33554432",
                 "memory.low 33554432",
                 "pids.max 20",
-                "io.bfq.weight|io.weight 500",
+                "io.bfq.weight 500 | io.weight 4950",
+                "io.max 8:0 rbps=1048576 wiops=7",
+                "io.max 254:16 rbps=1048576 wbps=2097152 riops=9 wiops=7",
             ],
         );
     }
@@ -210,7 +301,7 @@ mod tests {
         let swap = |said, version| {
             let limits =
                 Limits { memory_bytes: Some(64 << 20), memory_swap_bytes: said, ..Limits::default() };
-            let setting = settings(&limits, |_| version).pop().unwrap();
+            let setting = settings(&limits, &[], |_| version).pop().unwrap();
             assert!(setting.is_usual);
             format!("{} {}", setting.files.join("|"), setting.text)
         };
@@ -219,7 +310,14 @@ mod tests {
         let all = Some(Limits::ALL_SWAP);
         assert_eq!(swap(all, Version::Legacy), "memory.memsw.limit_in_bytes -1");
         assert_eq!(swap(all, Version::Unified), "memory.swap.max max");
-        assert!(settings(&self::all(), |_| Version::Unified).iter().all(|setting| !setting.is_usual));
+        assert!(settings(&self::all(), &[], |_| Version::Unified).iter().all(|setting| !setting.is_usual));
+    }
+
+    #[test]
+    fn the_lightest_weight_stays_the_lightest() {
+        let said = |file| [10, 100, 500, 1000].map(|weight: u16| text_for(file, &weight.to_string()));
+        assert_eq!(said("io.weight"), ["1", "910", "4950", "10000"]);
+        assert_eq!(said("io.bfq.weight"), ["10", "100", "500", "1000"]);
     }
 
     #[test]
@@ -229,8 +327,8 @@ mod tests {
 
     #[test]
     fn nothing_is_written_where_nothing_is_asked() {
-        assert_eq!(settings(&Limits::default(), |_| Version::Unified), []);
+        assert_eq!(settings(&Limits::default(), &[], |_| Version::Unified), []);
         assert_eq!(asked(&Limits::default()), []);
-        assert_eq!(asked(&all()).len(), 8);
+        assert_eq!(asked(&all()).len(), 12);
     }
 }

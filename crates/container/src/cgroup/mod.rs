@@ -5,6 +5,7 @@
 //! the container's state directory from before they are made, so whoever comes later finds them.
 
 pub(crate) mod device;
+mod disk;
 pub(crate) mod layout;
 pub(crate) mod limits;
 mod processors;
@@ -198,7 +199,8 @@ pub fn limits_refused(limits: &Limits) -> Result<Vec<LimitRefusal>> {
         }
     });
     let version = |controller| ground.version(controller).unwrap_or(Version::Unified);
-    let wanted = settings(limits, version).into_iter().filter(|setting| !setting.is_usual);
+    let (disks, no_disks) = disk::disks(limits);
+    let wanted = settings(limits, &disks, version).into_iter().filter(|setting| !setting.is_usual);
     let lacks = wanted.filter_map(|setting| {
         let (lack, base) = ground.lack(&setting)?;
         Some(match lack {
@@ -219,7 +221,8 @@ pub fn limits_refused(limits: &Limits) -> Result<Vec<LimitRefusal>> {
     });
     let refusals = refused.map(|why| LimitRefusal { why, hint: LIMIT_HINT }).chain(lacks);
     let processors = too_many_processors(limits).into_iter().chain(ground.lacking_processors(limits));
-    Ok(refusals.chain(processors).collect())
+    let no_disks = no_disks.into_iter().map(|why| LimitRefusal { why, hint: disk::HINT });
+    Ok(refusals.chain(processors).chain(no_disks).collect())
 }
 
 /// Why a container cannot have as much of the processors.
@@ -245,6 +248,10 @@ impl Cgroup {
         if !name.split('/').all(lawful) {
             bail!("`{}` is no name of a cgroup", name.escape_debug());
         }
+        let (disks, no_disks) = disk::disks(limits);
+        if let Some(why) = no_disks.into_iter().next() {
+            bail!(why);
+        }
         Self::load(state)?.remove()?;
         let cgroup = ground.choose(name, limits);
         cgroup.remove()?;
@@ -261,7 +268,7 @@ impl Cgroup {
             refused = reach::enable(directory, name.split('/').count() + 1, &wanted.collect());
         }
         let version = |controller| ground.version(controller).unwrap_or(Version::Unified);
-        for setting in settings(limits, version) {
+        for setting in settings(limits, &disks, version) {
             let done = cgroup.set(&setting);
             // Why there is no such file, if that is known.
             let done = done.map_err(|error| refused.remove(&setting.controller).unwrap_or(error));
@@ -345,7 +352,7 @@ impl Cgroup {
         for file in setting.files {
             let path = directory.join(file);
             if path.exists() {
-                return write(&path, &setting.text);
+                return write(&path, &setting.text_for(file));
             }
         }
         if setting.is_usual {

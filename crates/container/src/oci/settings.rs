@@ -1,7 +1,7 @@
 //! What is written in the files of a bundle's cgroups, for each version of cgroups.
 
 use super::config::{BlockIo, Cpu, Memory, Resources, Throttle};
-use crate::cgroup::limits::{Version, weight};
+use crate::cgroup::limits::{Version, text_for, weight};
 
 /// A text for a file of a cgroup. The first of these files that exists is meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,13 +12,9 @@ pub(super) struct Setting {
 }
 
 impl Setting {
-    /// Its text as this file has it: weights of `io.weight` are from 1 to 10000, those of a bundle and of all other files
-    /// from 10 to 1000. As runc converts them.
+    /// Its text as this one of its files has it.
     pub(super) fn text_for(&self, file: &str) -> String {
-        match (file, self.text.parse::<u64>()) {
-            ("io.weight", Ok(weight)) => (1 + weight.saturating_sub(10) * 9999 / 990).to_string(),
-            _ => self.text.clone(),
-        }
+        text_for(file, &self.text)
     }
 }
 

@@ -240,6 +240,9 @@ pub struct Limits {
     pub pids: Option<u64>,
     /// Its part of input and output, 10 to 1000.
     pub io_weight: Option<u16>,
+    /// How fast it may use disks of this computer, by their paths.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub disk_rates: BTreeMap<PathBuf, DiskRates>,
     /// `/dev/shm`; 64 MiB where absent.
     pub shm_bytes: Option<u64>,
     /// Limits per process, by their names without `RLIMIT_`, in lower case.
@@ -255,6 +258,31 @@ impl Limits {
     /// How much memory and swap are limited to.
     pub fn limited_swap_bytes(&self) -> Option<u64> {
         self.memory_swap_bytes.filter(|both| *both != Self::ALL_SWAP)
+    }
+}
+
+/// How fast a disk may be used; absent: as fast as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskRates {
+    /// Bytes read a second.
+    pub read_bps: Option<u64>,
+    /// Bytes written a second.
+    pub write_bps: Option<u64>,
+    /// Reads a second.
+    pub read_iops: Option<u64>,
+    /// Writes a second.
+    pub write_iops: Option<u64>,
+}
+
+impl DiskRates {
+    /// Each rate with its key under `blkio_config`, in the order of the fields.
+    pub fn each(&self) -> [(&'static str, Option<u64>); 4] {
+        [
+            ("device_read_bps", self.read_bps),
+            ("device_write_bps", self.write_bps),
+            ("device_read_iops", self.read_iops),
+            ("device_write_iops", self.write_iops),
+        ]
     }
 }
 

@@ -65,6 +65,10 @@ const MACHINE: Rules = &[
     (&["secrets"], Rule::List(secret)),
     (&["configs"], Rule::List(config)),
     (&["build", "secrets"], Rule::List(source)),
+    (&["blkio_config", "device_read_bps"], Rule::List(file)),
+    (&["blkio_config", "device_write_bps"], Rule::List(file)),
+    (&["blkio_config", "device_read_iops"], Rule::List(file)),
+    (&["blkio_config", "device_write_iops"], Rule::List(file)),
     (&["env_file"], Rule::List(file)),
     (&["label_file"], Rule::List(file)),
     (&["dns"], Rule::List(address)),
@@ -505,6 +509,11 @@ mod tests {
             "devices: ['/dev/a:r', /dev/b:/dev/c]",
             "devices: ['/dev/a', {source: /dev/x, target: /dev/c}]",
             "devices: [/dev/a, {source: /dev/x, target: /dev/c}]",
+        ),
+        (
+            "blkio_config: {device_read_bps: [{path: /dev/a, rate: 1}, {path: /dev/b, rate: 2}]}",
+            "blkio_config: {weight: 10, device_read_bps: [{path: /dev/b, rate: 3}, {path: /dev/c, rate: 4}]}",
+            "blkio_config: {device_read_bps: [{path: /dev/a, rate: 1}, {path: /dev/b, rate: 3}, {path: /dev/c, rate: 4}], weight: 10}",
         ),
         (
             "secrets: [a, {source: b, target: c}]",

@@ -10,7 +10,7 @@ use stead_model::name::Name;
 use crate::failure::{Failure, Said};
 
 /// The options, and the keys of a machine that they are.
-const OPTIONS: [(&str, &str); 48] = [
+const OPTIONS: [(&str, &str); 53] = [
     ("kind", "--kind"),
     ("image", "IMAGE"),
     ("command", "COMMAND"),
@@ -34,6 +34,11 @@ const OPTIONS: [(&str, &str); 48] = [
     ("memswap_limit", "--memory-swap"),
     ("mem_reservation", "--memory-reservation"),
     ("pids_limit", "--pids"),
+    ("blkio_config.weight", "--blkio-weight"),
+    ("blkio_config.device_read_bps", "--device-read-bps"),
+    ("blkio_config.device_write_bps", "--device-write-bps"),
+    ("blkio_config.device_read_iops", "--device-read-iops"),
+    ("blkio_config.device_write_iops", "--device-write-iops"),
     ("shm_size", "--shm-size"),
     ("ulimits", "--ulimit"),
     ("oom_score_adj", "--oom-score-adj"),
@@ -152,6 +157,39 @@ mod tests {
             panic!("it can be had")
         };
         expected.assert_eq(&failure.text());
+    }
+
+    #[test]
+    fn rates_of_disks_are_told_of() {
+        check(
+            "--blkio-weight 5 --device-read-bps sda:1mb --device-write-bps /dev/sda:1q --device-read-iops /dev/sda:0 image",
+            expect![[r#"
+                error: `--device-read-bps`: `sda` is not a disk of this computer
+                hint: it is written like `/dev/sda`
+                error: `--device-read-iops`: `0` is not a whole number from 1 to 4294967295
+                hint: write `1` or more
+                error: `--device-write-bps`: `1q` is not a size
+                hint: a size is written like `512m`, `1.5g`, or `1048576` for bytes
+                error: `--blkio-weight`: `5` is not a whole number from 10 to 1000
+                hint: write `10` or more
+            "#]],
+        );
+        check(
+            "--device-write-iops /dev/sda image",
+            expect![[r#"
+            error: `--device-write-iops`: `/dev/sda` has no rate
+            hint: write `/dev/sda:100`
+        "#]],
+        );
+        check(
+            "--kind microvm --device-write-iops /dev/sda:1 --device-write-iops /dev/sda:2 image",
+            expect![[r#"
+                error: `machines.x`: machine `x` is a `microvm`, which cannot have rates of input and output yet
+                hint: leave it out, or write `kind: container`
+                error: `--device-write-iops`: `/dev/sda` has a rate already
+                hint: leave one of them out
+            "#]],
+        );
     }
 
     #[test]

@@ -7,7 +7,8 @@ use crate::file::leaf::container::{ANY, PROFILE, SECRET};
 use crate::file::leaf::network::{ADDRESS, ADDRESS6, ANY_ADDRESS, MAC};
 use crate::file::leaf::port::PORT_RANGE;
 use crate::file::leaf::quantity::VOLUME_SIZE;
-use crate::file::shape::container::{BIND, BLKIO, BUILD, ENV_FILE, FILE_USE, SHARED, VOLUME_KEYS, leaf};
+use crate::file::shape::container::{BIND, BUILD, ENV_FILE, FILE_USE, SHARED, VOLUME_KEYS, leaf};
+use crate::file::shape::io::BLKIO;
 use crate::file::shape::kept::{DEPLOY, LOG_OPTIONS, LOGGING, RESERVATIONS, RESOURCE_LIMITS};
 use crate::file::shape::machine::{DEPENDENCY, PROTOCOL, REPLICAS};
 use crate::file::shape::{EXTERNAL_NAME, FILE_SOURCE, FLAG, Form, INCLUDE, Key, LINE, Shape, plain};
@@ -169,14 +170,10 @@ const VOLUME_REFUSED: &[Key] = &[
     refused("image", &[Form::Refused("images are not mounted", "leave it out")]),
 ];
 
-const BYTES_PER_SECOND: Shape = &[Form::Refused("rates are not limited", "leave it out, or use `weight`")];
-const BLKIO_REFUSED: &[Key] = &[
-    refused("weight_device", BYTES_PER_SECOND),
-    refused("device_read_bps", BYTES_PER_SECOND),
-    refused("device_read_iops", BYTES_PER_SECOND),
-    refused("device_write_bps", BYTES_PER_SECOND),
-    refused("device_write_iops", BYTES_PER_SECOND),
-];
+const BLKIO_REFUSED: &[Key] = &[refused(
+    "weight_device",
+    &[Form::Refused("a weight holds for all disks", "leave it out, or use `weight`")],
+)];
 
 /// Before our own key of that name.
 const LOGGED: &[Key] = &[plain("options", &[Form::Keys(&[LOG_OPTIONS, LOG_REFUSED])])];

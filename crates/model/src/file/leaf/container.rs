@@ -65,6 +65,7 @@ pub(crate) const DEVICE: &TextForm =
     &form(|text| device(text).map(drop), &["/[^:]*(:/[^:]+)?(:", ACCESS, ")?"]);
 /// A place on this computer, absolute.
 pub(crate) const DEVICE_PATH: &TextForm = &form(|text| device_path(text).map(drop), &["/[^\\u0000]*"]);
+pub(crate) const DISK: &TextForm = &form(|text| disk(text).map(drop), &["/[^\\u0000]*"]);
 pub(crate) const DEVICE_ACCESS: &TextForm = &form(|text| device_access(text).map(drop), &[ACCESS]);
 pub(crate) const SYSCTL: &TextForm = &form(|text| sysctl(text).map(drop), &[PARAMETER]);
 pub(crate) const SYSCTL_PAIR: &TextForm =
@@ -344,6 +345,15 @@ pub(crate) fn device_path(text: &str) -> Result<PathBuf, Wrong> {
     }
     Err(Wrong::found(format!("{} is not a device of this computer", quote(text)))
         .hint("it is written like `/dev/fuse`"))
+}
+
+/// The path of a disk. What it is now, only this computer knows.
+pub(crate) fn disk(text: &str) -> Result<PathBuf, Wrong> {
+    if text.starts_with('/') && !text.contains('\0') {
+        return Ok(PathBuf::from(text));
+    }
+    Err(Wrong::found(format!("{} is not a disk of this computer", quote(text)))
+        .hint("it is written like `/dev/sda`"))
 }
 
 pub(crate) fn device_access(text: &str) -> Result<String, Wrong> {

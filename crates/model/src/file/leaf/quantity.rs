@@ -25,9 +25,20 @@ pub(crate) const LOG_BYTES: &TextForm = &TextForm {
 /// A size that a volume can have.
 pub(crate) const VOLUME_SIZE: &TextForm = &TextForm {
     check: |text| volume_bytes(text).map(drop),
-    // Some of it: not 0.
-    pattern: &["([0-9]*[1-9][0-9]*([.][0-9]*)?|0+[.][0-9]*[1-9][0-9]*) *([kKmMgGtTpP][iI]?)?[bB]?"],
+    pattern: &[SOME],
     numbers: Numbers::Whole(1, i64::MAX),
+};
+/// So much a second.
+pub(crate) const BYTE_RATE: &TextForm = &TextForm {
+    check: |text| byte_rate(text).map(drop),
+    pattern: &[SOME],
+    numbers: Numbers::Whole(1, i64::MAX),
+};
+/// So often a second.
+pub(crate) const RATE: &TextForm = &TextForm {
+    check: |text| rate(text).map(drop),
+    pattern: &["0*[1-9][0-9]{0,9}"],
+    numbers: Numbers::Whole(1, RATE_MAX as i64),
 };
 /// `1m30s`, `500ms`.
 pub(crate) const TIME: &TextForm = &TextForm {
@@ -74,6 +85,10 @@ pub(crate) const COUNT_OR_ALL: &TextForm = &TextForm {
 };
 
 pub(crate) const SIZE: &str = "[0-9]+([.][0-9]*)? *([kKmMgGtTpP][iI]?)?[bB]?";
+/// A size that is not 0.
+const SOME: &str = "([0-9]*[1-9][0-9]*([.][0-9]*)?|0+[.][0-9]*[1-9][0-9]*) *([kKmMgGtTpP][iI]?)?[bB]?";
+/// The kernel's own bound.
+const RATE_MAX: u64 = u32::MAX as u64;
 pub(crate) const MODE: &str = "(0o)?0*[0-7]{1,4}";
 pub(crate) const ID: &str = "0*([0-9]{1,9}|[1-3][0-9]{9}|4[01][0-9]{8}|42[0-8][0-9]{7}|429[0-3][0-9]{6}|4294[0-8][0-9]{5}\
                              |42949[0-5][0-9]{4}|429496[0-6][0-9]{3}|4294967[01][0-9]{2}|42949672[0-8][0-9]|429496729[0-4])";
@@ -164,6 +179,19 @@ pub(crate) fn volume_bytes(text: &str) -> Result<u64, Wrong> {
         bytes => Ok(bytes.div_ceil(VOLUME_STEP_BYTES).min(i64::MAX.unsigned_abs() / VOLUME_STEP_BYTES)
             * VOLUME_STEP_BYTES),
     }
+}
+
+/// The kernel takes 0 for no limit in one version of its cgroups, and refuses it in the other.
+pub(crate) fn byte_rate(text: &str) -> Result<u64, Wrong> {
+    match bytes(text)? {
+        0 => Err(Wrong::found(format!("{} a second is nothing at all", quote(text)))
+            .hint("leave it out, and there is no limit")),
+        rate => Ok(rate),
+    }
+}
+
+pub(crate) fn rate(text: &str) -> Result<u64, Wrong> {
+    integer(text, 1, RATE_MAX)
 }
 
 /// `-1` and 0 mean no limit, as in Docker.
@@ -326,6 +354,18 @@ mod tests {
         assert_eq!(volume_bytes(&i64::MAX.to_string()).unwrap() % (64 << 10), 0);
         for text in ["0", "0g", "-1", ""] {
             assert!(volume_bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_rate_is_some() {
+        assert_eq!(byte_rate("1mb").unwrap(), 1 << 20);
+        assert_eq!(rate("4294967295").unwrap(), u64::from(u32::MAX));
+        for text in ["0", "0k", "-1", ""] {
+            assert!(byte_rate(text).is_err(), "{text}");
+        }
+        for text in ["0", "4294967296", "1k", "-1", ""] {
+            assert!(rate(text).is_err(), "{text}");
         }
     }
 

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use super::quoted;
 use crate::container::{
-    Access, Container, Health, HealthCommand, HealthTest, Limits, LogLimits, Mode, Mount, Pace, Propagation,
-    Restart, Rights, Seccomp,
+    Access, Container, DiskRates, Health, HealthCommand, HealthTest, Limits, LogLimits, Mode, Mount, Pace,
+    Propagation, Restart, Rights, Seccomp,
 };
 
 pub(super) fn render(text: &mut String, container: &Container) {
@@ -152,7 +152,7 @@ fn render_limits(keys: &mut Keys<'_>, limits: &Limits) {
     keys.maybe("memswap_limit", limits.limited_swap_bytes());
     keys.maybe("mem_reservation", limits.memory_reservation_bytes);
     keys.maybe("pids_limit", limits.pids);
-    keys.maybe("blkio_config", limits.io_weight.map(|weight| format!("{{ weight: {weight} }}")));
+    render_io(keys, limits);
     keys.maybe("shm_size", limits.shm_bytes);
     if !limits.ulimits.is_empty() {
         keys.text.push_str("    ulimits:\n");
@@ -163,6 +163,20 @@ fn render_limits(keys: &mut Keys<'_>, limits: &Limits) {
         let _ = writeln!(keys.text, "      {name}: {{ soft: {soft}, hard: {hard} }}");
     }
     keys.maybe("oom_score_adj", limits.oom_score);
+}
+
+fn render_io(keys: &mut Keys<'_>, limits: &Limits) {
+    let mut said: Vec<String> =
+        limits.io_weight.map(|weight| format!("weight: {weight}")).into_iter().collect();
+    for (place, (key, _)) in DiskRates::default().each().into_iter().enumerate() {
+        let rates = limits.disk_rates.iter().filter_map(|(path, rates)| {
+            let (_, rate) = *rates.each().get(place)?;
+            Some(format!("{{ path: {}, rate: {} }}", quoted(&path.to_string_lossy()), rate?))
+        });
+        let rates: Vec<String> = rates.collect();
+        said.extend(Some(format!("{key}: [{}]", rates.join(", "))).filter(|_| !rates.is_empty()));
+    }
+    keys.maybe("blkio_config", Some(format!("{{ {} }}", said.join(", "))).filter(|_| !said.is_empty()));
 }
 
 fn render_rights(keys: &mut Keys<'_>, rights: &Rights) {

@@ -1,5 +1,6 @@
 //! The keys of containers that stead runs. Their names and meanings are Compose's where Compose has one.
 
+use super::io::BLKIO;
 use super::kept::{DEPLOY, LOGGING};
 use super::{FLAG, Form, Key, LINE, Shape, key, required};
 use crate::file::leaf::Leaf;
@@ -289,7 +290,13 @@ pub(crate) const OURS: &[Key] = &[
         "[{ source: site, target: /etc/site.conf }]",
         "Which of `configs` it can read.",
     ),
-    key("blkio_config", &[Form::Keys(&[BLKIO])], "", "{ weight: 500 }", "Its part of input and output."),
+    key(
+        "blkio_config",
+        &[Form::Keys(&[BLKIO])],
+        "",
+        "{ weight: 500 }",
+        "Its part of input and output, and how fast it may use disks.",
+    ),
     key(
         "deploy",
         &[Form::Keys(&[DEPLOY])],
@@ -364,14 +371,6 @@ pub(crate) const FILE_USE: &[Key] = &[
         "Where: a path, or for secrets a name in `/run/secrets`.",
     ),
 ];
-
-pub(crate) const BLKIO: &[Key] = &[key(
-    "weight",
-    &[Form::Leaf(Leaf::Whole { min: 10, max: 1000 })],
-    "",
-    "500",
-    "10 to 1000; 100 is the usual one.",
-)];
 
 pub(crate) const BUILD: &[Key] = &[
     key("context", LINE, ".", "./web", "The directory that it is built from; relative to the file."),

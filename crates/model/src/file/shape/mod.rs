@@ -2,6 +2,7 @@
 //! reference page all come from it, so they cannot disagree.
 
 pub(crate) mod container;
+pub(crate) mod io;
 pub(crate) mod kept;
 pub(crate) mod machine;
 mod network;

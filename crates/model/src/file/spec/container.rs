@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use super::mounts::absolute;
 use super::view::{At, Given, View, word};
 use super::{Around, Ground};
 use crate::container::{
-    Container, Device, Health, HealthCommand, HealthTest, Limits, LogLimits, Mode, Pace, Restart, Rights,
-    Seccomp, Stop, Ulimit,
+    Container, Device, DiskRates, Health, HealthCommand, HealthTest, Limits, LogLimits, Mode, Pace, Restart,
+    Rights, Seccomp, Stop, Ulimit,
 };
 use crate::file::leaf::container as value;
 use crate::file::leaf::container::Security;
@@ -162,7 +163,7 @@ pub(super) fn limits(view: &View<'_>, problems: &mut Vec<Problem>) -> Limits {
         let problem = at.place.problem("it cannot get by with more memory than it may use");
         problems.push(problem.hint("`mem_reservation` is at most `mem_limit`"));
     }
-    let weight = view.get("blkio_config").get("weight");
+    let io = view.get("blkio_config");
     Limits {
         cpus_milli: either(cpus, most.get("cpus").read(quantity::cpus_milli), problems).value().flatten(),
         cpu_shares: view.get("cpu_shares").read(quantity::cpu_shares).value().flatten(),
@@ -171,11 +172,38 @@ pub(super) fn limits(view: &View<'_>, problems: &mut Vec<Problem>) -> Limits {
         memory_swap_bytes: swap.value().flatten(),
         memory_reservation_bytes: reserved.value().flatten(),
         pids: either(pids, most.get("pids").read(quantity::count_or_all), problems).value().flatten(),
-        io_weight: weight.read(|text| leaf::whole(text, 10, 1000)).value(),
+        io_weight: io.get("weight").read(|text| leaf::whole(text, 10, 1000)).value(),
+        disk_rates: disk_rates(&io, problems),
         shm_bytes: view.get("shm_size").read(quantity::bytes).value().filter(|bytes| *bytes > 0),
         ulimits: ulimits(&view.get("ulimits"), problems),
         oom_score: view.get("oom_score_adj").read(quantity::oom_score).value(),
     }
+}
+
+/// A list for each direction becomes the rates of each disk.
+fn disk_rates(io: &View<'_>, problems: &mut Vec<Problem>) -> BTreeMap<PathBuf, DiskRates> {
+    type Rate = fn(&str) -> Result<u64, Wrong>;
+    type Field = fn(&mut DiskRates) -> &mut Option<u64>;
+    const LISTS: [(&str, Rate, Field); 4] = [
+        ("device_read_bps", quantity::byte_rate, |rates| &mut rates.read_bps),
+        ("device_write_bps", quantity::byte_rate, |rates| &mut rates.write_bps),
+        ("device_read_iops", quantity::rate, |rates| &mut rates.read_iops),
+        ("device_write_iops", quantity::rate, |rates| &mut rates.write_iops),
+    ];
+    let mut disks: BTreeMap<PathBuf, DiskRates> = BTreeMap::new();
+    for (key, rate, field) in LISTS {
+        for item in io.get(key).items() {
+            let (path, rate) = (item.get("path").read(value::disk), item.get("rate").read(rate));
+            let (Some(path), Some(rate)) = (path.is(), rate.value()) else { continue };
+            let said = field(disks.entry(path.value.clone()).or_default());
+            if said.is_some() {
+                let what = format!("`{}` has a rate already", path.value.display());
+                problems.push(path.place.problem(what).hint("leave one of them out"));
+            }
+            *said = Some(rate);
+        }
+    }
+    disks
 }
 
 const CONDITIONS: &[(&str, Restart)] =

@@ -120,7 +120,7 @@ machines:
     memswap_limit: 1g
     mem_reservation: 256m
     pids_limit: 100
-    blkio_config: {weight: 500}
+    blkio_config: {weight: 500, device_read_bps: [{path: /dev/sda, rate: 1mb}, {path: "/dev/disk/by-id/a:1", rate: 5}], device_write_iops: [{path: /dev/sda, rate: 10}]}
     shm_size: 128m
     ulimits: {nofile: {soft: 1024, hard: 4096}, core: 0, memlock: -1}
     oom_score_adj: -500
@@ -206,7 +206,7 @@ machines:
                 memswap_limit: 1073741824
                 mem_reservation: 268435456
                 pids_limit: 100
-                blkio_config: { weight: 500 }
+                blkio_config: { weight: 500, device_read_bps: [{ path: "/dev/disk/by-id/a:1", rate: 5 }, { path: "/dev/sda", rate: 1048576 }], device_write_iops: [{ path: "/dev/sda", rate: 10 }] }
                 shm_size: 134217728
                 ulimits:
                   core: { soft: 0, hard: 0 }
@@ -259,6 +259,7 @@ machines:
     cap_add: [NET_ADMN]
     security_opt: [apparmor=mine]
     devices: [fuse]
+    blkio_config: {device_read_bps: [{path: sda, rate: 1q}, {path: /dev/sda}], device_write_iops: [{path: /dev/sda, rate: 10}, {path: /dev/sda, rate: 1k}, {path: /dev/sda, rate: 11}]}
     sysctls: {vm.swappiness: 1}
     stop_signal: SIGFOO
     stop_grace_period: 10
@@ -410,93 +411,118 @@ volumes: [data]
                 |               ^^^^
               hint: it is written like `/dev/fuse`
 
-            stead.yaml:23:15: `vm.swappiness` is not a kernel parameter that a container has of its own
-             23 |     sysctls: {vm.swappiness: 1}
+            stead.yaml:23:45: `sda` is not a disk of this computer
+             23 | …blkio_config: {device_read_bps: [{path: sda, rate: 1q}, {path: /dev/sda}], device_write_iops: [{path…
+                |                                          ^^^
+              hint: it is written like `/dev/sda`
+
+            stead.yaml:23:56: `1q` is not a size
+             23 | …g: {device_read_bps: [{path: sda, rate: 1q}, {path: /dev/sda}], device_write_iops: [{path: /dev/sda,…
+                |                                          ^^
+              hint: a size is written like `512m`, `1.5g`, or `1048576` for bytes
+
+            stead.yaml:23:61: the key `rate` is missing
+             23 | …evice_read_bps: [{path: sda, rate: 1q}, {path: /dev/sda}], device_write_iops: [{path: /dev/sda, rate…
+                |                                          ^
+              hint: write `rate: 10mb`
+
+            stead.yaml:23:151: `1k` is not a whole number from 1 to 4294967295
+             23 | …/sda, rate: 10}, {path: /dev/sda, rate: 1k}, {path: /dev/sda, rate: 11}]}
+                |                                          ^^
+              hint: write it in digits, without a fraction and a unit
+
+            stead.yaml:23:163: `/dev/sda` has a rate already
+             23 | …10}, {path: /dev/sda, rate: 1k}, {path: /dev/sda, rate: 11}]}
+                |                                          ^^^^^^^^
+              hint: leave one of them out
+
+            stead.yaml:24:15: `vm.swappiness` is not a kernel parameter that a container has of its own
+             24 |     sysctls: {vm.swappiness: 1}
                 |               ^^^^^^^^^^^^^
               hint: there are `net.…`, `kernel.msg…`, `kernel.sem`, `kernel.shm…` and `fs.mqueue.…`
 
-            stead.yaml:24:18: `SIGFOO` is no signal, such as `SIGTERM`, `TERM`, `15` or `SIGRTMIN+3`
-             24 |     stop_signal: SIGFOO
+            stead.yaml:25:18: `SIGFOO` is no signal, such as `SIGTERM`, `TERM`, `15` or `SIGRTMIN+3`
+             25 |     stop_signal: SIGFOO
                 |                  ^^^^^^
               hint: `SIGTERM` asks a program to end, and is the usual one
 
-            stead.yaml:25:24: `10` is not a time
-             25 |     stop_grace_period: 10
+            stead.yaml:26:24: `10` is not a time
+             26 |     stop_grace_period: 10
                 |                        ^^
               hint: with its unit: `10ms`, `10s` or `10m`
 
-            stead.yaml:26:14: `allways` is not `no`, `on-failure`, `on-failure:<times>`, `always` or `unless-stopped`
-             26 |     restart: allways
+            stead.yaml:27:14: `allways` is not `no`, `on-failure`, `on-failure:<times>`, `always` or `unless-stopped`
+             27 |     restart: allways
                 |              ^^^^^^^
               hint: did you mean `always`?
 
-            stead.yaml:27:25: the test is no command
-             27 |     healthcheck: {test: [curl]}
+            stead.yaml:28:25: the test is no command
+             28 |     healthcheck: {test: [curl]}
                 |                         ^
               hint: write `[CMD, program, …]`, `[CMD-SHELL, "a line"]`, `[NONE]`, or a line for the shell
 
-            stead.yaml:28:15: `windows/amd64/x/y` is no platform, such as `linux/amd64` or `linux/arm64/v8`
-             28 |     platform: windows/amd64/x/y
+            stead.yaml:29:15: `windows/amd64/x/y` is no platform, such as `linux/amd64` or `linux/arm64/v8`
+             29 |     platform: windows/amd64/x/y
                 |               ^^^^^^^^^^^^^^^^^
               hint: leave it out for this computer's own, or write it as "system/processor"
 
-            stead.yaml:34:20: memory and swap together are less than memory alone
-             34 |     memswap_limit: 50m
+            stead.yaml:35:20: memory and swap together are less than memory alone
+             35 |     memswap_limit: 50m
                 |                    ^^^
               hint: `memswap_limit` is at least `mem_limit`
 
-            stead.yaml:35:22: it cannot get by with more memory than it may use
-             35 |     mem_reservation: 200m
+            stead.yaml:36:22: it cannot get by with more memory than it may use
+             36 |     mem_reservation: 200m
                 |                      ^^^^
               hint: `mem_reservation` is at most `mem_limit`
 
-            stead.yaml:36:41: `cpus` says something else
-             36 |     deploy: {resources: {limits: {cpus: 2, memory: 100m}}}
+            stead.yaml:37:41: `cpus` says something else
+             37 |     deploy: {resources: {limits: {cpus: 2, memory: 100m}}}
                 |                                         ^
               hint: leave one of them out
 
-            stead.yaml:37:23: two things are mounted at `/a`
-             37 |     volumes: [./a:/a, "/b:/a", "~/x:/c"]
+            stead.yaml:38:23: two things are mounted at `/a`
+             38 |     volumes: [./a:/a, "/b:/a", "~/x:/c"]
                 |                       ^^^^^^^
               hint: leave one of them out
 
-            stead.yaml:40:7: `image` says what stead is to run, but somebody else runs machine `c`
-             40 |   c: {image: web, driver: external}
+            stead.yaml:41:7: `image` says what stead is to run, but somebody else runs machine `c`
+             41 |   c: {image: web, driver: external}
                 |       ^^^^^
               hint: leave it out, or write `driver: native`
 
-            stead.yaml:41:14: a vm is made from a file yet, and `web:latest` is an image's name
-             41 |   d: {image: web, kind: vm}
+            stead.yaml:42:14: a vm is made from a file yet, and `web:latest` is an image's name
+             42 |   d: {image: web, kind: vm}
                 |              ^^^
               hint: write the path of a disk image, like `./debian-12.qcow2`
 
-            stead.yaml:42:3: no driver of this version runs machine `e` of kind `container`
-             42 |   e: {kind: container}
+            stead.yaml:43:3: no driver of this version runs machine `e` of kind `container`
+             43 |   e: {kind: container}
                 |   ^
               hint: write its `image`, or `driver: external` if somebody else runs it
 
-            stead.yaml:43:3: machine `f` has no image
-             43 |   f: {driver: native, kind: container}
+            stead.yaml:44:3: machine `f` has no image
+             44 |   f: {driver: native, kind: container}
                 |   ^
               hint: write `image: debian:12`, or whichever it is made of
 
-            stead.yaml:44:3: machine `g` has no image
-             44 |   g: {command: x, depends_on: {b: {condition: service_healthy}, e: {condition: service_done}, h: {co…
+            stead.yaml:45:3: machine `g` has no image
+             45 |   g: {command: x, depends_on: {b: {condition: service_healthy}, e: {condition: service_done}, h: {co…
                 |   ^
               hint: write `image: debian:12`, or whichever it is made of; or its `kind` and `driver: external`, if somebody else runs it
 
-            stead.yaml:44:32: machine `b` is never known to be healthy: its health check is off
-             44 |   g: {command: x, depends_on: {b: {condition: service_healthy}, e: {condition: service_done}, h: {co…
+            stead.yaml:45:32: machine `b` is never known to be healthy: its health check is off
+             45 |   g: {command: x, depends_on: {b: {condition: service_healthy}, e: {condition: service_done}, h: {co…
                 |                                ^
               hint: write `condition: service_started`
 
-            stead.yaml:44:80: `service_done` is not `service_started` or `service_healthy` or `service_completed_successfully`
-             44 | …ition: service_healthy}, e: {condition: service_done}, h: {condition: service_completed_successfully…
+            stead.yaml:45:80: `service_done` is not `service_started` or `service_healthy` or `service_completed_successfully`
+             45 | …ition: service_healthy}, e: {condition: service_done}, h: {condition: service_completed_successfully…
                 |                                          ^^^^^^^^^^^^
               hint: `service_started`: it was started | `service_healthy`: its health check says that it is well | `service_completed_successfully`: it ended, and with 0
 
-            stead.yaml:44:95: machine `h` is never known to be completed: somebody else runs it
-             44 | …healthy}, e: {condition: service_done}, h: {condition: service_completed_successfully}}}
+            stead.yaml:45:95: machine `h` is never known to be completed: somebody else runs it
+             45 | …healthy}, e: {condition: service_done}, h: {condition: service_completed_successfully}}}
                 |                                          ^
               hint: write `condition: service_started`
         "#]],

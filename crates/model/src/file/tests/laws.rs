@@ -314,7 +314,7 @@ fn the_schema_and_the_parser_agree_on_users_to_work_as() {
 }
 
 /// Values of a key, separated by blanks: those that both take, and those that both refuse.
-const VALUES: [(&str, &str, &str); 42] = [
+const VALUES: [(&str, &str, &str); 45] = [
     (
         "networks: {a: {subnet: V}}",
         "10.0.5.0/29 10.0.0.0/8 169.253.0.0/16 auto off $S",
@@ -403,6 +403,21 @@ const VALUES: [(&str, &str, &str); 42] = [
     ("machines: {a: {image: web, cpus: V}}", "0.5 2 0 .5", "-1 -0.5 . ''"),
     ("machines: {a: {image: web, cpu_shares: V}}", "0 2 1024 262144", "1 262145 -2 '1' '262145' '300000'"),
     ("machines: {a: {image: web, oom_score_adj: 'V'}}", "-1000 1000 0 -0", "1001 -1001 9999"),
+    (
+        "machines: {a: {image: web, blkio_config: {device_read_bps: [{path: /dev/sda, rate: 'V'}]}}}",
+        "1 10mb 0.5k",
+        "0 0k 0.0 -1 1q",
+    ),
+    (
+        "machines: {a: {image: web, blkio_config: {device_write_iops: [{path: 'V', rate: 5}]}}}",
+        "/dev/sda /dev/disk/by-id/a:b",
+        "sda ./sda ''",
+    ),
+    (
+        "machines: {a: {image: web, blkio_config: {device_write_iops: [{path: /dev/sda, rate: V}]}}}",
+        "1 4294967295 '7'",
+        "0 -1 1k 4294967296 99999999999 '0'",
+    ),
     ("machines: {a: {image: web, mem_limit: 'V'}}", "512m 1.5GiB 16777216", "5i -1m"),
     ("machines: {a: {image: web, mem_limit: \"V\"}}", "1_g 64__MiB", "1\\tg 1\\u00a0g _1g 1g_ 1g\\t"),
     ("machines: {a: {image: web, init: \"V\"}}", "true True TRUE false False FALSE $F", "yes tRUE '' 1"),

@@ -162,7 +162,7 @@ services:
     env_file: [{path: web.env, format: raw}]
     depends_on: {b: {condition: service_started, restart: true}}
     deploy: {mode: global, endpoint_mode: vip, placement: {}, restart_policy: {condition: any, max_attempts: 3}, resources: {reservations: {cpus: "1", devices: []}}}
-    blkio_config: {device_read_bps: []}
+    blkio_config: {weight_device: []}
     networks: {default: {priority: 5, link_local_ips: [], driver_opts: {}}, n: {}}
     secrets: [{source: s, uid: "1", mode: 0400}]
     unknown_key: 1
@@ -339,9 +339,9 @@ configs:
                 |                                          ^^^^^^^
               hint: name them under `devices`
 
-            compose.yaml:36:20: `device_read_bps` cannot be honoured: rates are not limited
-             36 |     blkio_config: {device_read_bps: []}
-                |                    ^^^^^^^^^^^^^^^
+            compose.yaml:36:20: `weight_device` cannot be honoured: a weight holds for all disks
+             36 |     blkio_config: {weight_device: []}
+                |                    ^^^^^^^^^^^^^
               hint: leave it out, or use `weight`
 
             compose.yaml:37:26: `priority` cannot be honoured: the first network has the default route

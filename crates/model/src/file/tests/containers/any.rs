@@ -67,8 +67,15 @@ fn limits() -> impl Strategy<Value = Limits> {
         maybe(1..=u64::from(u32::MAX)),
         maybe(10..=1000_u16),
     );
-    (first, second, maybe(1..=9_u64), ulimits, maybe(-1000..=1000_i16)).prop_map(
-        |(first, second, shm_bytes, ulimits, oom_score)| Limits {
+    let rate = || maybe(1..=u64::from(u32::MAX));
+    // What has none is not said.
+    let rates = (rate(), rate(), rate(), 1..=9_u64).prop_map(|(read_bps, write_bps, read_iops, last)| {
+        DiskRates { read_bps, write_bps, read_iops, write_iops: Some(last) }
+    });
+    let disks = proptest::collection::btree_map("/dev/[a-z$: ]{1,5}", rates, 0..3)
+        .prop_map(|disks| disks.into_iter().map(|(path, rates)| (path.into(), rates)).collect());
+    (first, second, maybe(1..=9_u64), ulimits, maybe(-1000..=1000_i16), disks).prop_map(
+        |(first, second, shm_bytes, ulimits, oom_score, disk_rates)| Limits {
             cpus_milli: first.0,
             cpu_shares: first.1,
             cpuset: first.2,
@@ -78,6 +85,7 @@ fn limits() -> impl Strategy<Value = Limits> {
             memory_reservation_bytes: second.1,
             pids: second.2,
             io_weight: second.3,
+            disk_rates,
             shm_bytes,
             ulimits,
             oom_score,
