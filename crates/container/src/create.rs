@@ -95,7 +95,7 @@ fn make(launch: &Launch, place: &Place, stdio: Stdio<'_>) -> Result<Made> {
     if systemd.is_some() && !cgroup.can_hold_system() {
         bail!(
             "systemd keeps its services in cgroups, and none was delegated to this user; \
-             hint: `systemd-run --user --scope -p Delegate=yes stead …`"
+             hint: where the user's own systemd runs, as after a login by ssh or on a console, it gives one"
         );
     }
     // In a user namespace no device can be made, and those bound are guarded by their owners.

@@ -105,6 +105,11 @@ struct Account<'a> {
     shell: &'a str,
 }
 
+/// What a user is called.
+pub(crate) fn name_of(uid: u32, passwd: &str) -> Option<&str> {
+    accounts(passwd).find(|account| account.uid == uid).map(|account| account.name)
+}
+
 /// The lines that can be understood; others do not count, as with the C library.
 fn accounts(passwd: &str) -> impl Iterator<Item = Account<'_>> {
     passwd.lines().filter_map(|line| {

@@ -36,7 +36,8 @@ pub struct Facts {
     pub user: Option<String>,
     /// How control groups are mounted.
     pub cgroups: Cgroups,
-    /// The controllers that systemd hands on to our user, if it is systemd that runs here.
+    /// The controllers that systemd hands on to our user, if it is systemd that runs here; none where the user's own
+    /// does not run.
     pub handed_on: Option<Vec<String>>,
     /// The module by which KVM uses this computer's processor, if that can.
     pub kvm_module: Option<&'static str>,

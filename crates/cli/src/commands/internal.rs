@@ -71,6 +71,7 @@ fn vmm(words: &[OsString]) -> Result<(), Failure> {
 
 /// The process that holds the engine's namespaces.
 fn anchor(dir: &Path) -> Result<(), Failure> {
+    leave_session("engine", "stead: networks");
     anchor::serve(dir).map_err(Failure::from)
 }
 
@@ -81,7 +82,15 @@ fn switchboard(state: PathBuf, run: PathBuf) -> Result<(), Failure> {
 
 /// The process that starts the one that serves the networks, and starts it again.
 fn watcher(state: PathBuf, run: PathBuf) -> Result<(), Failure> {
+    leave_session("services", "stead: services of the networks");
     stead_keeper::watcher::run(&Home { state, run }).map_err(Failure::from)
+}
+
+/// Has an ordinary user's networks stay when the session ends in which they were made, if that can be.
+fn leave_session(name: &str, description: &str) {
+    if let Err(error) = stead_container::leave_session(name, description) {
+        tracing::debug!("it stays in the session: {error:#}");
+    }
 }
 
 /// The process that looks after a machine.

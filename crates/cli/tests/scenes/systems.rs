@@ -64,6 +64,7 @@ fn roots_system_has_services_and_runs_containers_of_others_and_of_ours() {
     runs_podman(&world);
     runs_docker(&world);
     runs_stead(&world);
+    gives_whoever_logs_in_a_cgroup_for_each_machine(&world);
     reboots_and_goes_off(&world);
 }
 
@@ -289,6 +290,41 @@ fn runs_stead(world: &World) {
     assert_eq!(exec(world, "stead exec kept cat /mine /in").ok(), "mine\nin\n");
     exec(world, "stead diff kept").code(2).says("overlayfs cannot be used");
     exec(world, "stead purge --yes").ok();
+}
+
+/// By the user's own systemd. What it has no controller of is refused; it can be held still all the same.
+#[track_caller]
+fn gives_whoever_logs_in_a_cgroup_for_each_machine(world: &World) {
+    exec(world, "mv /root/busybox.tar /home/joe; chown joe /home/joe/busybox.tar").ok();
+    // In a session that belongs to root, as all have it who log in.
+    let login = |line: &str| {
+        let words =
+            ["systemd-run", "-q", "--uid=joe", "-pPAMName=login", "--pipe", "--wait", "sh", "-ec", line];
+        stead(world, &[&["exec", "dev"], &words[..]].concat())
+    };
+    let units = "systemctl --user list-units --no-legend --plain 'stead-*'";
+    let run = format!("stead run -d --network none --name held {BUSYBOX} sleep 2000");
+    let line = format!(
+        "grep -q '/session-[0-9c]*.scope$' /proc/self/cgroup; stead image load ~/busybox.tar > /dev/null
+        {run}; stead pause held > /dev/null; stead ps --format json | grep -o paused
+        {units} | sed 's/-[0-9]*-[0-9]*.scope .* stead/ stead/'"
+    );
+    assert_eq!(login(&line).ok(), "held\npaused\nstead-default-held stead: machine held.default\n");
+    // It goes on after that session, where systemd says that it is; the networks stay in the session, and keep that.
+    let line = format!(
+        "grep -c '^0:.*/session-' /proc/$(pgrep -u joe -f '[s]tead __anchor')/cgroup; stead unpause held > /dev/null
+        grep -c '/stead-default-held-.*.scope/stead/.*/held.default$' /proc/$(pgrep -f '^sleep 2000')/cgroup
+        stead exec held grep -c '^0::/$' /proc/self/cgroup
+        stead stop --time 0 held > /dev/null; while {units} | grep -q .; do sleep 0.1; done
+        stead run --rm -m 64m {BUSYBOX} true && exit 1; stead rm held > /dev/null; pgrep -u joe -f '[s]tead __anchor' || exit 3"
+    );
+    let said = login(&line).code(3);
+    assert_eq!(said.out, "1\n1\n1\n");
+    said.says("`memory`: controller `memory` is not delegated to this user").says("hint: leave it out");
+    // Of whoever's systemd runs always no session is needed.
+    exec(world, "loginctl enable-linger joe").ok();
+    let line = format!("{run}; {units} | cut -d- -f1,2 | sort; stead purge --yes > /dev/null");
+    assert_eq!(login(&line).ok(), "held\nstead-default\nstead-engine\n");
 }
 
 #[track_caller]

@@ -1,7 +1,8 @@
 //! The cgroups of a container: one directory in each hierarchy that it is in.
 //!
 //! Root has ours below the top of each hierarchy. An ordinary user has them below the cgroup of whoever makes the
-//! container, if that was delegated; if not, there are none, and limits are refused. Where they are is on record in
+//! container, if that was delegated, as the scope is that it has from the user's systemd; if not, there are none, and
+//! limits are refused. Where they are is on record in
 //! the container's state directory from before they are made, so whoever comes later finds them.
 
 pub(crate) mod device;
@@ -10,6 +11,7 @@ pub(crate) mod layout;
 pub(crate) mod limits;
 mod processors;
 pub(crate) mod reach;
+mod refused;
 pub(crate) mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,10 +28,11 @@ use stead_model::container::{Limits, Mode};
 
 use crate::mounts::device::Node;
 use crate::mounts::plan::Cgroups;
+use crate::scope;
 use crate::tree::{self, Contents};
 use layout::{Hierarchy, Layout};
 use limits::{Controller, Setting, Version, asked, settings};
-use reach::Lack;
+pub use refused::{LimitRefusal, is_limited, limits_refused};
 
 /// Below this are all of ours.
 const TOP: &str = "stead";
@@ -92,8 +95,8 @@ impl Ground {
 
     /// Below which directory ours are in a hierarchy; `None` where that is not for us to write.
     fn base(&self, hierarchy: &Hierarchy) -> Option<PathBuf> {
-        let base =
-            if self.is_mapped { hierarchy.mount.join(&hierarchy.own) } else { hierarchy.mount.clone() };
+        let own = if self.is_mapped { scope::above_seat(&hierarchy.own) } else { Path::new("") };
+        let base = hierarchy.mount.join(own);
         let is_ours = access(&base, Access::WRITE_OK).is_ok()
             && access(base.join("cgroup.procs"), Access::WRITE_OK).is_ok()
             && !is_read_only(&base);
@@ -121,20 +124,6 @@ impl Ground {
             Version::Unified => self.layout.unified.as_ref(),
         };
         Some((version, self.base(hierarchy?)?))
-    }
-
-    /// What keeps cgroups of ours from having one of these files, and where.
-    fn lack(&self, setting: &Setting) -> Option<(Lack, PathBuf)> {
-        let (version, base) = self.base_of(setting.controller)?;
-        Some((reach::lack(&base, setting.controller, version, setting.files)?, base))
-    }
-
-    /// Processors that are not there for a container to be held to.
-    fn lacking_processors(&self, limits: &Limits) -> Option<LimitRefusal> {
-        let (_, base) = self.base_of(Controller::Cpuset)?;
-        let (lacking, there) = processors::lacking(limits.cpuset.as_deref()?, &base)?;
-        let why = format!("`cpuset`: there is no processor {lacking} for it here, only {there}");
-        Some(LimitRefusal { why, hint: "name only some of those, or leave it out for all of them" })
     }
 
     /// Where a container with these limits is to be.
@@ -166,72 +155,6 @@ impl Ground {
             (unified, false) => Cgroups::Legacy { controllers, unified: unified.is_some() },
         }
     }
-}
-
-/// A limit that cannot be honoured here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LimitRefusal {
-    /// Which, and for what reason.
-    pub why: String,
-    /// What to do.
-    pub hint: &'static str,
-}
-
-/// What to do about a limit that this computer cannot hold a container to.
-const LIMIT_HINT: &str = "leave it out; an ordinary user has limits where the control group was delegated, as \
-    `systemd-run --user --scope -p Delegate=yes` does";
-
-/// The same where only whoever asks is in the way.
-const ROOM_HINT: &str = "leave it out: a process cannot be both in a control group and have limits below it";
-
-/// Which of these limits cannot be honoured here; none if all can.
-pub fn limits_refused(limits: &Limits) -> Result<Vec<LimitRefusal>> {
-    // An ordinary user's containers are made in a user namespace, whoever asks.
-    let is_mapped = !rustix::process::geteuid().is_root() || crate::mounts::root::is_mapped_here()?;
-    let ground = Ground::observe(is_mapped)?;
-    let is_refused = |(_, controller): &(_, Controller)| ground.version(*controller).is_none();
-    let refused = asked(limits).into_iter().filter(is_refused).map(|(word, controller)| {
-        let name = controller.legacy();
-        if ground.is_mapped {
-            format!("`{word}`: controller `{name}` is not delegated to this user")
-        } else {
-            format!("`{word}`: this kernel has no controller `{name}` mounted")
-        }
-    });
-    let version = |controller| ground.version(controller).unwrap_or(Version::Unified);
-    let (disks, no_disks) = disk::disks(limits);
-    let wanted = settings(limits, &disks, version).into_iter().filter(|setting| !setting.is_usual);
-    let lacks = wanted.filter_map(|setting| {
-        let (lack, base) = ground.lack(&setting)?;
-        Some(match lack {
-            Lack::File => {
-                let files = setting.files.join("` or `");
-                let why = format!("`{}`: this kernel has no `{files}`", setting.word);
-                LimitRefusal { why, hint: LIMIT_HINT }
-            }
-            Lack::Room => {
-                let (word, base) = (setting.word, base.display());
-                let controller = setting.controller.unified();
-                let why = format!(
-                    "`{word}`: control group `{base}` has processes of its own, so it hands controller `{controller}` on to none below it"
-                );
-                LimitRefusal { why, hint: ROOM_HINT }
-            }
-        })
-    });
-    let refusals = refused.map(|why| LimitRefusal { why, hint: LIMIT_HINT }).chain(lacks);
-    let processors = too_many_processors(limits).into_iter().chain(ground.lacking_processors(limits));
-    let no_disks = no_disks.into_iter().map(|why| LimitRefusal { why, hint: disk::HINT });
-    Ok(refusals.chain(processors).chain(no_disks).collect())
-}
-
-/// Why a container cannot have as much of the processors.
-fn too_many_processors(limits: &Limits) -> Option<LimitRefusal> {
-    let there = processors::count()?;
-    let wanted = limits.cpus_milli.filter(|wanted| *wanted > there.saturating_mul(1000))?;
-    let why =
-        format!("`cpus`: {} processors are more than the {there} that are here", f64::from(wanted) / 1000.0);
-    Some(LimitRefusal { why, hint: "say at most as many, or leave it out for all of them" })
 }
 
 fn is_read_only(path: &Path) -> bool {
@@ -322,7 +245,13 @@ impl Cgroup {
                     let held = watch::holder(directory, init).unwrap_or_else(|| directory.to_owned());
                     write(&held.join("cgroup.procs"), "0")?;
                 }
-                // The kernel moves an ordinary user's processes only within what was delegated to them.
+                // The kernel moves an ordinary user's processes only within what was delegated to them; systemd does.
+                Err(error)
+                    if error.kind() == ErrorKind::PermissionDenied
+                        && scope::join(
+                            &watch::holder(directory, init).unwrap_or_else(|| directory.to_owned()),
+                        )
+                        .context("the user's systemd does not move it there")? => {}
                 Err(error)
                     if error.kind() == ErrorKind::PermissionDenied
                         && crate::mounts::root::is_mapped_here()? =>

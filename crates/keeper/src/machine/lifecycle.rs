@@ -261,6 +261,10 @@ impl Life {
         events
     }
 
+    pub(super) fn launch(&self) -> &Launch {
+        &self.launch
+    }
+
     pub(super) fn is_over(&self) -> bool {
         self.is_over
     }
@@ -484,11 +488,6 @@ impl Life {
     /// How it ended.
     pub(super) fn exit(&self) -> Exit {
         self.last.clone().unwrap_or_else(|| self.exit_of(255, false, Some("it never ran".to_owned())))
-    }
-
-    /// How it failed to start at all.
-    pub(super) fn failed_exit(&self, failure: &Failure) -> Exit {
-        self.exit_of(failure.code, false, Some(failure.text.clone()))
     }
 
     /// Takes away what its last run left.

@@ -23,6 +23,7 @@ mod kept;
 mod lifecycle;
 mod log;
 mod run;
+mod scope;
 mod set_up;
 mod shares;
 mod stages;
@@ -53,6 +54,7 @@ use self::clients::{CLIENTS_MAX, Client, Role};
 use self::guest::{Guest, Heard};
 use self::lifecycle::Life;
 use self::log::Log;
+use self::scope::Scope;
 
 /// Those who read the last words of a machine that ended get so long.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(5);
@@ -63,6 +65,7 @@ const READ_BYTES: usize = 32 * 1024;
 /// Looks after a machine until it has ended for good.
 pub fn run(home: &Home, id: &MachineId) -> Result<()> {
     seal();
+    let scope = scope::enter(id);
     // Nobody's terminal: what ends the command that started us does not end us.
     let _already_leader = rustix::process::setsid();
     let _unnamed = rustix::thread::set_name(c"stead-keeper");
@@ -73,7 +76,7 @@ pub fn run(home: &Home, id: &MachineId) -> Result<()> {
     if lock.try_lock().is_err() {
         bail!("another keeper looks after `{id}`");
     }
-    match Keeper::start(home, id, files) {
+    match Keeper::start(home, id, files, scope) {
         Ok(mut keeper) => {
             if keeper.life.phase() != Phase::Booting {
                 report.tell(&Report::Started)?;
@@ -147,9 +150,10 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn start(home: &Home, id: &MachineId, files: Files) -> Result<Self, Failure> {
+    fn start(home: &Home, id: &MachineId, files: Files, scope: Scope) -> Result<Self, Failure> {
         let mut keeper = Self::prepare(home, id, files)?;
-        keeper.begin().inspect_err(|failure| keeper.fail(failure))?;
+        let begun = keeper.begin().map_err(|failure| scope.explain(failure, keeper.life.launch()));
+        begun.inspect_err(|failure| keeper.fail(failure))?;
         Ok(keeper)
     }
 

@@ -323,15 +323,25 @@ fn handed_on(found: &Found) -> Mend {
                    of its own, with its `cgroup.procs` and `cgroup.subtree_control`";
         return words(why);
     };
+    if controllers.is_empty() {
+        return words(
+            "this user's own systemd does not run, which gives machines theirs: log in by ssh, on a console or on a \
+             desktop, or have root call `loginctl enable-linger` for this user",
+        );
+    }
     if ["memory", "cpu", "pids"].iter().all(|name| controllers.iter().any(|found| found == name)) {
-        return command("systemd-run --user --scope -p Delegate=yes stead up");
+        let why = found.refused.first().map_or("", |(_, why)| why);
+        return words(format!(
+            "this user's own systemd would give machines theirs, but was not reached ({why}): log in by ssh, on a \
+             console or on a desktop instead of by `su` or `sudo`"
+        ));
     }
     let directory = "/etc/systemd/system/user@.service.d";
     let line = format!(
         "mkdir -p {directory} && printf '[Service]\\nDelegate=cpu cpuset io memory pids\\n' > {directory}/delegate.conf \
          && systemctl daemon-reload"
     );
-    let then = "from the next login on `systemd-run --user --scope -p Delegate=yes stead up` has limits";
+    let then = "from the next login on there are limits";
     with(command(line), then)
 }
 
@@ -626,8 +636,16 @@ mod tests {
             assert_eq!(super::cgroups(&found).mend, words(keeps));
         }
         let version2 = told("version 2 ()");
-        let scope = "systemd-run --user --scope -p Delegate=yes stead up";
-        check(false, spoil(Cgroups::V2(Vec::new())), &[(what, Limited, &version2, scope)]);
+        let unreached = "this user's own systemd would give machines theirs, but was not reached (x): log in by ssh, on \
+                         a console or on a desktop instead of by `su` or `sudo`";
+        check(false, spoil(Cgroups::V2(Vec::new())), &[(what, Limited, &version2, unreached)]);
+        let absent = |f: &mut Found| {
+            spoil(Cgroups::V2(Vec::new()))(f);
+            f.facts.handed_on = Some(Vec::new());
+        };
+        let login = "this user's own systemd does not run, which gives machines theirs: log in by ssh, on a console or on \
+                     a desktop, or have root call `loginctl enable-linger` for this user";
+        check(false, absent, &[(what, Limited, &version2, login)]);
         let few = |f: &mut Found| {
             spoil(Cgroups::V2(Vec::new()))(f);
             f.facts.handed_on = Some(vec!["pids".to_owned()]);

@@ -101,6 +101,11 @@ impl Life {
         Ok(Some((end.code, out_of_memory)))
     }
 
+    /// How it failed to start at all.
+    pub(in crate::machine) fn failed_exit(&self, failure: &Failure) -> Exit {
+        self.exit_of(failure.code, false, Some(failure.text.clone()))
+    }
+
     pub(super) fn exit_of(&self, code: u8, out_of_memory: bool, why: Option<String>) -> Exit {
         let (started_ms, asked) = (self.started_ms, self.asked_to_end);
         let (at_ms, restarts) = (now_ms(), self.restarts);
