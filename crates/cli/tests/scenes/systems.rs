@@ -263,11 +263,11 @@ fn runs_docker(world: &World) {
     }
     let line = r"export PATH=/opt/docker/sbin:/opt/docker/bin:$PATH
         systemd-run -q --unit=engine -p Delegate=yes -E PATH=$PATH dockerd
-        for i in $(seq 300); do docker info > /dev/null 2>&1 && break; sleep 0.1; done
+        for i in $(seq 900); do docker info > /dev/null 2>&1 && break; sleep 0.1; done
         docker info -f '{{.Driver}}'; docker load -q -i /root/busybox.tar > /dev/null; image=$(docker images -q)
         docker run --rm -m 64m $image sh -c 'cat /proc/1/comm /data/seed; ls /sys/class/net'
         docker run -d --name web -p 8080:80 $image sh -c 'cd /data; httpd -f' > /dev/null
-        for i in $(seq 100); do
+        for i in $(seq 300); do
             said=$(exec 3<> /dev/tcp/127.0.0.1/8080; printf 'GET /seed HTTP/1.0\r\n\r\n' >&3; tail -n1 <&3) || :
             [ -z $said ] || break; sleep 0.1
         done

@@ -246,17 +246,17 @@ impl Cgroup {
                     write(&held.join("cgroup.procs"), "0")?;
                 }
                 // The kernel moves an ordinary user's processes only within what was delegated to them; systemd does.
-                Err(error)
-                    if error.kind() == ErrorKind::PermissionDenied
-                        && scope::join(
-                            &watch::holder(directory, init).unwrap_or_else(|| directory.to_owned()),
-                        )
-                        .context("the user's systemd does not move it there")? => {}
-                Err(error)
-                    if error.kind() == ErrorKind::PermissionDenied
-                        && crate::mounts::root::is_mapped_here()? =>
-                {
-                    tracing::warn!("a process in the container is not within its limits: {error}");
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                    let held = watch::holder(directory, init).unwrap_or_else(|| directory.to_owned());
+                    let moved = scope::join(&held).context("the user's systemd does not move it");
+                    if matches!(moved, Ok(true)) {
+                        continue;
+                    }
+                    if !crate::mounts::root::is_mapped_here()? {
+                        return Err(error).with_context(|| format!("cannot write `{}`", procs.display()));
+                    }
+                    let why = moved.err().unwrap_or_else(|| error.into());
+                    tracing::warn!("a process in the container is not within its limits: {why:#}");
                 }
                 Err(error) => {
                     return Err(error).with_context(|| format!("cannot write `{}`", procs.display()));

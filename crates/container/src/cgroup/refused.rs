@@ -75,8 +75,8 @@ impl Ground {
     fn in_scope(&mut self) -> Result<()> {
         let unified = self.layout.unified.as_mut().context("there is no version 2 of control groups here")?;
         let own = scope::managers().context("no systemd of this user's gives one")?;
-        ensure!(unified.mount.join(&own).is_dir(), "`{}`, which is systemd's, is not here", own.display());
-        unified.own = own;
+        ensure!(unified.mount.join(own).is_dir(), "`{}`, which is systemd's, is not here", own.display());
+        unified.own = own.to_owned();
         Ok(())
     }
 

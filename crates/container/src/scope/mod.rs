@@ -20,10 +20,12 @@ mod message;
 mod tests;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::cgroup::layout::{self, Layout};
 use crate::cgroup::write;
@@ -44,31 +46,51 @@ const SEAT: &str = "self";
 
 /// systemd answers within milliseconds, on a busy computer later. One that does not at all is done without.
 const LIMIT: Duration = Duration::from_secs(10);
-const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// The same for what others wait for themselves, no longer than that.
+const SHORT_LIMIT: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// After so many looks it is asked whether the scope is there at all.
+const LOOKS: u32 = 10;
 
 /// Moves this process, if it is an ordinary user's, into a scope of its own, called after `name`: letters, digits and `-`.
 /// To be done before it has any children. Where that fails it stays where it is.
 pub fn enter_scope(name: &str, description: &str) -> Result<()> {
+    enter(name, description, Instant::now() + LIMIT)
+}
+
+fn enter(name: &str, description: &str, deadline: Instant) -> Result<()> {
     if rustix::process::geteuid().is_root() {
         return Ok(());
     }
-    let deadline = Instant::now() + LIMIT;
     ensure!(here()?.is_some(), "there is no version 2 of control groups here");
     let mut bus = open(deadline)?;
     let pid = std::process::id();
     let started = Stat::observe(pid)?.context("we do not exist")?.started_ticks;
     let unit = format!("{FIRST}{name}-{pid}-{started}{LAST}");
     bus.call(&start(&unit, description))?;
-    let scope = loop {
-        match here()?.filter(|here| here.ends_with(&unit)) {
-            Some(scope) => break scope,
-            None if Instant::now() > deadline => bail!("it does not move us to `{unit}`"),
-            None => std::thread::sleep(LOOK_EVERY),
-        }
-    };
+    let scope = moved_to(&unit, &mut bus, deadline)?;
     let seat = scope.join(SEAT);
     fs::create_dir(&seat).with_context(|| format!("cannot make `{}`", seat.display()))?;
     write(&seat.join("cgroup.procs"), "0")
+}
+
+/// Where a scope is, once we are in it. systemd answers before it moves anybody; where it cannot, it forgets the scope.
+fn moved_to(unit: &str, bus: &mut Bus, deadline: Instant) -> Result<PathBuf> {
+    let look = || Ok::<_, anyhow::Error>(here()?.filter(|here| here.ends_with(unit)));
+    while Instant::now() < deadline {
+        for _ in 0..LOOKS {
+            if let Some(scope) = look()? {
+                return Ok(scope);
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        let there = bus.call(&get(unit));
+        if let Some(scope) = look()? {
+            return Ok(scope);
+        }
+        there.with_context(|| format!("it does not move us to `{unit}`"))?;
+    }
+    bail!("it does not move us to `{unit}`: it takes too long")
 }
 
 /// The same for what all machines need, but only where the user's systemd runs without anybody being logged in, by
@@ -79,7 +101,7 @@ pub fn leave_session(name: &str, description: &str) -> Result<()> {
     let user = rustix::process::geteuid().as_raw();
     let lingers = |name: &str| Path::new("/var/lib/systemd/linger").join(name).exists();
     match crate::user::name_of(user, &passwd) {
-        Some(user) if lingers(user) => enter_scope(name, description),
+        Some(user) if lingers(user) => enter(name, description, Instant::now() + SHORT_LIMIT),
         Some(_) | None => Ok(()),
     }
 }
@@ -108,8 +130,15 @@ fn unit(cgroup: &Path) -> Option<&str> {
     (name.starts_with(FIRST) && name.ends_with(LAST)).then_some(name)
 }
 
-/// The cgroup of the user's own systemd, below the mount of version 2: what it is not given its scopes are not either.
-pub(crate) fn managers() -> Result<PathBuf> {
+/// The cgroup of the user's own systemd, below the mount of version 2: what it is not given its scopes are not either. It is
+/// asked once, however many machines want to know.
+pub(crate) fn managers() -> Result<&'static Path> {
+    static ASKED: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let asked = ASKED.get_or_init(|| ask_for_managers().map_err(|why| format!("{why:#}")));
+    asked.as_deref().map_err(|why| anyhow!("{why}"))
+}
+
+fn ask_for_managers() -> Result<PathBuf> {
     let mut bus = open(Instant::now() + LIMIT)?;
     let (signature, body) = bus.call(&control_group())?;
     ensure!(signature == "v", "its control group is of type `{}`", signature.escape_debug());
@@ -130,9 +159,17 @@ pub(crate) fn above_seat(own: &Path) -> &Path {
 }
 
 fn open(deadline: Instant) -> Result<Bus> {
-    let directory = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty());
-    let directory = directory.context("`XDG_RUNTIME_DIR` is not set, so nobody can say where it listens")?;
-    Bus::open(Path::new(&directory), deadline)
+    let user = rustix::process::geteuid().as_raw();
+    // Whoever comes by `su`, or from a timer, has none, or still another's.
+    let said = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let places = said.into_iter().chain([Path::new("/run/user").join(user.to_string())]);
+    let is_own = |place: &PathBuf| fs::metadata(place).is_ok_and(|place| place.uid() == user);
+    let own: Vec<PathBuf> = places.filter(is_own).collect();
+    let place = own.iter().find(|place| place.join("systemd/private").exists()).or(own.first());
+    Bus::open(
+        place.context("this user has no directory for it to listen in, as a login makes one")?,
+        deadline,
+    )
 }
 
 /// The cgroup of version 2 that we are in.
@@ -164,6 +201,14 @@ fn start<'a>(unit: &str, description: &str) -> Call<'a> {
 /// Processes: the one that asks, by whatever number systemd knows it. Ours may be of another namespace.
 fn who_asks(body: &mut Writer) {
     body.array(4, |body| body.number(0));
+}
+
+/// Asks systemd whether there is such a unit.
+fn get<'a>(unit: &str) -> Call<'a> {
+    let mut body = Writer::default();
+    body.text(unit);
+    let (path, interface) = (SYSTEMD_PATH, MANAGER);
+    Call { destination: SYSTEMD, path, interface, member: "GetUnit", signature: "s", body }
 }
 
 /// Has systemd move whoever calls to this place in a scope.
