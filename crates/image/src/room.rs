@@ -49,7 +49,8 @@ enum Wanted {
 }
 
 impl Room {
-    /// Says that so much was written, or is about to be, to the disk that this file is on.
+    /// Says that so much was written, or is about to be, to the disk that this file is on: a piece of it at a time, so that
+    /// as many writers as there are stay within what is kept free.
     pub(crate) fn take(&mut self, at: impl AsFd, bytes: u64, files: u64) -> Result<(), NoRoom> {
         self.written_bytes += bytes;
         if let (Some(bytes), Some(files)) = (self.bytes.checked_sub(bytes), self.files.checked_sub(files)) {
@@ -58,7 +59,7 @@ impl Room {
         }
         // A file system that does not answer has the last word by what it refuses to write.
         let Some(disk) = Disk::of(at) else { return Ok(()) };
-        (self.bytes, self.files) = disk.until_next_look(Wanted::More(self.written_bytes))?;
+        (self.bytes, self.files) = disk.until_next_look(bytes, Wanted::More(self.written_bytes))?;
         Ok(())
     }
 }
@@ -66,10 +67,7 @@ impl Room {
 /// Whether this many bytes can be written to the disk that this file is on.
 pub(crate) fn needs(at: impl AsFd, bytes: u64) -> Result<(), NoRoom> {
     let Some(disk) = Disk::of(at) else { return Ok(()) };
-    let wanted = Wanted::Bytes(bytes);
-    disk.until_next_look(wanted)?;
-    let is_enough = disk.bytes == 0 || disk.left_bytes - disk.reserve_bytes() >= bytes;
-    if is_enough { Ok(()) } else { Err(NoRoom { disk, wanted }) }
+    disk.until_next_look(bytes, Wanted::Bytes(bytes)).map(drop)
 }
 
 impl Disk {
@@ -91,12 +89,18 @@ impl Disk {
         (self.files / RESERVE_SHARE).min(RESERVE_MAX_FILES)
     }
 
-    /// How many bytes and files may be written before the next look, if any.
-    fn until_next_look(self, wanted: Wanted) -> Result<(u64, u64), NoRoom> {
-        // Some file systems have no figures.
-        let is_full = self.bytes > 0 && self.left_bytes <= self.reserve_bytes();
-        let has_no_files = self.files > 0 && self.left_files <= self.reserve_files();
-        if is_full || has_no_files {
+    // Some file systems have no figures.
+    fn lacks_bytes(&self, bytes: u64) -> bool {
+        self.bytes > 0 && self.left_bytes.saturating_sub(self.reserve_bytes()) < bytes.max(1)
+    }
+
+    fn lacks_files(&self) -> bool {
+        self.files > 0 && self.left_files <= self.reserve_files()
+    }
+
+    /// How many bytes and files may be written after these bytes before the next look, if they may.
+    fn until_next_look(self, bytes: u64, wanted: Wanted) -> Result<(u64, u64), NoRoom> {
+        if self.lacks_bytes(bytes) || self.lacks_files() {
             return Err(NoRoom { disk: self, wanted });
         }
         let step = |all, reserve| if all == 0 { u64::MAX } else { reserve / WRITERS };
@@ -108,7 +112,7 @@ impl fmt::Display for NoRoom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { disk, wanted } = self;
         f.write_str("the disk is full but for what is kept free: ")?;
-        if disk.bytes > 0 && disk.left_bytes <= disk.reserve_bytes() || matches!(wanted, Wanted::Bytes(_)) {
+        if disk.lacks_bytes(0) || !disk.lacks_files() {
             let [left, all, reserve] = [disk.left_bytes, disk.bytes, disk.reserve_bytes()].map(mib);
             write!(f, "{left} of {all} are left, {reserve} are for others")?;
         } else {
@@ -150,18 +154,18 @@ mod tests {
 
     #[track_caller]
     fn refused(disk: Disk, expected: &str) {
-        let told = disk.until_next_look(Wanted::More(7 * MIB)).unwrap_err().to_string();
+        let told = disk.until_next_look(0, Wanted::More(7 * MIB)).unwrap_err().to_string();
         assert!(told.contains(expected), "{told}");
     }
 
     #[test]
     fn a_share_is_kept_free_of_small_disks_and_a_figure_of_large_ones() {
-        assert_eq!(disk(40 * MIB, 3 * MIB).until_next_look(Wanted::More(0)), Ok((MIB / 2, 1250)));
+        assert_eq!(disk(40 * MIB, 3 * MIB).until_next_look(0, Wanted::More(0)), Ok((MIB / 2, 1250)));
         refused(
             disk(40 * MIB, 2 * MIB),
             "2.0 MiB of 40.0 MiB are left, 2.0 MiB are for others, and there is more of this than the 7.0 MiB so far",
         );
-        let large = |left_bytes| disk(MIB << 20, left_bytes).until_next_look(Wanted::More(0));
+        let large = |left_bytes| disk(MIB << 20, left_bytes).until_next_look(0, Wanted::More(0));
         assert_eq!(large(257 * MIB), Ok((64 * MIB, 1250)));
         large(256 * MIB).unwrap_err();
     }
@@ -170,23 +174,23 @@ mod tests {
     fn files_run_out_as_well() {
         let files = |files, left_files| Disk { files, left_files, ..disk(40 * MIB, 30 * MIB) };
         refused(files(2000, 100), "100 of 2000 files can still be made, 100 are for others");
-        assert_eq!(files(2000, 101).until_next_look(Wanted::More(0)), Ok((MIB / 2, 25)));
-        files(10_000_000, 10_000).until_next_look(Wanted::More(0)).unwrap_err();
+        assert_eq!(files(2000, 101).until_next_look(0, Wanted::More(0)), Ok((MIB / 2, 25)));
+        files(10_000_000, 10_000).until_next_look(0, Wanted::More(0)).unwrap_err();
     }
 
     #[test]
     fn a_disk_without_figures_is_asked_no_further() {
         let none = Disk { bytes: 0, left_bytes: 0, files: 0, left_files: 0 };
-        assert_eq!(none.until_next_look(Wanted::More(0)), Ok((u64::MAX, u64::MAX)));
+        assert_eq!(none.until_next_look(1 << 60, Wanted::More(0)), Ok((u64::MAX, u64::MAX)));
     }
 
     #[test]
-    fn what_is_known_to_be_too_large_is_not_begun() {
-        let file = tempfile::tempfile().unwrap();
-        needs(&file, 1).unwrap();
-        let told = needs(&file, 1 << 60).unwrap_err().to_string();
-        assert!(told.contains("and this has 1099511627776.0 MiB"), "{told}");
-        let mut room = Room::default();
-        room.take(&file, 1, 1).unwrap();
+    fn what_is_more_than_there_is_beside_what_is_kept_free_is_not_begun() {
+        let ask = |bytes| disk(40 * MIB, 5 * MIB).until_next_look(bytes, Wanted::Bytes(bytes));
+        assert_eq!(ask(3 * MIB), Ok((MIB / 2, 1250)));
+        let told = ask(3 * MIB + 1).unwrap_err().to_string();
+        assert!(told.contains("5.0 MiB of 40.0 MiB are left, 2.0 MiB are for others"), "{told}");
+        assert!(told.contains("and this has 3.0 MiB"), "{told}");
+        ask(1 << 60).unwrap_err();
     }
 }

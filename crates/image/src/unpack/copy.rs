@@ -13,6 +13,7 @@ use super::Form;
 use super::metadata::{Dresser, Metadata, Target};
 use super::tree::file_type;
 use crate::reflink::reflink;
+use crate::room::Room;
 
 /// How regular files are made.
 pub(super) const CREATE: OFlags =
@@ -21,6 +22,9 @@ pub(super) const CREATE: OFlags =
 pub(super) const READ: OFlags =
     OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
+/// What is copied at once at most before the disk is looked at.
+const PIECE_BYTES: u64 = 256 << 10;
+
 /// Something in a directory.
 #[derive(Clone, Copy)]
 pub(super) struct Node<'a> {
@@ -28,13 +32,15 @@ pub(super) struct Node<'a> {
     pub(super) name: &'a [u8],
 }
 
-/// Copies anything but directories. `from` is of a layer of the form `form`, whose own attributes stay behind.
+/// Copies anything but directories. `from` is of a layer of the form `form`, whose own attributes stay behind. With `room`
+/// others keep some: blocks that are shared take none.
 pub(super) fn copy(
     from: Node<'_>,
     stat: &Stat,
     form: Form,
     to: Node<'_>,
     dresser: &mut Dresser,
+    room: Option<&mut Room>,
 ) -> Result<()> {
     let named = Target::Named(to.directory, to.name);
     match file_type(stat) {
@@ -43,7 +49,7 @@ pub(super) fn copy(
             let metadata = observe(Target::Open(source.as_fd()), stat, form)?;
             let copy = openat(to.directory, to.name, CREATE, Mode::from_raw_mode(metadata.mode & 0o777))
                 .context("could not make it")?;
-            copy_contents(source.as_fd(), copy.as_fd()).context("could not copy its contents")?;
+            copy_contents(source.as_fd(), copy.as_fd(), room).context("could not copy its contents")?;
             dresser.dress_new(copy.as_fd(), &metadata, to.name)
         }
         FileType::Symlink => {
@@ -85,7 +91,7 @@ pub(super) fn observe(target: Target<'_>, stat: &Stat, form: Form) -> Result<Met
 }
 
 /// Shares the blocks where the file system can; else copies in the kernel, and leaves holes where they are.
-fn copy_contents(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+fn copy_contents(from: BorrowedFd<'_>, to: BorrowedFd<'_>, mut room: Option<&mut Room>) -> Result<()> {
     let size = u64::try_from(fstat(from)?.st_size)?;
     if size == 0 || reflink(from, to)? {
         return Ok(());
@@ -94,9 +100,14 @@ fn copy_contents(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
     while let Some((start, end)) = data(from, at, size)? {
         let (mut read, mut write) = (start, start);
         while read < end {
-            let length = usize::try_from(end - read).unwrap_or(usize::MAX);
-            if copy_file_range(from, Some(&mut read), to, Some(&mut write), length)? == 0 {
+            let piece = if room.is_some() { PIECE_BYTES } else { u64::MAX };
+            let length = usize::try_from(piece.min(end - read)).unwrap_or(usize::MAX);
+            let copied = copy_file_range(from, Some(&mut read), to, Some(&mut write), length)?;
+            if copied == 0 {
                 bail!("it became shorter while it was read");
+            }
+            if let Some(room) = room.as_deref_mut() {
+                room.take(to, copied as u64, 0)?;
             }
         }
         at = end;

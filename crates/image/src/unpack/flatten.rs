@@ -117,7 +117,7 @@ impl Layer<'_> {
             let place = self.tree.directory(directory, strict)?;
             return Ok(linkat(place.fd(), name, to.directory, to.name, AtFlags::empty())?);
         }
-        copy(from, stat, self.form, to, self.dresser)?;
+        copy(from, stat, self.form, to, self.dresser, None)?;
         if stat.st_nlink > 1 {
             self.links.insert(id, path.to_vec());
         }

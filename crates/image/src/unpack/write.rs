@@ -47,14 +47,19 @@ struct Unpacker<'a> {
     maker: Maker<'a>,
     /// Written into files so far.
     size_bytes: u64,
-    room: Room,
+    /// None where the disk may become full.
+    room: Option<Room>,
 }
 
 impl<'a> Unpacker<'a> {
     fn new(into: &Path, options: &'a UnpackOptions) -> Result<Self> {
         let tree = Tree::open(into)?;
         let maker = Maker::new(into, &tree.root, options)?;
-        Ok(Self { tree, maker, size_bytes: 0, room: Room::default() })
+        let room = match options.fill {
+            Fill::ButForOthers => Some(Room::default()),
+            Fill::Wholly => None,
+        };
+        Ok(Self { tree, maker, size_bytes: 0, room })
     }
 
     fn entry<R: BufRead>(&mut self, archive: &mut Archive<'_, R>, entry: &Entry) -> Result<()> {
@@ -124,10 +129,10 @@ impl<'a> Unpacker<'a> {
     }
 
     fn take_room(&mut self, bytes: u64, files: u64) -> Result<()> {
-        if self.maker.options.fill == Fill::ButForOthers {
-            self.room.take(self.tree.root.fd(), bytes, files)?;
+        match &mut self.room {
+            Some(room) => Ok(room.take(self.tree.root.fd(), bytes, files)?),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// The directory at a clean name, made if it is missing.
@@ -242,9 +247,9 @@ impl<'a> Unpacker<'a> {
         let parent = self.directory(directory, mtime)?;
         let to = Node { directory: parent.fd(), name };
         // Many layers may each ask for a copy of the same large file.
-        self.take_room(u64::try_from(found.stat.st_size).unwrap_or_default(), 1)?;
-        let maker = &mut self.maker;
-        copy(from, &found.stat, maker.options.form, to, &mut maker.dresser)
+        self.take_room(0, 1)?;
+        let (maker, room) = (&mut self.maker, self.room.as_mut());
+        copy(from, &found.stat, maker.options.form, to, &mut maker.dresser, room)
             .with_context(|| format!("could not copy `{}` from a lower layer", show(&path)))?;
         self.link(spot, to)
     }
