@@ -1,12 +1,12 @@
 //! Blobs: contents named by their digests. One becomes visible whole and verified, or not at all; what was
-//! received of one before a cut stays, and is gone on with.
+//! received of one before a cut stays, and is gone on with; but of one that the disk has no room for nothing stays.
 //!
 //! ```text
 //! partial/<hex>   received so far, locked by who receives it ── finish ──▶ blobs/sha256/<hex>
 //! ```
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,6 +42,7 @@ pub(crate) struct Partial {
     wanted: Descriptor,
     hash: Sha256,
     have_bytes: u64,
+    room: Room,
 }
 
 /// A blob that gets its name once it is whole. Dropped before that it is gone.
@@ -124,15 +125,13 @@ impl Store {
             return Ok(Claim::Present);
         }
         let target = self.blob_path(&wanted.digest);
-        let mut partial =
-            Partial { lock, path, target, wanted: wanted.clone(), hash: Sha256::new(), have_bytes: 0 };
+        let (wanted, hash, room) = (wanted.clone(), Sha256::new(), Room::default());
+        let mut partial = Partial { lock, path, target, wanted, hash, have_bytes: 0, room };
         partial.go_on()?;
-        let missing_bytes = wanted.size_bytes - partial.have_bytes;
-        if let Err(no_room) = room::needs(partial.lock.file(), missing_bytes) {
-            if partial.have_bytes == 0 {
-                partial.lock.remove()?;
-            }
-            return Err(no_room).with_context(|| format!("cannot keep {}", wanted.digest));
+        let missing_bytes = partial.wanted.size_bytes - partial.have_bytes;
+        if missing_bytes > 0 {
+            let fits = room::needs(partial.lock.file(), missing_bytes).map_err(io::Error::from);
+            fits.or_else(|error| partial.give_up(error))?;
         }
         Ok(Claim::Receive(Box::new(partial)))
     }
@@ -193,7 +192,7 @@ impl Partial {
         Ok(())
     }
 
-    /// Adds bytes. More than it is to have are refused.
+    /// Adds bytes. More than it is to have are refused, and so is what the disk has no room for: then all of it goes.
     pub(crate) fn add(&mut self, bytes: &[u8]) -> Result<()> {
         if bytes.len() as u64 > self.wanted.size_bytes - self.have_bytes {
             bail!(
@@ -202,10 +201,20 @@ impl Partial {
                 self.wanted.size_bytes
             );
         }
-        self.lock.file().write_all(bytes).with_context(|| self.cannot("write"))?;
+        // Others receive at the same time, each with room for its own when it began.
+        let fits = self.room.take(self.lock.file(), bytes.len() as u64, 0).map_err(io::Error::from);
+        fits.and_then(|()| self.lock.file().write_all(bytes)).or_else(|error| self.give_up(error))?;
         self.hash.update(bytes);
         self.have_bytes += bytes.len() as u64;
         Ok(())
+    }
+
+    /// Fails. What is here would keep a full disk full, so it goes; else it stays to be gone on with.
+    fn give_up(&self, error: io::Error) -> Result<()> {
+        if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) {
+            fs::remove_file(&self.path).with_context(|| self.cannot("remove"))?;
+        }
+        Err(error).with_context(|| format!("cannot keep {}", self.wanted.digest))
     }
 
     /// Whether all bytes are here.
@@ -385,6 +394,32 @@ mod tests {
             store.keep("text/plain", b"hello").unwrap();
         }
         assert_eq!(fs::read_dir(dir.path().join("partial")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_the_disk_has_no_room_for_is_taken_away_and_what_was_cut_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let wanted = descriptor(b"hello");
+        for (kind, have_bytes) in
+            [(ErrorKind::Other, 4), (ErrorKind::StorageFull, 0), (ErrorKind::QuotaExceeded, 0)]
+        {
+            let mut partial = receive(&store, &wanted);
+            partial.restart().unwrap();
+            partial.add(b"hell").unwrap();
+            let error = format!("{:#}", partial.give_up(kind.into()).unwrap_err());
+            assert!(error.contains(wanted.digest.as_str()), "{error}");
+            drop(partial);
+            assert_eq!(receive(&store, &wanted).have_bytes(), have_bytes, "{kind:?}");
+        }
+        // A large one of which some is here is not begun again, nor kept.
+        let huge = Descriptor { size_bytes: 1 << 60, ..wanted.clone() };
+        receive(&store, &wanted).add(b"hell").unwrap();
+        store.claim(&huge, || {}).unwrap_err();
+        assert_eq!(receive(&store, &wanted).have_bytes(), 0);
+        // One that is here wholly needs no room, so it is not asked for.
+        receive(&store, &wanted).add(b"hello").unwrap();
+        assert!(receive(&store, &wanted).is_whole());
     }
 
     #[test]
