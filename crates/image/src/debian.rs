@@ -3,6 +3,7 @@
 //! `apt` verifies what comes from the mirror, by the keys of Debian that this computer has.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -27,7 +28,7 @@ pub struct DebianSettings {
     pub mirror: Option<String>,
     /// From where fixes of security come: `http://…/debian-security`. From nowhere where only a mirror is said.
     pub security: Option<String>,
-    /// A file of keys by which that may be signed, beside those that this computer's own apt trusts.
+    /// A file of keys by which that may be signed: in place of `/etc/apt/trusted.gpg`, beside `/etc/apt/trusted.gpg.d`.
     pub keyring: Option<PathBuf>,
     /// The program; found in `PATH` where absent.
     pub program: Option<PathBuf>,
@@ -68,6 +69,7 @@ impl Store {
             return Ok(image);
         }
         settings.check()?;
+        settings.keyring.as_deref().map_or(Ok(()), check_keyring)?;
         let sources = sources(settings, &read_apt(), suite);
         let program = settings.program.clone().unwrap_or_else(|| "mmdebstrap".into());
         let arguments = arguments(packages, &architecture(platform)?, settings.keyring.as_deref());
@@ -128,6 +130,21 @@ impl DebianSettings {
             (None, Some(_) | None) => Ok(()),
         }
     }
+}
+
+/// Whether keys can be read there. A directory would go in place of all that apt trusts; and of what it cannot read apt says no more
+/// than that a key is missing.
+fn check_keyring(path: &Path) -> Result<()> {
+    let cannot = || {
+        let path = path.display();
+        format!(
+            "cannot read the keyring `{path}`; hint: `keyring` under `debian` in images.json is a file of keys"
+        )
+    };
+    if !std::fs::metadata(path).with_context(cannot)?.is_file() {
+        return Err(anyhow!("it is no regular file")).with_context(cannot);
+    }
+    File::open(path).map(drop).with_context(cannot)
 }
 
 /// Whether a line of a list of sources may have this for an address.
@@ -378,6 +395,26 @@ mod tests {
             |path: &str| DebianSettings { keyring: Some(path.into()), ..DebianSettings::default() }.check();
         keyring("/etc/lab.gpg").unwrap();
         keyring("lab.gpg").unwrap_err();
+    }
+
+    #[test]
+    fn a_keyring_is_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link, gone) =
+            (dir.path().join("lab.gpg"), dir.path().join("link.gpg"), dir.path().join("gone"));
+        std::fs::write(&file, "keys").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        check_keyring(&file).unwrap();
+        check_keyring(&link).unwrap();
+        for (path, why) in [
+            (dir.path(), "it is no regular file"),
+            (Path::new("/dev/null"), "it is no regular file"),
+            (&gone, "No such file"),
+            (&file.join("below"), "Not a directory"),
+        ] {
+            let told = format!("{:#}", check_keyring(path).unwrap_err());
+            assert!(told.contains(why) && told.contains(&path.display().to_string()), "{told}");
+        }
     }
 
     #[test]

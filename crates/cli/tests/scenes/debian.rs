@@ -76,6 +76,10 @@ fn what_a_mirror_has_not_signed_is_refused() {
         let line = "curl -s -f -o /dev/null http://127.0.0.1:8000/whole/dists/sid/InRelease";
         (world.sh_said(Place::Computer, line).code == 0).then_some(())
     });
+    let ring = world.path().join("lab.gpg");
+    fs::rename(&ring, world.path().join("away.gpg")).unwrap();
+    pull(&world, "whole").code(1).says("cannot read the keyring").says("No such file");
+    fs::rename(world.path().join("away.gpg"), &ring).unwrap();
     // Nothing of it has to be there for a system, so nothing is in the image; but it is believed.
     pull(&world, "whole").ok();
     world.stead("image rm debian-lab:1").ok();
