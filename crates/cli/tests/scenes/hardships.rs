@@ -316,6 +316,44 @@ fn a_full_disk_is_told_with_the_stage_and_once_there_is_room_all_goes_on() {
     disk.close();
 }
 
+/// Archives of two images of two layers: both layers of `both` are large, the upper one of `link` names a large file of the lower one.
+const TWO_LAYERS: &str = r#"
+    image() {
+        printf '{"architecture":"%s","os":"linux","config":{},"rootfs":{"type":"layers","diff_ids":["sha256:%s","sha256:%s"]}}' \
+            "$(uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')" $(for layer in $2 $3; do zcat -f $layer | sha256sum | cut -d' ' -f1; done) > config.json
+        printf '[{"Config":"config.json","RepoTags":["127.0.0.1:5000/lab/%s:1"],"Layers":["%s","%s"]}]' $1 $2 $3 > manifest.json
+        tar -cf $1.tar manifest.json config.json $2 $3
+    }
+    for name in a b; do
+        dd if=/dev/urandom of=$name bs=1M count=18 2> /dev/null
+        tar -cf $name.layer $name
+    done
+    image both a.layer b.layer
+    truncate -s 18M zeros; tar -czf zeros.layer zeros
+    ln zeros again; tar -cf link.layer zeros again; tar --delete -f link.layer zeros
+    image link zeros.layer link.layer
+"#;
+
+#[test]
+fn layers_that_fit_alone_are_refused_where_they_do_not_fit_together() {
+    let disk = SmallDisk::of("32m,nr_inodes=2000");
+    let world = &disk.world;
+    let _registry = registry(world);
+    world.sh(Place::Computer, TWO_LAYERS);
+    for (image, why) in [("both", "cannot pull"), ("link", "could not copy `zeros` from a lower layer")] {
+        let name = format!("127.0.0.1:5000/lab/{image}:1");
+        for line in [format!("image load {image}.tar"), format!("image push {name}")] {
+            world.stead_at("other", world.path(), &line.split(' ').collect::<Vec<_>>()).ok();
+        }
+        let said = world.stead(&format!("image pull {name}")).code(1);
+        said.says(why).says("the disk is full but for what is kept free");
+        assert_eq!(world.sh(Place::Person, "ls home/state/images/partial"), "", "{image}");
+        world.stead("image prune --all --yes").ok();
+    }
+    world.stead(&format!("run --rm {BUSYBOX} true")).ok();
+    disk.close();
+}
+
 #[test]
 fn a_layer_that_would_fill_the_disk_is_refused_and_nothing_of_it_stays() {
     let disk = SmallDisk::of("32m,nr_inodes=2000");
