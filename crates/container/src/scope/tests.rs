@@ -1,3 +1,5 @@
+//! What systemd is told, byte for byte, and what is made of whatever it answers.
+
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 

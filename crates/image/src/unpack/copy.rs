@@ -32,16 +32,23 @@ pub(super) struct Node<'a> {
     pub(super) name: &'a [u8],
 }
 
-/// Copies anything but directories. `from` is of a layer of the form `form`, whose own attributes stay behind. With `room`
-/// others keep some: blocks that are shared take none.
+/// What is copied: anything but a directory.
+#[derive(Clone, Copy)]
+pub(super) struct Original<'a> {
+    pub(super) node: Node<'a>,
+    pub(super) stat: &'a Stat,
+    /// Of the layer that it is in, whose own attributes stay behind.
+    pub(super) form: Form,
+}
+
+/// Copies it. With `room` others keep some: blocks that are shared take none.
 pub(super) fn copy(
-    from: Node<'_>,
-    stat: &Stat,
-    form: Form,
+    original: Original<'_>,
     to: Node<'_>,
     dresser: &mut Dresser,
     room: Option<&mut Room>,
 ) -> Result<()> {
+    let Original { node: from, stat, form } = original;
     let named = Target::Named(to.directory, to.name);
     match file_type(stat) {
         FileType::RegularFile => {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, FileType, Mode, Stat, fstat, linkat, mkdirat};
 
-use super::copy::{Node, copy, observe};
+use super::copy::{Node, Original, copy, observe};
 use super::layers::{is_opaque, is_whiteout};
 use super::metadata::{DEFAULT_ACL, Dresser, Metadata, Target, remove_xattr, xattrs};
 use super::name::{join, show, split};
@@ -117,7 +117,8 @@ impl Layer<'_> {
             let place = self.tree.directory(directory, strict)?;
             return Ok(linkat(place.fd(), name, to.directory, to.name, AtFlags::empty())?);
         }
-        copy(from, stat, self.form, to, self.dresser, None)?;
+        let form = self.form;
+        copy(Original { node: from, stat, form }, to, self.dresser, None)?;
         if stat.st_nlink > 1 {
             self.links.insert(id, path.to_vec());
         }

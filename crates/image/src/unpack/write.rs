@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, FileType, Mode, ftruncate, linkat, makedev, mkdirat, m
 use rustix::io::{Errno, pwrite};
 
 use super::archive::{Archive, Contents, Entry, Kind};
-use super::copy::{CREATE, Node, copy};
+use super::copy::{CREATE, Node, Original, copy};
 use super::maker::{Maker, Pending, make_whiteout};
 use super::metadata::{Metadata, Target};
 use super::name::{Leaf, classify, clean, join, literal, show, split};
@@ -249,7 +249,8 @@ impl<'a> Unpacker<'a> {
         // Many layers may each ask for a copy of the same large file.
         self.take_room(0, 1)?;
         let (maker, room) = (&mut self.maker, self.room.as_mut());
-        copy(from, &found.stat, maker.options.form, to, &mut maker.dresser, room)
+        let original = Original { node: from, stat: &found.stat, form: maker.options.form };
+        copy(original, to, &mut maker.dresser, room)
             .with_context(|| format!("could not copy `{}` from a lower layer", show(&path)))?;
         self.link(spot, to)
     }
