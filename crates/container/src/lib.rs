@@ -42,7 +42,7 @@ mod tree;
 mod user;
 
 pub use cgroup::watch::Usage;
-pub use cgroup::{LimitRefusal, is_limited, limits_refused};
+pub use cgroup::{LimitRefusal, expect_joins, is_limited, limits_refused};
 pub use control::{delete, is_paused, kill, pause, processes, remove, stop_signal, unpause, usage};
 pub use copy::{copy_data, copy_layer, link_layer, reflink};
 pub use create::{Created, Started, create};

@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Once;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -101,6 +102,16 @@ pub(super) fn add(host: &LinuxHost, id: &MachineId, state: &MachineState) -> Res
         fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     }
     Layer::new(&files, 0).make()
+}
+
+/// Begins what the kernel takes long for where a machine is to start, once.
+pub(super) fn expect_starts(steps: &[&Step]) {
+    static BEGUN: Once = Once::new();
+    let is_near =
+        |step: &&Step| matches!(step, Step::MachineAdd(..) | Step::NicAdd(..) | Step::MachineStart(..));
+    if rustix::process::geteuid().is_root() && steps.iter().any(is_near) {
+        BEGUN.call_once(|| drop(std::thread::spawn(stead_container::expect_joins)));
+    }
 }
 
 /// Starts machines, those together that do not wait for each other.

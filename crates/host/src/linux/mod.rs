@@ -291,6 +291,7 @@ impl Host for LinuxHost {
     }
 
     fn run(&mut self, steps: &[&Step]) -> Vec<Result<()>> {
+        machine::expect_starts(steps);
         let mut results: Vec<Option<Result<()>>> = steps.iter().map(|_| None).collect();
         for batch in batches(steps) {
             let members: Vec<&Step> = batch.iter().filter_map(|place| steps.get(*place).copied()).collect();

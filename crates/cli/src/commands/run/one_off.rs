@@ -69,7 +69,7 @@ pub(super) fn on_record(global: &Global, text: &str) -> Result<Global, Failure> 
         return Ok(same());
     }
     let directory = project::directory_of(&project::find(global)?)?;
-    let seen = look()?.observe()?;
+    let seen = look()?.records()?;
     let mut recorded = seen.projects.iter().filter(|(_, files)| files.directory == directory);
     let (Some((name, files)), None) = (recorded.next(), recorded.next()) else { return Ok(same()) };
     let Some(made) = Found::named(files.named.iter().cloned()) else { return Ok(same()) };
