@@ -39,8 +39,8 @@ pub(crate) use machines::{
 };
 pub(crate) use network::{ConnectArgs, CreateArgs, EnterArgs, NetworkCommand};
 pub(crate) use project::{
-    ConfigArgs, DownArgs, InitArgs, Only, PlanArgs, ProjectBuildArgs, ProjectPullArgs, Stage, Template,
-    UpArgs,
+    ConfigArgs, DownArgs, InitArgs, LsArgs, Only, PlanArgs, ProjectBuildArgs, ProjectPullArgs, Stage,
+    Template, UpArgs,
 };
 pub(crate) use run::{MachineArgs, MakeArgs, PullWhen, RunArgs, RunKind};
 pub(crate) use snapshot::{ResetArgs, SnapshotCommand, SnapshotCreateArgs, SnapshotListArgs};
@@ -286,7 +286,7 @@ Without a project here, or with `--all`, events of all projects. About ten thous
 a line of its own.")]
     Events(EventsArgs),
     /// List the projects of this user
-    Ls,
+    Ls(LsArgs),
     /// Get, list and remove the kernels of microVMs
     #[command(subcommand)]
     Kernel(KernelCommand),

@@ -89,9 +89,9 @@ pub(crate) struct UpArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DownArgs {
-    /// The project's name [default: the project here]
-    #[arg(add = ArgValueCompleter::new(complete::projects))]
-    pub(crate) project: Option<Name>,
+    /// Names of projects, with `*` for any text [default: the project here]
+    #[arg(value_name = "PROJECT", add = ArgValueCompleter::new(complete::projects))]
+    pub(crate) projects: Vec<String>,
     /// Delete its volumes too; their data is lost
     #[arg(short, long)]
     pub(crate) volumes: bool,
@@ -103,6 +103,13 @@ pub(crate) struct DownArgs {
     pub(crate) time: Option<u64>,
     #[command(flatten)]
     pub(crate) consent: Consent,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LsArgs {
+    /// Names of projects, with `*` for any text [default: all]
+    #[arg(value_name = "PROJECT", add = ArgValueCompleter::new(complete::projects))]
+    pub(crate) projects: Vec<String>,
 }
 
 /// How far machines are to be.

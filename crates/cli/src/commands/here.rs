@@ -1,8 +1,9 @@
 //! Which project a command is about: one that is named, or the one here.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use stead_model::name::Name;
+use stead_model::name::{Name, as_ours};
 use stead_model::observed::Observed;
 
 use crate::args::Global;
@@ -11,19 +12,42 @@ use crate::output::note;
 use crate::project;
 
 /// The project that is to be taken away. Where it cannot be known, what is up here is told: it can be named.
-pub(super) fn project_to_take_down(
-    global: &Global,
-    named: Option<&Name>,
-    seen: &Observed,
-) -> Result<Name, Failure> {
-    project_of(global, named, seen).inspect_err(|_| {
+pub(super) fn project_to_take_down(global: &Global, seen: &Observed) -> Result<Name, Failure> {
+    project_of(global, None, seen).inspect_err(|_| {
         let directory = project::find(global).and_then(|file| project::directory_of(&file));
-        if let (None, Ok(directory)) = (named, directory) {
+        if let Ok(directory) = directory {
             for name in recorded(seen, &directory) {
                 note(&format!("project `{name}` is up here; `stead down {name}` takes it down"));
             }
         }
     })
+}
+
+/// The projects that patterns name: each of them some.
+pub(super) fn projects_named(patterns: &[String], seen: &Observed) -> Result<Vec<Name>, Failure> {
+    let there = projects(seen);
+    let mut named = Vec::new();
+    for pattern in patterns {
+        let meant = there.iter().filter(|name| super::ps::matches(&as_ours(pattern), name.as_str()));
+        let mut meant = meant.peekable();
+        if meant.peek().is_none() {
+            return Err(no_project(pattern));
+        }
+        named.extend(meant.filter(|name| !named.contains(*name)).cloned().collect::<Vec<_>>());
+    }
+    Ok(named)
+}
+
+fn no_project(name: &str) -> Failure {
+    Failure::request(&format!("there is no project `{name}`"), "`stead ls` lists the projects")
+}
+
+/// All of which anything is there.
+fn projects(seen: &Observed) -> BTreeSet<Name> {
+    let of_others = seen.volumes.keys().map(|id| &id.project);
+    let of_others = of_others.chain(seen.networks.keys().map(|id| &id.project));
+    let of_others = of_others.chain(seen.machines.keys().map(|id| &id.project));
+    seen.projects.keys().chain(of_others).cloned().collect()
 }
 
 /// The project here for those who need none, as what these patterns mean hangs on it: nobody is to mean machines of all
@@ -50,15 +74,7 @@ pub(super) fn project_here(
 /// file says by now; else the one of the file.
 pub(super) fn project_of(global: &Global, named: Option<&Name>, seen: &Observed) -> Result<Name, Failure> {
     if let Some(name) = named.or(global.project_name.as_ref()) {
-        let known = seen.projects.contains_key(name)
-            || seen.volumes.keys().any(|id| id.project == *name)
-            || seen.networks.keys().any(|id| id.project == *name)
-            || seen.machines.keys().any(|id| id.project == *name);
-        return if known {
-            Ok(name.clone())
-        } else {
-            Err(Failure::request(&format!("there is no project `{name}`"), "`stead ls` lists the projects"))
-        };
+        return if projects(seen).contains(name) { Ok(name.clone()) } else { Err(no_project(name.as_str())) };
     }
     let is_named = project::found(global)?.is_named;
     let directory = project::directory_of(&project::find(global)?)?;

@@ -110,7 +110,7 @@ pub(crate) fn run(Cli { global, command }: Cli) -> Result<ExitCode, Failure> {
         Command::DiffHere { order } => diff::diff_here(&order).map(done),
         Command::Cp(args) => cp::cp(&global, &args).map(done),
         Command::Copy => cp::copy_here().map(done),
-        Command::Ls => ps::ls(output).map(done),
+        Command::Ls(args) => ps::ls(&args, output).map(done),
         Command::Kernel(command) => kernel::run(command, output).map(done),
         Command::Image(command) => image::run(command, output).map(done),
         Command::Login(args) => login::login(&args, output).map(done),

@@ -15,7 +15,8 @@ use stead_model::project::Bind;
 use stead_model::served::Target;
 
 use super::condition::Condition;
-use crate::args::{Filter, Global, PsArgs, holds};
+use super::here::projects_named;
+use crate::args::{Filter, Global, LsArgs, PsArgs, holds};
 use crate::failure::Failure;
 use crate::output::{Output, table};
 use crate::session::look;
@@ -363,11 +364,15 @@ struct ProjectRow {
 }
 
 /// Lists projects.
-pub(crate) fn ls(output: Output) -> Result<(), Failure> {
+pub(crate) fn ls(args: &LsArgs, output: Output) -> Result<(), Failure> {
     let mut host = look()?;
     let seen = host.observe()?;
     let of_volumes = seen.volumes.keys().map(|id| &id.project);
-    let names: BTreeSet<_> = seen.projects.keys().chain(of_volumes).collect();
+    let mut names: BTreeSet<_> = seen.projects.keys().chain(of_volumes).collect();
+    if !args.projects.is_empty() {
+        let named = projects_named(&args.projects, &seen)?;
+        names.retain(|name| named.contains(name));
+    }
     let rows = names.into_iter().map(|name| ProjectRow {
         name: name.to_string(),
         directory: seen

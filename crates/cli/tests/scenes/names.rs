@@ -207,6 +207,19 @@ fn two_projects_with_the_same_names_do_not_meet() {
     one.stead("down").ok();
     two.on("db", &format!("ping -c 1 -W 5 {}", second.0)).ok();
     assert_eq!(one.stead("plan --down").ok(), "nothing to do\n");
+    // Several are meant by a pattern, and one that means none changes nothing.
+    one.stead("up").ok();
+    let listed = |patterns: &str| {
+        let rows = world.stead(&format!("ls {patterns} --format json")).json();
+        rows.as_array().unwrap().iter().map(|row| row["name"].to_string()).collect::<String>()
+    };
+    assert_eq!(listed("t* ONE"), "\"one\"\"two\"");
+    assert_eq!(listed("*w*"), "\"two\"");
+    world.stead("down t* x*").code(2).says("there is no project `x*`");
+    assert_eq!(listed(""), "\"one\"\"two\"");
+    let down = world.stead("down t* one").ok();
+    assert!(down.contains("- machine web.two") && down.contains("- machine web.one"), "{down}");
+    assert_eq!(world.stead("ls --format json").json(), serde_json::json!([]));
 }
 
 #[test]
