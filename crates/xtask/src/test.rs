@@ -17,7 +17,7 @@ use crate::setup::{self, Chore};
 use crate::{Outcome, check, disk, fuzz, system};
 
 /// One test program that takes longer hangs.
-const PROGRAM_LIMIT: Duration = Duration::from_secs(15 * 60);
+const PROGRAM_LIMIT: Duration = Duration::from_secs(20 * 60);
 /// Packages whose integration tests also run as an ordinary user.
 const AS_USER_TOO: [&str; 2] = ["stead", "xtask"];
 

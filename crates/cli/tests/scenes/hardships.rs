@@ -80,6 +80,27 @@ fn a_program_that_writes_without_end_fills_neither_the_disk_nor_its_keepers_memo
 }
 
 #[test]
+fn who_follows_the_logs_of_several_sees_every_run_of_them_and_ends_with_the_last() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let wait = "while ! [ -e /go ]; do sleep 0.1; done";
+    start(&world, "twice", "--restart on-failure:1", &format!("echo begun; {wait}; exit 3"));
+    start(&world, "once", "", &format!("{wait}; echo once"));
+    let mut follow = world.spawn_stead(world.path(), &["logs", "--follow", "twice", "once"]);
+    let mut lines = follow.stdout().lines().map(Result::unwrap);
+    let first = lines.next().unwrap();
+    assert!(first.contains("twice") && first.ends_with("begun"), "{first}");
+    // What they wait for stays there when they are started again.
+    for name in ["twice", "once"] {
+        world.stead(&format!("exec {name} touch /go")).ok();
+    }
+    let mut rest: Vec<String> = lines.map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect();
+    rest.sort();
+    assert_eq!(rest, ["begun", "once"]);
+    world.until("it ends by itself", || (!follow.is_alive()).then_some(()));
+}
+
+#[test]
 fn a_program_that_does_not_want_to_end_is_killed_after_its_time_of_grace() {
     let world = World::offline();
     let _registry = registry(&world);

@@ -34,6 +34,15 @@ fn settings(world: &World, text: &str) -> PathBuf {
     path
 }
 
+/// What the second makes of what the first writes.
+#[track_caller]
+fn piped(mut first: std::process::Command, mut second: std::process::Command) -> String {
+    let mut writes = first.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let reads = second.stdin(writes.stdout.take().unwrap()).output().unwrap();
+    assert!(writes.wait().unwrap().success() && reads.status.success());
+    String::from_utf8(reads.stdout).unwrap()
+}
+
 #[test]
 fn an_image_is_loaded_named_saved_and_removed() {
     let world = World::offline();
@@ -69,6 +78,15 @@ fn an_image_is_loaded_named_saved_and_removed() {
     let at = |name: &str| names.lines().position(|line| line == name);
     assert!(at("blobs/").is_some() && at("blobs/") < at("blobs/sha256/"), "{names}");
     let other = |line: &str| world.stead_at("other", world.path(), &line.split(' ').collect::<Vec<_>>());
+    // Also where nothing but a pipe is between them.
+    let saves = world.stead_command("home", world.path(), &["image", "save", "app:1"]);
+    let loads = world.stead_command("other", world.path(), &["image", "load"]);
+    assert_eq!(piped(saves, loads), format!("{id} app:1\n"));
+    let exports = world.stead_command("home", world.path(), &["image", "export", "app:1"]);
+    let mut lists = std::process::Command::new("tar");
+    lists.arg("t");
+    let files = piped(exports, lists);
+    assert!(files.lines().any(|file| file.trim_start_matches("./") == "data/seed"), "{files}");
     assert_eq!(other(&format!("image load {archive} --format json")).json()[0]["id"], row["id"]);
     let tmp = world.path().display();
     let judge = format!(

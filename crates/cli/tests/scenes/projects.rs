@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use crate::support::registry::{BUSYBOX, registry};
-use crate::support::{Place, Running, World, said};
+use crate::support::{Place, Role, Running, World, role, said};
 
 const SHOP: &str = "
 name: shop
@@ -539,4 +539,69 @@ fn services_are_found_by_names_that_are_none_of_ours() {
     elsewhere.stead("rm -f front_1").code(2).says("there is no machine `front_1`");
     shop.stead("down").ok();
     shop.stead("exec front_1 true").code(125).says("there is no machine `front_1`");
+}
+
+/// Keys of Compose that a container is given, most of them by another file.
+const COMMON: &str = "
+services:
+  base:
+    image: IMAGE
+    working_dir: /tmp
+    environment: { A: base, B: base }
+    env_file: [vars.env]
+    ulimits: { nofile: { soft: 100, hard: 200 } }
+    sysctls: { net.ipv4.ip_default_ttl: 33 }
+    extra_hosts: ['there:192.0.2.7']
+    shm_size: 1m
+    cap_drop: [ALL]
+    cap_add: [NET_BIND_SERVICE]
+    labels: { from: base }
+";
+
+const WEB: &str = "
+services:
+  web:
+    extends: { file: common.yaml, service: base }
+    environment: { B: web }
+    label_file: labels
+    command:
+      - sh
+      - -c
+      - |
+        pwd; echo $$A $$B $$C; ulimit -Sn; ulimit -Hn; cat /proc/sys/net/ipv4/ip_default_ttl
+        grep there /etc/hosts; df -k /dev/shm | tail -n1 | tr -s ' ' | cut -d' ' -f2; grep CapEff /proc/self/status
+";
+
+#[test]
+fn a_container_is_given_what_its_file_says_and_the_one_that_it_extends() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let shop = world.project("shop", "");
+    std::fs::remove_file(shop.directory.join("stead.yaml")).unwrap();
+    let limits = match role() {
+        Role::Root => "    deploy: { resources: { limits: { pids: 7, memory: 32m } } }\n",
+        Role::User => "",
+    };
+    for (file, text) in [
+        ("compose.yaml", format!("{WEB}{limits}")),
+        ("common.yaml", COMMON.replace("IMAGE", BUSYBOX)),
+        ("vars.env", "C=file\nB=file\n".to_owned()),
+        ("labels", "also=this\n".to_owned()),
+    ] {
+        std::fs::write(shop.directory.join(file), text).unwrap();
+    }
+    shop.stead("up").ok();
+    shop.stead("wait web").ok();
+    let expected = "/tmp\nbase web file\n100\n200\n33\n192.0.2.7\tthere\n1024\nCapEff:\t0000000000000400\n";
+    assert_eq!(shop.stead("logs web").ok(), expected);
+    let seen = shop.stead("inspect web --format json").json()[0].clone();
+    let labels = seen.to_string();
+    assert!(labels.contains("\"from\":\"base\"") && labels.contains("\"also\":\"this\""), "{seen:#}");
+    if role() == Role::Root {
+        // Of one of the two versions of control groups.
+        let files = ["pids/pids.max", "pids.max", "memory/memory.limit_in_bytes", "memory.max"];
+        let line = files.map(|file| format!(" /sys/fs/cgroup/{file}")).concat();
+        let limits = shop.stead(&format!("run --rm web cat{line}")).out;
+        assert_eq!(limits, "7\n33554432\n");
+    }
 }
