@@ -9,6 +9,7 @@ mod console;
 mod cp;
 mod diff;
 mod doctor;
+mod down;
 mod enter;
 mod environment;
 mod events;
@@ -68,7 +69,7 @@ pub(crate) fn run(Cli { global, command }: Cli) -> Result<ExitCode, Failure> {
         Command::Init(args) => init::init(&args, output).map(done),
         Command::Plan(args) => up::plan(&global, &args, output).map(done),
         Command::Up(args) => up::up(&global, &args, output).map(done),
-        Command::Down(args) => up::down(&global, &args, output).map(done),
+        Command::Down(args) => down::down(&global, &args, output).map(done),
         Command::Config(args) => config::config(&global, &args, output).map(done),
         Command::Build(args) => build::build(&global, &args, output).map(done),
         Command::Detached { own_mounts, parent, program, words } => {

@@ -1,0 +1,78 @@
+//! `down`: projects that go.
+
+use stead_model::name::Name;
+use stead_model::plan::{Plan, UnwantedVolumes, Wanted, plan as make_plan};
+
+use super::here::{project_to_take_down, projects_named};
+use super::unmet::Unmet;
+use super::{machines, steps};
+use crate::args::{Consent, DownArgs, Global};
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::project;
+use crate::session::{Session, agree};
+
+/// Takes the project here away, or those that are named.
+pub(crate) fn down(global: &Global, args: &DownArgs, output: Output) -> Result<(), Failure> {
+    let mut session = Session::open()?;
+    let seen = session.observe()?;
+    let is_another = |said: &&String| global.project_name.as_ref().is_some_and(|name| *said != name.as_str());
+    if let (Some(name), Some(other)) = (&global.project_name, args.projects.iter().find(is_another)) {
+        let what = format!("the project is said to be `{name}` and `{other}`");
+        return Err(Failure::request(&what, "say one name"));
+    }
+    let names = match args.projects.as_slice() {
+        [] => vec![project_to_take_down(global, &seen)?],
+        patterns => projects_named(patterns, &seen)?,
+    };
+    let mut plans = Vec::new();
+    let mut failed: Option<Failure> = None;
+    for name in &names {
+        match take_down((global, args), name, &mut session, output) {
+            Ok(plan) => plans.push(plan),
+            // The others go all the same.
+            Err(failure) => {
+                failed = Some(match failed {
+                    None => failure,
+                    Some(first) => Failure::Partly(Some(Box::new(first)), failure.said()),
+                });
+            }
+        }
+    }
+    failed.map_or(Ok(()), Err)?;
+    steps::finished(&plans, None, output)
+}
+
+/// Takes one away.
+fn take_down(
+    (global, args): (&Global, &DownArgs),
+    name: &Name,
+    session: &mut Session,
+    output: Output,
+) -> Result<Plan, Failure> {
+    let seen = session.observe()?;
+    let here = project::find(global).and_then(|file| project::directory_of(&file)).ok();
+    let here = here.filter(|_| args.projects.is_empty());
+    if let Some(directory) = seen.projects.get(name).map(|files| &files.directory).or(here.as_ref()) {
+        project::tidy(directory)?;
+    }
+    let volumes = if args.volumes { UnwantedVolumes::Delete } else { UnwantedVolumes::Keep };
+    if args.volumes {
+        super::volume::refuse_lent(name, &seen)?;
+    }
+    let mut plan = make_plan(&Wanted::nothing(name, &seen, volumes), &seen);
+    let mut consent = args.consent;
+    let mut unmet = Unmet::default();
+    if let Some(seconds) = args.time {
+        agree(&plan, consent)?;
+        consent = Consent { yes: true };
+        let running = seen.running.keys().filter(|id| id.project == *name).cloned().collect();
+        let grace_ms = seconds.saturating_mul(1000);
+        machines::end_running(session.host.home(), running, &seen, grace_ms, &mut unmet);
+        let seen = session.observe()?;
+        plan = make_plan(&Wanted::nothing(name, &seen, volumes), &seen);
+    }
+    // What does not depend on one that could not be ended goes all the same.
+    unmet.after(session.apply(&plan, consent, output))?;
+    Ok(plan)
+}
