@@ -1,6 +1,6 @@
 //! `down`: projects that go.
 
-use stead_model::name::Name;
+use stead_model::name::{Name, as_ours};
 use stead_model::plan::{Plan, UnwantedVolumes, Wanted, plan as make_plan};
 
 use super::here::{project_to_take_down, projects_named};
@@ -16,7 +16,8 @@ use crate::session::{Session, agree};
 pub(crate) fn down(global: &Global, args: &DownArgs, output: Output) -> Result<(), Failure> {
     let mut session = Session::open()?;
     let seen = session.observe()?;
-    let is_another = |said: &&String| global.project_name.as_ref().is_some_and(|name| *said != name.as_str());
+    let is_another =
+        |said: &&String| global.project_name.as_ref().is_some_and(|name| as_ours(said) != name.as_str());
     if let (Some(name), Some(other)) = (&global.project_name, args.projects.iter().find(is_another)) {
         let what = format!("the project is said to be `{name}` and `{other}`");
         return Err(Failure::request(&what, "say one name"));

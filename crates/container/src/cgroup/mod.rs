@@ -162,9 +162,13 @@ impl Ground {
 /// other work: we join what we are in already.
 pub fn expect_joins() {
     let Ok(ground) = Ground::observe(false) else { return };
-    if let Some(hierarchy) = ground.layout.legacy(Controller::Memory.legacy()) {
+    let Some(hierarchy) = ground.layout.legacy(Controller::Memory.legacy()) else { return };
+    let procs = hierarchy.mount.join(&hierarchy.own).join("cgroup.procs");
+    // Where another namespace's mounts are seen, that may be somebody else's.
+    let own = std::process::id().to_string();
+    if fs::read_to_string(&procs).is_ok_and(|pids| pids.lines().any(|pid| pid == own)) {
         // If it fails nothing was gained, and nothing else is.
-        let _unprepared = fs::write(hierarchy.mount.join(&hierarchy.own).join("cgroup.procs"), "0");
+        let _unprepared = write(&procs, "0");
     }
 }
 
