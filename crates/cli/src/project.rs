@@ -241,7 +241,7 @@ fn recorded(found: &Found, directory: &Path) -> Result<ProjectFiles, Failure> {
     let all = |found: &Found| found.all().map(whole).collect::<Result<Vec<_>, Failure>>();
     let usual = file_in(directory).map(|file| all(&Found::beside(file))).transpose()?;
     let named = Some(all(found)?).filter(|named| found.is_named && usual.as_ref() != Some(named));
-    Ok(ProjectFiles { directory: directory.to_owned(), named: named.unwrap_or_default() })
+    Ok(ProjectFiles { named: named.unwrap_or_default(), ..directory.into() })
 }
 
 /// Reads this project file.

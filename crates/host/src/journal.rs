@@ -115,7 +115,7 @@ impl Event {
                 let event = Self::of_machine(id, Action::Create);
                 image.map_or(event.clone(), |image| event.with("image", image))
             }
-            Step::MachineStop(id) => Self::of_machine(id, Action::Stop),
+            Step::MachineStop(id, _) => Self::of_machine(id, Action::Stop),
             Step::MachineRemove(id, _) => Self::of_machine(id, Action::Rm),
             Step::NetworkAdd(id, _) => Self::now(Kind::Network, id.to_string(), Action::Create),
             Step::NetworkRemove(id, _) => Self::now(Kind::Network, id.to_string(), Action::Rm),

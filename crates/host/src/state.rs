@@ -31,15 +31,56 @@ const TABLES: &str = "
     CREATE TABLE machines (id TEXT PRIMARY KEY, state TEXT NOT NULL) WITHOUT ROWID;
 ";
 
-/// Only where a project is made by files that somebody named.
-const FILES_TABLE: &str =
-    "CREATE TABLE IF NOT EXISTS files (project TEXT PRIMARY KEY, named TEXT NOT NULL) WITHOUT ROWID;";
-const HAS_FILES: &str = "SELECT name, type FROM sqlite_master WHERE name = 'files'";
+/// A table that is made with its first row: earlier steads have none, and read what else is recorded all the same.
+struct Later {
+    name: &'static str,
+    key: &'static str,
+    value: &'static str,
+}
 
-/// Only where a port was chosen.
-const PORTS_TABLE: &str =
-    "CREATE TABLE IF NOT EXISTS ports (bind TEXT PRIMARY KEY, lease TEXT NOT NULL) WITHOUT ROWID;";
-const HAS_PORTS: &str = "SELECT name, type FROM sqlite_master WHERE name = 'ports'";
+/// The files that a project is made by, where somebody named them.
+const FILES: Later = Later { name: "files", key: "project", value: "named" };
+
+/// What machines of a project depend on, where they do.
+const ORDERS: Later = Later { name: "orders", key: "project", value: "depends_on" };
+
+/// The ports that were chosen.
+const PORTS: Later = Later { name: "ports", key: "bind", value: "lease" };
+
+impl Later {
+    fn is_in(&self, connection: &Connection) -> rusqlite::Result<bool> {
+        let query = "SELECT 1 FROM sqlite_master WHERE name = ?1";
+        Ok(connection.query_row(query, [self.name], |_| Ok(())).optional()?.is_some())
+    }
+
+    /// The query for all rows.
+    fn all(&self) -> String {
+        format!("SELECT {}, {} FROM {}", self.key, self.value, self.name)
+    }
+
+    /// Puts a row where that of its key is; or has none there.
+    fn put(
+        &self,
+        transaction: &Transaction<'_>,
+        key: String,
+        value: Option<String>,
+    ) -> rusqlite::Result<usize> {
+        let Self { name, key: keys, value: values } = self;
+        if let Some(value) = value {
+            transaction.execute_batch(&format!(
+                "CREATE TABLE IF NOT EXISTS {name} ({keys} TEXT PRIMARY KEY, {values} TEXT NOT NULL) WITHOUT ROWID;"
+            ))?;
+            let put = format!("INSERT OR REPLACE INTO {name} VALUES (?1, ?2)");
+            return transaction.prepare_cached(&put)?.execute(params![key, value]);
+        }
+        if self.is_in(transaction)? {
+            return transaction
+                .prepare_cached(&format!("DELETE FROM {name} WHERE {keys} = ?1"))?
+                .execute([key]);
+        }
+        Ok(0)
+    }
+}
 
 /// The records of a home.
 #[derive(Debug)]
@@ -167,7 +208,7 @@ impl State {
             Ok(Records {
                 projects: self.projects()?,
                 leases: parsed(self.rows("SELECT nic, lease FROM leases")?)?,
-                port_leases: self.port_leases()?,
+                port_leases: self.later(&PORTS)?,
                 machines: parsed(self.rows("SELECT id, state FROM machines")?)?,
             })
         };
@@ -191,23 +232,24 @@ impl State {
         let mut projects: BTreeMap<Name, ProjectFiles> = directories
             .map(|(name, directory)| Ok((name.parse()?, directory.into())))
             .collect::<Result<_>>()?;
-        if self.rows(HAS_FILES)?.is_empty() {
-            return Ok(projects);
+        // An earlier stead may have taken a project away, and left what it does not know.
+        for (name, named) in self.later::<Name, Vec<PathBuf>>(&FILES)? {
+            projects.entry(name).and_modify(|files| files.named = named);
         }
-        for (name, named) in parsed::<Name, Vec<PathBuf>>(self.rows("SELECT project, named FROM files")?)? {
-            // An earlier stead may have taken the project away, and left this.
-            if let Some(files) = projects.get_mut(&name) {
-                files.named = named;
-            }
+        for (name, order) in self.later(&ORDERS)? {
+            projects.entry(name).and_modify(|files| files.order = order);
         }
         Ok(projects)
     }
 
-    fn port_leases(&self) -> Result<BTreeMap<Bind, PortLease>> {
-        if self.rows(HAS_PORTS)?.is_empty() {
-            return Ok(BTreeMap::new());
-        }
-        parsed(self.rows("SELECT bind, lease FROM ports")?)
+    /// What is in a table, if that is there.
+    fn later<K, V>(&self, table: &Later) -> Result<BTreeMap<K, V>>
+    where
+        K: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static> + Ord,
+        V: DeserializeOwned,
+    {
+        let is_there = table.is_in(&self.connection).map_err(|error| explained(&self.path, error))?;
+        if is_there { parsed(self.rows(&table.all())?) } else { Ok(BTreeMap::new()) }
     }
 
     fn rows(&self, query: &str) -> Result<Vec<(String, String)>> {
@@ -344,47 +386,34 @@ fn store_entry(transaction: &Transaction<'_>, entry: &Entry) -> Result<()> {
     };
     let take = |query: &str, key: String| transaction.prepare_cached(query)?.execute(params![key]);
     match entry {
-        Entry::Project(name, ProjectFiles { directory, named }) => {
+        Entry::Project(name, ProjectFiles { directory, named, order }) => {
             let paths = [directory].into_iter().chain(named);
             if let Some(path) = paths.into_iter().find(|path| path.to_str().is_none()) {
                 bail!("the path {} is not UTF-8", path.display());
             }
-            store_named(transaction, name, named)?;
+            let is_said =
+                |is_empty: bool, value: &dyn Fn() -> Result<String>| (!is_empty).then(value).transpose();
+            FILES.put(transaction, name.to_string(), is_said(named.is_empty(), &|| text(named))?)?;
+            ORDERS.put(transaction, name.to_string(), is_said(order.is_empty(), &|| text(order))?)?;
             let directory = directory.to_string_lossy().into_owned();
             put("INSERT OR REPLACE INTO projects VALUES (?1, ?2)", name.to_string(), directory)
         }
         Entry::NoProject(name) => {
-            store_named(transaction, name, &[])?;
+            FILES.put(transaction, name.to_string(), None)?;
+            ORDERS.put(transaction, name.to_string(), None)?;
             take("DELETE FROM projects WHERE name = ?1", name.to_string())
         }
         Entry::Lease(nic, lease) => {
             put("INSERT OR REPLACE INTO leases VALUES (?1, ?2)", nic.to_string(), text(lease)?)
         }
-        Entry::PortLease(bind, lease) => {
-            // Made with the first of them, as that of files is.
-            transaction.execute_batch(PORTS_TABLE)?;
-            put("INSERT OR REPLACE INTO ports VALUES (?1, ?2)", bind.to_string(), text(lease)?)
-        }
-        Entry::NoPortLease(bind) => take("DELETE FROM ports WHERE bind = ?1", bind.to_string()),
+        Entry::PortLease(bind, lease) => PORTS.put(transaction, bind.to_string(), Some(text(lease)?)),
+        Entry::NoPortLease(bind) => PORTS.put(transaction, bind.to_string(), None),
         Entry::NoLease(nic) => take("DELETE FROM leases WHERE nic = ?1", nic.to_string()),
         Entry::Machine(id, state) => {
             put("INSERT OR REPLACE INTO machines VALUES (?1, ?2)", id.to_string(), text(state)?)
         }
         Entry::NoMachine(id) => take("DELETE FROM machines WHERE id = ?1", id.to_string()),
     }?;
-    Ok(())
-}
-
-/// The files of a project that somebody named. The table is made with the first of them: earlier steads have none, and read
-/// what is recorded all the same.
-fn store_named(transaction: &Transaction<'_>, project: &Name, named: &[PathBuf]) -> Result<()> {
-    let name = project.to_string();
-    if !named.is_empty() {
-        transaction.execute_batch(FILES_TABLE)?;
-        transaction.execute("INSERT OR REPLACE INTO files VALUES (?1, ?2)", params![name, text(&named)?])?;
-    } else if transaction.query_row(HAS_FILES, [], |_| Ok(())).optional()?.is_some() {
-        transaction.execute("DELETE FROM files WHERE project = ?1", params![name])?;
-    }
     Ok(())
 }
 
@@ -486,12 +515,14 @@ mod tests {
         let path = directory.path().join("state.db");
         let mut state = State::open(&path, "ab12").unwrap();
         let name: Name = "shop".parse().unwrap();
-        let has_table = |state: &State| !state.rows(HAS_FILES).unwrap().is_empty();
+        let has_table = |state: &State| FILES.is_in(&state.connection).unwrap();
         let usual = ProjectFiles::from("/srv/shop");
         state.store(&[Entry::Project(name.clone(), usual.clone())]).unwrap();
         assert!(!has_table(&state));
         let named = ProjectFiles { named: vec!["/srv/shop/a.yaml".into(), "/b".into()], ..usual.clone() };
-        for files in [&named, &usual, &named] {
+        let order = [("web".parse().unwrap(), ["db".parse().unwrap()].into())].into();
+        let ordered = ProjectFiles { order, ..usual.clone() };
+        for files in [&named, &usual, &ordered, &usual, &named] {
             state.store(&[Entry::Project(name.clone(), files.clone())]).unwrap();
             let again = State::find(&path).unwrap().unwrap().load().unwrap();
             assert_eq!(again.projects, [(name.clone(), files.clone())].into());

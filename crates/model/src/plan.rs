@@ -5,6 +5,7 @@
 //! A plan is a partial order. Its steps stand in an order that works, and each knows which earlier ones it
 //! has to wait for: those that touch a thing it touches, unless both only read it.
 
+mod ends;
 mod order;
 mod places;
 
@@ -188,7 +189,7 @@ fn removals(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
     }
     let seen = &seen;
     let goes = networks_that_go(wanted, seen);
-    let (stops, stopped) = stops(wanted, seen);
+    let (stops, stopped) = ends::stops(wanted, seen);
     steps.extend(stops);
     // After their machines: what those still have to say to their clients on the way down, they can.
     for (bind, target) in seen.ports.iter().filter(|(_, target)| target.machine.project == wanted.project) {
@@ -229,26 +230,6 @@ fn nic_removals(wanted: &Wanted, seen: &Observed, goes: &BTreeMap<NetworkId, Str
         (Step::NicRemove(id.clone(), from.clone(), others.collect()), why)
     });
     steps.collect()
-}
-
-/// The machines that are ended: those that go or become others, those that are not to run, and those that an
-/// engine which is gone has left without a network.
-fn stops(wanted: &Wanted, seen: &Observed) -> (Vec<Reasoned>, BTreeSet<MachineId>) {
-    let running = seen.running.iter().rev().filter(|(id, _)| id.project == wanted.project);
-    let stops = running.filter_map(|(id, running)| {
-        let is_to_run = wanted.machines.get(id).is_some_and(WantedMachine::is_to_run);
-        let why = match running {
-            _ if !machine_stays(wanted, seen, id) => {
-                format!("machines.{}{}", id.name, changed(wanted, seen, id))
-            }
-            _ if !is_to_run => "it is not to run".to_owned(),
-            Running::CutOff => "its network is gone".to_owned(),
-            Running::Connected if is_rewired(wanted, seen, id) => "its nics change".to_owned(),
-            Running::Connected => return None,
-        };
-        Some(((Step::MachineStop(id.clone()), why), id.clone()))
-    });
-    stops.unzip()
 }
 
 /// Whether a machine runs whose nics were handed to its VMM, and they are to be others: it gets those when it is started.
@@ -379,7 +360,9 @@ fn additions(wanted: &Wanted, left: &Observed) -> Vec<Reasoned> {
     if let Some(files) = &wanted.files
         && left.projects.get(&wanted.project) != Some(files)
     {
-        steps.push((Step::ProjectAdd(wanted.project.clone(), files.clone()), "name".to_owned()));
+        let is_order = left.projects.get(&wanted.project).is_some_and(|there| there.is_where(files));
+        let why = if is_order { "machines.*.depends_on" } else { "name" };
+        steps.push((Step::ProjectAdd(wanted.project.clone(), files.clone()), why.to_owned()));
     }
     if needs_engine(wanted) && left.engine != Engine::Present {
         steps.push((Step::EngineStart, "the first network or machine needs it".to_owned()));

@@ -114,7 +114,11 @@ impl Observed {
                 needs(self.running.contains_key(id), "the machine does not run")
                     .or_else(|| needs(!self.is_provisioned(id, &one.id), "its script was run already"))
             }
-            Step::MachineStop(id) => needs(self.running.contains_key(id), "the machine does not run"),
+            Step::MachineStop(id, after) => {
+                let has_ended = |other: &MachineId| !self.running.contains_key(other);
+                needs(self.running.contains_key(id), "the machine does not run")
+                    .or_else(|| needs(after.iter().all(has_ended), "a machine that depends on it runs"))
+            }
             Step::MachineRemove(id, lost) => self.lacks_to_remove(id, lost),
             Step::NicAdd(id, to) => self.lacks_for_new_nic(id, to),
             Step::NicChange(id, Change { from, to }) => needs(
@@ -308,7 +312,7 @@ impl Observed {
             Step::MachineProvision(id, one) => {
                 one.take_place(seen.provisioned.entry(id).or_default());
             }
-            Step::MachineStop(id) => drop(seen.running.remove(&id)),
+            Step::MachineStop(id, _) => drop(seen.running.remove(&id)),
             Step::MachineRemove(id, _) => {
                 seen.machines.remove(&id);
                 seen.snapshots.remove(&id);

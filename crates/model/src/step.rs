@@ -53,8 +53,8 @@ pub enum Step {
     MachineAwait(MachineId, Condition),
     /// Runs a script in a machine that runs, and remembers that.
     MachineProvision(MachineId, Box<Provision>),
-    /// Ends a machine of ours: first it is asked, then it is made to.
-    MachineStop(MachineId),
+    /// Ends a machine of ours, when these others that depend on it have ended: first it is asked, then it is made to.
+    MachineStop(MachineId, BTreeSet<MachineId>),
     /// Takes a machine away, and this with it.
     MachineRemove(MachineId, Lost),
     /// Puts a nic on its network.
@@ -175,7 +175,11 @@ impl Step {
                 .chain([Engine, Project(id.project.clone()), Thing::Volumes(id.project.clone())])
                 .collect(),
             Self::MachineAwait(id, _) => [Machine(id.clone()), Project(id.project.clone())].into(),
-            Self::MachineStop(id) | Self::MachineChange(id, _) | Self::MachineProvision(id, _) => {
+            Self::MachineStop(id, after) => {
+                let others = after.iter().cloned().map(Machine);
+                others.chain([Engine, Project(id.project.clone())]).collect()
+            }
+            Self::MachineChange(id, _) | Self::MachineProvision(id, _) => {
                 [Engine, Project(id.project.clone())].into()
             }
             Self::MachineRemove(id, _) => [Engine, Project(id.project.clone())].into(),
@@ -225,7 +229,7 @@ impl Step {
             | Self::MachineStart(id, _)
             // What depends on the machine waits for it.
             | Self::MachineProvision(id, _)
-            | Self::MachineStop(id)
+            | Self::MachineStop(id, _)
             | Self::MachineRemove(id, _) => [Thing::Machine(id.clone())].into(),
             Self::MachineAwait(id, _) => [Thing::Stage(id.clone())].into(),
             // A machine's nics come one after the other: `eth0` may have to go before another is `eth0`. And
@@ -286,7 +290,7 @@ impl fmt::Display for Step {
                 Part::Home(user) => write!(f, "> provision {id} (home of {user})"),
                 Part::Own { place, of } => write!(f, "> provision {id} ({} of {of})", place + 1),
             },
-            Self::MachineStop(id) => write!(f, "> stop {id}"),
+            Self::MachineStop(id, _) => write!(f, "> stop {id}"),
             Self::MachineRemove(id, Lost { snapshots, unknown, disk }) => {
                 write!(f, "- machine {id}")?;
                 if *disk {

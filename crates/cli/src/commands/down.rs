@@ -5,7 +5,7 @@ use stead_model::plan::{Plan, UnwantedVolumes, Wanted, plan as make_plan};
 
 use super::here::{project_to_take_down, projects_named};
 use super::unmet::Unmet;
-use super::{machines, steps};
+use super::{ends, steps};
 use crate::args::{Consent, DownArgs, Global};
 use crate::failure::Failure;
 use crate::output::Output;
@@ -69,7 +69,7 @@ fn take_down(
         consent = Consent { yes: true };
         let running = seen.running.keys().filter(|id| id.project == *name).cloned().collect();
         let grace_ms = seconds.saturating_mul(1000);
-        machines::end_running(session.host.home(), running, &seen, grace_ms, &mut unmet);
+        ends::end_running(session.host.home(), ends::in_rows(running, &seen), &seen, grace_ms, &mut unmet);
         let seen = session.observe()?;
         plan = make_plan(&Wanted::nothing(name, &seen, volumes), &seen);
     }

@@ -1,5 +1,4 @@
-//! Commands about machines that exist: `start`, `stop`, `restart`, `kill`, `pause`, `unpause`, `rm`, `wait`,
-//! `attach`.
+//! Commands about machines that exist: `start`, `kill`, `pause`, `unpause`, `rm`, `wait`, `attach`.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -20,7 +19,7 @@ use stead_model::plan::{Power, Wanted, plan};
 use super::attach::{Watch, Watched, log_end, watch};
 use super::network;
 use super::unmet::Unmet;
-use crate::args::{AttachArgs, Consent, Global, KillArgs, MachinesArgs, RemoveArgs, StartArgs, StopArgs};
+use crate::args::{AttachArgs, Consent, Global, KillArgs, MachinesArgs, RemoveArgs, StartArgs};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::session::{Session, look};
@@ -48,7 +47,7 @@ pub(crate) fn choose(
 }
 
 /// Those that there are, and which of the names nothing has; at least one has something. A pattern with `*` has to mean some.
-fn choose_some(
+pub(super) fn choose_some(
     global: &Global,
     patterns: &[String],
     seen: &Observed,
@@ -137,7 +136,7 @@ pub(super) fn ours(ids: &[MachineId], seen: &Observed) -> Result<(), Failure> {
 }
 
 /// The machines of each project.
-fn by_project(ids: &[MachineId]) -> Vec<(Name, BTreeSet<MachineId>)> {
+pub(super) fn by_project(ids: &[MachineId]) -> Vec<(Name, BTreeSet<MachineId>)> {
     let projects: BTreeSet<&Name> = ids.iter().map(|id| &id.project).collect();
     let of = |project: &Name| ids.iter().filter(|id| id.project == *project).cloned().collect();
     projects.into_iter().map(|project| (project.clone(), of(project))).collect()
@@ -147,60 +146,6 @@ fn by_project(ids: &[MachineId]) -> Vec<(Name, BTreeSet<MachineId>)> {
 pub(crate) fn tell(ids: &[MachineId], output: Output) -> Result<(), Failure> {
     let names: Vec<String> = ids.iter().map(ToString::to_string).collect();
     output.data(&names, || names.iter().map(|name| format!("{name}\n")).collect()).map_err(Failure::from)
-}
-
-/// `stop`.
-pub(crate) fn stop(global: &Global, args: &StopArgs, output: Output) -> Result<(), Failure> {
-    let mut session = Session::open()?;
-    let seen = session.observe()?;
-    let (ids, mut unmet) = choose_some(global, &args.machines, &seen)?;
-    ours(&ids, &seen)?;
-    if let Some(seconds) = args.time {
-        let ended = end_running(session.host.home(), ids, &seen, seconds.saturating_mul(1000), &mut unmet);
-        let seen = session.observe()?;
-        let closed = turn_off(&mut session, &ended, &seen, output.quiet());
-        return unmet.after(closed.and_then(|()| tell(&ended, output)));
-    }
-    unmet.after(turn_off(&mut session, &ids, &seen, output))
-}
-
-/// Ends those of these that run, and closes their ports.
-fn turn_off(
-    session: &mut Session,
-    ids: &[MachineId],
-    seen: &Observed,
-    output: Output,
-) -> Result<(), Failure> {
-    by_project(ids).into_iter().try_for_each(|(project, machines)| {
-        let wanted = Wanted::as_it_is(&project, seen).with_power(&machines, Power::Off);
-        session.apply(&plan(&wanted, seen), Consent { yes: false }, output).map(drop)
-    })
-}
-
-/// Ends those of these that run, all at once, each within this time. They are found stopped afterwards; gives all that do
-/// not run then.
-pub(super) fn end_running(
-    home: &Home,
-    ids: Vec<MachineId>,
-    seen: &Observed,
-    grace_ms: u64,
-    unmet: &mut Unmet,
-) -> Vec<MachineId> {
-    let _working = Working::on("ending machines");
-    let ended = std::thread::scope(|scope| {
-        let end = |id: MachineId| {
-            let runs = seen.running.contains_key(&id);
-            let ending = id.clone();
-            let end = move || stead_host::linux::stop_one(home, &ending, Some(grace_ms));
-            (id, runs.then(|| scope.spawn(end)))
-        };
-        let threads: Vec<_> = ids.into_iter().map(end).collect();
-        let died = || Err(anyhow!("the thread that was to end it died"));
-        let join = |thread: std::thread::ScopedJoinHandle<'_, _>| thread.join().unwrap_or_else(|_| died());
-        let ended = threads.into_iter().map(|(id, thread)| (id, thread.map_or(Ok(()), join)));
-        ended.collect::<Vec<_>>()
-    });
-    unmet.done(ended)
 }
 
 /// `start`: as they were made, whatever the file says by now.
@@ -240,7 +185,7 @@ pub(crate) fn start(global: &Global, args: &StartArgs, output: Output) -> Result
 }
 
 /// Without one-offs, if nobody named machines: each was to run once.
-fn without_one_offs(mut ids: Vec<MachineId>, named: &[String], seen: &Observed) -> Vec<MachineId> {
+pub(super) fn without_one_offs(mut ids: Vec<MachineId>, named: &[String], seen: &Observed) -> Vec<MachineId> {
     if named.is_empty() {
         ids.retain(|id| seen.machines.get(id).is_none_or(|state| state.one_off().is_none()));
     }
@@ -305,36 +250,6 @@ fn named_by_file(
     (machines, BTreeSet::new(), Some(lost))
 }
 
-/// `restart`.
-pub(crate) fn restart(global: &Global, args: &StopArgs, output: Output) -> Result<(), Failure> {
-    let mut host = look()?;
-    let seen = host.observe()?;
-    let (ids, mut unmet) = choose_some(global, &args.machines, &seen)?;
-    let ids = without_one_offs(ids, &args.machines, &seen);
-    ours(&ids, &seen)?;
-    let (running, stopped): (Vec<_>, Vec<_>) = ids.into_iter().partition(|id| seen.running.contains_key(id));
-    let grace_ms = args.time.map(|seconds| seconds.saturating_mul(1000));
-    let working = Working::on("starting machines again");
-    let running = ask_all(&host, running, &Request::Restart { grace_ms }, None, &mut unmet);
-    drop(working);
-    unmet.after(restart_these(global, &running, &stopped, output))
-}
-
-/// Has the keepers start those that run again, and starts the others.
-fn restart_these(
-    global: &Global,
-    running: &[MachineId],
-    stopped: &[MachineId],
-    output: Output,
-) -> Result<(), Failure> {
-    let machines: Vec<String> = stopped.iter().map(ToString::to_string).collect();
-    let started = match machines.is_empty() {
-        true => Ok(()),
-        false => start(global, &StartArgs { machines, attach: false, interactive: false }, output).map(drop),
-    };
-    tell(running, output).and(started)
-}
-
 /// `kill`, `pause` and `unpause`.
 pub(crate) fn ask(
     global: &Global,
@@ -377,20 +292,27 @@ fn ask_all(
     limit: Option<Duration>,
     unmet: &mut Unmet,
 ) -> Vec<MachineId> {
-    let ask = |id: &MachineId| {
-        let Some(mut client) = Client::connect(&Files::new(host.home(), id))? else {
-            return Err(anyhow!("machine `{id}` does not run; hint: `stead start {id}`"));
-        };
-        match client.ask(request, limit).with_context(|| format!("machine `{id}`"))? {
-            Answer::Done => Ok(()),
-            Answer::Failed(why) => Err(anyhow!(why).context(format!("machine `{id}`"))),
-            other => Err(anyhow!("the keeper of `{id}` answered {other:?}")),
-        }
-    };
     unmet.done(ids.into_iter().map(|id| {
-        let asked = ask(&id);
+        let asked = ask_one(host.home(), &id, request, limit);
         (id, asked)
     }))
+}
+
+/// Asks the keeper of a machine.
+pub(super) fn ask_one(
+    home: &Home,
+    id: &MachineId,
+    request: &Request,
+    limit: Option<Duration>,
+) -> anyhow::Result<()> {
+    let Some(mut client) = Client::connect(&Files::new(home, id))? else {
+        return Err(anyhow!("machine `{id}` does not run; hint: `stead start {id}`"));
+    };
+    match client.ask(request, limit).with_context(|| format!("machine `{id}`"))? {
+        Answer::Done => Ok(()),
+        Answer::Failed(why) => Err(anyhow!(why).context(format!("machine `{id}`"))),
+        other => Err(anyhow!("the keeper of `{id}` answered {other:?}")),
+    }
 }
 
 /// `rm`.
@@ -405,7 +327,7 @@ pub(crate) fn remove(global: &Global, args: &RemoveArgs, output: Output) -> Resu
         return unmet.after(Err(Failure::request(&what, "stop it first, or say `--force`")));
     }
     // As with Docker nobody waits for an orderly end.
-    let ids = end_running(session.host.home(), ids, &seen, 0, &mut unmet);
+    let ids = super::ends::end_running(session.host.home(), vec![ids], &seen, 0, &mut unmet);
     unmet.after(remove_these(&mut session, &ids, output))
 }
 

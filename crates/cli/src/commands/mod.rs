@@ -10,6 +10,7 @@ mod cp;
 mod diff;
 mod doctor;
 mod down;
+mod ends;
 mod enter;
 mod environment;
 mod events;
@@ -79,8 +80,8 @@ pub(crate) fn run(Cli { global, command }: Cli) -> Result<ExitCode, Failure> {
         Command::Run(args) => run::run(&global, &args, output),
         Command::Create(args) => run::create(&global, &args, output).map(done),
         Command::Start(args) => machines::start(&global, &args, output),
-        Command::Stop(args) => machines::stop(&global, &args, output).map(done),
-        Command::Restart(args) => machines::restart(&global, &args, output).map(done),
+        Command::Stop(args) => ends::stop(&global, &args, output).map(done),
+        Command::Restart(args) => ends::restart(&global, &args, output).map(done),
         Command::Kill(args) => machines::kill(&global, &args, output).map(done),
         Command::Pause(args) => machines::ask(&global, &args.machines, &Request::Pause, output).map(done),
         Command::Unpause(args) => machines::ask(&global, &args.machines, &Request::Unpause, output).map(done),

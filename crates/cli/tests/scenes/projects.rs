@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use crate::support::registry::{BUSYBOX, registry};
-use crate::support::{Place, Role, Running, World, role, said};
+use crate::support::{Place, Project, Role, Running, World, role, said};
 
 const SHOP: &str = "
 name: shop
@@ -204,6 +204,55 @@ fn a_project_of_several_files_has_texts_that_stand_in_them() {
     assert_eq!((with("", "logs web").ok(), count()), ("other\nmode = test".to_owned(), 2));
     with("", "down").ok();
     assert_eq!(count(), 0);
+}
+
+const ENDING: &str = r#"
+name: shop
+machines:
+  db: { image: IMAGE, init: true, command: [httpd, -f, -h, /bin], labels: { v: '0' } }
+  api: { image: IMAGE, init: true, command: [sleep, '1000'], depends_on: [db] }
+  web:
+    image: IMAGE
+    labels: { v: '0' }
+    volumes: ['./out:/out']
+    depends_on: [api]
+    command: [sh, -c, 'trap "sleep .3; wget -q -T 3 -O /dev/null http://db/sh; echo $$? >>/out/found; exit 0" TERM; while :; do sleep .1; done']
+"#;
+
+/// How often `web` looked for `db` on its way down, and with which exit codes.
+fn found(shop: &Project<'_>) -> String {
+    std::fs::read_to_string(shop.directory.join("out/found")).unwrap_or_default().replace('\n', "")
+}
+
+#[test]
+fn a_machine_ends_before_what_it_depends_on() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let shop = world.project("shop", &ENDING.replace("IMAGE", BUSYBOX));
+    std::fs::create_dir(shop.directory.join("out")).unwrap();
+    shop.stead("up").ok();
+    // What stands between them does not run.
+    shop.stead("stop api").ok();
+    let stopped = shop.stead("stop db web").ok();
+    assert!(stopped.find("> stop web.shop") < stopped.find("> stop db.shop"), "{stopped}");
+    assert_eq!(found(&shop), "0");
+    shop.stead("start").ok();
+    shop.stead("stop -t 5").ok();
+    assert_eq!(found(&shop), "00");
+    shop.stead("start").ok();
+    shop.stead("restart").ok();
+    assert_eq!(found(&shop), "000");
+    // Both are made anew, and the files say nothing of it any more.
+    let bare = ENDING.replace("IMAGE", BUSYBOX).replace("v: '0'", "v: '1'");
+    shop.write(&bare.replace("    depends_on: [api]\n", ""));
+    shop.stead("up").ok();
+    assert_eq!(found(&shop), "0000");
+    // Nor do they have to be there.
+    shop.write(&bare);
+    assert!(shop.stead("up").ok().contains("+ project shop at"));
+    std::fs::remove_file(shop.directory.join("stead.yaml")).unwrap();
+    world.stead("down shop").ok();
+    assert_eq!(found(&shop), "00000");
 }
 
 const WAITING: &str = "

@@ -284,11 +284,11 @@ pub(super) fn await_stage(home: &Home, id: &MachineId, condition: Condition) -> 
     }
 }
 
-/// Ends machines, all together.
+/// Ends machines, all together: none of them waits for another.
 pub(super) fn stop(home: &Home, steps: &[&Step]) -> Vec<Result<()>> {
     let ids: Vec<&MachineId> = steps
         .iter()
-        .filter_map(|step| if let Step::MachineStop(id) = step { Some(id) } else { None })
+        .filter_map(|step| if let Step::MachineStop(id, _) = step { Some(id) } else { None })
         .collect();
     std::thread::scope(|scope| {
         let stopping: Vec<_> = ids.iter().map(|id| scope.spawn(|| stop_one(home, id, None))).collect();

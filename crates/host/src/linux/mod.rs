@@ -359,7 +359,7 @@ impl LinuxHost {
                 together(steps, engine::add_machines(self, steps))
             }
             Step::MachineStart(..) => machine::start(self, steps),
-            Step::MachineStop(_) => machine::stop(&self.home, steps),
+            Step::MachineStop(..) => machine::stop(&self.home, steps),
             Step::MachineRemove(..) => together(steps, engine::remove_machines(self, steps)),
             Step::EngineStart
             | Step::EngineStop

@@ -29,7 +29,7 @@ use crate::observed::{
     Body, Ipv6, MachineState, MadeContainer, NetworkState, Observed, Taken, Uplink, VethUplink,
 };
 use crate::plan::{Power, UnwantedVolumes, Wanted, WantedMachine};
-use crate::project::{Bind, Nic, Project, ProjectFiles, Reach, Runs};
+use crate::project::{Bind, Machine, Nic, Project, ProjectFiles, Reach, Runs};
 use crate::provision::in_places;
 use crate::vm::{DiskImage, MadeVm};
 
@@ -140,7 +140,7 @@ pub fn resolve(project: &Project, context: Context<'_>) -> Result<Wanted, Vec<Re
     });
     Ok(Wanted {
         project: project.name.clone(),
-        files: Some(context.files.clone()),
+        files: Some(choice.files()),
         uplink,
         networks,
         machines: machines.collect(),
@@ -191,6 +191,19 @@ impl Choice<'_> {
             let hint = format!("`stead down {other}` first, then `stead up`");
             self.refuse("name".into(), why, &hint);
         }
+    }
+
+    /// Where the files are, and who depends on whom. Of what rests that is as it was.
+    fn files(&self) -> ProjectFiles {
+        let Context { seen, resting, .. } = self.context;
+        let before = seen.projects.get(&self.project.name).into_iter().flat_map(|files| &files.order);
+        let resting = before.filter(|(name, _)| resting.contains(*name));
+        // A one-off is in no file, and depends on what the one does that it is made after.
+        let is_said = |machine: &Machine| !machine.depends_on.is_empty() && !machine.is_one_off();
+        let here = self.project.machines.iter().filter(|(_, machine)| is_said(machine));
+        let here = here.map(|(name, machine)| (name.clone(), machine.depends_on.keys().cloned().collect()));
+        let order = resting.map(|(name, others)| (name.clone(), others.clone())).chain(here).collect();
+        ProjectFiles { order, ..self.context.files.clone() }
     }
 
     /// Disks become larger, never smaller: what is cut off could be in use.

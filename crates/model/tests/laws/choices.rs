@@ -1,7 +1,7 @@
 //! The laws of `resolve`: what was chosen stays, nobody gets what another has, and what cannot be had is
 //! refused by the key that asks for it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stead_model::address::{Mac, link_name};
 use stead_model::container::Container;
@@ -348,7 +348,7 @@ fn files_that_somebody_named_are_recorded_and_nothing_else_changes() {
     let (mut seen, lock) = up(&project, &computer());
     let (directory, named) =
         ("/home/ann/shop".into(), vec!["/home/ann/shop/a.yaml".into(), "/b.yaml".into()]);
-    let recorded = ProjectFiles { directory, named };
+    let recorded = ProjectFiles { directory, named, order: BTreeMap::new() };
     assert_eq!(recorded.to_string(), "/home/ann/shop by a.yaml, /b.yaml");
     seen.projects.insert(name("shop"), recorded);
     let steps = plan(&must_want(&project, &lock, &seen), &seen).steps;

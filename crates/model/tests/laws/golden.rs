@@ -205,6 +205,7 @@ fn a_removed_machine_takes_its_port_nic_and_lease_along() {
         - nic web/lan.shop
         - lease web/lan.shop 10.0.5.3 02:86:cd:53:c7:1c
         - machine web.shop
+        + project shop at /home/ann/shop
     "#]],
     );
 }
@@ -218,6 +219,7 @@ fn a_container_that_becomes_a_vm_keeps_its_lease() {
         - port 127.0.0.1:8080/tcp to web.shop:80
         - nic web/lan.shop
         - machine web.shop
+        + project shop at /home/ann/shop
         + vm web.shop (external)
         + nic web/lan.shop by tap stt-web-n7ltx
     "#]],
@@ -370,6 +372,7 @@ fn scripts_are_run_before_what_depends_on_their_machine_and_each_once() {
         &project("shop"),
         &shop,
         expect![[r#"
+        + project shop at /home/ann/shop
         + engine
         + container db.shop from debian:12
         > start db.shop

@@ -3,10 +3,11 @@
 //! leaves nothing; no step relies on something absent; projects do not touch each other.
 //!
 //! `worlds.rs` has the words and the laws of a world, `choices.rs` the laws of `resolve`, `golden.rs` the
-//! classic plans as texts, `larger.rs` random projects, `places.rs` nics that stay.
+//! classic plans as texts, `ends.rs` the order in which machines end, `larger.rs` random projects, `places.rs` nics that stay.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod choices;
+mod ends;
 mod golden;
 mod larger;
 mod places;

@@ -44,7 +44,7 @@ pub(crate) const MACHINE: &[Key] = &[
         &[Form::Set(NAME), Form::Map(Leaf::Name, &[Form::Keys(&[DEPENDENCY])])],
         "",
         "{ db: { condition: service_healthy } }",
-        "The machines that come before it: a list of names, or names with how far those have to be.",
+        "The machines that it starts after, and that end after it: a list of names, or names with how far those have to be.",
     ),
     key(
         "profiles",
