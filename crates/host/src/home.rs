@@ -206,6 +206,11 @@ impl Home {
         self.state.join("machines")
     }
 
+    /// The volumes without a name of those that are made anew, until they are.
+    pub fn aside(&self) -> PathBuf {
+        self.state.join("aside")
+    }
+
     /// The files of those that are to be like others, until they are machines.
     pub fn clones(&self) -> PathBuf {
         self.state.join("clones")

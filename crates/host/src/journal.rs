@@ -116,7 +116,7 @@ impl Event {
                 image.map_or(event.clone(), |image| event.with("image", image))
             }
             Step::MachineStop(id, _) => Self::of_machine(id, Action::Stop),
-            Step::MachineRemove(id, _) => Self::of_machine(id, Action::Rm),
+            Step::MachineRemove(id, ..) => Self::of_machine(id, Action::Rm),
             Step::NetworkAdd(id, _) => Self::now(Kind::Network, id.to_string(), Action::Create),
             Step::NetworkRemove(id, _) => Self::now(Kind::Network, id.to_string(), Action::Rm),
             Step::VolumeAdd(id, _) => Self::now(Kind::Volume, id.to_string(), Action::Create),

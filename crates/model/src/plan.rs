@@ -17,12 +17,12 @@ use self::order::{in_dependency_order, ordered};
 use crate::difference::{changed_network_key, differences, machine_differences};
 use crate::name::{MachineId, Name, NetworkId, NicId, VolumeId};
 use crate::observed::{
-    Engine, MachineState, NetworkState, NicState, Observed, PortLease, Running, Switchboard, Uplink,
+    Body, Engine, MachineState, NetworkState, NicState, Observed, PortLease, Running, Switchboard, Uplink,
 };
 use crate::project::{Bind, Condition, ProjectFiles, Reach, Volume};
 use crate::provision::{self, Part, Provision};
 use crate::served::Target;
-use crate::step::{Change, Lost, Step};
+use crate::step::{Change, Lost, OwnVolumes, Step};
 
 /// What one project is to be, with every choice made ([`crate::resolve`]); or nothing at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub struct Wanted {
     pub volumes: BTreeMap<VolumeId, Volume>,
     /// Whether volumes that are not wanted are deleted.
     pub unwanted_volumes: UnwantedVolumes,
+    /// What becomes of volumes without a name where machines become others.
+    pub own_volumes: OwnVolumes,
 }
 
 /// A machine, as wanted.
@@ -129,6 +131,7 @@ impl Wanted {
             port_leases: BTreeMap::new(),
             volumes: BTreeMap::new(),
             unwanted_volumes,
+            own_volumes: OwnVolumes::Stay,
         }
     }
 
@@ -252,6 +255,14 @@ fn can_become(from: &MachineState, to: &MachineState) -> bool {
     }
 }
 
+/// What becomes of the volumes without a name of a machine that becomes another: in a guest they are on its disk.
+fn own_volumes(wanted: &Wanted, from: &MachineState, to: &MachineState) -> OwnVolumes {
+    match (&from.body, &to.body) {
+        (Body::Container(_), Body::Container(_)) => wanted.own_volumes,
+        _ => OwnVolumes::Go,
+    }
+}
+
 /// What changed of a machine, for people.
 fn changed(wanted: &Wanted, seen: &Observed, id: &MachineId) -> String {
     match (seen.machines.get(id), wanted.machines.get(id)) {
@@ -317,7 +328,9 @@ fn record_removals(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
             let why = format!("machines.{}{}", id.name, changed(wanted, seen, id));
             let snapshots = seen.snapshots.get(id).cloned().unwrap_or_default();
             let lost = Lost { snapshots, unknown: seen.damaged.contains(id), disk: state.vm().is_some() };
-            steps.push((Step::MachineRemove(id.clone(), lost), why));
+            let own =
+                wanted.machines.get(id).map_or(OwnVolumes::Go, |to| own_volumes(wanted, state, &to.state));
+            steps.push((Step::MachineRemove(id.clone(), lost, own), why));
         }
     }
     if wanted.unwanted_volumes == UnwantedVolumes::Delete {

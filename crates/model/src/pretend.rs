@@ -119,7 +119,7 @@ impl Observed {
                 needs(self.running.contains_key(id), "the machine does not run")
                     .or_else(|| needs(after.iter().all(has_ended), "a machine that depends on it runs"))
             }
-            Step::MachineRemove(id, lost) => self.lacks_to_remove(id, lost),
+            Step::MachineRemove(id, lost, _) => self.lacks_to_remove(id, lost),
             Step::NicAdd(id, to) => self.lacks_for_new_nic(id, to),
             Step::NicChange(id, Change { from, to }) => needs(
                 self.nics.get(id) == Some(from) && self.leases.get(id) == Some(&to.lease),
@@ -313,7 +313,7 @@ impl Observed {
                 one.take_place(seen.provisioned.entry(id).or_default());
             }
             Step::MachineStop(id, _) => drop(seen.running.remove(&id)),
-            Step::MachineRemove(id, _) => {
+            Step::MachineRemove(id, ..) => {
                 seen.machines.remove(&id);
                 seen.snapshots.remove(&id);
                 seen.damaged.remove(&id);

@@ -8,6 +8,7 @@ use crate::observed::{Body, Engine, NetworkState, NicState, Observed};
 use crate::plan::{Power, UnwantedVolumes, Wanted, WantedMachine};
 use crate::project::{Bind, Reach};
 use crate::resolve::Refusal;
+use crate::step::OwnVolumes;
 
 impl Wanted {
     /// A project just as it is: planning for that changes nothing.
@@ -40,6 +41,13 @@ impl Wanted {
         for (_, machine) in self.machines.iter_mut().filter(|(id, _)| machines.contains(*id)) {
             machine.power = power;
         }
+        self
+    }
+
+    /// The same where volumes without a name are new ones in machines that become others.
+    #[must_use]
+    pub fn with_own_volumes_anew(mut self) -> Self {
+        self.own_volumes = OwnVolumes::Go;
         self
     }
 

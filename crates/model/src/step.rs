@@ -56,7 +56,7 @@ pub enum Step {
     /// Ends a machine of ours, when these others that depend on it have ended: first it is asked, then it is made to.
     MachineStop(MachineId, BTreeSet<MachineId>),
     /// Takes a machine away, and this with it.
-    MachineRemove(MachineId, Lost),
+    MachineRemove(MachineId, Lost, OwnVolumes),
     /// Puts a nic on its network.
     NicAdd(NicId, NicState),
     /// Changes what a nic may do and is called.
@@ -89,6 +89,16 @@ pub struct Lost {
     pub unknown: bool,
     /// Whether it is a vm, whose data is on its disk.
     pub disk: bool,
+}
+
+/// What becomes of the volumes without a name of a machine that goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OwnVolumes {
+    /// They are the next one's that has its name.
+    Stay,
+    /// They go with it.
+    Go,
 }
 
 /// From one state to another.
@@ -140,7 +150,7 @@ impl Step {
     pub fn loses_data(&self) -> bool {
         // What a machine wrote goes without a word; what somebody took care to keep does not.
         matches!(self, Self::VolumeRemove(_))
-            || matches!(self, Self::MachineRemove(_, lost) if *lost != Lost::default())
+            || matches!(self, Self::MachineRemove(_, lost, _) if *lost != Lost::default())
     }
 
     /// Whether others may change the computer while this step is carried out, however long it takes.
@@ -182,7 +192,7 @@ impl Step {
             Self::MachineChange(id, _) | Self::MachineProvision(id, _) => {
                 [Engine, Project(id.project.clone())].into()
             }
-            Self::MachineRemove(id, _) => [Engine, Project(id.project.clone())].into(),
+            Self::MachineRemove(id, ..) => [Engine, Project(id.project.clone())].into(),
             Self::NicAdd(id, _) | Self::NicChange(id, _) | Self::NicRemove(id, ..) => {
                 let machine = Machine(id.machine());
                 [Engine, Switchboard, machine, Network(id.network()), Project(id.project.clone())].into()
@@ -230,7 +240,7 @@ impl Step {
             // What depends on the machine waits for it.
             | Self::MachineProvision(id, _)
             | Self::MachineStop(id, _)
-            | Self::MachineRemove(id, _) => [Thing::Machine(id.clone())].into(),
+            | Self::MachineRemove(id, ..) => [Thing::Machine(id.clone())].into(),
             Self::MachineAwait(id, _) => [Thing::Stage(id.clone())].into(),
             // A machine's nics come one after the other: `eth0` may have to go before another is `eth0`. And
             // what waits for the machine (a dependant, a port) waits for its nics.
@@ -291,7 +301,7 @@ impl fmt::Display for Step {
                 Part::Own { place, of } => write!(f, "> provision {id} ({} of {of})", place + 1),
             },
             Self::MachineStop(id, _) => write!(f, "> stop {id}"),
-            Self::MachineRemove(id, Lost { snapshots, unknown, disk }) => {
+            Self::MachineRemove(id, Lost { snapshots, unknown, disk }, _) => {
                 write!(f, "- machine {id}")?;
                 if *disk {
                     f.write_str(" (its disk is lost)")?;

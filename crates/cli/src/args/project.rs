@@ -54,10 +54,13 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "MACHINE=NUMBER", value_parser = scale)]
     #[arg(add = ArgValueCompleter::new(complete::project_machines))]
     pub(crate) scale: Vec<(Name, u16)>,
-    /// Make the machines anew though nothing of them changed: those that are named, else all. Volumes that have a name
-    /// stay; for the disk of a vm and for snapshots you are asked
+    /// Make the machines anew though nothing of them changed: those that are named, else all. Their volumes stay; for the
+    /// disk of a vm and for snapshots you are asked
     #[arg(long)]
     pub(crate) force_recreate: bool,
+    /// Make volumes that have no name anew, too, in machines that are made anew
+    #[arg(short = 'V', long)]
+    pub(crate) renew_anon_volumes: bool,
     /// Take away machines that the file has no more, though machines are named; where none are, that is done anyway
     #[arg(long)]
     pub(crate) remove_orphans: bool,

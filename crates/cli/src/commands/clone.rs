@@ -18,7 +18,7 @@ use stead_model::project::{Bind, Guard, Machine, Nic, Project, Runs};
 use stead_model::resolve::Images;
 use stead_model::vm::Vm;
 
-use super::up::{Bring, Whose};
+use super::up::{Anew, Bring, Whose};
 use super::{machines, network, run, snapshot};
 use crate::args::{CloneArgs, Consent, Global};
 use crate::failure::Failure;
@@ -59,7 +59,7 @@ pub(crate) fn clone(global: &Global, args: &CloneArgs, output: Output) -> Result
     let power = if args.start { Power::On } else { Power::Off };
     let consent = Consent { yes: false };
     let whose = Whose::Only([id.clone()].into());
-    let how = Bring { whose, anew: BTreeSet::new(), relock: false, images, power, consent };
+    let how = Bring { whose, anew: Anew::default(), relock: false, images, power, consent };
     let made = network::apply_some(&mut session, &project, &how, output.quiet());
     let dropped = session.host.drop_prepared();
     made?;

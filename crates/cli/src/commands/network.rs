@@ -23,7 +23,7 @@ use stead_model::project::{
 
 use super::steps::finished;
 use super::unmet::Unmet;
-use super::up::{Bring, Whose};
+use super::up::{Anew, Bring, Whose};
 use crate::args::{ConnectArgs, CreateArgs, Global, NetworkCommand};
 use crate::failure::Failure;
 use crate::output::{Output, table};
@@ -132,7 +132,7 @@ fn apply(session: &mut Session, project: &Project, output: Output) -> Result<Pla
     let images = super::image::those_here(session.host.home(), project)?;
     let consent = crate::args::Consent { yes: false };
     let whose = Whose::Nics;
-    let how = Bring { whose, anew: BTreeSet::new(), relock: false, images, power: Power::On, consent };
+    let how = Bring { whose, anew: Anew::default(), relock: false, images, power: Power::On, consent };
     apply_some(session, project, &how, output)
 }
 

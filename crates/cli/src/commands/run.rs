@@ -4,7 +4,6 @@
 mod exposed;
 mod one_off;
 
-use std::collections::BTreeSet;
 use std::io::{ErrorKind, IsTerminal};
 use std::process::ExitCode;
 
@@ -20,7 +19,7 @@ use stead_model::resolve::Images;
 
 use super::attach::{LogPlace, Watch, Watched, watch, watch_held};
 use super::reaper::{Reaper, is_left};
-use super::up::{Bring, Whose};
+use super::up::{Anew, Bring, Whose};
 use super::{image, machines, network, wish};
 use crate::args::{Global, MachineArgs, MakeArgs, PullWhen, RunArgs, RunKind};
 use crate::failure::Failure;
@@ -191,7 +190,7 @@ fn make(
     let images = Images { named: [((reference, platform), found.digest)].into(), ..Images::default() };
     let consent = crate::args::Consent { yes: false };
     let whose = Whose::Only([id.clone()].into());
-    let how = Bring { whose, anew: BTreeSet::new(), relock: false, images, power, consent };
+    let how = Bring { whose, anew: Anew::default(), relock: false, images, power, consent };
     if let Err(failure) = network::apply_some(&mut session, &project, &how, output) {
         if matches!(failure, Failure::Steps(_)) {
             // The failure is what matters.

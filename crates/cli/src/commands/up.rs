@@ -63,7 +63,7 @@ fn planned(
     let lacks = super::image::lacks(host.home(), loaded, &all, None)?;
     let how = Bring {
         whose: Whose::All,
-        anew: BTreeSet::new(),
+        anew: Anew::default(),
         relock: args.relock,
         images: super::image::those_here(host.home(), &loaded.project)?,
         power: Power::On,
@@ -266,8 +266,8 @@ pub(super) fn with_dependencies(
 pub(super) struct Bring {
     /// Which machines become what the file says.
     pub(super) whose: Whose,
-    /// Those of them that are made anew though nothing of them changed.
-    pub(super) anew: BTreeSet<MachineId>,
+    /// What is made anew though nothing of it changed.
+    pub(super) anew: Anew,
     /// Whether addresses are chosen anew where the lock has them.
     pub(super) relock: bool,
     /// The images of its machines.
@@ -276,6 +276,22 @@ pub(super) struct Bring {
     pub(super) power: Power,
     /// Whether what is lost may be lost.
     pub(super) consent: Consent,
+}
+
+/// What is made anew though nothing of it changed.
+#[derive(Clone, Default)]
+pub(super) struct Anew {
+    /// These machines.
+    pub(super) machines: BTreeSet<MachineId>,
+    /// Whether volumes without a name are, where machines are.
+    pub(super) own_volumes: bool,
+}
+
+impl Anew {
+    fn of(&self, wanted: Wanted) -> Wanted {
+        let wanted = wanted.with_anew(&self.machines);
+        if self.own_volumes { wanted.with_own_volumes_anew() } else { wanted }
+    }
 }
 
 /// Which machines of a project become what its file says; the others stay as they are.
@@ -326,7 +342,7 @@ fn decide(
         Whose::All => Ok(all.clone()),
     };
     let wanted = match wanted {
-        Ok(wanted) => wanted.with_anew(&how.anew),
+        Ok(wanted) => how.anew.of(wanted),
         Err(refusals) => return Ok(Err(refusals)),
     };
     let mut refusals = match &how.whose {

@@ -15,8 +15,10 @@ machines:
 ";
 
 fn text() -> String {
-    SHOP.replace("IMAGE", BUSYBOX)
-        .replace("['data:/data'] }", "['data:/data'], healthcheck: { test: [CMD, 'true'], interval: 1s } }")
+    SHOP.replace("IMAGE", BUSYBOX).replace(
+        "['data:/data'] }",
+        "['data:/data', /bare], healthcheck: { test: [CMD, 'true'], interval: 1s } }",
+    )
 }
 
 /// The machines of all projects.
@@ -39,7 +41,7 @@ fn machines_are_made_anew_by_name_or_all_and_volumes_stay() {
     let _registry = registry(&world);
     let shop = world.project("shop", &text());
     shop.stead("up").ok();
-    for (machine, path) in [("db", "/own"), ("db", "/data/kept"), ("web", "/own")] {
+    for (machine, path) in [("db", "/own"), ("db", "/data/kept"), ("db", "/bare/kept"), ("web", "/own")] {
         shop.stead(&format!("exec {machine} touch {path}")).ok();
     }
     assert_eq!(shop.stead("up").ok(), "nothing to do\n");
@@ -49,6 +51,10 @@ fn machines_are_made_anew_by_name_or_all_and_volumes_stay() {
     let done = shop.stead("up --force-recreate").ok();
     assert!(!done.contains("machine ext") && !done.contains("lease"), "{done}");
     assert!(!keeps(&shop, "db", "/own") && keeps(&shop, "db", "/data/kept"));
+    assert!(keeps(&shop, "db", "/bare/kept"));
+    shop.stead("up --force-recreate -V db").ok();
+    assert!(!keeps(&shop, "db", "/bare/kept") && keeps(&shop, "db", "/data/kept"));
+    assert!(!shop.world.path().join("home/state/aside").exists());
     assert_eq!(shop.stead("up").ok(), "nothing to do\n");
     // What somebody took care to keep is not lost without a word.
     shop.stead("exec web touch /own").ok();

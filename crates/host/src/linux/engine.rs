@@ -14,7 +14,7 @@ use stead_model::address::{nth4, nth6};
 use stead_model::name::{LinkName, MachineId};
 use stead_model::observed::{Uplink, VethUplink};
 use stead_model::project::Kind;
-use stead_model::step::{Change, Step};
+use stead_model::step::{Change, OwnVolumes, Step};
 use stead_net::anchor;
 use stead_net::kernel::nft::{Family, NftRequest, NftSocket};
 use stead_net::kernel::rules::{self, HostUplink};
@@ -196,28 +196,34 @@ pub(super) fn add_machines(host: &mut LinuxHost, steps: &[&Step]) -> Result<()> 
         }
     }
     let entries: Vec<Entry> =
-        machines.into_iter().map(|(id, state)| Entry::Machine(id.clone(), (*state).clone())).collect();
+        machines.iter().map(|(id, state)| Entry::Machine((*id).clone(), (*state).clone())).collect();
     host.store(&entries)?;
+    machines.iter().try_for_each(|(id, _)| super::aside::give_back(&host.home, id))?;
     host.hand_over()
 }
 
 /// Lets go of containers' namespaces, and forgets machines.
 pub(super) fn remove_machines(host: &mut LinuxHost, steps: &[&Step]) -> Result<()> {
-    let machines: Vec<&MachineId> = steps
+    let machines: Vec<(&MachineId, OwnVolumes)> = steps
         .iter()
-        .filter_map(|step| if let Step::MachineRemove(id, _) = step { Some(id) } else { None })
+        .filter_map(|step| if let Step::MachineRemove(id, _, own) = step { Some((id, *own)) } else { None })
         .collect();
     if let Some(inside) = &mut host.inside {
         let existing = inside.anchor.list()?;
-        for id in &machines {
+        for (id, _) in &machines {
             let name = namespace_label(id)?;
             if existing.contains(&name) {
                 inside.anchor.drop_namespace(&name)?;
             }
         }
     }
-    machines.iter().try_for_each(|id| super::machine::remove(&host.home, id))?;
-    let entries: Vec<Entry> = machines.into_iter().map(|id| Entry::NoMachine(id.clone())).collect();
+    for (id, own) in &machines {
+        if *own == OwnVolumes::Stay {
+            super::aside::set(&host.home, id)?;
+        }
+        super::machine::remove(&host.home, id)?;
+    }
+    let entries: Vec<Entry> = machines.into_iter().map(|(id, _)| Entry::NoMachine(id.clone())).collect();
     let stored = host.store(&entries);
     super::going::tidy(&host.home, &host.program)?;
     // Where the disk was full there is room now.

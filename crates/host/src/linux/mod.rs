@@ -1,6 +1,7 @@
 //! This computer, when it runs Linux: what exists is read from the kernel, and steps are carried out by
 //! netlink, by the anchor and by the switchboard. No program but our own and pasta is ever run.
 
+mod aside;
 mod bridged;
 mod claims;
 mod clone;
@@ -166,7 +167,7 @@ impl LinuxHost {
             home.kernels(),
             home.disks(),
         ];
-        let trees = trees.into_iter().chain([home.clones(), going::place(home)]);
+        let trees = trees.into_iter().chain([home.clones(), home.aside(), going::place(home)]);
         all(trees.map(|tree| tree::delete(&self.program, &tree)))
     }
 
@@ -189,7 +190,9 @@ impl LinuxHost {
         going::tidy(&self.home, &self.program)?;
         clone::tidy(&self.home, &self.program)?;
         // Whoever needs records that cannot be read says so.
-        let Ok(Records { machines: records, .. }) = self.records() else { return Ok(()) };
+        let Ok(records) = self.records() else { return Ok(()) };
+        aside::tidy(&self.home, &records)?;
+        let records = records.machines;
         let unfinished = machine::unfinished(&self.home, &records);
         unfinished.iter().try_for_each(|id| machine::remove(&self.home, id))?;
         let ours = records.iter().filter(|(_, state)| state.is_ours());
@@ -402,7 +405,11 @@ impl LinuxHost {
         });
         let entries: Vec<Entry> = entries.collect();
         hosts::catch_up(self, steps)?;
-        self.store(&entries)
+        self.store(&entries)?;
+        let gone = steps
+            .iter()
+            .filter_map(|step| if let Step::ProjectRemove(name) = step { Some(name) } else { None });
+        gone.into_iter().try_for_each(|name| aside::forget(&self.home, name))
     }
 }
 

@@ -31,6 +31,7 @@ use crate::observed::{
 use crate::plan::{Power, UnwantedVolumes, Wanted, WantedMachine};
 use crate::project::{Bind, Machine, Nic, Project, ProjectFiles, Reach, Runs};
 use crate::provision::in_places;
+use crate::step::OwnVolumes;
 use crate::vm::{DiskImage, MadeVm};
 
 /// Why a project cannot be had on this computer.
@@ -150,6 +151,7 @@ pub fn resolve(project: &Project, context: Context<'_>) -> Result<Wanted, Vec<Re
         port_leases,
         volumes: project.volumes.iter().map(|(name, to)| (VolumeId::new(&project.name, name), *to)).collect(),
         unwanted_volumes: UnwantedVolumes::Keep,
+        own_volumes: OwnVolumes::Stay,
     })
 }
 

@@ -299,7 +299,7 @@ fn snapshots_are_no_difference_and_they_and_disks_go_as_a_loss() {
             let lost = lost.chain(vms.map(|(id, _)| id).filter(|id| is_gone(id)));
             let losses = planned.steps.iter().filter(|planned| planned.step.loses_data());
             let losing = losses.filter_map(|planned| {
-                if let Step::MachineRemove(id, _) = &planned.step { Some(id) } else { None }
+                if let Step::MachineRemove(id, ..) = &planned.step { Some(id) } else { None }
             });
             assert_eq!(losing.collect::<BTreeSet<_>>(), lost.collect::<BTreeSet<_>>(), "{}", text(&planned));
         }

@@ -14,7 +14,7 @@ use stead_model::project::{Kind, Machine, Project};
 use stead_model::resolve::Images;
 
 use super::super::build::{self, BuildWhen};
-use super::super::up::{self, Bring, Whose};
+use super::super::up::{self, Anew, Bring, Whose};
 use super::super::wish::{self, Wish};
 use super::super::{image, network, ps};
 use super::take_away_again;
@@ -135,7 +135,7 @@ pub(super) fn make(
     let id = MachineId::new(&loaded.project.name, &name);
     let bring = |chosen: BTreeSet<MachineId>| Bring {
         whose: Whose::Only(chosen),
-        anew: BTreeSet::new(),
+        anew: Anew::default(),
         relock: false,
         images: images.clone(),
         power: Power::On,

@@ -7,7 +7,7 @@ use stead_model::observed::{MachineState, Observed};
 use stead_model::project::Machine;
 
 use super::super::ps::{base, is_meant};
-use super::{Whose, named, with_dependencies};
+use super::{Anew, Whose, named, with_dependencies};
 use crate::args::{Global, UpArgs};
 use crate::failure::Failure;
 use crate::project::{self, Loaded};
@@ -19,8 +19,8 @@ pub(super) struct Meant {
     pub(super) chosen: BTreeSet<MachineId>,
     /// Those that become what the file says, or go.
     pub(super) whose: Whose,
-    /// Those that are made anew in any case.
-    pub(super) anew: BTreeSet<MachineId>,
+    /// What of them is made anew in any case.
+    pub(super) anew: Anew,
 }
 
 /// Reads the project here, with so many of its machines as there are to be.
@@ -42,7 +42,8 @@ impl Meant {
         let all_go = stay.is_empty() && !args.machines.is_empty();
         let by_name = if all_go { BTreeSet::new() } else { named(project, &stay)? };
         let is_ours = |id: &&MachineId| project.machines.get(&id.name).is_some_and(|one| one.runs.is_ours());
-        let anew = by_name.iter().filter(|_| args.force_recreate).filter(is_ours).cloned().collect();
+        let machines = by_name.iter().filter(|_| args.force_recreate).filter(is_ours).cloned().collect();
+        let anew = Anew { machines, own_volumes: args.renew_anon_volumes };
         let chosen = if args.no_deps || all_go { by_name } else { with_dependencies(project, &stay)? };
         if args.machines.is_empty() {
             return Ok(Self { chosen, whose: Whose::All, anew });

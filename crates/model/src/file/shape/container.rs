@@ -279,7 +279,7 @@ pub(crate) const OURS: &[Key] = &[
         "[\"data:/var/lib/data\", \"./site:/srv:ro\"]",
         "What is mounted: `[source:]target[:options]`. A source is a volume of `volumes`, or a path of this computer that \
          starts with `/`, `./`, `../` or `~/` (relative to the file; made as a directory where it is missing); without one \
-         the content goes with the machine. Options: `ro`, `rw`, and for paths `private`, `slave`, `shared`. In a `vm` its \
+         the content goes with the machine, or in a container stays when it is made anew. Options: `ro`, `rw`, and for paths `private`, `slave`, `shared`. In a `vm` its \
          agent mounts them; it has no volumes without a source, for its disk goes with it anyway.",
     ),
     key("secrets", FILES, "", "[password]", "Which of `secrets` it can read, in `/run/secrets`."),
