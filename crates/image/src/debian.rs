@@ -3,6 +3,7 @@
 //! `apt` verifies what comes from the mirror, by the keys of Debian that this computer has.
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -32,6 +33,8 @@ pub struct DebianSettings {
     pub keyring: Option<PathBuf>,
     /// The program; found in `PATH` where absent.
     pub program: Option<PathBuf>,
+    /// What starts it: a program and its first words; the program, `--` and its own words come after them.
+    pub starter: Vec<OsString>,
 }
 
 /// A build says something every few seconds; mirrors may be slow.
@@ -73,7 +76,7 @@ impl Store {
         let sources = sources(settings, &read_apt(), suite);
         let program = settings.program.clone().unwrap_or_else(|| "mmdebstrap".into());
         let arguments = arguments(packages, &architecture(platform)?, settings.keyring.as_deref());
-        let layer = run(self, &program, &arguments, &sources, on)
+        let layer = run(self, command(&settings.starter, &program, &arguments), &sources, on)
             .with_context(|| format!("cannot build Debian {suite} from its packages"))?;
         let import = Import {
             name: name.clone(),
@@ -202,23 +205,34 @@ fn places(text: &str) -> Vec<String> {
     found
 }
 
+/// How the program is run.
+fn command(starter: &[OsString], program: &Path, arguments: &[String]) -> Command {
+    let Some((first, words)) = starter.split_first() else {
+        let mut command = Command::new(program);
+        command.args(arguments);
+        return command;
+    };
+    let mut command = Command::new(first);
+    command.args(words).arg(program).arg("--").args(arguments);
+    command
+}
+
+const NOT_THERE: &str = "; hint: install the package `mmdebstrap`";
+
 /// Runs it, and keeps what it writes as a layer.
 fn run(
     store: &Store,
-    program: &Path,
-    arguments: &[String],
+    mut command: Command,
     sources: &[String],
     on: &(dyn Fn(Event) + Sync),
 ) -> Result<Layer> {
-    let mut child = Command::new(program)
-        .args(arguments)
+    let program = command.get_program().to_owned();
+    let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .with_context(|| {
-            format!("cannot run `{}`; hint: install the package `mmdebstrap`", program.display())
-        })?;
+        .with_context(|| format!("cannot run `{}`{NOT_THERE}", program.display()))?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (Some(mut stdin), Some(stdout), Some(stderr)) = (stdin, stdout, stderr) else {
         bail!("a process without its pipes")
@@ -251,7 +265,7 @@ fn run(
     let said: Vec<String> = said.into_inner().unwrap_or_else(PoisonError::into_inner).into();
     let (blob, diff_id) = layer?;
     if !ended? {
-        bail!("`{}` failed: {}{}", program.display(), said.join("\n"), hint(&said));
+        bail!("`mmdebstrap` failed: {}{}", said.join("\n"), hint(&said));
     }
     Ok(Layer { blob, media_type: media::LAYER_GZIP, diff_id })
 }
@@ -259,7 +273,9 @@ fn run(
 /// What can be done about what it said. Pure.
 fn hint(said: &[String]) -> &'static str {
     let says = |words: &[&str]| said.iter().any(|line| words.iter().any(|word| line.contains(word)));
-    if says(&["chroot mode"]) {
+    if says(&["error: cannot start `"]) {
+        NOT_THERE
+    } else if says(&["chroot mode"]) {
         "; hint: without root this takes sub-ids, see `stead doctor`"
     } else if says(&["is not signed", "NO_PUBKEY", "BADSIG", "EXPKEYSIG"]) {
         "; hint: the mirror is not signed by a key that this computer trusts: use another one, or say its `keyring` under `debian` in images.json"

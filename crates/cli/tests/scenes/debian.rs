@@ -33,16 +33,21 @@ const MIRRORS: &str = r#"
     gpgconf --kill gpg-agent
 "#;
 
-/// Has `debian-lab:1` built from the mirror of this name.
-fn pull(world: &World, mirror: &str) -> Said {
+/// `debian-lab:1` is built from there.
+fn set_mirror(world: &World, mirror: &str) {
     let keyring = world.path().join("lab.gpg").display().to_string();
     let settings = serde_json::json!({
         "catalogue": {"debian-lab:1": ["debian-packages:sid"]},
-        "debian": {"mirror": format!("http://127.0.0.1:8000/{mirror}"), "keyring": keyring},
+        "debian": {"mirror": mirror, "keyring": keyring},
     });
     let directory = world.path().join("nobody/.config/stead");
     fs::create_dir_all(&directory).unwrap();
     fs::write(directory.join("images.json"), settings.to_string()).unwrap();
+}
+
+/// Has it built from the mirror of this name.
+fn pull(world: &World, mirror: &str) -> Said {
+    set_mirror(world, &format!("http://127.0.0.1:8000/{mirror}"));
     world.stead("image pull debian-lab:1")
 }
 
@@ -56,6 +61,27 @@ fn refused(world: &World, mirror: &str) -> String {
         assert_eq!(fs::read_dir(images.join(part)).unwrap().count(), 0, "{part}");
     }
     said.err
+}
+
+/// The numbers of `mmdebstrap`'s processes, and whether those of the first one's mounts are our own.
+fn builders(world: &World) -> String {
+    let line = "for p in $(pgrep -f '[m]mdebstrap --variant'); do [ $(readlink /proc/$p/ns/mnt) = $(readlink /proc/self/ns/mnt) ] && echo ours || echo own; done";
+    world.sh_said(Place::Computer, line).out
+}
+
+/// One who is killed while it builds leaves neither the builder nor mounts.
+fn a_builder_ends_with_who_asked_for_it(world: &World) {
+    let _silent = world.spawn(Place::Computer, &["busybox", "nc", "-ll", "-p", "8001", "-e", "sleep", "100"]);
+    set_mirror(world, "http://127.0.0.1:8001/none");
+    let mut pull =
+        world.stead_command("home", world.path(), &["image", "pull", "debian-lab:1"]).spawn().unwrap();
+    world.until("the builder has mounts of its own", || {
+        let builders = builders(world);
+        (builders.contains("own") && !builders.contains("ours")).then_some(())
+    });
+    pull.kill().unwrap();
+    pull.wait().unwrap();
+    world.until("the builder is gone", || builders(world).is_empty().then_some(()));
 }
 
 #[test]
@@ -95,4 +121,5 @@ fn what_a_mirror_has_not_signed_is_refused() {
         let told = said.rsplit_once("hint: ").map(|(_, hint)| hint);
         assert!(said.contains(why) && told.is_some_and(|told| told.contains(hint)), "{mirror}: {said}");
     }
+    a_builder_ends_with_who_asked_for_it(&world);
 }

@@ -31,7 +31,7 @@ use self::program::{
     buildah_take, buildah_uncall, buildctl, is_called, registries,
 };
 use self::scratch::Scratch;
-pub(super) use self::start::detached;
+pub(super) use self::start::{Mounts, detached, words_before};
 use self::start::{Start, words};
 use super::image::{Carried, Sources, own_store, tell, unpack_new};
 use super::up;
@@ -310,7 +310,7 @@ fn by_buildah(home: &Home, store: &Store, program: &Path, text: &str, job: &Job<
     let _held = cache::hold(home)?;
     keep_caches(home, job.scratch)?;
     // As root it would leave a mount of its own storage behind.
-    let start = Start { program, directory: job.scratch, environment, own_mounts: true };
+    let start = Start { program, directory: job.scratch, environment, mounts: Mounts::Own };
     let platform = job.platform.cloned().unwrap_or_else(host_platform);
     // They are held until it ends.
     let lose = |name: &str| take_name(name, &start, &storage);
@@ -355,7 +355,7 @@ fn by_buildkit(store: &Store, (program, daemon): (&Path, &Daemon), text: &str, j
     let bases = bases::lay_out(store, contexts, job.scratch)?;
     let dockerfile = reachable(job.dockerfile)?;
     let job = Job { dockerfile: &dockerfile, ..*job };
-    let start = Start { program, directory: job.scratch, environment: Vec::new(), own_mounts: false };
+    let start = Start { program, directory: job.scratch, environment: Vec::new(), mounts: Mounts::Shared };
     start.run(buildctl(&job, daemon, &platform, &bases), words()?)
 }
 

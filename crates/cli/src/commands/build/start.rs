@@ -20,20 +20,35 @@ pub(super) struct Start<'a> {
     pub(super) program: &'a Path,
     pub(super) directory: &'a Path,
     pub(super) environment: Vec<(&'static str, &'a OsStr)>,
-    /// Whether it is to have mounts of its own, where it can.
-    pub(super) own_mounts: bool,
+    /// Whose mounts it has.
+    pub(super) mounts: Mounts,
+}
+
+/// Whose mounts a program has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::commands) enum Mounts {
+    /// Those of who starts it.
+    Shared,
+    /// Its own, where it can.
+    Own,
+}
+
+/// What starts a program that ends with us: a program and its first words. The program, `--` and its own words follow.
+pub(in crate::commands) fn words_before(mounts: Mounts) -> Result<Vec<OsString>> {
+    let own = std::env::current_exe().context("cannot find this program's own file")?;
+    let mut words = vec![own.into_os_string(), WORD.into()];
+    words.extend((mounts == Mounts::Own).then(|| "--own-mounts".into()));
+    words.push(std::process::id().to_string().into());
+    Ok(words)
 }
 
 impl Start<'_> {
     /// Runs it to its end.
     pub(super) fn run(&self, arguments: Vec<OsString>, stdout: Stdio) -> Result<()> {
-        let own = std::env::current_exe().context("cannot find this program's own file")?;
+        let words = words_before(self.mounts)?;
+        let (own, words) = words.split_first().context("nothing to start")?;
         let mut command = Command::new(own);
-        command.arg(WORD);
-        if self.own_mounts {
-            command.arg("--own-mounts");
-        }
-        command.arg(std::process::id().to_string()).arg(self.program).arg("--").args(arguments);
+        command.args(words).arg(self.program).arg("--").args(arguments);
         // Ended in the midst of it, it leaves what it had there.
         command.current_dir(self.directory).env("TMPDIR", self.directory);
         command.envs(self.environment.iter().copied());

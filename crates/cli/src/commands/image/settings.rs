@@ -19,6 +19,8 @@ use stead_image::catalogue::Catalogue;
 use stead_image::registry::{AuthEnvironment, AuthFiles, Settings};
 use stead_image::{Client, DebianSettings, Origins};
 
+use super::super::build::{Mounts, words_before};
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 struct Own {
@@ -64,7 +66,9 @@ impl Sources {
         let Own { catalogue, mirrors, plain_http, debian } = own;
         let (mirrors_too, plain_too) = (mirrors.clone(), plain_http.clone());
         let client = Client::new(Settings { mirrors, plain_http, auth, ..Settings::default() });
-        Ok(Self { client, mirrors: mirrors_too, plain_http: plain_too, catalogue, debian: debian.into() })
+        // Killed in the midst of it, it leaves no mounts.
+        let debian = DebianSettings { starter: words_before(Mounts::Own)?, ..debian.into() };
+        Ok(Self { client, mirrors: mirrors_too, plain_http: plain_too, catalogue, debian })
     }
 
     /// The registries that are asked in place of others.
@@ -86,7 +90,7 @@ impl Sources {
 impl From<Debian> for DebianSettings {
     fn from(said: Debian) -> Self {
         let Debian { mirror, security, keyring } = said;
-        Self { mirror, security, keyring, program: None }
+        Self { mirror, security, keyring, ..Self::default() }
     }
 }
 
