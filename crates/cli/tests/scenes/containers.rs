@@ -458,6 +458,22 @@ fn health_labels_and_signals_are_as_the_options_say() {
             ),
             "33554432"
         );
+        // Of one of the two versions of control groups, each with numbers of its own.
+        let weights = [
+            ("cpu/cpu.shares", "cpu.weight"),
+            ("memory/memory.soft_limit_in_bytes", "memory.low"),
+            ("blkio/blkio.bfq.weight", "io.bfq.weight io.weight"),
+        ];
+        let line =
+            weights.map(|(one, two)| format!("cat {one} 2> /dev/null || cat {two} 2> /dev/null; ")).concat();
+        let seen = sees(
+            "--cpu-shares 512 --memory-reservation 16m --blkio-weight 200",
+            &format!("cd /sys/fs/cgroup; {line}"),
+        );
+        let seen: Vec<&str> =
+            seen.lines().map(|line| line.strip_prefix("default ").unwrap_or(line)).collect();
+        assert!(["512", "20"].contains(&seen[0]) && seen[1] == "16777216", "{seen:?}");
+        assert!(["200", "1920"].contains(&seen[2]), "{seen:?}");
         assert_eq!(sees("--cpuset-cpus 0", "grep Cpus_allowed_list /proc/self/status | cut -f2"), "0");
         assert_eq!(sees("--device /dev/zero:/dev/nought:r", "head -c 3 /dev/nought | wc -c"), "3");
     }
