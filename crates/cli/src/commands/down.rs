@@ -40,8 +40,10 @@ pub(crate) fn down(global: &Global, args: &DownArgs, output: Output) -> Result<(
             }
         }
     }
-    failed.map_or(Ok(()), Err)?;
-    steps::finished(&plans, None, output)
+    // What was done is told whatever became of the others; if that was nothing, why is all there is to say.
+    let is_told = failed.is_none() || plans.iter().any(|plan| !plan.steps.is_empty());
+    let told = if is_told { steps::finished(&plans, None, output) } else { Ok(()) };
+    failed.map_or(told, Err)
 }
 
 /// Takes one away.

@@ -43,7 +43,7 @@ fn no_project(name: &str) -> Failure {
 }
 
 /// All of which anything is there.
-fn projects(seen: &Observed) -> BTreeSet<Name> {
+pub(super) fn projects(seen: &Observed) -> BTreeSet<Name> {
     let of_others = seen.volumes.keys().map(|id| &id.project);
     let of_others = of_others.chain(seen.networks.keys().map(|id| &id.project));
     let of_others = of_others.chain(seen.machines.keys().map(|id| &id.project));

@@ -15,7 +15,7 @@ use stead_model::project::Bind;
 use stead_model::served::Target;
 
 use super::condition::Condition;
-use super::here::projects_named;
+use super::here::{projects, projects_named};
 use crate::args::{Filter, Global, LsArgs, PsArgs, holds};
 use crate::failure::Failure;
 use crate::output::{Output, table};
@@ -367,8 +367,7 @@ struct ProjectRow {
 pub(crate) fn ls(args: &LsArgs, output: Output) -> Result<(), Failure> {
     let mut host = look()?;
     let seen = host.observe()?;
-    let of_volumes = seen.volumes.keys().map(|id| &id.project);
-    let mut names: BTreeSet<_> = seen.projects.keys().chain(of_volumes).collect();
+    let mut names = projects(&seen);
     if !args.projects.is_empty() {
         let named = projects_named(&args.projects, &seen)?;
         names.retain(|name| named.contains(name));
@@ -377,12 +376,12 @@ pub(crate) fn ls(args: &LsArgs, output: Output) -> Result<(), Failure> {
         name: name.to_string(),
         directory: seen
             .projects
-            .get(name)
+            .get(&name)
             .map(|files| files.directory.display().to_string())
             .unwrap_or_default(),
-        networks: seen.networks.keys().filter(|id| id.project == *name).count(),
-        machines: seen.machines.keys().filter(|id| id.project == *name).count(),
-        volumes: seen.volumes.keys().filter(|id| id.project == *name).count(),
+        networks: seen.networks.keys().filter(|id| id.project == name).count(),
+        machines: seen.machines.keys().filter(|id| id.project == name).count(),
+        volumes: seen.volumes.keys().filter(|id| id.project == name).count(),
     });
     let rows: Vec<ProjectRow> = rows.collect();
     let text = || {

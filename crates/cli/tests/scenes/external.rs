@@ -65,6 +65,14 @@ fn two_projects_share_a_volume_that_goes_with_neither() {
     world.stead("volume prune --yes").ok();
     shop.stead("down --volumes --yes").code(2).says("volume `own.shop` is used by web.blog");
     shop.stead("exec web ls /own").ok();
+    // Of several projects those go that can, and that is told.
+    world.project("other", "machines: { lone: { kind: container, driver: external } }\n").stead("up").ok();
+    let said = world.stead("down shop other --volumes --yes --format json").code(2);
+    assert!(said.err.contains("volume `own.shop` is used by web.blog"), "{}", said.err);
+    let steps: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    let steps: Vec<_> = steps.as_array().unwrap().iter().map(|step| &step["text"]).collect();
+    assert!(steps.contains(&&json!("- machine lone.other")), "{steps:?}");
+    assert_eq!(world.stead("down shop --volumes --yes --format json").code(2).out, "");
     // A snapshot has nothing of it.
     shop.stead("stop web").ok();
     shop.stead("snapshot create web one").ok();

@@ -219,6 +219,11 @@ fn two_projects_with_the_same_names_do_not_meet() {
     assert_eq!(listed(""), "\"one\"\"two\"");
     let down = world.stead("down t* one").ok();
     assert!(down.contains("- machine web.two") && down.contains("- machine web.one"), "{down}");
+    // One of which nothing is on record any more is listed by what is left of it, so that it can be taken away.
+    one.stead("up").ok();
+    world.sh(Place::Person, "rm home/state/state.db*");
+    assert_eq!((listed(""), listed("one")), ("\"one\"".to_owned(), "\"one\"".to_owned()));
+    assert!(world.stead("down one").ok().contains("- network lan.one"));
     assert_eq!(world.stead("ls --format json").json(), serde_json::json!([]));
 }
 
