@@ -5,7 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::support::registry::{BUSYBOX, registry};
-use crate::support::{Place, Project, Said, World, executable, said_after, said_within};
+use crate::support::{
+    Place, Project, Role, Said, World, executable, role, said_after, said_within, stead as program, untested,
+};
 
 /// What boots a guest takes this long at most.
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
@@ -327,4 +329,69 @@ fn somebody_works_in_a_guest_with_an_id_of_their_own() {
     let shell = world.stead_command("home", &project.directory, &["shell", "web"]);
     assert_eq!(said_after(shell, "echo $USER $PWD; id -u", BOOT_LIMIT).ok(), "joe /home/joe\n70000\n");
     project.stead("down").ok();
+}
+
+/// What a guest needs to run this program in: the libraries that it is built with, at their places, and the modules of
+/// its kernel that it lacks otherwise, in their order.
+const GIVE: &str = r#"
+    mkdir -p given/files/bin
+    strip -o given/files/bin/stead STEAD
+    cp -L --parents $(ldd STEAD | grep -o '/[^ ]*') given/files
+    cd given
+    number=10
+    for module in netfilter/nfnetlink netfilter/nf_tables ipv4/netfilter/nf_defrag_ipv4 ipv6/netfilter/nf_defrag_ipv6 \
+        netfilter/nf_conntrack netfilter/nft_ct netfilter/nf_nat netfilter/nft_chain_nat netfilter/nft_masq netfilter/nft_limit \
+        ipv4/netfilter/nf_socket_ipv4 ipv6/netfilter/nf_socket_ipv6 netfilter/nft_socket llc/llc 802/stp bridge/bridge \
+        bridge/netfilter/nft_meta_bridge; do
+        cp KERNEL/lib/modules/*/kernel/net/$module.ko $number.ko
+        number=$((number + 1))
+    done
+"#;
+
+/// What is done in the guest. Its own program makes room below it, as an init does, and nothing runs from what is shared.
+const INSIDE: &str = "
+    set -e
+    for module in /given/*.ko; do insmod $module; done
+    cp -r /given/files/. /
+    mkdir /sys/fs/cgroup/init
+    echo $$ > /sys/fs/cgroup/init/cgroup.procs
+    stead image load /given/box.tar > /dev/null
+    umount /given
+    set +e
+    stead run --name box --network none --memory 32m --cpus .5 --pids-limit 5 --cpu-shares 512 --memory-reservation 16m \
+        --blkio-weight 200 BUSYBOX sh -c \"$WITHIN\"
+    echo ended $?
+    stead events --no-stream --filter event=oom | cut -d' ' -f2-
+";
+
+/// What is done in the container in the guest.
+const WITHIN: &str = "
+    cd /sys/fs/cgroup
+    grep . memory.max memory.low cpu.max cpu.weight io.weight pids.max
+    (for i in 1 2 3 4 5 6 7 8 9 10; do sleep 1 & done)
+    x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done
+";
+
+/// A guest has control groups of version 2 alone, as most computers by now.
+#[test]
+fn limits_are_kept_where_there_is_version_2_alone() {
+    if role() == Role::User {
+        return untested("a guest is the same for whoever starts it, and takes its time");
+    }
+    let world = World::offline();
+    let _registry = registry(&world);
+    get_kernel(&world);
+    world.sh(Place::Computer, &GIVE.replace("STEAD", program()).replace("KERNEL", KERNEL));
+    world.stead(&format!("image pull {BUSYBOX}")).ok();
+    world.stead(&format!("image save {BUSYBOX} --output given/box.tar")).ok();
+    let within = format!("WITHIN={WITHIN}");
+    let line = INSIDE.replace("BUSYBOX", BUSYBOX);
+    let options = ["--privileged", "--memory", "512m", "--tmpfs", "/home", "--tmpfs", "/run"];
+    let set =
+        ["-e", &within, "-e", "STEAD_HOME=/home", "-e", "XDG_RUNTIME_DIR=/run", "-v", "./given:/given:ro"];
+    let words = [&["run", "--rm", "--kind", "microvm"], &options[..], &set, &[BUSYBOX, "sh", "-c", &line]];
+    let said = slowly(&world, world.path(), &words.concat()).says("can't fork");
+    let expected = "memory.max:33554432\nmemory.low:16777216\ncpu.max:50000 100000\ncpu.weight:20\n\
+        io.weight:default 1920\npids.max:5\nended 137\nmachine oom box.default\n";
+    assert_eq!(said.ok(), expected);
 }
