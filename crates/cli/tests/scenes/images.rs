@@ -147,6 +147,7 @@ fn images_go_to_registries_and_come_from_where_the_user_says() {
     let world = World::offline();
     let _registry = registry(&world);
     world.stead(&format!("image pull {BUSYBOX} --platform linux/arm64")).code(1).says("linux/arm64");
+    has_an_image_for_two_platforms(&world);
     world.stead(&format!("image pull {BUSYBOX}")).ok();
     world.stead(&format!("image tag {BUSYBOX} app:1")).ok();
     world.stead("image push app:1").code(2).says("does not say to which registry");
@@ -164,6 +165,67 @@ fn images_go_to_registries_and_come_from_where_the_user_says() {
     world.stead("image pull box:1").code(1).says("images.json is wrong");
     // What is here is not asked for.
     assert_eq!(world.stead("run --rm box:1 echo here").ok(), "here\n");
+}
+
+/// Has an image of the registry's for two platforms, each with its own in a variable, and says the digests: of the two
+/// manifests and of the index. Programs of another processor are run nowhere here, so it has this computer's for both.
+const TWO_PLATFORMS: &str = r#"
+    cd registry
+    put() { sum=$(sha256sum < $1 | cut -d' ' -f1); size=$(stat -c %s $1); cp $1 oci/blobs/sha256/$sum; echo sha256:$sum; }
+    entry() { printf '{"mediaType":"application/vnd.oci.image.%s.v1+json","digest":"sha256:%s","size":%s' $1 $sum $size; }
+    list=
+    for architecture in amd64 arm64; do
+        sed "s/\"amd64\"/\"$architecture\"/; s/FROM=image/FROM=$architecture/" config > config.new
+        put config.new > sum
+        sed -E "s/(config.v1[+]json\",\"digest\":\"sha256:)[^,]*,\"size\":[0-9]*/\1$sum\",\"size\":$size/" manifest > manifest.new
+        put manifest.new
+        list="$list$(entry manifest),\"platform\":{\"architecture\":\"$architecture\",\"os\":\"linux\"}},"
+    done
+    list='"mediaType":"application/vnd.oci.image.index.v1+json","manifests":['"${list%,}]}"
+    printf '{"schemaVersion":2,%s' "$list" > both
+    put both
+    printf '{"schemaVersion":2,"manifests":[%s,"annotations":{"org.opencontainers.image.ref.name":"both"}}]}' "$(entry index)" > oci/index.json
+    skopeo --insecure-policy --tmpdir . copy -q --all --preserve-digests --dest-tls-verify=false oci:oci:both docker://127.0.0.1:5000/lab/both:1
+"#;
+
+#[track_caller]
+fn has_an_image_for_two_platforms(world: &World) {
+    let both = "127.0.0.1:5000/lab/both";
+    let said = world.sh(Place::Computer, TWO_PLATFORMS);
+    let [amd64, arm64, index] = said.lines().collect::<Vec<_>>()[..] else { panic!("{said}") };
+    let own = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    let run = |words: &str| {
+        let env = world.stead(&format!("run --rm {words} env")).ok();
+        env.lines().find_map(|line| line.strip_prefix("FROM=").map(str::to_owned)).unwrap_or(env)
+    };
+    for (name, other) in [(format!("{both}:1"), "arm64"), (format!("{both}@{index}"), "amd64")] {
+        for (options, platform) in
+            [(String::new(), own), (format!("--platform linux/{other}"), other), (String::new(), own)]
+        {
+            assert_eq!(run(&format!("{options} {name}")), platform, "{options} {name}");
+            let seen = world.stead(&format!("image inspect {options} {name} --format json")).json();
+            let config = &seen["config"];
+            assert_eq!((&config["architecture"], &config["os"]), (&platform.into(), &"linux".into()));
+        }
+    }
+    // A digest means what it is of, and nothing else that is served for it.
+    for (digest, platform) in [(amd64, "amd64"), (arm64, "arm64")] {
+        world.stead("image prune --all --yes").ok();
+        let name = format!("{both}@{digest}");
+        world.stead(&format!("image pull --platform linux/{platform} {name}")).ok();
+        assert_eq!(run(&format!("--pull never --platform linux/{platform} {name}")), platform);
+    }
+    world.stead("image prune --all --yes").ok();
+    let nothing = format!("{both}@sha256:{}", "0".repeat(64));
+    world.stead(&format!("image pull {nothing}")).code(1).says(&nothing);
+    let blob = format!("registry/data/docker/registry/v2/blobs/sha256/{}/{}/data", &amd64[7..9], &amd64[7..]);
+    world.sh(Place::Computer, &format!("echo >> {blob}"));
+    let forged = format!("{both}@{amd64}");
+    world
+        .stead(&format!("run --platform linux/amd64 {forged} true"))
+        .code(125)
+        .says(&format!("instead of {amd64}"));
+    assert_eq!(world.stead("image ls --format json").json(), serde_json::json!([]));
 }
 
 #[test]
