@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::registry::registry;
-use crate::support::{Place, Role, Running, Said, World, role, said};
+use crate::support::{Place, Role, Running, Said, World, role, said, untested};
 
 #[track_caller]
 fn stead(world: &World, words: &[&str]) -> Said {
@@ -13,7 +13,13 @@ fn stead(world: &World, words: &[&str]) -> Said {
 /// A computer with an image for each of these configurations, all of the same two layers, as other programs write them.
 fn with_images(images: &[(&str, Value)]) -> (World, Running) {
     let world = World::offline();
-    let registry = registry(&world);
+    let registry = load(&world, images);
+    (world, registry)
+}
+
+/// Loads such images on a computer, with a registry.
+fn load(world: &World, images: &[(&str, Value)]) -> Running {
+    let registry = registry(world);
     let directory = world.path().join("made");
     std::fs::create_dir_all(directory.join("accounts/etc")).unwrap();
     let write = |name: &str, text: &str| std::fs::write(directory.join(name), text).unwrap();
@@ -34,7 +40,7 @@ fn with_images(images: &[(&str, Value)]) -> (World, Running) {
     write("manifest.json", &Value::from_iter(manifest).to_string());
     world.sh(Place::Computer, "cd made && tar -cf ../made.tar *.json *.tar");
     world.stead("image load made.tar").ok();
-    (world, registry)
+    registry
 }
 
 #[test]
@@ -94,6 +100,49 @@ fn who_runs_is_whom_the_image_names_with_the_groups_of_the_images_file() {
     ] {
         assert_eq!(sees(image).ok(), expected, "{image}");
     }
+}
+
+const SHOP: &str = "
+name: shop
+volumes: [data]
+machines:
+  web: { image: 'lab/app:1', init: true, command: sleep 1000, volumes: ['data:/kept', './drop:/drop'] }
+";
+
+#[test]
+fn what_the_images_user_writes_belongs_to_a_subordinate_id() {
+    let Some(world) = World::with_subids() else {
+        return untested("it takes root to make somebody with subordinate ids and a cgroup");
+    };
+    let _registry = load(&world, &[("lab/app:1", json!({"User": "1000", "Env": ["PATH=/bin"]}))]);
+    let shop = world.project("shop", SHOP);
+    world.sh(Place::Computer, "chown -R 1234:1234 projects");
+    world.sh(Place::Person, "mkdir -m 777 projects/home/shop/drop; echo ours > projects/home/shop/drop/ours");
+    shop.stead("up").ok();
+    let inside =
+        |line: &str| said(world.stead_command("home", &shop.directory, &["exec", "web", "sh", "-c", line]));
+    assert_eq!(inside("stat -c %u:%g /kept /drop /drop/ours; id -u").ok(), "0:0\n0:0\n0:0\n1000\n");
+    // The person's own files are root's there, and what an empty volume is, too.
+    inside("echo no > /drop/ours").code(1).says("Permission denied");
+    inside("echo no > /kept/its").code(1).says("Permission denied");
+    shop.stead("exec --user 0 web chown 1000:1000 /kept").ok();
+    inside("for at in kept drop; do mkdir /$at/d; echo $at > /$at/d/its; done").ok();
+    // Root is the person, and the others follow from 1 on.
+    let of = "stat -c %u:%g home/state/volumes/shop/data/d/its projects/home/shop/drop/d/its";
+    assert_eq!(world.sh(Place::Computer, of), "3000999:3000999\n3000999:3000999\n");
+    // What comes out is the person's; what goes in is root's.
+    shop.stead("cp web:/kept/d out").ok();
+    shop.stead("cp web:/drop/d/its out/other").ok();
+    assert_eq!(
+        world.sh(Place::Computer, "cd projects/home/shop/out; stat -c %u:%g its other; cat its other"),
+        "1234:1234\n1234:1234\nkept\ndrop\n"
+    );
+    shop.stead("cp out web:/kept/back").ok();
+    assert_eq!(inside("stat -c %u:%g /kept/back/its").ok(), "0:0\n");
+    shop.stead("down --volumes --yes").ok();
+    assert_eq!(world.sh(Place::Computer, "find home/state/volumes home/state/machines -mindepth 1"), "");
+    // What is in the person's own directory is theirs to keep.
+    assert_eq!(world.sh(Place::Computer, "cat projects/home/shop/drop/d/its"), "drop\n");
 }
 
 /// Serves a page, and tells which signal came.
