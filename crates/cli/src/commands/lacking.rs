@@ -6,11 +6,12 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
 use stead_host::home::Home;
 use stead_host::linux::{Unlimitable, limit_refused};
 use stead_image::Store;
-use stead_model::container::{Container, Device, Mount};
+use stead_model::container::{Container, Device, Mount, Propagation};
 use stead_model::name::{MachineId, Name, VolumeId};
 use stead_model::observed::{Body, MachineState};
 use stead_model::plan::{Plan, Planned};
@@ -32,6 +33,18 @@ pub(super) fn lacks(name: &Name, wish: &Container, texts: &BTreeMap<PathBuf, Str
             let key = if target.starts_with("/run/secrets/") { "secrets" } else { "volumes" };
             let why = format!("there is no `{}`, which is to be at `{target}`", source.display());
             refusals.push(refusal(key, why, "make it, or name another"));
+        }
+    }
+    for mount in wish.mounts.values() {
+        let Mount::Bind { source, propagation, .. } = mount else { continue };
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        if let Some(place) = mount_of(source).and_then(|id| stays(&mounts, id, *propagation)) {
+            let why = format!(
+                "no mounts travel to `{}`: what is mounted at `{place}` is private",
+                source.display()
+            );
+            let hint = format!("`mount --make-shared {place}` lets them, or leave the propagation out");
+            refusals.push(refusal("volumes", why, &hint));
         }
     }
     for Device { source, .. } in wish.rights.devices.iter().filter(|device| is_missing(&device.source)) {
@@ -77,6 +90,28 @@ fn is_missing(path: &Path) -> bool {
     found.is_err_and(|error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory))
 }
 
+/// By which number the kernel knows what is mounted at a path, or will be when it is made.
+fn mount_of(path: &Path) -> Option<u64> {
+    let find = |path| statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).ok();
+    path.ancestors().find_map(find).map(|found| found.stx_mnt_id)
+}
+
+/// Where this mount is, if none made later would travel as is asked: those of another one appear where that is shared, or
+/// receives them itself; they go back only where it is shared.
+fn stays(mountinfo: &str, id: u64, asked: Propagation) -> Option<&str> {
+    let ways: &[&str] = match asked {
+        Propagation::Private => return None,
+        Propagation::Slave => &["shared:", "master:"],
+        Propagation::Shared => &["shared:"],
+    };
+    let mut words = mountinfo.lines().map(|line| line.split(' '));
+    let mut words = words.find(|words| words.clone().next() == Some(&*id.to_string()))?;
+    let place = words.nth(4)?;
+    let mut tags = words.skip(1).take_while(|word| *word != "-");
+    let travels = tags.any(|tag| ways.iter().any(|way| tag.starts_with(way)));
+    (!travels).then_some(place)
+}
+
 /// Containers that others wait for until they are well, and that nobody looks after: neither the file nor the image says
 /// how.
 pub(super) fn never_well(home: &Home, project: &Project, plan: &Plan) -> Result<Vec<Refusal>> {
@@ -114,5 +149,30 @@ fn unwatched(name: &Name, other: &MachineId) -> Refusal {
         key: format!("machines.{name}.depends_on.{}", other.name),
         why,
         hint: "give it a `healthcheck`, or write `condition: service_started`".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_travel_where_the_one_of_their_source_is_shared() {
+        let mounts = "24 1 0:21 / / rw,relatime shared:1 - ext4 /dev/vda rw\n\
+            25 24 0:22 / /own rw - tmpfs own rw\n\
+            26 24 0:23 / /got rw,relatime master:7 propagate_from:2 - tmpfs got rw\n\
+            27 24 0:24 / /both rw shared:9 master:7 - tmpfs both rw\n";
+        for (id, asked, expected) in [
+            (24, Propagation::Shared, None),
+            (25, Propagation::Private, None),
+            (25, Propagation::Slave, Some("/own")),
+            (25, Propagation::Shared, Some("/own")),
+            (26, Propagation::Slave, None),
+            (26, Propagation::Shared, Some("/got")),
+            (27, Propagation::Shared, None),
+            (2, Propagation::Shared, None),
+        ] {
+            assert_eq!(stays(mounts, id, asked), expected, "{id} {asked:?}");
+        }
     }
 }

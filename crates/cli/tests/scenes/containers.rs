@@ -499,6 +499,50 @@ fn volumes_and_directories_of_the_computer_are_mounted() {
     let missing =
         stead(&world, &["run", "--rm", "--mount", "type=bind,source=/nosuch,target=/x", BUSYBOX, "true"]);
     missing.code(125).says("/nosuch");
+    mounts_travel(&world);
+}
+
+/// Mounts made later, on this computer's side and in the machine, at each of its paths.
+#[track_caller]
+fn mounts_travel(world: &World) {
+    let here = world.path().join("travels").display().to_string();
+    let set_up = "mkdir travels; busybox mount -t tmpfs -o mode=777 travels travels; \
+        busybox mount --make-shared travels; mkdir -m 777 travels/ours travels/theirs travels/own";
+    world.sh(Place::Computer, set_up);
+    // Where they would not, nobody is left to believe it.
+    for way in ["rslave", "shared"] {
+        let path = format!("{}/site:/x:{way}", world.path().display());
+        let said = stead(world, &["run", "--rm", "-v", &path, BUSYBOX, "true"]).code(125);
+        said.says("no mounts travel to `").says("is private").says("hint: `mount --make-shared /");
+    }
+    let paths = ["slave", "rslave", "shared", "rshared"].map(|way| format!("{here}:/{way}:{way}"));
+    let private = format!("{here}:/private");
+    let long = format!("type=bind,source={here},target=/long,bind-propagation=rslave");
+    let mut words = vec!["run", "-d", "--init", "--name", "far", "--cap-add", "SYS_ADMIN"];
+    words.extend(["-v", &private, "--mount", &long]);
+    words.extend(paths.iter().flat_map(|path| ["-v", path.as_str()]));
+    words.extend([BUSYBOX, "sleep", "1000"]);
+    stead(world, &words).ok();
+    world.sh(Place::Computer, "busybox mount -t tmpfs ours travels/ours; echo > travels/ours/it");
+    let inside = |line: &str| stead(world, &["exec", "far", "sh", "-c", line]).out;
+    let all = |file: &str| {
+        ["long", "rshared", "rslave", "shared", "slave"].map(|path| format!("/{path}/{file}\n")).concat()
+    };
+    assert_eq!(inside("ls -d /*/ours/it"), all("ours/it"));
+    inside("mount -t tmpfs theirs /shared/theirs; echo > /shared/theirs/it");
+    inside("mount -t tmpfs own /slave/own; echo > /slave/own/it");
+    // An ordinary user's mounts are none of the computer's, wherever in the machine they are seen.
+    let (expected, outside) = match role() {
+        Role::Root => (all("theirs/it"), "travels/ours/it\ntravels/theirs/it\n"),
+        Role::User => ("/shared/theirs/it\n".to_owned(), "travels/ours/it\n"),
+    };
+    assert_eq!(inside("ls -d /*/theirs/it"), expected);
+    assert_eq!(inside("ls -d /*/own/it"), "/slave/own/it\n");
+    assert_eq!(world.sh_said(Place::Computer, "ls -d travels/*/it").out, outside);
+    world.sh(Place::Computer, "busybox umount travels/ours");
+    assert_eq!(inside("ls -d /*/ours/it"), "");
+    world.stead("rm -f far").ok();
+    world.sh(Place::Computer, "busybox umount -l travels; rmdir travels");
 }
 
 const SHOP: &str = "

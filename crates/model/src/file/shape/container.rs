@@ -338,7 +338,7 @@ pub(crate) const BIND: &[Key] = &[
             ("rprivate", "the same"),
             ("slave", "this computer's appear in the machine"),
             ("rslave", "the same"),
-            ("shared", "they travel both ways"),
+            ("shared", "they travel both ways; an ordinary user's machines only receive them"),
             ("rshared", "the same"),
         ]))],
         "private",
