@@ -279,6 +279,11 @@ fn go_between(prepared: Prepared<'_>, channel: Channel) -> ! {
 }
 
 fn join(prepared: &Prepared<'_>) -> Result<()> {
+    // An ordinary user cannot write this of a process that hides.
+    if let Some(score) = prepared.request.launch.limits.oom_score {
+        fs::write("/proc/self/oom_score_adj", score.to_string())
+            .with_context(|| format!("cannot set the out-of-memory score to {score}"))?;
+    }
     // What is in the container must not look into us: we have descriptors of this computer's open.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).context("cannot hide from the container")?;
     prepared.cgroup.join(prepared.request.pid).context("cannot join the cgroup")?;
