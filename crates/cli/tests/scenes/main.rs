@@ -37,6 +37,7 @@ mod publishes;
 mod quotas;
 mod reach;
 mod rewired;
+mod samples;
 mod several;
 mod snapshots;
 #[path = "../support/mod.rs"]
