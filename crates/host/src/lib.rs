@@ -1,6 +1,7 @@
 //! This computer: what exists on it, the steps that change it, and what is kept of them.
 
 pub mod apply;
+pub mod autostart;
 pub mod frame;
 pub mod held;
 pub mod history;

@@ -1,6 +1,7 @@
 //! How commands talk with the keeper of a machine: where its files are, what it is given, what may be asked of
 //! it on its socket, and what it answers.
 
+mod ending;
 mod guest;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use stead_net::process::ProcessId;
 use crate::history::Own;
 use crate::home::Home;
 
+pub use self::ending::{Exit, Stop};
 pub use self::guest::{Boots, Guest, GuestNic, Seed};
 
 /// A keeper answers at once, but for what it is told to wait for.
@@ -72,10 +74,7 @@ pub enum Request {
     Signal(Signal),
     /// End the machine for good, killing it after so many milliseconds or its own time of grace. Answered when
     /// it has ended.
-    Stop {
-        /// The time of grace.
-        grace_ms: Option<u64>,
-    },
+    Stop(Stop),
     /// End it, and start it anew. Answered when it runs again.
     Restart {
         /// The time of grace.
@@ -249,29 +248,6 @@ pub struct Tested {
     pub output: String,
 }
 
-/// How a machine ended, in a file of its directory.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Exit {
-    /// Its exit code; 128 and the signal where one ended it.
-    pub code: u8,
-    /// When, in milliseconds since 1970.
-    pub at_ms: u64,
-    /// When it had been started.
-    pub started_ms: u64,
-    /// Whether somebody told it to end.
-    pub asked: bool,
-    /// Whether it had no memory left.
-    pub out_of_memory: bool,
-    /// How often its keeper had started it again.
-    #[serde(default)]
-    pub restarts: u32,
-    /// Whether that is all that is known: its keeper did not live to see the end.
-    #[serde(default)]
-    pub lost: bool,
-    /// Why it could not be started, or ended without a word of its own, if that was so.
-    pub why: Option<String>,
-}
-
 /// The answer to a request to attach.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attached {
@@ -389,9 +365,10 @@ impl Files {
         self.run.join("keeper.pid")
     }
 
-    /// Is there while the machine is ended for good: also if whoever asked for that does not live to see it.
+    /// Is there from the moment in which somebody has the machine ended for good until it is started again: also if whoever
+    /// asked for that does not live to see it, or the power goes meanwhile.
     pub fn stopping(&self) -> PathBuf {
-        self.run.join("stopping")
+        self.state.join("stopping")
     }
 
     /// What a keeper holds locked while it lives.
@@ -420,11 +397,6 @@ impl Files {
             Some(process) if process.is_alive()? => Ok(Some(process)),
             Some(_) | None => Ok(None),
         }
-    }
-
-    /// How the machine ended; nothing if it never did.
-    pub fn load_exit(&self) -> Option<Exit> {
-        serde_json::from_slice(&std::fs::read(self.exit()).ok()?).ok()
     }
 }
 

@@ -4,6 +4,7 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 pub mod address;
+pub mod autostart;
 pub mod capability;
 pub mod container;
 pub mod dev;

@@ -1,5 +1,6 @@
 //! `down`: projects that go.
 
+use stead_host::machine::Stop;
 use stead_model::name::{Name, as_ours};
 use stead_model::plan::{Plan, UnwantedVolumes, Wanted, plan as make_plan};
 
@@ -70,8 +71,8 @@ fn take_down(
         agree(&plan, consent)?;
         consent = Consent { yes: true };
         let running = seen.running.keys().filter(|id| id.project == *name).cloned().collect();
-        let grace_ms = seconds.saturating_mul(1000);
-        ends::end_running(session.host.home(), ends::in_rows(running, &seen), &seen, grace_ms, &mut unmet);
+        let how = Stop { grace_ms: Some(seconds.saturating_mul(1000)), with_computer: false };
+        ends::end_running(session.host.home(), ends::in_rows(running, &seen), &seen, how, &mut unmet);
         let seen = session.observe()?;
         plan = make_plan(&Wanted::nothing(name, &seen, volumes), &seen);
     }

@@ -3,7 +3,7 @@
 use anyhow::anyhow;
 
 use stead_host::home::Home;
-use stead_host::machine::Request;
+use stead_host::machine::{Request, Stop};
 use stead_model::name::MachineId;
 use stead_model::observed::Observed;
 use stead_model::plan::{Power, Wanted, plan};
@@ -23,13 +23,8 @@ pub(crate) fn stop(global: &Global, args: &StopArgs, output: Output) -> Result<(
     let (ids, mut unmet) = choose_some(global, &args.machines, &seen)?;
     ours(&ids, &seen)?;
     if let Some(seconds) = args.time {
-        let ended = end_running(
-            session.host.home(),
-            in_rows(ids, &seen),
-            &seen,
-            seconds.saturating_mul(1000),
-            &mut unmet,
-        );
+        let how = Stop { grace_ms: Some(seconds.saturating_mul(1000)), with_computer: false };
+        let ended = end_running(session.host.home(), in_rows(ids, &seen), &seen, how, &mut unmet);
         let seen = session.observe()?;
         let closed = turn_off(&mut session, &ended, &seen, output.quiet());
         return unmet.after(closed.and_then(|()| tell(&ended, output)));
@@ -62,12 +57,12 @@ pub(super) fn end_running(
     home: &Home,
     rows: Vec<Vec<MachineId>>,
     seen: &Observed,
-    grace_ms: u64,
+    how: Stop,
     unmet: &mut Unmet,
 ) -> Vec<MachineId> {
     let _working = Working::on("ending machines");
     let end = |id: &MachineId| match seen.running.contains_key(id) {
-        true => stead_host::linux::stop_one(home, id, Some(grace_ms)),
+        true => stead_host::linux::stop_one(home, id, how),
         false => Ok(()),
     };
     rows.into_iter().flat_map(|row| unmet.done(together(row, end))).collect()

@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow};
 use stead_host::apply::Host;
 use stead_host::home::{Home, Prepared};
 use stead_host::linux::LinuxHost;
-use stead_host::machine::{Answer, Client, Exit, Files, Request};
+use stead_host::machine::{Answer, Client, Exit, Files, Request, Stop};
 use stead_model::container::Signal;
 use stead_model::external::missing_volumes;
 use stead_model::name::{LOOSE_PROJECT, MachineId, Name};
@@ -24,6 +24,9 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::session::{Session, look};
 use crate::working::Working;
+
+/// Without any time to end by itself.
+const AT_ONCE: Stop = Stop { grace_ms: Some(0), with_computer: false };
 
 /// The machines that patterns name: those of the project here first, and nothing that no machine is.
 pub(crate) fn chosen(
@@ -193,7 +196,7 @@ pub(super) fn without_one_offs(mut ids: Vec<MachineId>, named: &[String], seen: 
 }
 
 /// The same for these.
-fn start_these(
+pub(super) fn start_these(
     session: &mut Session,
     ids: &[MachineId],
     called: Option<&Name>,
@@ -327,7 +330,7 @@ pub(crate) fn remove(global: &Global, args: &RemoveArgs, output: Output) -> Resu
         return unmet.after(Err(Failure::request(&what, "stop it first, or say `--force`")));
     }
     // As with Docker nobody waits for an orderly end.
-    let ids = super::ends::end_running(session.host.home(), vec![ids], &seen, 0, &mut unmet);
+    let ids = super::ends::end_running(session.host.home(), vec![ids], &seen, AT_ONCE, &mut unmet);
     unmet.after(remove_these(&mut session, &ids, output))
 }
 

@@ -33,6 +33,7 @@ pub(super) fn note(home: &Home, machines: &BTreeMap<MachineId, MachineState>) ->
             at_ms: ms(SystemTime::now()),
             started_ms: modified(&files.assignment()),
             asked: files.stopping().exists(),
+            with_computer: false,
             out_of_memory: false,
             restarts: 0,
             lost: true,

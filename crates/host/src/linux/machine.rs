@@ -24,7 +24,7 @@ use super::engine::namespace_label;
 use super::{LinuxHost, all, going, hosts, resolver, served};
 use crate::history::Layer;
 use crate::home::{Home, write_run_file};
-use crate::machine::{Answer, Assignment, Client, Files, Report, Request};
+use crate::machine::{Answer, Assignment, Client, Files, Report, Request, Stop};
 use crate::many;
 use crate::switchboard::load_served;
 
@@ -55,7 +55,7 @@ pub(super) fn finish_stops(home: &Home) -> Result<()> {
     for id in kept(home)? {
         let files = Files::new(home, &id);
         if files.stopping().exists() && files.keeper()?.is_some() {
-            stop_one(home, &id, None)?;
+            stop_one(home, &id, Stop::default())?;
         }
     }
     Ok(())
@@ -291,21 +291,28 @@ pub(super) fn stop(home: &Home, steps: &[&Step]) -> Vec<Result<()>> {
         .filter_map(|step| if let Step::MachineStop(id, _) = step { Some(id) } else { None })
         .collect();
     std::thread::scope(|scope| {
-        let stopping: Vec<_> = ids.iter().map(|id| scope.spawn(|| stop_one(home, id, None))).collect();
+        let stopping: Vec<_> =
+            ids.iter().map(|id| scope.spawn(|| stop_one(home, id, Stop::default()))).collect();
         let panicked = || Err(anyhow!("the thread that was to end it died"));
         stopping.into_iter().map(|thread| thread.join().unwrap_or_else(|_| panicked())).collect()
     })
 }
 
 /// Ends one: its keeper is asked, then both are made to.
-pub fn stop_one(home: &Home, id: &MachineId, grace_ms: Option<u64>) -> Result<()> {
+pub fn stop_one(home: &Home, id: &MachineId, how: Stop) -> Result<()> {
     let files = Files::new(home, id);
-    let grace = load_assignment(&files).map_or(0, |assignment| assignment.launch.stop_grace_ms);
-    let limit = Duration::from_millis(grace_ms.unwrap_or(grace)).saturating_add(STOP_MORE);
+    let own = load_assignment(&files).map_or(0, |assignment| assignment.launch.stop_grace_ms);
+    let grace_ms = match how.grace_ms {
+        // The computer waits no longer, and a machine need not take longer than ever.
+        Some(limit) if how.with_computer => own.min(limit),
+        said => said.unwrap_or(own),
+    };
+    let how = Stop { grace_ms: Some(grace_ms), ..how };
+    let limit = Duration::from_millis(grace_ms).saturating_add(STOP_MORE);
     let keeper = files.keeper()?;
     if let Ok(Some(mut client)) = Client::connect(&files) {
         // One that does not answer is ended below.
-        let _unheard = client.ask(&Request::Stop { grace_ms }, Some(limit));
+        let _unheard = client.ask(&Request::Stop(how), Some(limit));
         if let Some(keeper) = keeper
             && keeper.wait_gone(KILL_LIMIT)?
         {
@@ -313,6 +320,10 @@ pub fn stop_one(home: &Home, id: &MachineId, grace_ms: Option<u64>) -> Result<()
         }
     }
     if let Some(keeper) = keeper {
+        if !how.with_computer {
+            // It may not have heard of it.
+            write_run_file(&files.stopping(), &[])?;
+        }
         keeper.kill(rustix::process::Signal::KILL)?;
         if !keeper.wait_gone(KILL_LIMIT)? {
             bail!("the keeper (process {}) cannot be ended", keeper.pid);

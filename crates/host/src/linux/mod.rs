@@ -126,6 +126,11 @@ impl LinuxHost {
         self.is_fleeting = true;
     }
 
+    /// From now on no stage of a machine, and no script, is waited for any longer than this.
+    pub fn limit_waits(&mut self, limit: Duration) {
+        self.waits.limit = Some(limit);
+    }
+
     /// The home.
     pub fn home(&self) -> &Home {
         &self.home
@@ -271,7 +276,7 @@ pub fn standing_networks(home: &Home) -> Result<Vec<NetworkId>> {
 
 /// The mark of a home: where it is, and on which computer. It is known before anything is written, so a plan
 /// shows the very names that will be used.
-fn new_home_id(state: &Path) -> String {
+pub(crate) fn new_home_id(state: &Path) -> String {
     let machine_id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
     let digest = stead_model::address::digest(&["home", machine_id.trim(), &state.to_string_lossy()]);
     digest.iter().take(3).map(|byte| format!("{byte:02x}")).collect()

@@ -1,9 +1,10 @@
 //! Waiting for stages of machines and for scripts that are run in them, for several at once.
 
 use std::path::Path;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use stead_model::step::Step;
 
@@ -19,12 +20,14 @@ pub(super) struct Waits {
     asked: Vec<Step>,
     sender: Sender<Word>,
     receiver: Receiver<Word>,
+    /// How long each is waited for at most; without end where absent.
+    pub(super) limit: Option<Duration>,
 }
 
 impl Default for Waits {
     fn default() -> Self {
         let (sender, receiver) = channel();
-        Self { asked: Vec::new(), sender, receiver }
+        Self { asked: Vec::new(), sender, receiver, limit: None }
     }
 }
 
@@ -42,7 +45,16 @@ impl Waits {
         }
         let mut ended = Vec::new();
         while ended.is_empty() {
-            let first = self.receiver.recv().context("nobody waits any more")?;
+            let first = match self.limit {
+                None => self.receiver.recv().context("nobody waits any more")?,
+                Some(limit) => match self.receiver.recv_timeout(limit) {
+                    Ok(first) => first,
+                    Err(RecvTimeoutError::Timeout) => return Ok(all_too_late(steps, limit)),
+                    Err(gone @ RecvTimeoutError::Disconnected) => {
+                        return Err(gone).context("nobody waits any more");
+                    }
+                },
+            };
             let words: Vec<Word> = [first].into_iter().chain(self.receiver.try_iter()).collect();
             for (step, result) in words {
                 self.asked.retain(|other| *other != step);
@@ -69,5 +81,29 @@ impl Waits {
         };
         let thread = std::thread::Builder::new().name("wait".into()).spawn(wait);
         thread.context("cannot start a thread to wait in").map(drop)
+    }
+}
+
+/// None of these steps was decided in time.
+fn all_too_late(steps: &[&Step], limit: Duration) -> Vec<(usize, Result<()>)> {
+    let late = |_| Err(anyhow!("it takes longer than {} s", limit.as_secs_f32()));
+    steps.iter().map(late).enumerate().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_too_long_is_given_up() {
+        let mut waits = Waits { limit: Some(Duration::from_millis(1)), ..Waits::default() };
+        let step = Step::MachineAwait("web.shop".parse().unwrap(), stead_model::project::Condition::Healthy);
+        // Somebody waits already who never has an answer.
+        waits.asked.push(step.clone());
+        let home = Home { state: "/nosuch/state".into(), run: "/nosuch/run".into() };
+        let ended = waits.next((&home, Path::new("/nosuch")), &[&step]).unwrap();
+        let texts: Vec<_> =
+            ended.iter().map(|(place, result)| (*place, result.as_ref().unwrap_err().to_string())).collect();
+        assert_eq!(texts, [(0, "it takes longer than 0.001 s".to_owned())]);
     }
 }

@@ -101,12 +101,14 @@ impl Keeper {
             Request::Unpause if is_held_by_one => client.answer(&Answer::Failed(BUSY.to_owned())),
             Request::Unpause => client.await_order(self.life.unpause()),
             Request::Hold => self.hold(place),
-            Request::Stop { grace_ms } => {
+            Request::Stop(how) => {
                 client.role = Role::StopWait;
-                if let Err(error) = std::fs::write(self.files.stopping(), "") {
+                if !how.with_computer
+                    && let Err(error) = std::fs::write(self.files.stopping(), "")
+                {
                     tracing::warn!("cannot leave a mark that it is to end: {error}");
                 }
-                self.life.stop(grace_ms);
+                self.life.stop(how);
             }
             Request::Restart { grace_ms } => {
                 (client.role, client.since) = (Role::RestartWait, Instant::now());

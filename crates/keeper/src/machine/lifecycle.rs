@@ -16,7 +16,7 @@ use stead_container::{Failure, Place};
 use stead_host::home::Home;
 use stead_host::journal::{Action, Event, Journal};
 use stead_host::log::Stream;
-use stead_host::machine::{Assignment, Exit, Files, HealthState, Phase, Stage, Tested};
+use stead_host::machine::{Assignment, Exit, Files, HealthState, Phase, Stage, Stop, Tested};
 use stead_model::container::{Launch, Signal};
 use stead_model::name::MachineId;
 use stead_model::project::Condition;
@@ -70,6 +70,8 @@ pub(super) struct Life {
     /// Whether it is to be started again at once when it has ended.
     restarts_next: bool,
     asked_to_end: bool,
+    /// Whether that is only because the computer goes off.
+    with_computer: bool,
     is_over: bool,
     last: Option<Exit>,
     started_ms: u64,
@@ -132,6 +134,7 @@ impl Life {
             restart_at: None,
             restarts_next: false,
             asked_to_end: false,
+            with_computer: false,
             is_over: false,
             last: None,
             started_ms: now_ms(),
@@ -358,15 +361,18 @@ impl Life {
         }
     }
 
-    /// Ends the machine for good.
-    pub(super) fn stop(&mut self, grace_ms: Option<u64>) {
+    /// Ends the machine for good. What somebody had told to end before stays so when the computer has started again.
+    pub(super) fn stop(&mut self, how: Stop) {
+        let is_stopped = self.asked_to_end && !self.restarts_next && !self.with_computer;
+        self.with_computer = how.with_computer && !is_stopped;
         self.restarts_next = false;
-        self.end(grace_ms);
+        self.end(how.grace_ms);
     }
 
     /// Ends the machine, and starts it anew.
     pub(super) fn restart(&mut self, grace_ms: Option<u64>) {
         self.restarts_next = true;
+        self.with_computer = false;
         self.end(grace_ms);
     }
 
@@ -451,6 +457,7 @@ impl Life {
 
     fn begin_again(&mut self) {
         self.asked_to_end = false;
+        self.with_computer = false;
         self.restarts_next = false;
         self.restarts = self.restarts.saturating_add(1);
         self.ask_anew();
@@ -483,11 +490,6 @@ impl Life {
             }
             (Condition::Healthy, Some(HealthState::Starting)) | (Condition::Completed, _) => None,
         }
-    }
-
-    /// How it ended.
-    pub(super) fn exit(&self) -> Exit {
-        self.last.clone().unwrap_or_else(|| self.exit_of(255, false, Some("it never ran".to_owned())))
     }
 
     /// Takes away what its last run left.

@@ -361,10 +361,10 @@ pub enum Restart {
     No,
     /// When it failed; at most so many times, where that is said.
     OnFailure(Option<u32>),
-    /// Whenever it ended without being told to. What was told to end stays so, and nothing of stead runs when the computer
-    /// starts: then, and after its keeper was killed, the next `up` or `start` starts it.
+    /// Whenever it ended without being told to. What was told to end stays so until the computer starts the next time, if
+    /// `stead autostart` is to see to it then; after its keeper was killed, the next `up` or `start` starts it.
     Always,
-    /// The same here; Docker's daemon makes a difference when it starts.
+    /// The same; but what somebody told to end stays so then, too.
     UnlessStopped,
 }
 

@@ -106,10 +106,18 @@ impl Life {
         self.exit_of(failure.code, false, Some(failure.text.clone()))
     }
 
+    /// How it ended.
+    pub(in crate::machine) fn exit(&self) -> Exit {
+        let last =
+            self.last.clone().unwrap_or_else(|| self.exit_of(255, false, Some("it never ran".to_owned())));
+        // While it waited to be started again it may have been told not to be.
+        Exit { asked: last.asked || self.asked_to_end, with_computer: self.with_computer, ..last }
+    }
+
     pub(super) fn exit_of(&self, code: u8, out_of_memory: bool, why: Option<String>) -> Exit {
-        let (started_ms, asked) = (self.started_ms, self.asked_to_end);
+        let (started_ms, asked, with_computer) = (self.started_ms, self.asked_to_end, self.with_computer);
         let (at_ms, restarts) = (now_ms(), self.restarts);
-        Exit { code, at_ms, started_ms, asked, out_of_memory, restarts, lost: false, why }
+        Exit { code, at_ms, started_ms, asked, with_computer, out_of_memory, restarts, lost: false, why }
     }
 
     /// Whether it is started again after it ended, and when.

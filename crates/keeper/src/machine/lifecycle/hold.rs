@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use stead_host::journal::Action;
-use stead_host::machine::Phase;
+use stead_host::machine::{Phase, Stop};
 use stead_model::container::Signal;
 use stead_vmm::{Order, Ticket};
 
@@ -21,7 +21,7 @@ impl Life {
         }
         if self.run.is_none() && [Signal::KILL, self.launch.stop_signal].contains(&signal) {
             // It is not started again.
-            self.stop(None);
+            self.stop(Stop::default());
             return Ok(());
         }
         let run = self.run.as_mut().context("it waits to be started again")?;
