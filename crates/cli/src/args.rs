@@ -9,6 +9,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand,
 
 use stead_model::name::Name;
 
+mod autostart;
 mod before;
 mod filter;
 mod image;
@@ -24,6 +25,7 @@ mod takes;
 mod values;
 mod volume;
 
+pub(crate) use autostart::{AutostartCommand, AutostartStartArgs};
 pub(crate) use filter::{EventFilter, Filter, holds};
 pub(crate) use image::{
     ExportArgs, ImageBuildArgs, ImageCommand, ImportArgs, LoadArgs, LoginArgs, LogoutArgs, OneImage,
@@ -313,6 +315,9 @@ The name and password are tried at once. A credential helper of Docker keeps the
     /// Look into volumes, make some without a project file, and delete them
     #[command(subcommand)]
     Volume(VolumeCommand),
+    /// Have machines start with this computer, as their restart policies say
+    #[command(subcommand)]
+    Autostart(AutostartCommand),
     /// Tell what this computer can and cannot do, and how to mend it
     #[command(
         after_help = "Exit code 1 if anything is missing. What is limited has something else that does its work."

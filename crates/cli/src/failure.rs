@@ -180,6 +180,12 @@ impl Said {
         Self { hint: Some(hint.to_owned()), ..Self::what(what) }
     }
 
+    /// The same as the cause of this.
+    pub(crate) fn under(self, what: &str) -> Self {
+        let causes = std::iter::once(self.message).chain(self.causes).collect();
+        Self { message: what.to_owned(), causes, hint: self.hint }
+    }
+
     fn text(&self) -> String {
         let mut text = format!("error: {}\n", self.message);
         for cause in &self.causes {

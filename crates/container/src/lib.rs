@@ -54,7 +54,7 @@ pub use parcel::{pack, unpack};
 pub use place::{CODE_OURS, Failure, Place, Stdio, WindowSize};
 pub use quota::{Limited, Unlimitable, limit, limit_refused, limited, release};
 pub use renew::renew_layer;
-pub use scope::{enter_scope, leave_session};
+pub use scope::{enter_scope, leave_session, lingers};
 pub use seal::{seal, sealed};
 pub use seccomp::check as check_seccomp;
 pub use shares::{Share, assemble};

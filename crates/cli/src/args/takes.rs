@@ -64,7 +64,7 @@ pub(crate) fn takes(words: &[&str]) -> Option<Takes> {
             Takes::FILE
         }
         ["image", "save" | "export"] | ["kernel", "pull" | "rm"] => Takes::NONE,
-        ["network" | "image" | "kernel", _]
+        ["network" | "image" | "kernel" | "autostart", _]
         | ["volume", "create" | "prune"]
         | ["init" | "ls" | "doctor" | "version" | "login" | "logout" | "purge"] => Takes::FORMAT,
         ["schema" | "completion" | "man" | "create" | "oci" | "ssh-config"] => Takes::NONE,

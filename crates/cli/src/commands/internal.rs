@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 
 use stead_container::Share;
-use stead_host::home::Home;
+use stead_host::autostart::unit_name;
+use stead_host::home::{Environment, Home};
 use stead_model::name::MachineId;
 use stead_net::anchor;
 
@@ -88,7 +89,10 @@ fn watcher(state: PathBuf, run: PathBuf) -> Result<(), Failure> {
 
 /// Has an ordinary user's networks stay when the session ends in which they were made, if that can be.
 fn leave_session(name: &str, description: &str) {
-    if let Err(error) = stead_container::leave_session(name, description) {
+    let environment = Environment::observe();
+    let left = Home::new(&environment)
+        .and_then(|home| stead_container::leave_session(name, description, &unit_name(&environment, &home)));
+    if let Err(error) = left {
         tracing::debug!("it stays in the session: {error:#}");
     }
 }

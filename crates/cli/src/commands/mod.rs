@@ -1,6 +1,7 @@
 //! The commands, one room each.
 
 mod attach;
+mod autostart;
 mod build;
 mod clone;
 mod condition;
@@ -120,6 +121,7 @@ pub(crate) fn run(Cli { global, command }: Cli) -> Result<ExitCode, Failure> {
         Command::Volume(command) => volume::run(&global, command, output).map(done),
         Command::Network(command) => network::run(&global, command, output),
         Command::Oci { words } => oci::run(std::iter::once("stead oci".into()).chain(words).collect()),
+        Command::Autostart(command) => autostart::run(&command, output).map(done),
         Command::Doctor => doctor::run(output),
         Command::Purge(consent) => purge::run(consent, output).map(done),
         Command::Version => words::version(output).map(done),

@@ -32,6 +32,7 @@ pub(crate) fn run(consent: Consent, output: Output) -> Result<(), Failure> {
     let around = home.goes_with_it();
     // It would include what is not there any more.
     let mut left: Vec<Error> = super::ssh::forget(&home).err().into_iter().collect();
+    left.extend(super::autostart::forget().err());
     // What plans cannot do (the records are damaged, the engine is of another version), taking the engine away whole may still do.
     let mut done = Vec::new();
     if let Err(failure) = take_down(&mut session, output, &mut done, &mut left) {

@@ -18,6 +18,11 @@ impl Unmet {
         }
     }
 
+    /// Sets aside what is said of some.
+    pub(crate) fn add(&mut self, said: Vec<Said>) {
+        self.0.extend(said);
+    }
+
     /// The same where something may have come of it.
     pub(crate) fn sort<T>(&mut self, result: Result<T, Failure>) -> Result<Option<T>, Failure> {
         result.map(Some).or_else(|failure| self.put(failure).map(|()| None))

@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, missing_docs)]
 
 mod addresses;
+mod autostart;
 mod builds;
 mod changes;
 mod chosen;

@@ -53,12 +53,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 const LOOKS: u32 = 10;
 
 /// Moves this process, if it is an ordinary user's, into a scope of its own, called after `name`: letters, digits and `-`.
-/// To be done before it has any children. Where that fails it stays where it is.
-pub fn enter_scope(name: &str, description: &str) -> Result<()> {
-    enter(name, description, Instant::now() + LIMIT)
+/// To be done before it has any children. Where that fails it stays where it is. systemd ends the unit `before` which the scope is
+/// before it ends the scope.
+pub fn enter_scope(name: &str, description: &str, before: &str) -> Result<()> {
+    enter((name, description, before), Instant::now() + LIMIT)
 }
 
-fn enter(name: &str, description: &str, deadline: Instant) -> Result<()> {
+fn enter((name, description, before): (&str, &str, &str), deadline: Instant) -> Result<()> {
     if rustix::process::geteuid().is_root() {
         return Ok(());
     }
@@ -67,7 +68,7 @@ fn enter(name: &str, description: &str, deadline: Instant) -> Result<()> {
     let pid = std::process::id();
     let started = Stat::observe(pid)?.context("we do not exist")?.started_ticks;
     let unit = format!("{FIRST}{name}-{pid}-{started}{LAST}");
-    bus.call(&start(&unit, description))?;
+    bus.call(&start(&unit, description, before))?;
     let scope = moved_to(&unit, &mut bus, deadline)?;
     let seat = scope.join(SEAT);
     fs::create_dir(&seat).with_context(|| format!("cannot make `{}`", seat.display()))?;
@@ -96,14 +97,18 @@ fn moved_to(unit: &str, bus: &mut Bus, deadline: Instant) -> Result<PathBuf> {
 /// The same for what all machines need, but only where the user's systemd runs without anybody being logged in, by
 /// `loginctl enable-linger`. Else it ends with the user's last session: what stays in that keeps it, and so systemd with all
 /// scopes, unless logind is told to kill whatever a session leaves (`KillUserProcesses=`).
-pub fn leave_session(name: &str, description: &str) -> Result<()> {
-    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let user = rustix::process::geteuid().as_raw();
-    let lingers = |name: &str| Path::new("/var/lib/systemd/linger").join(name).exists();
-    match crate::user::name_of(user, &passwd) {
-        Some(user) if lingers(user) => enter(name, description, Instant::now() + SHORT_LIMIT),
-        Some(_) | None => Ok(()),
+pub fn leave_session(name: &str, description: &str, before: &str) -> Result<()> {
+    match lingers() {
+        Some(true) => enter((name, description, before), Instant::now() + SHORT_LIMIT),
+        Some(false) | None => Ok(()),
     }
+}
+
+/// Whether this user's systemd runs without anybody being logged in; nothing where nobody knows what the user is called.
+pub fn lingers() -> Option<bool> {
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = crate::user::name_of(rustix::process::geteuid().as_raw(), &passwd)?;
+    Some(Path::new("/var/lib/systemd/linger").join(name).exists())
 }
 
 /// Moves this process into a cgroup within a scope of ours, which the kernel lets nobody do from outside what was delegated:
@@ -180,13 +185,15 @@ fn here() -> Result<Option<PathBuf>> {
 }
 
 /// Has systemd make a scope with whoever calls in it.
-fn start<'a>(unit: &str, description: &str) -> Call<'a> {
+fn start<'a>(unit: &str, description: &str, before: &str) -> Call<'a> {
     let mut body = Writer::default();
     body.text(unit);
     body.text("fail");
     body.array(8, |body| {
         body.property("Description", "s", |body| body.text(description));
         body.property("Slice", "s", |body| body.text("app.slice"));
+        // What ends all machines when the computer goes off is to be heard first.
+        body.property("Before", "as", |body| body.array(4, |body| body.text(before)));
         body.property("Delegate", "b", |body| body.flag(true));
         // Also one that failed is forgotten.
         body.property("CollectMode", "s", |body| body.text("inactive-or-failed"));

@@ -65,7 +65,7 @@ const READ_BYTES: usize = 32 * 1024;
 /// Looks after a machine until it has ended for good.
 pub fn run(home: &Home, id: &MachineId) -> Result<()> {
     seal();
-    let scope = scope::enter(id);
+    let scope = scope::enter(home, id);
     // Nobody's terminal: what ends the command that started us does not end us.
     let _already_leader = rustix::process::setsid();
     let _unnamed = rustix::thread::set_name(c"stead-keeper");

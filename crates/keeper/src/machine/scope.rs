@@ -4,6 +4,8 @@
 use anyhow::{Context, Result};
 
 use stead_container::{CODE_OURS, Failure};
+use stead_host::autostart::unit_name;
+use stead_host::home::{Environment, Home};
 use stead_model::container::Launch;
 use stead_model::name::MachineId;
 
@@ -11,9 +13,10 @@ use stead_model::name::MachineId;
 pub(super) struct Scope(Result<()>);
 
 /// Moves this process, which looks after a machine and has no children yet, into the machine's scope.
-pub(super) fn enter(id: &MachineId) -> Scope {
+pub(super) fn enter(home: &Home, id: &MachineId) -> Scope {
     let name = format!("{}-{}", id.project, id.name);
-    let entered = stead_container::enter_scope(&name, &format!("stead: machine {id}"));
+    let before = unit_name(&Environment::observe(), home);
+    let entered = stead_container::enter_scope(&name, &format!("stead: machine {id}"), &before);
     Scope(entered.context("the user's systemd gives it no control group"))
 }
 

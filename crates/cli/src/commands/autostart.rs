@@ -1,0 +1,141 @@
+//! `autostart`: machines that run again when the computer has started, and end in order before it goes off.
+
+mod status;
+mod systemd;
+mod unit;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use stead_host::autostart::is_quiet;
+use stead_host::machine::{Files, Stop};
+use stead_model::autostart::Verdict;
+use stead_model::container::Restart;
+use stead_model::name::MachineId;
+use stead_model::observed::{Observed, Running};
+
+use super::machines::{by_project, end_running, start_these, tell};
+use super::unmet::Unmet;
+use crate::args::{AutostartCommand, AutostartStartArgs};
+use crate::failure::{Failure, Said};
+use crate::output::{Output, note};
+use crate::session::{Session, home, look};
+use crate::working::Working;
+
+pub(super) use self::systemd::forget;
+
+/// A machine that takes longer to be well holds up nobody but those that depend on it.
+const STAGE_LIMIT: Duration = Duration::from_secs(300);
+
+/// How often it is looked whether there is a way out.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// A machine has no longer to end by itself when the computer goes off, whatever it was made with. With what its keeper is waited for
+/// this is less than systemd gives the unit.
+const GRACE_MS: u64 = 60_000;
+
+/// Carries one of them out.
+pub(super) fn run(command: &AutostartCommand, output: Output) -> Result<(), Failure> {
+    match command {
+        AutostartCommand::Enable => systemd::enable(output),
+        AutostartCommand::Disable => systemd::disable(output),
+        AutostartCommand::Status => status::status(output),
+        AutostartCommand::Start(args) => start(args, output),
+        AutostartCommand::Stop => stop(output),
+    }
+}
+
+/// The machines that we run with their policies, and what is decided of each.
+fn decided(seen: &Observed, home: &stead_host::home::Home) -> Vec<(MachineId, Restart, Verdict)> {
+    let machines = seen.machines.iter().filter_map(|(id, state)| Some((id, state.restart()?)));
+    let decide = |(id, policy): (&MachineId, Restart)| {
+        (id.clone(), policy, Verdict::new(policy, Files::new(home, id).past()))
+    };
+    machines.map(decide).collect()
+}
+
+/// Starts what is to run. What fails holds up nothing else.
+fn start(args: &AutostartStartArgs, output: Output) -> Result<(), Failure> {
+    let home = home()?;
+    if !home.exists() || is_quiet(&home)? {
+        return Ok(());
+    }
+    let seen = look()?.observe()?;
+    let is_up = |id: &MachineId| seen.running.get(id) == Some(&Running::Connected);
+    let to_start = decided(&seen, &home).into_iter().filter(|(_, _, verdict)| *verdict == Verdict::Starts);
+    let ids: Vec<MachineId> = to_start.map(|(id, ..)| id).filter(|id| !is_up(id)).collect();
+    if !ids.is_empty() && !is_online(Duration::from_secs(args.wait_online))? {
+        note("this computer has no way out: machines are started without");
+    }
+    let mut failed = Unmet::default();
+    for (_, machines) in by_project(&ids) {
+        match start_some(&machines, output) {
+            Ok(()) => {}
+            Err(failure) if matches!(failure, Failure::Steps(_)) || machines.len() == 1 => {
+                failed.add(said_of(&machines, failure));
+            }
+            // What is wrong with one of them need not hold up the others.
+            Err(_) => {
+                for id in machines {
+                    let alone = BTreeSet::from([id]);
+                    if let Err(failure) = start_some(&alone, output) {
+                        failed.add(said_of(&alone, failure));
+                    }
+                }
+            }
+        }
+    }
+    failed.after(Ok(()))
+}
+
+/// Starts machines of one project, those first that others of them depend on.
+fn start_some(machines: &BTreeSet<MachineId>, output: Output) -> Result<(), Failure> {
+    let mut session = Session::open()?;
+    session.host.limit_waits(STAGE_LIMIT);
+    let ids: Vec<MachineId> = machines.iter().cloned().collect();
+    start_these(&mut session, &ids, None, output)
+}
+
+/// Why these do not run. Steps name their machines themselves.
+fn said_of(machines: &BTreeSet<MachineId>, failure: Failure) -> Vec<Said> {
+    let is_named = matches!(failure, Failure::Steps(_));
+    let said = failure.of_request().said();
+    if is_named {
+        return said;
+    }
+    let names: Vec<String> = machines.iter().map(|id| format!("`{id}`")).collect();
+    let what = format!("machine {} was not started", names.join(", "));
+    said.into_iter().map(|said| said.under(&what)).collect()
+}
+
+/// Waits for a way out; whether there is one, or nobody wants to know.
+fn is_online(limit: Duration) -> Result<bool, Failure> {
+    if limit.is_zero() {
+        return Ok(true);
+    }
+    let _working = Working::on("waiting for a way out of this computer");
+    let begun = Instant::now();
+    let mut host = look()?;
+    loop {
+        if host.observe()?.host.online {
+            return Ok(true);
+        }
+        if begun.elapsed() >= limit {
+            return Ok(false);
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Ends all machines, at once. It takes no turn: a command that has the home would be waited for.
+fn stop(output: Output) -> Result<(), Failure> {
+    let home = home()?;
+    if !home.exists() || is_quiet(&home)? {
+        return Ok(());
+    }
+    let seen = look()?.observe()?;
+    let mut unmet = Unmet::default();
+    let how = Stop { grace_ms: Some(GRACE_MS), with_computer: true };
+    let ended = end_running(&home, seen.running.keys().cloned().collect(), &seen, how, &mut unmet);
+    unmet.after(tell(&ended, output))
+}
