@@ -64,8 +64,10 @@ fn roots_system_has_services_and_runs_containers_of_others_and_of_ours() {
     runs_podman(&world);
     runs_docker(&world);
     runs_stead(&world);
+    is_to_start_machines(&world);
     gives_whoever_logs_in_a_cgroup_for_each_machine(&world);
-    reboots_and_goes_off(&world);
+    is_to_start_a_users_machine(&world);
+    reboots_and_goes_off(&world, has_started_machines);
 }
 
 #[test]
@@ -78,7 +80,7 @@ fn a_users_system_has_services_and_runs_containers_of_ours() {
     has_services(&world);
     lets_ssh_in(&world);
     runs_stead(&world);
-    reboots_and_goes_off(&world);
+    reboots_and_goes_off(&world, |_| ());
 }
 
 #[test]
@@ -292,6 +294,98 @@ fn runs_stead(world: &World) {
     exec(world, "stead purge --yes").ok();
 }
 
+/// By its own systemd, of those that ran what is to run again. Until it reboots, they go on whatever becomes of the unit.
+#[track_caller]
+fn is_to_start_machines(world: &World) {
+    let ends = "trap 'echo asked; exit' TERM; echo up; while :; do sleep 0.1; done";
+    std::fs::write(world.path().join("ends.sh"), ends).unwrap();
+    stead(world, &["cp", "ends.sh", "dev:/root/ends.sh"]).ok();
+    let line = format!(
+        "stead image load /root/busybox.tar > /dev/null
+        for name in always unless-stopped no stopped; do
+            policy=$(echo $name | sed s/^stopped/unless-stopped/)
+            stead run -d --network none --name $name --restart $policy {BUSYBOX} sh -c \"$(cat /root/ends.sh)\"
+            until stead logs $name | grep -q up; do sleep 0.1; done
+        done
+        stead stop stopped > /dev/null
+        stead autostart enable; stead autostart enable; stead autostart disable; stead autostart enable
+        unit=/etc/systemd/system/stead-autostart.service; systemd-analyze verify $unit
+        systemctl is-enabled stead-autostart; systemctl is-active stead-autostart; stat -c %a $unit
+        stead ps --filter status=running | cut -d' ' -f1"
+    );
+    let enabled = "/etc/systemd/system/stead-autostart.service: enabled\n";
+    let unset = "machines are not started with this computer\n";
+    let running = "MACHINE\nalways.default\nno.default\nunless-stopped.default\n";
+    let expected = format!(
+        "always\nunless-stopped\nno\nstopped\n{enabled}{enabled}{unset}{enabled}enabled\nactive\n644\n{running}"
+    );
+    let said = exec(world, &line);
+    assert_eq!((said.err.as_str(), said.out.as_str()), ("", expected.as_str()));
+    // What somebody changed is theirs.
+    let change = |line: &str| {
+        exec(
+            world,
+            &format!(
+                "cd /etc/systemd/system; cp stead-autostart.service /root/unit; sed -i s/=100$/=99/ stead-autostart.service; {line}"
+            ),
+        )
+    };
+    change("stead autostart enable").code(2).says("was changed since stead wrote it").says("hint: ");
+    change("stead autostart disable").code(2).says("was changed since stead wrote it");
+    let said =
+        exec(world, "grep -c =99 /etc/systemd/system/stead-autostart.service; stead autostart status").ok();
+    assert!(said.starts_with("1\n") && said.contains("enabled; somebody changed it\n"), "{said}");
+    exec(world, "sed -i s/=99$/=100/ /etc/systemd/system/stead-autostart.service; systemctl daemon-reload")
+        .ok();
+    let said = exec(world, "stead autostart status").ok();
+    assert!(
+        said.contains("service: enabled\n")
+            && said.contains("stopped.default         unless-stopped  stays: somebody stopped it\n"),
+        "{said}"
+    );
+}
+
+/// By a systemd of the user's that runs always.
+#[track_caller]
+fn is_to_start_a_users_machine(world: &World) {
+    let line = format!(
+        "stead image load ~/busybox.tar > /dev/null
+        stead run -d --network none --name always --restart always {BUSYBOX} sh -c \"$(cat)\"
+        until stead logs always | grep -q up; do sleep 0.1; done; stead autostart enable
+        stead autostart status | grep lingering; systemctl --user is-enabled stead-autostart
+        systemctl --user show -p Before --value 'stead-default-*.scope' | grep -o stead-autostart.service"
+    );
+    let words = [
+        "exec",
+        "dev",
+        "sh",
+        "-c",
+        "cat /root/ends.sh | systemd-run -q --uid=joe -pPAMName=login --pipe --wait sh -ec \"$0\"",
+        &line,
+    ];
+    let said = stead(world, &words).ok();
+    let expected = "always\n/home/joe/.config/systemd/user/stead-autostart.service: enabled\nlingering is on: they start without anybody \
+                    being logged in\nenabled\nstead-autostart.service\n";
+    assert_eq!(said, expected);
+}
+
+/// Machines were asked to end before the system rebooted, and run again.
+#[track_caller]
+fn has_started_machines(world: &World) {
+    let said =
+        exec(world, "systemctl is-active stead-autostart; stead ps --filter status=running | cut -d' ' -f1")
+            .ok();
+    assert_eq!(said, "active\nMACHINE\nalways.default\nunless-stopped.default\n");
+    for (user, name) in [("root", "always"), ("root", "unless-stopped"), ("joe", "always")] {
+        let said = |line: &str| stead(world, &["exec", "dev", "su", "-l", user, "-c", line]).out;
+        let logs = || Some(said(&format!("stead logs {name}"))).filter(|log| log.ends_with("asked\nup\n"));
+        assert_eq!(world.until("it runs", logs), "up\nasked\nup\n", "{user} {name}");
+        // Not by systemd, which ends what is left afterwards.
+        let died = said(&format!("stead events --no-stream --filter event=die {name}"));
+        assert!(died.ends_with(&format!("machine die {name}.default exit_code=0\n")), "{user}: {died}");
+    }
+}
+
 /// By the user's own systemd. What it has no controller of is refused; it can be held still all the same.
 #[track_caller]
 fn gives_whoever_logs_in_a_cgroup_for_each_machine(world: &World) {
@@ -328,12 +422,13 @@ fn gives_whoever_logs_in_a_cgroup_for_each_machine(world: &World) {
 }
 
 #[track_caller]
-fn reboots_and_goes_off(world: &World) {
+fn reboots_and_goes_off(world: &World, has_rebooted: fn(&World)) {
     exec(world, "touch /run/mark /var/mark; systemctl reboot").ok();
     world.until("it has come up again", || {
         (exec(world, "test -e /var/mark && ! test -e /run/mark").code == 0).then_some(())
     });
     until_up(world);
+    has_rebooted(world);
     // This may end with it.
     exec(world, "systemctl poweroff");
     assert_eq!(stead(world, &["wait", "dev"]).ok(), "0\n");
