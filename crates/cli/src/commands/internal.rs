@@ -87,7 +87,7 @@ fn watcher(state: PathBuf, run: PathBuf) -> Result<(), Failure> {
     stead_keeper::watcher::run(&Home { state, run }).map_err(Failure::from)
 }
 
-/// Has an ordinary user's networks stay when the session ends in which they were made, if that can be.
+/// Has networks stay when the session ends in which they were made, if that can be.
 fn leave_session(name: &str, description: &str) {
     let environment = Environment::observe();
     let left = Home::new(&environment)

@@ -12,6 +12,9 @@
 //!                           └─ stead/<home>/web.shop  its container
 //! ```
 //! systemd ends a scope when nobody is in it any more, and takes away what is left of it.
+//!
+//! Root has cgroups without that, and leaves only sessions: what stays in one is ended with it, or beside all others when the
+//! computer goes off. Its scopes are the system's.
 
 mod bus;
 mod message;
@@ -37,6 +40,10 @@ const SYSTEMD: &str = "org.freedesktop.systemd1";
 const SYSTEMD_PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 
+/// Where scopes are, of a user and of root.
+const USERS_SLICE: &str = "app.slice";
+const SYSTEMS_SLICE: &str = "system.slice";
+
 /// What our scopes are called, and what systemd has them end with.
 const FIRST: &str = "stead-";
 const LAST: &str = ".scope";
@@ -52,7 +59,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// After so many looks it is asked whether the scope is there at all.
 const LOOKS: u32 = 10;
 
-/// Moves this process, if it is an ordinary user's, into a scope of its own, called after `name`: letters, digits and `-`.
+/// Moves this process, if it is an ordinary user's or in a session, into a scope of its own, called after `name`: letters, digits and `-`.
 /// To be done before it has any children. Where that fails it stays where it is. systemd ends the unit `before` which the scope is
 /// before it ends the scope.
 pub fn enter_scope(name: &str, description: &str, before: &str) -> Result<()> {
@@ -60,15 +67,17 @@ pub fn enter_scope(name: &str, description: &str, before: &str) -> Result<()> {
 }
 
 fn enter((name, description, before): (&str, &str, &str), deadline: Instant) -> Result<()> {
-    if rustix::process::geteuid().is_root() {
+    let is_root = rustix::process::geteuid().is_root();
+    let own = here()?;
+    if is_root && !own.as_deref().is_some_and(is_in_session) {
         return Ok(());
     }
-    ensure!(here()?.is_some(), "there is no version 2 of control groups here");
+    ensure!(own.is_some(), "there is no version 2 of control groups here");
     let mut bus = open(deadline)?;
     let pid = std::process::id();
     let started = Stat::observe(pid)?.context("we do not exist")?.started_ticks;
     let unit = format!("{FIRST}{name}-{pid}-{started}{LAST}");
-    bus.call(&start(&unit, description, before))?;
+    bus.call(&start(&unit, description, before, if is_root { SYSTEMS_SLICE } else { USERS_SLICE }))?;
     let scope = moved_to(&unit, &mut bus, deadline)?;
     let seat = scope.join(SEAT);
     fs::create_dir(&seat).with_context(|| format!("cannot make `{}`", seat.display()))?;
@@ -98,10 +107,11 @@ fn moved_to(unit: &str, bus: &mut Bus, deadline: Instant) -> Result<PathBuf> {
 /// `loginctl enable-linger`. Else it ends with the user's last session: what stays in that keeps it, and so systemd with all
 /// scopes, unless logind is told to kill whatever a session leaves (`KillUserProcesses=`).
 pub fn leave_session(name: &str, description: &str, before: &str) -> Result<()> {
-    match lingers() {
-        Some(true) => enter((name, description, before), Instant::now() + SHORT_LIMIT),
-        Some(false) | None => Ok(()),
+    // The system's own systemd never ends.
+    if rustix::process::geteuid().is_root() || lingers() == Some(true) {
+        return enter((name, description, before), Instant::now() + SHORT_LIMIT);
     }
+    Ok(())
 }
 
 /// Whether this user's systemd runs without anybody being logged in; nothing where nobody knows what the user is called.
@@ -165,6 +175,9 @@ pub(crate) fn above_seat(own: &Path) -> &Path {
 
 fn open(deadline: Instant) -> Result<Bus> {
     let user = rustix::process::geteuid().as_raw();
+    if user == 0 {
+        return Bus::open(Path::new("/run"), deadline);
+    }
     // Whoever comes by `su`, or from a timer, has none, or still another's.
     let said = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let places = said.into_iter().chain([Path::new("/run/user").join(user.to_string())]);
@@ -177,6 +190,11 @@ fn open(deadline: Instant) -> Result<Bus> {
     )
 }
 
+/// Whether a cgroup is of what somebody logged in to.
+fn is_in_session(own: &Path) -> bool {
+    own.components().any(|part| part.as_os_str() == "user.slice")
+}
+
 /// The cgroup of version 2 that we are in.
 fn here() -> Result<Option<PathBuf>> {
     let read = |path: &str| fs::read_to_string(path).with_context(|| format!("cannot read `{path}`"));
@@ -185,13 +203,13 @@ fn here() -> Result<Option<PathBuf>> {
 }
 
 /// Has systemd make a scope with whoever calls in it.
-fn start<'a>(unit: &str, description: &str, before: &str) -> Call<'a> {
+fn start<'a>(unit: &str, description: &str, before: &str, slice: &str) -> Call<'a> {
     let mut body = Writer::default();
     body.text(unit);
     body.text("fail");
     body.array(8, |body| {
         body.property("Description", "s", |body| body.text(description));
-        body.property("Slice", "s", |body| body.text("app.slice"));
+        body.property("Slice", "s", |body| body.text(slice));
         // What ends all machines when the computer goes off is to be heard first.
         body.property("Before", "as", |body| body.array(4, |body| body.text(before)));
         body.property("Delegate", "b", |body| body.flag(true));

@@ -104,7 +104,7 @@ fn calls_are_the_bytes_that_the_specification_says() {
 #[cfg(target_endian = "little")]
 fn a_scope_is_asked_for_by_bytes_as_well() {
     check(
-        &start("stead-a-b-1-2.scope", "stead: b.a", "stead-autostart.service"),
+        &start("stead-a-b-1-2.scope", "stead: b.a", "stead-autostart.service", USERS_SLICE),
         &expect![[r#"
             6c 01 00 01 08 01 00 00 l.......
             07 00 00 00 b6 00 00 00 ........

@@ -17,7 +17,7 @@ pub(super) fn enter(home: &Home, id: &MachineId) -> Scope {
     let name = format!("{}-{}", id.project, id.name);
     let before = unit_name(&Environment::observe(), home);
     let entered = stead_container::enter_scope(&name, &format!("stead: machine {id}"), &before);
-    Scope(entered.context("the user's systemd gives it no control group"))
+    Scope(entered.context("systemd gives it no control group"))
 }
 
 impl Scope {
