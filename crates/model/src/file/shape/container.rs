@@ -215,7 +215,8 @@ pub(crate) const SHARED: &[Key] = &[
         "no",
         "on-failure:3",
         "Whether it is started again when it ended without being told to: `no`, `on-failure[:<times>]`, `always`, or \
-         `unless-stopped`, which is the same here: when the computer starts, `stead up` starts it.",
+         `unless-stopped`. Where `stead autostart` is enabled the last two run again when the computer has started, \
+         `unless-stopped` only if nobody had stopped it.",
     ),
     key(
         "logging",
