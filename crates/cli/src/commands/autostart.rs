@@ -14,7 +14,8 @@ use stead_model::container::Restart;
 use stead_model::name::MachineId;
 use stead_model::observed::{Observed, Running};
 
-use super::machines::{by_project, end_running, start_these, tell};
+use super::ends::{end_running, in_rows};
+use super::machines::{by_project, start_these, tell};
 use super::unmet::Unmet;
 use crate::args::{AutostartCommand, AutostartStartArgs};
 use crate::failure::{Failure, Said};
@@ -30,9 +31,9 @@ const STAGE_LIMIT: Duration = Duration::from_secs(300);
 /// How often it is looked whether there is a way out.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// A machine has no longer to end by itself when the computer goes off, whatever it was made with. With what its keeper is waited for
-/// this is less than systemd gives the unit.
-const GRACE_MS: u64 = 60_000;
+/// Machines have no longer to end by themselves when the computer goes off, all of them together and whatever they were made
+/// with. With what a keeper is waited for this is less than systemd gives the unit.
+const GRACE: Duration = Duration::from_secs(60);
 
 /// Carries one of them out.
 pub(super) fn run(command: &AutostartCommand, output: Output) -> Result<(), Failure> {
@@ -127,7 +128,7 @@ fn is_online(limit: Duration) -> Result<bool, Failure> {
     }
 }
 
-/// Ends all machines, at once. It takes no turn: a command that has the home would be waited for.
+/// Ends all machines, none before those that depend on it. It takes no turn: a command that has the home would be waited for.
 fn stop(output: Output) -> Result<(), Failure> {
     let home = home()?;
     if !home.exists() || is_quiet(&home)? {
@@ -135,7 +136,12 @@ fn stop(output: Output) -> Result<(), Failure> {
     }
     let seen = look()?.observe()?;
     let mut unmet = Unmet::default();
-    let how = Stop { grace_ms: Some(GRACE_MS), with_computer: true };
-    let ended = end_running(&home, seen.running.keys().cloned().collect(), &seen, how, &mut unmet);
+    let (begun, mut ended) = (Instant::now(), Vec::new());
+    for row in in_rows(seen.running.keys().cloned().collect(), &seen) {
+        let left = GRACE.saturating_sub(begun.elapsed());
+        let how =
+            Stop { grace_ms: Some(left.as_millis().try_into().unwrap_or(u64::MAX)), with_computer: true };
+        ended.extend(end_running(&home, vec![row], &seen, how, &mut unmet));
+    }
     unmet.after(tell(&ended, output))
 }
