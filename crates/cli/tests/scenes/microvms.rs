@@ -48,11 +48,12 @@ fn a_program_runs_in_a_guest_and_ends_with_its_own_code() {
     let world = World::offline();
     let _registry = registry(&world);
     get_kernel(&world);
-    let line = "echo hello; echo oops >&2; cat /data/seed; uname -r; echo $FROM; exit 7";
+    let line = "echo hello; echo oops >&2; cat /data/seed; uname -r; echo $FROM; cat /proc/sys/kernel/panic_on_oops; exit 7";
     let words = ["run", "--rm", "--kind", "microvm", "--name", "one", BUSYBOX, "sh", "-c", line];
     let said = slowly(&world, world.path(), &words).code(7).says("oops");
     let kernel = world.stead("kernel ls --format json").json()[0]["name"].as_str().unwrap().to_owned();
-    assert_eq!(said.out, format!("hello\nfrom-the-image\n{kernel}\nimage\n"));
+    // One that fails in part is not left to run on without that part.
+    assert_eq!(said.out, format!("hello\nfrom-the-image\n{kernel}\nimage\n1\n"));
     assert_eq!(world.stead("ps --all --format json").json(), serde_json::json!([]));
     // Nobody waits for one that comes up any more: it goes, with its VMM.
     let words = ["run", "--rm", "--kind", "microvm", "--name", "two", BUSYBOX, "sleep", "1000"];

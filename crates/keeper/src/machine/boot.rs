@@ -34,8 +34,9 @@ use super::shares::{Given, Server};
 /// What stead is called with to become a VMM in a jail.
 const WORD: &str = "__vmm";
 
-/// The kernel's words go to the console; one that gives up ends the guest.
-const KERNEL_ARGS: &str = "console=ttyS0 panic=-1 quiet";
+/// The kernel's words go to the console; one that gives up ends the guest. So does one that went on without the process in
+/// which it failed: what that held is held for ever, and the guest would be said to run while it does nothing any more.
+const KERNEL_ARGS: &str = "console=ttyS0 oops=panic panic=-1 quiet";
 
 /// The serials of a guest's disks.
 pub(super) const ROOT: &str = "root";
