@@ -24,5 +24,5 @@ pub fn quiet_mark(home: &Home) -> PathBuf {
 
 /// Whether the unit is just begun or ended so: all machines stay as they are.
 pub fn is_quiet(home: &Home) -> Result<bool> {
-    ProcessId::load(&quiet_mark(home))?.map_or(Ok(false), |process| process.is_alive())
+    ProcessId::load(&quiet_mark(home))?.map_or(Ok(false), ProcessId::is_alive)
 }

@@ -5,6 +5,7 @@
 use serde::Serialize;
 
 use crate::container::Restart;
+use crate::observed::{Body, MachineState};
 
 /// What is known of a machine's last run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,17 @@ impl Verdict {
             (Restart::Always, Past::Ran | Past::Stopped) | (Restart::UnlessStopped, Past::Ran) => {
                 Self::Starts
             }
+        }
+    }
+}
+
+impl MachineState {
+    /// Whether it is started again when it ended, if we run it.
+    pub fn restart(&self) -> Option<Restart> {
+        match &self.body {
+            Body::External => None,
+            Body::Container(made) | Body::Microvm(made) => Some(made.wish.restart),
+            Body::Vm(made) => Some(made.wish.restart),
         }
     }
 }

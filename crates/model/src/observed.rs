@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::address::Mac;
-use crate::container::{Container, Mount, Restart};
+use crate::container::{Container, Mount};
 use crate::image::Digest;
 use crate::name::{Alias, LinkName, MachineId, Name, NetworkId, NicId, VolumeId};
 use crate::project::{Bind, Driver, Guard, Kind, ProjectFiles, Reach, Volume};
@@ -394,15 +394,6 @@ impl MachineState {
             .or_else(|| self.vm().map(|made| &made.wish.mounts))
             .into_iter()
             .flat_map(BTreeMap::values)
-    }
-
-    /// Whether it is started again when it ended, if we run it.
-    pub fn restart(&self) -> Option<Restart> {
-        match &self.body {
-            Body::External => None,
-            Body::Container(made) | Body::Microvm(made) => Some(made.wish.restart),
-            Body::Vm(made) => Some(made.wish.restart),
-        }
     }
 
     /// Whether it is nothing without the engine.

@@ -1,10 +1,11 @@
 //! A checked project: what a `stead.yaml` asks for, in types that cannot be wrong. What may be left to us
 //! (a subnet, an address, a MAC) is still open here; [`crate::resolve`] decides it.
 
+mod files;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
 use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -17,53 +18,7 @@ use crate::name::{Alias, LinkName, Name, VolumeId};
 use crate::provision::Script;
 use crate::vm::Vm;
 
-/// Where a project's files are, and what of them is needed when they are not read.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct ProjectFiles {
-    /// The directory of the first one.
-    pub directory: PathBuf,
-    /// Those that somebody named, each over those before; none where they are what is looked for in the directory.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub named: Vec<PathBuf>,
-    /// What its machines depend on, where they do: who does so ends first.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub order: BTreeMap<Name, BTreeSet<Name>>,
-}
-
-impl<P: Into<PathBuf>> From<P> for ProjectFiles {
-    /// What is looked for in a directory.
-    fn from(directory: P) -> Self {
-        Self { directory: directory.into(), named: Vec::new(), order: BTreeMap::new() }
-    }
-}
-
-impl ProjectFiles {
-    /// The same where a machine has another name.
-    #[must_use]
-    pub fn with_renamed(&self, from: &Name, to: &Name) -> Self {
-        let now = |name: &Name| if name == from { to.clone() } else { name.clone() };
-        let order = self.order.iter().map(|(name, others)| (now(name), others.iter().map(now).collect()));
-        Self { order: order.collect(), ..self.clone() }
-    }
-
-    /// Whether these are the same files.
-    pub(crate) fn is_where(&self, other: &Self) -> bool {
-        (&self.directory, &self.named) == (&other.directory, &other.named)
-    }
-}
-
-impl fmt::Display for ProjectFiles {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.directory.display())?;
-        let mut before = " by ";
-        for file in &self.named {
-            let file = file.strip_prefix(&self.directory).unwrap_or(file);
-            write!(f, "{before}{}", file.display())?;
-            before = ", ";
-        }
-        Ok(())
-    }
-}
+pub use self::files::ProjectFiles;
 
 /// What a project asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -47,8 +47,8 @@ pub(super) fn give_back(home: &Home, id: &MachineId) -> Result<()> {
 
 /// Deletes what was set aside for machines of a project that goes.
 pub(super) fn forget(home: &Home, project: &Name) -> Result<()> {
-    let own = all(home)?.into_iter().filter(|id| id.project == *project);
-    own.map(|id| going::send(home, &place(home, &id), &id.to_string())).collect::<Result<()>>()?;
+    let mut own = all(home)?.into_iter().filter(|id| id.project == *project);
+    own.try_for_each(|id| going::send(home, &place(home, &id), &id.to_string()))?;
     let _not_empty = fs::remove_dir(home.aside());
     Ok(())
 }
