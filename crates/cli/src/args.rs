@@ -31,7 +31,7 @@ pub(crate) use image::{
     ExportArgs, ImageBuildArgs, ImageCommand, ImportArgs, LoadArgs, LoginArgs, LogoutArgs, OneImage,
     PullArgs, PushArgs, SaveArgs,
 };
-pub(crate) use internal::{InternalEnter, ProvisionCommand, TreeCommand};
+pub(crate) use internal::{InternalDetached, InternalEnter, ProvisionCommand, TreeCommand};
 pub(crate) use looks::{
     CopyArgs, DiffArgs, EventsArgs, ForwardArgs, InspectArgs, PortArgs, PsArgs, StatsArgs, TopArgs,
 };
@@ -361,14 +361,7 @@ The name and password are tried at once. A credential helper of Docker keeps the
     #[command(name = "__copy", hide = true)]
     Copy,
     #[command(name = "__detached", hide = true)]
-    Detached {
-        #[arg(long)]
-        own_mounts: bool,
-        parent: i32,
-        program: PathBuf,
-        #[arg(last = true)]
-        words: Vec<std::ffi::OsString>,
-    },
+    Detached(InternalDetached),
     #[command(name = "__export", hide = true)]
     ExportHere { store: PathBuf, image: stead_model::image::Digest },
     #[command(name = "__diff", hide = true)]

@@ -17,9 +17,10 @@ pub fn unit_name(environment: &Environment, home: &Home) -> String {
     }
 }
 
-/// Names the process that begins or ends the unit for its own sake.
+/// Names the process that begins or ends the unit for its own sake. Whoever enables it may have another directory for what goes
+/// with the computer than the unit.
 pub fn quiet_mark(home: &Home) -> PathBuf {
-    home.run.join("autostart-quiet")
+    home.state.join("autostart-quiet")
 }
 
 /// Whether the unit is just begun or ended so: all machines stay as they are.

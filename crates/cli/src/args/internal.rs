@@ -45,3 +45,13 @@ pub(crate) struct InternalEnter {
     #[arg(last = true, required = true)]
     pub(crate) command: Vec<std::ffi::OsString>,
 }
+
+#[derive(Debug, Args)]
+pub(crate) struct InternalDetached {
+    #[arg(long)]
+    pub(crate) own_mounts: bool,
+    pub(crate) parent: i32,
+    pub(crate) program: PathBuf,
+    #[arg(last = true)]
+    pub(crate) words: Vec<std::ffi::OsString>,
+}

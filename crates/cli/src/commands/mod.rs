@@ -74,9 +74,7 @@ pub(crate) fn run(Cli { global, command }: Cli) -> Result<ExitCode, Failure> {
         Command::Down(args) => down::down(&global, &args, output).map(done),
         Command::Config(args) => config::config(&global, &args, output).map(done),
         Command::Build(args) => build::build(&global, &args, output).map(done),
-        Command::Detached { own_mounts, parent, program, words } => {
-            match build::detached((parent, own_mounts), &program, &words)? {}
-        }
+        Command::Detached(args) => match build::detached(&args)? {},
         Command::Pull(args) => config::pull(&global, &args, output).map(done),
         Command::Run(args) => run::run(&global, &args, output),
         Command::Create(args) => run::create(&global, &args, output).map(done),

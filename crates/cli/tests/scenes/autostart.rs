@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::support::registry::{BUSYBOX, registry};
-use crate::support::{Place, World, said};
+use crate::support::{Place, Project, World, said};
 
 /// `db` is well only when somebody says so.
 const SHOP: &str = "\
@@ -111,8 +111,15 @@ fn machines_run_again_when_the_computer_has_started_unless_somebody_stopped_them
     assert_eq!((&exit["asked"], &exit["with_computer"]), (&json!(true), &json!(true)));
     assert_eq!(decided(&world), after);
 
-    // What fails holds up nothing else, and is told of each.
-    reboot(&world);
+    holds_up_nothing_else(&world, &shop, &back);
+    stays_stopped_without_power(&world);
+    world.stead("purge --yes").ok();
+}
+
+/// What fails holds up nothing else, and is told of each.
+#[track_caller]
+fn holds_up_nothing_else(world: &World, shop: &Project<'_>, back: &[&str]) {
+    reboot(world);
     let file = shop.directory.join("stead.yaml");
     let aside = shop.directory.join("aside");
     std::fs::rename(&file, &aside).unwrap();
@@ -121,15 +128,18 @@ fn machines_run_again_when_the_computer_has_started_unless_somebody_stopped_them
         .says("error: machine `db.shop` was not started")
         .says("error: machine `web.shop` was not started")
         .says("cause: there is no stead.yaml");
-    assert_eq!(running(&world), ["lone.default", "off.default"]);
+    assert_eq!(running(world), ["lone.default", "off.default"]);
     std::fs::rename(&aside, &file).unwrap();
     world.stead("autostart start").ok();
-    assert_eq!(running(&world), back);
+    assert_eq!(running(world), back);
+}
 
-    // The power goes while one is being stopped: it stays so, whatever comes of it.
+/// The power goes while one is being stopped: it stays so, whatever comes of it.
+#[track_caller]
+fn stays_stopped_without_power(world: &World) {
     let deaf = "trap '' TERM; echo up; while :; do sleep 0.1; done";
     run(
-        &world,
+        world,
         &["run", "-d", "--name", "deaf", "--stop-timeout", "100", "--restart", "unless-stopped"],
         deaf,
     );
@@ -139,10 +149,9 @@ fn machines_run_again_when_the_computer_has_started_unless_somebody_stopped_them
     world.until("it is being stopped", || mark.exists().then_some(()));
     world.sh(Place::Computer, "pkill -9 -f '[s]tead stop deaf'");
     world.until("nobody waits", || (!stop.is_alive()).then_some(()));
-    reboot(&world);
-    assert_eq!(decided(&world)["deaf.default"], "stopped");
+    reboot(world);
+    assert_eq!(decided(world)["deaf.default"], "stopped");
     world.stead("start deaf").ok();
-    assert_eq!(decided(&world)["deaf.default"], "starts");
+    assert_eq!(decided(world)["deaf.default"], "starts");
     world.stead("rm --force deaf").ok();
-    world.stead("purge --yes").ok();
 }

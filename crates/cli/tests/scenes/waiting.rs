@@ -27,7 +27,7 @@ fn steps_and_what_was_begun_before_are_told_when_they_take_long() {
     world.stead("network create quick --reach isolated").ok();
     // A command that is killed leaves its work to the next one.
     let stop = world.spawn_stead(world.path(), &["stop", "two"]);
-    let begun = world.path().join("home/run/machines/two.default/stopping");
+    let begun = world.path().join("home/state/machines/two.default/stopping");
     world.until("its end has begun", || begun.exists().then_some(()));
     stop.end();
     world.stead("network rm quick").code(0).says("working on what earlier commands had begun\n");

@@ -320,9 +320,11 @@ pub fn stop_one(home: &Home, id: &MachineId, how: Stop) -> Result<()> {
         }
     }
     if let Some(keeper) = keeper {
-        if !how.with_computer {
-            // It may not have heard of it.
-            write_run_file(&files.stopping(), &[])?;
+        // It may not have heard of it.
+        if !how.with_computer
+            && let Err(error) = write_run_file(&files.stopping(), &[])
+        {
+            tracing::warn!("cannot leave a mark that `{id}` is to stay ended: {error:#}");
         }
         keeper.kill(rustix::process::Signal::KILL)?;
         if !keeper.wait_gone(KILL_LIMIT)? {

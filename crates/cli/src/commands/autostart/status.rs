@@ -68,13 +68,13 @@ fn text(status: &Status<'_>) -> String {
     if !status.systemd {
         text += "systemd does not run this computer: its own init is to run `stead autostart start`\n";
     }
-    match status.linger {
-        Some(true) => text += "lingering is on: they start without anybody being logged in\n",
+    text += match status.linger {
+        Some(true) => "lingering is on: they start without anybody being logged in\n",
         Some(false) => {
-            text += "lingering is off: they start when you log in; `loginctl enable-linger` changes that\n"
+            "lingering is off: they start when you log in; `loginctl enable-linger` changes that\n"
         }
-        None => {}
-    }
+        None => "",
+    };
     let row = |line: &Line| vec![line.machine.clone(), line.restart.clone(), words(line.why).to_owned()];
     let rows: Vec<Vec<String>> = status.machines.iter().map(row).collect();
     text + &table(&["MACHINE", "RESTART", "WITH THE COMPUTER"], &rows)

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, anyhow};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
+use crate::args::InternalDetached;
 use crate::failure::Failure;
 
 /// What stead is called with to become a program that ends with whoever started it.
@@ -70,17 +71,14 @@ pub(super) fn words() -> Result<Stdio> {
 }
 
 /// Becomes a program that ends with its parent.
-pub(in crate::commands) fn detached(
-    (parent, own_mounts): (i32, bool),
-    program: &Path,
-    words: &[OsString],
-) -> Result<Infallible, Failure> {
+pub(in crate::commands) fn detached(args: &InternalDetached) -> Result<Infallible, Failure> {
+    let InternalDetached { own_mounts, parent, program, words } = args;
     set_parent_process_death_signal(Some(Signal::TERM)).context("cannot tie ourselves to our parent")?;
     // It may have gone before that, and then nobody would tell us.
-    if getppid().is_none_or(|now| now.as_raw_nonzero().get() != parent) {
+    if getppid().is_none_or(|now| now.as_raw_nonzero().get() != *parent) {
         return Err(anyhow!("who wanted the build has gone").into());
     }
-    if own_mounts && rustix::process::geteuid().is_root() {
+    if *own_mounts && rustix::process::geteuid().is_root() {
         stead_net::anchor::own_mounts()?;
     }
     let error = Command::new(program).args(words).exec();
