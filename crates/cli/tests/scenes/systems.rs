@@ -314,13 +314,17 @@ fn is_to_start_machines(world: &World) {
         stead autostart enable; stead autostart enable; stead autostart disable; stead autostart enable
         unit=/etc/systemd/system/stead-autostart.service; systemd-analyze verify $unit
         systemctl is-enabled stead-autostart; systemctl is-active stead-autostart; stat -c %a $unit
+        export STEAD_HOME='/srv/a b%c'; stead autostart enable > /dev/null
+        other=$(basename /etc/systemd/system/stead-autostart-*.service); systemd-analyze verify $other
+        systemctl show -p Environment --value $other | grep -c 'STEAD_HOME=/srv/a b%c'
+        stead purge --yes > /dev/null; ls /etc/systemd/system | grep -c autostart; unset STEAD_HOME
         stead ps --filter status=running | cut -d' ' -f1"
     );
     let enabled = "/etc/systemd/system/stead-autostart.service: enabled\n";
     let unset = "machines are not started with this computer\n";
     let running = "MACHINE\nalways.default\nno.default\nunless-stopped.default\n";
     let expected = format!(
-        "always\nunless-stopped\nno\nstopped\n1\n1\n{enabled}{enabled}{unset}{enabled}enabled\nactive\n644\n{running}"
+        "always\nunless-stopped\nno\nstopped\n1\n1\n{enabled}{enabled}{unset}{enabled}enabled\nactive\n644\n1\n1\n{running}"
     );
     // In a session: what is begun there goes with it, and beside all else when the computer goes off.
     std::fs::write(world.path().join("begin.sh"), &line).unwrap();
