@@ -6,6 +6,7 @@
 //! The go-between is there because who joins a namespace of processes is not in it, only the next one that it makes.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
@@ -281,8 +282,11 @@ fn go_between(prepared: Prepared<'_>, channel: Channel) -> ! {
 fn join(prepared: &Prepared<'_>) -> Result<()> {
     // An ordinary user cannot write this of a process that hides.
     if let Some(score) = prepared.request.launch.limits.oom_score {
-        fs::write("/proc/self/oom_score_adj", score.to_string())
-            .with_context(|| format!("cannot set the out-of-memory score to {score}"))?;
+        match fs::write("/proc/self/oom_score_adj", score.to_string()) {
+            // Who is to be killed sooner anyway has none that is lower, nor has what they begin.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+            set => set.with_context(|| format!("cannot set the out-of-memory score to {score}"))?,
+        }
     }
     // What is in the container must not look into us: we have descriptors of this computer's open.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).context("cannot hide from the container")?;

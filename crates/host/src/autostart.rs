@@ -11,10 +11,13 @@ use crate::home::{Environment, Home};
 
 /// The unit of a home, which has its mark in its name unless it is where homes are.
 pub fn unit_name(environment: &Environment, home: &Home) -> String {
-    match environment.stead_home {
-        None => "stead-autostart.service".to_owned(),
-        Some(_) => format!("stead-autostart-{}.service", crate::linux::new_home_id(&home.state)),
+    let default = environment.home.as_ref().map(|home| home.join(".local/share"));
+    let is_usual =
+        environment.uid == 0 || environment.data_home.is_none() || environment.data_home == default;
+    if environment.stead_home.is_none() && is_usual {
+        return "stead-autostart.service".to_owned();
     }
+    format!("stead-autostart-{}.service", crate::linux::new_home_id(&home.state))
 }
 
 /// Names the process that begins or ends the unit for its own sake. Whoever enables it may have another directory for what goes

@@ -68,6 +68,15 @@ const BUILT_IN: &[(&str, &[&str])] = &[
     ("debian:bookworm", &["docker.io/library/debian:bookworm", "debian-packages:bookworm"]),
     ("debian:13", &["docker.io/library/debian:13", "debian-packages:trixie"]),
     ("debian:trixie", &["docker.io/library/debian:trixie", "debian-packages:trixie"]),
+    // What they are smaller by is left out of what is built here anyway.
+    ("debian:11-slim", &["docker.io/library/debian:11-slim", "debian-packages:bullseye"]),
+    ("debian:bullseye-slim", &["docker.io/library/debian:bullseye-slim", "debian-packages:bullseye"]),
+    ("debian:12-slim", &["docker.io/library/debian:12-slim", "debian-packages:bookworm"]),
+    ("debian:bookworm-slim", &["docker.io/library/debian:bookworm-slim", "debian-packages:bookworm"]),
+    ("debian:13-slim", &["docker.io/library/debian:13-slim", "debian-packages:trixie"]),
+    ("debian:trixie-slim", &["docker.io/library/debian:trixie-slim", "debian-packages:trixie"]),
+    ("debian:stable-slim", &["docker.io/library/debian:stable-slim", "debian-packages:stable"]),
+    ("debian:oldstable", &["docker.io/library/debian:oldstable", "debian-packages:oldstable"]),
     ("debian:latest", &["docker.io/library/debian:latest", "debian-packages:stable"]),
     ("debian:stable", &["docker.io/library/debian:stable", "debian-packages:stable"]),
     ("debian:testing", &["docker.io/library/debian:testing", "debian-packages:testing"]),
@@ -297,7 +306,8 @@ mod tests {
     fn names_that_everybody_knows_have_sources() {
         check("{}", "debian:12", "docker.io/library/debian:12 debian-packages:bookworm");
         check("{}", "debian", "docker.io/library/debian:latest debian-packages:stable");
-        check("{}", "debian:12-slim", "docker.io/debian:12-slim");
+        check("{}", "debian:12-slim", "docker.io/library/debian:12-slim debian-packages:bookworm");
+        check("{}", "debian:12.8", "docker.io/debian:12.8");
         let system = "debian-packages:bookworm+systemd-sysv,libpam-systemd,dbus,iproute2,procps";
         check("{}", "debian:12-systemd", system);
         check("{}", "ubuntu:24.04", "docker.io/ubuntu:24.04");

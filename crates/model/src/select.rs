@@ -117,6 +117,7 @@ impl Wanted {
     ) -> Result<Self, Vec<Refusal>> {
         let as_it_is = Self::as_it_is(&self.project, seen);
         let is_other = |id: &MachineId| others.contains(id);
+        self.keep_order(|name| others.contains(&MachineId::new(&as_it_is.project, name)), seen);
         // Those whose nics went with the engine have them again as soon as there is one.
         let lost_nics = seen.engine != Engine::Present;
         let named: BTreeSet<MachineId> = self.machines.keys().cloned().collect();
@@ -193,7 +194,17 @@ impl Wanted {
                 wanted.state = state.clone();
             }
         }
+        let project = self.project.clone();
+        self.keep_order(|name| machines.contains(&MachineId::new(&project, name)), seen);
         self
+    }
+
+    /// What these depend on is what it was.
+    fn keep_order(&mut self, is_one: impl Fn(&Name) -> bool, seen: &Observed) {
+        let (Some(files), Some(there)) = (&mut self.files, seen.projects.get(&self.project)) else { return };
+        files.order.retain(|name, _| !is_one(name));
+        let own = there.order.iter().filter(|(name, _)| is_one(name));
+        files.order.extend(own.map(|(name, others)| (name.clone(), others.clone())));
     }
 }
 

@@ -8,7 +8,7 @@ pub(crate) enum AutostartCommand {
     #[command(after_help = "\
 It writes a unit of systemd, of the system's for root, else of the user's own, and enables it; nothing is started or ended now.
 From the next start of the computer on machines start whose restart policy is `always`, and those of `unless-stopped` that nobody
-had stopped; when it goes off all are asked to end before anything else of the system does. A unit that somebody changed is left
+had stopped; when it goes off all are asked to end while the network is still there, none before those that depend on it. A unit that somebody changed is left
 alone.")]
     Enable,
     /// Have no machines started with this computer any more

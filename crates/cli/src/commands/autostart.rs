@@ -14,7 +14,7 @@ use stead_model::container::Restart;
 use stead_model::name::MachineId;
 use stead_model::observed::{Observed, Running};
 
-use super::ends::{end_running, in_rows};
+use super::ends::end_row;
 use super::machines::{by_project, start_these, tell};
 use super::unmet::Unmet;
 use crate::args::{AutostartCommand, AutostartStartArgs};
@@ -34,6 +34,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Machines have no longer to end by themselves when the computer goes off, all of them together and whatever they were made
 /// with. With what a keeper is waited for this is less than systemd gives the unit.
 const GRACE: Duration = Duration::from_secs(60);
+
+/// However long others took, each has this.
+const LEAST: Duration = Duration::from_secs(5);
 
 /// Carries one of them out.
 pub(super) fn run(command: &AutostartCommand, output: Output) -> Result<(), Failure> {
@@ -55,21 +58,32 @@ fn decided(seen: &Observed, home: &stead_host::home::Home) -> Vec<(MachineId, Re
     machines.map(decide).collect()
 }
 
+/// Those that are to run and do not.
+fn to_start(home: &stead_host::home::Home) -> Result<Vec<MachineId>, Failure> {
+    let seen = look()?.observe()?;
+    let is_up = |id: &MachineId| seen.running.get(id) == Some(&Running::Connected);
+    let starts = decided(&seen, home).into_iter().filter(|(_, _, verdict)| *verdict == Verdict::Starts);
+    Ok(starts.map(|(id, ..)| id).filter(|id| !is_up(id)).collect())
+}
+
 /// Starts what is to run. What fails holds up nothing else.
 fn start(args: &AutostartStartArgs, output: Output) -> Result<(), Failure> {
     let home = home()?;
     if !home.exists() || is_quiet(&home)? {
         return Ok(());
     }
-    let seen = look()?.observe()?;
-    let is_up = |id: &MachineId| seen.running.get(id) == Some(&Running::Connected);
-    let to_start = decided(&seen, &home).into_iter().filter(|(_, _, verdict)| *verdict == Verdict::Starts);
-    let ids: Vec<MachineId> = to_start.map(|(id, ..)| id).filter(|id| !is_up(id)).collect();
+    let ids = to_start(&home)?;
     if !ids.is_empty() && !is_online(Duration::from_secs(args.wait_online))? {
         note("this computer has no way out: machines are started without");
     }
     let mut failed = Unmet::default();
     for (_, machines) in by_project(&ids) {
+        // Somebody may have stopped one while those before were waited for.
+        let left = to_start(&home)?;
+        let machines: BTreeSet<MachineId> = machines.into_iter().filter(|id| left.contains(id)).collect();
+        if machines.is_empty() {
+            continue;
+        }
         match start_some(&machines, output) {
             Ok(()) => {}
             Err(failure) if matches!(failure, Failure::Steps(_)) || machines.len() == 1 => {
@@ -128,6 +142,13 @@ fn is_online(limit: Duration) -> Result<bool, Failure> {
     }
 }
 
+/// How long machines have that end now: what they leave is for those that end after them, in so many rows. Those that are
+/// last are often those with data. Pure.
+fn grace(elapsed: Duration, later_rows: usize) -> Duration {
+    let later = LEAST.saturating_mul(later_rows.try_into().unwrap_or(u32::MAX));
+    GRACE.saturating_sub(elapsed).saturating_sub(later).max(LEAST)
+}
+
 /// Ends all machines, none before those that depend on it. It takes no turn: a command that has the home would be waited for.
 fn stop(output: Output) -> Result<(), Failure> {
     let home = home()?;
@@ -137,11 +158,24 @@ fn stop(output: Output) -> Result<(), Failure> {
     let seen = look()?.observe()?;
     let mut unmet = Unmet::default();
     let (begun, mut ended) = (Instant::now(), Vec::new());
-    for row in in_rows(seen.running.keys().cloned().collect(), &seen) {
-        let left = GRACE.saturating_sub(begun.elapsed());
+    let mut rows = seen.ends(&seen.running.keys().cloned().collect()).into_iter();
+    while let Some(row) = rows.next() {
+        let grace = grace(begun.elapsed(), rows.len());
         let how =
-            Stop { grace_ms: Some(left.as_millis().try_into().unwrap_or(u64::MAX)), with_computer: true };
-        ended.extend(end_running(&home, vec![row], &seen, how, &mut unmet));
+            Stop { grace_ms: Some(grace.as_millis().try_into().unwrap_or(u64::MAX)), with_computer: true };
+        end_row(&home, row, &seen, how, (&mut ended, &mut unmet));
     }
     unmet.after(tell(&ended, output))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_ends_first_leaves_time_for_those_after() {
+        let grace = |elapsed_s, later| grace(Duration::from_secs(elapsed_s), later).as_secs();
+        assert_eq!([grace(0, 0), grace(0, 2), grace(50, 1), grace(55, 0), grace(99, 0)], [60, 50, 5, 5, 5]);
+        assert_eq!(grace(0, usize::MAX), 5);
+    }
 }

@@ -72,11 +72,12 @@ fn take_down(
         consent = Consent { yes: true };
         let running = seen.running.keys().filter(|id| id.project == *name).cloned().collect();
         let how = Stop { grace_ms: Some(seconds.saturating_mul(1000)), with_computer: false };
-        ends::end_running(session.host.home(), ends::in_rows(running, &seen), &seen, how, &mut unmet);
+        ends::end_running(session.host.home(), running, &seen, how, &mut unmet);
         let seen = session.observe()?;
         plan = make_plan(&Wanted::nothing(name, &seen, volumes), &seen);
     }
     // What does not depend on one that could not be ended goes all the same.
     unmet.after(session.apply(&plan, consent, output))?;
+    session.host.forget_aside(|id| id.project == *name)?;
     Ok(plan)
 }

@@ -1,5 +1,7 @@
 //! `stop` and `restart`: none of several machines ends before those that depend on it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use anyhow::anyhow;
 
 use stead_host::home::Home;
@@ -22,9 +24,11 @@ pub(crate) fn stop(global: &Global, args: &StopArgs, output: Output) -> Result<(
     let seen = session.observe()?;
     let (ids, mut unmet) = choose_some(global, &args.machines, &seen)?;
     ours(&ids, &seen)?;
+    let still: Vec<MachineId> = ids.iter().filter(|id| !seen.running.contains_key(*id)).cloned().collect();
+    stead_host::linux::mark_stopped(session.host.home(), &still);
     if let Some(seconds) = args.time {
         let how = Stop { grace_ms: Some(seconds.saturating_mul(1000)), with_computer: false };
-        let ended = end_running(session.host.home(), in_rows(ids, &seen), &seen, how, &mut unmet);
+        let ended = end_running(session.host.home(), ids, &seen, how, &mut unmet);
         let seen = session.observe()?;
         let closed = turn_off(&mut session, &ended, &seen, output.quiet());
         return unmet.after(closed.and_then(|()| tell(&ended, output)));
@@ -45,27 +49,47 @@ fn turn_off(
     })
 }
 
-/// These machines as they end: those of a row at the same time, and none before those that depend on it.
-pub(super) fn in_rows(ids: Vec<MachineId>, seen: &Observed) -> Vec<Vec<MachineId>> {
-    let rows = seen.ends(&ids.into_iter().collect()).into_iter();
-    rows.map(|row| row.into_iter().map(|(id, _)| id).collect()).collect()
-}
-
-/// Ends those of these that run, a row at once, each within this time. They are found stopped afterwards; gives all that do
-/// not run then.
+/// Ends those of these that run, each within this time: those that do not depend on each other together, and none whose
+/// dependant could not be ended. They are found stopped afterwards; gives all that do not run then.
 pub(super) fn end_running(
     home: &Home,
-    rows: Vec<Vec<MachineId>>,
+    ids: Vec<MachineId>,
     seen: &Observed,
     how: Stop,
     unmet: &mut Unmet,
 ) -> Vec<MachineId> {
+    let mut ended = Vec::new();
+    for row in seen.ends(&ids.into_iter().collect()) {
+        end_row(home, row, seen, how, (&mut ended, unmet));
+    }
+    ended
+}
+
+/// The same for some that may end at the same time, after those that `ended`.
+pub(super) fn end_row(
+    home: &Home,
+    mut row: Vec<(MachineId, BTreeSet<MachineId>)>,
+    seen: &Observed,
+    how: Stop,
+    (ended, unmet): (&mut Vec<MachineId>, &mut Unmet),
+) {
     let _working = Working::on("ending machines");
-    let end = |id: &MachineId| match seen.running.contains_key(id) {
-        true => stead_host::linux::stop_one(home, id, how),
-        false => Ok(()),
+    // As they are told.
+    row.sort();
+    let runs = |id: &MachineId| seen.running.contains_key(id);
+    let held: BTreeMap<&MachineId, &MachineId> = row
+        .iter()
+        .filter_map(|(id, after)| {
+            Some((id, after.iter().find(|other| runs(other) && !ended.contains(other))?))
+        })
+        .collect();
+    let end = |id: &MachineId| match held.get(id) {
+        Some(by) => Err(anyhow!("machine `{id}` was left alone: `{by}`, which depends on it, was not ended")),
+        None if runs(id) => stead_host::linux::stop_one(home, id, how),
+        None => Ok(()),
     };
-    rows.into_iter().flat_map(|row| unmet.done(together(row, end))).collect()
+    let done = together(row.iter().map(|(id, _)| id.clone()).collect(), end);
+    ended.extend(unmet.done(done));
 }
 
 /// Does to all of these at the same time what takes each of them long.
@@ -94,7 +118,8 @@ pub(crate) fn restart(global: &Global, args: &StopArgs, output: Output) -> Resul
     let home = host.home();
     let restart = |id: &MachineId| ask_one(home, id, &Request::Restart { grace_ms }, None);
     // As they start: whoever depends on a machine finds it there when it starts again itself.
-    let rows = in_rows(running, &seen).into_iter().rev();
+    let rows = seen.ends(&running.into_iter().collect()).into_iter().rev();
+    let rows = rows.map(|row| row.into_iter().rev().map(|(id, _)| id).collect());
     let running: Vec<MachineId> = rows.flat_map(|row| unmet.done(together(row, restart))).collect();
     drop(working);
     unmet.after(restart_these(global, &running, &stopped, output))

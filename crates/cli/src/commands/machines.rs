@@ -330,7 +330,9 @@ pub(crate) fn remove(global: &Global, args: &RemoveArgs, output: Output) -> Resu
         return unmet.after(Err(Failure::request(&what, "stop it first, or say `--force`")));
     }
     // As with Docker nobody waits for an orderly end.
-    let ids = super::ends::end_running(session.host.home(), vec![ids], &seen, AT_ONCE, &mut unmet);
+    let (mut ended, row) = (Vec::new(), ids.into_iter().map(|id| (id, BTreeSet::new())).collect());
+    super::ends::end_row(session.host.home(), row, &seen, AT_ONCE, (&mut ended, &mut unmet));
+    let ids = ended;
     unmet.after(remove_these(&mut session, &ids, output))
 }
 

@@ -28,7 +28,7 @@ use crate::args::{Consent, Format, Global, PlanArgs, UpArgs};
 use crate::failure::Failure;
 use crate::output::{Output, note};
 use crate::project::{self, Loaded};
-use crate::session::{Session, look, quiet};
+use crate::session::{Session, agree, look, quiet};
 
 /// Shows what would change, and why.
 pub(crate) fn plan(global: &Global, args: &PlanArgs, output: Output) -> Result<(), Failure> {
@@ -307,6 +307,17 @@ pub(super) enum Whose {
     Nics,
 }
 
+impl Whose {
+    /// Whether a machine of this project is to become what its file says.
+    fn is_about(&self, project: &Name, id: &MachineId) -> bool {
+        match self {
+            Self::All => id.project == *project,
+            Self::Only(chosen) | Self::Alone(chosen) => chosen.contains(id),
+            Self::Nics => false,
+        }
+    }
+}
+
 /// What is to be done about a project.
 struct Decided {
     /// All that its file asks for.
@@ -447,7 +458,12 @@ pub(super) fn bring_up(
         // First, so that a command that was cut short is taken up with the same choices.
         project::store_lock(loaded, &locked)?;
         attempts.next();
-        match session.apply(&plan, how.consent, output) {
+        agree(&plan, how.consent)?;
+        if how.anew.own_volumes {
+            // What an `up` that was cut off left for those that are yet to be made.
+            session.host.forget_aside(|id| how.whose.is_about(&loaded.project.name, id))?;
+        }
+        match session.apply(&plan, Consent { yes: true }, output) {
             Ok(()) => break (wanted, plan),
             Err(failure) if is_lost_claim(&failure) && !attempts.is_empty() => {
                 note("another home of stead took an address range first: choosing another");
@@ -458,6 +474,11 @@ pub(super) fn bring_up(
     let reaches_out = wanted.networks.values().any(|n| n.reach == stead_model::project::Reach::Nat);
     if output.tells && reaches_out && wanted.uplink.is_none() {
         note("this computer has no way out just now: run this again when it has, for `reach: nat`");
+    }
+    if matches!(how.whose, Whose::All) {
+        // What waits still waits for machines that the file has no more.
+        let (project, resting) = (&loaded.project.name, loaded.resting());
+        session.host.forget_aside(|id| id.project == *project && !resting.contains(&id.name))?;
     }
     Ok(plan)
 }

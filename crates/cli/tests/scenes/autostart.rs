@@ -105,7 +105,7 @@ fn machines_run_again_when_the_computer_has_started_unless_somebody_stopped_them
     // They are asked to end before the computer goes off, and that is nobody's wish.
     world.until("it is up", || world.stead("logs lone").ok().ends_with("up\n").then_some(()));
     let ended = world.stead("autostart stop").ok();
-    assert_eq!(ended, "lone.default\noff.default\ndb.shop\nweb.shop\n");
+    assert_eq!(ended, "lone.default\noff.default\nweb.shop\ndb.shop\n");
     assert!(world.stead("logs lone").ok().ends_with("asked\n"));
     let exit = world.stead("inspect lone --format json").json()[0]["exit"].clone();
     assert_eq!((&exit["asked"], &exit["with_computer"]), (&json!(true), &json!(true)));
@@ -153,5 +153,10 @@ fn stays_stopped_without_power(world: &World) {
     assert_eq!(decided(world)["deaf.default"], "stopped");
     world.stead("start deaf").ok();
     assert_eq!(decided(world)["deaf.default"], "starts");
+    // So does one that is stopped before anything started it again.
+    reboot(world);
+    assert_eq!(decided(world)["deaf.default"], "starts");
+    world.stead("stop deaf").ok();
+    assert_eq!(decided(world)["deaf.default"], "stopped");
     world.stead("rm --force deaf").ok();
 }

@@ -396,6 +396,14 @@ fn still_more_options_are_seen_inside() {
     assert_eq!(bits("--cap-add NET_ADMIN") & NET_ADMIN, NET_ADMIN);
     assert_eq!(bits("--cap-drop ALL --cap-add NET_ADMIN"), NET_ADMIN);
     assert_eq!(bits("--privileged") & NET_ADMIN, NET_ADMIN);
+    stead(&world, &["run", "-d", "--name", "kept", BUSYBOX, "sleep", "1000"]).ok();
+    for (options, allowed) in [("", 0), ("--privileged ", NET_ADMIN)] {
+        let line = format!("exec {options}kept sh -c");
+        let words: Vec<&str> = line.split(' ').chain(["grep CapEff /proc/self/status | cut -f2"]).collect();
+        let bits = u64::from_str_radix(stead(&world, &words).ok().trim(), 16).unwrap();
+        assert_eq!(bits & NET_ADMIN, allowed, "{options}");
+    }
+    stead(&world, &["rm", "--force", "kept"]).ok();
     assert_eq!(sees("--security-opt seccomp=unconfined", "grep Seccomp: /proc/self/status | cut -f2"), "0");
     let words = ["run", "--rm", "--entrypoint", "echo", BUSYBOX, "an", "argument"];
     assert_eq!(stead(&world, &words).ok(), "an argument\n");

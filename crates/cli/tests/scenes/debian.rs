@@ -37,7 +37,8 @@ const MIRRORS: &str = r#"
 fn set_mirror(world: &World, mirror: &str) {
     let keyring = world.path().join("lab.gpg").display().to_string();
     let settings = serde_json::json!({
-        "catalogue": {"debian-lab:1": ["debian-packages:sid"]},
+        // Nobody answers there, which is found out first.
+        "catalogue": {"debian-lab:1": ["127.0.0.1:9/lab/debian:1", "debian-packages:sid"]},
         "debian": {"mirror": mirror, "keyring": keyring},
     });
     let directory = world.path().join("nobody/.config/stead");
@@ -63,9 +64,9 @@ fn refused(world: &World, mirror: &str) -> String {
     said.err
 }
 
-/// The numbers of `mmdebstrap`'s processes, and whether those of the first one's mounts are our own.
+/// Whose the mounts of `mmdebstrap`'s processes are, a line each.
 fn builders(world: &World) -> String {
-    let line = "for p in $(pgrep -f '[m]mdebstrap --variant'); do [ $(readlink /proc/$p/ns/mnt) = $(readlink /proc/self/ns/mnt) ] && echo ours || echo own; done";
+    let line = "for p in $(pgrep -f '[m]mdebstrap --variant'); do m=$(readlink /proc/$p/ns/mnt) || continue; [ $m = $(readlink /proc/self/ns/mnt) ] && echo ours || echo own; done";
     world.sh_said(Place::Computer, line).out
 }
 

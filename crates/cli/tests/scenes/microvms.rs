@@ -359,7 +359,7 @@ const INSIDE: &str = "
     stead image load /given/box.tar > /dev/null
     umount /given
     set +e
-    stead run --name box --network none --memory 32m --cpus .5 --pids-limit 5 --cpu-shares 512 --memory-reservation 16m \
+    stead run --name box --network none --memory 32m --memory-swap 48m --cpus .5 --pids-limit 5 --cpu-shares 512 --memory-reservation 16m \
         --blkio-weight 200 BUSYBOX sh -c \"$WITHIN\"
     echo ended $?
     stead events --no-stream --filter event=oom | cut -d' ' -f2-
@@ -368,7 +368,7 @@ const INSIDE: &str = "
 /// What is done in the container in the guest.
 const WITHIN: &str = "
     cd /sys/fs/cgroup
-    grep . memory.max memory.low cpu.max cpu.weight io.weight pids.max
+    grep . memory.max memory.swap.max memory.low cpu.max cpu.weight io.weight pids.max
     (for i in 1 2 3 4 5 6 7 8 9 10; do sleep 1 & done)
     x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done
 ";
@@ -392,7 +392,7 @@ fn limits_are_kept_where_there_is_version_2_alone() {
         ["-e", &within, "-e", "STEAD_HOME=/home", "-e", "XDG_RUNTIME_DIR=/run", "-v", "./given:/given:ro"];
     let words = [&["run", "--rm", "--kind", "microvm"], &options[..], &set, &[BUSYBOX, "sh", "-c", &line]];
     let said = slowly(&world, world.path(), &words.concat()).says("can't fork");
-    let expected = "memory.max:33554432\nmemory.low:16777216\ncpu.max:50000 100000\ncpu.weight:20\n\
+    let expected = "memory.max:33554432\nmemory.swap.max:16777216\nmemory.low:16777216\ncpu.max:50000 100000\ncpu.weight:20\n\
         io.weight:default 1920\npids.max:5\nended 137\nmachine oom box.default\n";
     assert_eq!(said.ok(), expected);
 }

@@ -242,6 +242,9 @@ fn a_machine_ends_before_what_it_depends_on() {
     shop.stead("start").ok();
     shop.stead("restart").ok();
     assert_eq!(found(&shop), "000");
+    let started = shop.stead("events --no-stream --filter event=start").ok();
+    let order: Vec<&str> = started.lines().filter_map(|line| line.split(' ').nth(3)).collect();
+    assert_eq!(order[order.len() - 3..], ["db.shop", "api.shop", "web.shop"], "{started}");
     // Both are made anew, and the files say nothing of it any more.
     let bare = ENDING.replace("IMAGE", BUSYBOX).replace("v: '0'", "v: '1'");
     shop.write(&bare.replace("    depends_on: [api]\n", ""));

@@ -57,7 +57,9 @@ fn a_shop_with_a_database_and_a_cache(world: &World) {
     let expected = ["cache running", "db running healthy", "migrate exited", "web running healthy"];
     assert_eq!(states(&shop), [&expected[..], &["worker-1 running", "worker-2 running"]].concat());
     assert_eq!(say(&shop, &["logs", "migrate"]).ok(), "migrated by s3cret\n");
-    assert_eq!(say(&shop, &["logs", "worker-2"]).ok(), "working for postgres://shop@db:5432/orders\n");
+    let log = "working for postgres://shop@db:5432/orders\n";
+    world
+        .until("it says for whom it works", || (say(&shop, &["logs", "worker-2"]).ok() == log).then_some(()));
     for port in [18000, 18001] {
         let page = world.sh(Place::Computer, &format!("curl -s -m 5 http://127.0.0.1:{port}/"));
         assert_eq!(page, "<p>the shop</p>\n");
@@ -96,10 +98,12 @@ fn a_site_of_several_files(world: &World) {
     say(&news, &["-f", "compose.yaml", "up", "--wait"]).ok();
     let expected = ["blog running", "mail running", "proxy running", "store running healthy"];
     assert_eq!(states(&news), expected);
-    let page = world.sh(Place::Computer, "curl -s -m 5 http://127.0.0.1:18102/");
-    assert_eq!(page, "<h1>News</h1>\n");
+    world.until("the proxy has the page", || {
+        let said = world.sh_said(Place::Computer, "curl -s -m 5 http://127.0.0.1:18102/");
+        (said.out == "<h1>News</h1>\n").then_some(())
+    });
     for (machine, log) in [("blog", "News by k3y\n"), ("mail", "news@example.test\n")] {
-        assert_eq!(say(&news, &["logs", machine]).ok(), log);
+        world.until("it says who it is", || (say(&news, &["logs", machine]).ok() == log).then_some(()));
     }
     say(&news, &["exec", "proxy", "ping", "-c", "1", "-W", "5", "database"]).ok();
     let said = say(

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use crate::support::registry::{BUSYBOX, closed_registry, registry};
-use crate::support::{LIMIT, Place, Running, World, said_after};
+use crate::support::{LIMIT, Place, Running, World, said, said_after};
 
 /// `stead` at a terminal of its own.
 struct Terminal<'w> {
@@ -217,6 +217,18 @@ fn ctrl_c_without_a_terminal_is_a_signal_for_the_machine() {
     run.see("asked");
     run.see("code=4");
     assert_eq!(world.stead("ps --all --format json").json(), serde_json::json!([]));
+    // By `exec` it is for the program that was begun, and the machine goes on; with a terminal it is typed there.
+    world.stead(&format!("run -d --init --name box {BUSYBOX} sleep 1000")).ok();
+    for options in ["", "-it "] {
+        let mut exec = Terminal::new(&world, &format!("exec {options}box sh -c 'echo up; exec sleep 1000'"));
+        exec.see("up\r\n");
+        exec.type_in("\u{3}");
+        exec.see("code=130");
+        let line = "grep -lx sleep /proc/[0-9]*/comm";
+        let left = said(world.stead_command("home", world.path(), &["exec", "box", "sh", "-c", line])).ok();
+        assert_eq!(left.lines().count(), 1, "{left}");
+    }
+    world.stead("rm --force box").ok();
 }
 
 #[test]

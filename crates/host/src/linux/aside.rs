@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use stead_model::name::{MachineId, Name};
+use stead_model::name::MachineId;
 
 use super::going;
 use crate::home::Home;
@@ -21,7 +21,7 @@ fn place(home: &Home, id: &MachineId) -> PathBuf {
 /// Sets aside what a machine has that is about to go.
 pub(super) fn set(home: &Home, id: &MachineId) -> Result<()> {
     let (from, to) = (Files::new(home, id).own_volumes(), place(home, id));
-    if is_empty(&from) {
+    if is_empty(&from)? {
         return Ok(());
     }
     if to.exists() {
@@ -36,7 +36,7 @@ pub(super) fn set(home: &Home, id: &MachineId) -> Result<()> {
 pub(super) fn give_back(home: &Home, id: &MachineId) -> Result<()> {
     let (from, files) = (place(home, id), Files::new(home, id));
     let to = files.own_volumes();
-    if !from.exists() || !files.state.exists() || !is_empty(&to) {
+    if !from.exists() || !files.state.exists() || !is_empty(&to)? {
         return Ok(());
     }
     fs::rename(&from, &to).with_context(|| format!("cannot put {} back", from.display()))?;
@@ -45,25 +45,24 @@ pub(super) fn give_back(home: &Home, id: &MachineId) -> Result<()> {
     Ok(())
 }
 
-/// Deletes what was set aside for machines of a project that goes.
-pub(super) fn forget(home: &Home, project: &Name) -> Result<()> {
-    let mut own = all(home)?.into_iter().filter(|id| id.project == *project);
-    own.try_for_each(|id| going::send(home, &place(home, &id), &id.to_string()))?;
+/// Takes out of sight what was set aside for machines that are not to have it; whether there was any.
+pub(super) fn forget(home: &Home, is_one: impl Fn(&MachineId) -> bool) -> Result<bool> {
+    let mut is_any = false;
+    for id in all(home)?.into_iter().filter(is_one) {
+        going::send(home, &place(home, &id), &id.to_string())?;
+        is_any = true;
+    }
+    // Unless something stays in it.
     let _not_empty = fs::remove_dir(home.aside());
-    Ok(())
+    Ok(is_any)
 }
 
 /// After a command that was killed: a machine that is on record has what is its own, whether it was about to go or had come;
 /// what waits for one that is yet to be made goes on waiting while its project is known.
 pub(super) fn tidy(home: &Home, records: &Records) -> Result<()> {
-    for id in all(home)? {
-        if records.machines.contains_key(&id) {
-            give_back(home, &id)?;
-        } else if !records.projects.contains_key(&id.project) {
-            forget(home, &id.project)?;
-        }
-    }
-    Ok(())
+    let waiting = all(home)?.into_iter().filter(|id| records.machines.contains_key(id));
+    waiting.map(|id| give_back(home, &id)).collect::<Result<Vec<()>>>()?;
+    forget(home, |id| !records.projects.contains_key(&id.project)).map(drop)
 }
 
 fn all(home: &Home) -> Result<Vec<MachineId>> {
@@ -75,8 +74,13 @@ fn all(home: &Home) -> Result<Vec<MachineId>> {
     Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
-fn is_empty(path: &Path) -> bool {
-    fs::read_dir(path).map_or(true, |mut entries| entries.next().is_none())
+/// Whether there is nothing in a directory, or no such directory.
+fn is_empty(path: &Path) -> Result<bool> {
+    match fs::read_dir(path) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
 }
 
 #[cfg(test)]
@@ -169,6 +173,12 @@ mod tests {
         ground.make("");
         tidy(&ground.home, &ground.records(true)).unwrap();
         assert_eq!(ground.has().as_deref(), Some("one"));
+        // Somebody wants it anew, or the whole project is as its file says.
+        set(&ground.home, &ground.id).unwrap();
+        assert!(!forget(&ground.home, |id| id.name.as_str() == "web").unwrap());
+        assert!(forget(&ground.home, |id| *id == ground.id).unwrap());
+        assert!(!ground.home.aside().exists() && going::place(&ground.home).exists());
+        ground.make("one");
         // Its project went.
         set(&ground.home, &ground.id).unwrap();
         ground.lose();

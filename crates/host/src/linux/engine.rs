@@ -218,8 +218,9 @@ pub(super) fn remove_machines(host: &mut LinuxHost, steps: &[&Step]) -> Result<(
         }
     }
     for (id, own) in &machines {
-        if *own == OwnVolumes::Stay {
-            super::aside::set(&host.home, id)?;
+        match own {
+            OwnVolumes::Stay => super::aside::set(&host.home, id)?,
+            OwnVolumes::Go => drop(super::aside::forget(&host.home, |other| other == *id)?),
         }
         super::machine::remove(&host.home, id)?;
     }

@@ -34,6 +34,9 @@ const WORD: &str = "__keeper";
 /// A keeper that was told to end does so when its machine has, and kills that after its time of grace.
 const STOP_MORE: Duration = Duration::from_secs(20);
 
+/// Where nobody knows how long a machine may take to end.
+const STOP_UNKNOWN: Duration = Duration::from_secs(10);
+
 /// A killed process is gone when the kernel gets round to it.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 
@@ -301,14 +304,15 @@ pub(super) fn stop(home: &Home, steps: &[&Step]) -> Vec<Result<()>> {
 /// Ends one: its keeper is asked, then both are made to.
 pub fn stop_one(home: &Home, id: &MachineId, how: Stop) -> Result<()> {
     let files = Files::new(home, id);
-    let own = load_assignment(&files).map_or(0, |assignment| assignment.launch.stop_grace_ms);
-    let grace_ms = match how.grace_ms {
+    // Of one whose assignment cannot be read its keeper knows it all the same.
+    let own = load_assignment(&files).map(|assignment| assignment.launch.stop_grace_ms);
+    let grace_ms = match (how.grace_ms, own) {
         // The computer waits no longer, and a machine need not take longer than ever.
-        Some(limit) if how.with_computer => own.min(limit),
-        said => said.unwrap_or(own),
+        (Some(limit), Some(own)) if how.with_computer => Some(own.min(limit)),
+        (said, own) => said.or(own),
     };
-    let how = Stop { grace_ms: Some(grace_ms), ..how };
-    let limit = Duration::from_millis(grace_ms).saturating_add(STOP_MORE);
+    let how = Stop { grace_ms, ..how };
+    let limit = grace_ms.map_or(STOP_UNKNOWN, Duration::from_millis).saturating_add(STOP_MORE);
     let keeper = files.keeper()?;
     if let Ok(Some(mut client)) = Client::connect(&files) {
         // One that does not answer is ended below.
@@ -321,10 +325,8 @@ pub fn stop_one(home: &Home, id: &MachineId, how: Stop) -> Result<()> {
     }
     if let Some(keeper) = keeper {
         // It may not have heard of it.
-        if !how.with_computer
-            && let Err(error) = write_run_file(&files.stopping(), &[])
-        {
-            tracing::warn!("cannot leave a mark that `{id}` is to stay ended: {error:#}");
+        if !how.with_computer {
+            leave_mark(&files);
         }
         keeper.kill(rustix::process::Signal::KILL)?;
         if !keeper.wait_gone(KILL_LIMIT)? {
@@ -332,6 +334,19 @@ pub fn stop_one(home: &Home, id: &MachineId, how: Stop) -> Result<()> {
         }
     }
     forget(&files)
+}
+
+/// Leaves word that machines which do not run are to stay so: the next start of the computer starts them neither.
+pub fn mark_stopped(home: &Home, ids: &[MachineId]) {
+    for files in ids.iter().map(|id| Files::new(home, id)).filter(|files| files.assignment().exists()) {
+        leave_mark(&files);
+    }
+}
+
+fn leave_mark(files: &Files) {
+    if let Err(error) = write_run_file(&files.stopping(), &[]) {
+        tracing::warn!("nothing says that the machine is to stay ended: {error:#}");
+    }
 }
 
 pub(super) fn load_assignment(files: &Files) -> Option<Assignment> {

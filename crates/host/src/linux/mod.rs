@@ -56,7 +56,7 @@ pub use self::claims::ClaimLost;
 pub use self::clone::Origin;
 pub use self::engine::namespace_label;
 pub use self::inhabitants::Namespaces;
-pub use self::machine::{StartError, stop_one};
+pub use self::machine::{StartError, mark_stopped, stop_one};
 pub use self::provision::{Order, provisioned, remember};
 pub use self::rename::Renaming;
 pub use self::snapshot::Return;
@@ -192,12 +192,16 @@ impl LinuxHost {
     pub fn tidy(&mut self) -> Result<()> {
         machine::finish_stops(&self.home)?;
         self.finish_renaming()?;
+        let records = self.records();
+        if let Ok(records) = &records
+            && let Err(error) = aside::tidy(&self.home, records)
+        {
+            tracing::warn!("what was set aside is where it was: {error:#}");
+        }
         going::tidy(&self.home, &self.program)?;
         clone::tidy(&self.home, &self.program)?;
         // Whoever needs records that cannot be read says so.
-        let Ok(records) = self.records() else { return Ok(()) };
-        aside::tidy(&self.home, &records)?;
-        let records = records.machines;
+        let Ok(Records { machines: records, .. }) = records else { return Ok(()) };
         let unfinished = machine::unfinished(&self.home, &records);
         unfinished.iter().try_for_each(|id| machine::remove(&self.home, id))?;
         let ours = records.iter().filter(|(_, state)| state.is_ours());
@@ -211,6 +215,11 @@ impl LinuxHost {
         texts::tidy(&self.home, &records)?;
         vm::tidy(self)?;
         if unfinished.is_empty() { Ok(()) } else { going::tidy(&self.home, &self.program) }
+    }
+
+    /// Deletes the volumes without a name that were set aside for these machines, which are not to have them.
+    pub fn forget_aside(&self, is_one: impl Fn(&MachineId) -> bool) -> Result<()> {
+        if aside::forget(&self.home, is_one)? { going::tidy(&self.home, &self.program) } else { Ok(()) }
     }
 
     /// Deletes the texts of secrets and configs that no machine mounts any more.
@@ -410,11 +419,7 @@ impl LinuxHost {
         });
         let entries: Vec<Entry> = entries.collect();
         hosts::catch_up(self, steps)?;
-        self.store(&entries)?;
-        let gone = steps
-            .iter()
-            .filter_map(|step| if let Step::ProjectRemove(name) = step { Some(name) } else { None });
-        gone.into_iter().try_for_each(|name| aside::forget(&self.home, name))
+        self.store(&entries)
     }
 }
 

@@ -99,11 +99,6 @@ impl LinuxHost {
             let lease = PortLease { machine: to.clone(), ..lease.clone() };
             entries.push(Entry::PortLease(*bind, lease));
         }
-        let project = records.projects.get(&from.project).filter(|files| !files.order.is_empty());
-        entries.extend(
-            project
-                .map(|files| Entry::Project(from.project.clone(), files.with_renamed(&from.name, &to.name))),
-        );
         self.store(&entries)
     }
 }

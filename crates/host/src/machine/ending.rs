@@ -47,10 +47,10 @@ impl Files {
     pub fn past(&self) -> Past {
         match self.load_exit() {
             _ if !self.assignment().exists() => Past::New,
+            // It may have ended before anybody wanted it to stay so.
+            _ if self.stopping().exists() => Past::Stopped,
             Some(exit) if exit.asked && !exit.with_computer => Past::Stopped,
-            Some(_) => Past::Ran,
-            None if self.stopping().exists() => Past::Stopped,
-            None => Past::Ran,
+            Some(_) | None => Past::Ran,
         }
     }
 

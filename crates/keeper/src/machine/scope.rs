@@ -24,7 +24,11 @@ impl Scope {
     /// Says so where a machine could not be started, which may be for want of it.
     pub(super) fn explain(self, failure: Failure, launch: &Launch) -> Failure {
         match self.0 {
-            Err(why) if failure.code == CODE_OURS && stead_container::is_limited(&launch.limits) => {
+            Err(why)
+                if failure.code == CODE_OURS
+                    && !rustix::process::geteuid().is_root()
+                    && stead_container::is_limited(&launch.limits) =>
+            {
                 Failure { text: format!("{}; {why:#}", failure.text), ..failure }
             }
             Ok(()) | Err(_) => failure,

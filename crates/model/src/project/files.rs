@@ -29,14 +29,6 @@ impl<P: Into<PathBuf>> From<P> for ProjectFiles {
 }
 
 impl ProjectFiles {
-    /// The same where a machine has another name.
-    #[must_use]
-    pub fn with_renamed(&self, from: &Name, to: &Name) -> Self {
-        let now = |name: &Name| if name == from { to.clone() } else { name.clone() };
-        let order = self.order.iter().map(|(name, others)| (now(name), others.iter().map(now).collect()));
-        Self { order: order.collect(), ..self.clone() }
-    }
-
     /// Whether these are the same files.
     pub(crate) fn is_where(&self, other: &Self) -> bool {
         (&self.directory, &self.named) == (&other.directory, &other.named)

@@ -29,7 +29,7 @@ use crate::observed::{
     Body, Ipv6, MachineState, MadeContainer, NetworkState, Observed, Taken, Uplink, VethUplink,
 };
 use crate::plan::{Power, UnwantedVolumes, Wanted, WantedMachine};
-use crate::project::{Bind, Machine, Nic, Project, ProjectFiles, Reach, Runs};
+use crate::project::{Bind, Nic, Project, ProjectFiles, Reach, Runs};
 use crate::provision::in_places;
 use crate::step::OwnVolumes;
 use crate::vm::{DiskImage, MadeVm};
@@ -195,17 +195,25 @@ impl Choice<'_> {
         }
     }
 
-    /// Where the files are, and who depends on whom. Of what rests that is as it was.
+    /// Where the files are, and who depends on whom. What rests is not in them as they are read: what depended on it, and on what
+    /// it did, is as it was.
     fn files(&self) -> ProjectFiles {
-        let Context { seen, resting, .. } = self.context;
-        let before = seen.projects.get(&self.project.name).into_iter().flat_map(|files| &files.order);
-        let resting = before.filter(|(name, _)| resting.contains(*name));
-        // A one-off is in no file, and depends on what the one does that it is made after.
-        let is_said = |machine: &Machine| !machine.depends_on.is_empty() && !machine.is_one_off();
-        let here = self.project.machines.iter().filter(|(_, machine)| is_said(machine));
-        let here = here.map(|(name, machine)| (name.clone(), machine.depends_on.keys().cloned().collect()));
-        let order = resting.map(|(name, others)| (name.clone(), others.clone())).chain(here).collect();
-        ProjectFiles { order, ..self.context.files.clone() }
+        let Context { seen, resting, files, .. } = self.context;
+        let none = BTreeMap::new();
+        let before = seen.projects.get(&self.project.name).map_or(&none, |there| &there.order);
+        let mut order: BTreeMap<Name, BTreeSet<Name>> = BTreeMap::new();
+        for (name, others) in before {
+            let others = others.iter().filter(|other| resting.contains(name) || resting.contains(*other));
+            if resting.contains(name) || self.project.machines.contains_key(name) {
+                order.entry(name.clone()).or_default().extend(others.cloned());
+            }
+        }
+        // A one-off depends on what the one does that it is made after.
+        for (name, machine) in self.project.machines.iter().filter(|(_, machine)| !machine.is_one_off()) {
+            order.entry(name.clone()).or_default().extend(machine.depends_on.keys().cloned());
+        }
+        order.retain(|_, others| !others.is_empty());
+        ProjectFiles { order, ..files.clone() }
     }
 
     /// Disks become larger, never smaller: what is cut off could be in use.

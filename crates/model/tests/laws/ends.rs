@@ -6,8 +6,8 @@ use stead_model::container::Container;
 use stead_model::name::MachineId;
 use stead_model::observed::Observed;
 use stead_model::plan::{Plan, Power, Wanted, plan};
-use stead_model::project::{Condition, Project, ProjectFiles};
-use stead_model::step::Step;
+use stead_model::project::{Condition, Kind, Project, ProjectFiles, Runs};
+use stead_model::step::{OwnVolumes, Step};
 
 use crate::worlds::{
     With, computer, must_want, name, network, nic, nothing, project, text, up, wanted_beside,
@@ -76,6 +76,12 @@ fn what_depends_on_what_is_on_record_as_the_files_said_last() {
     let order = |seen: &Observed| seen.projects[&name("shop")].order.clone();
     let both = [(name("api"), [name("cache"), name("db")].into()), (name("web"), [name("api")].into())];
     assert_eq!(order(&seen), both.clone().into());
+    // What depends on what rests does so still.
+    let mut resting = shop();
+    resting.machines.remove(&name("api"));
+    resting.machines.get_mut(&name("web")).unwrap().depends_on.clear();
+    let wanted = wanted_beside(&resting, &[name("api")].into(), &lock, &seen).unwrap();
+    assert_eq!(wanted.files.unwrap().order, both.clone().into());
     // Nothing but the record changes with it.
     let mut turned = shop();
     turned.machines.get_mut(&name("web")).unwrap().depends_on.clear();
@@ -91,6 +97,46 @@ fn what_depends_on_what_is_on_record_as_the_files_said_last() {
     let resting = wanted_beside(&part, &[name("api")].into(), &lock, &seen).unwrap().files.unwrap();
     assert_eq!(resting.order, [(name("api"), [name("cache"), name("db")].into())].into());
     assert!(must_want(&part, &lock, &seen).files.unwrap().order.is_empty());
+}
+
+#[test]
+fn a_command_about_some_machines_leaves_the_order_of_the_others() {
+    let (seen, lock) = up(&shop(), &computer());
+    let before = seen.projects[&name("shop")].order.clone();
+    let mut other = shop();
+    other.machines.remove(&name("api"));
+    other.machines.get_mut(&name("web")).unwrap().depends_on.clear();
+    let other = other.depends("lone", "db", Condition::Started).depends("cache", "db", Condition::Started);
+    let wanted = must_want(&other, &lock, &seen);
+    let order = |wanted: Wanted| wanted.files.unwrap().order;
+    let lone = ids(&["lone"]);
+    let mut with_lone = before.clone();
+    with_lone.insert(name("lone"), [name("db")].into());
+    assert_eq!(order(wanted.clone().only(&lone, &seen).unwrap()), with_lone);
+    // One that is started is as it was made.
+    assert_eq!(order(wanted.as_made(&lone, &seen).only(&lone, &seen).unwrap()), before);
+}
+
+#[test]
+fn volumes_without_a_name_stay_where_a_container_becomes_another() {
+    let (seen, lock) = up(&shop(), &computer());
+    let told = |project: &Project, anew: bool| {
+        let wanted = must_want(project, &lock, &seen);
+        let wanted = if anew { wanted.with_own_volumes_anew() } else { wanted };
+        let removed = plan(&wanted, &seen).steps.into_iter().find_map(|planned| match planned.step {
+            Step::MachineRemove(id, _, own) if id.name == name("lone") => Some(own),
+            _ => None,
+        });
+        removed.unwrap()
+    };
+    let other = shop().ours("lone", "nginx", &[nic("lan")]);
+    assert_eq!((told(&other, false), told(&other, true)), (OwnVolumes::Stay, OwnVolumes::Go));
+    let mut guest = shop();
+    let lone = guest.machines.get_mut(&name("lone")).unwrap();
+    (lone.kind, lone.runs) = (Kind::Microvm, Runs::Microvm(Box::new(lone.runs.container().unwrap().clone())));
+    let mut gone = shop();
+    gone.machines.remove(&name("lone"));
+    assert_eq!((told(&guest, false), told(&gone, false)), (OwnVolumes::Go, OwnVolumes::Go));
 }
 
 #[test]

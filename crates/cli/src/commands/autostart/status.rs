@@ -22,6 +22,8 @@ struct Status<'a> {
     unit: &'a Path,
     found: Found,
     enabled: bool,
+    /// Whether it is what this program would write now.
+    current: bool,
     /// Whether the user's systemd runs without anybody being logged in; absent for root, whose is the system's.
     linger: Option<bool>,
     machines: Vec<Line>,
@@ -50,6 +52,7 @@ pub(super) fn status(output: Output) -> Result<(), Failure> {
         unit: &place.path,
         found: place.found()?,
         enabled: place.is_enabled(),
+        current: place.is_current(),
         linger: stead_container::lingers().filter(|_| !place.unit.is_systems),
         machines: decided(&seen, &place.home).into_iter().map(line).collect(),
     };
@@ -59,6 +62,9 @@ pub(super) fn status(output: Output) -> Result<(), Failure> {
 fn text(status: &Status<'_>) -> String {
     let unit = match (status.found, status.enabled) {
         (Found::Absent, _) => "there is none: `stead autostart enable` writes it",
+        (Found::Written, true) if !status.current => {
+            "enabled, but another stead's, or of another place: `stead autostart enable` writes it anew"
+        }
         (Found::Written, true) => "enabled",
         (Found::Written, false) => "not enabled: `stead autostart enable` does it",
         (Found::Changed, true) => "enabled; somebody changed it",

@@ -87,6 +87,12 @@ impl Place {
         }
     }
 
+    /// Whether it is what would be written now.
+    pub(super) fn is_current(&self) -> bool {
+        let there = fs::read_to_string(&self.path).ok();
+        there.is_some() && there == self.unit.text().ok()
+    }
+
     /// Whether systemd starts it.
     pub(super) fn is_enabled(&self) -> bool {
         let wants = self.path.with_file_name(format!("{}.wants", self.unit.target()));

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use stead_model::address::digest;
 
@@ -30,7 +30,12 @@ impl Unit {
     }
 
     fn body(&self) -> Result<String> {
-        let program = word(&format!("-{}", plain(&self.program)?));
+        let program = plain(&self.program)?;
+        ensure!(
+            !program.contains(['"', '\\', '\'']),
+            "systemd runs no program at {program}; hint: one without quotes and `\\` in its path"
+        );
+        let program = word(&format!("-{program}"));
         let mut lines = vec![
             "[Unit]".to_owned(),
             "Description=Machines of stead that run whenever the computer does".to_owned(),
@@ -38,7 +43,7 @@ impl Unit {
         if self.is_systems {
             let state = word(plain(&self.state)?);
             lines.push("Wants=network-online.target".to_owned());
-            lines.push("After=network-online.target".to_owned());
+            lines.push("After=network-online.target remote-fs.target".to_owned());
             lines.push(format!("RequiresMountsFor={state}"));
         }
         lines.extend(["", "[Service]", "Type=oneshot", "RemainAfterExit=yes"].map(str::to_owned));
@@ -46,7 +51,8 @@ impl Unit {
             lines.push(format!("Environment={}", word(&format!("{name}={}", plain(value)?))));
         }
         lines.push(format!("ExecStart={program} autostart start --wait-online 30"));
-        lines.push(format!("ExecStop={program} autostart stop"));
+        // Also if the computer goes off while machines are still started.
+        lines.push(format!("ExecStopPost={program} autostart stop"));
         lines.push(
             "# Machines are ended by the line above, and by nothing else: also what serves them stays."
                 .to_owned(),
@@ -123,14 +129,14 @@ mod tests {
             [Unit]
             Description=Machines of stead that run whenever the computer does
             Wants=network-online.target
-            After=network-online.target
+            After=network-online.target remote-fs.target
             RequiresMountsFor=/var/lib/stead
 
             [Service]
             Type=oneshot
             RemainAfterExit=yes
             ExecStart=-/usr/bin/stead autostart start --wait-online 30
-            ExecStop=-/usr/bin/stead autostart stop
+            ExecStopPost=-/usr/bin/stead autostart stop
             # Machines are ended by the line above, and by nothing else: also what serves them stays.
             KillMode=process
             OOMPolicy=continue
@@ -148,7 +154,7 @@ mod tests {
     fn a_users_unit_says_where_the_home_is_whatever_is_in_its_name() {
         let unit = Unit {
             is_systems: false,
-            program: "/home/joe/my \"100%\"/stead".into(),
+            program: "/home/joe/my 100%/stead".into(),
             variables: vec![("STEAD_HOME", "/srv/a b\\c%d\ne$f".into())],
             state: "/srv/a".into(),
         };
@@ -163,8 +169,8 @@ mod tests {
             Type=oneshot
             RemainAfterExit=yes
             Environment="STEAD_HOME=/srv/a b\\c%%d\x0ae$f"
-            ExecStart="-/home/joe/my \"100%%\"/stead" autostart start --wait-online 30
-            ExecStop="-/home/joe/my \"100%%\"/stead" autostart stop
+            ExecStart="-/home/joe/my 100%%/stead" autostart start --wait-online 30
+            ExecStopPost="-/home/joe/my 100%%/stead" autostart stop
             # Machines are ended by the line above, and by nothing else: also what serves them stays.
             KillMode=process
             OOMPolicy=continue
