@@ -227,12 +227,13 @@ fn run(
     on: &(dyn Fn(Event) + Sync),
 ) -> Result<Layer> {
     let program = command.get_program().to_owned();
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot run `{}`{NOT_THERE}", program.display()))?;
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().with_context(
+            || {
+                let hint = if Path::new(&program).ends_with("mmdebstrap") { NOT_THERE } else { "" };
+                format!("cannot run `{}`{hint}", program.display())
+            },
+        )?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (Some(mut stdin), Some(stdout), Some(stderr)) = (stdin, stdout, stderr) else {
         bail!("a process without its pipes")
@@ -441,5 +442,12 @@ mod tests {
             assert_eq!(architecture(&platform.parse().unwrap()).unwrap(), expected);
         }
         architecture(&"mips64".parse().unwrap()).unwrap_err();
+    }
+
+    #[test]
+    fn what_is_missing_is_named_by_whoever_was_to_start_it() {
+        let said = ["error: cannot start `mmdebstrap`", "cause: No such file or directory"];
+        assert_eq!(hint(&said.map(str::to_owned)), NOT_THERE);
+        assert_eq!(hint(&["E: something else".to_owned()]), "");
     }
 }

@@ -163,6 +163,8 @@ fn stop(output: Output) -> Result<(), Failure> {
         let grace = grace(begun.elapsed(), rows.len());
         let how =
             Stop { grace_ms: Some(grace.as_millis().try_into().unwrap_or(u64::MAX)), with_computer: true };
+        // Whoever cannot be ended keeps nobody from being asked.
+        let row = row.into_iter().map(|(id, _)| (id, BTreeSet::new())).collect();
         end_row(&home, row, &seen, how, (&mut ended, &mut unmet));
     }
     unmet.after(tell(&ended, output))

@@ -289,6 +289,30 @@ fn endless_answers_end() {
 }
 
 #[test]
+fn layers_are_fetched_beside_each_other() {
+    let mut layout = Layout::default();
+    let entry = layout.image("amd64", &[(tar("a", b"one"), "gzip"), (tar("b", b"two"), "zstd")]);
+    let holds = hold(&layout, "x", &entry);
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&layout.blobs[entry["digest"].as_str().unwrap()]).unwrap();
+    let layers: Vec<String> =
+        [0, 1].map(|place| manifest["layers"][place]["digest"].as_str().unwrap().to_owned()).into();
+    // Neither comes before both are asked for.
+    let both = std::sync::Barrier::new(2);
+    let server = Server::start(move |asked| {
+        if asked.method == "GET" && layers.iter().any(|layer| asked.path.ends_with(layer)) {
+            both.wait();
+        }
+        holds(asked)
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let pulled = pull(&store, &client(|_| {}), &format!("{}/x", server.at), "amd64").unwrap();
+    assert_eq!(pulled.missing.len(), 2);
+    assert_eq!(server.lines().iter().filter(|line| line.contains("/blobs/")).count(), 3);
+}
+
+#[test]
 fn a_server_that_says_nothing_more_is_not_waited_for() {
     let (layout, entry, layer) = noisy(100_000);
     let holds = hold(&layout, "x", &entry);
