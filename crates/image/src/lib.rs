@@ -11,7 +11,7 @@ mod import;
 mod kernel;
 pub mod manifest;
 mod obtain;
-mod parallel;
+pub mod parallel;
 mod publish;
 mod reflink;
 pub mod registry;

@@ -3,14 +3,14 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Result, anyhow};
+use anyhow::anyhow;
 
 /// Does all jobs, at most `workers` at once. After a failure no further ones are begun, and the first is told.
-pub(crate) fn each<T: Send>(
+pub fn each<T: Send, E: From<anyhow::Error> + Send>(
     jobs: Vec<T>,
     workers: usize,
-    work: impl Fn(T) -> Result<()> + Sync,
-) -> Result<()> {
+    work: impl Fn(T) -> Result<(), E> + Sync,
+) -> Result<(), E> {
     let workers = workers.clamp(1, jobs.len().max(1));
     let left = Mutex::new(jobs.into_iter());
     let failed = AtomicBool::new(false);
@@ -26,8 +26,8 @@ pub(crate) fn each<T: Send>(
         let others: Vec<_> = (1..workers).map(|_| scope.spawn(run)).collect();
         let mut answer = run();
         for other in others {
-            let its =
-                other.join().unwrap_or_else(|_| Err(anyhow!("a thread of ours stopped, which is a bug")));
+            let panicked = |_| Err(anyhow!("a thread of ours stopped, which is a bug").into());
+            let its = other.join().unwrap_or_else(panicked);
             answer = answer.and(its);
         }
         answer
@@ -43,7 +43,7 @@ mod tests {
         let done = Mutex::new(Vec::new());
         each((0..100).collect(), 4, |job| {
             done.lock().unwrap().push(job);
-            Ok(())
+            anyhow::Ok(())
         })
         .unwrap();
         let mut done = done.into_inner().unwrap();
@@ -55,6 +55,6 @@ mod tests {
             if job == 2 { Err(anyhow!("no {job}")) } else { Ok(()) }
         });
         assert_eq!((error.unwrap_err().to_string(), count.into_inner().unwrap()), ("no 2".to_owned(), 3));
-        each(Vec::<u8>::new(), 4, |_| Ok(())).unwrap();
+        each(Vec::<u8>::new(), 4, |_| anyhow::Ok(())).unwrap();
     }
 }

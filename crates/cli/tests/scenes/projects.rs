@@ -59,6 +59,36 @@ fn the_images_of_a_project_are_pulled() {
     shop.stead("pull debug --profile debug").code(1).says("lab/other:1");
 }
 
+/// Leads to the registry once somebody else waits beside it; alone it gives up.
+const GATE: &str = r#"
+    touch waiting/$$
+    for i in $(seq 30); do
+        [ $(ls waiting | wc -l) -gt 1 ] && touch open
+        [ -e open ] && exec busybox nc 127.0.0.1 5000
+        sleep .1
+    done
+    rm waiting/$$
+"#;
+
+#[test]
+fn several_images_of_a_project_are_pulled_at_once() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let directory = world.path().join("gate");
+    std::fs::create_dir_all(directory.join("waiting")).unwrap();
+    let gate = format!("cd {}\n{GATE}", directory.display());
+    std::fs::write(directory.join("gate.sh"), gate).unwrap();
+    let script = directory.join("gate.sh").display().to_string();
+    let words = ["busybox", "nc", "-ll", "-p", "8002", "-e", "sh", &script];
+    let _gate = world.spawn(Place::Computer, &words);
+    let image = BUSYBOX.replace("5000", "8002");
+    let shop = world.project(
+        "shop",
+        &format!("machines: {{ a: {{ image: {image} }}, b: {{ image: {image}, platform: linux/amd64 }} }}\n"),
+    );
+    assert_eq!(shop.stead("pull").ok().lines().count(), 2);
+}
+
 #[test]
 fn what_needs_no_image_is_refused_before_one_is_asked_for() {
     let world = World::offline();

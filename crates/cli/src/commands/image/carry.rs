@@ -13,7 +13,7 @@ use stead_image::{Import, Load};
 use stead_model::image::{Digest, Image, Platform, Reference};
 
 use super::progress::{Progress, Tells, size};
-use super::{Meant, Sources, meant, own_store, unpack_new, unpack_told, withdraw};
+use super::{Meant, Sources, Telling, meant, own_store, unpack_new, unpack_told, withdraw};
 use crate::args::{ImportArgs, LoadArgs, PullArgs, PushArgs, SaveArgs};
 use crate::failure::Failure;
 use crate::output::Output;
@@ -54,8 +54,9 @@ pub(super) fn pull(args: &PullArgs, output: Output) -> Result<(), Failure> {
     let mut carried = Vec::new();
     for name in &args.images {
         let before = store.before()?;
-        let image = super::pull(&store, name, &platform, tells)?;
-        unpack_told(&store, std::slice::from_ref(&image), &before, tells)?;
+        let telling = Telling::Alone(tells);
+        let image = super::pull(&store, name, &platform, telling)?;
+        unpack_told(&store, std::slice::from_ref(&image), &before, telling)?;
         carried.push(Carried::called(name, &image));
     }
     if args.quiet {

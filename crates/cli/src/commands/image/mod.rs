@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 
@@ -18,7 +19,7 @@ use stead_host::home::Home;
 use stead_host::linux::vm::disks;
 use stead_image::choose::host_platform;
 use stead_image::disk::{DiskStore, Found};
-use stead_image::{Before, Fetch, Store, Wanted};
+use stead_image::{Before, Fetch, Store, Wanted, parallel};
 use stead_model::file::Pull;
 use stead_model::image::{Digest, Image, Platform, Reference};
 use stead_model::name::{MachineId, Name};
@@ -289,11 +290,36 @@ pub(crate) fn needed(
     super::guest::ensure(&home, &loaded.project, chosen)?;
     let mut images = those_here(&home, &loaded.project)?;
     images.disks.extend(disks);
-    for ((reference, platform), when) in asked(loaded, chosen, when) {
-        let image = ensure(&home, &reference, platform.as_ref(), when)?;
-        images.named.insert((reference, platform), image.digest);
-    }
+    let asked: Vec<_> = asked(loaded, chosen, when).into_iter().collect();
+    let is_pulled = |image, when: &PullWhen| match when {
+        PullWhen::Always => true,
+        PullWhen::Missing => !images.named.contains_key(image),
+        PullWhen::Never => false,
+    };
+    let coming = asked.iter().filter(|(image, when)| is_pulled(image, when)).count();
+    let progress = Progress::of(format!("pulling {coming} images"));
+    let telling = if coming > 1 { Telling::Among(&progress) } else { Telling::Alone(Tells::HowFar) };
+    let got = Mutex::new(BTreeMap::new());
+    parallel::each(asked, PULLED_TOGETHER, |(image, when)| {
+        let (reference, platform) = &image;
+        let digest = ensure_told(&home, reference, platform.as_ref(), when, telling)?.digest;
+        got.lock().unwrap_or_else(PoisonError::into_inner).insert(image, digest);
+        Ok::<_, Failure>(())
+    })?;
+    images.named.extend(got.into_inner().unwrap_or_else(PoisonError::into_inner));
     Ok(images)
+}
+
+/// How many images are got at the same time: of each one several layers are.
+const PULLED_TOGETHER: usize = 3;
+
+/// Where it is told how far an image is.
+#[derive(Clone, Copy)]
+enum Telling<'a> {
+    /// In words about it alone.
+    Alone(Tells),
+    /// In those about several, with which it is got.
+    Among(&'a Progress),
 }
 
 fn by_file(pull: Option<&Pull>) -> PullWhen {
@@ -341,6 +367,16 @@ pub(crate) fn ensure(
     platform: Option<&Platform>,
     when: PullWhen,
 ) -> Result<Image, Failure> {
+    ensure_told(home, reference, platform, when, Telling::Alone(Tells::HowFar))
+}
+
+fn ensure_told(
+    home: &Home,
+    reference: &Reference,
+    platform: Option<&Platform>,
+    when: PullWhen,
+    telling: Telling<'_>,
+) -> Result<Image, Failure> {
     home.prepare()?;
     let store = Store::open(&home.images())?;
     let platform = platform.cloned().unwrap_or_else(host_platform);
@@ -348,26 +384,31 @@ pub(crate) fn ensure(
     let before = store.before()?;
     let image = match (here, when) {
         (Some(image), PullWhen::Missing | PullWhen::Never) => {
-            unpack(&store, &image)?;
+            unpack_one(&store, &image, telling)?;
             return Ok(image);
         }
         (None, PullWhen::Never) => {
             let (what, hint) = absent(reference, &platform);
             return Err(Failure::request(&what, hint));
         }
-        (None, PullWhen::Missing) | (_, PullWhen::Always) => {
-            pull(&store, reference, &platform, Tells::HowFar)?
-        }
+        (None, PullWhen::Missing) | (_, PullWhen::Always) => pull(&store, reference, &platform, telling)?,
     };
-    unpack_new(&store, std::slice::from_ref(&image), &before)?;
+    unpack_told(&store, std::slice::from_ref(&image), &before, telling)?;
     Ok(image)
 }
 
 /// Gets an image from where it is to be had, and tells what is being done if that takes a while.
-fn pull(store: &Store, reference: &Reference, platform: &Platform, tells: Tells) -> Result<Image> {
+fn pull(store: &Store, reference: &Reference, platform: &Platform, telling: Telling<'_>) -> Result<Image> {
     let wanted = Wanted { name: reference.clone(), platform: platform.clone(), fetch: Fetch::Always };
     let sources = Sources::load()?;
-    let progress = Progress::told(format!("pulling {reference}"), tells);
+    let own;
+    let progress = match telling {
+        Telling::Among(progress) => progress,
+        Telling::Alone(tells) => {
+            own = Progress::told(format!("pulling {reference}"), tells);
+            &own
+        }
+    };
     let pulled = store.obtain(&wanted, sources.origins(), &|event| progress.hear(event));
     Ok(pulled.with_context(|| format!("cannot pull {reference}"))?.image)
 }
@@ -377,10 +418,10 @@ const UNPACK_WORD: &str = "__unpack";
 
 /// Unpacks what of an image is not, by a process that may set owners.
 pub(super) fn unpack(store: &Store, image: &Image) -> Result<()> {
-    unpack_one(store, image, Tells::HowFar)
+    unpack_one(store, image, Telling::Alone(Tells::HowFar))
 }
 
-fn unpack_one(store: &Store, image: &Image, tells: Tells) -> Result<()> {
+fn unpack_one(store: &Store, image: &Image, telling: Telling<'_>) -> Result<()> {
     let missing = store.missing_layers(image).len();
     if missing == 0 {
         return Ok(());
@@ -388,14 +429,24 @@ fn unpack_one(store: &Store, image: &Image, tells: Tells) -> Result<()> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let args: [OsString; 3] = [UNPACK_WORD.into(), store.root().into(), image.digest.as_str().into()];
     let name = image.names.first().map_or_else(|| image.digest.short().to_owned(), ToString::to_string);
-    let progress = Progress::told(format!("unpacking {name}"), tells);
+    let (own, what);
+    let (progress, what) = match telling {
+        Telling::Among(progress) => {
+            what = format!("unpacking {name}, ");
+            (progress, what.as_str())
+        }
+        Telling::Alone(tells) => {
+            own = Progress::told(format!("unpacking {name}"), tells);
+            (&own, "")
+        }
+    };
     let unpacked = std::thread::scope(|scope| {
         // Dropped when all is unpacked, which wakes the thread.
         let (_done, is_done) = mpsc::channel::<()>();
         scope.spawn(move || {
             while is_done.recv_timeout(TELL_AFTER) == Err(RecvTimeoutError::Timeout) {
                 let left = store.missing_layers(image).len();
-                progress.tell(&format!("{} of {missing} layers", missing.saturating_sub(left)));
+                progress.tell(&format!("{what}{} of {missing} layers", missing.saturating_sub(left)));
             }
         });
         stead_net::anchor::run_as_root(&program, &args)
@@ -406,12 +457,12 @@ fn unpack_one(store: &Store, image: &Image, tells: Tells) -> Result<()> {
 
 /// The same of images that came since then. Of those that cannot be unpacked it is as if they had not come.
 pub(super) fn unpack_new(store: &Store, images: &[Image], before: &Before) -> Result<()> {
-    unpack_told(store, images, before, Tells::HowFar)
+    unpack_told(store, images, before, Telling::Alone(Tells::HowFar))
 }
 
-fn unpack_told(store: &Store, images: &[Image], before: &Before, tells: Tells) -> Result<()> {
+fn unpack_told(store: &Store, images: &[Image], before: &Before, telling: Telling<'_>) -> Result<()> {
     // One that is broken does not keep those behind it from being unpacked.
-    let results: Vec<Result<()>> = images.iter().map(|image| unpack_one(store, image, tells)).collect();
+    let results: Vec<Result<()>> = images.iter().map(|image| unpack_one(store, image, telling)).collect();
     let unpacked: Result<()> = results.into_iter().collect();
     if unpacked.is_err() {
         // One that is whole is of use, and somebody may have made a machine of it already.
