@@ -216,14 +216,23 @@ impl Lab {
     pub fn connect(&self, address: &str) -> TcpStream {
         connect(&self.host, address)
     }
+
+    /// The same, if it comes about.
+    pub fn try_connect(&self, address: &str) -> std::io::Result<TcpStream> {
+        try_connect(&self.host, address)
+    }
 }
 
 pub fn connect(from: &Namespace, address: &str) -> TcpStream {
+    try_connect(from, address).unwrap()
+}
+
+fn try_connect(from: &Namespace, address: &str) -> std::io::Result<TcpStream> {
     let address: SocketAddr = address.parse().unwrap();
-    let stream = from.within(|| TcpStream::connect_timeout(&address, LIMIT).unwrap());
-    stream.set_read_timeout(Some(LIMIT)).unwrap();
-    stream.set_write_timeout(Some(LIMIT)).unwrap();
-    stream
+    let stream = from.within(|| TcpStream::connect_timeout(&address, LIMIT))?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_write_timeout(Some(LIMIT))?;
+    Ok(stream)
 }
 
 /// Accepts one connection.

@@ -125,7 +125,7 @@ mod tests {
         check(
             &unit,
             &expect![[r#"
-            # Written by `stead autostart enable`, which leaves it alone once anything below is changed: 9adab4e983f5f6e3c4bb3117b544b176
+            # Written by `stead autostart enable`, which leaves it alone once anything below is changed: 667540d5b2d982f7dd875d8335235126
             [Unit]
             Description=Machines of stead that run whenever the computer does
             Wants=network-online.target
@@ -161,7 +161,7 @@ mod tests {
         check(
             &unit,
             &expect![[r##"
-            # Written by `stead autostart enable`, which leaves it alone once anything below is changed: 43e69e9f7e230ba75814e405f7af3533
+            # Written by `stead autostart enable`, which leaves it alone once anything below is changed: cf07add5f4e4497ffd733c98b34b6207
             [Unit]
             Description=Machines of stead that run whenever the computer does
 
