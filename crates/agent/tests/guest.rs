@@ -394,9 +394,11 @@ const STANDSTILL: &str = r#"
     is_held() { fsfreeze --freeze at 2>said && { fsfreeze --unfreeze at; return 1; }; grep -q busy said; }
     is_free() { fsfreeze --freeze at && fsfreeze --unfreeze at; }
     begin() {
+        # What the last one said is no answer of this one, which opens its input before its output.
+        rm -f out
         ./stead-agent --hold-still "$PWD/at" <in >out & holder=$!
         exec 9>in
-        until grep -q held out; do kill -0 $holder; done
+        until grep -qs held out; do kill -0 $holder; done
         is_held
         (exec 9>&-; echo x >at/file) & writer=$!
     }
