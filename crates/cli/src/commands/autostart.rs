@@ -78,12 +78,6 @@ fn start(args: &AutostartStartArgs, output: Output) -> Result<(), Failure> {
     }
     let mut failed = Unmet::default();
     for (_, machines) in by_project(&ids) {
-        // Somebody may have stopped one while those before were waited for.
-        let left = to_start(&home)?;
-        let machines: BTreeSet<MachineId> = machines.into_iter().filter(|id| left.contains(id)).collect();
-        if machines.is_empty() {
-            continue;
-        }
         match start_some(&machines, output) {
             Ok(()) => {}
             Err(failure) if matches!(failure, Failure::Steps(_)) || machines.len() == 1 => {
@@ -107,8 +101,10 @@ fn start(args: &AutostartStartArgs, output: Output) -> Result<(), Failure> {
 fn start_some(machines: &BTreeSet<MachineId>, output: Output) -> Result<(), Failure> {
     let mut session = Session::open()?;
     session.host.limit_waits(STAGE_LIMIT);
-    let ids: Vec<MachineId> = machines.iter().cloned().collect();
-    start_these(&mut session, &ids, None, output)
+    // Somebody may have stopped one while others had their turn.
+    let left = to_start(session.host.home())?;
+    let ids: Vec<MachineId> = machines.iter().filter(|id| left.contains(id)).cloned().collect();
+    if ids.is_empty() { Ok(()) } else { start_these(&mut session, &ids, None, output) }
 }
 
 /// Why these do not run. Steps name their machines themselves.

@@ -78,6 +78,8 @@ fn take_down(
     }
     // What does not depend on one that could not be ended goes all the same.
     unmet.after(session.apply(&plan, consent, output))?;
-    session.host.forget_aside(|id| id.project == *name)?;
+    if let Err(error) = session.host.forget_aside(|id| id.project == *name) {
+        tracing::warn!("what was set aside is where it was: {error:#}");
+    }
     Ok(plan)
 }

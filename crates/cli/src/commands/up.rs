@@ -461,7 +461,11 @@ pub(super) fn bring_up(
         agree(&plan, how.consent)?;
         if how.anew.own_volumes {
             // What an `up` that was cut off left for those that are yet to be made.
-            session.host.forget_aside(|id| how.whose.is_about(&loaded.project.name, id))?;
+            // Not what rests waits for.
+            let resting = loaded.resting();
+            session.host.forget_aside(|id| {
+                how.whose.is_about(&loaded.project.name, id) && !resting.contains(&id.name)
+            })?;
         }
         match session.apply(&plan, Consent { yes: true }, output) {
             Ok(()) => break (wanted, plan),
@@ -477,8 +481,12 @@ pub(super) fn bring_up(
     }
     if matches!(how.whose, Whose::All) {
         // What waits still waits for machines that the file has no more.
-        let (project, resting) = (&loaded.project.name, loaded.resting());
-        session.host.forget_aside(|id| id.project == *project && !resting.contains(&id.name))?;
+        let (project, resting) = (&loaded.project, loaded.resting());
+        let is_known = |name: &Name| resting.contains(name) || project.machines.contains_key(name);
+        let is_left = |id: &MachineId| id.project == project.name && !is_known(&id.name);
+        if let Err(error) = session.host.forget_aside(is_left) {
+            tracing::warn!("what was set aside is where it was: {error:#}");
+        }
     }
     Ok(plan)
 }

@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
@@ -22,7 +22,6 @@ use crate::session::home;
 
 /// systemd is done within a second: the unit only begins or ends, and what it has to read again takes some hundred milliseconds.
 const LIMIT: Duration = Duration::from_secs(60);
-const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// The unit of this home, and where it is.
 pub(super) struct Place {
@@ -238,19 +237,14 @@ fn write(path: &Path, text: &str) -> Result<()> {
 fn run(mut command: Command) -> Result<()> {
     let streams = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = streams.spawn().context("it cannot be run")?;
-    let begun = Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait().context("it cannot be waited for")? {
-            break status;
-        }
-        if begun.elapsed() >= LIMIT {
-            // It may have ended just now.
-            let _gone = child.kill();
-            let _gone = child.wait();
-            bail!("it takes longer than {} s", LIMIT.as_secs());
-        }
-        std::thread::sleep(LOOK_EVERY);
-    };
+    let process = ProcessId::observe(child.id())?;
+    if !process.map_or(Ok(true), |process| process.wait_gone(LIMIT))? {
+        // It may have ended just now.
+        let _gone = child.kill();
+        let _gone = child.wait();
+        bail!("it takes longer than {} s", LIMIT.as_secs());
+    }
+    let status = child.wait().context("it cannot be waited for")?;
     if status.success() {
         return Ok(());
     }

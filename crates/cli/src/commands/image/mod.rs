@@ -291,18 +291,17 @@ pub(crate) fn needed(
     let mut images = those_here(&home, &loaded.project)?;
     images.disks.extend(disks);
     let asked: Vec<_> = asked(loaded, chosen, when).into_iter().collect();
-    let is_pulled = |image, when: &PullWhen| match when {
-        PullWhen::Always => true,
-        PullWhen::Missing => !images.named.contains_key(image),
-        PullWhen::Never => false,
-    };
-    let coming = asked.iter().filter(|(image, when)| is_pulled(image, when)).count();
-    let progress = Progress::of(format!("pulling {coming} images"));
-    let telling = if coming > 1 { Telling::Among(&progress) } else { Telling::Alone(Tells::HowFar) };
+    let progress = Progress::of(format!("getting {} images", asked.len()));
+    let telling = if asked.len() > 1 { Telling::Among(&progress) } else { Telling::Alone(Tells::HowFar) };
     let got = Mutex::new(BTreeMap::new());
     parallel::each(asked, PULLED_TOGETHER, |(image, when)| {
         let (reference, platform) = &image;
-        let digest = ensure_told(&home, reference, platform.as_ref(), when, telling)?.digest;
+        let ensured = ensure_told(&home, reference, platform.as_ref(), when, telling);
+        if let (Err(_), Telling::Among(progress)) = (&ensured, telling) {
+            // Why is told in the end.
+            progress.say(&format!("{reference} is not to be had; what is being got is waited for"));
+        }
+        let digest = ensured?.digest;
         got.lock().unwrap_or_else(PoisonError::into_inner).insert(image, digest);
         Ok::<_, Failure>(())
     })?;

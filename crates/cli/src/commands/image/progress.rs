@@ -65,7 +65,8 @@ impl Progress {
             Event::Resolved { layers, .. } => self.change(|blobs| {
                 for layer in layers {
                     let done_bytes = if layer.present { layer.size_bytes } else { 0 };
-                    blobs.insert(layer.blob, Blob { done_bytes, total_bytes: layer.size_bytes });
+                    // Another image that has it may be getting it.
+                    blobs.entry(layer.blob).or_insert(Blob { done_bytes, total_bytes: layer.size_bytes });
                 }
             }),
             Event::Progress { blob, done_bytes, total_bytes } => {
@@ -120,7 +121,7 @@ impl Progress {
     }
 
     /// What stays to be read.
-    fn say(&self, text: &str) {
+    pub(crate) fn say(&self, text: &str) {
         self.clear();
         if self.tells == Tells::HowFar {
             note(text);
