@@ -1,8 +1,8 @@
 //! With the feature `embed`: builds the program for guests, static and small, and leaves it in `OUT_DIR`.
 //!
 //! Cargo has no stable way to depend on a binary of another target, so cargo is run once more, with a target directory of
-//! its own. It needs nothing that the outer one has not fetched, and the target's standard library, which
-//! `rust-toolchain.toml` asks for.
+//! its own, which all builds of the outer one's profile share: lints and tests run this script anew each. It needs nothing that
+//! the outer one has not fetched, and the target's standard library, which `rust-toolchain.toml` asks for.
 
 #![allow(clippy::print_stdout)]
 
@@ -38,7 +38,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo::rerun-if-changed={}", crates.join(source).join("Cargo.toml").display());
     }
     println!("cargo::rerun-if-changed={}", crates.join("../Cargo.lock").display());
-    let made = build(&crates.join(".."), &out.join("target"))?;
+    // `…/debug/build/stead-agent-…/out`
+    let shared = out.ancestors().nth(3).unwrap_or(&out).join("stead-agent-guest");
+    let made = build(&crates.join(".."), &shared)?;
     fs::copy(made, to)?;
     Ok(())
 }

@@ -33,6 +33,23 @@ const PROGRAMS: &[(&str, &[&str])] = &[
         "lints",
         &["clippy", "--workspace", "--features", GUEST, "--all-targets", "--quiet", "--", "-D", "warnings"],
     ),
-    ("documentation", &["doc", "--workspace", "--no-deps", "--quiet"]),
+    // With the features of the lints, those that tests need included: else half of all would be compiled once more.
+    (
+        "documentation",
+        &[
+            "doc",
+            "--workspace",
+            "--features",
+            GUEST,
+            "--no-deps",
+            "--quiet",
+            "--lib",
+            "--bin",
+            "stead",
+            "--bin",
+            "xtask",
+            "--examples",
+        ],
+    ),
     ("dependencies", &["deny", "--log-level", "error", "check", "bans", "licenses", "sources"]),
 ];

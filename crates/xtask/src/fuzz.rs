@@ -8,9 +8,10 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::thread::{self, available_parallelism};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
 use crate::Outcome;
@@ -19,8 +20,8 @@ use crate::programs::{cargo, command, output, root};
 use crate::setup::{self, Chore};
 use crate::test::Tally;
 
-/// What `cargo xtask test` gives all targets together, and this chore if it is not told. Half of them read what comes from a
-/// wire: a minute is theirs.
+/// What `cargo xtask test` gives all targets together, and this chore if it is not told, of processors' time. Half of them
+/// read what comes from a wire: a minute is theirs.
 const SECONDS: u64 = 120;
 /// An input that takes longer is a finding: the slowest lawful ones take milliseconds.
 const INPUT_LIMIT_S: u64 = 20;
@@ -85,10 +86,21 @@ pub(crate) fn add_to(tally: &mut Tally, options: &Options) -> Result<()> {
     };
     // Not a second: zero means without end.
     let seconds = seconds.max(1);
-    targets.iter().try_for_each(|target| fuzz(tally, target, seconds))
+    let at_once = available_parallelism()?.get();
+    for some in targets.chunks(at_once) {
+        // Each takes one processor.
+        let tallies: Vec<Result<Tally>> = thread::scope(|scope| {
+            let begun: Vec<_> = some.iter().map(|target| scope.spawn(move || fuzz(target, seconds))).collect();
+            let broken = |_| Err(anyhow!("what runs a fuzz target broke down"));
+            begun.into_iter().map(|target| target.join().unwrap_or_else(broken)).collect()
+        });
+        tallies.into_iter().try_for_each(|more| more.map(|more| tally.add_all(more)))?;
+    }
+    Ok(())
 }
 
-fn fuzz(tally: &mut Tally, target: &Path, seconds: u64) -> Result<()> {
+fn fuzz(target: &Path, seconds: u64) -> Result<Tally> {
+    let mut tally = Tally::default();
     let name = target.file_name().unwrap_or_default();
     let [corpus, artifacts] = ["corpus", "artifacts"].map(|kind| place().join(kind).join(name));
     for directory in [&corpus, &artifacts] {
@@ -100,16 +112,17 @@ fn fuzz(tally: &mut Tally, target: &Path, seconds: u64) -> Result<()> {
     let log = scratch.path().join("log");
     command.stderr(fs::File::create(&log)?);
     let limit = Duration::from_secs(seconds * 2 + 120);
-    let good =
-        tally.watch(&format!("fuzzing {} for {seconds} s", name.to_string_lossy()), &mut command, limit)?;
+    let title = format!("fuzzing {}", name.to_string_lossy());
+    let good = tally.watch(&format!("{title} for {seconds} s"), &mut command, limit)?;
     let said = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
     if good {
         tally.passed += 1;
-        said.lines().rfind(|line| line.starts_with("Done ")).into_iter().for_each(|line| println!("{line}"));
+        let done = said.lines().rfind(|line| line.starts_with("Done "));
+        done.into_iter().for_each(|line| println!("{title}: {line}"));
     } else {
         println!("{said}");
     }
-    Ok(())
+    Ok(tally)
 }
 
 /// Of libFuzzer.

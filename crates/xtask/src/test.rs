@@ -1,5 +1,5 @@
 //! `cargo xtask test`: builds everything, then runs each test program in namespaces of its own, the tests of
-//! `stead` twice (as root and as an ordinary user), and fuzzes for two minutes.
+//! `stead` twice (as root and as an ordinary user), and fuzzes.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -176,6 +176,15 @@ impl Tally {
             self.fail(what);
         }
         made.ok()
+    }
+
+    /// What another counted.
+    pub(crate) fn add_all(&mut self, more: Self) {
+        self.passed += more.passed;
+        self.failed += more.failed;
+        self.skipped += more.skipped;
+        self.untested += more.untested;
+        self.failures.extend(more.failures);
     }
 
     /// Says what failed, and the sums in the last line.

@@ -370,10 +370,9 @@ fn ports_of_the_moment_outlast_a_signal_that_whoever_asked_for_them_ignores() {
     shop.stead("up").ok();
     let home = world.path().join("home").display().to_string();
     // What a shell runs beside it ignores an interrupt. Some signals leave the port open, and then one does not.
-    let run = |before: &str, leave: &str, ends: &str| {
+    let run = |hangup: &str, leave: &str, ends: &str| {
         let script = format!(
-            "{before}
-            STEAD_HOME={home} {} forward web.shop 8080:80 > said & pid=$!
+            "STEAD_HOME={home} env --{hangup}-signal=HUP {} forward web.shop 8080:80 > said & pid=$!
             until test -s said; do kill -0 $pid; sleep 0.1; done
             is_open() {{ ss -Hltn src 127.0.0.1:8080 | grep -q 8080; }}
             for signal in {leave}; do kill -$signal $pid; sleep 0.5; is_open; done
@@ -384,8 +383,8 @@ fn ports_of_the_moment_outlast_a_signal_that_whoever_asked_for_them_ignores() {
         );
         world.sh(Place::Person, &script)
     };
-    run("trap '' HUP", "INT HUP", "TERM");
-    run("", "INT", "HUP");
+    run("ignore", "INT HUP", "TERM");
+    run("default", "INT", "HUP");
 }
 
 #[test]
