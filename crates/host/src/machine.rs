@@ -3,6 +3,7 @@
 
 mod ending;
 mod guest;
+mod named;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -24,6 +25,7 @@ use crate::home::Home;
 
 pub use self::ending::{Exit, Stop};
 pub use self::guest::{Boots, Guest, GuestNic, Seed};
+pub use self::named::{HeldFiles, cgroup_of};
 
 /// A keeper answers at once, but for what it is told to wait for.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -104,6 +106,12 @@ pub enum Request {
         path: String,
         /// Whether owners and rights stay.
         keep_owners: bool,
+    },
+    /// Call the machine so from now on, and have its files where those of a machine of that name are. What it is called
+    /// already is done: so it is tried whether this can be asked.
+    Rename {
+        /// Its name.
+        to: MachineId,
     },
     /// Start another program in the machine, if it has a guest. The answer is [`Attached`], frames follow.
     Exec(Box<Exec>),

@@ -16,7 +16,7 @@ use signal_hook::iterator::Signals;
 
 use stead_host::frame::Frame;
 use stead_host::log::{Stream, numbers, parse_line};
-use stead_host::machine::{Answer, Attached, Client, Exec, Exit, Files, Request};
+use stead_host::machine::{Answer, Attached, Client, Exec, Exit, Files, HeldFiles, Request};
 use stead_model::container::Signal;
 use stead_model::project::Condition;
 
@@ -81,19 +81,21 @@ pub(crate) fn watch(files: &Files, how: Watch) -> Result<Watched> {
 pub(crate) fn watch_held(files: &Files, how: Watch, keeps: impl Sized) -> Result<Watched> {
     // Before anything is seen of the machine: what a person sends because of that is for the machine, not for us.
     let signals = listen(how.signals)?;
-    let Some(mut client) = Client::connect(files)? else { return ended_before(files, how, keeps) };
+    // It may get another name, and another machine this one, while it is watched.
+    let files = Arc::new(files.hold_all());
+    let Some(mut client) = Client::connect(&files)? else { return ended_before(&files, how, keeps) };
     let request = Request::Attach { stdin: how.stdin, is_waited_for: how.is_waited_for };
     let attached = match client.ask(&request, Some(Duration::ZERO)) {
         Ok(Answer::Attached(attached)) => attached,
         Ok(Answer::Failed(why)) => bail!("{why}"),
         Ok(other) => bail!("the keeper answered {other:?}"),
         // It ended just now.
-        Err(_) if files.keeper()?.is_none() => return ended_before(files, how, keeps),
+        Err(_) if files.keeper()?.is_none() => return ended_before(&files, how, keeps),
         Err(error) => return Err(error),
     };
     drop(keeps);
     if let Some(from) = how.replay {
-        replay(files, from, &attached)?;
+        replay(&files, from, &attached)?;
     }
     let mut stream = client.into_stream()?;
     let writer = Arc::new(Mutex::new(stream.get_ref().try_clone().context("cannot share the connection")?));
@@ -111,7 +113,7 @@ pub(crate) fn watch_held(files: &Files, how: Watch, keeps: impl Sized) -> Result
             }
         });
     }
-    carry_signals(signals, &writer, files.clone(), attached.tty);
+    carry_signals(signals, &writer, Arc::clone(&files), attached.tty);
     loop {
         match Frame::read(&mut stream) {
             Ok(Some((Frame::Output, bytes))) => write_to(Stream::Output, &bytes)?,
@@ -123,9 +125,9 @@ pub(crate) fn watch_held(files: &Files, how: Watch, keeps: impl Sized) -> Result
             Ok(Some((Frame::Input | Frame::InputEnd | Frame::Size | Frame::Signal, _))) => {
                 bail!("the keeper sent what is ours to send")
             }
-            Ok(None) => return gone(files, &has_left),
+            Ok(None) => return gone(&files, &has_left),
             // In the middle of a frame.
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return gone(files, &has_left),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return gone(&files, &has_left),
             Err(error) => return Err(error).context("cannot hear the keeper"),
         }
     }
@@ -192,6 +194,7 @@ pub(crate) fn execute(mut client: Client, order: Exec, told: Told) -> Result<Exi
 
 /// How a machine ended, when it has.
 pub(crate) fn outlast(files: &Files) -> Result<Exit> {
+    let files = &*files.hold_all();
     let keeper = files.keeper()?;
     if let Some(mut client) = Client::connect(files)? {
         // However it ended, or the keeper did: what is on record is what counts.
@@ -358,7 +361,7 @@ fn listen(signals: bool) -> Result<Signals> {
 }
 
 /// Carries signals and the size of the terminal.
-fn carry_signals(mut signals: Signals, writer: &Writer, files: Files, tty: bool) {
+fn carry_signals(mut signals: Signals, writer: &Writer, files: Arc<HeldFiles>, tty: bool) {
     let writer = Arc::clone(writer);
     std::thread::spawn(move || {
         for signal in signals.forever() {

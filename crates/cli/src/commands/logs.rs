@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use stead_host::log::{Line, Stream, file_name, numbers, parse_line, timestamp};
-use stead_host::machine::Files;
+use stead_host::machine::{Files, HeldFiles};
 use stead_model::name::MachineId;
 
 use crate::args::{Format, Global, LogsArgs, Tail};
@@ -34,7 +34,7 @@ pub(crate) fn logs(global: &Global, args: &LogsArgs, output: Output) -> Result<(
         until: args.until.as_deref().map(|text| moment(text, now)).transpose()?,
     };
     let mut readers: Vec<Reader> =
-        ids.iter().map(|id| Reader::new(id.clone(), Files::new(host.home(), id))).collect();
+        ids.iter().map(|id| Reader::new(id.clone(), &Files::new(host.home(), id))).collect();
     let mut written: Vec<Written> = Vec::new();
     for reader in &mut readers {
         let mut lines = VecDeque::new();
@@ -160,7 +160,7 @@ fn json(id: &MachineId, line: &Line<'_>) -> Result<String> {
 /// A machine's log, read as it grows.
 struct Reader {
     id: MachineId,
-    files: Files,
+    files: HeldFiles,
     /// The file that is read, and how far.
     number: u64,
     offset: u64,
@@ -169,8 +169,9 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(id: MachineId, files: Files) -> Self {
-        Self { id, files, number: 0, offset: 0, rest: Vec::new() }
+    /// It goes on with the same machine, also when that gets another name.
+    fn new(id: MachineId, files: &Files) -> Self {
+        Self { id, files: files.hold_all(), number: 0, offset: 0, rest: Vec::new() }
     }
 
     fn lives(&self) -> Result<bool> {

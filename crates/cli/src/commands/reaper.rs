@@ -99,13 +99,14 @@ pub(crate) fn reap(id: &MachineId, output: Output) -> Result<(), Failure> {
         .read_to_end(&mut Vec::new())
         .context("cannot hear whether it stands")?
         > 0;
-    let going = Going { home, id: id.clone(), files, held, stands, output };
+    let mut going = Going { home, id: id.clone(), files, held, stands, output };
     let (mut pause, mut told) = (AGAIN_AFTER, None);
     loop {
         if going.stands && going.files.are_of(&going.held) {
             // However it ended, it is over now; if it never ran, nothing is known of that.
             let _unknown = super::attach::outlast(&going.files);
         }
+        going.find();
         let gone = going.go();
         // The command may have gone long ago, and does not listen any more after the first word.
         let is_gone = matches!(gone, Ok((Gone::Wholly, _)));
@@ -160,15 +161,30 @@ struct Going {
 }
 
 impl Going {
+    /// It may have got another name, and another machine the one that it had.
+    fn find(&mut self) {
+        if let Some(id) = Files::find(&self.home, &self.held) {
+            (self.files, self.id) = (Files::new(&self.home, &id), id);
+        }
+    }
+
     /// What became of it, and what is to be closed when that has been said.
     fn go(&self) -> Result<(Gone, Option<LinuxHost>), Failure> {
-        let is_left = |seen: &Observed| is_left(&self.home, &self.id, &self.held, seen);
+        let is_left = |seen: &Observed| {
+            Ok::<_, Failure>(
+                Files::find(&self.home, &self.held).is_some() || is_left(&self.home, &self.id, &self.held, seen)?,
+            )
+        };
         // A session would make a home that has been purged anew.
         if !self.files.are_of(&self.held) && !is_left(&look()?.observe()?)? {
             return Ok((Gone::Wholly, None));
         }
         let mut session = Session::open()?;
         session.host.make_fleeting();
+        if Files::find(&self.home, &self.held).is_some_and(|id| id != self.id) {
+            // It got another name just now.
+            return Ok((Gone::RunsAgain, None));
+        }
         let seen = session.observe()?;
         if !is_left(&seen)? {
             return Ok((Gone::Wholly, None));

@@ -83,6 +83,7 @@ pub(crate) fn run(global: &Global, args: &RunArgs, output: Output) -> Result<Exi
         session.host.make_fleeting();
         // Nobody would ever know of one that still runs: it is ended first.
         let seen = session.observe()?;
+        let id = Files::find(session.host.home(), &reaper.held).unwrap_or(id);
         if is_left(session.host.home(), &id, &reaper.held, &seen)? {
             machines::remove_one(&mut session, &id, &seen, quiet)?;
         }

@@ -37,6 +37,7 @@ mod provisions;
 mod publishes;
 mod quotas;
 mod reach;
+mod renames;
 mod rewired;
 mod samples;
 mod several;

@@ -43,6 +43,9 @@ const WATCHED: [Controller; 2] = [Controller::Memory, Controller::Pids];
 /// What it is in where version 2 does not do this for it; the last is where systemd keeps its services.
 const WITHOUT_UNIFIED: [&str; 4] = ["devices", "freezer", "cpuacct", SYSTEMD];
 
+/// So many machines in a row may have been given another name while they run, each before the next took the one it had.
+const NAMES_MAX: usize = 1000;
+
 /// The hierarchy of version 1 without controllers that systemd has for itself.
 const SYSTEMD: &str = "name=systemd";
 
@@ -126,6 +129,14 @@ impl Ground {
         Some((version, self.base(hierarchy?)?))
     }
 
+    /// Where a container with these limits is to be, by a name that no other has.
+    fn choose_free(&self, name: &str, limits: &Limits) -> Result<Cgroup> {
+        let more = (1..NAMES_MAX).map(|number| format!("{name}+{number}"));
+        let mut found = std::iter::once(name.to_owned()).chain(more).map(|name| self.choose(&name, limits));
+        let free = found.find(|cgroup| cgroup.directories().all(|directory| !directory.exists()));
+        free.with_context(|| format!("there are {NAMES_MAX} cgroups called `{name}` or so"))
+    }
+
     /// Where a container with these limits is to be.
     fn choose(&self, name: &str, limits: &Limits) -> Cgroup {
         let unified = self.unified().map(|base| base.join(TOP).join(name));
@@ -180,7 +191,8 @@ fn is_read_only(path: &Path) -> bool {
 const RECORD: &str = "cgroup.json";
 
 impl Cgroup {
-    /// Makes the cgroups, with limits. What is left of a former run by the same name goes first.
+    /// Makes the cgroups, with limits. What is left of a former run of the same container goes first. What else has the
+    /// name is another's: one that runs keeps the cgroups that it was started with, whatever it is called by then.
     pub(crate) fn create(ground: &Ground, name: &str, limits: &Limits, state: &Path) -> Result<Self> {
         let lawful = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
         if !name.split('/').all(lawful) {
@@ -191,8 +203,7 @@ impl Cgroup {
             bail!(why);
         }
         Self::load(state)?.remove()?;
-        let cgroup = ground.choose(name, limits);
-        cgroup.remove()?;
+        let cgroup = ground.choose_free(name, limits)?;
         cgroup.store(state)?;
         for (_, directory) in &cgroup.legacy {
             make(directory, adopt_cpuset)?;

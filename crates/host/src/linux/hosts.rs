@@ -68,7 +68,8 @@ pub(super) fn catch_up(host: &mut LinuxHost, steps: &[&Step]) -> Result<()> {
     machines.iter().try_for_each(|id| know(&host.home, &records, id))
 }
 
-fn know(home: &Home, records: &Records, id: &MachineId) -> Result<()> {
+/// Has a container know its addresses, and what it is called, as they are on record.
+pub(super) fn know(home: &Home, records: &Records, id: &MachineId) -> Result<()> {
     let files = Files::new(home, id);
     let made = records.machines.get(id).and_then(|state| state.container());
     let Some((made, mut assignment)) = made.zip(load_assignment(&files)) else { return Ok(()) };

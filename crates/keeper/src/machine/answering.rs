@@ -117,6 +117,7 @@ impl Keeper {
                 }
                 self.life.restart(grace_ms);
             }
+            Request::Rename { to } => self.rename(place, &to),
             Request::Exec(exec) => {
                 let tty = exec.tty.is_some();
                 self.begin_call(place, Attached { tty, log_file, log_length }, |guest| guest.exec(&exec));

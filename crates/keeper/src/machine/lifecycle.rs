@@ -4,6 +4,7 @@ mod ending;
 mod guest;
 mod hold;
 mod input;
+mod named;
 
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

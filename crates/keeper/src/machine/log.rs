@@ -14,6 +14,7 @@ use std::time::SystemTime;
 use anyhow::{Context, Result};
 
 use stead_host::log::{Stream, file_name, timestamp};
+use stead_host::machine::Files;
 use stead_model::container::{LOG_FILE_BYTES, LOG_FILES, LogLimits};
 
 /// A longer line is written in pieces: a machine that never ends a line gets no memory from us for it.
@@ -58,6 +59,11 @@ impl Log {
         // There may be more of them than are kept from now on.
         log.remove_oldest().with_context(doing)?;
         Ok(log)
+    }
+
+    /// Goes on where the files of the machine are now.
+    pub(super) fn follow(&mut self, old: &Files, new: &Files) {
+        old.follow(new, &mut self.directory);
     }
 
     /// Takes what came by a stream. A log that cannot be written never holds up the machine.

@@ -22,6 +22,7 @@ mod health;
 mod kept;
 mod lifecycle;
 mod log;
+mod named;
 mod run;
 mod scope;
 mod set_up;

@@ -108,6 +108,11 @@ impl Client {
         self.ask(Request::Drop { name: name.clone() }, None)?.done()
     }
 
+    /// Keeps a namespace under another name. An anchor of a stead that did not know this ends the connection.
+    pub fn relabel(&mut self, from: &Label, to: &Label) -> Result<()> {
+        self.ask(Request::Relabel { from: from.clone(), to: to.clone() }, None)?.done()
+    }
+
     /// The names of the namespaces, in order.
     pub fn list(&mut self) -> Result<Vec<Label>> {
         self.ask(Request::List, None)?.names()

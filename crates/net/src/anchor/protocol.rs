@@ -84,6 +84,8 @@ pub(crate) enum Request {
     Make { name: Label },
     /// Let go of a namespace; it ends when nobody else holds it.
     Drop { name: Label },
+    /// Keep a namespace under another name. One that has that name already keeps it: whether this can be asked is tried so.
+    Relabel { from: Label, to: Label },
     /// The names of the namespaces.
     List,
     /// The namespace itself, as a descriptor.
@@ -249,6 +251,7 @@ impl fmt::Display for Request {
             Self::Protocol => f.write_str("say which protocol it speaks"),
             Self::Make { name } => write!(f, "make namespace `{name}`"),
             Self::Drop { name } => write!(f, "drop namespace `{name}`"),
+            Self::Relabel { from, to } => write!(f, "call namespace `{from}` `{to}`"),
             Self::List => f.write_str("list the namespaces"),
             Self::Get { name } => write!(f, "open namespace `{name}`"),
             Self::Socket { namespace, socket, .. } => {

@@ -70,6 +70,7 @@ impl State {
                 self.namespaces.remove(&name).ok_or(Errno::NOENT)?;
                 done(Vec::new())
             }
+            Request::Relabel { from, to } => self.relabel(&from, to).and(done(Vec::new())),
             Request::List => {
                 Ok((Answer::Names { names: self.namespaces.keys().cloned().collect() }, Vec::new()))
             }
@@ -110,6 +111,15 @@ impl State {
         let made = loopback_up().and_then(|()| own_namespace().map_err(errno));
         move_into_link_name_space(self.home.as_fd(), Some(LinkNameSpaceType::Network))?;
         hold(&mut self.namespaces, name, made?, MAX_NAMESPACES)
+    }
+
+    fn relabel(&mut self, from: &Label, to: Label) -> Done<()> {
+        if *from != to && self.namespaces.contains_key(&to) {
+            return Err(Errno::EXIST);
+        }
+        let namespace = self.namespaces.remove(from).ok_or(Errno::NOENT)?;
+        self.namespaces.insert(to, namespace);
+        Ok(())
     }
 
     /// Acts in another namespace. Whether we came back is checked by [`State::run`].
