@@ -171,6 +171,11 @@ With `--attach` or `--interactive` what the machine writes from now on comes her
     /// Remove machines, with their snapshots and all that they wrote but for their volumes
     Rm(RemoveArgs),
     /// Give a machine that a command made another name; its files and addresses stay
+    #[command(after_help = "\
+A container that runs goes on: with its processes, addresses, published ports and open connections. It is found by its new
+name at once, and another machine may be called as it was. Its host name inside stays until it is stopped and started. A
+microVM, a vm, and a container on a network of reach `bridged`, whose MAC there follows from its name, have to be stopped
+first.")]
     Rename(RenameArgs),
     /// Make a machine like another, with its files as they are or as a snapshot has them
     #[command(after_help = "\

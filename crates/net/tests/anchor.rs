@@ -143,6 +143,22 @@ fn namespaces_are_made_listed_opened_and_dropped() {
 }
 
 #[test]
+fn a_namespace_gets_another_name_and_stays_what_it_is() {
+    let mut home = Home::new();
+    let (old, new, other) = (label("old.shop"), label("new.shop"), label("other.shop"));
+    home.client.make(&old).unwrap();
+    home.client.make(&other).unwrap();
+    let before = identity_of(&home.client.namespace(&old).unwrap());
+    home.client.relabel(&old, &old).unwrap();
+    home.client.relabel(&old, &new).unwrap();
+    assert_eq!(identity_of(&home.client.namespace(&new).unwrap()), before);
+    assert_eq!(home.client.list().unwrap(), [new.clone(), other.clone()]);
+    assert_eq!(errno(home.client.relabel(&new, &other)), Errno::EXIST);
+    assert_eq!(errno(home.client.relabel(&old, &old)), Errno::NOENT);
+    assert_eq!(home.client.list().unwrap(), [new, other]);
+}
+
+#[test]
 fn sockets_live_in_their_namespace() {
     let mut home = Home::new();
     let web = label("web.shop");

@@ -73,7 +73,7 @@ pub(crate) struct RemoveArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct RenameArgs {
-    /// The machine: `web`; it may not run
+    /// The machine: `web`; a microVM or a vm may not run
     #[arg(add = ArgValueCompleter::new(complete::machines))]
     pub(crate) machine: String,
     /// Its new name

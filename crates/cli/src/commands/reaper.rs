@@ -172,7 +172,8 @@ impl Going {
     fn go(&self) -> Result<(Gone, Option<LinuxHost>), Failure> {
         let is_left = |seen: &Observed| {
             Ok::<_, Failure>(
-                Files::find(&self.home, &self.held).is_some() || is_left(&self.home, &self.id, &self.held, seen)?,
+                Files::find(&self.home, &self.held).is_some()
+                    || is_left(&self.home, &self.id, &self.held, seen)?,
             )
         };
         // A session would make a home that has been purged anew.

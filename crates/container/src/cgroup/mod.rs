@@ -474,6 +474,24 @@ mod tests {
     }
 
     #[test]
+    fn a_container_takes_no_cgroup_that_another_was_started_with() {
+        let computer = tempfile::tempdir().unwrap();
+        std::fs::write(computer.path().join("cgroup.procs"), "").unwrap();
+        let unified = layout::Hierarchy { mount: computer.path().to_owned(), own: PathBuf::new() };
+        let layout = Layout { unified: Some(unified), legacy: Vec::new() };
+        let ground = Ground { layout, is_mapped: false, is_whole: false };
+        let top = computer.path().join(TOP).join("home");
+        for name in ["web.shop", "web.shop+1", "web.shop+2"] {
+            let free = ground.choose_free("home/web.shop", &Limits::default()).unwrap();
+            assert_eq!(free.unified, Some(top.join(name)));
+            fs::create_dir_all(top.join(name)).unwrap();
+        }
+        fs::remove_dir(top.join("web.shop")).unwrap();
+        let free = ground.choose_free("home/web.shop", &Limits::default()).unwrap();
+        assert_eq!(free.unified, Some(top.join("web.shop")));
+    }
+
+    #[test]
     fn cgroups_go_whose_path_is_longer_than_one_may_be() {
         let computer = tempfile::tempdir().unwrap();
         let top = computer.path().join(TOP).join("home").join("machine");

@@ -78,7 +78,9 @@ impl LinuxHost {
             self.inside = None;
         }
         tried.with_context(|| {
-            format!("the engine was started by a stead that gave machines that run no other name; hint: {HINT}")
+            format!(
+                "the engine was started by a stead that gave machines that run no other name; hint: {HINT}"
+            )
         })
     }
 
@@ -165,7 +167,8 @@ impl LinuxHost {
             if mark.id.machine() == *from {
                 let mark = NicMark { id: nic_of(to, &mark.id), ..mark };
                 let alias = Some(Mark::Nic(mark).to_string());
-                changes.push(RouteRequest::ChangeLink(link.name, LinkChange { alias, ..LinkChange::default() }));
+                changes
+                    .push(RouteRequest::ChangeLink(link.name, LinkChange { alias, ..LinkChange::default() }));
             }
         }
         inside.route.run(&changes).context("cannot mark its nics")?;
@@ -240,7 +243,8 @@ fn ask_keeper(files: &Files, to: &MachineId) -> Result<()> {
 /// What is served of a machine, by its other name.
 fn serve_as(served: &mut Served, from: &MachineId, to: &MachineId) {
     let own = served.networks.iter_mut().filter(|(id, _)| id.project == from.project);
-    for host in own.flat_map(|(_, network)| network.hosts.values_mut()).filter(|host| host.name == from.name) {
+    for host in own.flat_map(|(_, network)| network.hosts.values_mut()).filter(|host| host.name == from.name)
+    {
         host.name = to.name.clone();
         host.aliases.retain(|alias| alias.as_str() != to.name.as_str());
     }

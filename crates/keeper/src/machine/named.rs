@@ -17,7 +17,8 @@ impl Keeper {
         if self.clients.get(place).is_none_or(Client::has_hung_up) {
             return;
         }
-        let done = self.take_name(to).map_or_else(|error| Answer::Failed(format!("{error:#}")), |()| Answer::Done);
+        let done =
+            self.take_name(to).map_or_else(|error| Answer::Failed(format!("{error:#}")), |()| Answer::Done);
         if let Some(client) = self.clients.get_mut(place) {
             client.answer(&done);
         }
@@ -44,7 +45,8 @@ fn move_all(old: &Files, new: &Files) -> Result<()> {
     }
     let doing = |files: &Files| format!("cannot rename {}", files.state.display());
     fs::rename(&old.state, &new.state).with_context(|| doing(old))?;
-    let moved = fs::rename(&old.run, &new.run).with_context(|| format!("cannot rename {}", old.run.display()));
+    let moved =
+        fs::rename(&old.run, &new.run).with_context(|| format!("cannot rename {}", old.run.display()));
     if moved.is_err() {
         fs::rename(&new.state, &old.state).with_context(|| doing(new))?;
     }
