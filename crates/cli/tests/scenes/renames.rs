@@ -14,6 +14,9 @@ use crate::support::{Place, Role, Running, Said, World, role, said};
 /// How often the command is killed that gives a container another name.
 const KILLS: u64 = 40;
 
+/// How often the keeper is, too.
+const KEEPERS_KILLED: u64 = 15;
+
 /// The longest that it goes on before it is killed.
 const LONGEST_MS: u64 = 120;
 
@@ -309,4 +312,49 @@ fn whenever_the_command_is_killed_the_container_has_one_of_both_names() {
         let left = std::fs::read_dir(world.path().join("home").join(of_machines)).unwrap().count();
         assert_eq!(left, 0, "in {of_machines}");
     }
+}
+
+#[test]
+fn nothing_is_lost_if_the_keeper_is_killed_as_well() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    stead(&world, &["run", "-d", "--init", "--name", "a", "-p", "8080:80", BUSYBOX, "sleep", "1000"]).ok();
+    stead(&world, &["exec", "a", "touch", "/mine"]).ok();
+    let mut dice = Dice::new();
+    let mut from = "a";
+    for _ in 0..KEEPERS_KILLED {
+        let to = if from == "a" { "b" } else { "a" };
+        let pid = keeper(&world, from);
+        let command = world.spawn_stead(world.path(), &["rename", from, to]);
+        std::thread::sleep(Duration::from_millis(dice.below(LONGEST_MS)));
+        world.sh(Place::Computer, &format!("kill -9 {pid}"));
+        std::thread::sleep(Duration::from_millis(dice.below(LONGEST_MS / 4)));
+        command.end();
+        stead(&world, &["network", "create", "tidied", "--reach", "isolated"]).ok();
+        stead(&world, &["network", "rm", "tidied"]).ok();
+        let names: Vec<&str> = ["a", "b"].into_iter().filter(|name| !row(&world, name).is_null()).collect();
+        let [name] = names[..] else { panic!("it is called {names:?}") };
+        from = name;
+        world.stead(&format!("start {name}")).ok();
+        stead(&world, &["exec", name, "test", "-e", "/mine"]).ok();
+        assert_eq!(world.stead(&format!("port {name} 80")).ok(), "127.0.0.1:8080\n");
+        stead(&world, &["exec", name, "ping", "-c", "1", "-W", "5", name]).ok();
+    }
+    world.stead(&format!("rm --force {from}")).ok();
+}
+
+#[test]
+fn a_keeper_that_does_not_answer_keeps_its_name() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    world.stead(&format!("run -d --init --name a --network none {BUSYBOX} sleep 1000")).ok();
+    let (pid, before) = (keeper(&world, "a"), process(&world, "a"));
+    world.sh(Place::Computer, &format!("kill -STOP {pid}"));
+    let said = world.stead("rename a b").code(1).says("the keeper of `a.default` takes no other name");
+    said.says("hint: `stead stop` it first");
+    world.sh(Place::Computer, &format!("kill -CONT {pid}"));
+    assert_eq!(process(&world, "a"), before);
+    assert_eq!(row(&world, "b"), Value::Null);
+    assert_eq!(world.stead("rename a b").ok(), "b\n");
+    world.stead("rm --force b").ok();
 }
