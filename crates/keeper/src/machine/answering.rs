@@ -7,7 +7,7 @@ use anyhow::Result;
 use stead_agent::Call;
 use stead_host::frame::Frame;
 use stead_host::home::remove_if_there;
-use stead_host::machine::{Answer, Attached, Phase, Request, Status};
+use stead_host::machine::{Answer, Attached, Look, Phase, Request, Status};
 
 use super::Keeper;
 use super::clients::{Client, Role, Said};
@@ -131,10 +131,7 @@ impl Keeper {
                 let attached = Attached { tty: false, log_file, log_length };
                 self.begin_call(place, attached, |guest| guest.write(path, keep_owners));
             }
-            Request::Look(what) => match self.life.in_guest(|guest| guest.look_into(what)) {
-                Ok(call) => client.role = Role::Looking(call),
-                Err(error) => client.answer(&Answer::Failed(format!("{error:#}"))),
-            },
+            Request::Look(what) => self.look(place, what),
             Request::Console => {
                 let history = self.life.guest_mut().map(|guest| guest.console.history());
                 let Some(history) = history else {
@@ -168,6 +165,16 @@ impl Keeper {
                     client.tell(&Answer::Done);
                 }
             }
+            Err(error) => client.answer(&Answer::Failed(format!("{error:#}"))),
+        }
+    }
+
+    /// Begins to look into the guest for a client.
+    fn look(&mut self, place: usize, what: Look) {
+        let begun = self.life.in_guest(|guest| guest.look_into(what));
+        let Some(client) = self.clients.get_mut(place) else { return };
+        match begun {
+            Ok(call) => client.role = Role::Looking(call),
             Err(error) => client.answer(&Answer::Failed(format!("{error:#}"))),
         }
     }
