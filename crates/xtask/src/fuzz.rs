@@ -90,7 +90,8 @@ pub(crate) fn add_to(tally: &mut Tally, options: &Options) -> Result<()> {
     for some in targets.chunks(at_once) {
         // Each takes one processor.
         let tallies: Vec<Result<Tally>> = thread::scope(|scope| {
-            let begun: Vec<_> = some.iter().map(|target| scope.spawn(move || fuzz(target, seconds))).collect();
+            let begun: Vec<_> =
+                some.iter().map(|target| scope.spawn(move || fuzz(target, seconds))).collect();
             let broken = |_| Err(anyhow!("what runs a fuzz target broke down"));
             begun.into_iter().map(|target| target.join().unwrap_or_else(broken)).collect()
         });
