@@ -69,7 +69,8 @@ struct Record {
     boot: String,
 }
 
-fn boot() -> String {
+/// The computer's present run.
+pub(crate) fn boot() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 

@@ -107,7 +107,8 @@ fn start(
     impatience: Impatience,
 ) -> Result<(Executed, Carried), Failure> {
     let early = |error: anyhow::Error| Failure::from(error).before_program();
-    let files = Files::new(host.home(), id);
+    // It may get another name while what it is to be told is read.
+    let files = Files::new(host.home(), id).hold_all();
     let stopped = || {
         let what = format!("machine `{id}` does not run");
         Failure::request(&what, &format!("`stead start {id}`")).before_program()

@@ -101,7 +101,11 @@ fn one_without_a_network_goes_on_and_so_do_those_who_watch_it() {
     assert!(watch.line().starts_with("tick "));
     let mut shell = Talk::new(world.spawn_stead(world.path(), &["exec", "-i", "old", "cat"]));
     shell.lives("before");
+    let asking =
+        || world.sh(Place::Computer, "grep -c keeper.sock /proc/net/unix").trim().parse::<u32>().unwrap();
+    let before_it = asking();
     let waits = Talk::new(world.spawn_stead(world.path(), &["wait", "old"]));
+    world.until("it has found the keeper", || (asking() > before_it).then_some(()));
     assert_eq!(world.stead("rename old new").ok(), "new\n");
     assert_eq!(process(&world, "new"), before);
     assert_eq!(row(&world, "old"), Value::Null);
@@ -341,6 +345,44 @@ fn nothing_is_lost_if_the_keeper_is_killed_as_well() {
         stead(&world, &["exec", name, "ping", "-c", "1", "-W", "5", name]).ok();
     }
     world.stead(&format!("rm --force {from}")).ok();
+}
+
+#[test]
+fn what_is_left_of_another_machine_is_not_taken_for_its_files() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    for name in ["a", "c"] {
+        world.stead(&format!("run -d --init --name {name} --network none {BUSYBOX} sleep 1000")).ok();
+    }
+    world.stead("stop --time 1 c").ok();
+    let left = format!("{}/home/state/machines/b.default", world.path().display());
+    world.sh(Place::Person, &format!("mkdir -p {left}/upper; touch {left}/upper/mine"));
+    for name in ["a", "c"] {
+        world.stead(&format!("rename {name} b")).code(1).says("is left of a machine that is on no record");
+        assert_eq!(row(&world, name)["name"], name);
+    }
+    assert_eq!(row(&world, "b"), Value::Null);
+    world.sh(Place::Person, &format!("test -e {left}/upper/mine; rm -r {left}"));
+    assert_eq!(world.stead("rename a b").ok(), "b\n");
+    assert_eq!(world.stead("rename c a").ok(), "a\n");
+    world.stead("rm --force a b").ok();
+}
+
+#[test]
+fn a_program_that_was_asked_for_by_the_old_name_is_with_those_of_its_container() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    world.stead(&format!("run -d --init --name a --network none {BUSYBOX} sleep 1000")).ok();
+    world.sh(Place::Person, "mkfifo told");
+    let words = ["exec", "--env-file", "told", "a", "sh", "-c", "echo $IT; cat /proc/self/cgroup"];
+    let mut program = Talk::new(world.spawn_stead(world.path(), &words));
+    let home = world.path().join("home").display().to_string();
+    let stead = crate::support::stead();
+    world.sh(Place::Person, &format!("exec 3> told; STEAD_HOME={home} {stead} rename a b; echo IT=me >&3"));
+    assert_eq!(program.line(), "me");
+    let cgroups = program.rest();
+    assert!(!cgroups.iter().any(|line| line.contains("..")), "{cgroups:?}");
+    world.stead("rm --force b").ok();
 }
 
 #[test]

@@ -29,6 +29,7 @@ use stead_model::container::{Limits, Mode};
 use crate::mounts::device::Node;
 use crate::mounts::plan::Cgroups;
 use crate::scope;
+use crate::stamp;
 use crate::tree::{self, Contents};
 use layout::{Hierarchy, Layout};
 use limits::{Controller, Setting, Version, asked, settings};
@@ -190,6 +191,15 @@ fn is_read_only(path: &Path) -> bool {
 /// The file in which is on record where a container's cgroups are.
 const RECORD: &str = "cgroup.json";
 
+#[derive(Serialize, Deserialize)]
+struct Record {
+    #[serde(flatten)]
+    cgroup: Cgroup,
+    /// The computer's run in which that is so: in the next one another may be there. Records of before say none.
+    #[serde(default)]
+    boot: Option<String>,
+}
+
 impl Cgroup {
     /// Makes the cgroups, with limits. What is left of a former run of the same container goes first. What else has the
     /// name is another's: one that runs keeps the cgroups that it was started with, whatever it is called by then.
@@ -231,7 +241,8 @@ impl Cgroup {
     /// Puts on record where they are, or are going to be.
     pub(crate) fn store(&self, state: &Path) -> Result<()> {
         let path = state.join(RECORD);
-        fs::write(&path, serde_json::to_vec(self)?)
+        let record = Record { cgroup: self.clone(), boot: Some(stamp::boot()) };
+        fs::write(&path, serde_json::to_vec(&record)?)
             .with_context(|| format!("cannot write `{}`", path.display()))
     }
 
@@ -244,7 +255,9 @@ impl Cgroup {
             Err(error) => return Err(error).with_context(|| format!("cannot read `{}`", path.display())),
         };
         // A record that was cut off was written before anything was made.
-        Ok(serde_json::from_slice(&text).unwrap_or_default())
+        let record: Option<Record> = serde_json::from_slice(&text).ok();
+        let is_now = |record: &Record| record.boot.as_ref().is_none_or(|boot| *boot == stamp::boot());
+        Ok(record.filter(is_now).map(|record| record.cgroup).unwrap_or_default())
     }
 
     /// Forgets where they are, once they are removed.
@@ -489,6 +502,21 @@ mod tests {
         fs::remove_dir(top.join("web.shop")).unwrap();
         let free = ground.choose_free("home/web.shop", &Limits::default()).unwrap();
         assert_eq!(free.unified, Some(top.join("web.shop")));
+    }
+
+    #[test]
+    fn what_was_on_record_before_the_computer_was_started_is_another_containers_now() {
+        let state = tempfile::tempdir().unwrap();
+        let cgroup = Cgroup { unified: Some("/sys/fs/cgroup/stead/web".into()), ..Cgroup::default() };
+        cgroup.store(state.path()).unwrap();
+        assert_eq!(Cgroup::load(state.path()).unwrap(), cgroup);
+        let record = state.path().join(RECORD);
+        let text = fs::read_to_string(&record).unwrap();
+        fs::write(&record, text.replace(&stamp::boot(), "another")).unwrap();
+        assert_eq!(Cgroup::load(state.path()).unwrap(), Cgroup::default());
+        // As it was written before.
+        fs::write(&record, serde_json::to_vec(&cgroup).unwrap()).unwrap();
+        assert_eq!(Cgroup::load(state.path()).unwrap(), cgroup);
     }
 
     #[test]

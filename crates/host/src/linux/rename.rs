@@ -5,11 +5,12 @@
 //! told apart by what their marks say, get others. So nothing is taken off the wire. Its control group, its processes and the
 //! host name inside stay as they are until it is started anew.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use stead_model::name::{MachineId, NicId};
@@ -42,25 +43,61 @@ pub struct Renaming {
     pub files: Vec<(PathBuf, String)>,
 }
 
+/// The same, for whoever does it to its end.
+#[derive(Debug, Serialize, Deserialize)]
+struct Note {
+    #[serde(flatten)]
+    renaming: Renaming,
+    /// What is in the project's files until then.
+    #[serde(default)]
+    before: BTreeMap<PathBuf, String>,
+    /// Whether it is on record and in the project's files by its new name.
+    #[serde(default)]
+    is_recorded: bool,
+}
+
 /// What else can be done about one that cannot be renamed while it runs.
 const HINT: &str = "`stead stop` it first, and `stead start` it by its new name";
+
+/// The kernel closes what a process had before the process is gone.
+const ENDS_WITHIN: Duration = Duration::from_secs(1);
 
 fn note(home: &Home) -> PathBuf {
     home.state.join("renaming.json")
 }
 
-fn write_note(home: &Home, renaming: &Renaming) -> Result<()> {
-    write_whole(&note(home), &serde_json::to_vec(renaming).context("cannot write a note as JSON")?)
+fn write_note(home: &Home, text: &Note) -> Result<()> {
+    write_whole(&note(home), &serde_json::to_vec(text).context("cannot write a note as JSON")?)
 }
 
 impl LinuxHost {
     /// Gives a machine another name.
     pub fn rename(&mut self, renaming: &Renaming) -> Result<()> {
+        // One that was cut off and cannot be done to its end is not to be forgotten.
+        self.finish_renaming()?;
+        self.make_way(&renaming.to)?;
         if renaming.runs {
             self.ensure_renamable(&renaming.from)?;
         }
-        write_note(&self.home, renaming)?;
+        let read = |(path, _): &(PathBuf, String)| Some((path.clone(), fs::read_to_string(path).ok()?));
+        let before = renaming.files.iter().filter_map(read).collect();
+        write_note(&self.home, &Note { renaming: renaming.clone(), before, is_recorded: false })?;
         self.finish_renaming()
+    }
+
+    /// Has nothing where the files of a machine of this name are to be.
+    fn make_way(&self, to: &MachineId) -> Result<()> {
+        let new = Files::new(&self.home, to);
+        if new.fleeting().exists() {
+            // The power went before its record was on the disk.
+            super::tree::delete(&self.program, &new.state)?;
+        }
+        let path = new.state.display();
+        ensure!(
+            !new.state.exists(),
+            "{path} is left of a machine that is on no record; hint: choose another name, or delete it"
+        );
+        Ok(())
     }
 
     /// Tries whether those who have a machine that runs by its name can take another: they may be of an earlier stead.
@@ -99,48 +136,70 @@ impl LinuxHost {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
-        let renaming: Renaming =
+        let mut note: Note =
             serde_json::from_slice(&text).with_context(|| format!("cannot read {}", path.display()))?;
-        let (old, new) = (Files::new(&self.home, &renaming.from), Files::new(&self.home, &renaming.to));
-        let is_there = old.state.exists() || new.state.exists();
-        if !is_there && !self.records()?.machines.contains_key(&renaming.from) {
-            // It was removed meanwhile.
+        if !note.is_recorded && !self.move_and_record(&note)? {
             return remove_if_there(&path);
         }
-        if let Err(error) = move_files(&old, &new, &renaming.to) {
-            if old.state.exists() && !new.state.exists() {
-                // It is as if nobody had asked, and the project's files may change until somebody asks again.
-                remove_if_there(&path)?;
-            }
-            return Err(error);
-        }
-        self.carry_on(&renaming)?;
+        // From here on another machine may be called as it was.
+        note.is_recorded = true;
+        write_note(&self.home, &note)?;
+        self.carry_on(&note.renaming)?;
         remove_if_there(&path)?;
-        let Renaming { from, to, .. } = &renaming;
+        let Renaming { from, to, .. } = &note.renaming;
         Journal::new(&self.home).note(&Event::of_machine(to, Action::Rename).with("from", from));
         Ok(())
     }
 
-    /// All that is to be done when the files have moved.
-    fn carry_on(&mut self, renaming: &Renaming) -> Result<()> {
-        let Renaming { from, to, runs, files } = renaming;
-        let new = Files::new(&self.home, to);
+    /// Moves its files, and has records and the project's files name it so; false if it was removed meanwhile.
+    fn move_and_record(&mut self, note: &Note) -> Result<bool> {
+        let renaming = &note.renaming;
+        let (old, new) = (Files::new(&self.home, &renaming.from), Files::new(&self.home, &renaming.to));
+        let is_there = old.state.exists() || new.state.exists();
+        if !is_there && !self.records()?.machines.contains_key(&renaming.from) {
+            return Ok(false);
+        }
+        if let Err(error) = move_files(&old, &new, &renaming.to) {
+            if old.state.exists() && !new.state.exists() {
+                // It is as if nobody had asked, and the project's files may change until somebody asks again.
+                remove_if_there(&self::note(&self.home))?;
+            }
+            return Err(error);
+        }
         // Under a name that it had before it would be known as what it was then.
         if new.instance().exists() {
             super::vm::renew(&new)?;
         }
-        self.record_renaming(from, to)?;
-        files.iter().try_for_each(|(path, text)| write_whole(path, text.as_bytes()))?;
-        let done = if *runs {
-            self.rename_on_the_wire(from, to).and_then(|()| self.reassign(from, to))
+        self.record_renaming(&renaming.from, &renaming.to)?;
+        for (path, text) in &renaming.files {
+            let now = fs::read_to_string(path).ok();
+            let is_known = |before: &String| now.as_ref() == Some(before) || now.as_ref() == Some(text);
+            if note.before.get(path).is_none_or(is_known) {
+                write_whole(path, text.as_bytes())?;
+            } else {
+                tracing::warn!(
+                    "{} was changed before it named `{}`; it stays as it is",
+                    path.display(),
+                    renaming.to
+                );
+            }
+        }
+        Ok(true)
+    }
+
+    /// What is left to be done when it is on record by its new name.
+    fn carry_on(&mut self, renaming: &Renaming) -> Result<()> {
+        let Renaming { from, to, runs, .. } = renaming;
+        if self.records()?.machines.contains_key(from) {
+            // What is called as it was is the other's by now, and what is amiss the next plan mends.
+            return if *runs { self.reassign(from, to) } else { Ok(()) };
+        }
+        if *runs {
+            self.rename_on_the_wire(from, to)?;
+            self.reassign(from, to)
         } else {
             self.drop_old_namespace(from)
-        };
-        if done.is_err() {
-            // The project's files are right now, and may change until the rest is done.
-            write_note(&self.home, &Renaming { files: Vec::new(), ..renaming.clone() })?;
         }
-        done
     }
 
     fn drop_old_namespace(&mut self, id: &MachineId) -> Result<()> {
@@ -172,10 +231,10 @@ impl LinuxHost {
             }
         }
         inside.route.run(&changes).context("cannot mark its nics")?;
-        let before = find_served(&self.home);
-        let mut after = before.clone();
-        after.iter_mut().for_each(|served| serve_as(served, from, to));
-        if before == after { Ok(()) } else { served::forget(self, |served| serve_as(served, from, to)) }
+        match find_served(&self.home) {
+            Some(_) => served::forget(self, |served| serve_as(served, from, to)),
+            None => Ok(()),
+        }
     }
 
     /// What its keeper starts it by again, and what it knows of itself.
@@ -235,7 +294,7 @@ fn ask_keeper(files: &Files, to: &MachineId) -> Result<()> {
         Ok(Answer::Failed(why)) => bail!("{why}"),
         Ok(other) => bail!("the keeper answered {other:?}"),
         // It ended just now, with its machine or killed: what it did not do is ours.
-        Err(_) if keeper.is_none_or(|keeper| !keeper.is_alive().unwrap_or(true)) => Ok(()),
+        Err(_) if keeper.is_none_or(|keeper| keeper.wait_gone(ENDS_WITHIN).unwrap_or(false)) => Ok(()),
         Err(error) => Err(error),
     }
 }
