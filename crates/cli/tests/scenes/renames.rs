@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::support::dice::Dice;
 use crate::support::registry::{BUSYBOX, registry};
-use crate::support::{Place, Role, Running, Said, World, role, said};
+use crate::support::{Place, Role, Running, Said, World, role, said, untested};
 
 /// How often the command is killed that gives a container another name.
 const KILLS: u64 = 40;
@@ -383,6 +383,35 @@ fn a_program_that_was_asked_for_by_the_old_name_is_with_those_of_its_container()
     let cgroups = program.rest();
     assert!(!cgroups.iter().any(|line| line.contains("..")), "{cgroups:?}");
     world.stead("rm --force b").ok();
+}
+
+#[test]
+fn one_on_a_real_network_is_renamed_while_it_is_stopped() {
+    if role() != Role::Root {
+        return untested("only root lends links");
+    }
+    let mut world = World::online();
+    let add = format!(
+        "ip link add eth1 type veth peer name eth1 netns {}; ip link set eth1 up",
+        world.outside_pid()
+    );
+    world.sh(Place::Computer, &add);
+    world.settle();
+    let _registry = registry(&world);
+    world.stead("network create wire --reach bridged:eth1").ok();
+    stead(&world, &["run", "-d", "--init", "--name", "old", "--network", "wire", BUSYBOX, "sleep", "1000"])
+        .ok();
+    let before = process(&world, "old");
+    let said = world.stead("rename old new").code(2);
+    said.says("its MAC on a real network follows from its name").says("hint: `stead stop old` first");
+    assert_eq!(process(&world, "old"), before);
+    world.stead("stop --time 0 old").ok();
+    assert_eq!(world.stead("rename old new").ok(), "new\n");
+    world.stead("start new").ok();
+    stead(&world, &["exec", "new", "ip", "link", "show", "eth0"]).ok();
+    world.stead("rm --force new").ok();
+    world.stead("network rm wire").ok();
+    world.sh(Place::Computer, "ip link show eth1");
 }
 
 #[test]

@@ -241,6 +241,9 @@ fn a_microvm_goes_back_to_what_was_on_its_disk() {
     const KERNEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/kernel");
     slowly(&["kernel", "pull", KERNEL]).ok();
     slowly(&["run", "-d", "--kind", "microvm", "--name", "web", BUSYBOX, "sleep", "10000"]).ok();
+    let said =
+        slowly(&["rename", "web", "other"]).code(2).says("its VMM has its files and its nics by its name");
+    said.says("hint: `stead stop web` first");
     let exec = |line: &str| slowly(&["exec", "web", "sh", "-c", line]).ok();
     exec("echo one > /etc/state");
     let inspected = world.stead("inspect web --format json").json();
