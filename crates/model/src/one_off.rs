@@ -97,6 +97,7 @@ impl Project {
                 nics: nics.iter().filter(is_there).cloned().collect(),
                 ports: ports.clone(),
                 depends_on: BTreeMap::new(),
+                restarts_with: [].into(),
                 dev: None,
                 provision: Vec::new(),
             };

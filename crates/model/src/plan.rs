@@ -60,6 +60,8 @@ pub struct WantedMachine {
     pub state: MachineState,
     /// The machines that come before it, and how far they have to be.
     pub after: BTreeMap<MachineId, Condition>,
+    /// Those of them with which it is started again.
+    pub restarts_with: BTreeSet<MachineId>,
     /// Whether it is to run, if we run it.
     pub power: Power,
     /// What is run in it once it runs.

@@ -167,6 +167,9 @@ pub struct Machine {
     pub ports: Vec<Port>,
     /// The machines that come before it, and how far those have to be.
     pub depends_on: BTreeMap<Name, Condition>,
+    /// Those of them with which it is started again.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub restarts_with: BTreeSet<Name>,
     /// Somebody to work as in it.
     #[serde(default)]
     pub dev: Option<Box<Dev>>,

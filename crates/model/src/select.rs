@@ -265,5 +265,5 @@ fn in_the_way(
 fn machine_as_it_is(id: &MachineId, seen: &Observed) -> Option<WantedMachine> {
     let state = seen.machines.get(id)?.clone();
     let power = if seen.running.contains_key(id) { Power::On } else { Power::Off };
-    Some(WantedMachine { state, after: [].into(), power, provision: Vec::new() })
+    Some(WantedMachine { state, after: [].into(), restarts_with: [].into(), power, provision: Vec::new() })
 }

@@ -130,6 +130,7 @@ fn likeness(
         nics,
         ports: Vec::new(),
         depends_on: [].into(),
+        restarts_with: [].into(),
         dev: None,
         provision: Vec::new(),
     };

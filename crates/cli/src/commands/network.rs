@@ -411,6 +411,7 @@ fn somebody_elses(args: &ConnectArgs) -> Result<Machine, Failure> {
         nics,
         ports,
         depends_on,
+        restarts_with: [].into(),
         dev: None,
         provision: Vec::new(),
     })

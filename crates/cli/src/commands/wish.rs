@@ -70,7 +70,7 @@ pub(crate) fn over(
         own.remove("networks");
     }
     let key: Name = below.parse().map_err(anyhow::Error::from)?;
-    let alone = Machine { depends_on: [].into(), ..base.clone() };
+    let alone = Machine { depends_on: [].into(), restarts_with: [].into(), ..base.clone() };
     let mut project = Project { machines: [(key, alone)].into(), ..project.clone() };
     for volume in volumes {
         let name: Name = volume.parse().map_err(anyhow::Error::from)?;
@@ -87,7 +87,14 @@ pub(crate) fn over(
         machines.insert(name.to_string(), Value::Object(own));
     }
     let Wish { machine, volumes } = wish(&file, name, &networks)?;
-    Ok(Wish { machine: Machine { depends_on: base.depends_on.clone(), ..machine }, volumes })
+    Ok(Wish {
+        machine: Machine {
+            depends_on: base.depends_on.clone(),
+            restarts_with: base.restarts_with.clone(),
+            ..machine
+        },
+        volumes,
+    })
 }
 
 /// Takes out of a machine what arguments replace that the rules of `extends` would leave beside them.

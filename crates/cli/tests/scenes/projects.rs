@@ -288,6 +288,44 @@ fn a_machine_ends_before_what_it_depends_on() {
     assert_eq!(found(&shop), "00000");
 }
 
+#[test]
+fn a_service_is_started_again_with_the_one_that_it_cannot_do_without() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let shop = world.project("shop", "");
+    std::fs::remove_file(shop.directory.join("stead.yaml")).unwrap();
+    let file = |db: &str, web: &str| {
+        let one = |more: &str| format!("{{ image: {BUSYBOX}, init: true, command: sleep 1000, {more} }}");
+        let with = "depends_on: { db: { condition: service_started, restart: true } }";
+        let text = format!(
+            "services:\n  db: {}\n  web: {}\n  box: {}\n",
+            one(&format!("environment: {{ V: {db} }}")),
+            one(&format!("environment: {{ V: {web} }}, {with}")),
+            one("depends_on: [db]"),
+        );
+        std::fs::write(shop.directory.join("compose.yaml"), text).unwrap();
+    };
+    let pid = |name: &str| shop.stead(&format!("inspect {name} --format json")).json()[0]["pid"].clone();
+    file("1", "1");
+    shop.stead("up").ok();
+    let before = ["db", "web", "box"].map(pid);
+    file("2", "1");
+    let said = shop.stead("plan").ok();
+    assert!(
+        said.contains("> stop web.shop") && said.contains("# machines.web.depends_on.db.restart"),
+        "{said}"
+    );
+    shop.stead("up").ok();
+    let after = ["db", "web", "box"].map(pid);
+    assert!(before[0] != after[0] && before[1] != after[1] && before[2] == after[2], "{before:?} {after:?}");
+    assert_eq!(shop.stead("plan").ok(), "nothing to do\n");
+    // Who changes itself takes nobody along.
+    file("2", "2");
+    shop.stead("up").ok();
+    assert_eq!((pid("db"), pid("box")), (after[0].clone(), after[2].clone()));
+    shop.stead("down").ok();
+}
+
 const WAITING: &str = "
 name: shop
 machines:

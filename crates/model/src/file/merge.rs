@@ -55,7 +55,10 @@ const MACHINE: Rules = &[
     (&["build", "labels"], Rule::Pairs),
     (&["extra_hosts"], Rule::Hosts),
     (&["networks"], Rule::Names(&[])),
-    (&["depends_on"], Rule::Names(&[("condition", "service_started"), ("required", "true")])),
+    (
+        &["depends_on"],
+        Rule::Names(&[("condition", "service_started"), ("required", "true"), ("restart", "false")]),
+    ),
     (&["build"], Rule::Keyed("context")),
     (&["logging"], Rule::OfDriver),
     (&["ports"], Rule::Ports),
@@ -490,7 +493,7 @@ mod tests {
         (
             "depends_on: [a]",
             "depends_on: {a: {condition: service_healthy}}",
-            "depends_on: {a: {condition: service_healthy, required: true}}",
+            "depends_on: {a: {condition: service_healthy, required: true, restart: false}}",
         ),
         // What is mounted, by its place.
         ("volumes: ['db_data:/data', ./a:/b]", "volumes: ['x:/data/']", "volumes: [x:/data/, ./a:/b]"),

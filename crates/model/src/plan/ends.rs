@@ -11,7 +11,7 @@ use crate::step::Step;
 /// engine which is gone has left without a network.
 pub(super) fn stops(wanted: &Wanted, seen: &Observed) -> (Vec<Reasoned>, BTreeSet<MachineId>) {
     let running = seen.running.iter().filter(|(id, _)| id.project == wanted.project);
-    let whys: BTreeMap<MachineId, String> = running
+    let mut whys: BTreeMap<MachineId, String> = running
         .filter_map(|(id, running)| {
             let is_to_run = wanted.machines.get(id).is_some_and(WantedMachine::is_to_run);
             let why = match running {
@@ -26,12 +26,31 @@ pub(super) fn stops(wanted: &Wanted, seen: &Observed) -> (Vec<Reasoned>, BTreeSe
             Some((id.clone(), why))
         })
         .collect();
+    while let Some((id, why)) = restarted(wanted, seen, &whys) {
+        whys.insert(id, why);
+    }
     let ids: BTreeSet<MachineId> = whys.keys().cloned().collect();
     let ends = seen.ends(&ids).into_iter().flatten().map(|(id, after)| {
         let why = whys.get(&id).cloned().unwrap_or_default();
         (Step::MachineStop(id, after), why)
     });
     (ends.collect(), ids)
+}
+
+/// One more that is to be started again because one that it depends on ends here and is to run again.
+fn restarted(
+    wanted: &Wanted,
+    seen: &Observed,
+    ends: &BTreeMap<MachineId, String>,
+) -> Option<(MachineId, String)> {
+    let is_again = |other: &&MachineId| {
+        ends.contains_key(*other) && wanted.machines.get(*other).is_some_and(WantedMachine::is_to_run)
+    };
+    let goes_on = |id: &&MachineId| seen.running.contains_key(*id) && !ends.contains_key(*id);
+    wanted.machines.keys().filter(goes_on).find_map(|id| {
+        let with = wanted.machines.get(id)?.restarts_with.iter().find(is_again)?;
+        Some((id.clone(), format!("machines.{}.depends_on.{}.restart", id.name, with.name)))
+    })
 }
 
 impl Observed {

@@ -122,6 +122,7 @@ pub fn resolve(project: &Project, context: Context<'_>) -> Result<Wanted, Vec<Re
     let machine_id = |name| MachineId::new(&project.name, name);
     let machines = project.machines.iter().map(|(name, machine)| {
         let after = machine.depends_on.iter().map(|(other, how_far)| (machine_id(other), *how_far)).collect();
+        let restarts_with = machine.restarts_with.iter().map(machine_id).collect();
         let made = |wish: &Container| {
             let image = context.images.named.get(&(wish.image.clone(), wish.platform.clone())).cloned();
             Box::new(MadeContainer { wish: wish.clone(), image })
@@ -137,7 +138,7 @@ pub fn resolve(project: &Project, context: Context<'_>) -> Result<Wanted, Vec<Re
         };
         let state = MachineState { kind: machine.kind, body };
         let provision = in_places(users.get(name), &machine.provision);
-        (machine_id(name), WantedMachine { state, after, power: Power::On, provision })
+        (machine_id(name), WantedMachine { state, after, restarts_with, power: Power::On, provision })
     });
     Ok(Wanted {
         project: project.name.clone(),

@@ -71,6 +71,43 @@ fn those_that_are_made_anew_end_in_their_order_too() {
 }
 
 #[test]
+fn who_is_to_is_started_again_with_what_it_depends_on() {
+    let with = |pairs: &[(&str, &str)]| {
+        pairs.iter().fold(shop(), |mut shop, (machine, on)| {
+            shop.machines.get_mut(&name(machine)).unwrap().restarts_with.insert(name(on));
+            shop
+        })
+    };
+    let other_db = |shop: Project| shop.ours("db", "nginx", &[nic("lan")]);
+    let again = |shop: Project| {
+        let (seen, lock) = up(&shop, &computer());
+        let plan = plan(&must_want(&other_db(shop), &lock, &seen), &seen);
+        let starts = plan.steps.iter().filter_map(|planned| match &planned.step {
+            Step::MachineStart(id, _) => Some(id.name.to_string()),
+            _ => None,
+        });
+        (stops(&plan), starts.collect::<Vec<_>>())
+    };
+    let one = (
+        vec!["api after []".to_owned(), "db after [api]".to_owned()],
+        vec!["db".to_owned(), "api".to_owned()],
+    );
+    assert_eq!(again(with(&[("api", "db")])), one);
+    // One by another, and not by one that goes on.
+    let all = ["web after []", "api after [web]", "db after [web api]"].map(str::to_owned).to_vec();
+    assert_eq!(again(with(&[("api", "db"), ("web", "api")])).0, all);
+    assert_eq!(again(with(&[("web", "api")])).0, ["db after []"]);
+    // With one that is turned off, or is gone, nobody is.
+    let shop = with(&[("api", "db")]);
+    let (seen, lock) = up(&shop, &computer());
+    let off = must_want(&shop, &lock, &seen).with_power(&ids(&["db"]), Power::Off);
+    assert_eq!(stops(&plan(&off, &seen)), ["db after []"]);
+    // Nor does it start who was stopped.
+    let off = must_want(&other_db(shop), &lock, &seen).with_power(&ids(&["api"]), Power::Off);
+    assert_eq!(stops(&plan(&off, &seen)), ["api after []", "db after [api]"]);
+}
+
+#[test]
 fn what_depends_on_what_is_on_record_as_the_files_said_last() {
     let (seen, lock) = up(&shop(), &computer());
     let order = |seen: &Observed| seen.projects[&name("shop")].order.clone();

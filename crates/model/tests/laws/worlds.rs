@@ -117,7 +117,17 @@ impl With for Project {
 
     fn put(mut self, kind: Kind, text: &str, runs: Runs, nics: &[Nic]) -> Self {
         let (ports, depends_on, provision) = (Vec::new(), BTreeMap::new(), Vec::new());
-        let machine = Machine { kind, runs, nics: nics.to_vec(), ports, depends_on, dev: None, provision };
+        let restarts_with = BTreeSet::new();
+        let machine = Machine {
+            kind,
+            runs,
+            nics: nics.to_vec(),
+            ports,
+            depends_on,
+            restarts_with,
+            dev: None,
+            provision,
+        };
         self.machines.insert(name(text), machine);
         self
     }

@@ -185,6 +185,7 @@ fn derived(loaded: &Loaded, of: &Name, args: &RunArgs) -> Result<(Machine, BTree
     }
     if args.no_deps {
         base.depends_on.clear();
+        base.restarts_with.clear();
     }
     if let Some(container) = base.container_mut() {
         // As it is here: nobody else sits at it.

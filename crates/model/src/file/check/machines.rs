@@ -50,13 +50,14 @@ pub(super) fn check(
             }
         }
         let ports = ports(machine, &nics, networks, &mut unique, problems);
-        let depends_on = order::depends_on(machine, &names, dormant, problems);
+        let (depends_on, restarts_with) = order::depends_on(machine, &names, dormant, problems);
         let made = containers::runs(machine, &spec.volumes, problems).map(|(kind, runs)| Machine {
             kind,
             runs,
             nics,
             ports,
             depends_on,
+            restarts_with,
             dev: machine.dev.clone(),
             provision: machine.provision.clone(),
         });

@@ -9,19 +9,20 @@ use crate::container::Health;
 use crate::name::Name;
 use crate::project::{Condition, Driver};
 
-/// The machines that come before this one.
+/// The machines that come before this one, and those of them with which it is started again.
 pub(super) fn depends_on(
     machine: &MachineSpec,
     names: &BTreeSet<&Name>,
     dormant: &Dormant,
     problems: &mut Vec<Problem>,
-) -> BTreeMap<Name, Condition> {
+) -> (BTreeMap<Name, Condition>, BTreeSet<Name>) {
     let on: Vec<At<Name>> = machine.depends_on.iter().map(|dependency| dependency.on.clone()).collect();
     once(&on, &mut BTreeSet::new(), "machine", problems);
-    let mut before = BTreeMap::new();
-    for Dependency { on, condition, required } in &machine.depends_on {
+    let (mut before, mut restarts_with) = (BTreeMap::new(), BTreeSet::new());
+    for Dependency { on, condition, required, restart } in &machine.depends_on {
         if names.contains(&on.value) {
             before.insert(on.value.clone(), *condition);
+            restarts_with.extend(restart.then(|| on.value.clone()));
             continue;
         }
         match dormant.get(&on.value) {
@@ -30,7 +31,7 @@ pub(super) fn depends_on(
             None => problems.push(unknown(on, "machine", names.iter().copied())),
         }
     }
-    before
+    (before, restarts_with)
 }
 
 fn left_out(on: &At<Name>, profiles: &BTreeSet<String>) -> Problem {

@@ -93,12 +93,13 @@ pub(super) fn multiply(
         }
     }
     for machine in machines.values_mut() {
+        let all = |name: &Name| several.get(name).cloned().unwrap_or_else(|| vec![name.clone()]);
         let each = |(name, condition): (&Name, &Condition)| {
-            let names = several.get(name).cloned().unwrap_or_else(|| vec![name.clone()]);
             let condition = *condition;
-            names.into_iter().map(move |name| (name, condition))
+            all(name).into_iter().map(move |name| (name, condition))
         };
         machine.depends_on = machine.depends_on.iter().flat_map(each).collect();
+        machine.restarts_with = machine.restarts_with.iter().flat_map(all).collect();
     }
     machines
 }

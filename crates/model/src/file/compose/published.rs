@@ -27,6 +27,8 @@ A file of the [Compose specification](https://github.com/compose-spec/compose-sp
   is copied into it;
 - `mac_address` of a service is that of its only nic; `cpu_quota` of each `cpu_period` is so much of `cpus`; `attach` says nothing, for
   `stead up` shows no output, and `stead logs` that of whom it is asked for;
+- networks are in the order of their `gw_priority`, then of their `priority`: the first one has the default route; `cpus` under
+  `deploy.resources.reservations` are a weight, 1024 for each, unless `cpu_shares` says one;
 - flags may be `yes`, `no`, `on`, `off`, `y` and `n`, with a warning;
 - files under `env_file` with `format: raw` are taken as they stand;
 - what Compose itself leaves alone is left alone: `develop`, which is for its `watch`; of `deploy` what is for clusters: `labels`, `endpoint_mode`,

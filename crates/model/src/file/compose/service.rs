@@ -2,6 +2,7 @@
 
 use super::{entry, link, mapping, text, value};
 use crate::file::Reading;
+use crate::file::leaf::quantity;
 use crate::file::problem::{Problem, Span};
 use crate::file::spec::DEFAULT_NETWORK;
 use crate::file::yaml::{Entry, Node, Value};
@@ -168,7 +169,7 @@ fn names(mut node: Node) -> Node {
 
 fn machine(own_name: &str, keys: Vec<Entry>, span: Span) -> Vec<Entry> {
     let mut ours = vec![text("kind", span, "container"), text("driver", span, "native")];
-    let (mut also_known, mut mac, mut quota, mut period) = (None, None, None, None);
+    let (mut also_known, mut mac, mut quota, mut period, mut set_aside) = (None, None, None, None, None);
     for Entry { key, key_span, node } in keys {
         match key.as_str() {
             "container_name" => also_known = Some(names(node)),
@@ -181,13 +182,16 @@ fn machine(own_name: &str, keys: Vec<Entry>, span: Span) -> Vec<Entry> {
             }
             "network_mode" => {}
             "networks" if is_empty(&node.value) => {}
-            "networks" => ours.push(entry("networks", key_span, networks(node))),
+            "networks" => ours.push(entry("networks", key_span, networks(by_priority(node)))),
             "ports" => ours.push(entry("ports", key_span, ports(node))),
             "volumes" => ours.push(entry("volumes", key_span, each(node, volume))),
-            "depends_on" => {
-                ours.push(entry("depends_on", key_span, names(under(node, |key| key != "restart"))));
+            "depends_on" => ours.push(entry("depends_on", key_span, names(node))),
+            "deploy" => {
+                let mut node = without(node, &DEPLOY_IGNORED);
+                let reserved = below(&mut node, "resources").and_then(|node| below(node, "reservations"));
+                set_aside = reserved.and_then(|node| taken(node, "cpus"));
+                ours.push(entry("deploy", key_span, node));
             }
-            "deploy" => ours.push(entry("deploy", key_span, without(node, &DEPLOY_IGNORED))),
             "logging" => ours.push(entry("logging", key_span, logging(node))),
             "mac_address" => mac = Some(node),
             // Taken together below.
@@ -207,8 +211,29 @@ fn machine(own_name: &str, keys: Vec<Entry>, span: Span) -> Vec<Entry> {
         own_mac(&mut ours, mac);
     }
     ours.extend(quota.and_then(|quota| cpus(&quota, period.as_ref())));
+    if !ours.iter().any(|entry| entry.key == "cpu_shares") {
+        ours.extend(set_aside.and_then(|cpus| shares(&cpus)));
+    }
     ours
 }
+
+/// What is under a key of a mapping.
+fn below<'n>(node: &'n mut Node, name: &str) -> Option<&'n mut Node> {
+    let Value::Mapping(entries) = &mut node.value else { return None };
+    entries.iter_mut().find(|entry| entry.key == name).map(|entry| &mut entry.node)
+}
+
+/// Processors that are set aside, as a weight: who has them set aside gets them when all want more than there is.
+fn shares(cpus: &Node) -> Option<Entry> {
+    let milli = quantity::cpus_milli(scalar(cpus)?).ok()??;
+    let shares = (u64::from(milli) * SHARES_OF_ONE / 1000).clamp(SHARES_MIN, SHARES_MAX);
+    Some(text("cpu_shares", cpus.span, &shares.to_string()))
+}
+
+/// The weight of one processor, and what weights there are.
+const SHARES_OF_ONE: u64 = 1024;
+const SHARES_MIN: u64 = 2;
+const SHARES_MAX: u64 = 262_144;
 
 /// What Compose leaves to clusters, and what says the usual.
 const DEPLOY_IGNORED: [&str; 6] =
@@ -285,13 +310,18 @@ fn without(mut node: Node, keys: &[&str]) -> Node {
     node
 }
 
-/// What is under each of a mapping's keys, with only such keys as are wanted.
-fn under(mut node: Node, wanted: impl Fn(&str) -> bool) -> Node {
-    if let Value::Mapping(entries) = &mut node.value {
-        for entry in entries {
-            if let Value::Mapping(keys) = &mut entry.node.value {
-                keys.retain(|key| wanted(&key.key));
-            }
+/// The networks in the order that they are to have: the first one has the default route.
+fn by_priority(mut node: Node) -> Node {
+    let Value::Mapping(entries) = &mut node.value else { return node };
+    let of = |entry: &Entry, name: &str| {
+        let Value::Mapping(keys) = &entry.node.value else { return 0 };
+        let key = keys.iter().find(|key| key.key == name);
+        key.and_then(|key| value::priority(scalar(&key.node)?).ok()).unwrap_or(0)
+    };
+    entries.sort_by_key(|entry| std::cmp::Reverse((of(entry, "gw_priority"), of(entry, "priority"))));
+    for entry in entries {
+        if let Value::Mapping(keys) = &mut entry.node.value {
+            keys.retain(|key| !["gw_priority", "priority"].contains(&key.key.as_str()));
         }
     }
     node

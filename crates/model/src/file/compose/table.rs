@@ -6,7 +6,7 @@ use crate::file::leaf::Leaf;
 use crate::file::leaf::container::{ANY, PROFILE, SECRET};
 use crate::file::leaf::network::{ADDRESS, ADDRESS6, ANY_ADDRESS, MAC};
 use crate::file::leaf::port::PORT_RANGE;
-use crate::file::leaf::quantity::VOLUME_SIZE;
+use crate::file::leaf::quantity::{CPUS, VOLUME_SIZE};
 use crate::file::shape::container::{BIND, BUILD, ENV_FILE, FILE_USE, SHARED, VOLUME_KEYS, leaf};
 use crate::file::shape::io::BLKIO;
 use crate::file::shape::kept::{DEPLOY, LOG_OPTIONS, LOGGING, RESERVATIONS, RESOURCE_LIMITS};
@@ -70,7 +70,7 @@ const SERVICE: &[Key] = &[
     plain("ports", &[Form::List(&[leaf(PORT), Form::Keys(&[PORT_KEYS])])]),
     plain(
         "depends_on",
-        &[Form::List(OTHER), Form::Map(Leaf::Form(value::SERVICE), &[Form::Keys(&[DEPENDENCY, RESTARTED])])],
+        &[Form::List(OTHER), Form::Map(Leaf::Form(value::SERVICE), &[Form::Keys(&[DEPENDENCY])])],
     ),
     plain("profiles", &[Form::List(&[leaf(PROFILE)])]),
     plain("build", &[Form::Leaf(Leaf::Text), Form::Keys(&[BUILD, UNBUILT])]),
@@ -131,13 +131,6 @@ const OTHER: Shape = &[leaf(value::SERVICE)];
 const ALIAS_OF_SERVICE: Shape = &[leaf(value::ALIAS)];
 const PRIVATE: Shape =
     &[Form::Leaf(Leaf::Only { word: "private", hint: "every machine has its own: leave it out" })];
-const RESTARTED: &[Key] = &[plain(
-    "restart",
-    &[Form::Leaf(Leaf::Only {
-        word: "false",
-        hint: "a machine is not restarted with another: leave it out",
-    })],
-)];
 const EXTENDS: &[Key] =
     &[Key { required: true, example: "base", ..plain("service", OTHER) }, plain("file", LINE)];
 const RAW: &[Key] = &[plain(
@@ -212,7 +205,7 @@ const RESOURCES: &[Key] = &[
     plain("reservations", &[Form::Keys(&[RESERVATIONS, RESERVED])]),
 ];
 const RESERVED: &[Key] = &[
-    refused("cpus", &[Form::Refused("processors are not set aside", "write `cpu_shares`")]),
+    plain("cpus", &[leaf(CPUS)]),
     refused(
         "devices",
         &[Form::Refused("devices are not chosen by what they can do", "name them under `devices`")],
@@ -225,8 +218,8 @@ const NIC: &[Key] = &[
     plain("ipv4_address", &[leaf(ADDRESS)]),
     plain("ipv6_address", &[leaf(ADDRESS6)]),
     plain("mac_address", &[leaf(MAC)]),
-    refused("priority", NIC_ORDER),
-    refused("gw_priority", NIC_ORDER),
+    plain("priority", PRIORITY),
+    plain("gw_priority", PRIORITY),
     refused(
         "interface_name",
         &[Form::Refused("nics are `eth0`, `eth1` and so on, in this order", "leave it out")],
@@ -234,10 +227,7 @@ const NIC: &[Key] = &[
     refused("link_local_ips", &[Form::Refused("a nic has one address of each family", "leave it out")]),
     refused("driver_opts", DRIVER_OPTIONS),
 ];
-const NIC_ORDER: Shape = &[Form::Refused(
-    "the first network has the default route",
-    "put the networks into the order that you want",
-)];
+const PRIORITY: Shape = &[leaf(value::PRIORITY)];
 
 const PORT_KEYS: &[Key] = &[
     Key { required: true, example: "80", ..plain("target", &[leaf(PORT_RANGE)]) },

@@ -23,6 +23,8 @@ pub(super) const LINK: &TextForm = &form(link);
 /// Processor time of a period, in microseconds; `-1` and `0` are no limit.
 pub(super) const QUOTA: &TextForm = &form(|text| microseconds(text).map(drop));
 pub(super) const PERIOD: &TextForm = &form(period);
+/// Who comes before whom.
+pub(super) const PRIORITY: &TextForm = &form(|text| priority(text).map(drop));
 pub(super) const NETWORK_MODE: &TextForm = &form(network_mode);
 pub(super) const PORT: &TextForm =
     &form(|text| ports_of_docker(text).iter().try_for_each(|text| port(text).map(drop)));
@@ -43,6 +45,12 @@ pub(super) fn resource(text: &str) -> Result<Name, Wrong> {
     lawful_name(text).ok_or_else(|| {
         wrong().hint("it needs a letter, and must not be a word that means something else here")
     })
+}
+
+/// The higher one comes first.
+pub(super) fn priority(text: &str) -> Result<i64, Wrong> {
+    let wrong = || Wrong::found(format!("{} is not a whole number", quote(text)));
+    text.parse().map_err(|_| wrong().hint("the network with the greatest one comes first"))
 }
 
 /// The name of a machine for that of a service: the same in lower case, with `-` for `_`. By either it is found, in DNS and

@@ -159,7 +159,7 @@ fn render_machine(text: &mut String, machine: &Machine) {
         let socket = std::net::SocketAddr::new(bind.address, bind.port);
         let _ = writeln!(text, "      - \"{socket}:{}/{protocol}\"", port.target);
     }
-    render_order(text, &machine.depends_on);
+    render_order(text, &machine.depends_on, &machine.restarts_with);
     match &machine.runs {
         Runs::External => {}
         Runs::Container(container) | Runs::Microvm(container) => container::render(text, container),
@@ -180,11 +180,11 @@ fn render_machine(text: &mut String, machine: &Machine) {
     }
 }
 
-fn render_order(text: &mut String, before: &BTreeMap<Name, Condition>) {
+fn render_order(text: &mut String, before: &BTreeMap<Name, Condition>, restarts_with: &BTreeSet<Name>) {
     if before.is_empty() {
         return;
     }
-    if before.values().all(|condition| *condition == Condition::Started) {
+    if restarts_with.is_empty() && before.values().all(|condition| *condition == Condition::Started) {
         let _ = writeln!(text, "    depends_on: {}", list(&before.keys().cloned().collect()));
         return;
     }
@@ -195,7 +195,8 @@ fn render_order(text: &mut String, before: &BTreeMap<Name, Condition>) {
             Condition::Healthy => "service_healthy",
             Condition::Completed => "service_completed_successfully",
         };
-        let _ = writeln!(text, "      {}: {{ condition: {condition} }}", name(on));
+        let restart = if restarts_with.contains(on) { ", restart: true" } else { "" };
+        let _ = writeln!(text, "      {}: {{ condition: {condition}{restart} }}", name(on));
     }
 }
 

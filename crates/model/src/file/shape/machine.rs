@@ -119,6 +119,14 @@ pub(crate) const DEPENDENCY: &[Key] = &[
         "false",
         "Whether it has to be there; its profile may leave it out.",
     ),
+    key(
+        "restart",
+        super::FLAG,
+        "false",
+        "true",
+        "Whether this machine, if it runs, is started again when `stead up` makes the other anew or changes it so that it \
+         is started again.",
+    ),
 ];
 
 const DEV: &[Key] = &[

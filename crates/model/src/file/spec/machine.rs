@@ -63,6 +63,7 @@ pub(crate) struct Dependency {
     pub(crate) on: At<Name>,
     pub(crate) condition: Condition,
     pub(crate) required: bool,
+    pub(crate) restart: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -219,12 +220,17 @@ fn ports(view: &View<'_>, defaults: &View<'_>) -> Option<At<Ports>> {
 }
 
 fn depends_on(view: &View<'_>) -> Vec<Dependency> {
-    let listed =
-        view.names().into_iter().map(|on| Dependency { on, condition: Condition::Started, required: true });
+    let listed = view.names().into_iter().map(|on| Dependency {
+        on,
+        condition: Condition::Started,
+        required: true,
+        restart: false,
+    });
     let mapped = view.named().map(|(on, view)| Dependency {
         on,
         condition: view.get("condition").read(word(CONDITIONS)).value().unwrap_or_default(),
         required: view.get("required").read(leaf::flag).value().unwrap_or(true),
+        restart: view.get("restart").read(leaf::flag).value().unwrap_or(false),
     });
     listed.chain(mapped).collect()
 }

@@ -382,6 +382,75 @@ fn services_extend_each_other_and_profiles_come_by_variable() {
 }
 
 #[test]
+fn priorities_say_the_order_of_networks_and_who_is_started_again_is_said() {
+    check(
+        "services:
+  a:
+    image: x
+    networks: {n: , default: {priority: 10}, m: {gw_priority: 1, priority: -5}}
+    depends_on: {b: {condition: service_started, restart: true}, c: {condition: service_started}}
+    deploy: {resources: {reservations: {cpus: '0.25', memory: 20M}}}
+  b: {image: x, cpu_shares: 7, deploy: {resources: {reservations: {cpus: 2}}}}
+  c: {image: x, deploy: {resources: {reservations: {cpus: 1000}}}}
+networks: {n: , m: }
+",
+        expect![[r#"
+            name: shop
+            networks:
+              default:
+                subnet: auto
+                subnet6: auto
+                addressing: managed
+                reach: "nat"
+                mtu: 1500
+                dhcp: { pool: auto, lease: 3600s, slaac: false }
+              m:
+                subnet: auto
+                subnet6: auto
+                addressing: managed
+                reach: "nat"
+                mtu: 1500
+                dhcp: { pool: off, lease: 3600s, slaac: false }
+              "n":
+                subnet: auto
+                subnet6: auto
+                addressing: managed
+                reach: "nat"
+                mtu: 1500
+                dhcp: { pool: off, lease: 3600s, slaac: false }
+            machines:
+              a:
+                kind: container
+                driver: native
+                networks:
+                  m: {}
+                  default: {}
+                  "n": {}
+                depends_on:
+                  b: { condition: service_started, restart: true }
+                  c: { condition: service_started }
+                image: "x:latest"
+                cpu_shares: 256
+                mem_reservation: 20971520
+              b:
+                kind: container
+                driver: native
+                networks:
+                  default: {}
+                image: "x:latest"
+                cpu_shares: 7
+              c:
+                kind: container
+                driver: native
+                networks:
+                  default: {}
+                image: "x:latest"
+                cpu_shares: 262144
+        "#]],
+    );
+}
+
+#[test]
 fn what_compose_leaves_alone_or_holds_anyway_is_taken() {
     check(
         "services:

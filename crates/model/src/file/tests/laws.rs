@@ -195,10 +195,12 @@ fn projects() -> impl Strategy<Value = Project> {
             };
             let before: Vec<&crate::name::Name> = machines.keys().filter(|_| flags[7]).collect();
             let depends_on = before.into_iter().map(|name| (name.clone(), condition(name))).collect();
+            let restarts_with = machines.keys().filter(|_| flags[7] && flags[1]).cloned().collect();
             let name: crate::name::Name = format!("m{index}").parse().unwrap();
             let provision = if runs.is_ours() && flags[2] { vec![script(&flags)] } else { Vec::new() };
             let dev = (runs.is_ours() && flags[3]).then(|| Box::new(dev(&flags)));
-            machines.insert(name, Machine { kind, runs, nics, ports, depends_on, dev, provision });
+            let made = Machine { kind, runs, nics, ports, depends_on, restarts_with, dev, provision };
+            machines.insert(name, made);
         }
         // Of some the limits are left out, of others they are not.
         let sizes = [None, Some(1 << 30), Some(64 << 10)].map(|size_bytes| Volume { size_bytes });

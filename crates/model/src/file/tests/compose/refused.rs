@@ -314,11 +314,6 @@ configs:
                 |               ^^^^^^^^^
               hint: there are data, data
 
-            compose.yaml:34:59: `restart: true` cannot be honoured
-             34 |     depends_on: {b: {condition: service_started, restart: true}}
-                |                                                           ^^^^
-              hint: a machine is not restarted with another: leave it out
-
             compose.yaml:35:20: `mode: global` cannot be honoured
              35 |     deploy: {mode: global, endpoint_mode: vip, placement: {}, restart_policy: {condition: any, max_a…
                 |                    ^^^^^^
@@ -329,11 +324,6 @@ configs:
                 |                                          ^
               hint: write `condition: on-failure`, or leave it out
 
-            compose.yaml:35:141: `cpus` cannot be honoured: processors are not set aside
-             35 | …ttempts: 3}, resources: {reservations: {cpus: "1", devices: []}}}
-                |                                          ^^^^
-              hint: write `cpu_shares`
-
             compose.yaml:35:152: `devices` cannot be honoured: devices are not chosen by what they can do
              35 | …, resources: {reservations: {cpus: "1", devices: []}}}
                 |                                          ^^^^^^^
@@ -343,11 +333,6 @@ configs:
              36 |     blkio_config: {weight_device: []}
                 |                    ^^^^^^^^^^^^^
               hint: leave it out, or use `weight`
-
-            compose.yaml:37:26: `priority` cannot be honoured: the first network has the default route
-             37 |     networks: {default: {priority: 5, link_local_ips: [], driver_opts: {}}, n: {}}
-                |                          ^^^^^^^^
-              hint: put the networks into the order that you want
 
             compose.yaml:37:39: `link_local_ips` cannot be honoured: a nic has one address of each family
              37 |     networks: {default: {priority: 5, link_local_ips: [], driver_opts: {}}, n: {}}
