@@ -209,6 +209,7 @@ fn a_root_that_cannot_be_written_is_not() {
             mode: Some(0o700),
             owner: Owner::default(),
             access: Access::Write,
+            exec: false,
         };
         world.launch.mounts = [("/scratch".to_owned(), tmpfs)].into();
         let line = "touch /x 2>&1; touch /scratch/x /dev/shm/x && echo fine; stat -c %a /scratch; \
@@ -265,7 +266,12 @@ fn an_empty_volume_is_filled_with_what_the_image_has_there() {
                 .unwrap()
                 .success()
         );
-        let volume = Mount::Volume { name: "data".parse().unwrap(), external: None, access: Access::Write };
+        let volume = Mount::Volume {
+            name: "data".parse().unwrap(),
+            external: None,
+            access: Access::Write,
+            nocopy: false,
+        };
         world.launch.mounts = [("/data".to_owned(), volume)].into();
         world.launch.own_volumes = ["/etc".to_owned(), "/new/one".to_owned()].into();
         let owner = if role == Role::Single { "0:0" } else { "33:34" };
@@ -389,9 +395,19 @@ fn nothing_is_mounted_over_the_root_itself() {
         let link = world.path("top/data").display().to_string();
         assert!(world.command(&["ln", "-s", "/", &link]).status().unwrap().success());
         let bind = bind(world.path("share"), Access::Write, false);
-        let tmpfs =
-            Mount::Tmpfs { size_bytes: None, mode: None, owner: Owner::default(), access: Access::Write };
-        let volume = Mount::Volume { name: "data".parse().unwrap(), external: None, access: Access::Write };
+        let tmpfs = Mount::Tmpfs {
+            size_bytes: None,
+            mode: None,
+            owner: Owner::default(),
+            access: Access::Write,
+            exec: false,
+        };
+        let volume = Mount::Volume {
+            name: "data".parse().unwrap(),
+            external: None,
+            access: Access::Write,
+            nocopy: false,
+        };
         assert!(
             world
                 .command(&["mkdir", "-p", world.path("volumes/data").to_str().unwrap()])
@@ -435,8 +451,13 @@ fn over_open_descriptors_no_program_starts_outside() {
 fn nothing_is_mounted_over_what_is_guarded() {
     for role in roles() {
         let mut world = World::new(role);
-        let tmpfs =
-            Mount::Tmpfs { size_bytes: None, mode: None, owner: Owner::default(), access: Access::Write };
+        let tmpfs = Mount::Tmpfs {
+            size_bytes: None,
+            mode: None,
+            owner: Owner::default(),
+            access: Access::Write,
+            exec: false,
+        };
         world.launch.mounts = [("/proc/sys".to_owned(), tmpfs)].into();
         world.run().code(125).says("the place is in /proc");
     }

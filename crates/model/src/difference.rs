@@ -249,6 +249,7 @@ mod tests {
                         mode: None,
                         owner: crate::container::Owner::default(),
                         access: crate::container::Access::Read,
+                        exec: false,
                     },
                 );
             },

@@ -176,7 +176,7 @@ fn kept(id: &MachineId, guest: Option<Guest>, files: &Files, home: &Home) -> Kep
 
 fn mount_row(target: &str, mount: &Mount) -> MountRow {
     let (kind, source, access) = match mount {
-        Mount::Volume { name, external, access } => {
+        Mount::Volume { name, external, access, nocopy: _ } => {
             let source = external.as_ref().map_or_else(|| name.to_string(), ToString::to_string);
             ("volume", Some(source), *access)
         }

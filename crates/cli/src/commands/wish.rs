@@ -427,6 +427,7 @@ fn mount(text: &str) -> Result<Value, Failure> {
             "target" | "dst" | "destination" => drop(keys.insert("target".into(), json!(value))),
             "readonly" | "ro" => drop(keys.insert("read_only".into(), json!(value != "false"))),
             "bind-propagation" => within(&mut keys, "bind", "propagation", json!(value)),
+            "volume-nocopy" => within(&mut keys, "volume", "nocopy", json!(value != "false")),
             "tmpfs-size" => within(&mut keys, "tmpfs", "size", json!(value)),
             "tmpfs-mode" => within(&mut keys, "tmpfs", "mode", json!(value)),
             _ => {

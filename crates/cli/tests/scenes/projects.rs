@@ -326,6 +326,43 @@ fn a_service_is_started_again_with_the_one_that_it_cannot_do_without() {
     shop.stead("down").ok();
 }
 
+#[test]
+fn mounts_of_a_service_are_as_it_says() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let shop = world.project("shop", "");
+    std::fs::remove_file(shop.directory.join("stead.yaml")).unwrap();
+    let file = |more: &str| {
+        let text = format!(
+            "services:
+  a:
+    image: {BUSYBOX}
+    init: true
+    command: sleep 1000
+    network_mode: none
+    tmpfs: ['/run:exec', /plain]
+    volumes:
+      - {{ type: volume, source: bare, target: /data, volume: {{ nocopy: true }} }}
+      - also:/more:nocopy
+{more}
+volumes: {{ bare: {{ name: elsewhere }}, also: }}
+"
+        );
+        std::fs::write(shop.directory.join("compose.yaml"), text).unwrap();
+    };
+    file("      - ./none/it.sock:/it.sock");
+    let said = shop.stead("up").says("`name` changes nothing");
+    assert!(said.code != 0 && said.err.contains("it.sock"), "{said:?}");
+    assert!(!shop.directory.join("none").exists());
+    file("");
+    shop.stead("up").ok();
+    let line = "ls -A /data /more; cp /bin/busybox /run/sleep; cp /bin/busybox /plain/sleep; /run/sleep 0 && echo runs; /plain/sleep 0";
+    let words = ["exec", "a", "sh", "-c", line];
+    let said = world.stead_at("home", &shop.directory, &words).code(126).says("Permission denied");
+    assert_eq!(said.out, "/data:\n\n/more:\nruns\n");
+    shop.stead("down --volumes --yes").ok();
+}
+
 const WAITING: &str = "
 name: shop
 machines:

@@ -194,22 +194,28 @@ pub(crate) fn wanted(target: &str, mount: &Mount, volumes: &BTreeMap<Name, PathB
         bail!("nothing can be mounted at `{target}`");
     }
     let (what, attributes) = match mount {
-        Mount::Volume { name, access, external: _ } => {
-            let source = volumes.get(name).with_context(|| format!("volume `{name}` is not there"))?;
-            (What::Volume { source: source.clone() }, read(*access))
+        Mount::Volume { name, access, external: _, nocopy } => {
+            let source = volumes.get(name).with_context(|| format!("volume `{name}` is not there"))?.clone();
+            let what = if *nocopy {
+                What::Bind { source, propagation: Propagation::Private, create: false }
+            } else {
+                What::Volume { source }
+            };
+            (what, read(*access))
         }
         Mount::Bind { source, access, propagation, create } => {
             let (source, propagation, create) = (source.clone(), *propagation, *create);
             (What::Bind { source, propagation, create }, read(*access))
         }
-        Mount::Tmpfs { size_bytes, mode, owner, access } => {
+        Mount::Tmpfs { size_bytes, mode, owner, access, exec } => {
             let mode = ("mode", format!("{:o}", mode.unwrap_or(0o1777)));
             let size = size_bytes.map(|bytes| ("size", bytes.to_string()));
             // The kernel takes ids as they are in our user namespace, which is the container's.
             let ids = [("uid", owner.uid), ("gid", owner.gid)];
             let ids = ids.into_iter().filter_map(|(key, id)| Some((key, id?.to_string())));
             let options = [mode].into_iter().chain(size).chain(ids).collect();
-            (What::Kernel { kind: Kind::Tmpfs, options }, NOTHING | read(*access))
+            let nothing = if *exec { NOTHING & !NO_EXECUTION } else { NOTHING };
+            (What::Kernel { kind: Kind::Tmpfs, options }, nothing | read(*access))
         }
     };
     Ok(Planned { target: target.to_owned(), what, attributes })
@@ -321,8 +327,12 @@ mod tests {
     fn a_program_has_what_the_specification_says_and_what_it_asks() {
         check(
             |launch| {
-                let volume =
-                    Mount::Volume { name: "db".parse().unwrap(), external: None, access: Access::Read };
+                let volume = Mount::Volume {
+                    name: "db".parse().unwrap(),
+                    external: None,
+                    access: Access::Read,
+                    nocopy: false,
+                };
                 let bind = Mount::Bind {
                     source: "/src".into(),
                     access: Access::Read,
@@ -330,7 +340,13 @@ mod tests {
                     create: true,
                 };
                 let owner = Owner { uid: Some(7), gid: None };
-                let shm = Mount::Tmpfs { size_bytes: Some(5), mode: None, owner, access: Access::Write };
+                let shm = Mount::Tmpfs {
+                    size_bytes: Some(5),
+                    mode: None,
+                    owner,
+                    access: Access::Write,
+                    exec: false,
+                };
                 launch.mounts = [("/db", volume), ("/app", bind), ("/dev/shm", shm)]
                     .map(|(target, mount)| (target.to_owned(), mount))
                     .into();
@@ -401,8 +417,12 @@ mod tests {
 
     #[test]
     fn what_cannot_be_mounted_is_refused() {
-        let volume =
-            |name: &str| Mount::Volume { name: name.parse().unwrap(), external: None, access: Access::Read };
+        let volume = |name: &str| Mount::Volume {
+            name: name.parse().unwrap(),
+            external: None,
+            access: Access::Read,
+            nocopy: false,
+        };
         let at = |target: &str, name: &str| [(target.to_owned(), volume(name))].into();
         check(
             |launch| launch.mounts = at("/", "db"),

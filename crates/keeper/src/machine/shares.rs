@@ -60,7 +60,7 @@ pub(super) fn given(launch: &Launch, volumes: &BTreeMap<Name, PathBuf>) -> Resul
     };
     for mount in launch.mounts.values_mut() {
         match mount {
-            Mount::Volume { name, access, external: _ } => {
+            Mount::Volume { name, access, external: _, nocopy: _ } => {
                 let source = volumes.get(name).with_context(|| format!("volume `{name}` is not there"))?;
                 inside.insert(name.clone(), share(source, *access));
             }
@@ -174,10 +174,16 @@ mod tests {
             ("/a", bind("/home/a", Access::Read, false)),
             ("/b", bind("/home/b", Access::Read, true)),
             ("/c", bind("/home/b", Access::Write, false)),
-            ("/d", Mount::Volume { name: db.clone(), external: None, access: Access::Write }),
+            ("/d", Mount::Volume { name: db.clone(), external: None, access: Access::Write, nocopy: false }),
             (
                 "/e",
-                Mount::Tmpfs { size_bytes: None, mode: None, owner: Owner::default(), access: Access::Write },
+                Mount::Tmpfs {
+                    size_bytes: None,
+                    mode: None,
+                    owner: Owner::default(),
+                    access: Access::Write,
+                    exec: false,
+                },
             ),
         ];
         let mounts = mounts.map(|(target, mount)| (target.to_owned(), mount));

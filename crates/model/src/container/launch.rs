@@ -321,7 +321,8 @@ mod tests {
         let mut container = Container::new("web".parse().unwrap());
         let name = "data".parse().unwrap();
         container.mounts =
-            [("/data".into(), Mount::Volume { name, external: None, access: Access::Write })].into();
+            [("/data".into(), Mount::Volume { name, external: None, access: Access::Write, nocopy: false })]
+                .into();
         let volumes = ["/data/", "/cache"].map(|path| (path.to_owned(), serde_json::json!({}))).into();
         let image = ImageConfig { cmd: words("sh"), volumes, ..ImageConfig::default() };
         let launch = container.launch(&"web".parse().unwrap(), &image).unwrap();

@@ -143,6 +143,9 @@ pub enum Mount {
         external: Option<VolumeId>,
         /// Whether it can be written.
         access: Access,
+        /// Whether it stays empty where the image has files at its place.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        nocopy: bool,
     },
     /// A file or directory of this computer, by an absolute path.
     Bind {
@@ -166,6 +169,9 @@ pub enum Mount {
         owner: Owner,
         /// Whether it can be written.
         access: Access,
+        /// Whether programs on it can be run.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        exec: bool,
     },
 }
 
@@ -507,9 +513,9 @@ mod tests {
     fn a_mount_on_record_from_before_there_were_external_volumes_is_of_its_project() {
         let mount: Mount = serde_json::from_str(r#"{"volume":{"name":"data","access":"write"}}"#).unwrap();
         assert_eq!(mount.volume(&"shop".parse().unwrap()), Some("data.shop".parse().unwrap()));
-        let Mount::Volume { name, access, .. } = mount else { panic!("{mount:?}") };
+        let Mount::Volume { name, access, nocopy, .. } = mount else { panic!("{mount:?}") };
         let external = Some("mail.post".parse().unwrap());
-        let mount = Mount::Volume { name, external, access };
+        let mount = Mount::Volume { name, external, access, nocopy };
         let again: Mount = serde_json::from_str(&serde_json::to_string(&mount).unwrap()).unwrap();
         assert_eq!(again.volume(&"shop".parse().unwrap()), Some("mail.post".parse().unwrap()));
     }

@@ -100,7 +100,7 @@ fn project_name(tree: &Node, reading: &Reading<'_>) -> Option<Name> {
         return Some(name.clone());
     }
     let Value::Mapping(entries) = &tree.value else { return None };
-    let variable = reading.source.env.get("COMPOSE_PROJECT_NAME").filter(|name| !name.is_empty());
+    let variable = reading.source.env.get(super::compose::PROJECT_NAME).filter(|name| !name.is_empty());
     let variable = variable.filter(|_| reading.dialect == Dialect::Compose).cloned();
     let written =
         entries.iter().find(|entry| entry.key == "name").and_then(|entry| match &entry.node.value {

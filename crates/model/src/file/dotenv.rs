@@ -58,7 +58,7 @@ pub(crate) enum Bare {
 impl Bare {
     fn is_name(self, text: &str) -> bool {
         match self {
-            Self::Refused | Self::Passed => is_name(text),
+            Self::Refused | Self::Passed => is_variable(text),
             Self::PassedToLabel => is_label(text),
         }
     }
@@ -67,7 +67,7 @@ impl Bare {
     fn misnamed(self, name: &str) -> Bad {
         let (what, hint) = match self {
             Self::Refused | Self::Passed => {
-                ("a variable", "a name has `A-Z`, `a-z`, `0-9` and `_` and starts with no digit")
+                ("a variable", "a name has letters, digits, `_`, `.` and `-` and starts with a letter or `_`")
             }
             Self::PassedToLabel => ("a label", "a name has letters, digits, `.`, `-`, `_` and `/`"),
         };
@@ -173,6 +173,12 @@ fn name_of(line: &str) -> Option<&str> {
 fn is_name(text: &str) -> bool {
     let lawful = |c: char| c.is_ascii_alphanumeric() || c == '_';
     !text.is_empty() && !text.starts_with(|c: char| c.is_ascii_digit()) && text.chars().all(lawful)
+}
+
+/// What programs read, shells have no names for.
+fn is_variable(text: &str) -> bool {
+    let lawful = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && text.chars().all(lawful)
 }
 
 fn is_label(text: &str) -> bool {
@@ -319,7 +325,7 @@ mod tests {
                 .env:2:3: `1B` cannot name a variable
                   2 |   1B=2
                     |   ^^^^
-                  hint: a name has `A-Z`, `a-z`, `0-9` and `_` and starts with no digit
+                  hint: a name has letters, digits, `_`, `.` and `-` and starts with a letter or `_`
 
                 .env:3:1: something follows the closing quote
                   3 | C='x' y

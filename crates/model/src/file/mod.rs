@@ -15,6 +15,7 @@ mod compose;
 mod cut;
 mod decode;
 mod dotenv;
+mod elsewhere;
 mod environment;
 mod extend;
 mod include;
@@ -189,6 +190,8 @@ enum Dialect {
 
 /// Reads and checks a project file, reporting every problem rather than only the first.
 pub fn parse(source: &Source<'_>) -> Result<Parsed, Problems> {
+    let named = Reading::new(source).variables();
+    let source = &Source { env: named.as_ref().unwrap_or(source.env), ..*source };
     let mut reading = Reading::new(source);
     let parsed = reading.project();
     let text = &source.whole();
@@ -208,9 +211,6 @@ pub fn parse(source: &Source<'_>) -> Result<Parsed, Problems> {
     }
 }
 
-/// More files than a project has any use for; a hostile one must not make us read for ever.
-const FILES_MAX: usize = 1000;
-
 /// The files that a project file names, each read by `read`, which is given its absolute path. `source.files` does not
 /// count.
 pub fn files(source: &Source<'_>, mut read: impl FnMut(&Path) -> FileText) -> Files {
@@ -228,6 +228,8 @@ pub fn files(source: &Source<'_>, mut read: impl FnMut(&Path) -> FileText) -> Fi
 }
 
 fn missing(source: &Source<'_>) -> BTreeSet<PathBuf> {
+    let named = Reading::new(source).variables();
+    let source = &Source { env: named.as_ref().unwrap_or(source.env), ..*source };
     let mut reading = Reading::new(source);
     // Whatever else is wrong is told once all files are there.
     let _ = reading.project();
@@ -258,6 +260,8 @@ struct Reading<'a> {
     missing: BTreeSet<PathBuf>,
     /// The texts that become files.
     texts: BTreeMap<PathBuf, String>,
+    /// Where services stand that are not there this time, and of which nothing is told that is wrong.
+    resting: BTreeSet<String>,
 }
 
 impl<'a> Reading<'a> {
@@ -265,7 +269,21 @@ impl<'a> Reading<'a> {
         let (problems, warnings) = (Vec::new(), Vec::new());
         let (missing, texts) = (BTreeSet::new(), BTreeMap::new());
         let unread = source.unread.clone();
-        Self { source, dialect: Dialect::Stead, problems, warnings, unread, missing, texts }
+        Self {
+            source,
+            dialect: Dialect::Stead,
+            problems,
+            warnings,
+            unread,
+            missing,
+            texts,
+            resting: BTreeSet::new(),
+        }
+    }
+
+    /// The variables, if there is one more for the words that the file is written in.
+    fn variables(&self) -> Option<Variables> {
+        (self.spoken() == Dialect::Compose).then(|| compose::with_project_name(self.source)).flatten()
     }
 
     fn project(&mut self) -> Option<Parsed> {
@@ -275,6 +293,10 @@ impl<'a> Reading<'a> {
             Dialect::Compose => "services",
         };
         let mut tree = self.whole_tree(machines)?;
+        if self.dialect == Dialect::Compose {
+            self.resting = compose::resting(&mut tree, &self.profiles());
+            compose::warn_of_shells(&mut tree, self);
+        }
         environment::gather(&mut tree, machines, self);
         build::gather(&mut tree, machines, self);
         texts::gather(&mut tree, self);
@@ -287,6 +309,10 @@ impl<'a> Reading<'a> {
         let mut spec = spec::read(&tree, self.ground(), &mut self.problems);
         let asked = check::Asked { source: self.source, profiles: &self.profiles() };
         let (project, dormant) = check::check(&mut spec, &asked, &mut self.problems)?;
+        let is_of = |problem: &Problem, place: &String| {
+            problem.path.strip_prefix(place).is_some_and(|rest| rest.starts_with('.'))
+        };
+        self.problems.retain(|problem| !self.resting.iter().any(|place| is_of(problem, place)));
         let sources = Sources::new(&tree, &project);
         let (pull, builds) = (spec.pulls(), spec.builds());
         let texts = std::mem::take(&mut self.texts);
@@ -369,7 +395,7 @@ impl<'a> Reading<'a> {
             Dialect::Stead => shape::ROOT,
             Dialect::Compose => {
                 compose::strip_empty(tree);
-                compose::flags(tree, compose::ROOT, "", warnings);
+                compose::loosen(tree, compose::ROOT, "", warnings);
                 compose::ROOT
             }
         };
@@ -387,46 +413,6 @@ impl<'a> Reading<'a> {
         profiles
     }
 
-    /// The tree of another file, all of which stands where this one names it: places of that file mean nothing here.
-    fn tree_of(
-        &mut self,
-        file: &Path,
-        name: &str,
-        variables: &Variables,
-        (span, path): (Span, &str),
-    ) -> Option<Tree> {
-        let text = self.text_of(file, name, (span, path))?;
-        let (mut problems, mut warnings) = (Vec::new(), Vec::new());
-        let tree = self.tree(&text, variables, (&mut problems, &mut warnings));
-        self.elsewhere(name, (span, path), problems, warnings);
-        let (mut tree, cuts) = tree?;
-        extend::put(&mut tree, span);
-        Some((tree, cuts))
-    }
-
-    /// The text of another file; that there is none is told where this one names it.
-    fn text_of(&mut self, file: &Path, name: &str, (span, path): (Span, &str)) -> Option<String> {
-        match self.file_at(file) {
-            FileText::Text(text) => Some(text),
-            FileText::Missing if is_remote(name) => {
-                let message = format!("{} is not of this computer, and is not fetched", problem::quote(name));
-                let hint = "fetch it yourself, and name the file";
-                self.problems.push(Problem::found(span, path, name, message).hint(hint));
-                None
-            }
-            FileText::Missing => {
-                let message = format!("there is no file {}", problem::quote(name));
-                self.problems.push(Problem::found(span, path, name, message).hint(WRITE_IT));
-                None
-            }
-            FileText::Unreadable(why) => {
-                let message = format!("{} cannot be read: {why}", problem::quote(name));
-                self.problems.push(Problem::found(span, path, name, message).hint(READABLE));
-                None
-            }
-        }
-    }
-
     fn scope<'v>(&'v self, variables: &'v Variables) -> Scope<'v> {
         let unset = match self.dialect {
             Dialect::Stead => Unset::Problem,
@@ -438,49 +424,6 @@ impl<'a> Reading<'a> {
     fn ground(&self) -> spec::Ground<'a> {
         spec::Ground { dir: self.source.dir, home: self.source.env.get("HOME").map(String::as_str) }
     }
-
-    /// What stands in another file, named as the project file does.
-    fn file(&mut self, name: &str) -> Result<FileText, leaf::Wrong> {
-        Ok(self.file_at(&spec::absolute(self.ground(), name)?))
-    }
-
-    fn file_at(&mut self, path: &Path) -> FileText {
-        let known = &self.source.files;
-        if let Some(text) = known.get(path) {
-            return text.clone();
-        }
-        if known.len() + self.missing.len() >= FILES_MAX {
-            return FileText::Unreadable(format!("the project names more than {FILES_MAX} files"));
-        }
-        self.missing.insert(path.to_owned());
-        FileText::Missing
-    }
-
-    /// Tells what is wrong with another file where this one names it.
-    fn elsewhere(
-        &mut self,
-        file: &str,
-        (span, path): (Span, &str),
-        problems: Vec<Problem>,
-        warnings: Vec<Problem>,
-    ) {
-        let file = problem::quote(file);
-        let moved = |problem: Problem| {
-            let Span { line, column, .. } = problem.span;
-            let message = format!("in {file}, line {line}, column {column}: {}", problem.message);
-            let mut told = problem.say(message);
-            told.span = span;
-            path.clone_into(&mut told.path);
-            told
-        };
-        self.problems.extend(problems.into_iter().map(moved));
-        self.warnings.extend(warnings.into_iter().map(moved));
-    }
-}
-
-/// Whether a file is named that is on another computer: by an address, as Git writes one, or in a registry.
-fn is_remote(name: &str) -> bool {
-    name.contains("://") || name.starts_with("git@") || name.starts_with("oci:")
 }
 
 /// Takes out the keys that Compose leaves to others, and so do we.

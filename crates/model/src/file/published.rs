@@ -45,7 +45,7 @@ fn form(form: &Form) -> Value {
             "additionalProperties": shape(of),
         }),
         Form::Nothing => json!({ "type": "null" }),
-        Form::Ignored => json!({}),
+        Form::Ignored | Form::Inert(_) => json!({}),
         Form::Refused(..) => json!(false),
         Form::Keys(keys) => {
             let properties: Map<String, Value> =
@@ -295,7 +295,12 @@ fn inner(page: &mut String, path: &str, form: &Form) {
         Form::Keys(keys) if keys.iter().any(|group| !group.is_empty()) => section(page, path, keys),
         Form::Map(_, of) => of.iter().for_each(|form| inner(page, &format!("{path}.<name>"), form)),
         Form::List(of) | Form::Set(of) => of.iter().for_each(|form| inner(page, &format!("{path}[]"), form)),
-        Form::Keys(_) | Form::Leaf(_) | Form::Nothing | Form::Ignored | Form::Refused(..) => {}
+        Form::Keys(_)
+        | Form::Leaf(_)
+        | Form::Nothing
+        | Form::Ignored
+        | Form::Inert(_)
+        | Form::Refused(..) => {}
     }
 }
 
@@ -311,6 +316,7 @@ fn choices(form: &Form) -> Option<String> {
         | Form::Map(..)
         | Form::Nothing
         | Form::Ignored
+        | Form::Inert(_)
         | Form::Refused(..) => None,
     }
 }

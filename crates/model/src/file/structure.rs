@@ -54,6 +54,7 @@ pub(crate) fn once(node: &mut Node, shape: Shape, path: &str, problems: &mut Vec
                 | Form::Map(..)
                 | Form::Nothing
                 | Form::Ignored
+                | Form::Inert(_)
                 | Form::Refused(..),
                 Value::Null | Value::Unknown | Value::Scalar(_) | Value::Sequence(_) | Value::Mapping(_),
             ) => {}
@@ -95,7 +96,7 @@ fn under(node: &Node, shape: Shape, (path, example): (&str, &str), problems: &mu
     }
     for form in shape {
         match (form, &node.value) {
-            (_, Value::Unknown) | (Form::Ignored | Form::Refused(..), _) => return,
+            (_, Value::Unknown) | (Form::Ignored | Form::Inert(_) | Form::Refused(..), _) => return,
             (Form::Leaf(leaf), Value::Scalar(text)) => {
                 if let Err(wrong) = leaf.check(text) {
                     let wrong = with_key(*leaf, wrong, path, text);
@@ -202,7 +203,7 @@ fn unfit(node: &Node, shape: Shape, path: &str, example: &str) -> Problem {
             Form::Leaf(_) => "a single value",
             Form::List(_) | Form::Set(_) => "a list",
             Form::Keys(_) | Form::Map(..) => "a mapping",
-            Form::Nothing | Form::Ignored | Form::Refused(..) => "nothing",
+            Form::Nothing | Form::Ignored | Form::Inert(_) | Form::Refused(..) => "nothing",
         })
         .collect();
     let (found, text) = match &node.value {
@@ -241,6 +242,8 @@ fn instead(form: Option<&Form>, path: &str, example: &str) -> String {
             None => "leave out what stands under it".to_owned(),
         },
         Some(Form::Map(..)) => "write names under it, each with `:` and what it is".to_owned(),
-        Some(Form::Nothing | Form::Ignored | Form::Refused(..)) | None => "leave it out".to_owned(),
+        Some(Form::Nothing | Form::Ignored | Form::Inert(_) | Form::Refused(..)) | None => {
+            "leave it out".to_owned()
+        }
     }
 }

@@ -162,7 +162,8 @@ impl With for Project {
     fn external(mut self, machine: &str, volume: &str, id: &str) -> Self {
         let id: VolumeId = id.parse().unwrap();
         self.external_volumes.insert(name(volume), id.clone());
-        let mount = Mount::Volume { name: name(volume), external: Some(id), access: Access::Write };
+        let mount =
+            Mount::Volume { name: name(volume), external: Some(id), access: Access::Write, nocopy: false };
         let machine = self.machines.get_mut(&name(machine)).unwrap();
         machine.container_mut().unwrap().mounts.insert(format!("/{volume}"), mount);
         self

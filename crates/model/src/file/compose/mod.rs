@@ -2,6 +2,7 @@
 //! are machines of kind container. Every part keeps its place. What cannot be honoured was refused by name before that,
 //! or is here; nothing is left out in silence but `version`, `expose` and what else is documentation by specification.
 
+mod ahead;
 mod bound;
 mod link;
 mod network;
@@ -16,11 +17,12 @@ use std::collections::BTreeMap;
 
 use super::leaf::{Leaf, Wrong, lawful_name};
 use super::problem::{Problem, Span, quote};
-use super::shape::{Form, Shape};
+use super::shape::{Form, Keys, Shape};
 use super::yaml::{Entry, Node, Value};
 use super::{Reading, join};
 use crate::name::Name;
 
+pub(super) use ahead::{PROJECT_NAME, resting, warn_of_shells, with_project_name};
 pub(super) use published::reference;
 pub(super) use table::ROOT;
 
@@ -37,6 +39,16 @@ pub(super) fn strip(tree: &mut Node) {
             let inner = ["deploy", "healthcheck", "ipam", "build", "logging"];
             let inner = keys.iter_mut().filter(|key| inner.contains(&key.key.as_str()));
             inner.for_each(|key| super::without_extensions(&mut key.node));
+            let parted = ["networks", "depends_on", "ports", "volumes", "secrets", "configs"];
+            for key in keys.iter_mut().filter(|key| parted.contains(&key.key.as_str())) {
+                match &mut key.node.value {
+                    Value::Mapping(parts) => {
+                        parts.iter_mut().for_each(|part| super::without_extensions(&mut part.node));
+                    }
+                    Value::Sequence(parts) => parts.iter_mut().for_each(super::without_extensions),
+                    Value::Null | Value::Unknown | Value::Scalar(_) => {}
+                }
+            }
         }
     }
 }
@@ -47,7 +59,8 @@ const EMPTY_IS_NOTHING: [&str; 8] =
 
 /// Takes out keys of services that say nothing by an empty text.
 pub(super) fn strip_empty(tree: &mut Node) {
-    let empty = |entry: &Entry| matches!(&entry.node.value, Value::Scalar(text) if text.is_empty());
+    // Of a user and a group that are both variables, and not set, a colon is left.
+    let empty = |entry: &Entry| matches!(&entry.node.value, Value::Scalar(text) if text.is_empty() || (entry.key == "user" && text == ":"));
     for service in super::environment::under(tree, "services") {
         if let Value::Mapping(keys) = &mut service.node.value {
             keys.retain(|entry| !(empty(entry) && EMPTY_IS_NOTHING.contains(&entry.key.as_str())));
@@ -55,8 +68,9 @@ pub(super) fn strip_empty(tree: &mut Node) {
     }
 }
 
-/// Writes flags in the one way that there is here. Compose takes those of YAML 1.1 as well, with a warning.
-pub(super) fn flags(node: &mut Node, shape: Shape, path: &str, warnings: &mut Vec<Problem>) {
+/// Writes flags in the one way that there is here, as Compose takes those of YAML 1.1 as well, and takes out what changes
+/// nothing; both with a warning.
+pub(super) fn loosen(node: &mut Node, shape: Shape, path: &str, warnings: &mut Vec<Problem>) {
     for form in shape {
         match (form, &mut node.value) {
             (Form::Leaf(Leaf::Flag | Leaf::Only { word: "true" | "false", .. }), Value::Scalar(text)) => {
@@ -75,25 +89,41 @@ pub(super) fn flags(node: &mut Node, shape: Shape, path: &str, warnings: &mut Ve
             }
             (Form::List(items) | Form::Set(items), Value::Sequence(nodes)) => {
                 for (index, node) in nodes.iter_mut().enumerate() {
-                    flags(node, items, &format!("{path}[{index}]"), warnings);
+                    loosen(node, items, &format!("{path}[{index}]"), warnings);
                 }
             }
             (Form::Keys(keys), Value::Mapping(entries)) => {
+                inert(entries, keys, path, warnings);
                 for Entry { key, node, .. } in entries {
                     let known = keys.iter().flat_map(|group| group.iter()).find(|known| known.name == key);
                     if let Some(known) = known {
-                        flags(node, known.shape, &join(path, key), warnings);
+                        loosen(node, known.shape, &join(path, key), warnings);
                     }
                 }
             }
             (Form::Map(_, shape), Value::Mapping(entries)) => {
                 for Entry { key, node, .. } in entries {
-                    flags(node, shape, &join(path, key), warnings);
+                    loosen(node, shape, &join(path, key), warnings);
                 }
             }
             _ => {}
         }
     }
+}
+
+/// Takes out the keys that change nothing.
+fn inert(entries: &mut Vec<Entry>, keys: Keys, path: &str, warnings: &mut Vec<Problem>) {
+    entries.retain(|Entry { key, key_span, node }| {
+        let known = keys.iter().flat_map(|group| group.iter()).find(|known| known.name == key);
+        let Some([Form::Inert(why)]) = known.map(|known| known.shape) else { return true };
+        if matches!(&node.value, Value::Scalar(text) if text == "false") {
+            return false;
+        }
+        let message = format!("{} changes nothing: {why}", quote(key));
+        let warning = Problem::found(*key_span, &join(path, key), key, message);
+        warnings.push(warning.hint("leave it out"));
+        false
+    });
 }
 
 /// The same project in our own words.
@@ -126,9 +156,10 @@ fn project_name(entries: &[Entry], span: Span, reading: &mut Reading<'_>) -> Opt
     if let Some(name) = reading.source.called {
         return Some(text("name", span, name.as_str()));
     }
-    let variable = reading.source.env.get("COMPOSE_PROJECT_NAME").filter(|name| !name.is_empty());
+    let variable = reading.source.env.get(PROJECT_NAME).filter(|name| !name.is_empty());
     let written = entries.iter().find(|entry| entry.key == "name");
     let (name, span) = match (variable, written.map(|entry| (&entry.node.value, entry.node.span))) {
+        (Some(name), Some((Value::Scalar(written), span))) if name == written => (name, span),
         (Some(name), _) => (name, span),
         (None, Some((Value::Scalar(name), span))) => (name, span),
         (None, _) => return None,
@@ -172,6 +203,15 @@ fn one_volume(node: Node, span: Span, path: &str, reading: &mut Reading<'_>) -> 
                 ours.push(Entry { key, key_span, node: Node { value, ..node } });
             }
             _ => {}
+        }
+    }
+    if !ours.iter().any(|key| key.key == "external" && is_true(&key.node)) {
+        for name in ours.extract_if(.., |key| key.key == "name") {
+            let message = "`name` changes nothing: the volume is the project's own, by the name that it has in this file";
+            let warning = Problem::found(name.key_span, path, "name", message);
+            reading.warnings.push(warning.hint(
+                "leave it out; one that projects share is made by `stead volume create`, and `external: true` in each",
+            ));
         }
     }
     if let [_, again, ..] = ours.iter().filter(|key| key.key == "name").collect::<Vec<_>>().as_slice() {

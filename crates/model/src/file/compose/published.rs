@@ -39,9 +39,13 @@ A file of the [Compose specification](https://github.com/compose-spec/compose-sp
   several files over each other: `-f a.yaml -f b.yaml`, or `COMPOSE_FILE=a.yaml:b.yaml` in the environment or in `.env`, where
   `COMPOSE_PATH_SEPARATOR` may say what stands between them. The first says where the project is and where all paths start.
   `!reset` before a value takes away what is below it, `!override` replaces it whole;
-- `x-…` keys may stand where Compose lets them; `COMPOSE_PROJECT_NAME` and `COMPOSE_PROFILES` hold.
+- `x-…` keys may stand where Compose lets them; `COMPOSE_PROJECT_NAME` and `COMPOSE_PROFILES` hold;
 
-What cannot be honoured is refused, with its place and the reason; values other than these, too:
+- services that no profile brings are not held against what can be had here, until somebody asks for them;
+- a missing path of this computer is made as a directory when it is bound, but for one that ends in `.sock`;
+- `${COMPOSE_PROJECT_NAME}` stands for the project's name.
+
+What cannot be honoured is refused, with its place and the reason; values other than these, too. What would change nothing is told in a warning:
 
 | key | why | instead |
 |---|---|---|
@@ -76,6 +80,9 @@ fn shape(page: &mut String, path: &str, forms: Shape) {
             }
             Form::Leaf(crate::file::leaf::Leaf::Only { word, hint }) => {
                 let _ = writeln!(page, "| `{path}` | only `{word}` | {hint} |");
+            }
+            Form::Inert(why) => {
+                let _ = writeln!(page, "| `{path}` | a warning: {why} | leave it out |");
             }
             Form::Leaf(_) | Form::Nothing | Form::Ignored => {}
         }

@@ -175,7 +175,7 @@ fn machine(own_name: &str, keys: Vec<Entry>, span: Span) -> Vec<Entry> {
             "container_name" => also_known = Some(names(node)),
             // Documentation by specification, or only what says the usual is left.
             "expose" | "attach" | "develop" | "userns_mode" | "isolation" | "ipc" | "cgroup"
-            | "oom_kill_disable" => {}
+            | "oom_kill_disable" | "runtime" => {}
             // Otherwise it is the default network, as anyway.
             "network_mode" if scalar(&node) == Some("none") => {
                 ours.push(entry("networks", key_span, list(node.span, Vec::new())));
@@ -192,7 +192,6 @@ fn machine(own_name: &str, keys: Vec<Entry>, span: Span) -> Vec<Entry> {
                 set_aside = reserved.and_then(|node| taken(node, "cpus"));
                 ours.push(entry("deploy", key_span, node));
             }
-            "logging" => ours.push(entry("logging", key_span, logging(node))),
             "mac_address" => mac = Some(node),
             // Taken together below.
             "cpu_quota" => quota = Some(node),
@@ -238,16 +237,6 @@ const SHARES_MAX: u64 = 262_144;
 /// What Compose leaves to clusters, and what says the usual.
 const DEPLOY_IGNORED: [&str; 6] =
     ["mode", "labels", "endpoint_mode", "placement", "rollback_config", "update_config"];
-
-fn logging(mut node: Node) -> Node {
-    if let Value::Mapping(keys) = &mut node.value {
-        for key in keys.iter_mut().filter(|key| key.key == "options") {
-            let options = std::mem::replace(&mut key.node.value, Value::Null);
-            key.node = without(Node { span: key.node.span, value: options }, &["compress"]);
-        }
-    }
-    node
-}
 
 /// The MAC of the only nic.
 fn own_mac(ours: &mut Vec<Entry>, mac: Node) {

@@ -44,7 +44,7 @@ const EXTERNAL_FILE: Shape = &[Form::Leaf(Leaf::Only {
     hint: "nothing outside of the project keeps any: write `file:`, `content:` or `environment:` instead",
 })];
 const NAMED: Shape = &[Form::Refused("its name is the one in this file, within the project", "leave it out")];
-const UNLABELLED: Shape = &[Form::Refused("in a file only machines have labels", "leave it out")];
+const UNLABELLED: Shape = &[Form::Inert("in a file only machines have labels")];
 const DRIVER_OPTIONS: Shape = &[Form::Refused("drivers have no options here", "leave it out")];
 
 const FILES: Shape = &[Form::Map(
@@ -54,7 +54,7 @@ const FILES: Shape = &[Form::Map(
         &[
             plain("external", EXTERNAL_FILE),
             refused("name", NAMED),
-            refused("labels", UNLABELLED),
+            plain("labels", UNLABELLED),
             refused("driver", DRIVER_OPTIONS),
             refused("driver_opts", DRIVER_OPTIONS),
             refused("template_driver", DRIVER_OPTIONS),
@@ -96,7 +96,7 @@ const SERVICE: &[Key] = &[
     ),
     plain(
         "volumes",
-        &[Form::List(&[leaf(VOLUME), Form::Keys(&[VOLUME_SOURCE, VOLUME_KEYS, VOLUME_REFUSED])])],
+        &[Form::List(&[leaf(VOLUME), Form::Keys(&[VOLUME_SOURCE, VOLUME_REFUSED, VOLUME_KEYS])])],
     ),
     plain("secrets", USES),
     plain("configs", USES),
@@ -138,9 +138,8 @@ const RAW: &[Key] = &[plain(
     &[Form::Leaf(Leaf::Choice(&[("raw", "values stand as they are, without quotes and variables")]))],
 )];
 const USES: Shape = &[Form::List(&[leaf(SECRET), Form::Keys(&[FILE_USE, OWNED])])];
-const OWNED: &[Key] = &[refused("uid", OWNER), refused("gid", OWNER), refused("mode", OWNER)];
-const OWNER: Shape =
-    &[Form::Refused("the file is mounted as it is", "leave it out, and change the file itself")];
+const OWNED: &[Key] = &[plain("uid", OWNER), plain("gid", OWNER), plain("mode", OWNER)];
+const OWNER: Shape = &[Form::Inert("the file is mounted as it is, with the owner and mode that it has")];
 
 /// Before our own key of that name, whose volumes have our names.
 const VOLUME_SOURCE: &[Key] =
@@ -159,10 +158,15 @@ const VOLUME_REFUSED: &[Key] = &[
             ("default", "the same"),
         ]))],
     ),
-    refused("volume", &[Form::Refused("volumes have no options here", "leave it out")]),
+    plain("volume", &[Form::Keys(&[VOLUME_USE])]),
     refused("image", &[Form::Refused("images are not mounted", "leave it out")]),
 ];
 
+const VOLUME_USE: &[Key] = &[
+    plain("nocopy", FLAG),
+    refused("subpath", &[Form::Refused("a volume is mounted as a whole", "leave it out")]),
+    plain("labels", &[Form::Inert("in a file only machines have labels")]),
+];
 const BLKIO_REFUSED: &[Key] = &[refused(
     "weight_device",
     &[Form::Refused("a weight holds for all disks", "leave it out, or use `weight`")],
@@ -171,22 +175,18 @@ const BLKIO_REFUSED: &[Key] = &[refused(
 /// Before our own key of that name.
 const LOGGED: &[Key] = &[plain("options", &[Form::Keys(&[LOG_OPTIONS, LOG_REFUSED])])];
 const LOG_REFUSED: &[Key] = &[
-    plain(
-        "compress",
-        &[Form::Leaf(Leaf::Only { word: "false", hint: "logs are not compressed: leave it out" })],
-    ),
+    plain("compress", &[Form::Inert("logs are not compressed")]),
     refused("mode", LOG_BLOCKS),
     refused("max-buffer-size", LOG_BLOCKS),
-    refused("labels", LOG_BARE),
-    refused("labels-regex", LOG_BARE),
-    refused("env", LOG_BARE),
-    refused("env-regex", LOG_BARE),
-    refused("tag", LOG_BARE),
+    plain("labels", LOG_BARE),
+    plain("labels-regex", LOG_BARE),
+    plain("env", LOG_BARE),
+    plain("env-regex", LOG_BARE),
+    plain("tag", LOG_BARE),
 ];
 const LOG_BLOCKS: Shape =
     &[Form::Refused("a line is in the log before the next one is read", "leave it out")];
-const LOG_BARE: Shape =
-    &[Form::Refused("a log has what the machine wrote, and nothing beside", "leave it out")];
+const LOG_BARE: Shape = &[Form::Inert("a log has what the machine wrote, and nothing beside")];
 
 const SWARM: Shape = &[Form::Refused("it is for clusters", "leave it out")];
 /// Before our own keys of these names.
@@ -255,7 +255,7 @@ const NETWORK: &[Key] = &[
     plain("driver_opts", &[Form::Keys(&[NETWORK_OPTIONS])]),
     // Nobody outside of the project calls it anything.
     plain("name", LINE),
-    refused("labels", UNLABELLED),
+    plain("labels", UNLABELLED),
 ];
 /// The options of Docker's own driver that have a meaning here.
 const NETWORK_OPTIONS: &[Key] = &[plain(MTU_OPTION, &[Form::Leaf(Leaf::Whole { min: 576, max: 9216 })])];
@@ -277,14 +277,12 @@ const VOLUME_TOP: &[Key] = &[
     plain("driver", &[Form::Leaf(Leaf::Only { word: "local", hint: "leave it out: every volume is local" })]),
     plain("external", &[Form::Leaf(Leaf::Flag), Form::Keys(&[&[plain("name", EXTERNAL_NAME)]])]),
     plain("driver_opts", &[Form::Keys(&[VOLUME_OPTIONS])]),
-    refused("labels", VOLUME_UNLABELLED),
+    plain("labels", VOLUME_UNLABELLED),
     plain("name", EXTERNAL_NAME),
 ];
 
-const VOLUME_UNLABELLED: Shape = &[Form::Refused(
-    "labels of volumes are not in the file",
-    "leave it out, or make it before by `stead volume create -l`",
-)];
+const VOLUME_UNLABELLED: Shape =
+    &[Form::Inert("a volume that is made by a file has no labels; `stead volume create -l` gives it some")];
 
 /// Those of Docker's driver `local`. `size` alone limits what its files take; the others mount a path.
 const VOLUME_OPTIONS: &[Key] = &[
@@ -302,11 +300,14 @@ const TIME: Shape = &[Form::Refused("processor time has one limit here", "write 
 
 const BUILDER: Shape = &[Form::Refused("builders do not all do that", "leave it out")];
 
+const CACHE: Shape =
+    &[Form::Inert("the builder has a cache of its own, and neither takes nor leaves another")];
+
 /// Keys of builds that cannot be honoured.
 const UNBUILT: &[Key] = &[
     refused("additional_contexts", BUILDER),
-    refused("cache_from", BUILDER),
-    refused("cache_to", BUILDER),
+    plain("cache_from", CACHE),
+    plain("cache_to", CACHE),
     refused("entitlements", BUILDER),
     refused("extra_hosts", BUILDER),
     refused("isolation", BUILDER),
@@ -346,9 +347,12 @@ const UNSHARED: &[Key] = &[
         &[Form::Refused("devices are not chosen by what they can do", "name them under `devices`")],
     ),
     refused("credential_spec", &[Form::Refused("it is for Windows", "leave it out")]),
-    refused("runtime", &[Form::Refused("stead is the runtime", "leave it out")]),
+    plain("runtime", &[Form::Leaf(Leaf::Only { word: "runc", hint: "stead is the runtime: leave it out" })]),
     refused("storage_opt", &[Form::Refused("the size of a root is not limited", "leave it out")]),
-    refused("annotations", &[Form::Refused("nobody would read them", "write `labels`")]),
+    plain(
+        "annotations",
+        &[Form::Inert("no other runtime is there to read them; people and programs read `labels`")],
+    ),
     refused("post_start", HOOK),
     refused("pre_stop", HOOK),
     refused("provider", &[Form::Refused("services are containers", "leave it out")]),

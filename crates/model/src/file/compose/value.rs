@@ -132,13 +132,29 @@ fn network_mode(text: &str) -> Result<(), Wrong> {
     if matches!(text, "none" | "bridge" | "default") {
         return Ok(());
     }
-    Err(Wrong::found(format!("{} cannot be honoured", quote(text)))
-        .hint("name `networks` instead; there are `none`, and `bridge`, which is the default network"))
+    let wrong = Wrong::found(format!("{} cannot be honoured", quote(text)));
+    Err(match text.split_once(':') {
+        Some(("service" | "container", _)) => wrong.hint(
+            "a machine has a network of its own, and would go out beside the other's: run both programs in one machine",
+        ),
+        _ if text == "host" => {
+            wrong.hint("leave it out, and name under `ports` where this computer is to be asked for it")
+        }
+        _ => wrong
+            .hint("name `networks` instead; there are `none`, and `bridge`, which is the default network"),
+    })
 }
 
 /// A port in its short form as we write it: where Compose leaves the one of this computer open, ours is `0`, once for
 /// each target.
 pub fn ports_of_docker(text: &str) -> Vec<String> {
+    // An address that is a variable, and not set; protocols are written in capitals as well.
+    let text = match text.strip_prefix(':') {
+        Some(rest) if rest.matches(':').count() == 1 && !rest.starts_with(':') => rest,
+        _ => text,
+    };
+    let lower = text.to_ascii_lowercase();
+    let text = lower.as_str();
     // What is in brackets has colons of its own.
     let end = text.find(']').map_or(0, |end| end + 1);
     let (address, rest) = text.split_at(end);

@@ -23,7 +23,7 @@ pub(crate) const REFERENCE: &str = "(([A-Za-z0-9.-]+|\\[[0-9a-fA-F:.]+\\])(:[0-9
                                     (/[a-z0-9]([a-z0-9._-]*[a-z0-9])?)*\
                                     (:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?";
 /// Parts with `.` between.
-const HOST_NAME: &str = "[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?";
+const HOST_NAME: &str = "[A-Za-z0-9_]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?";
 /// What a container has of its own.
 const PARAMETER: &str = "(net([./][A-Za-z0-9_-]+)+|kernel[./](msg|sem|shm)[A-Za-z0-9_-]*([./][A-Za-z0-9_-]+)*\
                          |fs[./]mqueue([./][A-Za-z0-9_-]+)+|kernel[./](domain|host)name)";
@@ -207,13 +207,13 @@ pub(crate) fn hostname(text: &str) -> Result<String, Wrong> {
         !label.is_empty()
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
     };
     if text.len() <= HOSTNAME_MAX_CHARS && text.split('.').all(is_label) {
         return Ok(text.to_owned());
     }
     Err(Wrong::found(format!("{} is not a host's name", quote(text)))
-        .hint("letters, digits and `-` within, parts with `.` between, at most 64 characters"))
+        .hint("letters, digits, `_`, and `-` within, parts with `.` between, at most 64 characters"))
 }
 
 pub(crate) fn search(text: &str) -> Result<String, Wrong> {

@@ -20,7 +20,7 @@ pub(crate) const VOLUME: &TextForm = &TextForm {
     pattern: &["((", PATH, "|", NAME, "):)?", PLACE, "(:", "(", OPTION, "(,", OPTION, ")*)?)?"],
     numbers: Numbers::No,
 };
-const WORD: &str = "(r[ow]|noexec|nosuid|nodev)=?";
+const WORD: &str = "(r[ow]|(no)?exec|nosuid|nodev)=?";
 /// `/run`, `/run:size=64m,mode=1777,uid=1000`.
 pub(crate) const TMPFS: &TextForm = &TextForm {
     check: |text| tmpfs(text).map(drop),
@@ -54,6 +54,7 @@ pub(crate) struct Volume {
     pub(crate) target: String,
     pub(crate) access: Access,
     pub(crate) propagation: Option<Propagation>,
+    pub(crate) nocopy: bool,
 }
 
 /// Where the content of a volume is.
@@ -74,6 +75,7 @@ pub(crate) struct Tmpfs {
     pub(crate) mode: Option<u32>,
     pub(crate) owner: Owner,
     pub(crate) access: Access,
+    pub(crate) exec: bool,
 }
 
 /// The propagations, each also with the `r` that says "and all below", which holds here always.
@@ -91,7 +93,7 @@ pub(crate) const PROPAGATIONS: &[(&str, Propagation)] = &[
 const HOLD_ANYWAY: [&str; 5] = ["z", "Z", "cached", "consistent", "delegated"];
 
 /// Options of a tmpfs that each of ours has.
-const TMPFS_ALL: [&str; 3] = ["noexec", "nosuid", "nodev"];
+const TMPFS_ALL: [&str; 2] = ["nosuid", "nodev"];
 
 pub(crate) fn volume(text: &str) -> Result<Volume, Wrong> {
     let parts: Vec<&str> = text.split(':').collect();
@@ -110,13 +112,20 @@ pub(crate) fn volume(text: &str) -> Result<Volume, Wrong> {
         target: target(to)?,
         access: Access::Write,
         propagation: None,
+        nocopy: false,
     };
     for option in options.split(',').filter(|_| !options.is_empty()) {
         match PROPAGATIONS.iter().find(|(word, _)| *word == option) {
             Some((_, propagation)) => volume.propagation = Some(*propagation),
             None if HOLD_ANYWAY.contains(&option) => {}
+            None if option == "nocopy" => volume.nocopy = true,
             None => volume.access = access(option)?,
         }
+    }
+    if volume.nocopy && matches!(volume.source, VolumeSource::Path(_)) {
+        return Err(
+            Wrong::found("what is at a path of this computer stays as it is").hint("leave `nocopy` out")
+        );
     }
     if volume.propagation.is_some() && !matches!(volume.source, VolumeSource::Path(_)) {
         return Err(Wrong::found("only paths of this computer have a propagation").hint("leave it out"));
@@ -130,16 +139,12 @@ fn access(option: &str) -> Result<Access, Wrong> {
         "ro" => Ok(Access::Read),
         "U" => Err(Wrong::found("the option `U` cannot be honoured: files keep their owners")
             .hint("leave it out, and `chown` them yourself")),
-        "nocopy" => Err(Wrong::found(
-            "the option `nocopy` cannot be honoured: an empty volume gets what the image has there",
-        )
-        .hint("leave it out, or mount a path of this computer, which stays as it is")),
         _ => {
             let wrong = Wrong::found(format!("there is no option {} of volumes", quote(option)));
-            let words = PROPAGATIONS.iter().map(|(word, _)| *word).chain(["ro", "rw"]);
+            let words = PROPAGATIONS.iter().map(|(word, _)| *word).chain(["ro", "rw", "nocopy"]);
             Err(match nearest(option, words) {
                 Some(word) => wrong.hint(format!("did you mean `{word}`?")),
-                None => wrong.hint("there are `ro`, `rw`, and `private`, `slave`, `shared`"),
+                None => wrong.hint("there are `ro`, `rw`, `nocopy`, and `private`, `slave`, `shared`"),
             })
         }
     }
@@ -200,7 +205,8 @@ pub(crate) fn target(text: &str) -> Result<String, Wrong> {
 pub(crate) fn tmpfs(text: &str) -> Result<Tmpfs, Wrong> {
     let (to, options) = text.split_once(':').unwrap_or((text, ""));
     let (mode, owner) = (None, Owner::default());
-    let mut tmpfs = Tmpfs { target: target(to)?, size_bytes: None, mode, owner, access: Access::Write };
+    let mut tmpfs =
+        Tmpfs { target: target(to)?, size_bytes: None, mode, owner, access: Access::Write, exec: false };
     for option in options.split(',').filter(|_| !options.is_empty()) {
         match option.split_once('=').unwrap_or((option, "")) {
             ("size", size) => tmpfs.size_bytes = Some(bytes(size)?).filter(|size| *size > 0),
@@ -209,13 +215,15 @@ pub(crate) fn tmpfs(text: &str) -> Result<Tmpfs, Wrong> {
             ("gid", id) => tmpfs.owner.gid = Some(owner_id(id)?),
             ("ro", "") => tmpfs.access = Access::Read,
             ("rw", "") => tmpfs.access = Access::Write,
+            ("exec", "") => tmpfs.exec = true,
+            ("noexec", "") => tmpfs.exec = false,
             (word, "") if TMPFS_ALL.contains(&word) => {}
             _ => {
                 return Err(Wrong::found(format!(
                     "the option {} of a tmpfs cannot be honoured",
                     quote(option)
                 ))
-                .hint("there are `size=…`, `mode=…`, `uid=…`, `gid=…`, `ro` and `rw`"));
+                .hint("there are `size=…`, `mode=…`, `uid=…`, `gid=…`, `ro`, `rw` and `exec`"));
             }
         }
     }
@@ -229,8 +237,11 @@ mod tests {
     #[track_caller]
     fn check(text: &str, expected: &str) {
         let shown = match volume(text) {
-            Ok(Volume { source, target, access, propagation }) => {
-                format!("{source:?} {target} {access:?} {propagation:?}")
+            Ok(Volume { source, target, access, propagation, nocopy }) => {
+                format!(
+                    "{source:?} {target} {access:?} {propagation:?}{}",
+                    if nocopy { " nocopy" } else { "" }
+                )
             }
             Err(wrong) => format!("! {}", wrong.message),
         };
@@ -242,6 +253,7 @@ mod tests {
         check("data:/var/lib//data/", r#"Named(Name("data")) /var/lib/data Write None"#);
         check("./site:/srv:ro", r#"Path("./site") /srv Read None"#);
         check("~/x:/srv:ro,rslave", r#"Path("~/x") /srv Read Some(Slave)"#);
+        check("data:/a:nocopy,ro", r#"Named(Name("data")) /a Read None nocopy"#);
         check("/cache", "Own /cache Write None");
         check("./site:/srv:Z,ro", r#"Path("./site") /srv Read None"#);
         check("data:/a:cached", r#"Named(Name("data")) /a Write None"#);
@@ -268,6 +280,7 @@ mod tests {
         check("data:srv", "! `srv` is not a place in the machine");
         check("data:/", "! nothing can be mounted over the root of a machine");
         check("data:/a/../b", "! `/a/../b` has `..` in it");
+        check("./site:/a:nocopy", "! what is at a path of this computer stays as it is");
         check("data:/a:U", "! the option `U` cannot be honoured: files keep their owners");
         check("data:/a:r", "! there is no option `r` of volumes");
         check("data:/a:slave", "! only paths of this computer have a propagation");

@@ -110,8 +110,9 @@ fn words(words: &[String]) -> String {
 fn render_mount(target: &str, mount: &Mount) -> String {
     let mut keys = Vec::new();
     let access = match mount {
-        Mount::Volume { name, access, external: _ } => {
+        Mount::Volume { name, access, external: _, nocopy } => {
             keys.extend(["type: volume".to_owned(), format!("source: {}", super::name(name))]);
+            keys.extend(nocopy.then(|| "volume: { nocopy: true }".to_owned()));
             access
         }
         Mount::Bind { source, access, propagation, create } => {
@@ -125,12 +126,13 @@ fn render_mount(target: &str, mount: &Mount) -> String {
             keys.extend(["type: bind".to_owned(), format!("source: {source}"), bind]);
             access
         }
-        Mount::Tmpfs { size_bytes, mode, owner, access } => {
+        Mount::Tmpfs { size_bytes, mode, owner, access, exec } => {
             let size = size_bytes.map(|size| format!("size: {size}"));
             let mode = mode.map(|mode| format!("mode: \"{mode:o}\""));
             let uid = owner.uid.map(|id| format!("uid: {id}"));
             let gid = owner.gid.map(|id| format!("gid: {id}"));
-            let more: Vec<String> = [size, mode, uid, gid].into_iter().flatten().collect();
+            let exec = exec.then(|| "exec: true".to_owned());
+            let more: Vec<String> = [size, mode, uid, gid, exec].into_iter().flatten().collect();
             keys.push("type: tmpfs".to_owned());
             keys.extend(Some(format!("tmpfs: {{ {} }}", more.join(", "))).filter(|_| !more.is_empty()));
             access

@@ -329,7 +329,16 @@ pub(crate) const VOLUME_KEYS: &[Key] = &[
     key("read_only", FLAG, "false", "true", "Whether it cannot be written."),
     key("bind", &[Form::Keys(&[BIND])], "", "{ propagation: slave }", "More about a path of this computer."),
     key("tmpfs", &[Form::Keys(&[TMPFS_KEYS])], "", "{ size: 64m }", "More about a file system in memory."),
+    key("volume", &[Form::Keys(&[NAMED])], "", "{ nocopy: true }", "More about a volume."),
 ];
+
+const NAMED: &[Key] = &[key(
+    "nocopy",
+    FLAG,
+    "false",
+    "true",
+    "Whether an empty volume stays empty, rather than getting what the image has at its place.",
+)];
 
 pub(crate) const BIND: &[Key] = &[
     key(
@@ -360,6 +369,7 @@ const TMPFS_KEYS: &[Key] = &[
     key("mode", &[leaf(FILE_MODE)], "1777", "0700", "The mode of its root, octal."),
     key("uid", &[leaf(OWNER_ID)], "0", "1000", "Whose its root is: the id of a user in the machine."),
     key("gid", &[leaf(OWNER_ID)], "0", "1000", "The same of a group."),
+    key("exec", FLAG, "false", "true", "Whether programs on it can be run."),
 ];
 
 pub(crate) const FILE_USE: &[Key] = &[

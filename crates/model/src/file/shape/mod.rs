@@ -37,6 +37,8 @@ pub(crate) enum Form {
     Nothing,
     /// Anything: it is for others, and is left to them.
     Ignored,
+    /// Anything: it changes nothing here, for this reason, of which people are warned.
+    Inert(&'static str),
     /// Anything, and it cannot be honoured: why, and what to do about it.
     Refused(&'static str, &'static str),
 }

@@ -34,8 +34,8 @@ pub(crate) fn read(view: &View<'_>, around: &Around<'_>, problems: &mut Vec<Prob
         keep(read, &item.place, &mut found, problems);
     }
     for At { value: tmpfs, place } in view.get("tmpfs").each(mount::tmpfs) {
-        let Tmpfs { target, size_bytes, mode, owner, access } = tmpfs;
-        let mount = Mount::Tmpfs { size_bytes, mode, owner, access };
+        let Tmpfs { target, size_bytes, mode, owner, access, exec } = tmpfs;
+        let mount = Mount::Tmpfs { size_bytes, mode, owner, access, exec };
         found.push(At { value: (target, Mounted::Is(mount)), place });
     }
     for (what, key) in [("secret", "secrets"), ("config", "configs")] {
@@ -59,18 +59,22 @@ fn keep(read: Read, place: &Place, found: &mut Vec<Found>, problems: &mut Vec<Pr
 }
 
 fn short(volume: Volume, ground: Ground<'_>) -> Result<(String, Mounted), Wrong> {
-    let Volume { source, target, access, propagation } = volume;
+    let Volume { source, target, access, propagation, nocopy } = volume;
     let mounted = match source {
         VolumeSource::Own if access == Access::Read => {
             return Err(
                 Wrong::found("nothing could ever write what goes with the machine").hint("leave out `ro`")
             );
         }
+        VolumeSource::Own if nocopy => {
+            let wrong = Wrong::found("a volume without a name begins with what the image has at its place");
+            return Err(wrong.hint("leave `nocopy` out, or name the volume"));
+        }
         VolumeSource::Own => Mounted::Own,
-        VolumeSource::Named(name) => Mounted::Is(Mount::Volume { name, external: None, access }),
+        VolumeSource::Named(name) => Mounted::Is(Mount::Volume { name, external: None, access, nocopy }),
         VolumeSource::Path(path) => {
             let propagation = propagation.unwrap_or_default();
-            Mounted::Is(Mount::Bind { source: absolute(ground, &path)?, access, propagation, create: true })
+            Mounted::Is(bind(ground, &path, access, Some(propagation), true)?)
         }
     };
     Ok((target, mounted))
@@ -86,19 +90,22 @@ fn long(view: &View<'_>, ground: Ground<'_>) -> Read {
     let access = if view.flag("read_only") { Access::Read } else { Access::Write };
     let propagation = view.get("bind").get("propagation").read(word(PROPAGATIONS)).value();
     let source = view.get("source");
+    let nocopy = view.get("volume").flag("nocopy");
     let more = |key: &str| view.key_place(key).is_some();
     let misplaced = |key: &str, kind: &str| {
         Wrong::found(format!("`{key}` says nothing of type `{kind}`"))
             .hint("leave it out, or write another `type`")
     };
     let result = match kind.as_deref() {
+        Some(other @ ("bind" | "tmpfs")) if more("volume") => Err(misplaced("volume", other)),
         Some("tmpfs") if more("source") => Err(misplaced("source", "tmpfs")),
         Some("tmpfs") if more("bind") => Err(misplaced("bind", "tmpfs")),
         Some("tmpfs") => {
             let options = view.get("tmpfs");
             let size_bytes = options.get("size").read(quantity::bytes).value().filter(|size| *size > 0);
             let (mode, owner) = (options.get("mode").read(quantity::file_mode).value(), owner(&options));
-            Ok((target, Mounted::Is(Mount::Tmpfs { size_bytes, mode, owner, access })))
+            let exec = options.flag("exec");
+            Ok((target, Mounted::Is(Mount::Tmpfs { size_bytes, mode, owner, access, exec })))
         }
         Some("bind") if more("tmpfs") => Err(misplaced("tmpfs", "bind")),
         Some("bind") => match source.read(mount::source).value() {
@@ -115,9 +122,11 @@ fn long(view: &View<'_>, ground: Ground<'_>) -> Read {
             Some(VolumeSource::Path(_)) => Err(Wrong::found("a volume's source is its name, not a path")
                 .hint("write `type: bind` for a path")),
             Some(source @ (VolumeSource::Named(_) | VolumeSource::Own)) => {
-                short(Volume { source, target, access, propagation: None }, ground)
+                short(Volume { source, target, access, propagation: None, nocopy }, ground)
             }
-            None => short(Volume { source: VolumeSource::Own, target, access, propagation: None }, ground),
+            None => {
+                short(Volume { source: VolumeSource::Own, target, access, propagation: None, nocopy }, ground)
+            }
         },
     };
     Some(result)
@@ -137,6 +146,8 @@ fn bind(
     create: bool,
 ) -> Result<Mount, Wrong> {
     let propagation = propagation.unwrap_or_default();
+    // Who waits for somebody at a socket has nothing of a directory, and whoever is to make the socket is kept from it.
+    let create = create && !path.ends_with(".sock");
     Ok(Mount::Bind { source: absolute(ground, path)?, access, propagation, create })
 }
 

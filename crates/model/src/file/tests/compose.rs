@@ -450,6 +450,124 @@ networks: {n: , m: }
     );
 }
 
+/// What people write and Compose takes.
+const WIDELY: &str = "services:
+  a:
+    image: x
+    command: npm install && npm start
+    entrypoint: env A=b>c
+    build: {context: ., cache_from: [a:b], cache_to: [a:c]}
+    logging: {options: {compress: 'true', tag: t, max-file: 2}}
+    secrets: [{source: s, uid: '1', mode: 0400}]
+    annotations: {a: b}
+    runtime: runc
+    ports: [':81:81', '82:82/TCP']
+    tmpfs: ['/t:exec,size=1m']
+    hostname: my_host
+    extra_hosts: ['my_db:10.0.0.1']
+    user: '${NO_UID}:${NO_GID}'
+    volumes:
+      - {type: volume, source: v, target: /v, x-any: 1, volume: {nocopy: true}}
+      - {type: volume, source: v, target: /w, volume: {nocopy: false}}
+      - v:/u:nocopy,ro
+      - /var/run/docker.sock:/var/run/docker.sock
+    networks: {n: {x-any: 1}}
+    depends_on: {b: {condition: service_started, x-any: 1}}
+  b: {image: x}
+networks: {n: {labels: [a=b]}}
+volumes: {v: {name: other, labels: {a: b}}}
+secrets: {s: {file: ./s, labels: [a=b]}}
+";
+
+#[test]
+fn what_people_write_is_taken() {
+    let shown = shown("compose.yaml", WIDELY, &[], &[]);
+    let machine = shown.split_once("  a:\n").unwrap().1.split_once("  b:\n").unwrap().0;
+    expect![[r#"
+            kind: container
+            driver: native
+            networks:
+              "n": {}
+            ports:
+              - "0.0.0.0:81:81/tcp"
+              - "0.0.0.0:82:82/tcp"
+            depends_on: [b]
+            image: "x:latest"
+            entrypoint: ["env", "A=b>c"]
+            command: ["npm", "install", "&&", "npm", "start"]
+            hostname: "my_host"
+            volumes:
+              - { type: bind, source: "/srv/shop/s", bind: { propagation: private, create_host_path: false }, target: "/run/secrets/s", read_only: true }
+              - { type: tmpfs, tmpfs: { size: 1048576, exec: true }, target: "/t" }
+              - { type: volume, source: v, volume: { nocopy: true }, target: "/u", read_only: true }
+              - { type: volume, source: v, volume: { nocopy: true }, target: "/v" }
+              - { type: bind, source: "/var/run/docker.sock", bind: { propagation: private, create_host_path: false }, target: "/var/run/docker.sock" }
+              - { type: volume, source: v, target: "/w" }
+            extra_hosts:
+              - "my_db=10.0.0.1"
+            logging: { options: { max-file: 2 } }
+    "#]].assert_eq(machine);
+}
+
+#[test]
+fn what_changes_nothing_is_taken_with_a_warning() {
+    let shown = shown("compose.yaml", WIDELY, &[], &[]);
+    let told: String = shown
+        .lines()
+        .filter(|line| line.starts_with("compose.yaml"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    expect![[r#"
+        compose.yaml:4:14: `&&` is given to the program as a word: no shell reads this line
+        compose.yaml:6:25: `cache_from` changes nothing: the builder has a cache of its own, and neither takes nor leaves another
+        compose.yaml:6:44: `cache_to` changes nothing: the builder has a cache of its own, and neither takes nor leaves another
+        compose.yaml:7:25: `compress` changes nothing: logs are not compressed
+        compose.yaml:7:43: `tag` changes nothing: a log has what the machine wrote, and nothing beside
+        compose.yaml:8:27: `uid` changes nothing: the file is mounted as it is, with the owner and mode that it has
+        compose.yaml:8:37: `mode` changes nothing: the file is mounted as it is, with the owner and mode that it has
+        compose.yaml:9:5: `annotations` changes nothing: no other runtime is there to read them; people and programs read `labels`
+        compose.yaml:15:11: the variable `NO_GID` is not set, so it stands for nothing
+        compose.yaml:15:11: the variable `NO_UID` is not set, so it stands for nothing
+        compose.yaml:24:16: `labels` changes nothing: in a file only machines have labels
+        compose.yaml:25:15: `name` changes nothing: the volume is the project's own, by the name that it has in this file
+        compose.yaml:25:28: `labels` changes nothing: a volume that is made by a file has no labels; `stead volume create -l` gives it some
+        compose.yaml:26:26: `labels` changes nothing: in a file only machines have labels
+    "#]].assert_eq(&told);
+}
+
+#[test]
+fn what_cannot_be_honoured_of_a_service_that_nobody_asks_for_is_told_once_somebody_does() {
+    let text = "services:
+  a: {image: x, depends_on: {gpu_1: {condition: service_started, required: false}}}
+  gpu_1: {image: x, profiles: [gpu, all], network_mode: host, gpus: all, volumes: [nosuch:/x], restart: often}
+";
+    let rests = shown("compose.yaml", text, &[], &[]);
+    assert!(rests.starts_with("name: shop\n") && !rests.contains("gpu"), "{rests}");
+    let asked = shown("compose.yaml", text, &[], &["gpu"]);
+    for told in
+        ["`host` cannot be honoured", "`gpus` cannot be honoured", "`often`", "there is no volume `nosuch`"]
+    {
+        assert!(asked.contains(told), "{told} is not in\n{asked}");
+    }
+    // Others are checked all the same.
+    let other = shown("compose.yaml", &text.replace("a: {image: x,", "a: {image: x, pid: host,"), &[], &[]);
+    assert!(other.contains("`pid` cannot be honoured") && !other.contains("gpus"), "{other}");
+}
+
+#[test]
+fn a_file_may_call_its_project_by_name() {
+    let named = |text: &str| {
+        let line = "services: {a: {image: x, labels: ['of=${COMPOSE_PROJECT_NAME}'], container_name: '${COMPOSE_PROJECT_NAME}_db'}}";
+        let shown = shown("compose.yaml", &format!("{text}{line}\n"), &[], &[]);
+        let label = shown.lines().find(|line| line.contains("of=")).unwrap_or(&shown).trim().to_owned();
+        assert!(!shown.contains("not set"), "{shown}");
+        label
+    };
+    assert_eq!(named(""), "- \"of=shop\"");
+    assert_eq!(named("name: mine\n"), "- \"of=mine\"");
+    assert_eq!(named("name: ${NO_NAME:-other}\n"), "- \"of=other\"");
+}
+
 #[test]
 fn what_compose_leaves_alone_or_holds_anyway_is_taken() {
     check(

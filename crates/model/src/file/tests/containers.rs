@@ -662,7 +662,7 @@ fn bad_lines_of_other_files_are_told_where_they_are_named() {
             stead.yaml:5:9: in `bad.env`, line 2, column 1: `1A` cannot name a variable
               5 |       - bad.env
                 |         ^^^^^^^
-              hint: a name has `A-Z`, `a-z`, `0-9` and `_` and starts with no digit
+              hint: a name has letters, digits, `_`, `.` and `-` and starts with a letter or `_`
 
             stead.yaml:5:9: in `bad.env`, line 3, column 1: the variable `NOPE` is not set
               5 |       - bad.env

@@ -139,11 +139,6 @@ volumes:
             |                            ^^^^
           hint: leave `external.name` out, and write `external: true`
 
-        compose.yaml:5:7: the name of a volume of the project is the one in this file, within the project
-          5 |   b: {name: x}
-            |       ^^^^
-          hint: leave it out, or write `external: true` beside it: then it is one that `stead volume create` made
-
         compose.yaml:6:37: how large an external volume may become is not this project's to say
           6 |   c: {external: true, driver_opts: {size: 1g}}
             |                                     ^^^^

@@ -369,7 +369,7 @@ const VALUES: [(&str, &str, &str); 45] = [
     (
         "machines: {a: {image: web, tmpfs: [V]}}",
         "/a;/b '/a:size=1m,mode=1777,ro' '/a:noexec,nosuid'",
-        "/a;/a '/a:size=lots' '/a:mode=9' '/a:exec' / '/a:ro,'",
+        "/a;/a '/a:size=lots' '/a:mode=9' '/a:suid' / '/a:ro,'",
     ),
     ("machines: {a: {image: web, secrets: [V]}}\nsecrets: {s: {content: a}}", "s", "s;s"),
     (
@@ -551,7 +551,7 @@ pub(super) fn each_shape(path: &str, shape: Shape, look: &mut impl FnMut(&str, S
             }
             Form::Map(_, of) => each_shape(&format!("{path}.*"), of, look),
             Form::List(of) | Form::Set(of) => each_shape(&format!("{path}[]"), of, look),
-            Form::Leaf(_) | Form::Nothing | Form::Ignored | Form::Refused(..) => {}
+            Form::Leaf(_) | Form::Nothing | Form::Ignored | Form::Inert(_) | Form::Refused(..) => {}
         }
     }
 }

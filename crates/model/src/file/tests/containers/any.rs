@@ -33,21 +33,25 @@ fn mounts() -> impl Strategy<Value = BTreeMap<String, Mount>> {
     let propagation =
         prop_oneof![Just(Propagation::Private), Just(Propagation::Slave), Just(Propagation::Shared)];
     let mount = prop_oneof![
-        access().prop_map(|access| Mount::Volume { name: "null".parse().unwrap(), external: None, access }),
+        (access(), any::<bool>()).prop_map(|(access, nocopy)| {
+            Mount::Volume { name: "null".parse().unwrap(), external: None, access, nocopy }
+        }),
         access().prop_map(|access| {
             let external = Some("data.shop".parse().unwrap());
-            Mount::Volume { name: "lent".parse().unwrap(), external, access }
+            Mount::Volume { name: "lent".parse().unwrap(), external, access, nocopy: false }
         }),
         ("/[ -~]{1,9}", access(), propagation, any::<bool>()).prop_map(
             |(source, access, propagation, create)| {
                 // As the file's own paths are: without `//`, `.` and `..`.
                 let parts = source.split('/').filter(|part| !matches!(*part, "" | "." | ".."));
                 let source = PathBuf::from(format!("/{}", parts.collect::<Vec<_>>().join("/")));
+                let create = create && !source.to_string_lossy().ends_with(".sock");
                 Mount::Bind { source, access, propagation, create }
             }
         ),
-        (maybe(1..=u64::from(u32::MAX)), maybe(0..=0o7777_u32), owner(), access())
-            .prop_map(|(size_bytes, mode, owner, access)| Mount::Tmpfs { size_bytes, mode, owner, access }),
+        (maybe(1..=u64::from(u32::MAX)), maybe(0..=0o7777_u32), owner(), access(), any::<bool>()).prop_map(
+            |(size_bytes, mode, owner, access, exec)| Mount::Tmpfs { size_bytes, mode, owner, access, exec }
+        ),
     ];
     map("/[a-z$ ]{1,4}(/x)?", mount)
 }
