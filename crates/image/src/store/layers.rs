@@ -5,14 +5,16 @@
 //!
 //! Unpacking sets owners, so it is done as root, or by a process that a user namespace maps to root.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File};
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::time::Duration;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use serde::{Deserialize, Serialize};
 use stead_model::image::{Digest, Image};
 
@@ -21,7 +23,7 @@ use super::blobs::{digest_of, write_whole};
 use super::lock::{Lock, Share};
 use crate::event::Event;
 use crate::manifest::Descriptor;
-use crate::unpack::{BadLayer, UnpackOptions, Unpacked, unpack_layer};
+use crate::unpack::{Below, UnpackOptions, Unpacked, unpack_layer_over};
 
 /// What is kept beside the tree of a layer.
 #[derive(Debug, Serialize, Deserialize)]
@@ -35,6 +37,60 @@ struct Job {
     blob: Descriptor,
     /// Its place among the layers of the image.
     at: usize,
+}
+
+/// The layers of an image while they are unpacked: each may wait for those below it.
+struct Stack<'a> {
+    diff_ids: &'a [Digest],
+    /// Those that are to be unpacked, by their places; none for one that is not yet.
+    outcomes: Mutex<BTreeMap<usize, Option<Result<()>>>>,
+    changed: Condvar,
+}
+
+/// The time that somebody unpacks a layer. When it ends, those who wait for the layer are told.
+struct Turn<'a> {
+    stack: &'a Stack<'a>,
+    at: usize,
+    outcome: Option<Result<()>>,
+}
+
+impl<'a> Stack<'a> {
+    fn new(diff_ids: &'a [Digest], missing: &[Job]) -> Self {
+        let outcomes = Mutex::new(missing.iter().map(|job| (job.at, None)).collect());
+        Self { diff_ids, outcomes, changed: Condvar::new() }
+    }
+
+    fn turn(&'a self, at: usize) -> Turn<'a> {
+        Turn { stack: self, at, outcome: None }
+    }
+
+    /// Waits until all layers below this place are unpacked.
+    fn await_below(&self, at: usize) -> Result<()> {
+        let outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_open =
+            |outcomes: &mut BTreeMap<_, Option<_>>| outcomes.range(..at).any(|(_, out)| out.is_none());
+        let outcomes = self.changed.wait_while(outcomes, is_open).unwrap_or_else(PoisonError::into_inner);
+        match outcomes.range(..at).find(|(_, outcome)| matches!(outcome, Some(Err(_)))) {
+            Some((below, _)) => bail!("layer {below} below it cannot be unpacked"),
+            None => Ok(()),
+        }
+    }
+
+    /// Why the lowest one of those that failed did.
+    fn failure(self) -> Option<anyhow::Error> {
+        let outcomes = self.outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
+        outcomes.into_values().flatten().find_map(Result::err)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let outcome =
+            self.outcome.take().unwrap_or_else(|| Err(anyhow!("the thread that unpacks it has died")));
+        let mut outcomes = self.stack.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        outcomes.insert(self.at, Some(outcome));
+        self.stack.changed.notify_all();
+    }
 }
 
 /// Another process that unpacks the same layer is waited for, but not for ever.
@@ -80,28 +136,23 @@ impl Store {
             bail!("image {} is not here any more", image.digest.short());
         };
         let diff_ids = config.rootfs.diff_ids;
-        let mut seen = BTreeSet::new();
         let all = diff_ids.iter().zip(manifest.layers).enumerate();
         let missing: Vec<Job> = all
             .filter(|(at, _)| self.layer_directory(&diff_ids, *at).is_none())
             .map(|(at, (diff_id, blob))| Job { diff_id: diff_id.clone(), blob, at })
             .collect();
-        let once = missing.iter().filter(|job| seen.insert(&job.diff_id)).collect();
+        let stack = Stack::new(&diff_ids, &missing);
         let workers = std::thread::available_parallelism().map_or(1, usize::from).min(UNPACKERS_MAX);
-        let alone = UnpackOptions { lower: Vec::new(), ..options.clone() };
-        crate::parallel::each(once, workers, |job| {
-            self.unpack_one(job, &self.layer_path(&job.diff_id), &alone, on).map(drop)
-        })?;
-        // Those that need what is below, from the lowest on.
-        for job in &missing {
-            if self.layer_directory(&diff_ids, job.at).is_none() {
-                let below = (0..job.at).rev().filter_map(|at| self.layer_directory(&diff_ids, at));
-                let lower = below.map(|directory| directory.join("tree")).collect();
-                let options = UnpackOptions { lower, ..options.clone() };
-                self.unpack_one(job, &self.stacked_path(&diff_ids, job.at), &options, on)?;
-            }
-        }
-        Ok(())
+        // The lowest is begun first, so whoever waits for those below waits for some that are at work.
+        let unpacked = crate::parallel::each(missing, workers, |job| {
+            let mut turn = stack.turn(job.at);
+            let outcome = self.unpack_one(&stack, &job, options, on);
+            let is_done = outcome.is_ok();
+            turn.outcome = Some(outcome);
+            if is_done { Ok(()) } else { Err(anyhow!("a layer cannot be unpacked")) }
+        });
+        // One that waited in vain for another is not what matters.
+        stack.failure().map_or(unpacked, Err)
     }
 
     /// Whether a layer is unpacked, for all or for this stack.
@@ -125,48 +176,65 @@ impl Store {
         about.and_then(|text| serde_json::from_slice(&text).ok()).map_or(0, |about: About| about.size_bytes)
     }
 
-    /// Unpacks a layer to its place. One that is to be shared and cannot be is not kept.
+    /// Unpacks a layer to its place: that which all share if what is below made no difference.
     fn unpack_one(
         &self,
+        stack: &Stack<'_>,
         job: &Job,
-        target: &Path,
         options: &UnpackOptions,
         on: &(dyn Fn(Event) + Sync),
     ) -> Result<()> {
-        let name = target.file_name().unwrap_or_default();
-        let new = self.root.join("unpacking").join(name);
+        let diff_ids = stack.diff_ids;
+        let (shared, own) = (self.layer_path(&job.diff_id), self.stacked_path(diff_ids, job.at));
+        let new = self.unpacking(&own);
+        // Whoever holds this lock waits for layers below it in the same stack, and so for nobody who waits for it.
         let lock = Lock::take(&new.with_extension("lock"), Share::One, |waited| waited < UNPACK_LIMIT)?;
-        if !target.join("tree").is_dir() {
+        if diff_ids.iter().take(job.at).any(|below| *below == job.diff_id) {
+            stack.await_below(job.at)?;
+        }
+        if self.layer_directory(diff_ids, job.at).is_none() {
             let layer = job.diff_id.clone();
             on(Event::Unpacking { layer: layer.clone() });
-            let unpacked = self.unpack_into(&new, job, options).inspect_err(|_| drop(remove_tree(&new)));
-            // It may only lack what is below, which is not there while it is tried alone.
-            let is_tried_alone = options.lower.is_empty() && job.at > 0;
-            let needs_lower = match &unpacked {
-                Ok(unpacked) => !unpacked.is_standalone,
-                Err(error) => error.chain().any(<dyn std::error::Error + 'static>::is::<BadLayer>),
+            let below = || {
+                stack.await_below(job.at)?;
+                let below = (0..job.at).rev().filter_map(|at| self.layer_directory(diff_ids, at));
+                Ok(below.map(|directory| directory.join("tree")).collect())
             };
-            if is_tried_alone && needs_lower {
-                remove_tree(&new)?;
-                return lock.remove();
-            }
+            let unpacked = self.unpack_into(&new, job, options, &below);
+            let unpacked = unpacked.inspect_err(|_| drop(remove_tree(&new)));
             let unpacked = unpacked.with_context(|| format!("cannot unpack layer {}", layer.short()))?;
-            // A directory without a tree: somebody took half of it away.
-            remove_tree(target)?;
-            fs::rename(&new, target).with_context(|| format!("cannot keep {}", target.display()))?;
+            if unpacked.is_standalone {
+                // Somebody may unpack it for another stack at this moment.
+                let path = self.unpacking(&shared).with_extension("lock");
+                let one = Lock::take(&path, Share::One, |waited| waited < UNPACK_LIMIT)?;
+                place(&new, &shared)?;
+                one.remove()?;
+            } else {
+                place(&new, &own)?;
+            }
             on(Event::Unpacked { layer, skips: unpacked.skips });
         }
         lock.remove()
     }
 
-    fn unpack_into(&self, new: &Path, job: &Job, options: &UnpackOptions) -> Result<Unpacked> {
+    /// Where a layer is while it is unpacked.
+    fn unpacking(&self, target: &Path) -> PathBuf {
+        self.root.join("unpacking").join(target.file_name().unwrap_or_default())
+    }
+
+    fn unpack_into(
+        &self,
+        new: &Path,
+        job: &Job,
+        options: &UnpackOptions,
+        below: &Below<'_>,
+    ) -> Result<Unpacked> {
         remove_tree(new)?;
         let tree = new.join("tree");
         DirBuilder::new().mode(0o700).create(new)?;
-        // The mode that the root of a machine has where no layer says it.
-        DirBuilder::new().mode(0o755).create(&tree)?;
+        make_root(&tree)?;
         let archive = File::open(self.blob_path(&job.blob.digest)).context("cannot open its archive")?;
-        let unpacked = unpack_layer(archive, &tree, options)?;
+        let unpacked = unpack_layer_over(below, archive, &tree, options)?;
         // Whoever else has a layer of this name trusts that it is the same.
         if unpacked.diff_id != job.diff_id {
             bail!("its archive is {}, the image says {}", unpacked.diff_id, job.diff_id);
@@ -176,6 +244,36 @@ impl Store {
         sync_file_system(new)?;
         Ok(unpacked)
     }
+}
+
+/// Makes the root of a layer, on ext4 in another part of the disk than what was made or removed lately. There a file may not
+/// take the place of one that was removed within the last minutes, and each new one looks at all such places before it
+/// finds another: beside images that were just removed it took four times as long to unpack one.
+fn make_root(tree: &Path) -> Result<()> {
+    let cannot = || format!("cannot make {}", tree.display());
+    let directory = tree.parent().with_context(cannot)?;
+    let hint = || -> io::Result<()> {
+        let directory = File::open(directory)?;
+        Ok(ioctl_setflags(&directory, ioctl_getflags(&directory)? | IFlags::TOPDIR)?)
+    };
+    // Other file systems have no such hint, and nothing to be kept away from.
+    hint().ok();
+    // Which part it is follows from the name, so a layer that comes again is to have another.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let born = directory.join(format!("tree-{}", now.as_nanos()));
+    // The mode that the root of a machine has where no layer says it.
+    DirBuilder::new().mode(0o755).create(&born).with_context(cannot)?;
+    fs::rename(&born, tree).with_context(cannot)
+}
+
+/// Moves a layer to its place, unless it is there by now. Nobody else moves one there meanwhile.
+fn place(new: &Path, target: &Path) -> Result<()> {
+    if target.join("tree").is_dir() {
+        return remove_tree(new);
+    }
+    // A directory without a tree: somebody took half of it away.
+    remove_tree(target)?;
+    fs::rename(new, target).with_context(|| format!("cannot keep {}", target.display()))
 }
 
 /// The name under which a layer is kept for the stack that it is in: the layers up to it.

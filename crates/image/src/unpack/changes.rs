@@ -66,7 +66,12 @@ fn above(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Collects the paths of which an upper directory says something.
-fn touch(upper: &Path, layers: &Layers, space: XattrSpace, touched: &mut BTreeSet<Vec<u8>>) -> Result<()> {
+fn touch(
+    upper: &Path,
+    layers: &Layers<'_>,
+    space: XattrSpace,
+    touched: &mut BTreeSet<Vec<u8>>,
+) -> Result<()> {
     let root = Tree::open(upper)?.root;
     let mut open: Vec<Vec<u8>> = vec![Vec::new()];
     while let Some(path) = open.pop() {
@@ -89,7 +94,7 @@ fn touch(upper: &Path, layers: &Layers, space: XattrSpace, touched: &mut BTreeSe
 }
 
 /// What the layers have in a directory over which an opaque one lies.
-fn hidden(layers: &Layers, path: &[u8]) -> Result<Vec<Vec<u8>>> {
+fn hidden(layers: &Layers<'_>, path: &[u8]) -> Result<Vec<Vec<u8>>> {
     let mut paths = Vec::new();
     for root in layers.roots() {
         let Some(directory) = below(root.as_fd(), path)? else { continue };

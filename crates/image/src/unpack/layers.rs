@@ -1,19 +1,23 @@
 //! Unpacked layers seen as overlayfs would show them: what is on top hides what is below.
 
+use std::cell::OnceCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use rustix::fs::{CWD, FileType, Mode, Stat, openat, readlinkat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, openat, readlinkat};
 
 use super::metadata::{Target, xattr};
 use super::name::join;
 use super::tree::{DIRECTORY, file_type, open_directory, stat};
-use super::{BadLayer, XattrSpace};
+use super::{BadLayer, Below, XattrSpace};
 
 /// The layers, the topmost first.
-pub(super) struct Layers {
+pub(super) struct Layers<'a> {
     roots: Vec<OwnedFd>,
+    /// Further ones below those, opened when they are asked for.
+    lower: OnceCell<Vec<OwnedFd>>,
+    below: Option<&'a Below<'a>>,
     space: Option<XattrSpace>,
 }
 
@@ -36,17 +40,14 @@ enum Seen {
 /// The kernel follows no more of them either.
 const LINKS_MAX: usize = 40;
 
-impl Layers {
+impl<'a> Layers<'a> {
     /// Opens them. Without a space nothing in them stands for something else.
-    pub(super) fn open<'a>(
-        paths: impl IntoIterator<Item = &'a Path>,
+    pub(super) fn open<'p>(
+        paths: impl IntoIterator<Item = &'p Path>,
         space: Option<XattrSpace>,
     ) -> Result<Self> {
-        let open = |path: &Path| {
-            openat(CWD, path, DIRECTORY & !rustix::fs::OFlags::NOFOLLOW, Mode::empty())
-                .with_context(|| format!("could not open `{}`", path.display()))
-        };
-        Ok(Self { roots: paths.into_iter().map(open).collect::<Result<_>>()?, space })
+        let roots = paths.into_iter().map(open).collect::<Result<_>>()?;
+        Ok(Self { roots, lower: OnceCell::new(), below: None, space })
     }
 
     /// Their roots.
@@ -54,14 +55,41 @@ impl Layers {
         &self.roots
     }
 
+    /// The same, with further ones below them.
+    pub(super) fn over(self, below: &'a Below<'a>) -> Self {
+        Self { below: Some(below), ..self }
+    }
+
+    /// The roots of those below.
+    pub(super) fn lower(&self) -> Result<&[OwnedFd]> {
+        let (Some(below), None) = (self.below, self.lower.get()) else {
+            return Ok(self.lower.get().map_or(&[], Vec::as_slice));
+        };
+        let opened = below()?.iter().map(|path| open(path)).collect::<Result<_>>()?;
+        Ok(self.lower.get_or_init(|| opened))
+    }
+
+    /// Whether it has made a difference so far what is below.
+    pub(super) fn asked_lower(&self) -> bool {
+        self.lower.get().is_some()
+    }
+
+    fn root(&self, layer: usize) -> Result<Option<&OwnedFd>> {
+        match layer.checked_sub(self.roots.len()) {
+            None => Ok(self.roots.get(layer)),
+            Some(lower) => Ok(self.lower()?.get(lower)),
+        }
+    }
+
     /// What is at a path that leads through no symlink.
     pub(super) fn find(&self, path: &[u8]) -> Result<Option<Found>> {
-        for (layer, root) in self.roots.iter().enumerate() {
+        let mut layer = 0;
+        while let Some(root) = self.root(layer)? {
             let seen = look(root.as_fd(), path, self.space);
             match seen.with_context(|| format!("could not look for `{}`", super::name::show(path)))? {
                 Seen::Found(directory, stat) => return Ok(Some(Found { layer, directory, stat })),
                 Seen::Hidden => return Ok(None),
-                Seen::Absent => {}
+                Seen::Absent => layer += 1,
             }
         }
         Ok(None)
@@ -104,6 +132,11 @@ impl Layers {
         }
         Ok(Some(here.join(&b'/')))
     }
+}
+
+fn open(path: &Path) -> Result<OwnedFd> {
+    openat(CWD, path, DIRECTORY & !OFlags::NOFOLLOW, Mode::empty())
+        .with_context(|| format!("could not open `{}`", path.display()))
 }
 
 fn look(root: BorrowedFd<'_>, path: &[u8], space: Option<XattrSpace>) -> Result<Seen> {

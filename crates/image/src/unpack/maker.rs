@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 
 use anyhow::{Context, Result};
@@ -18,7 +18,7 @@ use super::metadata::{
 use super::name::{WHITEOUT, join, show, split};
 use super::time::Time;
 use super::tree::{Place, Step, file_type, open_directory, stat};
-use super::{BadLayer, Form, Skips, UnpackOptions, Whiteouts, XattrSpace};
+use super::{BadLayer, Below, Form, Skips, UnpackOptions, Whiteouts, XattrSpace};
 
 /// What is kept in memory until the end. Ten million entries of usual names are a tenth of it.
 const HELD_BYTES_MAX: usize = 2 << 30;
@@ -30,7 +30,7 @@ pub(super) struct Maker<'a> {
     pub(super) options: &'a UnpackOptions,
     pub(super) dresser: Dresser,
     /// The directory itself, and the layers below it.
-    pub(super) layers: Layers,
+    pub(super) layers: Layers<'a>,
     pub(super) pending: BTreeMap<Vec<u8>, Pending>,
     /// Of a flat directory: what this layer has put there, and all that it is in.
     pub(super) written: HashSet<Vec<u8>>,
@@ -52,9 +52,14 @@ pub(super) enum Pending {
 }
 
 impl<'a> Maker<'a> {
-    pub(super) fn new(into: &Path, root: &Place, options: &'a UnpackOptions) -> Result<Self> {
+    pub(super) fn new(
+        into: &Path,
+        root: &Place,
+        options: &'a UnpackOptions,
+        below: &'a Below<'a>,
+    ) -> Result<Self> {
         let space = options.form.space();
-        let lower = options.lower.iter().map(PathBuf::as_path).filter(|_| space.is_some());
+        let layers = Layers::open([into], space)?;
         let stat = fstat(&root.fd)?;
         let us = (geteuid().as_raw(), getegid().as_raw());
         // Elsewhere directories hand down their group.
@@ -69,7 +74,7 @@ impl<'a> Maker<'a> {
         let mut maker = Self {
             options,
             dresser,
-            layers: Layers::open(std::iter::once(into).chain(lower), space)?,
+            layers: if space.is_some() { layers.over(below) } else { layers },
             pending: BTreeMap::new(),
             written: HashSet::new(),
             held_bytes: 0,

@@ -56,6 +56,9 @@ pub struct UnpackOptions {
     pub fill: Fill,
 }
 
+/// Says, when somebody wants to know, where the unpacked layers below are, the nearest first.
+pub(crate) type Below<'a> = dyn Fn() -> Result<Vec<PathBuf>> + 'a;
+
 /// What a directory is for, and so what whiteouts become in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -217,7 +220,18 @@ impl UnpackOptions {
 /// Unpacks a layer into a directory that exists. How it is compressed (gzip, zstd, not at all) is seen from its first bytes.
 /// Nothing is synchronised with the disk: do so, once, before saying anywhere that the layer is there.
 pub fn unpack_layer(reader: impl Read + Send, into: &Path, options: &UnpackOptions) -> Result<Unpacked> {
-    let (written, diff_id) = stream::decompressed(reader, |chunks| write::unpack(chunks, into, options))?;
+    unpack_layer_over(&|| Ok(options.lower.clone()), reader, into, options)
+}
+
+/// The same over layers that are waited for where it makes a difference what is below.
+pub(crate) fn unpack_layer_over(
+    below: &Below<'_>,
+    reader: impl Read + Send,
+    into: &Path,
+    options: &UnpackOptions,
+) -> Result<Unpacked> {
+    let (written, diff_id) =
+        stream::decompressed(reader, |chunks| write::unpack(chunks, into, options, below))?;
     let write::Written { entries, size_bytes, is_standalone, skips } = written;
     Ok(Unpacked { diff_id, entries, size_bytes, is_standalone, skips })
 }

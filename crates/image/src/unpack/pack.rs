@@ -138,7 +138,7 @@ struct Packer<'a, W> {
     form: Form,
     fate: &'a dyn Fn(&[u8]) -> Fate,
     /// What it lies upon, where that is known.
-    below: Option<Layers>,
+    below: Option<Layers<'static>>,
     /// Where files are that have more names.
     links: HashMap<(u64, u64), Vec<u8>>,
     entries: u64,

@@ -17,13 +17,18 @@ use super::metadata::{Metadata, Target};
 use super::name::{Leaf, classify, clean, join, literal, show, split};
 use super::time::Time;
 use super::tree::{Place, Step, Tree, file_type, names, open_directory, remove, stat};
-use super::{BadLayer, Devices, Fill, Form, Marks, Skips, UnpackOptions};
+use super::{BadLayer, Below, Devices, Fill, Form, Marks, Skips, UnpackOptions};
 use crate::room::Room;
 
 /// Reads the archive to its end and makes what it says.
-pub(super) fn unpack(source: impl BufRead, into: &Path, options: &UnpackOptions) -> Result<Written> {
+pub(super) fn unpack(
+    source: impl BufRead,
+    into: &Path,
+    options: &UnpackOptions,
+    below: &Below<'_>,
+) -> Result<Written> {
     let mut archive = Archive::new(source, &options.limits);
-    let mut unpacker = Unpacker::new(into, options)?;
+    let mut unpacker = Unpacker::new(into, options, below)?;
     while let Some(entry) = archive.next()? {
         let outcome = unpacker.entry(&mut archive, &entry);
         outcome.with_context(|| format!("entry `{}`", show(&entry.name)))?;
@@ -52,9 +57,9 @@ struct Unpacker<'a> {
 }
 
 impl<'a> Unpacker<'a> {
-    fn new(into: &Path, options: &'a UnpackOptions) -> Result<Self> {
+    fn new(into: &Path, options: &'a UnpackOptions, below: &'a Below<'a>) -> Result<Self> {
         let tree = Tree::open(into)?;
-        let maker = Maker::new(into, &tree.root, options)?;
+        let maker = Maker::new(into, &tree.root, options, below)?;
         let room = match options.fill {
             Fill::ButForOthers => Some(Room::default()),
             Fill::Wholly => None,
@@ -380,7 +385,8 @@ impl<'a> Unpacker<'a> {
             let place = self.tree.directory(&path, strict).with_context(context)?;
             self.maker.settle(&place, &pending).with_context(context)?;
         }
-        Ok((self.maker.dresser.skips, self.maker.is_standalone))
+        let is_standalone = self.maker.is_standalone && !self.maker.layers.asked_lower();
+        Ok((self.maker.dresser.skips, is_standalone))
     }
 
     /// An opaque root: whiteouts for all that the roots of the lower layers have.
@@ -388,7 +394,7 @@ impl<'a> Unpacker<'a> {
         let Form::Overlay { space, whiteouts } = self.maker.options.form else { return Ok(()) };
         self.maker.is_standalone = false;
         let root = Rc::clone(&self.tree.root);
-        for lower in self.maker.layers.roots().iter().skip(1) {
+        for lower in self.maker.layers.lower()? {
             for name in names(lower.as_fd())? {
                 match stat(root.fd(), &name)?.map(|stat| file_type(&stat)) {
                     None => make_whiteout(root.fd(), &name, space, whiteouts)?,
