@@ -1,9 +1,11 @@
 //! The store: unpacking, sharing, names, removal, and where images come from.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use stead_image::catalogue::Catalogue;
 use stead_image::registry::Pull;
@@ -11,7 +13,7 @@ use stead_image::unpack::UnpackOptions;
 use stead_image::{
     Client, DebianSettings, Event, Fetch, Import, Origins, Pruned, Removal, Store, Wanted, Which, digest_of,
 };
-use stead_model::image::{Image, Platform, Reference};
+use stead_model::image::{Digest, Image, Platform, Reference};
 
 use crate::support::*;
 
@@ -100,6 +102,106 @@ fn a_layer_that_needs_those_below_is_kept_for_its_stack() {
         // A hard link is within one layer: the file has come up, too.
         assert_eq!(files(&paths), ["file", "file link"]);
         assert_eq!(fs::read_to_string(paths[1].join("link")).unwrap(), below);
+    }
+}
+
+/// Archives of a directory `d` that only its user and group may enter, and of a file in `d` that takes `d` for granted.
+fn directory_and_file(file: &str) -> (Vec<u8>, Vec<u8>) {
+    let work = tempfile::tempdir().unwrap();
+    let directory = work.path().join("d");
+    fs::create_dir(&directory).unwrap();
+    fs::set_permissions(&directory, Permissions::from_mode(0o750)).unwrap();
+    let alone = pack(work.path(), &["d"]);
+    fs::write(directory.join(file), file).unwrap();
+    (alone, pack(work.path(), &[&format!("d/{file}")]))
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+#[test]
+fn a_layer_that_waits_for_those_below_is_unpacked_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let (directory, file) = directory_and_file("file");
+    let layers = [tar("a", &noise(1 << 20)), directory, file, tar("b", b"two")];
+    let image = filled(&store, "one:1", &layers.clone().map(|layer| (layer, "gzip")));
+    let begun = Mutex::new(Vec::new());
+    let told = |event| {
+        if let Event::Unpacking { layer } = event {
+            begun.lock().unwrap().push(layer);
+        }
+    };
+    store.unpack_missing(&image, &UnpackOptions::default(), &told).unwrap();
+    let mut begun = begun.into_inner().unwrap();
+    let mut expected: Vec<Digest> = layers.iter().map(|layer| digest_of(layer)).collect();
+    begun.sort();
+    expected.sort();
+    assert_eq!(begun, expected);
+    let paths = store.layer_paths(&image);
+    assert_eq!(files(&paths), ["a", "d", "d", "b"]);
+    assert_eq!((mode(&paths[2].join("d")), mode(&paths[2])), (0o750, 0o755));
+    assert!(leftovers(dir.path()).is_empty(), "{:?}", leftovers(dir.path()));
+    for path in paths {
+        let beside = fs::read_dir(path.parent().unwrap()).unwrap().count();
+        assert_eq!(beside, 2, "something besides `tree` and `about.json`");
+    }
+}
+
+#[test]
+fn what_a_lowest_layer_takes_for_granted_is_not_shared() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let (directory, file) = directory_and_file("file");
+    let alone = filled(&store, "alone:1", &[(file.clone(), "gzip")]);
+    unpack(&store, &alone).unwrap();
+    assert_eq!(mode(&store.layer_paths(&alone)[0].join("d")), 0o755);
+    let over = filled(&store, "over:1", &[(directory, "gzip"), (file, "gzip")]);
+    unpack(&store, &over).unwrap();
+    assert_eq!(mode(&store.layer_paths(&over)[1].join("d")), 0o750);
+}
+
+#[test]
+fn of_layers_that_wait_for_one_that_fails_the_cause_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let (directory, file) = directory_and_file("file");
+    let image = filled(&store, "one:1", &[(directory.clone(), "gzip"), (file, "gzip")]);
+    let lowest = store.inspect(&image.digest).unwrap().unwrap().manifest.layers[0].digest.clone();
+    let whole = fs::read(store.blob_path(&lowest)).unwrap();
+    fs::write(store.blob_path(&lowest), &whole[..whole.len() / 2]).unwrap();
+    let error = format!("{:#}", unpack(&store, &image).unwrap_err());
+    let name = format!("cannot unpack layer {}: ", digest_of(&directory).short());
+    assert!(error.starts_with(&name) && !error.contains("below"), "{error}");
+    assert_eq!(store.missing_layers(&image).len(), 2);
+    fs::write(store.blob_path(&lowest), whole).unwrap();
+    unpack(&store, &image).unwrap();
+    store.prune(Which::Nameless, &BTreeSet::new()).unwrap();
+    assert!(leftovers(dir.path()).is_empty());
+}
+
+#[test]
+fn stacks_of_the_same_layers_in_another_order_do_not_wait_for_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let ((_, x), (_, y)) = (directory_and_file("x"), directory_and_file("y"));
+    let base = tar("base", &noise(1 << 20));
+    for _ in 0..5 {
+        let orders = [[&base, &x, &y, &x], [&base, &y, &x, &y]];
+        let images = orders.map(|layers| {
+            let name = if layers[1] == &x { "x:1" } else { "y:1" };
+            filled(&store, name, &layers.map(|layer| (layer.clone(), "gzip")))
+        });
+        let (done, is_done) = std::sync::mpsc::channel();
+        for image in images.clone() {
+            let (store, done) = (store.clone(), done.clone());
+            std::thread::spawn(move || done.send(unpack(&store, &image)).unwrap());
+        }
+        for _ in images {
+            is_done.recv_timeout(Duration::from_secs(120)).expect("they wait for each other").unwrap();
+        }
+        store.prune(Which::All, &BTreeSet::new()).unwrap();
     }
 }
 
