@@ -4,7 +4,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
@@ -14,16 +14,48 @@ use super::message::{Call, HEAD_BYTES, Heard, Writer, parse, rest_bytes};
 /// An answer to who we are is one line, shorter than this.
 const LINE_MAX_BYTES: usize = 512;
 
+const UNCLEAR: &str = "an answer of D-Bus cannot be understood";
+
+/// Until when all that is asked is to be answered.
+#[derive(Clone, Copy)]
+pub(super) struct Deadline {
+    at: Instant,
+    after: Duration,
+}
+
+impl Deadline {
+    /// From now on.
+    pub(super) fn after(after: Duration) -> Self {
+        Self { at: Instant::now() + after, after }
+    }
+
+    /// How long it is until then.
+    fn left(self) -> Result<Duration> {
+        let left = self.at.saturating_duration_since(Instant::now());
+        ensure!(!left.is_zero(), "it has not answered within {}", self.span());
+        Ok(left)
+    }
+
+    pub(super) fn has_passed(self) -> bool {
+        self.at <= Instant::now()
+    }
+
+    /// For messages.
+    pub(super) fn span(self) -> String {
+        format!("{} s", self.after.as_secs_f64())
+    }
+}
+
 /// A connection, on which one call is made after the other.
 pub(super) struct Bus {
     stream: UnixStream,
     serial: u32,
-    deadline: Instant,
+    deadline: Deadline,
 }
 
 impl Bus {
     /// Connects to who listens in a user's directory of sockets. All that is said is to be said until the deadline.
-    pub(super) fn open(directory: &Path, deadline: Instant) -> Result<Self> {
+    pub(super) fn open(directory: &Path, deadline: Deadline) -> Result<Self> {
         let user = rustix::process::geteuid().as_raw();
         let path = directory.join("systemd/private");
         let unreached = match reach(&path) {
@@ -45,14 +77,15 @@ impl Bus {
         Ok(bus)
     }
 
-    /// Says who we are, which the kernel tells them as well.
-    pub(super) fn begin(stream: UnixStream, user: u32, deadline: Instant) -> Result<Self> {
+    /// Says who we are, which the kernel tells them as well, and begins in the same breath, as systemd's own programs do.
+    /// Said after the answer, `BEGIN` would be read together with the first call by a systemd that comes round to it late,
+    /// as on a single processor. Version 252 leaves such a call in its buffer, and waits for more to be said.
+    pub(super) fn begin(stream: UnixStream, user: u32, deadline: Deadline) -> Result<Self> {
         let mut bus = Self { stream, serial: 0, deadline };
         let name: String = user.to_string().bytes().map(|digit| format!("{digit:02x}")).collect();
-        bus.say(format!("\0AUTH EXTERNAL {name}\r\n").as_bytes())?;
+        bus.say(format!("\0AUTH EXTERNAL {name}\r\nBEGIN\r\n").as_bytes())?;
         let line = bus.line()?;
         ensure!(line.starts_with("OK "), "it does not take us for whom we are: `{}`", line.escape_debug());
-        bus.say(b"BEGIN\r\n")?;
         Ok(bus)
     }
 
@@ -61,7 +94,7 @@ impl Bus {
         self.serial += 1;
         self.say(&call.render(self.serial))?;
         loop {
-            match self.hear().context("an answer of D-Bus cannot be understood")? {
+            match self.hear()? {
                 Heard::Returned { serial, signature, body } if serial == self.serial => {
                     return Ok((signature, body));
                 }
@@ -77,9 +110,9 @@ impl Bus {
         let mut head = [0; HEAD_BYTES];
         self.read(&mut head)?;
         let mut message = head.to_vec();
-        message.resize(HEAD_BYTES + rest_bytes(head)?, 0);
+        message.resize(HEAD_BYTES + rest_bytes(head).context(UNCLEAR)?, 0);
         self.read(message.get_mut(HEAD_BYTES..).unwrap_or_default())?;
-        parse(&message)
+        parse(&message).context(UNCLEAR)
     }
 
     /// What comes after the line is not asked for yet, so nothing does.
@@ -95,17 +128,13 @@ impl Bus {
     }
 
     fn say(&mut self, bytes: &[u8]) -> Result<()> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        ensure!(!left.is_zero(), "it takes too long");
-        self.stream.set_write_timeout(Some(left)).context("cannot wait for it")?;
+        self.stream.set_write_timeout(Some(self.deadline.left()?)).context("cannot wait for it")?;
         self.stream.write_all(bytes).context("it does not listen")
     }
 
     fn read(&mut self, mut buffer: &mut [u8]) -> Result<()> {
         while !buffer.is_empty() {
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            ensure!(!left.is_zero(), "it takes too long");
-            self.stream.set_read_timeout(Some(left)).context("cannot wait for it")?;
+            self.stream.set_read_timeout(Some(self.deadline.left()?)).context("cannot wait for it")?;
             match self.stream.read(buffer) {
                 Ok(0) => bail!("it hung up"),
                 Ok(length) => buffer = buffer.get_mut(length..).unwrap_or_default(),

@@ -26,14 +26,14 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::cgroup::layout::{self, Layout};
 use crate::cgroup::write;
 use crate::stat::Stat;
-use bus::Bus;
+use bus::{Bus, Deadline};
 use message::{Call, Writer, text_in_variant};
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
@@ -65,10 +65,10 @@ const LOOKS: u32 = 10;
 pub fn enter_scope(name: &str, description: &str, before: &str) -> Result<()> {
     // Root's containers are at the top of all control groups anyway.
     let limit = if rustix::process::geteuid().is_root() { SHORT_LIMIT } else { LIMIT };
-    enter((name, description, before), Instant::now() + limit)
+    enter((name, description, before), Deadline::after(limit))
 }
 
-fn enter((name, description, before): (&str, &str, &str), deadline: Instant) -> Result<()> {
+fn enter((name, description, before): (&str, &str, &str), deadline: Deadline) -> Result<()> {
     let is_root = rustix::process::geteuid().is_root();
     let own = here()?;
     if is_root && !own.as_deref().is_some_and(is_in_session) {
@@ -87,9 +87,9 @@ fn enter((name, description, before): (&str, &str, &str), deadline: Instant) -> 
 }
 
 /// Where a scope is, once we are in it. systemd answers before it moves anybody; where it cannot, it forgets the scope.
-fn moved_to(unit: &str, bus: &mut Bus, deadline: Instant) -> Result<PathBuf> {
+fn moved_to(unit: &str, bus: &mut Bus, deadline: Deadline) -> Result<PathBuf> {
     let look = || Ok::<_, anyhow::Error>(here()?.filter(|here| here.ends_with(unit)));
-    while Instant::now() < deadline {
+    while !deadline.has_passed() {
         for _ in 0..LOOKS {
             if let Some(scope) = look()? {
                 return Ok(scope);
@@ -102,7 +102,7 @@ fn moved_to(unit: &str, bus: &mut Bus, deadline: Instant) -> Result<PathBuf> {
         }
         there.with_context(|| format!("it does not move us to `{unit}`"))?;
     }
-    bail!("it does not move us to `{unit}`: it takes too long")
+    bail!("it has not moved us to `{unit}` within {}", deadline.span())
 }
 
 /// The same for what all machines need, but only where the user's systemd runs without anybody being logged in, by
@@ -111,7 +111,7 @@ fn moved_to(unit: &str, bus: &mut Bus, deadline: Instant) -> Result<PathBuf> {
 pub fn leave_session(name: &str, description: &str, before: &str) -> Result<()> {
     // The system's own systemd never ends.
     if rustix::process::geteuid().is_root() || lingers() == Some(true) {
-        return enter((name, description, before), Instant::now() + SHORT_LIMIT);
+        return enter((name, description, before), Deadline::after(SHORT_LIMIT));
     }
     Ok(())
 }
@@ -129,7 +129,7 @@ pub(crate) fn join(cgroup: &Path) -> Result<bool> {
     let Some((unit, below)) = within(cgroup).filter(|_| !rustix::process::geteuid().is_root()) else {
         return Ok(false);
     };
-    open(Instant::now() + LIMIT)?.call(&attach(&unit, &below))?;
+    open(Deadline::after(LIMIT))?.call(&attach(&unit, &below))?;
     ensure!(here()?.is_some_and(|here| here == cgroup), "it does not move us to `{}`", cgroup.display());
     Ok(true)
 }
@@ -156,7 +156,7 @@ pub(crate) fn managers() -> Result<&'static Path> {
 }
 
 fn ask_for_managers() -> Result<PathBuf> {
-    let mut bus = open(Instant::now() + LIMIT)?;
+    let mut bus = open(Deadline::after(LIMIT))?;
     let (signature, body) = bus.call(&control_group())?;
     ensure!(signature == "v", "its control group is of type `{}`", signature.escape_debug());
     let path = text_in_variant(&body).context("its control group cannot be understood")?;
@@ -175,7 +175,7 @@ pub(crate) fn above_seat(own: &Path) -> &Path {
     scope.unwrap_or(own)
 }
 
-fn open(deadline: Instant) -> Result<Bus> {
+fn open(deadline: Deadline) -> Result<Bus> {
     let user = rustix::process::geteuid().as_raw();
     if user == 0 {
         return Bus::open(Path::new("/run"), deadline);
