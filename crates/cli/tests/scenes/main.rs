@@ -40,6 +40,7 @@ mod reach;
 mod renames;
 mod rewired;
 mod samples;
+mod scopes;
 mod several;
 mod snapshots;
 #[path = "../support/mod.rs"]

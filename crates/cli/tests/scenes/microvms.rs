@@ -13,15 +13,15 @@ use crate::support::{
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
 
 /// The kernel's package, taken apart, which `cargo xtask setup` gets.
-const KERNEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/kernel");
+pub(crate) const KERNEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/kernel");
 
 #[track_caller]
-fn slowly(world: &World, directory: &Path, words: &[&str]) -> Said {
+pub(crate) fn slowly(world: &World, directory: &Path, words: &[&str]) -> Said {
     said_within(world.stead_command("home", directory, words), BOOT_LIMIT)
 }
 
 #[track_caller]
-fn get_kernel(world: &World) {
+pub(crate) fn get_kernel(world: &World) {
     let name = slowly(world, world.path(), &["kernel", "pull", KERNEL]).ok();
     assert!(world.stead("kernel ls").ok().contains(name.trim()));
 }
@@ -334,7 +334,7 @@ fn somebody_works_in_a_guest_with_an_id_of_their_own() {
 
 /// What a guest needs to run this program in: the libraries that it is built with, at their places, and the modules of
 /// its kernel that it lacks otherwise, in their order.
-const GIVE: &str = r#"
+pub(crate) const GIVE: &str = r#"
     mkdir -p given/files/bin
     strip -o given/files/bin/stead STEAD
     cp -L --parents $(ldd STEAD | grep -o '/[^ ]*') given/files

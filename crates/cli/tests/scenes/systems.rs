@@ -4,10 +4,10 @@ use crate::support::registry::{BUSYBOX, registry};
 use crate::support::{LIMIT, Place, Role, Said, World, role, said, said_after, stead as program, untested};
 
 /// What people call it.
-const IMAGE: &str = "lab/system:12";
+pub(crate) const IMAGE: &str = "lab/system:12";
 
 /// Has the image in a world, and that of busybox in an archive.
-fn load(world: &mut World) {
+pub(crate) fn load(world: &mut World) {
     world.keep_in_memory();
     let archive = std::env::var("STEAD_TEST_SYSTEM")
         .expect("`cargo xtask test system` makes the image that this test needs");

@@ -229,8 +229,11 @@ impl Cgroup {
         let version = |controller| ground.version(controller).unwrap_or(Version::Unified);
         for setting in settings(limits, &disks, version) {
             let done = cgroup.set(&setting);
-            // Why there is no such file, if that is known.
-            let done = done.map_err(|error| refused.remove(&setting.controller).unwrap_or(error));
+            let done = done.map_err(|error| match version(setting.controller) {
+                // Why there is no such file, if that is known.
+                Version::Unified => refused.remove(&setting.controller).unwrap_or(error),
+                Version::Legacy => error,
+            });
             done.with_context(|| {
                 format!("cannot limit {} to {}", setting.controller.legacy(), setting.text)
             })?;

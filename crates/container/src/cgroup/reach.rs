@@ -12,6 +12,10 @@ use std::path::Path;
 
 use super::limits::{Controller, Version};
 use super::write;
+use crate::scope;
+
+/// What to do about a scope of a systemd that has a controller itself, which was seen before.
+const LATE: &str = ": the user's systemd was given it after it started, and hands it on after `systemctl --user daemon-reexec`";
 
 /// Why a limit cannot be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,9 +107,12 @@ pub(super) fn enable(
             if is_closed {
                 let refused_by = format!("`{}` has processes of its own", path.display());
                 refused.insert(*controller, anyhow::anyhow!(refused_by));
-            } else if listed.split_whitespace().any(|listed| listed == name)
-                && let Err(error) = write(&path.join("cgroup.subtree_control"), &format!("+{name}"))
-            {
+            } else if !listed.split_whitespace().any(|listed| listed == name) {
+                // What keeps it from here, if that is known, is the reason.
+                let advice = if scope::is_scope(path) { LATE } else { "" };
+                let lacking = || anyhow::anyhow!("`{}` has no controller `{name}`{advice}", path.display());
+                refused.entry(*controller).or_insert_with(lacking);
+            } else if let Err(error) = write(&path.join("cgroup.subtree_control"), &format!("+{name}")) {
                 tracing::debug!("{error:#}");
                 refused.insert(*controller, error);
             }
@@ -190,7 +197,11 @@ mod tests {
         fs::write(ours.join("cgroup.controllers"), "memory\n").unwrap();
         let wanted = [Controller::Cpu, Controller::Memory, Controller::Io].into();
         let refused = enable(&ours.join("home/web"), 3, &wanted);
-        assert_eq!(refused.keys().collect::<Vec<_>>(), [&Controller::Memory], "{refused:?}");
+        let said: Vec<String> = refused.values().map(|why| format!("{why:#}")).collect();
+        let lacks = |path: &Path, name| format!("`{}` has no controller `{name}`", path.display());
+        assert!(refused.keys().eq([&Controller::Cpu, &Controller::Memory, &Controller::Io]), "{refused:?}");
+        assert_eq!([&said[0], &said[2]], [&lacks(&ours, "cpu"), &lacks(&top, "io")]);
+        assert!(said[1].starts_with("cannot write `+memory`"), "{said:?}");
         // One with processes would take `cpu`, and become one for threads.
         fs::write(top.join("cgroup.type"), "domain\n").unwrap();
         fs::write(top.join("cgroup.procs"), "1\n").unwrap();

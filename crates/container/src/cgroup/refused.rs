@@ -29,7 +29,7 @@ const USER_HINT: &str = "leave it out; an ordinary user has limits where their o
 
 /// The same where the user's systemd has none of the controller.
 const MANAGER_HINT: &str = "leave it out, or have root hand it on: `Delegate=cpu cpuset io memory pids` below `[Service]` in \
-    `/etc/systemd/system/user@.service.d/delegate.conf`, `systemctl daemon-reload`, and a new login";
+    `/etc/systemd/system/user@.service.d/delegate.conf`, and `systemctl daemon-reload`; then say `systemctl --user daemon-reexec`";
 
 /// The same where it is not in version 2, the only one that is handed on to users.
 const LEGACY_HINT: &str = "leave it out: only version 2 of control groups is handed on to users, which a computer has that \
@@ -60,6 +60,9 @@ pub fn limits_refused(limits: &Limits) -> Result<Vec<LimitRefusal>> {
             Some(Ok(())) => (format!("{not_delegated}'s systemd"), MANAGER_HINT),
             Some(Err(why)) => (format!("{not_delegated}: {why:#}"), USER_HINT),
             None if is_mapped => (not_delegated, USER_HINT),
+            None if ground.layout.legacy.is_empty() => {
+                (format!("`{word}`: control groups have no controller `{name}` here"), LIMIT_HINT)
+            }
             None => (format!("`{word}`: this kernel has no controller `{name}` mounted"), LIMIT_HINT),
         };
         LimitRefusal { why, hint }

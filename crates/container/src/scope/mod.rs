@@ -141,6 +141,11 @@ fn within(cgroup: &Path) -> Option<(String, String)> {
     Some((unit(scope)?.to_owned(), format!("/{below}")))
 }
 
+/// Whether a cgroup is that of a scope of ours.
+pub(crate) fn is_scope(cgroup: &Path) -> bool {
+    unit(cgroup).is_some()
+}
+
 /// What a cgroup is called, if it is that of a scope of ours.
 fn unit(cgroup: &Path) -> Option<&str> {
     let name = cgroup.file_name()?.to_str()?;
