@@ -47,8 +47,10 @@ const LIMITS: &str = r#"
     stead unpause held
     is "$(grep -c 'frozen 0' $c/cgroup.events)" 1
     stead exec held true
+"#;
 
-    # Too much memory, and too many processes.
+/// What a machine takes too much of: memory, and processes.
+const TOO_MUCH: &str = r#"
     grow='x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done'
     stead run --network none --memory 32m --memory-swap 32m --name grows BUSYBOX sh -c "$grow" && exit 1
     stead ps --all > told; tells 'exited (137)'; tells 'out of memory'
@@ -78,7 +80,7 @@ const SECOND: &str = r#"
     stead run -d --network none --memory 64m --name kept BUSYBOX sleep 2002
     is "$(grep -c user@1000.service $(pgrep -u joe stead | sed 's,.*,/proc/&/cgroup,') | cut -d: -f2 | sort -u)" 1
     stead run --rm --network none --blkio-weight 200 BUSYBOX true 2> told && exit 1
-    tells 'is not delegated to this user'; tells 'systemctl --user daemon-reexec'
+    tells 'is not delegated to this user'"'"'s systemd, which has `cpu memory pids`'; tells 'systemctl --user daemon-reexec'
 "#;
 
 /// Root gives joe's systemd one controller more, as the hint says; that one runs on.
@@ -149,7 +151,7 @@ fn give(world: &World) {
     world.sh(Place::Computer, &GIVE.replace("STEAD", program()).replace("KERNEL", KERNEL));
     world.sh(Place::Computer, "mv busybox.tar given; cp $(command -v busybox) given; chmod -R a+rX given");
     let roots = ["set -- '/stead/*/held.default'", LIMITS, ROOTS].concat();
-    let first = [FIRST, LIMITS].concat();
+    let first = [FIRST, LIMITS, TOO_MUCH].concat();
     for (name, text) in [
         ("ready", READY),
         ("first", &first),

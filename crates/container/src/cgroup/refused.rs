@@ -1,5 +1,6 @@
 //! Which limits a container cannot be held to here, looked at before anything is made.
 
+use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
@@ -57,7 +58,9 @@ pub fn limits_refused(limits: &Limits) -> Result<Vec<LimitRefusal>> {
         let not_delegated = format!("`{word}`: controller `{name}` is not delegated to this user");
         let (why, hint) = match &scope {
             Some(Ok(())) if ground.layout.legacy(name).is_some() => (not_delegated, LEGACY_HINT),
-            Some(Ok(())) => (format!("{not_delegated}'s systemd"), MANAGER_HINT),
+            Some(Ok(())) => {
+                (format!("{not_delegated}'s systemd, which has {}", ground.listed()), MANAGER_HINT)
+            }
             Some(Err(why)) => (format!("{not_delegated}: {why:#}"), USER_HINT),
             None if is_mapped => (not_delegated, USER_HINT),
             None if ground.layout.legacy.is_empty() => {
@@ -80,7 +83,17 @@ impl Ground {
         let own = scope::managers().context("no systemd of this user's gives one")?;
         ensure!(unified.mount.join(own).is_dir(), "`{}`, which is systemd's, is not here", own.display());
         unified.own = own.to_owned();
+        let is_own = self.unified().is_some();
+        ensure!(is_own, "`{}`, which is systemd's, is not this user's to write", own.display());
         Ok(())
+    }
+
+    /// The controllers of version 2 that there are, for messages.
+    fn listed(&self) -> String {
+        let read = |base: PathBuf| fs::read_to_string(base.join("cgroup.controllers"));
+        let listed = self.unified().map(read).transpose();
+        let listed = listed.map(Option::unwrap_or_default).unwrap_or_else(|error| error.to_string());
+        if listed.trim().is_empty() { "none".to_owned() } else { format!("`{}`", listed.trim()) }
     }
 
     /// What keeps cgroups of ours from having one of these files, and where.
