@@ -65,6 +65,8 @@ const TOO_MUCH: &str = r#"
 /// What joe does in a session, which ends.
 const FIRST: &str = r#"
     grep -q '/session-[0-9c]*.scope$' /proc/self/cgroup
+    # systemd hands controllers on when it gets round to it.
+    until_is "grep -c 'cpu.*memory.*pids' /sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service/cgroup.controllers" 1
     set -- '/user.slice/user-1000.slice/user@1000.service/app.slice/stead-default-held-*.scope/stead/*/held.default'
 "#;
 
