@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::ops::RangeBounds;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -64,13 +65,14 @@ impl<'a> Stack<'a> {
         Turn { stack: self, at, outcome: None }
     }
 
-    /// Waits until all layers below this place are unpacked.
-    fn await_below(&self, at: usize) -> Result<()> {
+    /// Waits until the layers at these places are unpacked.
+    fn await_all(&self, places: impl RangeBounds<usize> + Clone) -> Result<()> {
         let outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_open =
-            |outcomes: &mut BTreeMap<_, Option<_>>| outcomes.range(..at).any(|(_, out)| out.is_none());
+        let is_open = |outcomes: &mut BTreeMap<_, Option<_>>| {
+            outcomes.range(places.clone()).any(|(_, out)| out.is_none())
+        };
         let outcomes = self.changed.wait_while(outcomes, is_open).unwrap_or_else(PoisonError::into_inner);
-        match outcomes.range(..at).find(|(_, outcome)| matches!(outcome, Some(Err(_)))) {
+        match outcomes.range(places.clone()).find(|(_, outcome)| matches!(outcome, Some(Err(_)))) {
             Some((below, _)) => bail!("layer {below} below it cannot be unpacked"),
             None => Ok(()),
         }
@@ -189,29 +191,34 @@ impl Store {
         let new = self.unpacking(&own);
         // Whoever holds this lock waits for layers below it in the same stack, and so for nobody who waits for it.
         let lock = Lock::take(&new.with_extension("lock"), Share::One, |waited| waited < UNPACK_LIMIT)?;
-        if diff_ids.iter().take(job.at).any(|below| *below == job.diff_id) {
-            stack.await_below(job.at)?;
+        // It may be the same one that occurs below, which is unpacked already.
+        if let Some(same) = diff_ids.iter().take(job.at).rposition(|below| *below == job.diff_id) {
+            stack.await_all(same..=same)?;
         }
         if self.layer_directory(diff_ids, job.at).is_none() {
             let layer = job.diff_id.clone();
             on(Event::Unpacking { layer: layer.clone() });
             let below = || {
-                stack.await_below(job.at)?;
+                stack.await_all(..job.at)?;
                 let below = (0..job.at).rev().filter_map(|at| self.layer_directory(diff_ids, at));
                 Ok(below.map(|directory| directory.join("tree")).collect())
             };
-            let unpacked = self.unpack_into(&new, job, options, &below);
+            let unpacked = self.unpack_into(&new, job, options, &below).and_then(|unpacked| {
+                if unpacked.is_standalone {
+                    // Somebody may unpack it for another stack at this moment.
+                    let path = self.unpacking(&shared).with_extension("lock");
+                    let one = Lock::take(&path, Share::One, |waited| waited < UNPACK_LIMIT)?;
+                    place(&new, &shared)?;
+                    one.remove()?;
+                } else {
+                    place(&new, &own)?;
+                }
+                // Of one that was in its place by then nobody else has need of ours.
+                remove_tree(&new)?;
+                Ok(unpacked)
+            });
             let unpacked = unpacked.inspect_err(|_| drop(remove_tree(&new)));
             let unpacked = unpacked.with_context(|| format!("cannot unpack layer {}", layer.short()))?;
-            if unpacked.is_standalone {
-                // Somebody may unpack it for another stack at this moment.
-                let path = self.unpacking(&shared).with_extension("lock");
-                let one = Lock::take(&path, Share::One, |waited| waited < UNPACK_LIMIT)?;
-                place(&new, &shared)?;
-                one.remove()?;
-            } else {
-                place(&new, &own)?;
-            }
             on(Event::Unpacked { layer, skips: unpacked.skips });
         }
         lock.remove()
@@ -266,10 +273,10 @@ fn make_root(tree: &Path) -> Result<()> {
     fs::rename(&born, tree).with_context(cannot)
 }
 
-/// Moves a layer to its place, unless it is there by now. Nobody else moves one there meanwhile.
+/// Moves a layer to its place, unless one is there by now. Nobody else moves one there meanwhile.
 fn place(new: &Path, target: &Path) -> Result<()> {
     if target.join("tree").is_dir() {
-        return remove_tree(new);
+        return Ok(());
     }
     // A directory without a tree: somebody took half of it away.
     remove_tree(target)?;
