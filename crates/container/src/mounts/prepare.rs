@@ -11,7 +11,7 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
     fsconfig_set_string, fsmount, fsopen, open_tree,
 };
-use stead_model::container::Propagation;
+use stead_model::container::{Propagation, is_made};
 
 use super::plan::{Kind, Planned, What};
 use crate::sys::{MountAttributes, mount_setattr};
@@ -26,7 +26,7 @@ pub(crate) fn prepare(planned: &Planned) -> Result<OwnedFd> {
     match &planned.what {
         What::Kernel { kind, options } => kernel(*kind, options, planned.attributes).with_context(doing),
         What::Bind { source, propagation, create } => {
-            if *create && !source.exists() {
+            if is_made(source, *create) && !source.exists() {
                 fs::create_dir_all(source)
                     .with_context(|| format!("cannot make `{}`", source.display()))
                     .with_context(doing)?;

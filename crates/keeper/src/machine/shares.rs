@@ -17,7 +17,7 @@ use stead_agent::MOUNTS;
 use stead_container::Share;
 use stead_host::home::remove_if_there;
 use stead_host::machine::Files;
-use stead_model::container::{Access, Launch, Mount, Propagation};
+use stead_model::container::{Access, Launch, Mount, Propagation, is_made};
 use stead_model::name::Name;
 use stead_vmm::{VIRTIOFSD, missing_program, virtiofsd};
 
@@ -65,7 +65,7 @@ pub(super) fn given(launch: &Launch, volumes: &BTreeMap<Name, PathBuf>) -> Resul
                 inside.insert(name.clone(), share(source, *access));
             }
             Mount::Bind { source, access, propagation, create } => {
-                if std::mem::take(create) {
+                if is_made(source, std::mem::take(create)) {
                     made.push(source.clone());
                 }
                 (*source, *propagation) = (share(source, *access), Propagation::Private);

@@ -191,6 +191,12 @@ impl Owner {
     }
 }
 
+/// Whether a path of this computer that is missing is made as a directory when it is to be bound. Who expects a socket has
+/// nothing of a directory, and whoever is to make that socket is kept from it.
+pub fn is_made(source: &std::path::Path, create: bool) -> bool {
+    create && source.extension().is_none_or(|extension| extension != "sock")
+}
+
 impl Mount {
     /// The volume that is mounted in a machine of this project, if it is one.
     pub fn volume(&self, project: &Name) -> Option<VolumeId> {

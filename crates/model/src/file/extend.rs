@@ -26,6 +26,14 @@ pub(crate) fn resolve(tree: &mut Node, cuts: &[Cut], machines: &str, reading: &m
     if !home.iter().any(|entry| get(&entry.node, "extends").is_some()) {
         return;
     }
+    reading.extended.extend(home.iter().filter_map(|entry| match &get(&entry.node, "extends")?.value {
+        Value::Scalar(name) => Some(name.clone()),
+        Value::Mapping(keys) => keys.iter().find_map(|key| match &key.node.value {
+            Value::Scalar(name) if ["service", "machine"].contains(&key.key.as_str()) => Some(name.clone()),
+            _ => None,
+        }),
+        Value::Null | Value::Unknown | Value::Sequence(_) => None,
+    }));
     let (key, dir) = (machines.to_owned(), reading.source.dir.to_owned());
     let usual = merge::usual(tree, reading.dialect);
     let (files, taken) = (BTreeMap::new(), BTreeMap::new());

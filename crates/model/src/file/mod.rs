@@ -260,8 +260,10 @@ struct Reading<'a> {
     missing: BTreeSet<PathBuf>,
     /// The texts that become files.
     texts: BTreeMap<PathBuf, String>,
-    /// Where services stand that are not there this time, and of which nothing is told that is wrong.
-    resting: BTreeSet<String>,
+    /// The services that are not there this time, and of which nothing is told that is wrong.
+    resting: compose::Resting,
+    /// The machines of this file that others of it extend.
+    extended: BTreeSet<String>,
 }
 
 impl<'a> Reading<'a> {
@@ -269,6 +271,7 @@ impl<'a> Reading<'a> {
         let (problems, warnings) = (Vec::new(), Vec::new());
         let (missing, texts) = (BTreeSet::new(), BTreeMap::new());
         let unread = source.unread.clone();
+        let (resting, extended) = (compose::Resting::default(), BTreeSet::new());
         Self {
             source,
             dialect: Dialect::Stead,
@@ -277,7 +280,8 @@ impl<'a> Reading<'a> {
             unread,
             missing,
             texts,
-            resting: BTreeSet::new(),
+            resting,
+            extended,
         }
     }
 
@@ -294,7 +298,8 @@ impl<'a> Reading<'a> {
         };
         let mut tree = self.whole_tree(machines)?;
         if self.dialect == Dialect::Compose {
-            self.resting = compose::resting(&mut tree, &self.profiles());
+            self.resting = compose::Resting::new(&mut tree, &self.profiles(), &self.extended);
+            compose::owners(&mut tree, self);
             compose::warn_of_shells(&mut tree, self);
         }
         environment::gather(&mut tree, machines, self);
@@ -309,10 +314,10 @@ impl<'a> Reading<'a> {
         let mut spec = spec::read(&tree, self.ground(), &mut self.problems);
         let asked = check::Asked { source: self.source, profiles: &self.profiles() };
         let (project, dormant) = check::check(&mut spec, &asked, &mut self.problems)?;
-        let is_of = |problem: &Problem, place: &String| {
-            problem.path.strip_prefix(place).is_some_and(|rest| rest.starts_with('.'))
-        };
-        self.problems.retain(|problem| !self.resting.iter().any(|place| is_of(problem, place)));
+        let there: BTreeSet<Name> = spec.machines.iter().map(|machine| machine.name.value.clone()).collect();
+        for told in [&mut self.problems, &mut self.warnings] {
+            told.retain(|problem| !self.resting.has(&problem.path, &there));
+        }
         let sources = Sources::new(&tree, &project);
         let (pull, builds) = (spec.pulls(), spec.builds());
         let texts = std::mem::take(&mut self.texts);

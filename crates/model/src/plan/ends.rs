@@ -37,14 +37,16 @@ pub(super) fn stops(wanted: &Wanted, seen: &Observed) -> (Vec<Reasoned>, BTreeSe
     (ends.collect(), ids)
 }
 
-/// One more that is to be started again because one that it depends on ends here and is to run again.
+/// One more that is to be started again because one that it depends on is, or is made anew.
 fn restarted(
     wanted: &Wanted,
     seen: &Observed,
     ends: &BTreeMap<MachineId, String>,
 ) -> Option<(MachineId, String)> {
     let is_again = |other: &&MachineId| {
-        ends.contains_key(*other) && wanted.machines.get(*other).is_some_and(WantedMachine::is_to_run)
+        let is_made_anew = seen.machines.contains_key(*other) && !machine_stays(wanted, seen, other);
+        (ends.contains_key(*other) || is_made_anew)
+            && wanted.machines.get(*other).is_some_and(WantedMachine::is_to_run)
     };
     let goes_on = |id: &&MachineId| seen.running.contains_key(*id) && !ends.contains_key(*id);
     wanted.machines.keys().filter(goes_on).find_map(|id| {

@@ -97,8 +97,15 @@ fn who_is_to_is_started_again_with_what_it_depends_on() {
     let all = ["web after []", "api after [web]", "db after [web api]"].map(str::to_owned).to_vec();
     assert_eq!(again(with(&[("api", "db"), ("web", "api")])).0, all);
     assert_eq!(again(with(&[("web", "api")])).0, ["db after []"]);
-    // With one that is turned off, or is gone, nobody is.
+    // One that did not run is made anew all the same.
     let shop = with(&[("api", "db")]);
+    let (mut seen, lock) = up(&shop, &computer());
+    seen.running.remove(&"db.shop".parse().unwrap());
+    let anew = plan(&must_want(&other_db(shop.clone()), &lock, &seen), &seen);
+    assert_eq!(stops(&anew), ["api after []"]);
+    let started = plan(&must_want(&shop, &lock, &seen), &seen);
+    assert_eq!(stops(&started), Vec::<String>::new());
+    // With one that is turned off nobody is.
     let (seen, lock) = up(&shop, &computer());
     let off = must_want(&shop, &lock, &seen).with_power(&ids(&["db"]), Power::Off);
     assert_eq!(stops(&plan(&off, &seen)), ["db after []"]);

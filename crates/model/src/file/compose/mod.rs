@@ -22,7 +22,7 @@ use super::yaml::{Entry, Node, Value};
 use super::{Reading, join};
 use crate::name::Name;
 
-pub(super) use ahead::{PROJECT_NAME, resting, warn_of_shells, with_project_name};
+pub(super) use ahead::{PROJECT_NAME, Resting, owners, warn_of_shells, with_project_name};
 pub(super) use published::reference;
 pub(super) use table::ROOT;
 

@@ -28,7 +28,8 @@ A file of the [Compose specification](https://github.com/compose-spec/compose-sp
 - `mac_address` of a service is that of its only nic; `cpu_quota` of each `cpu_period` is so much of `cpus`; `attach` says nothing, for
   `stead up` shows no output, and `stead logs` that of whom it is asked for;
 - networks are in the order of their `gw_priority`, then of their `priority`: the first one has the default route; `cpus` under
-  `deploy.resources.reservations` are a weight, 1024 for each, unless `cpu_shares` says one;
+  `deploy.resources.reservations` are a weight, 1024 for each and at least the usual 1024, unless `cpu_shares` says one; `depends_on.restart` holds for
+  `stead up`, not for `stead restart`;
 - flags may be `yes`, `no`, `on`, `off`, `y` and `n`, with a warning;
 - files under `env_file` with `format: raw` are taken as they stand;
 - what Compose itself leaves alone is left alone: `develop`, which is for its `watch`; of `deploy` what is for clusters: `labels`, `endpoint_mode`,
@@ -40,8 +41,8 @@ A file of the [Compose specification](https://github.com/compose-spec/compose-sp
   `COMPOSE_PATH_SEPARATOR` may say what stands between them. The first says where the project is and where all paths start.
   `!reset` before a value takes away what is below it, `!override` replaces it whole;
 - `x-…` keys may stand where Compose lets them; `COMPOSE_PROJECT_NAME` and `COMPOSE_PROFILES` hold;
-
-- services that no profile brings are not held against what can be had here, until somebody asks for them;
+- services that no profile brings, and no other one extends, are not held against what can be had here until somebody asks for
+  them, unless another file has them;
 - a missing path of this computer is made as a directory when it is bound, but for one that ends in `.sock`;
 - `${COMPOSE_PROJECT_NAME}` stands for the project's name.
 

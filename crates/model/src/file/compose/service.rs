@@ -222,16 +222,16 @@ fn below<'n>(node: &'n mut Node, name: &str) -> Option<&'n mut Node> {
     entries.iter_mut().find(|entry| entry.key == name).map(|entry| &mut entry.node)
 }
 
-/// Processors that are set aside, as a weight: who has them set aside gets them when all want more than there is.
+/// Processors that are set aside, as a weight: who has more of them set aside has more of what all want.
 fn shares(cpus: &Node) -> Option<Entry> {
     let milli = quantity::cpus_milli(scalar(cpus)?).ok()??;
-    let shares = (u64::from(milli) * SHARES_OF_ONE / 1000).clamp(SHARES_MIN, SHARES_MAX);
+    // Nobody has less than those who reserve nothing.
+    let shares = (u64::from(milli) * SHARES_OF_ONE / 1000).clamp(SHARES_OF_ONE, SHARES_MAX);
     Some(text("cpu_shares", cpus.span, &shares.to_string()))
 }
 
-/// The weight of one processor, and what weights there are.
+/// The weight of one processor, which is the usual one, and the greatest that there is.
 const SHARES_OF_ONE: u64 = 1024;
-const SHARES_MIN: u64 = 2;
 const SHARES_MAX: u64 = 262_144;
 
 /// What Compose leaves to clusters, and what says the usual.

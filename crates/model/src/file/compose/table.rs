@@ -139,7 +139,8 @@ const RAW: &[Key] = &[plain(
 )];
 const USES: Shape = &[Form::List(&[leaf(SECRET), Form::Keys(&[FILE_USE, OWNED])])];
 const OWNED: &[Key] = &[plain("uid", OWNER), plain("gid", OWNER), plain("mode", OWNER)];
-const OWNER: Shape = &[Form::Inert("the file is mounted as it is, with the owner and mode that it has")];
+/// Of those that are texts they cannot be honoured; see [`super::owners`].
+const OWNER: Shape = &[leaf(ANY)];
 
 /// Before our own key of that name, whose volumes have our names.
 const VOLUME_SOURCE: &[Key] =

@@ -360,7 +360,8 @@ pub(crate) const BIND: &[Key] = &[
         FLAG,
         "true",
         "false",
-        "Whether a directory is made where the source is missing.",
+        "Whether a directory is made where the source is missing, unless that ends in `.sock`: a socket is made by who listens \
+         at it.",
     ),
 ];
 

@@ -124,8 +124,8 @@ pub(crate) const DEPENDENCY: &[Key] = &[
         super::FLAG,
         "false",
         "true",
-        "Whether this machine, if it runs, is started again when `stead up` makes the other anew or changes it so that it \
-         is started again.",
+        "Whether this machine, if it runs, is started again when `stead up` of both makes the other anew or starts it again. \
+         `stead restart` starts those again that it names.",
     ),
 ];
 

@@ -146,8 +146,6 @@ fn bind(
     create: bool,
 ) -> Result<Mount, Wrong> {
     let propagation = propagation.unwrap_or_default();
-    // Who waits for somebody at a socket has nothing of a directory, and whoever is to make the socket is kept from it.
-    let create = create && !path.ends_with(".sock");
     Ok(Mount::Bind { source: absolute(ground, path)?, access, propagation, create })
 }
 

@@ -430,7 +430,7 @@ networks: {n: , m: }
                   b: { condition: service_started, restart: true }
                   c: { condition: service_started }
                 image: "x:latest"
-                cpu_shares: 256
+                cpu_shares: 1024
                 mem_reservation: 20971520
               b:
                 kind: container
@@ -501,7 +501,7 @@ fn what_people_write_is_taken() {
               - { type: tmpfs, tmpfs: { size: 1048576, exec: true }, target: "/t" }
               - { type: volume, source: v, volume: { nocopy: true }, target: "/u", read_only: true }
               - { type: volume, source: v, volume: { nocopy: true }, target: "/v" }
-              - { type: bind, source: "/var/run/docker.sock", bind: { propagation: private, create_host_path: false }, target: "/var/run/docker.sock" }
+              - { type: bind, source: "/var/run/docker.sock", bind: { propagation: private, create_host_path: true }, target: "/var/run/docker.sock" }
               - { type: volume, source: v, target: "/w" }
             extra_hosts:
               - "my_db=10.0.0.1"
@@ -518,13 +518,13 @@ fn what_changes_nothing_is_taken_with_a_warning() {
         .map(|line| format!("{line}\n"))
         .collect();
     expect![[r#"
-        compose.yaml:4:14: `&&` is given to the program as a word: no shell reads this line
+        compose.yaml:4:14: `&&` is given to the program as it stands: no shell reads this line
         compose.yaml:6:25: `cache_from` changes nothing: the builder has a cache of its own, and neither takes nor leaves another
         compose.yaml:6:44: `cache_to` changes nothing: the builder has a cache of its own, and neither takes nor leaves another
         compose.yaml:7:25: `compress` changes nothing: logs are not compressed
         compose.yaml:7:43: `tag` changes nothing: a log has what the machine wrote, and nothing beside
-        compose.yaml:8:27: `uid` changes nothing: the file is mounted as it is, with the owner and mode that it has
-        compose.yaml:8:37: `mode` changes nothing: the file is mounted as it is, with the owner and mode that it has
+        compose.yaml:8:27: `uid` changes nothing: the file is mounted with the owner and mode that it has
+        compose.yaml:8:37: `mode` changes nothing: the file is mounted with the owner and mode that it has
         compose.yaml:9:5: `annotations` changes nothing: no other runtime is there to read them; people and programs read `labels`
         compose.yaml:15:11: the variable `NO_GID` is not set, so it stands for nothing
         compose.yaml:15:11: the variable `NO_UID` is not set, so it stands for nothing
@@ -549,7 +549,21 @@ fn what_cannot_be_honoured_of_a_service_that_nobody_asks_for_is_told_once_somebo
     {
         assert!(asked.contains(told), "{told} is not in\n{asked}");
     }
-    // Others are checked all the same.
+    // What is there is held against it, however it came by what cannot be had, and whatever it is called.
+    let wrong = "image: x, cap_drop: [ALLL], mem_limit: lots, gpus: all, user: 'a b'";
+    for (text, profile) in [
+        ("base: {WRONG, profiles: [p]}, a: {extends: base, profiles: !reset []}", ""),
+        ("base: {WRONG, profiles: [p]}, a: {extends: {service: base}, profiles: [on]}", "on"),
+        ("a: {WRONG, profiles: ['${NO_PROFILE}']}", ""),
+        ("a: {WRONG, profiles: ['b@d']}", ""),
+        ("web: {image: x, profiles: [p]}, web.b: {WRONG}", ""),
+    ] {
+        let text = format!("services: {{{}}}\n", text.replace("WRONG", wrong));
+        let told = shown("compose.yaml", &text, &[], &[profile]);
+        for key in ["`ALLL`", "`lots`", "`gpus` cannot", "`a b`"] {
+            assert!(told.contains(key), "{key} of {text} is not in\n{told}");
+        }
+    }
     let other = shown("compose.yaml", &text.replace("a: {image: x,", "a: {image: x, pid: host,"), &[], &[]);
     assert!(other.contains("`pid` cannot be honoured") && !other.contains("gpus"), "{other}");
 }
@@ -566,6 +580,18 @@ fn a_file_may_call_its_project_by_name() {
     assert_eq!(named(""), "- \"of=shop\"");
     assert_eq!(named("name: mine\n"), "- \"of=mine\"");
     assert_eq!(named("name: ${NO_NAME:-other}\n"), "- \"of=other\"");
+    assert_eq!(named("name: ${COMPOSE_PROJECT_NAME}\n"), "- \"of=shop\"");
+}
+
+#[test]
+fn whose_a_secret_is_to_be_is_refused_of_a_text() {
+    let text = "services: {a: {image: x, secrets: [{source: s, mode: 0400}], configs: [{source: c, uid: '1'}]}}\n\
+        secrets: {s: {content: x}}\nconfigs: {c: {file: ./c}}\n";
+    let told = shown("compose.yaml", text, &[], &[]);
+    assert!(told.contains("`mode` cannot be honoured: what is no file of yours all can read"), "{told}");
+    assert!(!told.contains("`uid`"), "{told}");
+    let taken = shown("compose.yaml", &text.replace("content: x", "file: ./s"), &[], &[]);
+    assert!(taken.contains("`mode` changes nothing") && taken.contains("`uid` changes nothing"), "{taken}");
 }
 
 #[test]

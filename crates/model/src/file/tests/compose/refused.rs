@@ -329,6 +329,16 @@ configs:
                 |                                                           ^^^^^^^^^^^
               hint: leave it out
 
+            compose.yaml:38:27: `uid` cannot be honoured: what is no file of yours all can read
+             38 |     secrets: [{source: s, uid: "1", mode: 0400}]
+                |                           ^^^
+              hint: leave it out, or write it to a file and name that
+
+            compose.yaml:38:37: `mode` cannot be honoured: what is no file of yours all can read
+             38 |     secrets: [{source: s, uid: "1", mode: 0400}]
+                |                                     ^^^^
+              hint: leave it out, or write it to a file and name that
+
             compose.yaml:39:5: there is no key `unknown_key` here
              39 |     unknown_key: 1
                 |     ^^^^^^^^^^^
