@@ -191,8 +191,7 @@ impl Owner {
     }
 }
 
-/// Whether a path of this computer that is missing is made as a directory when it is to be bound. Who expects a socket has
-/// nothing of a directory, and whoever is to make that socket is kept from it.
+/// Whether a missing path of this computer is made as a directory to be bound; that would be in the way of a socket.
 pub fn is_made(source: &std::path::Path, create: bool) -> bool {
     create && source.extension().is_none_or(|extension| extension != "sock")
 }

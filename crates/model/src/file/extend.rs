@@ -30,7 +30,7 @@ pub(crate) fn resolve(tree: &mut Node, cuts: &[Cut], machines: &str, reading: &m
         Value::Scalar(name) => Some(name.clone()),
         Value::Mapping(keys) => keys.iter().find_map(|key| match &key.node.value {
             Value::Scalar(name) if ["service", "machine"].contains(&key.key.as_str()) => Some(name.clone()),
-            _ => None,
+            Value::Null | Value::Unknown | Value::Scalar(_) | Value::Sequence(_) | Value::Mapping(_) => None,
         }),
         Value::Null | Value::Unknown | Value::Sequence(_) => None,
     }));

@@ -186,7 +186,11 @@ pub(in crate::file) fn owners(tree: &mut Node, reading: &mut Reading<'_>) {
                 let Value::Mapping(said) = &mut used.value else { continue };
                 let source = said.iter().find_map(|key| match &key.node.value {
                     Value::Scalar(name) if key.key == "source" => Some(name.clone()),
-                    _ => None,
+                    Value::Null
+                    | Value::Unknown
+                    | Value::Scalar(_)
+                    | Value::Sequence(_)
+                    | Value::Mapping(_) => None,
                 });
                 let is_file = source.is_some_and(|name| files.contains(&(group, name)));
                 for owner in said.extract_if(.., |key| OWNERS.contains(&key.key.as_str())) {
