@@ -51,3 +51,4 @@ mod told;
 mod traces;
 mod vms;
 mod waiting;
+mod warm;
