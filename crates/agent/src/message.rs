@@ -35,6 +35,8 @@ pub struct Hello {
     pub version: u32,
     /// The version of the program.
     pub program: String,
+    /// Which boot of the guest this is: a number drawn by the guest; the host says 0.
+    pub boot: u64,
 }
 
 /// What is asked of a guest. Each request is a stream, on which the answers come.
@@ -142,10 +144,6 @@ pub struct SetUp {
     pub filesystems: Vec<FileSystem>,
     /// Kernel parameters, of the guest as a whole.
     pub sysctls: BTreeMap<String, String>,
-    /// What nobody else knows and no other guest was told, for its random numbers.
-    pub entropy: Vec<u8>,
-    /// Whether the guest goes on from where another one was saved, so that what it knows of its devices may be wrong.
-    pub is_restored: bool,
 }
 
 /// What is mounted in a whole computer, in whose system the agent is a service.
@@ -159,13 +157,11 @@ pub struct Mounts {
     pub from: FileSystem,
 }
 
-/// A nic, found by the MAC that its device has.
+/// A nic, found by its MAC.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nic {
     /// Its MAC.
     pub mac: Mac,
-    /// That of its device, if it is another one.
-    pub device: Option<Mac>,
     /// What it is to be called.
     pub name: LinkName,
     /// Its addresses, with their prefixes.

@@ -294,7 +294,7 @@ a line of its own.")]
     Events(EventsArgs),
     /// List the projects of this user
     Ls(LsArgs),
-    /// Get, list and remove the kernels of microVMs, and what is kept of those that have booted
+    /// Get, list and remove the kernels of microVMs
     #[command(subcommand)]
     Kernel(KernelCommand),
     /// Get images, look into them, pass them on, remove them
@@ -574,7 +574,7 @@ mod tests {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum KernelCommand {
-    /// List the kernels that are here, and what is kept of microVMs that have booted them; new machines have the first one
+    /// List the kernels that are here; new machines have the first one
     Ls,
     /// Get Debian's newest kernel for clouds, by `apt`, which verifies it
     Pull {
@@ -582,9 +582,7 @@ pub(crate) enum KernelCommand {
         #[arg(value_hint = ValueHint::FilePath)]
         package: Option<PathBuf>,
     },
-    /// Remove what is kept of microVMs that have booted: the next ones boot, and it is made anew
-    Prune,
-    /// Remove kernels, and what is kept of microVMs that have booted them
+    /// Remove kernels
     Rm {
         /// Their names
         #[arg(required = true)]

@@ -15,4 +15,3 @@ pub mod many;
 pub mod person;
 pub mod state;
 pub mod switchboard;
-pub mod template;

@@ -14,7 +14,6 @@ mod boot;
 mod changes;
 mod computer;
 mod container;
-mod disks;
 mod ending;
 mod look;
 mod mounts;

@@ -32,9 +32,6 @@ pub(crate) struct StartArgs {
     /// The same, and let it read what is typed here
     #[arg(short, long)]
     pub(crate) interactive: bool,
-    /// Boot microVMs, though they could go on from where another one was saved when it had booted
-    #[arg(long)]
-    pub(crate) cold: bool,
 }
 
 #[derive(Debug, Args)]

@@ -135,10 +135,7 @@ fn restart_these(
     let machines: Vec<String> = stopped.iter().map(ToString::to_string).collect();
     let started = match machines.is_empty() {
         true => Ok(()),
-        false => {
-            start(global, &StartArgs { machines, attach: false, interactive: false, cold: false }, output)
-                .map(drop)
-        }
+        false => start(global, &StartArgs { machines, attach: false, interactive: false }, output).map(drop),
     };
     tell(running, output).and(started)
 }

@@ -157,9 +157,6 @@ pub(crate) fn start(global: &Global, args: &StartArgs, output: Output) -> Result
     let called = global.project_name.as_ref();
     let begun = || -> Result<_, Failure> {
         let mut session = Session::open()?;
-        if args.cold {
-            session.host.start_cold();
-        }
         let seen = session.observe()?;
         let (ids, unmet) = choose_some(global, &args.machines, &seen)?;
         let ids = without_one_offs(ids, &args.machines, &seen);

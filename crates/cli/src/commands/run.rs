@@ -49,8 +49,7 @@ pub(crate) fn run(global: &Global, args: &RunArgs, output: Output) -> Result<Exi
     let made = one_off::on_record(global, &args.machine.image).and_then(|recorded| {
         match one_off::meant(&recorded, args)? {
             Some(of) => one_off::make(&recorded, args, &of, quiet),
-            None if args.cold && args.machine.kind != Some(RunKind::Microvm) => Err(cold_container()),
-            None => make((global, &args.machine), Made { power: Power::On, stay, is_cold: args.cold }, quiet),
+            None => make((global, &args.machine), Power::On, stay, quiet),
         }
     });
     let (id, mut session) = made.map_err(not_started)?;
@@ -117,7 +116,7 @@ fn take_away_again(session: &mut Session, id: &MachineId, stay: Stay, output: Ou
 
 /// Makes a machine.
 pub(crate) fn create(global: &Global, args: &MakeArgs, output: Output) -> Result<(), Failure> {
-    let (id, mut session) = make((global, &args.machine), NOT_STARTED, output.quiet())?;
+    let (id, mut session) = make((global, &args.machine), Power::Off, Stay::Kept, output.quiet())?;
     tell(global, &id, &mut session)
 }
 
@@ -132,23 +131,6 @@ pub(super) fn tell(global: &Global, id: &MachineId, session: &mut Session) -> Re
     raw(&format!("{name}\n")).map_err(Failure::from)
 }
 
-/// A container begins in no time, and in no other way.
-fn cold_container() -> Failure {
-    let what = "`--cold` is about how a kernel of the machine's own begins, and a container has none";
-    Failure::request(what, "leave it out, or say `--kind microvm`")
-}
-
-/// How a machine is made.
-#[derive(Clone, Copy)]
-struct Made {
-    power: Power,
-    stay: Stay,
-    /// Whether it boots in any case.
-    is_cold: bool,
-}
-
-const NOT_STARTED: Made = Made { power: Power::Off, stay: Stay::Kept, is_cold: false };
-
 /// How long a machine is there.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stay {
@@ -159,7 +141,8 @@ enum Stay {
 
 fn make(
     (global, args): (&Global, &MachineArgs),
-    Made { power, stay, is_cold }: Made,
+    power: Power,
+    stay: Stay,
     output: Output,
 ) -> Result<(MachineId, Session), Failure> {
     let home = crate::session::home()?;
@@ -199,9 +182,6 @@ fn make(
     let found = image::ensure(&home, &reference, platform.as_ref(), args.pull.unwrap_or_default())?;
     let exposed = if args.publish_all { exposed::of_image(&home, &found.digest)? } else { Vec::new() };
     let mut session = Session::open()?;
-    if is_cold {
-        session.host.start_cold();
-    }
     let (id, project) = add(session.host.home(), args, &exposed)?;
     network::leases_are_free(&mut session, &project, &id.name)?;
     if stay == Stay::UntilItEnds {

@@ -187,9 +187,6 @@ pub(crate) fn up(global: &Global, args: &UpArgs, output: Output) -> Result<(), F
         note(&format!("waiting for {holder}, which has this project"));
     })?;
     let mut session = Session::open()?;
-    if args.cold {
-        session.host.start_cold();
-    }
     let plan = bring_up(&mut session, &loaded, &how, output)?;
     drop(project_lock);
     let is_one_document = args.timings && output.format == Format::Json;

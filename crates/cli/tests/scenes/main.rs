@@ -51,4 +51,3 @@ mod told;
 mod traces;
 mod vms;
 mod waiting;
-mod warm;

@@ -9,7 +9,6 @@ mod computer;
 mod ending;
 mod look;
 mod role;
-mod saving;
 mod told;
 mod typed;
 
@@ -23,28 +22,26 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use stead_agent::message::{self, Request, Size, Stage, Word};
+use stead_agent::message::{self, Request, Size, Stage, Start, Word};
 use stead_agent::mux::Channel;
 use stead_agent::{Call, Happening, Session};
 use stead_container::Failure;
 use stead_host::log::Stream;
 use stead_host::machine::Exec;
 use stead_model::container::{Launch, Signal};
+use stead_model::name::Name;
 use stead_net::process::ProcessId;
 use stead_vmm::Order;
 
 use self::look::Seen;
-use self::role::{Role, Wanted};
-use self::saving::Saving;
-pub(super) use self::saving::Use;
-use self::typed::{Early, Typing};
-use super::boot::{Boot, Booted, Streams};
+use self::role::Role;
+use self::typed::Typing;
+use super::boot::{Boot, Booted, DATA, ROOT, Streams};
 use super::console::Console;
 use super::control::{Answered, Control};
 use super::kept::Words;
-use super::set_up::{Texts, in_guest, now_ns};
+use super::set_up::{in_guest, now_ns, set_up};
 use super::shares::{Server, given};
-use super::template::Beginning;
 
 /// Translated, on a computer that has much else to do, a guest takes long.
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
@@ -76,8 +73,6 @@ pub(super) enum Heard {
     ExecEnded(Call, u8, Option<String>),
     /// What was asked for; or why it cannot be told.
     Seen(Call, Result<Value, String>),
-    /// It was saved for others, or went on from where another one was.
-    Template(Use),
     /// The agent of a whole computer is there, or nobody waits for it any more.
     Met,
 }
@@ -107,8 +102,6 @@ pub(super) struct Guest {
     execs: BTreeSet<Call>,
     looks: BTreeMap<Call, Seen>,
     typing: Typing,
-    early: Early,
-    saving: Saving,
     /// Whether its file systems were told to stand still.
     stands_still: bool,
     /// Bytes that came and were passed on, but not yet acknowledged: those who watch are slow.
@@ -136,21 +129,28 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    /// Starts the VMM. What is to happen in the guest is asked for when it has booted.
-    pub(super) fn new(
-        boot: &Boot,
-        launch: &Launch,
-        texts: &Texts,
-        (netns, beginning): (&OwnedFd, Option<Beginning>),
-    ) -> Result<Self> {
+    /// Starts the VMM, and asks for all that is to happen in the guest.
+    pub(super) fn new(boot: &Boot, launch: &Launch, texts: &Texts, netns: &OwnedFd) -> Result<Self> {
         let given = given(&in_guest(launch), &boot.volumes)?;
-        let beginning = beginning.unwrap_or_else(|| boot.beginning(&given));
-        let booted = boot.start(netns, &given, &beginning)?;
-        let session = Session::new().context("cannot begin a session with its agent")?;
-        let wanted = Some(Box::new(Wanted::new(boot, launch, texts, (given, &beginning))?));
-        let mut guest = Self::of(boot, booted, session, Role::Container { wanted, calls: None });
+        let booted = boot.start(netns, &given)?;
+        let mut session = Session::new().context("cannot begin a session with its agent")?;
+        let main: Name = MAIN.parse().context("a container in a guest has no name")?;
+        session.ask(&Request::Watch)?;
+        let set_up =
+            session.ask(&Request::SetUp(set_up(launch, &boot.plan.nics, booted.shares.is_some())?))?;
+        let start = session.ask(&Request::Start(Box::new(Start {
+            container: main.clone(),
+            launch: given.launch,
+            layers: vec![ROOT.parse().context("a disk has no name")?],
+            writable: Some(DATA.parse().context("a disk has no name")?),
+            volumes: given.volumes,
+            hosts: Some(texts.hosts.clone()),
+            resolv_conf: Some(texts.resolv_conf.clone()),
+            size: Size::default(),
+        })))?;
+        let main = session.ask(&Request::Attach { container: main, stdin: launch.stdin })?;
+        let mut guest = Self::of(boot, booted, session, Role::Container { set_up, start, main });
         guest.end_by = Some(Instant::now() + BOOT_LIMIT);
-        guest.saving = Saving::new(beginning);
         guest.send();
         Ok(guest)
     }
@@ -176,8 +176,6 @@ impl Guest {
             execs: BTreeSet::new(),
             looks: BTreeMap::new(),
             typing: Typing::default(),
-            early: Early::default(),
-            saving: Saving::No,
             stands_still: false,
             owed: Vec::new(),
             has_pending: true,
@@ -243,7 +241,6 @@ impl Guest {
             self.unserved_by,
             self.control.next_look(),
             self.next_look_at_computer(),
-            self.saving.next_look(),
         ];
         all.into_iter().flatten().min()
     }
@@ -256,7 +253,6 @@ impl Guest {
             self.send();
         }
         self.look_at_computer(now);
-        self.look_at_saving(now);
         self.look_at_its_end(now);
     }
 
@@ -476,13 +472,8 @@ impl Guest {
 
     /// Reads what its VMM says: which orders it carried out or refused.
     pub(super) fn hear_control(&mut self, now: Instant) -> Vec<Answered> {
-        let mut answered = self.control.hear(now);
+        let answered = self.control.hear(now);
         self.heed_ports();
-        if self.heed_saving(&answered, now) {
-            // Of the others nobody else knows.
-            answered.retain(|(_, order, _)| matches!(order, Order::Stop | Order::PressPower | Order::Quit));
-            return answered;
-        }
         if answered.iter().any(|(_, order, result)| *order == Order::Continue && result.is_ok()) {
             // Its clock stood still meanwhile.
             self.set_clock();
@@ -496,4 +487,11 @@ impl Guest {
         }
         self.send();
     }
+}
+
+/// The texts of a machine's files that say who is where.
+#[derive(Clone, Debug)]
+pub(super) struct Texts {
+    pub(super) hosts: String,
+    pub(super) resolv_conf: String,
 }

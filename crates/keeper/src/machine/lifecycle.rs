@@ -24,10 +24,9 @@ use stead_model::project::Condition;
 use stead_net::process::ProcessId;
 
 use super::boot::Boot;
-use super::guest::{Guest, Heard};
+use super::guest::{Guest, Heard, Texts};
 use super::health::Health;
 use super::run::{Body, Run};
-use super::set_up::Texts;
 use super::stages::Stages;
 
 /// Before the first start anew; each further wait is twice as long.
@@ -146,8 +145,9 @@ impl Life {
     /// Whom the machine asks for names may have changed while it ran, and its addresses: a network was taken off it.
     fn ask_anew(&mut self) {
         let text = std::fs::read(&self.assignment).ok();
+        let assignment = text.and_then(|text| serde_json::from_slice::<Assignment>(&text).ok());
         // Where it cannot be read it is as it was.
-        if let Some(assignment) = text.and_then(|text| serde_json::from_slice::<Assignment>(&text).ok()) {
+        if let Some(assignment) = assignment {
             self.place.hosts = Some(assignment.hosts);
             self.place.resolv_conf = Some(assignment.resolv_conf);
         }
@@ -158,12 +158,14 @@ impl Life {
         let mut stages = Stages::new(self.begun.take().unwrap_or_else(Instant::now));
         let run = match &self.boot {
             None => Run::new(&self.launch, &self.place, stages)?,
+            Some((boot, _)) if boot.is_computer() => {
+                stages.reach("prepared");
+                let guest = Guest::new_computer(boot, &self.launch, &self.place.netns)?;
+                Run::in_guest(guest, &self.launch, stages)
+            }
             Some((boot, texts)) => {
                 stages.reach("prepared");
-                let guest = match boot.is_computer() {
-                    true => Guest::new_computer(boot, &self.launch, &self.place.netns)?,
-                    false => Guest::new(boot, &self.launch, texts, (&self.place.netns, None))?,
-                };
+                let guest = Guest::new(boot, &self.launch, texts, &self.place.netns)?;
                 Run::in_guest(guest, &self.launch, stages)
             }
         };
@@ -229,7 +231,10 @@ impl Life {
                     if self.restarts == 0 {
                         self.first_start = Some(Ok(()));
                     }
-                    self.begin_tests();
+                    if let Some(run) = &mut self.run {
+                        run.started = Instant::now();
+                        run.health = self.launch.health.clone().map(|check| Health::new(check, run.started));
+                    }
                 }
                 Heard::Stage(stage) => {
                     self.run.iter_mut().for_each(|run| run.stages.hear(stage.clone()));
@@ -238,9 +243,11 @@ impl Life {
                     if self.phase == Phase::Booting {
                         self.phase = Phase::Running;
                     }
-                    self.begin_tests();
+                    if let Some(run) = &mut self.run {
+                        run.started = Instant::now();
+                        run.health = self.launch.health.clone().map(|check| Health::new(check, run.started));
+                    }
                 }
-                Heard::Template(to) => self.run.iter_mut().for_each(|run| run.stages.use_template(*to)),
                 Heard::Failed(failure) => self.boot_failure = Some(failure.clone()),
                 Heard::ExecOutput(call, _, bytes) => {
                     if let Some(health) = self.run.as_mut().and_then(|run| run.health.as_mut()) {
@@ -256,13 +263,6 @@ impl Life {
             }
         }
         events
-    }
-
-    /// It runs from now on, and is looked at how well it is.
-    fn begin_tests(&mut self) {
-        let Some(run) = &mut self.run else { return };
-        run.started = Instant::now();
-        run.health = self.launch.health.clone().map(|check| Health::new(check, run.started));
     }
 
     pub(super) fn launch(&self) -> &Launch {
@@ -491,5 +491,10 @@ impl Life {
             }
             (Condition::Healthy, Some(HealthState::Starting)) | (Condition::Completed, _) => None,
         }
+    }
+
+    /// Takes away what its last run left.
+    pub(super) fn clean(&self) -> Result<()> {
+        stead_container::remove(&self.place.state).context("cannot clear away what is left of the machine")
     }
 }

@@ -7,7 +7,6 @@
 mod answers;
 mod containers;
 mod endpoints;
-mod guests;
 mod kept;
 mod lab;
 mod memory;
@@ -53,7 +52,6 @@ const COMPARISONS: &[Comparison] = &[
     containers::KEEPER,
     containers::KEEPER_WITH_TESTS,
     containers::KEEPER_AGAINST_CONMON,
-    guests::WARM_AGAINST_COLD,
     pull::AGAINST_PODMAN,
     pull::AGAINST_UMOCI,
     records::THOUSAND,

@@ -64,60 +64,7 @@ impl Typing {
     }
 }
 
-/// What was typed for the machine's own program before that was asked for.
-#[derive(Debug, Default)]
-pub(super) struct Early {
-    typed: Typed,
-    size: Option<Vec<u8>>,
-}
-
 impl Guest {
-    /// What was typed for the machine's own program.
-    pub(in crate::machine) fn type_main(&mut self, bytes: &[u8]) {
-        match self.main() {
-            Some(main) => self.input(main, bytes),
-            None if self.early.typed.ends => {}
-            None => self.early.typed.bytes.extend(bytes),
-        }
-    }
-
-    /// Nothing more will be typed for it.
-    pub(in crate::machine) fn end_main(&mut self) {
-        match self.main() {
-            Some(main) => self.end_input(main),
-            None => self.early.typed.ends = true,
-        }
-    }
-
-    /// Its terminal has this size from now on.
-    pub(in crate::machine) fn resize_main(&mut self, bytes: &[u8]) {
-        match self.main() {
-            Some(main) => self.resize(main, bytes),
-            None => self.early.size = Some(bytes.to_owned()),
-        }
-    }
-
-    /// Whether so much waits for it to read it that no more is taken.
-    pub(in crate::machine) fn has_main_backlog(&self) -> bool {
-        let early = self.early.typed.bytes.len() > TYPED_MAX_BYTES;
-        early || self.main().is_some_and(|main| self.has_input_backlog(main))
-    }
-
-    /// It is asked for now: what was typed before goes to it.
-    pub(super) fn type_early(&mut self) {
-        let Early { typed, size } = std::mem::take(&mut self.early);
-        if let Some(size) = size {
-            self.resize_main(&size);
-        }
-        let (bytes, ends) = (Vec::from(typed.bytes), typed.ends);
-        if !bytes.is_empty() {
-            self.type_main(&bytes);
-        }
-        if ends {
-            self.end_main();
-        }
-    }
-
     /// A program's terminal has this size from now on: rows and columns, two bytes each.
     pub(in crate::machine) fn resize(&mut self, call: Call, bytes: &[u8]) {
         let [r1, r2, c1, c2] = *bytes else { return };

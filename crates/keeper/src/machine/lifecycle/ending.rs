@@ -16,16 +16,8 @@ use super::super::run::{Body, Run};
 use super::{BACK_OFF_FIRST, BACK_OFF_MAX, Life, RECOVERED_AFTER, now_ms};
 
 impl Life {
-    /// Takes away what its last run left.
-    pub(in crate::machine) fn clean(&self) -> Result<()> {
-        stead_container::remove(&self.place.state).context("cannot clear away what is left of the machine")
-    }
-
     /// The machine's first process has ended.
     pub(in crate::machine) fn reap(&mut self) -> Result<()> {
-        if self.boots_instead() {
-            return Ok(());
-        }
         let Some(run) = &self.run else { return Ok(()) };
         let ran = Some(run.started.elapsed()).filter(|_| self.phase != Phase::Booting).unwrap_or_default();
         let sent = run.sent.map(|(signal, at)| (signal, at.elapsed()));

@@ -4,13 +4,10 @@ use std::os::fd::BorrowedFd;
 
 use anyhow::{Context, Result};
 
-use stead_container::{CODE_OURS, Failure};
 use stead_host::machine::Phase;
-use stead_host::template::Templates;
 
 use super::super::guest::Guest;
-use super::super::run::{Body, Run};
-use super::super::template::Beginning;
+use super::super::run::Body;
 use super::Life;
 
 impl Life {
@@ -26,30 +23,6 @@ impl Life {
             Body::Guest(guest) => Some(guest),
             Body::Container(_) => None,
         }
-    }
-
-    /// Boots a guest that could not go on from its template, which goes: whether it did. What was typed meanwhile is not lost.
-    pub(super) fn boots_instead(&mut self) -> bool {
-        let Some(key) = self.guest().and_then(Guest::unrestored).map(str::to_owned) else { return false };
-        let Some((boot, texts)) = self.boot.as_ref().filter(|_| !self.asked_to_end) else { return false };
-        let new = Guest::new(boot, &self.launch, texts, (&self.place.netns, Some(Beginning::Boots)));
-        let mut new = match new {
-            Ok(new) => new,
-            Err(error) => {
-                self.boot_failure = Some(Failure { code: CODE_OURS, text: format!("{error:#}") });
-                return false;
-            }
-        };
-        let Some(Run { body: Body::Guest(mut old), mut stages, .. }) = self.run.take() else { return false };
-        old.hand_on_typed(&mut new);
-        let why = old.ended().err().map(|failure| failure.text).unwrap_or_default();
-        tracing::warn!("its template is of no use and goes, it boots instead: {why}");
-        if let Err(error) = Templates::of(&boot.home).remove(&key) {
-            tracing::warn!("{error:#}");
-        }
-        stages.reach("not-restored");
-        self.run = Some(Run::in_guest(new, &self.launch, stages));
-        true
     }
 
     /// Does something with its guest, which there must be.

@@ -78,9 +78,7 @@ impl Life {
             match (order, result, self.phase) {
                 (Order::Stop, Ok(()), Phase::Running) => self.is_held(),
                 (Order::Continue, Ok(()), Phase::Paused) => self.goes_on(),
-                (Order::Stop | Order::Continue | Order::PressPower | Order::Quit, Ok(()), _)
-                | (Order::TellSaves | Order::SaveFast | Order::TakeFile | Order::Save, Ok(()), _)
-                | (Order::CancelSave, Ok(()), _) => {}
+                (Order::Stop | Order::Continue | Order::PressPower | Order::Quit, Ok(()), _) => {}
                 (order, Err(why), _) => tracing::warn!("{order:?}: {why}"),
             }
         }
