@@ -483,30 +483,31 @@ secrets: {s: {file: ./s, labels: [a=b]}}
 fn what_people_write_is_taken() {
     let shown = shown("compose.yaml", WIDELY, &[], &[]);
     let machine = shown.split_once("  a:\n").unwrap().1.split_once("  b:\n").unwrap().0;
+    let machine: String = machine.lines().map(|line| format!("{}\n", line.trim_start())).collect();
     expect![[r#"
-            kind: container
-            driver: native
-            networks:
-              "n": {}
-            ports:
-              - "0.0.0.0:81:81/tcp"
-              - "0.0.0.0:82:82/tcp"
-            depends_on: [b]
-            image: "x:latest"
-            entrypoint: ["env", "A=b>c"]
-            command: ["npm", "install", "&&", "npm", "start"]
-            hostname: "my_host"
-            volumes:
-              - { type: bind, source: "/srv/shop/s", bind: { propagation: private, create_host_path: false }, target: "/run/secrets/s", read_only: true }
-              - { type: tmpfs, tmpfs: { size: 1048576, exec: true }, target: "/t" }
-              - { type: volume, source: v, volume: { nocopy: true }, target: "/u", read_only: true }
-              - { type: volume, source: v, volume: { nocopy: true }, target: "/v" }
-              - { type: bind, source: "/var/run/docker.sock", bind: { propagation: private, create_host_path: true }, target: "/var/run/docker.sock" }
-              - { type: volume, source: v, target: "/w" }
-            extra_hosts:
-              - "my_db=10.0.0.1"
-            logging: { options: { max-file: 2 } }
-    "#]].assert_eq(machine);
+        kind: container
+        driver: native
+        networks:
+        "n": {}
+        ports:
+        - "0.0.0.0:81:81/tcp"
+        - "0.0.0.0:82:82/tcp"
+        depends_on: [b]
+        image: "x:latest"
+        entrypoint: ["env", "A=b>c"]
+        command: ["npm", "install", "&&", "npm", "start"]
+        hostname: "my_host"
+        volumes:
+        - { type: bind, source: "/srv/shop/s", bind: { propagation: private, create_host_path: false }, target: "/run/secrets/s", read_only: true }
+        - { type: tmpfs, tmpfs: { size: 1048576, exec: true }, target: "/t" }
+        - { type: volume, source: v, volume: { nocopy: true }, target: "/u", read_only: true }
+        - { type: volume, source: v, volume: { nocopy: true }, target: "/v" }
+        - { type: bind, source: "/var/run/docker.sock", bind: { propagation: private, create_host_path: true }, target: "/var/run/docker.sock" }
+        - { type: volume, source: v, target: "/w" }
+        extra_hosts:
+        - "my_db=10.0.0.1"
+        logging: { options: { max-file: 2 } }
+    "#]].assert_eq(&machine);
 }
 
 #[test]
