@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use stead_host::home::Home;
 use stead_host::linux::{Unlimitable, limit_refused};
 use stead_image::Store;
-use stead_model::container::{Container, Device, Mount, Propagation, is_made};
+use stead_model::container::{Container, Device, Mount, Propagation};
 use stead_model::name::{MachineId, Name, VolumeId};
 use stead_model::observed::{Body, MachineState};
 use stead_model::plan::{Plan, Planned};
@@ -28,8 +28,8 @@ pub(super) fn lacks(name: &Name, wish: &Container, texts: &BTreeMap<PathBuf, Str
     };
     let mut refusals = Vec::new();
     for (target, mount) in &wish.mounts {
-        let Mount::Bind { source, create, .. } = mount else { continue };
-        if !is_made(source, *create) && is_missing(source) && !texts.contains_key(source) {
+        let Mount::Bind { source, create: false, .. } = mount else { continue };
+        if is_missing(source) && !texts.contains_key(source) {
             let key = if target.starts_with("/run/secrets/") { "secrets" } else { "volumes" };
             let why = format!("there is no `{}`, which is to be at `{target}`", source.display());
             refusals.push(refusal(key, why, "make it, or name another"));

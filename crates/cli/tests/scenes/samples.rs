@@ -136,3 +136,83 @@ fn programs_with_limits(world: &World) {
     assert_eq!(port, "127.0.0.1:18200\n");
     say(&tools, &["down", "-v", "--yes"]).ok();
 }
+
+#[test]
+fn a_service_is_started_again_with_the_one_that_it_cannot_do_without() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let shop = world.project("shop", "");
+    std::fs::remove_file(shop.directory.join("stead.yaml")).unwrap();
+    let file = |db: &str, web: &str| {
+        let one = |more: &str| format!("{{ image: {BUSYBOX}, init: true, command: sleep 1000, {more} }}");
+        let with = "depends_on: { db: { condition: service_started, restart: true } }";
+        let text = format!(
+            "services:\n  db: {}\n  web: {}\n  box: {}\n",
+            one(&format!("environment: {{ V: {db} }}")),
+            one(&format!("environment: {{ V: {web} }}, {with}")),
+            one("depends_on: [db]"),
+        );
+        std::fs::write(shop.directory.join("compose.yaml"), text).unwrap();
+    };
+    let pid = |name: &str| shop.stead(&format!("inspect {name} --format json")).json()[0]["pid"].clone();
+    file("1", "1");
+    shop.stead("up").ok();
+    let before = ["db", "web", "box"].map(pid);
+    file("2", "1");
+    let said = shop.stead("plan").ok();
+    assert!(
+        said.contains("> stop web.shop") && said.contains("# machines.web.depends_on.db.restart"),
+        "{said}"
+    );
+    shop.stead("up").ok();
+    let after = ["db", "web", "box"].map(pid);
+    assert!(before[0] != after[0] && before[1] != after[1] && before[2] == after[2], "{before:?} {after:?}");
+    assert_eq!(shop.stead("plan").ok(), "nothing to do\n");
+    // Who changes itself takes nobody along.
+    file("2", "2");
+    shop.stead("up").ok();
+    assert_eq!((pid("db"), pid("box")), (after[0].clone(), after[2].clone()));
+    shop.stead("down").ok();
+}
+
+#[test]
+fn mounts_of_a_service_are_as_it_says() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let shop = world.project("shop", "");
+    std::fs::remove_file(shop.directory.join("stead.yaml")).unwrap();
+    let file = |more: &str| {
+        let text = format!(
+            "services:
+  a:
+    image: {BUSYBOX}
+    init: true
+    command: sleep 1000
+    network_mode: none
+    tmpfs: ['/run:exec', /plain]
+    volumes:
+      - {{ type: volume, source: bare, target: /data, volume: {{ nocopy: true }} }}
+{more}
+  b: {{ image: {BUSYBOX}, init: true, command: sleep 1000, network_mode: none, volumes: ['also:/data:nocopy'] }}
+  c: {{ image: {BUSYBOX}, init: true, command: sleep 1000, network_mode: none, volumes: ['full:/data'] }}
+volumes: {{ bare: {{ name: elsewhere }}, also: , full: }}
+"
+        );
+        std::fs::write(shop.directory.join("compose.yaml"), text).unwrap();
+    };
+    file("      - ./none/it.sock:/it.sock");
+    let said = shop.stead("up").says("`name` is not heeded");
+    assert!(said.code != 0 && said.err.contains("it.sock"), "{said:?}");
+    assert!(!shop.directory.join("none").exists());
+    file("");
+    shop.stead("up").ok();
+    let list = |machine: &str| shop.stead(&format!("exec {machine} ls -A /data")).ok();
+    assert_eq!((list("a"), list("b")), (String::new(), String::new()));
+    assert!(list("c").contains("seed"));
+    let line =
+        "cp /bin/busybox /run/sleep; cp /bin/busybox /plain/sleep; /run/sleep 0 && echo runs; /plain/sleep 0";
+    let words = ["exec", "a", "sh", "-c", line];
+    let said = world.stead_at("home", &shop.directory, &words).code(126).says("Permission denied");
+    assert_eq!(said.out, "runs\n");
+    shop.stead("down --volumes --yes").ok();
+}

@@ -67,6 +67,7 @@ impl Resting {
                 && !active.contains("*")
                 && !profiles.iter().any(is_active)
                 && !extended.contains(&service.key)
+                && value::service(&service.key).is_ok()
         };
         let all = environment::under(tree, "services");
         let resting = all.iter().filter(rests).map(|service| service.key.clone()).collect();
@@ -76,24 +77,25 @@ impl Resting {
     /// Whether a place is in one that rests, and is none of these machines, which are there.
     pub(in crate::file) fn has(&self, path: &str, there: &BTreeSet<Name>) -> bool {
         let named = |key: &&String, name: &str| value::service(key).is_ok_and(|own| own.as_str() == name);
-        let key = match (path.strip_prefix("services."), path.strip_prefix("machines.")) {
-            // Names of services may have dots, so one may begin as another does.
+        let is_resting = |key: &&String| {
+            self.resting.contains(*key) && !there.iter().any(|name| named(key, name.as_str()))
+        };
+        match (path.strip_prefix("services."), path.strip_prefix("machines.")) {
+            // What is named with dots begins as another may: what may be of one that is there is told.
             (Some(rest), _) => {
                 let is_in = |key: &&String| {
                     rest.strip_prefix(key.as_str())
                         .is_some_and(|more| more.is_empty() || more.starts_with('.'))
                 };
-                self.services.iter().filter(is_in).max_by_key(|key| key.len())
+                let mut all = self.services.iter().filter(is_in).peekable();
+                all.peek().is_some() && all.all(|key| is_resting(&key))
             }
             (None, Some(rest)) => {
                 let name = rest.split('.').next().unwrap_or_default();
-                self.services.iter().find(|key| named(key, name))
+                self.services.iter().find(|key| named(key, name)).is_some_and(|key| is_resting(&key))
             }
-            (None, None) => None,
-        };
-        key.is_some_and(|key| {
-            self.resting.contains(key) && !there.iter().any(|name| named(&key, name.as_str()))
-        })
+            (None, None) => false,
+        }
     }
 }
 

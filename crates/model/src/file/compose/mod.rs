@@ -207,7 +207,7 @@ fn one_volume(node: Node, span: Span, path: &str, reading: &mut Reading<'_>) -> 
     }
     if !ours.iter().any(|key| key.key == "external" && is_true(&key.node)) {
         for name in ours.extract_if(.., |key| key.key == "name") {
-            let message = "`name` changes nothing: the volume is the project's own, by the name that it has in this file";
+            let message = "`name` is not heeded: the volume is the project's own, by the name that it has in this file, and shared with no other";
             let warning = Problem::found(name.key_span, path, "name", message);
             reading.warnings.push(warning.hint(
                 "leave it out; one that projects share is made by `stead volume create`, and `external: true` in each",

@@ -13,7 +13,7 @@ pub(crate) const FILE: &str = "((~|[.]{1,2})(/[^\\u0000]*)?|/[^\\u0000]*)";
 const NAME: &str = "[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?";
 /// Where something is mounted: not the root itself.
 const PLACE: &str = "(/[^:\\u0000]*[^:/.\\u0000][^:\\u0000]*|/[^:\\u0000]*[.]{3}[^:\\u0000]*)";
-const OPTION: &str = "(ro|rw|r?private|r?slave|r?shared|z|Z|cached|consistent|delegated)";
+const OPTION: &str = "(ro|rw|r?private|r?slave|r?shared|z|Z|cached|consistent|delegated|nocopy)";
 /// `data:/var/lib/data`, `./site:/srv:ro`, `/cache`.
 pub(crate) const VOLUME: &TextForm = &TextForm {
     check: |text| volume(text).map(drop),

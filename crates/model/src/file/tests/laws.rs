@@ -292,6 +292,8 @@ fn the_schema_and_the_parser_agree_on_volumes() {
         ("volumes: {a: {external: yes}}\n", false),
         ("volumes: {a: {external: true, name: data.shop.x}}\n", false),
         ("volumes: {a: {external: true, name: ./data}}\n", false),
+        ("machines: {m: {image: x, volumes: ['a:/b:nocopy', 'a:/c:ro,nocopy']}}\nvolumes: [a]\n", true),
+        ("machines: {m: {image: x, volumes: ['a:/b:copy']}}\nvolumes: [a]\n", false),
     ];
     agree.into_iter().for_each(|(text, expected)| check_agreement(text, expected));
 }
