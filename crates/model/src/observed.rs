@@ -1,9 +1,10 @@
 //! What exists on this computer and carries our mark, and what of the computer bears on a decision.
 //! `Observed` holds nothing that is somebody else's, so nothing of theirs can be planned away.
 
+mod nic;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
@@ -11,11 +12,13 @@ use serde::{Deserialize, Serialize};
 use crate::address::Mac;
 use crate::container::{Container, Mount};
 use crate::image::Digest;
-use crate::name::{Alias, LinkName, MachineId, Name, NetworkId, NicId, VolumeId};
-use crate::project::{Bind, Driver, Guard, Kind, ProjectFiles, Reach, Volume};
+use crate::name::{LinkName, MachineId, Name, NetworkId, NicId, VolumeId};
+use crate::project::{Bind, Driver, Kind, ProjectFiles, Reach, Volume};
 use crate::provision::ScriptId;
 use crate::served::{ServedDhcp, Target};
 use crate::vm::MadeVm;
+
+pub use self::nic::{GuardState, Lease, NicEnd, NicState};
 
 /// All of ours that exists, and the computer it exists on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -257,17 +260,6 @@ pub enum Running {
     CutOff,
 }
 
-/// The addresses that are a nic's.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lease {
-    /// Its MAC.
-    pub mac: Mac,
-    /// Its IPv4 address.
-    pub address: Option<Ipv4Addr>,
-    /// Its IPv6 address.
-    pub address6: Option<Ipv6Addr>,
-}
-
 /// Whose a port of this computer is that was chosen for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortLease {
@@ -275,62 +267,6 @@ pub struct PortLease {
     pub machine: MachineId,
     /// Its port.
     pub target: u16,
-}
-
-/// A nic on its network.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NicState {
-    /// The link on the bridge: its end of the veth pair, or the TAP.
-    pub link: LinkName,
-    /// The other end.
-    pub end: NicEnd,
-    /// The largest packet.
-    pub mtu: u16,
-    /// Its addresses.
-    pub lease: Lease,
-    /// What it may speak with.
-    pub guard: GuardState,
-    /// What the machine is called on this network.
-    pub names: BTreeSet<Alias>,
-}
-
-/// The machine's side of a nic.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum NicEnd {
-    /// The other end of the veth pair, in the machine's namespace, by this name.
-    Veth(LinkName),
-    /// The same, and we set its addresses: nobody in there asks for them.
-    Set(LinkName),
-    /// A TAP that a process of this user may open.
-    Tap(u32),
-}
-
-/// What a nic may speak with.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum GuardState {
-    /// Its own MAC, and these addresses.
-    Addresses(BTreeSet<IpAddr>),
-    /// Its own MAC, and any address: on this network addresses are not ours to give.
-    Mac,
-    /// Anything.
-    Off,
-}
-
-impl NicEnd {
-    /// Its name in the machine's namespace, if it is a link there.
-    pub fn inner(&self) -> Option<&LinkName> {
-        match self {
-            Self::Veth(name) | Self::Set(name) => Some(name),
-            Self::Tap(_) => None,
-        }
-    }
-
-    /// By this a machine's nics are in their order: `eth10` comes after `eth9`.
-    pub fn order(&self) -> Option<(usize, &LinkName)> {
-        self.inner().map(|name| (name.as_str().len(), name))
-    }
 }
 
 impl MachineState {
@@ -402,24 +338,6 @@ impl MachineState {
     }
 }
 
-impl GuardState {
-    /// What a nic with this lease may speak with.
-    pub fn new(guard: Guard, lease: &Lease, network: &NetworkState) -> Self {
-        let Some(service) = &network.service else {
-            return match guard {
-                Guard::On => Self::Mac,
-                Guard::Off => Self::Off,
-            };
-        };
-        let slaac = service.dhcp.as_ref().is_some_and(|dhcp| dhcp.slaac);
-        let made = network.gateway6.filter(|_| slaac).map(|prefix| IpAddr::V6(lease.mac.slaac(prefix)));
-        match guard {
-            Guard::Off => Self::Off,
-            Guard::On => Self::Addresses(lease.addresses().into_iter().chain(made).collect()),
-        }
-    }
-}
-
 impl NetworkState {
     /// Whether it is a part of a real network.
     pub fn is_bridged(&self) -> bool {
@@ -430,13 +348,6 @@ impl NetworkState {
     pub fn subnets(&self) -> Vec<IpNet> {
         let v4 = self.gateway.map(|net| IpNet::V4(net.trunc()));
         v4.into_iter().chain(self.gateway6.map(|net| IpNet::V6(net.trunc()))).collect()
-    }
-}
-
-impl Lease {
-    /// Its addresses of both families.
-    pub fn addresses(&self) -> Vec<IpAddr> {
-        self.address.map(IpAddr::V4).into_iter().chain(self.address6.map(IpAddr::V6)).collect()
     }
 }
 
