@@ -43,6 +43,7 @@ fn network_key(path: &str) -> &str {
         "service.dhcp.lease_s" => "dhcp.lease",
         "service.dhcp.pool" => "dhcp.pool",
         "service.dhcp.slaac" => "dhcp.slaac",
+        "calls" => "host-gateway",
         path if path.starts_with("service.dhcp.boot") => "boot",
         path => path,
     }

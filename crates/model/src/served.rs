@@ -88,6 +88,9 @@ pub struct ServedHost {
     pub address: Option<Ipv4Addr>,
     /// Its fixed IPv6 address.
     pub address6: Option<Ipv6Addr>,
+    /// Whether it reaches this computer, at our address here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub calls: bool,
 }
 
 /// Where a published port leads.

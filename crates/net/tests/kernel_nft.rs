@@ -10,8 +10,8 @@ use stead_net::kernel::Refused;
 use stead_net::kernel::legacy::{self, LegacyForward};
 use stead_net::kernel::nft::{Elements, Expr, Family, Filled, NftRequest, NftSocket, Set, Table, Value};
 use stead_net::kernel::rules::{
-    HostUplink, NetworkRules, NicGuard, NicRules, TABLE, engine_table, guard_table, host_chain_names,
-    host_chains, network_elements, nic_elements,
+    HostUplink, NetworkRules, NicGuard, NicRules, TABLE, call_chains, engine_table, guard_table,
+    host_chain_names, host_chains, network_elements, nic_elements,
 };
 
 fn squeezed(text: &str) -> String {
@@ -81,6 +81,14 @@ fn the_engine_s_table_reads_as_nft_prints_it() {
             		type ifname . ipv6_addr
             	}
 
+            	set callers4 {
+            		type ipv4_addr
+            	}
+
+            	set callers6 {
+            		type ipv6_addr
+            	}
+
             	chain proxy {
             		type filter hook prerouting priority mangle; policy accept;
             		socket transparent 1 meta mark set 0x00000001 accept
@@ -109,6 +117,8 @@ fn the_engine_s_table_reads_as_nft_prints_it() {
             		udp dport 53 accept
             		udp dport 69 accept
             		tcp dport 53 accept
+            		ip saddr @callers4 tcp dport 20530 accept
+            		ip6 saddr @callers6 tcp dport 20530 accept
             		meta l4proto icmp accept
             		meta l4proto ipv6-icmp accept
             	}
@@ -127,6 +137,51 @@ fn the_engine_s_table_reads_as_nft_prints_it() {
             	}
             }
         "#]],
+    );
+}
+
+#[test]
+fn what_lets_machines_call_reads_as_nft_prints_it() {
+    let mut table = engine_table();
+    table.sets.retain(|set| ["callers4", "callers6", "gateways4", "gateways6"].contains(&set.name));
+    table.chains = call_chains();
+    check(
+        &table,
+        expect![[r#"
+        table inet stead {
+        	set gateways4 {
+        		type ifname . ipv4_addr
+        	}
+
+        	set gateways6 {
+        		type ifname . ipv6_addr
+        	}
+
+        	set callers4 {
+        		type ipv4_addr
+        	}
+
+        	set callers6 {
+        		type ipv6_addr
+        	}
+
+        	chain calls {
+        		type nat hook prerouting priority dstnat; policy accept;
+        		ip saddr @callers4 iifname . ip daddr @gateways4 tcp dport != 53 redirect to :20530
+        		ip6 saddr @callers6 iifname . ip6 daddr @gateways6 tcp dport != 53 redirect to :20530
+        	}
+
+        	chain gateway {
+        		udp dport 53 accept
+        		udp dport 69 accept
+        		tcp dport 53 accept
+        		ip saddr @callers4 tcp dport 20530 accept
+        		ip6 saddr @callers6 tcp dport 20530 accept
+        		meta l4proto icmp accept
+        		meta l4proto ipv6-icmp accept
+        	}
+        }
+    "#]],
     );
 }
 
@@ -376,7 +431,8 @@ fn elements_of_networks_and_nics_are_added_read_back_and_removed() {
         vec!["10.1.0.2".parse().unwrap(), "10.1.0.3".parse().unwrap()],
         vec!["fd00::2".parse().unwrap()],
     );
-    let nic = NicRules { port: name("p0"), guard };
+    let calls = vec!["10.1.0.2".parse().unwrap(), "fd00::2".parse().unwrap()];
+    let nic = NicRules { port: name("p0"), guard, calls };
     let all = [network_elements(&network), nic_elements(&nic)].concat();
     socket.run(&all.iter().cloned().map(NftRequest::Add).collect::<Vec<_>>()).unwrap();
     socket.run(&all.iter().cloned().map(NftRequest::Add).collect::<Vec<_>>()).unwrap();

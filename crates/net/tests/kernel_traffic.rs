@@ -14,8 +14,8 @@ use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, Socket
 use stead_model::address::Mac;
 use stead_net::kernel::nft::{Family, NftRequest, NftSocket};
 use stead_net::kernel::rules::{
-    HostUplink, NetworkRules, NicGuard, NicRules, PROXY_MARK, PROXY_TABLE, TABLE, engine_table, guard_table,
-    host_chain_names, host_chains, link_local, network_elements, nic_elements,
+    CALLS_PORT, HostUplink, NetworkRules, NicGuard, NicRules, PROXY_MARK, PROXY_TABLE, TABLE, call_chains,
+    engine_table, guard_table, host_chain_names, host_chains, link_local, network_elements, nic_elements,
 };
 use stead_net::kernel::{
     Hop, Peer, Port, PortFlags, Route, RouteRequest, RouteSocket, Rule, RuleFamily, Veth,
@@ -91,7 +91,8 @@ impl Engine {
         netns.ip(&format!("route add default via fd00:{n}::1"));
         let v4 = vec![[10, n, 0, host].into()];
         let v6 = vec![format!("fd00:{n}::{host}").parse().unwrap()];
-        Machine { netns, nic: NicRules { port: name(&port), guard: NicGuard::Addresses(mac, v4, v6) } }
+        let guard = NicGuard::Addresses(mac, v4, v6);
+        Machine { netns, nic: NicRules { port: name(&port), guard, calls: Vec::new() } }
     }
 
     fn guard(&self, nic: &NicRules) {
@@ -143,6 +144,38 @@ fn guarded_machines_speak_with_their_own_addresses_only() {
     assert!(a.netns.reaches("10.1.0.3 -I 10.1.0.66"), "any address passes where only the MAC is guarded");
     a.netns.ip("link set eth0 address 02:00:00:00:00:67");
     assert!(!a.netns.pings("10.1.0.3"));
+}
+
+#[test]
+fn what_machines_send_to_our_address_is_handed_to_one_socket_if_they_may_call() {
+    let engine = Engine::new();
+    engine.network(1, false, &[]);
+    let (mut caller, other) = (engine.machine(1, 2), engine.machine(1, 3));
+    caller.nic.calls = vec!["10.1.0.2".parse().unwrap(), "fd00:1::2".parse().unwrap()];
+    engine.guard(&caller.nic);
+    engine.guard(&other.nic);
+    engine.nft.run(&[NftRequest::SetChains(Family::Inet, TABLE, call_chains())]).unwrap();
+    for (any, gateway) in [("0.0.0.0", "10.1.0.1"), ("::", "fd00:1::1")] {
+        let any: std::net::IpAddr = any.parse().unwrap();
+        let gateway: std::net::IpAddr = gateway.parse().unwrap();
+        let listener = TcpListener::bind((any, CALLS_PORT)).unwrap();
+        let called = SocketAddr::new(gateway, 8000);
+        let connects = |machine: &Machine, to: SocketAddr| {
+            machine
+                .netns
+                .run(move || std::net::TcpStream::connect_timeout(&to, Duration::from_secs(2)).is_ok())
+        };
+        assert!(connects(&caller, called), "{called}");
+        let (socket, _) = listener.accept().unwrap();
+        let meant = match gateway {
+            std::net::IpAddr::V4(_) => SocketAddr::V4(sockopt::ip_original_dst(&socket).unwrap()),
+            std::net::IpAddr::V6(_) => SocketAddr::V6(sockopt::ipv6_original_dst(&socket).unwrap()),
+        };
+        assert_eq!(meant, called);
+        for to in [called, SocketAddr::new(gateway, CALLS_PORT)] {
+            assert!(!connects(&other, to), "{to}");
+        }
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@
 mod addresses;
 mod autostart;
 mod builds;
+mod calls;
 mod changes;
 mod chosen;
 mod clones;

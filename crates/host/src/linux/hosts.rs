@@ -1,12 +1,15 @@
 //! What a container knows without asking anybody: its `/etc/hosts`, with its own addresses for as long as it has them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use anyhow::Result;
 
+use stead_model::container::{HostAddress, Launch};
 use stead_model::name::MachineId;
+use stead_model::observed::MadeContainer;
+use stead_model::served::ServedNetwork;
 use stead_model::step::Step;
 
 use super::machine::load_assignment;
@@ -14,13 +17,41 @@ use super::{LinuxHost, etc};
 use crate::home::Home;
 use crate::machine::Files;
 use crate::state::Records;
+use crate::switchboard::load_served;
 
 /// The `/etc/hosts` of a machine.
 pub(super) fn text(
+    home: &Home,
+    records: &Records,
+    id: &MachineId,
+    launch: &Launch,
+    made: &MadeContainer,
+) -> String {
+    let networks = load_served(home).networks;
+    let nics = records.leases.keys().filter(|nic| nic.machine() == *id);
+    let gateway = gateway(nics.filter_map(|nic| networks.get(&nic.network())));
+    let more = made.wish.hosts.iter().map(|(name, addresses)| {
+        let addresses = addresses.iter().filter_map(|address| match address {
+            HostAddress::Fixed(address) => Some(*address),
+            HostAddress::ThisComputer => gateway,
+        });
+        (name.as_str(), addresses.collect())
+    });
+    written(&launch.hostname, id, &addresses(records, id), more)
+}
+
+/// The address of ours on the first of these networks that has one; of IPv4 as long as there is one, as in Docker.
+fn gateway<'n>(networks: impl Iterator<Item = &'n ServedNetwork> + Clone) -> Option<IpAddr> {
+    let v4 = networks.clone().find_map(|network| network.gateway).map(|net| IpAddr::V4(net.addr()));
+    let mut v6 = networks.filter_map(|network| network.gateway6).map(|net| IpAddr::V6(net.addr()));
+    v4.or_else(|| v6.next())
+}
+
+fn written<'t>(
     hostname: &str,
     id: &MachineId,
     own: &[IpAddr],
-    more: &BTreeMap<String, Vec<IpAddr>>,
+    more: impl Iterator<Item = (&'t str, Vec<IpAddr>)>,
 ) -> String {
     let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
     for address in own {
@@ -40,7 +71,7 @@ pub(super) fn text(
 }
 
 /// The addresses that a machine has on record.
-pub(super) fn addresses(records: &Records, id: &MachineId) -> Vec<IpAddr> {
+fn addresses(records: &Records, id: &MachineId) -> Vec<IpAddr> {
     let own = records.leases.iter().filter(|(nic, _)| nic.machine() == *id);
     own.flat_map(|(_, lease)| lease.addresses()).collect()
 }
@@ -73,7 +104,7 @@ pub(super) fn know(home: &Home, records: &Records, id: &MachineId) -> Result<()>
     let files = Files::new(home, id);
     let made = records.machines.get(id).and_then(|state| state.container());
     let Some((made, mut assignment)) = made.zip(load_assignment(&files)) else { return Ok(()) };
-    let after = text(&assignment.launch.hostname, id, &addresses(records, id), &made.wish.hosts);
+    let after = text(home, records, id, &assignment.launch, made);
     let before = std::mem::replace(&mut assignment.hosts, after);
     let path = files.present().join("hosts");
     let change = |there: &[u8]| changed(there, &before, &assignment.hosts);

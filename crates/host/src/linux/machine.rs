@@ -258,7 +258,7 @@ fn assignment(host: &mut LinuxHost, id: &MachineId) -> Result<Assignment> {
     Ok(Assignment {
         guest,
         cgroup: format!("{}/{id}", host.home_id()?),
-        hosts: hosts::text(&launch.hostname, id, &hosts::addresses(&records, id), &made.wish.hosts),
+        hosts: hosts::text(&host.home, &records, id, &launch, &made),
         resolv_conf: resolver::text(&load_served(&host.home).networks, id, &made),
         layers: Files::new(&host.home, id).own()?.over(store.layer_paths(&image)),
         launch,

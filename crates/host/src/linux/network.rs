@@ -1,6 +1,7 @@
 //! Networks: a bridge with our addresses, its place among the rules, a claim on its ranges, and what is
 //! served on it.
 
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -78,7 +79,7 @@ fn set_one(
     claim(inside, ranges(to))?;
     make_bridge(inside, id, to)?;
     let mut requests = match from {
-        None => stale_elements(inside, &[&to.link])?,
+        None => stale_elements(inside, &[&to.link], &[])?,
         Some(_) => Vec::new(),
     };
     if let Some(from) = from {
@@ -131,11 +132,23 @@ pub(super) fn added(elements: Vec<Elements>) -> Vec<NftRequest> {
 
 /// What the rules still say about links that are yet to be made: a command was killed after it had taken such
 /// a link away, and before it took it out of the rules.
-pub(super) fn stale_elements(inside: &Inside, links: &[&LinkName]) -> Result<Vec<NftRequest>> {
+/// A machine that may call is known by its addresses alone.
+pub(super) fn stale_elements(
+    inside: &Inside,
+    links: &[&LinkName],
+    callers: &[IpAddr],
+) -> Result<Vec<NftRequest>> {
     let mut requests = Vec::new();
     for table in [rules::engine_table(), rules::guard_table()] {
         for mut elements in inside.nft.elements(&table)?.unwrap_or_default() {
-            let is_stale = |value: &Value| matches!(value, Value::Name(name) if links.contains(&name));
+            let is_of_link = |value: &Value| matches!(value, Value::Name(name) if links.contains(&name));
+            let is_caller = elements.set.starts_with("callers");
+            let is_of_caller = |value: &Value| match value {
+                Value::V4(address) => is_caller && callers.contains(&IpAddr::V4(*address)),
+                Value::V6(address) => is_caller && callers.contains(&IpAddr::V6(*address)),
+                _ => false,
+            };
+            let is_stale = |value: &Value| is_of_link(value) || is_of_caller(value);
             elements.elements.retain(|element| element.iter().any(is_stale));
             if !elements.elements.is_empty() {
                 requests.push(NftRequest::Remove(elements));

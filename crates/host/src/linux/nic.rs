@@ -12,6 +12,7 @@ use stead_model::name::{LinkName, NetworkId, NicId};
 use stead_model::observed::{GuardState, NicEnd, NicState};
 use stead_model::served::ServedNetwork;
 use stead_model::step::{Change, Step};
+use stead_net::kernel::nft::{Family, NftRequest};
 use stead_net::kernel::rules::{self, NicGuard, NicRules};
 use stead_net::kernel::tap::{self, TapOwner};
 use stead_net::kernel::{Hop, LinkChange, MAIN_TABLE, NewLink, Peer, PortFlags, Route, RouteRequest, Veth};
@@ -48,11 +49,16 @@ fn set_all(host: &mut LinuxHost, wanted: &[(&NicId, Option<&NicState>, &NicState
         .collect::<Result<_>>()?;
     let inside = host.inside()?;
     // The rules come first: a nic never speaks unguarded.
-    let links = wanted.iter().filter(|(_, from, _)| from.is_none()).map(|(_, _, to)| &to.link);
-    let mut requests = stale_elements(inside, &links.collect::<Vec<_>>())?;
+    let new = wanted.iter().filter(|(_, from, _)| from.is_none()).map(|(_, _, to)| to);
+    let links: Vec<&LinkName> = new.clone().map(|to| &to.link).collect();
+    let addresses: Vec<IpAddr> = new.flat_map(|to| to.lease.addresses()).collect();
+    let mut requests = stale_elements(inside, &links, &addresses)?;
     for (_, from, to) in wanted {
         requests.extend(from.iter().flat_map(|from| removed(rules::nic_elements(&element(from)))));
         requests.extend(added(rules::nic_elements(&element(to))));
+    }
+    if wanted.iter().any(|(_, _, to)| to.calls) {
+        requests.push(NftRequest::SetChains(Family::Inet, rules::TABLE, rules::call_chains()));
     }
     inside.nft.run(&requests).context("cannot write the nics' rules")?;
     let new: Vec<(&NicId, &NicState, &LinkName)> = wanted
@@ -66,7 +72,7 @@ fn set_all(host: &mut LinuxHost, wanted: &[(&NicId, Option<&NicState>, &NicState
         for (id, _, to) in wanted {
             if let Some(network) = networks.get_mut(&id.network()) {
                 network.hosts.retain(|_, other| other.name != id.machine);
-                network.hosts.insert(to.lease.mac, served::host(id, &to.lease, &to.names));
+                network.hosts.insert(to.lease.mac, served::host(id, to));
             }
         }
     };
@@ -296,5 +302,6 @@ fn element(state: &NicState) -> NicRules {
             NicGuard::Addresses(mac, v4.collect(), v6.collect())
         }
     };
-    NicRules { port: state.link.clone(), guard }
+    let calls = if state.calls { state.lease.addresses() } else { Vec::new() };
+    NicRules { port: state.link.clone(), guard, calls }
 }

@@ -382,6 +382,7 @@ fn nics(
             None if network.is_some_and(has_no_services) => [id.machine.clone().into()].into(),
             None => BTreeSet::new(),
         };
+        let calls = right.is_some_and(|host| host.calls);
         let state = NicState {
             link: link.name.clone(),
             end,
@@ -391,6 +392,7 @@ fn nics(
             guard: guard(&link.name, lease.mac, sets),
             lease,
             names,
+            calls,
         };
         Some((id, state))
     });

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Result, anyhow, bail};
 
 use stead_model::name::{MachineId, NetworkId, NicId};
-use stead_model::observed::{Lease, NetworkState};
+use stead_model::observed::{Lease, NetworkState, NicState};
 use stead_model::project::{Bind, Reach};
 use stead_model::served::{Keeper, Served, ServedHost, ServedNetwork, Target};
 use stead_model::step::Step;
@@ -172,11 +172,8 @@ pub(super) fn network(id: &NetworkId, state: &NetworkState, hosts: ServedHosts) 
 type ServedHosts = BTreeMap<stead_model::address::Mac, ServedHost>;
 
 /// A nic, to the services.
-pub(super) fn host(
-    id: &NicId,
-    lease: &Lease,
-    names: &std::collections::BTreeSet<stead_model::name::Alias>,
-) -> ServedHost {
-    let aliases = names.iter().filter(|name| name.as_str() != id.machine.as_str()).cloned().collect();
-    ServedHost { name: id.machine.clone(), aliases, address: lease.address, address6: lease.address6 }
+pub(super) fn host(id: &NicId, state: &NicState) -> ServedHost {
+    let aliases = state.names.iter().filter(|name| name.as_str() != id.machine.as_str()).cloned().collect();
+    let Lease { address, address6, .. } = state.lease;
+    ServedHost { name: id.machine.clone(), aliases, address, address6, calls: state.calls }
 }

@@ -1,6 +1,7 @@
 //! A container: what it is to be as the project file or the command line says ([`Container`]), and what is
 //! launched once the wishes of its image are merged in ([`Launch`]).
 
+mod hosts;
 mod identity;
 mod kept;
 mod launch;
@@ -13,12 +14,13 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::image::{Platform, Reference};
 use crate::name::{Name, VolumeId};
 use crate::one_off::OneOff;
 
+pub use hosts::HostAddress;
 pub use identity::{IDENTITY_DIRECTORIES, Identity, identity};
 pub use kept::{LOG_FILE_BYTES, LOG_FILES, LogLimits, Pace};
 pub(crate) use launch::health_check;
@@ -62,8 +64,8 @@ pub struct Container {
     /// Directories that go with the machine, by their places, besides those that the image names.
     pub own_volumes: BTreeSet<String>,
     /// Names that it finds without asking the network, each with its addresses.
-    #[serde(deserialize_with = "hosts", serialize_with = "hosts_recorded")]
-    pub hosts: BTreeMap<String, Vec<IpAddr>>,
+    #[serde(with = "hosts")]
+    pub hosts: BTreeMap<String, Vec<HostAddress>>,
     /// Whom it asks for names instead of its network.
     pub dns: Vec<IpAddr>,
     /// Where it looks for short names, instead of in its network's domain.
@@ -87,36 +89,6 @@ pub struct Container {
     /// That no file names its machine, where that is so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub one_off: Option<Box<OneOff>>,
-}
-
-/// Names with their addresses. Machines that were made when a name had one have that alone on record.
-fn hosts<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Vec<IpAddr>>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Addresses {
-        One(IpAddr),
-        Several(Vec<IpAddr>),
-    }
-    let read: BTreeMap<String, Addresses> = BTreeMap::deserialize(from)?;
-    let several = |addresses| match addresses {
-        Addresses::One(address) => vec![address],
-        Addresses::Several(addresses) => addresses,
-    };
-    Ok(read.into_iter().map(|(name, addresses)| (name, several(addresses))).collect())
-}
-
-/// One address is recorded as those before us recorded it, who would not read a list.
-fn hosts_recorded<S: Serializer>(hosts: &BTreeMap<String, Vec<IpAddr>>, to: S) -> Result<S::Ok, S::Error> {
-    #[derive(Serialize)]
-    #[serde(untagged)]
-    enum Addresses<'a> {
-        One(&'a IpAddr),
-        Several(&'a [IpAddr]),
-    }
-    to.collect_map(hosts.iter().map(|(name, addresses)| match addresses.as_slice() {
-        [one] => (name, Addresses::One(one)),
-        several => (name, Addresses::Several(several)),
-    }))
 }
 
 /// What runs as the first process of a container.
@@ -465,6 +437,11 @@ pub enum HealthCommand {
 }
 
 impl Container {
+    /// Whether it reaches this computer by a name.
+    pub fn reaches_this_computer(&self) -> bool {
+        self.hosts.values().flatten().any(|address| *address == HostAddress::ThisComputer)
+    }
+
     /// A container of this image that is all as the image says.
     pub fn new(image: Reference) -> Self {
         Self {
@@ -502,17 +479,6 @@ impl Container {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn hosts_with_one_address_each_are_read_as_they_were_recorded() {
-        let mut container = Container::new("web".parse().unwrap());
-        let addresses = ["10.0.0.1", "::1"].map(|address| address.parse().unwrap());
-        container.hosts.insert("a".to_owned(), vec![addresses[0]]);
-        container.hosts.insert("b".to_owned(), addresses.to_vec());
-        let recorded = serde_json::to_value(&container).unwrap();
-        assert_eq!(recorded["hosts"], serde_json::json!({ "a": "10.0.0.1", "b": ["10.0.0.1", "::1"] }));
-        assert_eq!(serde_json::from_value::<Container>(recorded).unwrap(), container);
-    }
 
     #[test]
     fn a_mount_on_record_from_before_there_were_external_volumes_is_of_its_project() {

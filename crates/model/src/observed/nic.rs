@@ -36,6 +36,9 @@ pub struct NicState {
     pub guard: GuardState,
     /// What the machine is called on this network.
     pub names: BTreeSet<Alias>,
+    /// Whether it reaches this computer, at the network's gateway.
+    #[serde(default)]
+    pub calls: bool,
 }
 
 /// The machine's side of a nic.

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::addresses::{free_address, free_address6, free_mac, is_host, is_host6, is_usable};
 use super::{Choice, Context, nic_id};
 use crate::address::Mac;
+use crate::container::Container;
 use crate::lock::LockedNic;
 use crate::name::{LinkName, MachineId, Name, NetworkId, NicId};
 use crate::observed::{GuardState, Lease, NetworkState, NicEnd, NicState};
@@ -52,9 +53,24 @@ impl Choice<'_> {
             let guard = GuardState::new(nic.guard, lease, network);
             let lease = lease.clone();
             let names = nic.aliases.iter().cloned().chain([id.machine.clone().into()]).collect();
-            chosen.insert(id, NicState { link, end, mtu: network.mtu, lease, guard, names });
+            let calls = calls(machine) && has_gateway(network);
+            chosen.insert(id, NicState { link, end, mtu: network.mtu, lease, guard, names, calls });
         }
+        self.check_calls(&chosen);
         chosen
+    }
+
+    /// Refuses machines that want to reach this computer and are on no network where they could.
+    fn check_calls(&mut self, chosen: &BTreeMap<NicId, NicState>) {
+        let callers = self.project.machines.iter().filter(|(_, machine)| calls(machine));
+        for (name, _) in callers {
+            if !chosen.iter().any(|(id, nic)| id.machine == *name && nic.calls) {
+                let key = format!("machines.{name}.extra_hosts");
+                let why =
+                    "`host-gateway` is our address on a network of the machine's, and we have none there";
+                self.refuse(key, why.to_owned(), "put it on a network that we serve, or write an address");
+            }
+        }
     }
 
     fn leases(&mut self, networks: &BTreeMap<NetworkId, NetworkState>) -> BTreeMap<NicId, Lease> {
@@ -175,6 +191,16 @@ impl Used {
         kept.mac = kept.mac.or_else(|| earlier.mac.filter(is_free));
         self.add(id, kept);
     }
+}
+
+/// Whether machines find us at an address of ours there.
+fn has_gateway(network: &NetworkState) -> bool {
+    network.service.is_some() && (network.gateway.is_some() || network.gateway6.is_some())
+}
+
+/// Whether a machine is to reach this computer.
+fn calls(machine: &Machine) -> bool {
+    machine.runs.container().is_some_and(Container::reaches_this_computer)
 }
 
 fn nics_of(project: &Project) -> Vec<(NicId, &Nic, &Machine, usize)> {

@@ -25,7 +25,7 @@ use super::tcp::{go_unpaced, prepare};
 use crate::anchor::SocketKind;
 
 /// How long a machine may take to accept a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long it may take when we speak with the client's address: if its answers take another way than through
 /// us, none comes, and we speak with our own. Longer than the first retransmission of a SYN (1 s).
@@ -112,14 +112,14 @@ impl Engine {
             // As the client itself; if its port is taken, as another port of it.
             for source in [client, SocketAddr::new(client.ip(), 0)] {
                 match self.transparent(super::stream(client.ip()), source) {
-                    Ok(socket) => match self.connected(socket, route, KEPT_CONNECT_TIMEOUT).await {
+                    Ok(socket) => match connected(socket, route.address(), KEPT_CONNECT_TIMEOUT).await {
                         Ok(stream) => return Ok(stream),
                         Err(error) if refused(&error) => return Err(error),
                         Err(error) if in_use(&error) => {}
                         Err(error) => {
                             tracing::debug!(machine = %route.target.machine, %error, "the client's address gets no answer");
                             let socket = (self.open)(super::stream(route.target.address))?;
-                            let stream = self.connected(socket, route, CONNECT_TIMEOUT).await?;
+                            let stream = connected(socket, route.address(), CONNECT_TIMEOUT).await?;
                             // Ours did get one: its answers take another way than through us.
                             route.be_plain();
                             return Ok(stream);
@@ -130,7 +130,7 @@ impl Engine {
             }
         }
         let socket = (self.open)(super::stream(route.target.address))?;
-        self.connected(socket, route, CONNECT_TIMEOUT).await
+        connected(socket, route.address(), CONNECT_TIMEOUT).await
     }
 
     /// A datagram socket that speaks with the machine alone, from the client's address if possible.
@@ -166,22 +166,22 @@ impl Engine {
         bind(&fd, &source).with_context(|| format!("cannot speak as {source}"))?;
         Ok(fd)
     }
+}
 
-    /// Connects within the limit.
-    async fn connected(&self, socket: OwnedFd, route: &Route, limit: Duration) -> anyhow::Result<Stream> {
-        rustix::io::ioctl_fionbio(&socket, true)?;
-        prepare(&socket)?;
-        go_unpaced(&socket);
-        match connect(&socket, &route.address()) {
-            Ok(()) | Err(Errno::INPROGRESS) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let stream = stream(socket)?;
-        let waited = timeout(limit, stream.writable()).await;
-        let _ready = waited.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        sockopt::socket_error(stream.get_ref())?.map_err(io::Error::from)?;
-        Ok(stream)
+/// Connects within the limit.
+pub(super) async fn connected(socket: OwnedFd, to: SocketAddr, limit: Duration) -> anyhow::Result<Stream> {
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    prepare(&socket)?;
+    go_unpaced(&socket);
+    match connect(&socket, &to) {
+        Ok(()) | Err(Errno::INPROGRESS) => {}
+        Err(error) => return Err(error.into()),
     }
+    let stream = stream(socket)?;
+    let waited = timeout(limit, stream.writable()).await;
+    let _ready = waited.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    sockopt::socket_error(stream.get_ref())?.map_err(io::Error::from)?;
+    Ok(stream)
 }
 
 /// Whether the machine answered that nobody listens.

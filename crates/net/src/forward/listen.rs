@@ -15,7 +15,7 @@ use super::sys::{Toggle, switch_on};
 use super::tcp::prepare;
 
 /// How many connections may wait to be accepted; the kernel takes less if `net.core.somaxconn` is less.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 
 /// Opens a port of this computer.
 pub(super) fn open(port: Bind) -> anyhow::Result<AsyncFd<OwnedFd>> {

@@ -7,6 +7,7 @@
 //! The switchboard lives in the host's namespace; the machines are reachable only in the engine's. A socket
 //! keeps the namespace it was made in, so somebody who is in there makes them and hands them to us.
 
+mod calls;
 mod engine;
 mod listen;
 mod owner;
@@ -51,7 +52,9 @@ const CARRIERS: usize = 2;
 pub struct Forwards {
     engine: Arc<Engine>,
     ports: BTreeMap<Bind, Port>,
-    /// There as long as there are ports.
+    /// Those who take machines' calls to this computer, while there are machines that may.
+    calls: Vec<JoinHandle<()>>,
+    /// There as long as there are ports or calls.
     carriers: Option<Runtime>,
 }
 
@@ -111,7 +114,7 @@ impl Forwards {
             datagram: Mutex::new(Vec::new()),
             room: Arc::new(Semaphore::new(room.clamp(1, Semaphore::MAX_PERMITS))),
         };
-        Self { engine: Arc::new(engine), ports: BTreeMap::new(), carriers: None }
+        Self { engine: Arc::new(engine), ports: BTreeMap::new(), calls: Vec::new(), carriers: None }
     }
 
     /// Makes the open ports those of `served`, and gives the ones that could not be opened. Ports that are no
@@ -144,12 +147,45 @@ impl Forwards {
             };
             self.ports.insert(*bind, port);
         }
+        self.set_calls(served);
         if self.ports.is_empty()
+            && self.calls.is_empty()
             && let Some(carriers) = self.carriers.take()
         {
             carriers.shutdown_background();
         }
         errors
+    }
+
+    /// Takes the calls of machines to this computer if there are any that may.
+    fn set_calls(&mut self, served: &Served) {
+        let mut hosts = served.networks.values().flat_map(|network| network.hosts.values());
+        if !hosts.any(|host| host.calls) {
+            self.calls.drain(..).for_each(|task| task.abort());
+        } else if self.calls.is_empty() {
+            // What is not open yet is tried again with the next change.
+            let opened = self.open_calls();
+            self.calls = opened.unwrap_or_else(|error| {
+                tracing::error!("machines do not reach this computer: {error:#}");
+                Vec::new()
+            });
+        }
+    }
+
+    fn open_calls(&mut self) -> anyhow::Result<Vec<JoinHandle<()>>> {
+        let engine = Arc::clone(&self.engine);
+        let _context = self.carriers()?.enter();
+        let listeners = calls::open(&engine)?;
+        Ok(listeners.into_iter().map(|it| tokio::spawn(calls::serve(it, Arc::clone(&engine)))).collect())
+    }
+
+    /// The threads that carry bytes.
+    fn carriers(&mut self) -> anyhow::Result<&Runtime> {
+        let carriers = match self.carriers.take() {
+            Some(carriers) => carriers,
+            None => carriers().context("cannot start the threads that carry bytes")?,
+        };
+        Ok(self.carriers.insert(carriers))
     }
 
     /// How each wanted port fares.
@@ -164,15 +200,11 @@ impl Forwards {
             refused: AtomicU64::new(0),
             carried: Carried::default(),
         });
-        let carriers = match self.carriers.take() {
-            Some(carriers) => carriers,
-            None => carriers().context("cannot start the threads that carry bytes")?,
-        };
-        let carriers = self.carriers.insert(carriers);
+        let engine = Arc::clone(&self.engine);
+        let carriers = self.carriers()?;
         // The listener belongs to the runtime whose context it is made in.
         let context = carriers.enter();
         let listener = listen::open(bind)?;
-        let engine = Arc::clone(&self.engine);
         let task = match bind.protocol {
             Protocol::Tcp => tokio::spawn(tcp::serve(listener, Arc::clone(&shared), engine)),
             Protocol::Udp => tokio::spawn(udp::serve(listener, Arc::clone(&shared), engine)),
@@ -184,6 +216,7 @@ impl Forwards {
 
 impl Drop for Forwards {
     fn drop(&mut self) {
+        self.calls.drain(..).for_each(|task| task.abort());
         for port in self.ports.values() {
             if let Port::Open { task, .. } = port {
                 task.abort();

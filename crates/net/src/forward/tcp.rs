@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with, getsockname, sockopt};
 use tokio::io::unix::AsyncFd;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use super::Shared;
@@ -49,21 +49,32 @@ pub(super) fn go_unpaced(socket: impl AsFd) {
     }
 }
 
-/// Accepts until the task is aborted; the connections end with it.
+/// Carries what comes to a published port until the task is aborted; the connections end with it.
 pub(super) async fn serve(listener: AsyncFd<OwnedFd>, shared: Arc<Shared>, engine: Arc<Engine>) {
+    let carried =
+        |socket, client, permit| connection(socket, client, Arc::clone(&shared), Arc::clone(&engine), permit);
+    accept_all(listener, Arc::clone(&engine.room), carried).await;
+}
+
+/// Accepts until the task is aborted; what is made of the connections ends with it.
+pub(super) async fn accept_all<F: Future<Output = ()> + Send + 'static>(
+    listener: AsyncFd<OwnedFd>,
+    room: Arc<Semaphore>,
+    carried: impl Fn(OwnedFd, SocketAddr, OwnedSemaphorePermit) -> F,
+) {
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
         // At the limit we leave connections in the kernel's queue rather than spin on its refusal.
         let permit = tokio::select! {
-            permit = Arc::clone(&engine.room).acquire_owned() => permit,
+            permit = Arc::clone(&room).acquire_owned() => permit,
             Some(_) = connections.join_next() => continue,
         };
         let Ok(permit) = permit else { return };
         tokio::select! {
             readable = listener.readable() => {
                 let Ok(mut readable) = readable else { return };
-                match accept(&listener, permit, &shared, &engine, &mut connections) {
+                match accept(&listener, permit, &room, &carried, &mut connections) {
                     Ok(()) => tokio::task::yield_now().await,
                     Err(Errno::AGAIN) => readable.clear_ready(),
                     Err(error) => {
@@ -78,22 +89,22 @@ pub(super) async fn serve(listener: AsyncFd<OwnedFd>, shared: Arc<Shared>, engin
 }
 
 /// Accepts what is there, up to a number; the error `AGAIN` says that nothing is left.
-fn accept(
+fn accept<F: Future<Output = ()> + Send + 'static>(
     listener: &AsyncFd<OwnedFd>,
     permit: OwnedSemaphorePermit,
-    shared: &Arc<Shared>,
-    engine: &Arc<Engine>,
+    room: &Arc<Semaphore>,
+    carried: &impl Fn(OwnedFd, SocketAddr, OwnedSemaphorePermit) -> F,
     connections: &mut JoinSet<()>,
 ) -> Result<(), Errno> {
     let mut permit = Some(permit);
     for _ in 0..ACCEPTED_AT_ONCE {
-        let Some(held) = permit.take().or_else(|| Arc::clone(&engine.room).try_acquire_owned().ok()) else {
+        let Some(held) = permit.take().or_else(|| Arc::clone(room).try_acquire_owned().ok()) else {
             return Ok(());
         };
         match acceptfrom_with(listener.get_ref(), SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
             Ok((socket, Some(peer))) => {
                 let Ok(peer) = SocketAddr::try_from(peer) else { continue };
-                connections.spawn(connection(socket, peer, Arc::clone(shared), Arc::clone(engine), held));
+                connections.spawn(carried(socket, peer, held));
             }
             // The client was gone before we came to it.
             Ok((_, None)) | Err(Errno::CONNABORTED | Errno::INTR | Errno::PROTO | Errno::PERM) => {}

@@ -2,9 +2,10 @@
 //! its end, and networks and nics are elements of their sets: adding a nic costs a few elements and no
 //! rule, and every packet passes a dozen rules however many nics there are.
 
+mod calls;
 mod host;
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::Ipv6Net;
 use stead_model::address::Mac;
@@ -15,6 +16,7 @@ use super::nft::{
     PacketType, Policy, Priority, Protocol, Rule, Set, Table, Value,
 };
 
+pub use self::calls::{CALLS_PORT, call_chains};
 pub use self::host::{HostUplink, host_chain_names, host_chains};
 
 /// The name of our tables.
@@ -69,6 +71,8 @@ pub struct NicRules {
     pub port: LinkName,
     /// What it may use.
     pub guard: NicGuard,
+    /// The addresses from which its machine reaches this computer.
+    pub calls: Vec<IpAddr>,
 }
 
 /// What a nic may use.
@@ -93,6 +97,8 @@ pub fn engine_table() -> Table {
             set("served", &[KeyType::Ifname]),
             set("gateways4", &[KeyType::Ifname, KeyType::Ipv4Addr]),
             set("gateways6", &[KeyType::Ifname, KeyType::Ipv6Addr]),
+            set("callers4", &[KeyType::Ipv4Addr]),
+            set("callers6", &[KeyType::Ipv6Addr]),
         ],
         chains: vec![
             proxy_chain(),
@@ -152,6 +158,7 @@ fn gateway_chain() -> Chain {
     let udp = [53, 69].map(|port| vec![is(Field::UdpDport, Value::Port(port)), Expr::Accept]);
     let mut rules: Vec<Rule> = udp.into();
     rules.push(vec![is(Field::TcpDport, Value::Port(53)), Expr::Accept]);
+    rules.extend(calls::accepted());
     rules.push(vec![l4(Protocol::Icmp), Expr::Accept]);
     rules.push(vec![l4(Protocol::Icmpv6), Expr::Accept]);
     plain("gateway", rules)
@@ -404,7 +411,8 @@ pub fn nic_elements(nic: &NicRules) -> Vec<Elements> {
     let all = list("ports", vec![vec![port()]]);
     // Behind a port with one MAC there is nobody else whom its machine could mean.
     let own = list("self", vec![vec![port(), port()]]);
-    match &nic.guard {
+    let mut elements = calls::elements(&nic.calls);
+    elements.extend(match &nic.guard {
         NicGuard::Off => vec![all],
         NicGuard::MacOnly(mac) => {
             let macs = list("macs", on_port(vec![Value::Mac(*mac)]));
@@ -425,7 +433,8 @@ pub fn nic_elements(nic: &NicRules) -> Vec<Elements> {
                 list("taken", vec![vec![Value::V6(local)]]),
             ])
         }
-    }
+    });
+    elements
 }
 
 /// The link-local address that follows from a MAC.

@@ -18,6 +18,7 @@ pub(crate) fn wanted() -> BTreeMap<NetworkId, ServedNetwork> {
         aliases: vec![alias.parse().unwrap()],
         address: Some([10, 0, number, last].into()),
         address6: Some(format!("fd00:{number}::{last:x}").parse().unwrap()),
+        calls: false,
     };
     let network = |number: u8, hosts: BTreeMap<_, _>, joins: Vec<NetworkId>| ServedNetwork {
         link: "br0".parse().unwrap(),

@@ -49,6 +49,7 @@ pub(crate) fn network(name: &str, number: u8, hosts: &[(&str, &str, u8)]) -> (Ne
             aliases: if *name == "web" { vec!["www".parse().unwrap()] } else { Vec::new() },
             address: Some(format!("10.0.{number}.{last}").parse().unwrap()),
             address6: Some(format!("fd00:{number}::{last:x}").parse().unwrap()),
+            calls: false,
         };
         (mac.parse().unwrap(), host)
     });

@@ -1,12 +1,11 @@
 //! Values of containers: images, programs, users, rights.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::mount::FILE;
 use super::network::{V4, V6, any_address};
 use super::{Numbers, TextForm, Wrong};
-use crate::container::{CAPABILITIES, Device, Restart, Signal};
+use crate::container::{CAPABILITIES, Device, HostAddress, Restart, Signal};
 use crate::file::problem::{nearest, quote};
 use crate::image::{Platform, Reference};
 
@@ -43,7 +42,7 @@ pub(crate) const USER: &TextForm = &form_or_number(|text| user(text).map(drop), 
 pub(crate) const GROUP: &TextForm = &form_or_number(|text| group(text).map(drop), &["[^:/\\s]+"]);
 pub(crate) const HOSTNAME: &TextForm = &form(|text| hostname(text).map(drop), &[HOST_NAME]);
 pub(crate) const HOST: &TextForm =
-    &form(|text| host(text).map(drop), &[HOST_NAME, "[:=](", V4, "|", V6, "|\\[", V6, "\\])"]);
+    &form(|text| host(text).map(drop), &[HOST_NAME, "[:=](host-gateway|", V4, "|", V6, "|\\[", V6, "\\])"]);
 pub(crate) const CPUSET: &TextForm = &TextForm {
     check: |text| cpuset(text).map(drop),
     pattern: &["[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*"],
@@ -71,7 +70,7 @@ pub(crate) const SYSCTL: &TextForm = &form(|text| sysctl(text).map(drop), &[PARA
 pub(crate) const SYSCTL_PAIR: &TextForm =
     &form(|text| sysctl_pair(text).map(drop), &[PARAMETER, "=[^\\u0000]*"]);
 pub(crate) const HOST_ADDRESS: &TextForm =
-    &form(|text| host_address(text).map(drop), &[V4, "|", V6, "|\\[", V6, "\\]"]);
+    &form(|text| host_address(text).map(drop), &["host-gateway|", V4, "|", V6, "|\\[", V6, "\\]"]);
 /// A domain to look for short names in; `.` means none.
 pub(crate) const SEARCH: &TextForm = &form(|text| search(text).map(drop), &["[.]|", HOST_NAME]);
 /// The name of a secret or config, which is also a file's.
@@ -242,7 +241,7 @@ pub(crate) fn profile(text: &str) -> Result<String, Wrong> {
 }
 
 /// `name:address` or `name=address`.
-pub(crate) fn host(text: &str) -> Result<(String, IpAddr), Wrong> {
+pub(crate) fn host(text: &str) -> Result<(String, HostAddress), Wrong> {
     let Some((name, address)) = text.split_once('=').or_else(|| text.split_once(':')) else {
         return Err(Wrong::found(format!("{} is not `name:address`", quote(text)))
             .hint("it is written like `db:10.0.5.7`"));
@@ -250,14 +249,8 @@ pub(crate) fn host(text: &str) -> Result<(String, IpAddr), Wrong> {
     Ok((hostname(name)?, host_address(address)?))
 }
 
-pub(crate) fn host_address(text: &str) -> Result<IpAddr, Wrong> {
-    match text {
-        "host-gateway" => {
-            Err(Wrong::found("`host-gateway` cannot be honoured: machines do not reach into this computer")
-                .hint("write an address"))
-        }
-        text => any_address(text),
-    }
+pub(crate) fn host_address(text: &str) -> Result<HostAddress, Wrong> {
+    text.parse().or_else(|_| any_address(text).map(HostAddress::Fixed))
 }
 
 pub(crate) fn cpuset(text: &str) -> Result<String, Wrong> {
@@ -463,12 +456,17 @@ mod tests {
     #[test]
     fn hosts_are_names_and_addresses() {
         for text in ["db:10.0.0.7", "db=10.0.0.7"] {
-            assert_eq!(host(text).unwrap(), ("db".to_owned(), "10.0.0.7".parse().unwrap()));
+            let address = HostAddress::Fixed("10.0.0.7".parse().unwrap());
+            assert_eq!(host(text).unwrap(), ("db".to_owned(), address));
         }
         for text in ["db:fd00::7", "db=[fd00::7]", "db:[fd00::7]"] {
-            assert_eq!(host(text).unwrap(), ("db".to_owned(), "fd00::7".parse().unwrap()));
+            let address = HostAddress::Fixed("fd00::7".parse().unwrap());
+            assert_eq!(host(text).unwrap(), ("db".to_owned(), address));
         }
-        for text in ["db", "db:", "-:1.2.3.4", "db:host-gateway"] {
+        for text in ["db:host-gateway", "db=host-gateway"] {
+            assert_eq!(host(text).unwrap(), ("db".to_owned(), HostAddress::ThisComputer));
+        }
+        for text in ["db", "db:", "-:1.2.3.4", "db:gateway"] {
             assert!(host(text).is_err(), "{text}");
         }
     }

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
-use std::net::IpAddr;
 
 use super::quoted;
 use crate::container::{
-    Access, Container, DiskRates, Health, HealthCommand, HealthTest, Limits, LogLimits, Mode, Mount, Pace,
-    Propagation, Restart, Rights, Seccomp,
+    Access, Container, DiskRates, Health, HealthCommand, HealthTest, HostAddress, Limits, LogLimits, Mode,
+    Mount, Pace, Propagation, Restart, Rights, Seccomp,
 };
 
 pub(super) fn render(text: &mut String, container: &Container) {
@@ -33,7 +32,7 @@ pub(super) fn render(text: &mut String, container: &Container) {
             let _ = writeln!(keys.text, "      - {{ type: volume, target: {} }}", quoted(target));
         }
     }
-    let each = |(name, addresses): (&String, &Vec<IpAddr>)| {
+    let each = |(name, addresses): (&String, &Vec<HostAddress>)| {
         addresses.iter().map(|address| format!("{name}={address}")).collect::<Vec<_>>()
     };
     keys.lines("extra_hosts", container.hosts.iter().flat_map(each));

@@ -107,7 +107,7 @@ pub(crate) const SHARED: &[Key] = &[
         "",
         "[\"printer:10.1.0.9\"]",
         "Names that it finds without asking the network: `name:address`, or a mapping. A name may have several addresses, a \
-         line each or as a list.",
+         line each or as a list. `host-gateway` is this computer, to which it may then open TCP connections.",
     ),
     key(
         "dns",

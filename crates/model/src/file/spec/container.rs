@@ -2,15 +2,14 @@
 //! the type; its mounts do, and are in [`super::mounts`].
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::mounts::absolute;
 use super::view::{At, Given, View, word};
 use super::{Around, Ground};
 use crate::container::{
-    Container, Device, DiskRates, Health, HealthCommand, HealthTest, Limits, LogLimits, Mode, Pace, Restart,
-    Rights, Seccomp, Stop, Ulimit,
+    Container, Device, DiskRates, Health, HealthCommand, HealthTest, HostAddress, Limits, LogLimits, Mode,
+    Pace, Restart, Rights, Seccomp, Stop, Ulimit,
 };
 use crate::file::leaf::container as value;
 use crate::file::leaf::container::Security;
@@ -95,12 +94,12 @@ fn program(view: &View<'_>) -> Option<Vec<String>> {
 }
 
 /// Names with the addresses of each, in their order.
-fn hosts(view: &View<'_>) -> BTreeMap<String, Vec<IpAddr>> {
+fn hosts(view: &View<'_>) -> BTreeMap<String, Vec<HostAddress>> {
     let mapped = view.entries().flat_map(|(key, view)| {
         let addresses = values::<_, Vec<_>>(view.each(value::host_address)).into_iter();
         addresses.filter_map(move |address| Some((value::hostname(key.value).ok()?, address)))
     });
-    let mut hosts: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
+    let mut hosts: BTreeMap<String, Vec<HostAddress>> = BTreeMap::new();
     for (name, address) in values::<_, Vec<_>>(view.each(value::host)).into_iter().chain(mapped) {
         let addresses = hosts.entry(name).or_default();
         if !addresses.contains(&address) {

@@ -251,7 +251,7 @@ machines:
     volumes: [dat:/x, data:/x, x, {type: bind, target: /y}, {target: /z, bind: {}}, {type: tmpfs, source: data, target: /q}]
     tmpfs: ["/x:noexec", "/y"]
     secrets: [pasword]
-    extra_hosts: ["a:host-gateway"]
+    extra_hosts: ["a:gateway"]
     cpus: 0.001
     mem_limit: 5q
     ulimits: {nofile: {soft: 5, hard: 4}, files: 1}
@@ -371,10 +371,10 @@ volumes: [data]
                 |               ^^^^^^^
               hint: did you mean `password`?
 
-            stead.yaml:15:19: `host-gateway` cannot be honoured: machines do not reach into this computer
-             15 |     extra_hosts: ["a:host-gateway"]
-                |                   ^^^^^^^^^^^^^^^^
-              hint: write an address
+            stead.yaml:15:19: `gateway` is not an address
+             15 |     extra_hosts: ["a:gateway"]
+                |                   ^^^^^^^^^^^
+              hint: an address is written like `127.0.0.1` or `::1`
 
             stead.yaml:16:11: `0.001` is not a number of processors
              16 |     cpus: 0.001

@@ -383,7 +383,7 @@ const VALUES: [(&str, &str, &str); 45] = [
     (
         "machines: {a: {image: web, extra_hosts: ['V']}}",
         "a:1.2.3.4 a=::1",
-        "a:1.2.3.400 -a:1.2.3.4 a:host-gateway",
+        "a:1.2.3.400 -a:1.2.3.4 a:gateway",
     ),
     ("machines: {a: {image: web, dns: 'V'}}", "1.1.1.1 ::1", "1.1.1.256 1.1.1"),
     (

@@ -60,6 +60,7 @@ pub(super) fn rule(list: &mut Message, family: Family, rule: &[Expr]) {
                 });
             }
             Expr::Masquerade => expression(list, "masq", |_| ()),
+            Expr::Redirect(port) => redirect(list, *port),
             Expr::Accept => verdict(list, 1, None),
             Expr::Drop => verdict(list, 0, None),
             Expr::Return => verdict(list, -5, None),
@@ -264,6 +265,20 @@ fn over_limit(list: &mut Message, set: &str, per_second: u32, burst: u32) {
         });
     });
 }
+
+fn redirect(list: &mut Message, port: u16) {
+    expression(list, "immediate", |data| {
+        data.put_be32(1, REGISTER);
+        data.nest(2, |value| value.put(DATA_VALUE, &port.to_be_bytes()));
+    });
+    expression(list, "redir", |data| {
+        data.put_be32(1, REGISTER);
+        data.put_be32(3, PROTO_SPECIFIED);
+    });
+}
+
+/// `NF_NAT_RANGE_PROTO_SPECIFIED`: the port is said.
+const PROTO_SPECIFIED: u32 = 2;
 
 fn verdict(list: &mut Message, code: i32, chain: Option<&str>) {
     expression(list, "immediate", |data| {

@@ -86,7 +86,7 @@ fn parts(request: &NftRequest) -> Option<Parts<'_>> {
 fn of_base(family: Family, base: Base) -> Part {
     match (family, base.priority) {
         (Family::Bridge, _) => "CONFIG_NF_TABLES_BRIDGE",
-        (Family::Inet, Priority::Srcnat) => "nft_chain_nat",
+        (Family::Inet, Priority::Dstnat | Priority::Srcnat) => "nft_chain_nat",
         (Family::Inet, Priority::Mangle | Priority::Filter) => "CONFIG_NF_TABLES_INET",
     }
 }
@@ -98,6 +98,7 @@ fn of_expr(expr: &Expr) -> Option<Part> {
         Expr::SocketTransparent => Some("nft_socket"),
         Expr::OverLimit { .. } => Some("nft_limit"),
         Expr::Masquerade => Some("nft_masq"),
+        Expr::Redirect(_) => Some("nft_redir"),
         Expr::Is(..) | Expr::IsNot(..) | Expr::In(..) | Expr::NotIn(..) | Expr::SetMark(_) => None,
         Expr::Accept | Expr::Drop | Expr::Return | Expr::Jump(_) | Expr::Goto(_) => None,
     }

@@ -257,6 +257,8 @@ pub enum Expr {
     SetMark(u32),
     /// Sends the packet on with the address of the link it leaves by.
     Masquerade,
+    /// Hands the packet to this port of ours, whichever it was sent to.
+    Redirect(u16),
     /// Lets the packet pass this hook.
     Accept,
     /// Throws the packet away.
@@ -316,6 +318,8 @@ pub enum Priority {
     Mangle,
     /// The usual one.
     Filter,
+    /// Before routing is decided, where destinations are changed; the chain is of the type `nat`.
+    Dstnat,
     /// Last, where source addresses are changed; the chain is of the type `nat`.
     Srcnat,
 }

@@ -81,6 +81,7 @@ impl Display for Base {
         let priority = match self.priority {
             Priority::Mangle => "mangle",
             Priority::Filter => "filter",
+            Priority::Dstnat => "dstnat",
             Priority::Srcnat => "srcnat",
         };
         let policy = match self.policy {
@@ -96,7 +97,7 @@ impl Priority {
     pub(super) fn chain_type(self) -> &'static str {
         match self {
             Self::Mangle | Self::Filter => "filter",
-            Self::Srcnat => "nat",
+            Self::Dstnat | Self::Srcnat => "nat",
         }
     }
 }
@@ -115,6 +116,7 @@ impl Display for Expr {
             }
             Self::SetMark(mark) => write!(f, "meta mark set {mark:#010x}"),
             Self::Masquerade => write!(f, "masquerade"),
+            Self::Redirect(port) => write!(f, "redirect to :{port}"),
             Self::Accept => write!(f, "accept"),
             Self::Drop => write!(f, "drop"),
             Self::Return => write!(f, "return"),

@@ -149,6 +149,8 @@ impl Priority {
             (Self::Mangle, _) => -150,
             (Self::Filter, Family::Inet) => 0,
             (Self::Filter, Family::Bridge) => -200,
+            (Self::Dstnat, Family::Inet) => -100,
+            (Self::Dstnat, Family::Bridge) => -300,
             (Self::Srcnat, Family::Inet) => 100,
             (Self::Srcnat, Family::Bridge) => 300,
         }

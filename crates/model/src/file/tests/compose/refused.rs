@@ -151,7 +151,7 @@ services:
     post_start: [{command: x}]
     develop: {watch: []}
     oom_kill_disable: true
-    extra_hosts: ["host.docker.internal:host-gateway"]
+    extra_hosts: ["host.docker.internal:gateway"]
     security_opt: [label=disable, apparmor:unconfined, apparmor=mine]
     volumes: [nosuch:/x, "data:/y:z", {type: bind, source: ./a, target: /a, bind: {selinux: z}, consistency: cached}]
     env_file: [{path: web.env, format: raw}]
@@ -284,10 +284,10 @@ configs:
                 |                       ^^^^
               hint: write `oom_score_adj: -1000`
 
-            compose.yaml:30:19: `host-gateway` cannot be honoured: machines do not reach into this computer
-             30 |     extra_hosts: ["host.docker.internal:host-gateway"]
-                |                   ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
-              hint: write an address
+            compose.yaml:30:19: `gateway` is not an address
+             30 |     extra_hosts: ["host.docker.internal:gateway"]
+                |                   ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+              hint: an address is written like `127.0.0.1` or `::1`
 
             compose.yaml:31:56: the security option `apparmor=mine` cannot be honoured
              31 |     security_opt: [label=disable, apparmor:unconfined, apparmor=mine]

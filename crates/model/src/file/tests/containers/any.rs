@@ -148,7 +148,8 @@ pub(in crate::file::tests) fn any_container() -> impl Strategy<Value = Container
         map("[ -<>-~\u{1}\u{85}\u{feff}]{1,5}", text()),
         any::<[bool; 4]>(),
     );
-    let address = prop_oneof![Just("10.0.0.1"), Just("fd00::1")].prop_map(|a| a.parse().unwrap());
+    let address =
+        prop_oneof![Just("10.0.0.1"), Just("fd00::1"), Just("host-gateway")].prop_map(|a| a.parse().unwrap());
     let addresses = proptest::collection::btree_set(address, 1..3).prop_map(|set| set.into_iter().collect());
     let hosts = map("[a-z]{1,5}", addresses);
     let dns = proptest::collection::vec(Just("10.0.0.53".parse().unwrap()), 0..2);
