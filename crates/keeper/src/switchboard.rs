@@ -177,6 +177,11 @@ impl Board {
         self.report.serves = mark(&text);
         self.report.failed_networks =
             failed.into_iter().map(|(id, error)| (id, format!("{error:#}"))).collect();
+        if let Some(error) = self.forwards.calls_error() {
+            let networks = self.served.networks.iter();
+            let called = networks.filter(|(_, network)| network.hosts.values().any(|host| host.calls));
+            self.report.failed_networks.extend(called.map(|(id, _)| (id.clone(), error.to_owned())));
+        }
     }
 
     /// Waits for the ends of the keepers that the file names, and of no others.

@@ -82,11 +82,11 @@ fn the_engine_s_table_reads_as_nft_prints_it() {
             	}
 
             	set callers4 {
-            		type ipv4_addr
+            		type ifname . ipv4_addr
             	}
 
             	set callers6 {
-            		type ipv6_addr
+            		type ifname . ipv6_addr
             	}
 
             	chain proxy {
@@ -117,8 +117,8 @@ fn the_engine_s_table_reads_as_nft_prints_it() {
             		udp dport 53 accept
             		udp dport 69 accept
             		tcp dport 53 accept
-            		ip saddr @callers4 tcp dport 20530 accept
-            		ip6 saddr @callers6 tcp dport 20530 accept
+            		iifname . ip saddr @callers4 tcp dport 20530 accept
+            		iifname . ip6 saddr @callers6 tcp dport 20530 accept
             		meta l4proto icmp accept
             		meta l4proto ipv6-icmp accept
             	}
@@ -148,40 +148,40 @@ fn what_lets_machines_call_reads_as_nft_prints_it() {
     check(
         &table,
         expect![[r#"
-        table inet stead {
-        	set gateways4 {
-        		type ifname . ipv4_addr
-        	}
+            table inet stead {
+            	set gateways4 {
+            		type ifname . ipv4_addr
+            	}
 
-        	set gateways6 {
-        		type ifname . ipv6_addr
-        	}
+            	set gateways6 {
+            		type ifname . ipv6_addr
+            	}
 
-        	set callers4 {
-        		type ipv4_addr
-        	}
+            	set callers4 {
+            		type ifname . ipv4_addr
+            	}
 
-        	set callers6 {
-        		type ipv6_addr
-        	}
+            	set callers6 {
+            		type ifname . ipv6_addr
+            	}
 
-        	chain calls {
-        		type nat hook prerouting priority dstnat; policy accept;
-        		ip saddr @callers4 iifname . ip daddr @gateways4 tcp dport != 53 redirect to :20530
-        		ip6 saddr @callers6 iifname . ip6 daddr @gateways6 tcp dport != 53 redirect to :20530
-        	}
+            	chain calls {
+            		type nat hook prerouting priority dstnat; policy accept;
+            		iifname . ip saddr @callers4 iifname . ip daddr @gateways4 tcp dport != 53 redirect to :20530
+            		iifname . ip6 saddr @callers6 iifname . ip6 daddr @gateways6 tcp dport != 53 redirect to :20530
+            	}
 
-        	chain gateway {
-        		udp dport 53 accept
-        		udp dport 69 accept
-        		tcp dport 53 accept
-        		ip saddr @callers4 tcp dport 20530 accept
-        		ip6 saddr @callers6 tcp dport 20530 accept
-        		meta l4proto icmp accept
-        		meta l4proto ipv6-icmp accept
-        	}
-        }
-    "#]],
+            	chain gateway {
+            		udp dport 53 accept
+            		udp dport 69 accept
+            		tcp dport 53 accept
+            		iifname . ip saddr @callers4 tcp dport 20530 accept
+            		iifname . ip6 saddr @callers6 tcp dport 20530 accept
+            		meta l4proto icmp accept
+            		meta l4proto ipv6-icmp accept
+            	}
+            }
+        "#]],
     );
 }
 
@@ -431,7 +431,7 @@ fn elements_of_networks_and_nics_are_added_read_back_and_removed() {
         vec!["10.1.0.2".parse().unwrap(), "10.1.0.3".parse().unwrap()],
         vec!["fd00::2".parse().unwrap()],
     );
-    let calls = vec!["10.1.0.2".parse().unwrap(), "fd00::2".parse().unwrap()];
+    let calls = ["10.1.0.2", "fd00::2"].map(|address| (name("br0"), address.parse().unwrap())).to_vec();
     let nic = NicRules { port: name("p0"), guard, calls };
     let all = [network_elements(&network), nic_elements(&nic)].concat();
     socket.run(&all.iter().cloned().map(NftRequest::Add).collect::<Vec<_>>()).unwrap();

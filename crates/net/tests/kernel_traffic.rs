@@ -151,7 +151,8 @@ fn what_machines_send_to_our_address_is_handed_to_one_socket_if_they_may_call() 
     let engine = Engine::new();
     engine.network(1, false, &[]);
     let (mut caller, other) = (engine.machine(1, 2), engine.machine(1, 3));
-    caller.nic.calls = vec!["10.1.0.2".parse().unwrap(), "fd00:1::2".parse().unwrap()];
+    let addresses = ["10.1.0.2", "fd00:1::2"];
+    caller.nic.calls = addresses.map(|address| (name("br1"), address.parse().unwrap())).to_vec();
     engine.guard(&caller.nic);
     engine.guard(&other.nic);
     engine.nft.run(&[NftRequest::SetChains(Family::Inet, TABLE, call_chains())]).unwrap();

@@ -97,3 +97,26 @@ fn machines_that_ask_for_it_reach_what_this_computer_serves_to_others() {
         .says("`host-gateway` is our address on a network of the machine's, and we have none there");
     shop.stead("down --yes").ok();
 }
+
+#[test]
+fn a_gateway_that_becomes_another_is_known_though_the_machines_address_stays() {
+    let world = World::offline();
+    let _registry = registry(&world);
+    let file = |subnet: &str| {
+        format!(
+            "networks: {{ lan: {{ subnet: {subnet}, subnet6: off }} }}\n\
+             machines:\n  web: {{ image: {BUSYBOX}, command: sleep 1000, init: true, networks: [lan], extra_hosts: [me=host-gateway] }}\n"
+        )
+    };
+    let lab = world.project("lab", &file("10.9.1.0/24"));
+    lab.stead("up").ok();
+    assert!(says(&lab, "web", "cat /etc/hosts").ends_with("\n10.9.1.2\tweb\n10.9.1.1\tme\n"));
+    let started = lab.stead("inspect web --format json").json()[0]["started_ms"].clone();
+    lab.change(&file("10.9.0.0/16"));
+    assert!(says(&lab, "web", "cat /etc/hosts").ends_with("\n10.9.1.2\tweb\n10.9.0.1\tme\n"));
+    assert_eq!(lab.stead("inspect web --format json").json()[0]["started_ms"], started);
+    // Where nothing leads out, and there is nobody but the loopback, nobody answers.
+    let _service = world.spawn(Place::Computer, &["busybox", "httpd", "-f", "-p", "[::]:8000"]);
+    assert_eq!(asks(&lab, "web", "me 8000"), "");
+    lab.stead("down --yes").ok();
+}

@@ -99,6 +99,17 @@ pub(super) fn catch_up(host: &mut LinuxHost, steps: &[&Step]) -> Result<()> {
     machines.iter().try_for_each(|id| know(&host.home, &records, id))
 }
 
+/// Has containers that run know the gateways by which they reach this computer, which may be others than before though their
+/// own addresses are not.
+pub(super) fn know_gateways(host: &mut LinuxHost, mut machines: BTreeSet<MachineId>) -> Result<()> {
+    machines.retain(|id| Files::new(&host.home, id).present().join("hosts").exists());
+    if machines.is_empty() {
+        return Ok(());
+    }
+    let records = host.records()?;
+    machines.iter().try_for_each(|id| know(&host.home, &records, id))
+}
+
 /// Has a container know its addresses, and what it is called, as they are on record.
 pub(super) fn know(home: &Home, records: &Records, id: &MachineId) -> Result<()> {
     let files = Files::new(home, id);

@@ -132,24 +132,29 @@ pub(super) fn added(elements: Vec<Elements>) -> Vec<NftRequest> {
 
 /// What the rules still say about links that are yet to be made: a command was killed after it had taken such
 /// a link away, and before it took it out of the rules.
-/// A machine that may call is known by its addresses alone.
+/// A machine that may call is known by its network and addresses.
 pub(super) fn stale_elements(
     inside: &Inside,
     links: &[&LinkName],
-    callers: &[IpAddr],
+    callers: &[(LinkName, IpAddr)],
 ) -> Result<Vec<NftRequest>> {
     let mut requests = Vec::new();
     for table in [rules::engine_table(), rules::guard_table()] {
         for mut elements in inside.nft.elements(&table)?.unwrap_or_default() {
             let is_of_link = |value: &Value| matches!(value, Value::Name(name) if links.contains(&name));
-            let is_caller = elements.set.starts_with("callers");
-            let is_of_caller = |value: &Value| match value {
-                Value::V4(address) => is_caller && callers.contains(&IpAddr::V4(*address)),
-                Value::V6(address) => is_caller && callers.contains(&IpAddr::V6(*address)),
-                _ => false,
+            let is_of_callers = elements.set.starts_with("callers");
+            let is_caller = |bridge: &LinkName, address: IpAddr| {
+                callers.iter().any(|(theirs, own)| theirs == bridge && *own == address)
             };
-            let is_stale = |value: &Value| is_of_link(value) || is_of_caller(value);
-            elements.elements.retain(|element| element.iter().any(is_stale));
+            elements.elements.retain(|element| match element.as_slice() {
+                [Value::Name(bridge), Value::V4(address)] if is_of_callers => {
+                    is_caller(bridge, IpAddr::V4(*address)) || links.contains(&bridge)
+                }
+                [Value::Name(bridge), Value::V6(address)] if is_of_callers => {
+                    is_caller(bridge, IpAddr::V6(*address)) || links.contains(&bridge)
+                }
+                _ => element.iter().any(is_of_link),
+            });
             if !elements.elements.is_empty() {
                 requests.push(NftRequest::Remove(elements));
             }

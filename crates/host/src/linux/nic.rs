@@ -21,7 +21,7 @@ use super::inside::{Inside, label};
 use super::leaving::Leaving;
 use super::mark::{Mark, NicMark};
 use super::network::{added, removed, stale_elements, tolerate};
-use super::{LinuxHost, resolver, served, way_out};
+use super::{LinuxHost, hosts, resolver, served, way_out};
 use crate::switchboard::load_served;
 
 /// Makes nics what they are to be.
@@ -49,13 +49,14 @@ fn set_all(host: &mut LinuxHost, wanted: &[(&NicId, Option<&NicState>, &NicState
         .collect::<Result<_>>()?;
     let inside = host.inside()?;
     // The rules come first: a nic never speaks unguarded.
-    let new = wanted.iter().filter(|(_, from, _)| from.is_none()).map(|(_, _, to)| to);
-    let links: Vec<&LinkName> = new.clone().map(|to| &to.link).collect();
-    let addresses: Vec<IpAddr> = new.flat_map(|to| to.lease.addresses()).collect();
-    let mut requests = stale_elements(inside, &links, &addresses)?;
-    for (_, from, to) in wanted {
-        requests.extend(from.iter().flat_map(|from| removed(rules::nic_elements(&element(from)))));
-        requests.extend(added(rules::nic_elements(&element(to))));
+    let pairs = wanted.iter().zip(&bridges);
+    let new = pairs.filter(|((_, from, _), _)| from.is_none()).map(|((_, _, to), bridge)| (*to, bridge));
+    let links: Vec<&LinkName> = new.clone().map(|(to, _)| &to.link).collect();
+    let callers: Vec<(LinkName, IpAddr)> = new.flat_map(|(to, bridge)| callers(to, bridge)).collect();
+    let mut requests = stale_elements(inside, &links, &callers)?;
+    for ((_, from, to), bridge) in wanted.iter().zip(&bridges) {
+        requests.extend(from.iter().flat_map(|from| removed(rules::nic_elements(&element(from, bridge)))));
+        requests.extend(added(rules::nic_elements(&element(to, bridge))));
     }
     if wanted.iter().any(|(_, _, to)| to.calls) {
         requests.push(NftRequest::SetChains(Family::Inet, rules::TABLE, rules::call_chains()));
@@ -80,7 +81,9 @@ fn set_all(host: &mut LinuxHost, wanted: &[(&NicId, Option<&NicState>, &NicState
     join(&mut networks);
     resolver::catch_up(host, &networks, new.iter().map(|(id, ..)| *id))?;
     // What is served comes last: a nic of which that is missing is seen to be unfinished.
-    served::edit(host, |served| join(&mut served.networks)).map(drop)
+    served::edit(host, |served| join(&mut served.networks))?;
+    let callers = wanted.iter().filter(|(_, _, to)| to.calls).map(|(id, ..)| id.machine());
+    hosts::know_gateways(host, callers.collect())
 }
 
 /// Makes the links of nics, many at once. Each is put on its bridge last, when all else of it is there: it is
@@ -266,8 +269,12 @@ pub(super) fn remove(host: &mut LinuxHost, steps: &[&Step]) -> Result<()> {
         })
         .collect();
     let links: Vec<LinkName> = gone.iter().map(|(_, state, _)| state.link.clone()).collect();
-    let rules: Vec<_> =
-        gone.iter().flat_map(|(_, state, _)| removed(rules::nic_elements(&element(state)))).collect();
+    let rules_of = |(id, state, _): &(&NicId, &NicState, &[NicId])| {
+        // Without its bridge there is nobody who calls from there.
+        let bridge = host.bridges.get(&id.network()).unwrap_or(&state.link);
+        removed(rules::nic_elements(&element(state, bridge)))
+    };
+    let rules: Vec<_> = gone.iter().flat_map(rules_of).collect();
     if gone.iter().any(|(.., others)| !others.is_empty()) {
         let networks = load_served(&host.home).networks;
         way_out::hand_on(host.inside()?, &gone, &networks)?;
@@ -291,7 +298,7 @@ pub(super) fn remove(host: &mut LinuxHost, steps: &[&Step]) -> Result<()> {
     })
 }
 
-fn element(state: &NicState) -> NicRules {
+fn element(state: &NicState, bridge: &LinkName) -> NicRules {
     let mac = state.lease.mac;
     let guard = match &state.guard {
         GuardState::Off => NicGuard::Off,
@@ -302,6 +309,15 @@ fn element(state: &NicState) -> NicRules {
             NicGuard::Addresses(mac, v4.collect(), v6.collect())
         }
     };
-    let calls = if state.calls { state.lease.addresses() } else { Vec::new() };
+    let calls = if state.calls { callers(state, bridge) } else { Vec::new() };
     NicRules { port: state.link.clone(), guard, calls }
+}
+
+/// From where a machine calls this computer, if it may.
+fn callers(state: &NicState, bridge: &LinkName) -> Vec<(LinkName, IpAddr)> {
+    let own = match &state.guard {
+        GuardState::Addresses(addresses) => addresses.iter().copied().collect(),
+        GuardState::Mac | GuardState::Off => state.lease.addresses(),
+    };
+    own.into_iter().map(|address| (bridge.clone(), address)).collect()
 }

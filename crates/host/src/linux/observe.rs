@@ -10,8 +10,8 @@ use ipnet::IpNet;
 use stead_model::address::Mac;
 use stead_model::name::{LinkName, MachineId, Name, NetworkId, NicId, VolumeId};
 use stead_model::observed::{
-    Body, Engine, GuardState, HostFacts, HostLink, MachineState, NetworkState, NicState, Observed, Running,
-    Service, Switchboard, Uplink,
+    Body, Engine, GuardState, HostFacts, HostLink, Lease, MachineState, NetworkState, NicState, Observed,
+    Running, Service, Switchboard, Uplink,
 };
 use stead_model::project::{Kind, Reach, Volume};
 use stead_model::served::Served;
@@ -382,7 +382,8 @@ fn nics(
             None if network.is_some_and(has_no_services) => [id.machine.clone().into()].into(),
             None => BTreeSet::new(),
         };
-        let calls = right.is_some_and(|host| host.calls);
+        let calls = right.is_some_and(|host| host.calls)
+            && network.is_some_and(|network| may_call(&network.link, &lease, sets));
         let state = NicState {
             link: link.name.clone(),
             end,
@@ -402,6 +403,19 @@ fn nics(
 /// Whether a network is one on which nothing is ever served: we have no address there.
 fn has_no_services(network: &NetworkState) -> bool {
     network.service.is_none() && network.gateway.is_none() && network.gateway6.is_none()
+}
+
+/// Whether the rules let the machine with this lease reach this computer.
+fn may_call(bridge: &LinkName, lease: &Lease, sets: &Sets) -> bool {
+    let among = |set, own: Value| {
+        let mut elements = sets.of(Family::Inet, set);
+        elements
+            .any(|element| matches!(element, [Value::Name(name), value] if name == bridge && *value == own))
+    };
+    lease.addresses().into_iter().all(|address| match address {
+        IpAddr::V4(address) => among("callers4", Value::V4(address)),
+        IpAddr::V6(address) => among("callers6", Value::V6(address)),
+    })
 }
 
 /// What the rules let a nic speak with.

@@ -34,6 +34,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+use calls::Calls;
 use engine::{Engine, Reach, Route};
 use pipes::Pipes;
 use pump::Carried;
@@ -52,8 +53,8 @@ const CARRIERS: usize = 2;
 pub struct Forwards {
     engine: Arc<Engine>,
     ports: BTreeMap<Bind, Port>,
-    /// Those who take machines' calls to this computer, while there are machines that may.
-    calls: Vec<JoinHandle<()>>,
+    /// What takes machines' calls to this computer.
+    calls: Calls,
     /// There as long as there are ports or calls.
     carriers: Option<Runtime>,
 }
@@ -114,7 +115,7 @@ impl Forwards {
             datagram: Mutex::new(Vec::new()),
             room: Arc::new(Semaphore::new(room.clamp(1, Semaphore::MAX_PERMITS))),
         };
-        Self { engine: Arc::new(engine), ports: BTreeMap::new(), calls: Vec::new(), carriers: None }
+        Self { engine: Arc::new(engine), ports: BTreeMap::new(), calls: Calls::new(room), carriers: None }
     }
 
     /// Makes the open ports those of `served`, and gives the ones that could not be opened. Ports that are no
@@ -147,9 +148,9 @@ impl Forwards {
             };
             self.ports.insert(*bind, port);
         }
-        self.set_calls(served);
+        self.set_calls(served).await;
         if self.ports.is_empty()
-            && self.calls.is_empty()
+            && !self.calls.is_any()
             && let Some(carriers) = self.carriers.take()
         {
             carriers.shutdown_background();
@@ -158,25 +159,24 @@ impl Forwards {
     }
 
     /// Takes the calls of machines to this computer if there are any that may.
-    fn set_calls(&mut self, served: &Served) {
+    async fn set_calls(&mut self, served: &Served) {
         let mut hosts = served.networks.values().flat_map(|network| network.hosts.values());
         if !hosts.any(|host| host.calls) {
-            self.calls.drain(..).for_each(|task| task.abort());
-        } else if self.calls.is_empty() {
-            // What is not open yet is tried again with the next change.
-            let opened = self.open_calls();
-            self.calls = opened.unwrap_or_else(|error| {
-                tracing::error!("machines do not reach this computer: {error:#}");
-                Vec::new()
-            });
+            return self.calls.close().await;
+        }
+        let engine = Arc::clone(&self.engine);
+        match self.carriers() {
+            Ok(carriers) => {
+                let carriers = carriers.handle().clone();
+                self.calls.open(&engine, &carriers);
+            }
+            Err(error) => self.calls.fail(&error),
         }
     }
 
-    fn open_calls(&mut self) -> anyhow::Result<Vec<JoinHandle<()>>> {
-        let engine = Arc::clone(&self.engine);
-        let _context = self.carriers()?.enter();
-        let listeners = calls::open(&engine)?;
-        Ok(listeners.into_iter().map(|it| tokio::spawn(calls::serve(it, Arc::clone(&engine)))).collect())
+    /// Why machines that may do not reach this computer.
+    pub fn calls_error(&self) -> Option<&str> {
+        self.calls.error()
     }
 
     /// The threads that carry bytes.
@@ -216,7 +216,7 @@ impl Forwards {
 
 impl Drop for Forwards {
     fn drop(&mut self) {
-        self.calls.drain(..).for_each(|task| task.abort());
+        self.calls.abort();
         for port in self.ports.values() {
             if let Port::Open { task, .. } = port {
                 task.abort();

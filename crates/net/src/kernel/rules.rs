@@ -71,8 +71,8 @@ pub struct NicRules {
     pub port: LinkName,
     /// What it may use.
     pub guard: NicGuard,
-    /// The addresses from which its machine reaches this computer.
-    pub calls: Vec<IpAddr>,
+    /// The addresses from which its machine reaches this computer, each on the network of a bridge.
+    pub calls: Vec<(LinkName, IpAddr)>,
 }
 
 /// What a nic may use.
@@ -97,8 +97,8 @@ pub fn engine_table() -> Table {
             set("served", &[KeyType::Ifname]),
             set("gateways4", &[KeyType::Ifname, KeyType::Ipv4Addr]),
             set("gateways6", &[KeyType::Ifname, KeyType::Ipv6Addr]),
-            set("callers4", &[KeyType::Ipv4Addr]),
-            set("callers6", &[KeyType::Ipv6Addr]),
+            set("callers4", &[KeyType::Ifname, KeyType::Ipv4Addr]),
+            set("callers6", &[KeyType::Ifname, KeyType::Ipv6Addr]),
         ],
         chains: vec![
             proxy_chain(),

@@ -3,6 +3,8 @@
 
 use std::net::IpAddr;
 
+use stead_model::name::LinkName;
+
 use super::{
     Chain, Elements, Expr, Family, Field, Hook, Policy, Priority, Rule, Value, base, gateway_chain, is,
     present,
@@ -13,12 +15,12 @@ use super::{
 pub const CALLS_PORT: u16 = 20530;
 
 /// The chains by which machines reach this computer, for [`crate::kernel::nft::NftRequest::SetChains`]: made when the
-/// first such machine comes, so that kernels without this part serve all others. The second one is that of
+/// first such machine comes, so that kernels without this part serve where there is none. The second one is that of
 /// [`super::engine_table`], which older engines have without the last of its rules.
 pub fn call_chains() -> Vec<Chain> {
     let rule = |saddr, callers, daddr, gateways| {
         vec![
-            Expr::In(vec![saddr], callers),
+            Expr::In(vec![Field::Iifname, saddr], callers),
             Expr::In(vec![Field::Iifname, daddr], gateways),
             Expr::IsNot(Field::TcpDport, Value::Port(53)),
             Expr::Redirect(CALLS_PORT),
@@ -34,19 +36,24 @@ pub fn call_chains() -> Vec<Chain> {
 /// What of the calls gets in.
 pub(super) fn accepted() -> [Rule; 2] {
     [(Field::IpSaddr, "callers4"), (Field::Ip6Saddr, "callers6")].map(|(saddr, callers)| {
-        vec![Expr::In(vec![saddr], callers), is(Field::TcpDport, Value::Port(CALLS_PORT)), Expr::Accept]
+        vec![
+            Expr::In(vec![Field::Iifname, saddr], callers),
+            is(Field::TcpDport, Value::Port(CALLS_PORT)),
+            Expr::Accept,
+        ]
     })
 }
 
-/// The elements for a machine that calls from these addresses.
-pub(super) fn elements(callers: &[IpAddr]) -> Vec<Elements> {
+/// The elements for a machine that calls, from these addresses on the networks of these bridges.
+pub(super) fn elements(callers: &[(LinkName, IpAddr)]) -> Vec<Elements> {
     let of = |set, wanted: fn(&IpAddr) -> bool| {
         let value = |address: &IpAddr| match address {
             IpAddr::V4(address) => Value::V4(*address),
             IpAddr::V6(address) => Value::V6(*address),
         };
-        let values = callers.iter().filter(|address| wanted(address)).map(|address| vec![value(address)]);
-        super::elements(Family::Inet, set, values.collect())
+        let callers = callers.iter().filter(|(_, address)| wanted(address));
+        let elements = callers.map(|(bridge, address)| vec![Value::Name(bridge.clone()), value(address)]);
+        super::elements(Family::Inet, set, elements.collect())
     };
     present([of("callers4", IpAddr::is_ipv4), of("callers6", IpAddr::is_ipv6)])
 }
