@@ -90,7 +90,7 @@ fn set_up<'a>(inside: Inside<'a>, channel: &Channel) -> Result<Option<Ready<'a>>
         fs::write("/proc/self/oom_score_adj", score.to_string())
             .with_context(|| format!("cannot set the out-of-memory score to {score}"))?;
     }
-    let is_own_network = join_network(&place.netns)?;
+    let is_own_network = join_network(&place.netns)? && launch.network.is_own();
     rustix::system::sethostname(launch.hostname.as_bytes())
         .with_context(|| format!("cannot be called `{}`", launch.hostname))?;
     let made =

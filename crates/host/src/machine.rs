@@ -4,6 +4,7 @@
 mod ending;
 mod guest;
 mod named;
+mod network;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -26,6 +27,7 @@ use crate::home::Home;
 pub use self::ending::{Exit, Stop};
 pub use self::guest::{Boots, Guest, GuestNic, Seed};
 pub use self::named::{HeldFiles, cgroup_of};
+pub use self::network::NetworkMark;
 
 /// A keeper answers at once, but for what it is told to wait for.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -377,6 +379,11 @@ impl Files {
     /// asked for that does not live to see it, or the power goes meanwhile.
     pub fn stopping(&self) -> PathBuf {
         self.state.join("stopping")
+    }
+
+    /// In which network it runs, if that is another machine's.
+    pub fn network(&self) -> PathBuf {
+        self.run.join("network")
     }
 
     /// What a keeper holds locked while it lives.

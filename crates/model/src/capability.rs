@@ -22,10 +22,17 @@ type Test = fn(&Container) -> bool;
 const CONTAINER: &str = "leave it out, or write `kind: container`";
 
 /// What QEMU's machines lack, and how a wish for it is recognised.
-const QEMU: [(Test, Lack); 12] = [
+const QEMU: [(Test, Lack); 13] = [
     (
         |c| c.limits.memory_bytes.is_some_and(|bytes| bytes < GUEST_MEMORY_MIN_BYTES),
         Lack { what: "does not come up with so little memory", hint: "give it 96 MiB or more" },
+    ),
+    (
+        |c| !c.network.is_own(),
+        Lack {
+            what: "has a network in its own kernel, and cannot be in another's",
+            hint: "name under `networks` one that both are on, or write `kind: container`",
+        },
     ),
     (|c| c.mode == Mode::System, Lack { what: "cannot have `mode: system` yet", hint: CONTAINER }),
     (

@@ -118,6 +118,7 @@ fn key_of(field: &str, part: Option<&str>) -> String {
         ("workdir", _) => "working_dir",
         ("groups", _) => "group_add",
         ("stdin", _) => "stdin_open",
+        ("network", _) => "network_mode",
         ("mounts" | "own_volumes", _) => "volumes",
         ("disk_bytes", _) => "disk",
         ("memory_mib", _) => "mem_limit",

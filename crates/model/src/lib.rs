@@ -23,5 +23,6 @@ pub mod provision;
 pub mod resolve;
 pub mod select;
 pub mod served;
+mod sharing;
 pub mod step;
 pub mod vm;

@@ -79,7 +79,7 @@ pub enum Power {
 
 impl WantedMachine {
     /// Whether we are to run it.
-    fn is_to_run(&self) -> bool {
+    pub(crate) fn is_to_run(&self) -> bool {
         self.power == Power::On && self.state.is_ours()
     }
 
@@ -150,7 +150,7 @@ impl Wanted {
 
 /// The steps that turn what exists into what is wanted; none if it already is.
 pub fn plan(wanted: &Wanted, seen: &Observed) -> Plan {
-    let wanted = &wanted.clone().with_kept_places(seen);
+    let wanted = &wanted.clone().with_kept_places(seen).with_sharers_after();
     // Take away before adding, so that names and addresses are free again.
     let mut steps = removals(wanted, seen);
     let left = steps.iter().fold(seen.clone(), |left, (step, _)| left.without(step));

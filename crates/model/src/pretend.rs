@@ -314,6 +314,7 @@ impl Observed {
             }
             Step::MachineStop(id, _) => drop(seen.running.remove(&id)),
             Step::MachineRemove(id, ..) => {
+                seen.cut_off_sharers(&id);
                 seen.machines.remove(&id);
                 seen.snapshots.remove(&id);
                 seen.damaged.remove(&id);

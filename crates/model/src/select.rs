@@ -155,7 +155,8 @@ impl Wanted {
             self.machines.iter().filter(is_once).map(|(id, _)| id.to_string()).collect();
         let refusals: Vec<Refusal> =
             self.networks.iter().filter_map(|(id, to)| in_the_way(id, to, &stays, &one_offs)).collect();
-        let refusals: Vec<Refusal> = refusals.into_iter().chain(self.taken_addresses(others)).collect();
+        let refusals = refusals.into_iter().chain(self.taken_addresses(others));
+        let refusals: Vec<Refusal> = refusals.chain(self.without_network(others)).collect();
         if !refusals.is_empty() {
             return Err(refusals);
         }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::container::{
-    Health, Launch, Limits, LogLimits, Mode, Mount, Pace, Restart, Rights, Signal, health_check,
+    Health, Launch, Limits, LogLimits, Mode, Mount, NetworkMode, Pace, Restart, Rights, Signal, health_check,
 };
 use crate::image::{Digest, ImageHealth};
 use crate::name::Name;
@@ -134,6 +134,7 @@ impl Vm {
             cwd: "/".to_owned(),
             user: String::new(),
             groups: BTreeSet::new(),
+            network: NetworkMode::Own,
             hostname: self.hostname.clone().unwrap_or_else(|| name.to_string()),
             mode: Mode::System,
             tty: true,

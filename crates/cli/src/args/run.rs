@@ -110,7 +110,8 @@ pub(crate) struct MachineArgs {
     /// File systems in memory: `/place[:size=64m,mode=1777,uid=0,gid=0]`
     #[arg(long, value_name = "PLACE")]
     pub(crate) tmpfs: Vec<String>,
-    /// Networks that it is on [default: default]
+    /// Networks that it is on [default: default]; `none`, `host` for this computer's own, or `machine:NAME` for that of another
+    /// machine
     #[arg(long, alias = "net", value_name = "NETWORK")]
     pub(crate) network: Vec<String>,
     /// Its IPv4 address on the first network

@@ -10,7 +10,7 @@ use stead_host::home::Home;
 use stead_host::linux::Origin;
 use stead_host::linux::vm::disks;
 use stead_host::machine::Files;
-use stead_model::container::{Container, Mount};
+use stead_model::container::{Container, Mount, NetworkMode};
 use stead_model::name::{LOOSE_PROJECT, MachineId, Name};
 use stead_model::observed::{Body, Observed};
 use stead_model::plan::Power;
@@ -119,6 +119,7 @@ fn likeness(
             return Err(anyhow::anyhow!("what machine `{source}` wrote cannot be another's").into());
         }
     };
+    let runs = with_network(source, runs, &mut told);
     let nics = nics(source, seen, project, &mut told)?;
     let ports = ports(source, seen, project);
     if !ports.is_empty() {
@@ -135,6 +136,18 @@ fn likeness(
         provision: Vec::new(),
     };
     Ok(Likeness { machine, volumes, images, told })
+}
+
+/// In that of a machine of another project it cannot be.
+fn with_network(source: &MachineId, mut runs: Runs, told: &mut Vec<String>) -> Runs {
+    if let Runs::Container(wish) = &mut runs
+        && let NetworkMode::Machine(other) = &wish.network
+        && source.project.as_str() != LOOSE_PROJECT
+    {
+        told.push(format!("it is on no network: that of `{source}` is machine `{other}`'s of its project"));
+        wish.network = NetworkMode::Own;
+    }
+    runs
 }
 
 /// What becomes of that by which the system of a vm is known.

@@ -48,8 +48,13 @@ pub(crate) fn run(global: &Global, args: &EnterArgs) -> Result<ExitCode, Failure
             let what = format!("machine `{id}` is a {}: it has no network namespace", state.kind);
             return Err(Failure::request(&what, "give its TAP to the program that runs it"));
         }
-        command.arg("--namespace").arg(id.to_string());
-        if let Some(text) = resolv_conf(id, &seen) {
+        if state.is_on_host() {
+            let what = format!("machine `{id}` is in this computer's network");
+            return Err(Failure::request(&what, "run the program as it is: it is there already"));
+        }
+        let owner = seen.owner_of(id);
+        command.arg("--namespace").arg(owner.to_string());
+        if let Some(text) = resolv_conf(&owner, &seen) {
             command.arg("--resolv-conf").arg(text);
         }
     }

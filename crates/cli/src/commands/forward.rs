@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use stead_model::file::published_ports;
 use stead_model::name::MachineId;
-use stead_model::observed::Observed;
+use stead_model::observed::{MachineState, Observed};
 use stead_model::project::{Bind, Protocol};
 use stead_model::resolve::binds_clash;
 use stead_model::served::Target;
@@ -47,8 +47,7 @@ pub(crate) fn forward(global: &Global, args: &ForwardArgs, output: Output) -> Re
     for (bind, target) in wanted {
         let same_family = addresses.iter().find(|address| address.is_ipv4() == bind.address.is_ipv4());
         let Some(address) = same_family.or(addresses.first()) else {
-            let what = format!("machine `{id}` has no address to carry it to");
-            return Err(Failure::request(&what, "give it a nic on a network with addresses"));
+            return Err(no_address(&id, &seen));
         };
         ports.insert(bind, Target { machine: id.clone(), address: *address, port: target });
     }
@@ -106,8 +105,19 @@ fn free(open: Bind, others: &BTreeMap<Bind, u16>) -> anyhow::Result<Bind> {
     }
 }
 
+fn no_address(id: &MachineId, seen: &Observed) -> Failure {
+    if seen.machines.get(id).is_some_and(MachineState::is_on_host) {
+        let what = format!("machine `{id}` is in this computer's network: its ports are this computer's own");
+        return Failure::request(&what, "ask for them as they are");
+    }
+    let what = format!("machine `{id}` has no address to carry it to");
+    Failure::request(&what, "give it a nic on a network with addresses")
+}
+
+/// Its addresses, or those of the machine in whose network it is.
 fn addresses(id: &MachineId, seen: &Observed) -> Vec<IpAddr> {
-    let nics = seen.nics.iter().filter(|(nic, _)| nic.project == id.project && nic.machine == id.name);
+    let owner = seen.owner_of(id);
+    let nics = seen.nics.iter().filter(|(nic, _)| nic.machine() == owner);
     nics.flat_map(|(_, nic)| nic.lease.addresses()).collect()
 }
 

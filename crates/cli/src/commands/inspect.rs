@@ -198,6 +198,7 @@ fn text(machine: &Inspected) -> String {
     lines.extend(pid.map(|pid| ("process", pid.to_string())));
     let restarts = Some(row.condition.restarts()).filter(|restarts| *restarts > 0);
     lines.extend(restarts.map(|restarts| ("restarts", restarts.to_string())));
+    lines.extend(row.network_mode.iter().map(|mode| ("network", mode.clone())));
     for nic in &row.nics {
         let addresses = nic.address.iter().chain(&nic.address6).cloned().collect::<Vec<_>>().join(" ");
         lines.push(("network", format!("{} {addresses} {} by {}", nic.network, nic.mac, nic.link)));

@@ -329,6 +329,12 @@ pub(crate) fn remove(global: &Global, args: &RemoveArgs, output: Output) -> Resu
         let what = format!("machine `{id}` runs");
         return unmet.after(Err(Failure::request(&what, "stop it first, or say `--force`")));
     }
+    let is_left = |id: &&MachineId| !ids.contains(id);
+    if let Some((id, other)) = ids.iter().find_map(|id| Some((id, seen.sharers(id).find(is_left)?))) {
+        let what = format!("machine `{other}` is in the network of `{id}`, which goes with that");
+        let hint = format!("remove `{other}` first, or both: `stead rm {id} {other}`");
+        return unmet.after(Err(Failure::request(&what, &hint)));
+    }
     // As with Docker nobody waits for an orderly end.
     let (mut ended, row) = (Vec::new(), ids.into_iter().map(|id| (id, BTreeSet::new())).collect());
     super::ends::end_row(session.host.home(), row, &seen, AT_ONCE, (&mut ended, &mut unmet));

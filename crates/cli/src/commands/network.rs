@@ -148,6 +148,17 @@ fn guest_is_off(session: &mut Session, name: &Name, machine: &Machine) -> Result
     Ok(())
 }
 
+/// Refuses to put one on a network that is in another's.
+fn has_own_network(name: &Name, machine: &Machine) -> Result<(), Failure> {
+    match machine.runs.container().and_then(|container| container.network.word()) {
+        None => Ok(()),
+        Some(mode) => {
+            let what = format!("machine `{name}` is in a network that is not its own (`{mode}`)");
+            Err(Failure::request(&what, "make it anew with a network of its own"))
+        }
+    }
+}
+
 /// Takes nics off a network; what somebody else runs is gone with its last one.
 fn take_off(machine: &mut Machine, network: &Name) {
     machine.nics.retain(|nic| nic.network != *network);
@@ -379,6 +390,7 @@ fn connect(args: &ConnectArgs, output: Output) -> Result<(), Failure> {
         let what = format!("machine `{}` is of kind `{}`, not `{kind}`", args.machine, machine.kind);
         return Err(Failure::request(&what, "leave out `--kind`"));
     }
+    has_own_network(&args.machine, machine)?;
     guest_is_off(&mut session, &args.machine, machine)?;
     if machine.nics.iter().any(|nic| nic.network == args.network) {
         let what = format!("machine `{}` has a nic on network `{}` already", args.machine, args.network);

@@ -31,6 +31,9 @@ pub(super) struct MachineRow {
     #[serde(flatten)]
     pub(super) condition: Condition,
     pub(super) image: Option<String>,
+    /// In whose network it is, where that is not its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) network_mode: Option<String>,
     pub(super) nics: Vec<NicRow>,
     pub(super) ports: Vec<String>,
     pub(super) snapshots: Vec<Name>,
@@ -333,6 +336,7 @@ pub(super) fn machine_row(
         driver: state.driver().to_string(),
         condition: Condition::observe(id, seen, home),
         image: state.image(),
+        network_mode: state.container().and_then(|made| made.wish.network.word()),
         nics: nics.collect(),
         ports: ports.map(|(bind, target)| format!("{bind} -> {}", target.port)).collect(),
         snapshots: seen.snapshots.get(id).into_iter().flatten().cloned().collect(),
@@ -342,13 +346,14 @@ pub(super) fn machine_row(
 
 fn text_row(row: &MachineRow) -> Vec<String> {
     let or_dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
+    let networks: Vec<&str> = row.nics.iter().map(|nic| nic.network.as_str()).collect();
     let addresses = row.nics.iter().flat_map(|nic| nic.address.iter().chain(&nic.address6));
     vec![
         format!("{}.{}", row.name, row.project),
         row.kind.clone(),
         row.condition.to_string(),
         or_dash(row.image.clone().unwrap_or_default()),
-        or_dash(row.nics.iter().map(|nic| nic.network.as_str()).collect::<Vec<_>>().join(",")),
+        or_dash(row.network_mode.clone().unwrap_or_else(|| networks.join(","))),
         or_dash(addresses.cloned().collect::<Vec<_>>().join(",")),
         or_dash(row.ports.join(", ")),
     ]

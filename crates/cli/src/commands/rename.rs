@@ -26,6 +26,10 @@ pub(crate) fn rename(global: &Global, args: &RenameArgs, output: Output) -> Resu
         let what = format!("machine `{from}` has its name from its project's file");
         return Err(Failure::request(&what, "write another there; `stead up` then makes it anew"));
     }
+    if let Some(sharer) = seen.sharers(&from).next() {
+        let what = format!("machine `{sharer}` is in the network of `{from}`, by that name");
+        return Err(Failure::request(&what, &format!("`stead rm {sharer}` first, and make it anew then")));
+    }
     let runs = seen.running.contains_key(&from);
     if runs {
         ensure_renamable(&from, &seen)?;

@@ -1,6 +1,7 @@
 //! What arguments ask a machine to be: written as a machine of a project file and read by the file's own reader, so
 //! that the command line and the file cannot disagree. Its problems are told by the options that caused them.
 
+mod mode;
 mod told;
 
 use std::collections::BTreeSet;
@@ -23,29 +24,40 @@ pub(crate) struct Wish {
 
 /// What the arguments ask for, where `project` has the networks. Named volumes come with their names.
 pub(crate) fn read(name: &Name, args: &MachineArgs, project: &Project) -> Result<Wish, Failure> {
+    let mode = mode::mode(args, project)?;
     let is_known = |text: &&String| project.networks.keys().any(|network| as_ours(text) == network.as_str());
-    if let Some(refusal) = args.network.iter().filter(|text| !is_known(text)).find_map(|text| not_ours(text))
-    {
+    let mut unknown = args.network.iter().filter(|text| mode.is_none() && !is_known(text));
+    if let Some(refusal) = unknown.find_map(|text| not_ours(text)) {
         return Err(refusal);
     }
     let usual = ["default".to_owned()];
     let named: Vec<String> = args.network.iter().map(|text| as_ours(text)).collect();
     let names = if named.is_empty() { usual.as_slice() } else { &named };
     let (mut machine, volumes) = machine(args, names)?;
+    if let Some(mode) = &mode {
+        machine.remove("networks");
+        machine.insert("network_mode".to_owned(), json!(mode));
+    }
     let kind = match args.kind.unwrap_or_default() {
         RunKind::Container => "container",
         RunKind::Microvm => "microvm",
     };
     machine.extend([("image".to_owned(), json!(args.image)), ("kind".to_owned(), json!(kind))]);
     // As they are: whether an address can be had depends on them.
-    let others =
-        Project { machines: [].into(), volumes: [].into(), external_volumes: [].into(), ..project.clone() };
-    let networks = render_json(&others).get("networks").cloned().unwrap_or_else(|| json!({}));
+    let other = mode.as_deref().and_then(|mode| mode.strip_prefix("machine:")?.parse().ok());
+    let machines = mode::stand_ins(other.as_ref(), project);
+    let others = Project { machines, volumes: [].into(), external_volumes: [].into(), ..project.clone() };
+    let rendered = render_json(&others);
+    let of_others = |key: &str| rendered.get(key).cloned().unwrap_or_else(|| json!({}));
+    let mut machines = of_others("machines");
+    if let Some(machines) = machines.as_object_mut() {
+        machines.insert(name.to_string(), Value::Object(machine));
+    }
     let file = json!({
         "name": project.name.to_string(),
-        "networks": networks,
+        "networks": of_others("networks"),
         "volumes": volumes,
-        "machines": { name.to_string(): machine },
+        "machines": machines,
     });
     wish(&file, name, names)
 }
@@ -71,7 +83,10 @@ pub(crate) fn over(
     }
     let key: Name = below.parse().map_err(anyhow::Error::from)?;
     let alone = Machine { depends_on: [].into(), restarts_with: [].into(), ..base.clone() };
-    let mut project = Project { machines: [(key, alone)].into(), ..project.clone() };
+    let owner = base.runs.container().and_then(|container| container.network.other());
+    let mut machines = mode::stand_ins(owner, project);
+    machines.insert(key, alone);
+    let mut project = Project { machines, ..project.clone() };
     for volume in volumes {
         let name: Name = volume.parse().map_err(anyhow::Error::from)?;
         if !project.external_volumes.contains_key(&name) {
@@ -351,35 +366,18 @@ fn networks_of(args: &MachineArgs, names: &[String]) -> Result<Value, Failure> {
 
 /// Why there is no such network, where it is what Docker calls a mode.
 fn not_ours(text: &str) -> Option<Failure> {
-    let (kind, whose) = text.split_once(':').unwrap_or((text, ""));
-    let (why, hint) = match kind {
-        "host" => (
-            "a machine has a network of its own, never this computer's".to_owned(),
-            "leave it out: the machine reaches out all the same, and `--publish 8080:80` lets others in"
-                .to_owned(),
-        ),
-        "container" => (
-            "a machine has a network of its own, never another machine's".to_owned(),
-            format!(
-                "name a network that both are on: there each finds the other by its name, {}",
-                quoted(whose)
-            ),
-        ),
+    let (why, hint) = match text.split(':').next()? {
         "bridge" => (
-            "there is no network `bridge`".to_owned(),
-            "leave it out: machines that name none are on `default`, which is such a one".to_owned(),
+            "there is no network `bridge`",
+            "leave it out: machines that name none are on `default`, which is such a one",
         ),
         "ns" | "slirp4netns" | "pasta" | "private" => (
-            "a machine has a network of its own, made by stead".to_owned(),
-            "leave it out for the usual one, or name one of `stead network ls`, or `none`".to_owned(),
+            "a machine has a network of its own, made by stead",
+            "leave it out for the usual one, or name one of `stead network ls`, or `none`, `host` or `machine:NAME`",
         ),
         _ => return None,
     };
-    Some(Failure::request(&format!("`--network {text}` cannot be honoured: {why}"), &hint))
-}
-
-fn quoted(name: &str) -> String {
-    if name.is_empty() { "whatever that is".to_owned() } else { format!("`{name}`") }
+    Some(Failure::request(&format!("`--network {text}` cannot be honoured: {why}"), hint))
 }
 
 /// No network, if nothing is said of one.

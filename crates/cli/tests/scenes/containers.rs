@@ -209,14 +209,23 @@ fn options_that_mean_nothing_together_are_refused() {
         let what = format!("`--network none` and `{option}`");
         stead(&world, &["run", "--network", "none", option, value, BUSYBOX, "true"]).code(125).says(&what);
     }
-    for (network, hint) in [
-        ("host", "`--publish 8080:80` lets others in"),
-        ("container:db", "name a network that both are on"),
-        ("bridge", "machines that name none are on `default`"),
-    ] {
+    for (network, hint) in
+        [("bridge", "machines that name none are on `default`"), ("slirp4netns", "`host` or `machine:NAME`")]
+    {
         let what = format!("`--network {network}` cannot be honoured");
         stead(&world, &["run", "--network", network, BUSYBOX, "true"]).code(125).says(&what).says(hint);
     }
+    for network in ["host", "machine:db", "container:db"] {
+        stead(&world, &["run", "--network", network, "--network", "lan", BUSYBOX, "true"]).code(125);
+    }
+    for option in [["--ip", "10.0.5.7"], ["--network-alias", "www"], ["--publish", "8080:80"]] {
+        let line = [["run", "--network", "host"].as_slice(), &option, &[BUSYBOX, "true"]].concat();
+        stead(&world, &line).code(125).says(option[0]);
+    }
+    stead(&world, &["run", "--network", "host", "-P", BUSYBOX, "true"]).code(125).says("`--publish-all`");
+    stead(&world, &["run", "--network", "container:db", BUSYBOX, "true"])
+        .code(125)
+        .says("no command made a machine `db`");
     stead(&world, &["run", "--network", "nosuch", BUSYBOX, "true"])
         .code(125)
         .says("there is no network `nosuch`");

@@ -2,42 +2,66 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::Result;
 
-use stead_model::container::{HostAddress, Launch};
+use stead_model::container::{Container, HostAddress, NetworkMode};
 use stead_model::name::MachineId;
-use stead_model::observed::MadeContainer;
 use stead_model::served::ServedNetwork;
 use stead_model::step::Step;
 
 use super::machine::load_assignment;
-use super::{LinuxHost, etc};
+use super::{LinuxHost, etc, sharing};
 use crate::home::Home;
 use crate::machine::Files;
 use crate::state::Records;
 use crate::switchboard::load_served;
 
-/// The `/etc/hosts` of a machine.
-pub(super) fn text(
+/// The `/etc/hosts` of a machine as it is on record: where its network is another's, that one's.
+pub(super) fn of_machine(
     home: &Home,
     records: &Records,
     id: &MachineId,
-    launch: &Launch,
-    made: &MadeContainer,
-) -> String {
+    (hostname, wish): (&str, &Container),
+) -> Result<String> {
+    let owner = sharing::keeper_of(id, &wish.network);
+    Ok(match &wish.network {
+        NetworkMode::Own => text(hostname, id, &addresses(records, id), &named(home, records, id, wish)),
+        NetworkMode::Machine(_) => {
+            let theirs = sharing::wish(records, &owner);
+            let names = theirs.map(|wish| named(home, records, &owner, wish)).unwrap_or_default();
+            text(hostname, &owner, &addresses(records, &owner), &names)
+        }
+        NetworkMode::Host => {
+            let names = with_addresses(wish, Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+            on_this_computer(&sharing::of_this_computer("/etc/hosts")?, &names)
+        }
+    })
+}
+
+/// Names with their addresses.
+type Names<'w> = Vec<(&'w str, Vec<IpAddr>)>;
+
+/// What a machine with nics of its own is told of others.
+fn named<'w>(home: &Home, records: &Records, id: &MachineId, wish: &'w Container) -> Names<'w> {
+    if !wish.reaches_this_computer() {
+        return with_addresses(wish, None);
+    }
     let networks = load_served(home).networks;
     let nics = records.leases.keys().filter(|nic| nic.machine() == *id);
-    let gateway = gateway(nics.filter_map(|nic| networks.get(&nic.network())));
-    let more = made.wish.hosts.iter().map(|(name, addresses)| {
+    with_addresses(wish, gateway(nics.filter_map(|nic| networks.get(&nic.network()))))
+}
+
+fn with_addresses(wish: &Container, this_computer: Option<IpAddr>) -> Names<'_> {
+    let names = wish.hosts.iter().map(|(name, addresses)| {
         let addresses = addresses.iter().filter_map(|address| match address {
             HostAddress::Fixed(address) => Some(*address),
-            HostAddress::ThisComputer => gateway,
+            HostAddress::ThisComputer => this_computer,
         });
         (name.as_str(), addresses.collect())
     });
-    written(&launch.hostname, id, &addresses(records, id), more)
+    names.collect()
 }
 
 /// The address of ours on the first of these networks that has one; of IPv4 as long as there is one, as in Docker.
@@ -47,12 +71,26 @@ fn gateway<'n>(networks: impl Iterator<Item = &'n ServedNetwork> + Clone) -> Opt
     v4.or_else(|| v6.next())
 }
 
-fn written<'t>(
-    hostname: &str,
-    id: &MachineId,
-    own: &[IpAddr],
-    more: impl Iterator<Item = (&'t str, Vec<IpAddr>)>,
-) -> String {
+/// What this computer knows, and more.
+fn on_this_computer(there: &str, more: &Names<'_>) -> String {
+    let mut text = there.to_owned();
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    write_names(&mut text, more);
+    text
+}
+
+fn write_names(text: &mut String, names: &Names<'_>) {
+    for (name, addresses) in names {
+        for address in addresses {
+            let _ = writeln!(text, "{address}\t{name}");
+        }
+    }
+}
+
+/// That of one with a network of its own.
+fn text(hostname: &str, id: &MachineId, own: &[IpAddr], more: &Names<'_>) -> String {
     let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
     for address in own {
         let names = if hostname == id.name.as_str() {
@@ -62,11 +100,7 @@ fn written<'t>(
         };
         let _ = writeln!(text, "{address}\t{names}");
     }
-    for (name, addresses) in more {
-        for address in addresses {
-            let _ = writeln!(text, "{address}\t{name}");
-        }
-    }
+    write_names(&mut text, more);
     text
 }
 
@@ -83,12 +117,14 @@ pub(super) fn catch_up(host: &mut LinuxHost, steps: &[&Step]) -> Result<()> {
         Step::LeaseAdd(id, _) | Step::LeaseRemove(id, _) => Some(id.machine()),
         _ => None,
     };
-    let mut machines: BTreeSet<MachineId> = steps.iter().filter_map(machine).collect();
-    machines.retain(|id| Files::new(&host.home, id).present().join("hosts").exists());
-    if machines.is_empty() {
+    let own: BTreeSet<MachineId> = steps.iter().filter_map(machine).collect();
+    if own.is_empty() {
         return Ok(());
     }
     let mut records = host.records()?;
+    let mut machines: BTreeSet<MachineId> =
+        own.iter().flat_map(|id| sharing::with_sharers(&records, id)).collect();
+    machines.retain(|id| Files::new(&host.home, id).present().join("hosts").exists());
     for step in steps {
         match step {
             Step::LeaseAdd(id, lease) => drop(records.leases.insert(id.clone(), lease.clone())),
@@ -101,12 +137,14 @@ pub(super) fn catch_up(host: &mut LinuxHost, steps: &[&Step]) -> Result<()> {
 
 /// Has containers that run know the gateways by which they reach this computer, which may be others than before though their
 /// own addresses are not.
-pub(super) fn know_gateways(host: &mut LinuxHost, mut machines: BTreeSet<MachineId>) -> Result<()> {
-    machines.retain(|id| Files::new(&host.home, id).present().join("hosts").exists());
-    if machines.is_empty() {
+pub(super) fn know_gateways(host: &mut LinuxHost, callers: BTreeSet<MachineId>) -> Result<()> {
+    if callers.is_empty() {
         return Ok(());
     }
     let records = host.records()?;
+    let machines = callers.iter().flat_map(|id| sharing::with_sharers(&records, id));
+    let machines: BTreeSet<MachineId> =
+        machines.filter(|id| Files::new(&host.home, id).present().join("hosts").exists()).collect();
     machines.iter().try_for_each(|id| know(&host.home, &records, id))
 }
 
@@ -115,7 +153,7 @@ pub(super) fn know(home: &Home, records: &Records, id: &MachineId) -> Result<()>
     let files = Files::new(home, id);
     let made = records.machines.get(id).and_then(|state| state.container());
     let Some((made, mut assignment)) = made.zip(load_assignment(&files)) else { return Ok(()) };
-    let after = text(home, records, id, &assignment.launch, made);
+    let after = of_machine(home, records, id, (&assignment.launch.hostname, &made.wish))?;
     let before = std::mem::replace(&mut assignment.hosts, after);
     let path = files.present().join("hosts");
     let change = |there: &[u8]| changed(there, &before, &assignment.hosts);

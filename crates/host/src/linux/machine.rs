@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use stead_model::container::Container;
 use stead_model::name::MachineId;
 use stead_model::observed::{Body, MachineState, Running};
 use stead_model::project::Condition;
@@ -21,7 +22,7 @@ use stead_model::step::Step;
 use stead_net::process;
 
 use super::engine::namespace_label;
-use super::{LinuxHost, all, going, hosts, resolver, served};
+use super::{LinuxHost, all, going, hosts, resolver, served, sharing};
 use crate::history::Layer;
 use crate::home::{Home, write_run_file};
 use crate::machine::{Answer, Assignment, Client, Files, Report, Request, Stop};
@@ -184,7 +185,8 @@ impl std::error::Error for StartError {}
 fn begin(host: &mut LinuxHost, program: &Path, id: &MachineId) -> Result<Starting> {
     // What it lacks is told before anything is there for it.
     let assignment = assignment(host, id)?;
-    host.inside()?.anchor.ensure(&namespace_label(id)?)?;
+    let owner = sharing::keeper_of(id, &assignment.launch.network);
+    host.inside()?.anchor.ensure(&namespace_label(&owner)?)?;
     let files = Files::new(&host.home, id);
     like_image(&files.own()?.written.upper(), &assignment.layers)?;
     fs::create_dir_all(&files.run).with_context(|| format!("cannot make {}", files.run.display()))?;
@@ -250,7 +252,8 @@ fn assignment(host: &mut LinuxHost, id: &MachineId) -> Result<Assignment> {
     let image = image.with_context(|| {
         format!("the image {} is not here any more; hint: pull it again", made.wish.image)
     })?;
-    let launch = made.wish.launch(&id.name, &image.config)?;
+    let hostname = sharing::hostname(&records, id, &made.wish);
+    let launch = Container { hostname, ..made.wish.clone() }.launch(&id.name, &image.config)?;
     let guest = match made_as {
         Body::Microvm(_) => Some(super::guest::plan(host, id, &digest, &launch)?),
         Body::Container(_) | Body::Vm(_) | Body::External => None,
@@ -258,8 +261,8 @@ fn assignment(host: &mut LinuxHost, id: &MachineId) -> Result<Assignment> {
     Ok(Assignment {
         guest,
         cgroup: format!("{}/{id}", host.home_id()?),
-        hosts: hosts::text(&host.home, &records, id, &launch, &made),
-        resolv_conf: resolver::text(&load_served(&host.home).networks, id, &made),
+        hosts: hosts::of_machine(&host.home, &records, id, (&launch.hostname, &made.wish))?,
+        resolv_conf: resolver::text(&load_served(&host.home).networks, &records, id, &made.wish)?,
         layers: Files::new(&host.home, id).own()?.over(store.layer_paths(&image)),
         launch,
         volumes,

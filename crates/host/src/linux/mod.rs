@@ -24,6 +24,7 @@ mod provision;
 mod rename;
 mod resolver;
 mod served;
+mod sharing;
 mod snapshot;
 mod texts;
 mod tree;

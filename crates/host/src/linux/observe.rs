@@ -11,7 +11,7 @@ use stead_model::address::Mac;
 use stead_model::name::{LinkName, MachineId, Name, NetworkId, NicId, VolumeId};
 use stead_model::observed::{
     Body, Engine, GuardState, HostFacts, HostLink, Lease, MachineState, NetworkState, NicState, Observed,
-    Running, Service, Switchboard, Uplink,
+    Service, Switchboard, Uplink,
 };
 use stead_model::project::{Kind, Reach, Volume};
 use stead_model::served::Served;
@@ -23,7 +23,7 @@ use stead_net::uplink;
 use super::inside::Inside;
 use super::mark::{Mark, NicMark};
 use super::snapshot::Histories;
-use super::{LinuxHost, bridged, claims, engine, facts};
+use super::{LinuxHost, bridged, claims, engine, facts, sharing};
 use crate::home::Home;
 use crate::machine::Files;
 use crate::many;
@@ -94,11 +94,7 @@ fn observe_own(host: &mut LinuxHost, home_id: &str, records: Records) -> Result<
     seen.engine = Engine::Present;
     let namespaces = inside.anchor.list()?;
     seen.machines = machines(seen.machines, &namespaces);
-    for (id, running) in &mut seen.running {
-        if namespaces.iter().any(|label| label.as_str() == id.to_string()) {
-            *running = Running::Connected;
-        }
-    }
+    sharing::connect(&home, inside, (&namespaces, &seen.machines), &mut seen.running)?;
     let served = load_served(&home);
     let report =
         switchboard::ask(&home, Request::Status).ok().flatten().filter(|report| serves_file(&home, report));

@@ -8,19 +8,47 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use stead_model::container::{Container, NetworkMode};
 use stead_model::name::{MachineId, NetworkId, NicId};
-use stead_model::observed::{Body, MadeContainer, NicState};
+use stead_model::observed::NicState;
 use stead_model::served::ServedNetwork;
 
 use super::machine::load_assignment;
-use super::{LinuxHost, etc};
+use super::{LinuxHost, etc, sharing};
 use crate::machine::Files;
+use crate::state::Records;
 
 type Networks = BTreeMap<NetworkId, ServedNetwork>;
 
-/// The `/etc/resolv.conf` of a machine: whom it was told to ask, else the first of its networks that is served.
-pub(super) fn text(networks: &Networks, id: &MachineId, made: &MadeContainer) -> String {
-    text_by(of_machine(networks, id).next(), made)
+/// The `/etc/resolv.conf` of a machine as it is on record: whom it was told to ask, else the first of its networks that is
+/// served; where its network is another's, that one's.
+pub(super) fn text(
+    networks: &Networks,
+    records: &Records,
+    id: &MachineId,
+    wish: &Container,
+) -> Result<String> {
+    let owner = sharing::keeper_of(id, &wish.network);
+    Ok(match &wish.network {
+        NetworkMode::Own | NetworkMode::Machine(_) => {
+            text_by(of_machine(networks, &owner).next(), sharing::wish(records, &owner))
+        }
+        NetworkMode::Host => on_this_computer(&sharing::of_this_computer("/etc/resolv.conf")?, wish),
+    })
+}
+
+/// What this computer itself is told, but for what a container is told otherwise.
+fn on_this_computer(there: &str, wish: &Container) -> String {
+    let is_said = |line: &str| {
+        let word = line.split_whitespace().next().unwrap_or_default();
+        let is_server = word == "nameserver" && !wish.dns.is_empty();
+        is_server || (matches!(word, "search" | "domain") && !wish.dns_search.is_empty())
+    };
+    let own = there.lines().filter(|line| !is_said(line)).map(str::to_owned);
+    let servers = wish.dns.iter().map(|server| format!("nameserver {server}"));
+    let search =
+        Some(format!("search {}", wish.dns_search.join(" "))).filter(|_| !wish.dns_search.is_empty());
+    own.chain(servers).chain(search).map(|line| line + "\n").collect()
 }
 
 /// The networks that a machine has a nic on.
@@ -31,23 +59,19 @@ fn of_machine<'n>(networks: &'n Networks, id: &MachineId) -> impl Iterator<Item 
     own.map(|(_, network)| network)
 }
 
-fn text_by(network: Option<&ServedNetwork>, made: &MadeContainer) -> String {
+fn text_by(network: Option<&ServedNetwork>, wish: Option<&Container>) -> String {
     let mut text = String::new();
+    let (dns, search) = wish.map_or((&[][..], &[][..]), |wish| (&wish.dns[..], &wish.dns_search[..]));
     let gateway = network.and_then(|network| {
         let v4 = network.gateway.map(|net| IpAddr::V4(net.addr()));
         v4.or(network.gateway6.map(|net| IpAddr::V6(net.addr())))
     });
-    let servers: Vec<IpAddr> =
-        if made.wish.dns.is_empty() { gateway.into_iter().collect() } else { made.wish.dns.clone() };
+    let servers: Vec<IpAddr> = if dns.is_empty() { gateway.into_iter().collect() } else { dns.to_vec() };
     for server in servers {
         let _ = writeln!(text, "nameserver {server}");
     }
     let own = network.map(|network| network.domain.clone());
-    let search: Vec<String> = if made.wish.dns_search.is_empty() {
-        own.into_iter().collect()
-    } else {
-        made.wish.dns_search.clone()
-    };
+    let search: Vec<String> = if search.is_empty() { own.into_iter().collect() } else { search.to_vec() };
     if !search.is_empty() {
         let _ = writeln!(text, "search {}", search.join(" "));
     }
@@ -61,9 +85,14 @@ pub(super) fn hand_on(
     gone: &[(&NicId, &NicState, &[NicId])],
     networks: &Networks,
 ) -> Result<()> {
-    for (id, _, others) in gone.iter().filter(|(.., others)| !others.is_empty()) {
+    let gone: Vec<_> = gone.iter().filter(|(.., others)| !others.is_empty()).collect();
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let records = host.records()?;
+    for (id, _, others) in gone {
         let staying: BTreeSet<NetworkId> = others.iter().map(NicId::network).collect();
-        go_on(host, &id.machine(), staying.iter().filter_map(|id| networks.get(id)))?;
+        go_on(host, &records, &id.machine(), staying.iter().filter_map(|id| networks.get(id)))?;
     }
     Ok(())
 }
@@ -75,30 +104,36 @@ pub(super) fn catch_up<'n>(
     new: impl Iterator<Item = &'n NicId>,
 ) -> Result<()> {
     let machines: BTreeSet<MachineId> = new.map(NicId::machine).collect();
-    machines.iter().try_for_each(|machine| go_on(host, machine, of_machine(networks, machine)))
+    if machines.is_empty() {
+        return Ok(());
+    }
+    let records = host.records()?;
+    machines.iter().try_for_each(|machine| go_on(host, &records, machine, of_machine(networks, machine)))
 }
 
-/// Has a container that runs ask on the first of these networks, unless it does so on one of them.
+/// Has a container that runs ask on the first of these networks, unless it does so on one of them; and with it those in
+/// its network.
 fn go_on<'n>(
-    host: &mut LinuxHost,
+    host: &LinuxHost,
+    records: &Records,
     machine: &MachineId,
     networks: impl Iterator<Item = &'n ServedNetwork>,
 ) -> Result<()> {
-    let files = Files::new(&host.home, machine);
-    let path = files.present().join("resolv.conf");
-    let Some(mut assignment) = path.exists().then(|| load_assignment(&files)).flatten() else {
-        return Ok(());
-    };
-    let state = host.records()?.machines.remove(machine);
-    let Some(Body::Container(made)) = state.map(|state| state.body) else { return Ok(()) };
-    let texts: Vec<String> = networks.map(|network| text_by(Some(network), &made)).collect();
-    let Some(next) = next(&assignment.resolv_conf, &texts) else { return Ok(()) };
-    let before = std::mem::replace(&mut assignment.resolv_conf, next);
-    // The file is in the hands of programs inside, which keep no nic by what they do to it.
-    if let Err(error) = put(&path, &before, &assignment.resolv_conf) {
-        tracing::warn!("{machine} goes on asking for names where it did: {error:#}");
+    let wish = sharing::wish(records, machine);
+    let texts: Vec<String> = networks.map(|network| text_by(Some(network), wish)).collect();
+    for id in sharing::with_sharers(records, machine) {
+        let files = Files::new(&host.home, &id);
+        let path = files.present().join("resolv.conf");
+        let Some(mut assignment) = path.exists().then(|| load_assignment(&files)).flatten() else { continue };
+        let Some(next) = next(&assignment.resolv_conf, &texts) else { continue };
+        let before = std::mem::replace(&mut assignment.resolv_conf, next);
+        // The file is in the hands of programs inside, which keep no nic by what they do to it.
+        if let Err(error) = put(&path, &before, &assignment.resolv_conf) {
+            tracing::warn!("{id} goes on asking for names where it did: {error:#}");
+        }
+        etc::assign(&files.assignment(), &assignment)?;
     }
-    etc::assign(&files.assignment(), &assignment)
+    Ok(())
 }
 
 /// The text that takes the place of one, if that is about none of these networks and there is one at all.

@@ -23,6 +23,7 @@ mod kept;
 mod lifecycle;
 mod log;
 mod named;
+mod network;
 mod run;
 mod scope;
 mod set_up;
@@ -176,12 +177,12 @@ impl Keeper {
         let begun = Instant::now();
         let client = anchor::Client::connect(&home.run)?;
         let mut client = client.context("the engine is gone")?;
-        let namespace = client.namespace(&id.to_string().parse().context("its name is no label")?)?;
+        let text = std::fs::read(files.assignment()).context("cannot read what to run")?;
+        let assignment: Assignment = serde_json::from_slice(&text).context("cannot read what to run")?;
+        let namespace = network::namespace(&mut client, id, &assignment.launch.network, &files)?;
         if !rustix::process::geteuid().is_root() {
             anchor::join_users(client.process())?;
         }
-        let text = std::fs::read(files.assignment()).context("cannot read what to run")?;
-        let assignment: Assignment = serde_json::from_slice(&text).context("cannot read what to run")?;
         if let Some(plan) = &assignment.guest {
             let (home, id, files, plan) = (home.clone(), id.clone(), files.clone(), plan.clone());
             Boot { home, id, files, plan, volumes: BTreeMap::new() }.prepare()?;

@@ -6,8 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Container, Health, HealthCommand, HealthTest, Limits, LogLimits, Mode, Mount, Pace, Restart, Rights,
-    STOP_GRACE_MS, Signal, SignalError,
+    Container, Health, HealthCommand, HealthTest, Limits, LogLimits, Mode, Mount, NetworkMode, Pace, Restart,
+    Rights, STOP_GRACE_MS, Signal, SignalError,
 };
 use crate::image::{ImageConfig, ImageHealth};
 use crate::name::Name;
@@ -42,6 +42,9 @@ pub struct Launch {
     pub user: String,
     /// More groups, names or numbers.
     pub groups: BTreeSet<String>,
+    /// In whose network the container is.
+    #[serde(default, skip_serializing_if = "NetworkMode::is_own")]
+    pub network: NetworkMode,
     /// What the container calls itself.
     pub hostname: String,
     /// What runs as its first process.
@@ -157,6 +160,7 @@ impl Container {
             cwd: first_of([self.workdir.as_deref(), Some(&image.working_dir), Some("/")]),
             user: first_of([self.user.as_deref(), Some(&image.user)]),
             groups: self.groups.clone(),
+            network: self.network.clone(),
             hostname,
             mode: self.mode,
             tty: self.has_terminal(),

@@ -5,6 +5,7 @@ mod hosts;
 mod identity;
 mod kept;
 mod launch;
+mod network;
 mod right;
 mod signal;
 
@@ -25,6 +26,7 @@ pub use identity::{IDENTITY_DIRECTORIES, Identity, identity};
 pub use kept::{LOG_FILE_BYTES, LOG_FILES, LogLimits, Pace};
 pub(crate) use launch::health_check;
 pub use launch::{DEFAULT_PATH, HealthCheck, Launch, LaunchError};
+pub use network::NetworkMode;
 pub use right::CAPABILITIES;
 pub use signal::{Signal, SignalError};
 
@@ -49,6 +51,9 @@ pub struct Container {
     pub user: Option<String>,
     /// More groups, names or numbers.
     pub groups: BTreeSet<String>,
+    /// In whose network it is.
+    #[serde(default, skip_serializing_if = "NetworkMode::is_own")]
+    pub network: NetworkMode,
     /// What it calls itself; the machine's name where absent.
     pub hostname: Option<String>,
     /// Labels, for people and programs to find it by.
@@ -454,6 +459,7 @@ impl Container {
             workdir: None,
             user: None,
             groups: BTreeSet::new(),
+            network: NetworkMode::default(),
             hostname: None,
             labels: BTreeMap::new(),
             tty: false,

@@ -12,6 +12,7 @@ mod external;
 mod forms;
 mod includes;
 mod laws;
+mod modes;
 mod overrides;
 mod ports;
 mod said;

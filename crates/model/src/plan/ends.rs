@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Reasoned, Wanted, WantedMachine, changed, is_rewired, machine_stays};
 use crate::name::{MachineId, Name};
-use crate::observed::{Observed, Running};
+use crate::observed::{MachineState, Observed, Running};
+use crate::sharing;
 use crate::step::Step;
 
 /// The machines that are ended: those that go or become others, those that are not to run, and those that an
@@ -17,6 +18,9 @@ pub(super) fn stops(wanted: &Wanted, seen: &Observed) -> (Vec<Reasoned>, BTreeSe
             let why = match running {
                 _ if !machine_stays(wanted, seen, id) => {
                     format!("machines.{}{}", id.name, changed(wanted, seen, id))
+                }
+                _ if loses_network(wanted, seen, id) => {
+                    format!("machines.{}.network_mode (that network is made anew, or goes)", id.name)
                 }
                 _ if !is_to_run => "it is not to run".to_owned(),
                 Running::CutOff => "its network is gone".to_owned(),
@@ -35,6 +39,12 @@ pub(super) fn stops(wanted: &Wanted, seen: &Observed) -> (Vec<Reasoned>, BTreeSe
         (Step::MachineStop(id, after), why)
     });
     (ends.collect(), ids)
+}
+
+/// Whether it is in the network of a machine that does not stay.
+fn loses_network(wanted: &Wanted, seen: &Observed, id: &MachineId) -> bool {
+    let other = seen.machines.get(id).and_then(|state| sharing::owner(id, state));
+    other.is_some_and(|other| !machine_stays(wanted, seen, &other))
 }
 
 /// One more that is to be started again because one that it depends on is, or is made anew.
@@ -86,7 +96,9 @@ impl Observed {
         let own =
             self.machines.get(id).and_then(|state| state.one_off()).map_or(&id.name, |one_off| &one_off.of);
         let mut found: BTreeSet<&Name> = BTreeSet::new();
-        let mut open = vec![own];
+        let shared = self.machines.get(id).and_then(MachineState::shares);
+        found.extend(shared);
+        let mut open: Vec<&Name> = [own].into_iter().chain(shared).collect();
         while let Some(name) = open.pop() {
             open.extend(files.order.get(name).into_iter().flatten().filter(|other| found.insert(*other)));
         }

@@ -8,7 +8,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::addresses::{free_address, free_address6, free_mac, is_host, is_host6, is_usable};
 use super::{Choice, Context, nic_id};
 use crate::address::Mac;
-use crate::container::Container;
 use crate::lock::LockedNic;
 use crate::name::{LinkName, MachineId, Name, NetworkId, NicId};
 use crate::observed::{GuardState, Lease, NetworkState, NicEnd, NicState};
@@ -198,9 +197,10 @@ fn has_gateway(network: &NetworkState) -> bool {
     network.service.is_some() && (network.gateway.is_some() || network.gateway6.is_some())
 }
 
-/// Whether a machine is to reach this computer.
+/// Whether a machine is to reach this computer, in which it is not already.
 fn calls(machine: &Machine) -> bool {
-    machine.runs.container().is_some_and(Container::reaches_this_computer)
+    let container = machine.runs.container();
+    container.is_some_and(|container| container.network.is_own() && container.reaches_this_computer())
 }
 
 fn nics_of(project: &Project) -> Vec<(NicId, &Nic, &Machine, usize)> {

@@ -3,7 +3,8 @@
 //! leaves nothing; no step relies on something absent; projects do not touch each other.
 //!
 //! `worlds.rs` has the words and the laws of a world, `choices.rs` the laws of `resolve`, `golden.rs` the
-//! classic plans as texts, `ends.rs` the order in which machines end, `larger.rs` random projects, `places.rs` nics that stay.
+//! classic plans as texts, `ends.rs` the order in which machines end, `larger.rs` random projects, `places.rs` nics that stay,
+//! `sharing.rs` machines in the network of another.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod choices;
@@ -12,6 +13,7 @@ mod golden;
 mod larger;
 mod places;
 mod select;
+mod sharing;
 mod worlds;
 
 use std::collections::BTreeSet;
@@ -107,6 +109,10 @@ fn with_machines(bare: &Project, port: u16) -> Vec<Project> {
             .depends("db", "old", Condition::Started)
             .script("db", "a")
             .script("db", "b"),
+        publish(
+            bare.clone().ours("web", "debian:12", first).ours("db", "nginx", &[]).within("db", "web"),
+            "127.0.0.1",
+        ),
     ]
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use stead_model::container::{Access, Container, Mount};
+use stead_model::container::{Access, Container, Mount, NetworkMode};
 use stead_model::dev::{Dev, Person};
 use stead_model::lock::Lock;
 use stead_model::name::{MachineId, Name, VolumeId};
@@ -79,6 +79,8 @@ pub(crate) trait With: Sized {
     fn vm_ours(self, text: &str, memory_mib: u64, nics: &[Nic]) -> Self;
     fn port(self, machine: &str, bind: &str) -> Self;
     fn depends(self, machine: &str, on: &str, how_far: Condition) -> Self;
+    fn within(self, machine: &str, other: &str) -> Self;
+    fn on_host(self, machine: &str) -> Self;
     fn join(self, a: &str, b: &str) -> Self;
     fn external(self, machine: &str, volume: &str, id: &str) -> Self;
     fn volume(self, text: &str) -> Self;
@@ -150,6 +152,18 @@ impl With for Project {
 
     fn depends(mut self, machine: &str, on: &str, how_far: Condition) -> Self {
         self.machines.get_mut(&name(machine)).unwrap().depends_on.insert(name(on), how_far);
+        self
+    }
+
+    fn within(mut self, machine: &str, other: &str) -> Self {
+        let container = self.machines.get_mut(&name(machine)).unwrap().container_mut().unwrap();
+        container.network = NetworkMode::Machine(name(other));
+        self.depends(machine, other, Condition::Started)
+    }
+
+    fn on_host(mut self, machine: &str) -> Self {
+        let container = self.machines.get_mut(&name(machine)).unwrap().container_mut().unwrap();
+        container.network = NetworkMode::Host;
         self
     }
 

@@ -10,7 +10,7 @@ use stead_model::name::Name;
 use crate::failure::{Failure, Said};
 
 /// The options, and the keys of a machine that they are.
-const OPTIONS: [(&str, &str); 53] = [
+const OPTIONS: [(&str, &str); 54] = [
     ("kind", "--kind"),
     ("image", "IMAGE"),
     ("command", "COMMAND"),
@@ -64,6 +64,7 @@ const OPTIONS: [(&str, &str); 53] = [
     ("healthcheck.retries", "--health-retries"),
     ("healthcheck", "--health-cmd"),
     ("networks", "--network"),
+    ("network_mode", "--network"),
 ];
 
 /// The problems, by the options that caused them.

@@ -8,7 +8,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::super::problem::Problem;
 use super::super::spec::{At, Given, MachineSpec, NetworkSpec, NicSpec, Place, Spec};
-use super::{Dormant, Taken, containers, once, order, replicas, unknown};
+use super::{Dormant, Taken, containers, once, order, replicas, sharing, unknown};
 use crate::address::{Mac, nth4, nth6};
 use crate::name::Name;
 use crate::project::{Addressing, Bind, Guard, Machine, Network, Nic, Pool, Port, Protocol, Subnet};
@@ -72,6 +72,7 @@ pub(super) fn check(
         }
     }
     order::cycles(spec, problems);
+    sharing::settle(spec, &mut machines, problems);
     replicas::multiply(spec, machines, problems)
 }
 

@@ -5,6 +5,7 @@ mod machines;
 mod networks;
 mod order;
 mod replicas;
+mod sharing;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -5,6 +5,7 @@
 mod ahead;
 mod bound;
 mod link;
+mod mode;
 mod network;
 mod published;
 mod service;

@@ -21,7 +21,8 @@ A file of the [Compose specification](https://github.com/compose-spec/compose-sp
 - `container_name` is one more name on all networks, `links` say what comes before; the name that a link gives is one of the other
   on the networks that both are on, for all machines of these, and is refused where another machine has it; `version`, `expose`, the
   names of ports, and what a network's `name` calls it outside of the project, where nothing calls it anything, are documentation;
-- `network_mode` is `none` or `bridge`, which is the default network; the options `z`, `Z`, `cached`, `consistent` and
+- `network_mode` is `none`, `host`, `service:NAME`, `container:NAME` with a `container_name` or a service of the same file, or `bridge`,
+  which is the default network; beside `host` a warning says that `ports` change nothing; the options `z`, `Z`, `cached`, `consistent` and
   `delegated` of volumes say what holds anyway;
 - a volume with the `driver_opts` `type: none`, `o: bind` and `device` is that path, wherever it is mounted: it has to be there, and nothing of the image
   is copied into it;

@@ -1,6 +1,6 @@
 //! Services of Compose as machines of ours.
 
-use super::{entry, link, mapping, text, value};
+use super::{entry, link, mapping, mode, text, value};
 use crate::file::Reading;
 use crate::file::leaf::quantity;
 use crate::file::problem::{Problem, Span};
@@ -12,9 +12,9 @@ pub(super) fn all(node: Node, reading: &mut Reading<'_>) -> Node {
         return node;
     }
     let span = node.span;
-    let services = super::renamed(node, "services", value::service, reading);
+    let mut services = super::renamed(node, "services", value::service, reading);
+    mode::settle(&mut services, reading);
     for (_, service) in &services {
-        check_network_mode(service, reading);
         check_mac(service, reading);
         check_cpus(service, reading);
     }
@@ -60,26 +60,13 @@ pub(super) fn names_of(machine: &Entry) -> Vec<(String, String)> {
 /// The nics of a machine; nothing where it does not say which it has.
 fn nics(machine: &Entry) -> Option<&[Entry]> {
     let Value::Mapping(keys) = &machine.node.value else { return None };
+    if keys.iter().any(|key| key.key == "network_mode") {
+        return Some(&[]);
+    }
     match &keys.iter().find(|key| key.key == "networks")?.node.value {
         Value::Mapping(nics) => Some(nics),
         Value::Sequence(_) => Some(&[]),
         Value::Null | Value::Unknown | Value::Scalar(_) => None,
-    }
-}
-
-/// One of the two would be passed over.
-fn check_network_mode(service: &Entry, reading: &mut Reading<'_>) {
-    let Value::Mapping(keys) = &service.node.value else { return };
-    let key = |name: &str| keys.iter().find(|entry| entry.key == name && !is_empty(&entry.node.value));
-    if let (Some(mode), Some(_)) = (key("network_mode"), key("networks")) {
-        let path = format!("services.{}.network_mode", service.key);
-        let problem = Problem::found(
-            mode.key_span,
-            &path,
-            "network_mode",
-            "`network_mode` and `networks` exclude each other",
-        );
-        reading.problems.push(problem.hint("leave one of them out"));
     }
 }
 
@@ -90,7 +77,7 @@ fn check_mac(service: &Entry, reading: &mut Reading<'_>) {
     let Some(mac) = key("mac_address") else { return };
     let has_mac = |nic: &Entry| matches!(&nic.node.value, Value::Mapping(keys) if keys.iter().any(|key| key.key == "mac_address"));
     let is_clear = match key("networks").map(|entry| &entry.node.value) {
-        _ if key("network_mode").and_then(|mode| scalar(&mode.node)) == Some("none") => false,
+        _ if !mode::is_usual(keys) => false,
         Some(Value::Mapping(nics)) => nics.len() < 2 && !nics.iter().any(has_mac),
         Some(Value::Sequence(nics)) => nics.len() < 2,
         Some(Value::Null | Value::Unknown | Value::Scalar(_)) | None => true,
@@ -120,7 +107,7 @@ fn check_cpus(service: &Entry, reading: &mut Reading<'_>) {
 }
 
 /// Whether nothing is said: to Compose, no networks are the default one.
-fn is_empty(value: &Value) -> bool {
+pub(super) fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Mapping(entries) => entries.is_empty(),
@@ -176,11 +163,7 @@ fn machine(own_name: &str, keys: Vec<Entry>, span: Span) -> Vec<Entry> {
             // Documentation by specification, or only what says the usual is left.
             "expose" | "attach" | "develop" | "userns_mode" | "isolation" | "ipc" | "cgroup"
             | "oom_kill_disable" | "runtime" => {}
-            // Otherwise it is the default network, as anyway.
-            "network_mode" if scalar(&node) == Some("none") => {
-                ours.push(entry("networks", key_span, list(node.span, Vec::new())));
-            }
-            "network_mode" => {}
+            "network_mode" => ours.extend(mode::translated(node, key_span)),
             "networks" if is_empty(&node.value) => {}
             "networks" => ours.push(entry("networks", key_span, networks(by_priority(node)))),
             "ports" => ours.push(entry("ports", key_span, ports(node))),
@@ -201,12 +184,15 @@ fn machine(own_name: &str, keys: Vec<Entry>, span: Span) -> Vec<Entry> {
             _ => ours.push(Entry { key, key_span, node }),
         }
     }
+    // In another's network it is found by that one's names.
+    let has_nics = !ours.iter().any(|entry| entry.key == "network_mode");
     if let Some(Node { span, value: Value::Scalar(name) }) = also_known
         && name != own_name
+        && has_nics
     {
         alias(&mut ours, span, &name, None);
     }
-    if let Some(mac) = mac {
+    if let Some(mac) = mac.filter(|_| has_nics) {
         own_mac(&mut ours, mac);
     }
     ours.extend(quota.and_then(|quota| cpus(&quota, period.as_ref())));
@@ -267,11 +253,7 @@ fn cpus(quota: &Node, period: Option<&Node>) -> Option<Entry> {
     Some(text("cpus", quota.span, &format!("{}.{:03}", milli / 1000, milli % 1000)))
 }
 
-fn list(span: Span, items: Vec<Node>) -> Node {
-    Node { span, value: Value::Sequence(items) }
-}
-
-fn scalar(node: &Node) -> Option<&str> {
+pub(super) fn scalar(node: &Node) -> Option<&str> {
     if let Value::Scalar(text) = &node.value { Some(text) } else { None }
 }
 

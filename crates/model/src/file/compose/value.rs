@@ -1,5 +1,6 @@
 //! Single values that Compose writes otherwise than we do.
 
+use super::mode::Mode;
 use crate::file::leaf::mount::{self, VolumeSource};
 use crate::file::leaf::network::{subnet, subnet6};
 use crate::file::leaf::port::{port, port_range, published_range};
@@ -25,7 +26,7 @@ pub(super) const QUOTA: &TextForm = &form(|text| microseconds(text).map(drop));
 pub(super) const PERIOD: &TextForm = &form(period);
 /// Who comes before whom.
 pub(super) const PRIORITY: &TextForm = &form(|text| priority(text).map(drop));
-pub(super) const NETWORK_MODE: &TextForm = &form(network_mode);
+pub(super) const NETWORK_MODE: &TextForm = &form(|text| mode(text).map(drop));
 pub(super) const PORT: &TextForm =
     &form(|text| ports_of_docker(text).iter().try_for_each(|text| port(text).map(drop)));
 pub(super) const PUBLISHED: &TextForm = &form(published);
@@ -128,21 +129,21 @@ fn link(text: &str) -> Result<(), Wrong> {
     service(to).map(drop).and(alias(name).map(drop))
 }
 
-fn network_mode(text: &str) -> Result<(), Wrong> {
-    if matches!(text, "none" | "bridge" | "default") {
-        return Ok(());
+/// In whose network a service is.
+pub(super) fn mode(text: &str) -> Result<Mode, Wrong> {
+    match text {
+        "none" => return Ok(Mode::Off),
+        "host" => return Ok(Mode::Host),
+        "bridge" | "default" => return Ok(Mode::Usual),
+        _ => {}
     }
-    let wrong = Wrong::found(format!("{} cannot be honoured", quote(text)));
-    Err(match text.split_once(':') {
-        Some(("service" | "container", _)) => wrong.hint(
-            "a machine has a network of its own, and would go out beside the other's: run both programs in one machine",
-        ),
-        _ if text == "host" => {
-            wrong.hint("leave it out, and name under `ports` where this computer is to be asked for it")
-        }
-        _ => wrong
-            .hint("name `networks` instead; there are `none`, and `bridge`, which is the default network"),
-    })
+    match text.split_once(':') {
+        Some(("service", other)) => service(other).map(Mode::Service),
+        Some(("container", other)) => alias(other).map(|name| Mode::Container(name.as_str().to_owned())),
+        Some(_) | None => Err(Wrong::found(format!("{} cannot be honoured", quote(text))).hint(
+            "name `networks` instead; there are `none`, `host`, `service:NAME`, `container:NAME`, and `bridge`, which is the default network",
+        )),
+    }
 }
 
 /// A port in its short form as we write it: where Compose leaves the one of this computer open, ours is `0`, once for

@@ -8,6 +8,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::{Numbers, TextForm, Wrong};
 use crate::address::{Mac, MacError, is_unicast};
+use crate::container::NetworkMode;
 use crate::file::problem::{nearest, quote};
 use crate::name::LinkName;
 use crate::project::{Pool, Reach, Subnet};
@@ -51,6 +52,28 @@ pub(crate) const LEASE: &TextForm = &form(
     |text| duration_s(text).map(drop),
     &["[0-9]+(d([0-9]+h)?([0-9]+m)?([0-9]+s)?|h([0-9]+m)?([0-9]+s)?|m([0-9]+s)?|s)"],
 );
+
+/// In whose network a container is; `none` is one of its own without nics.
+pub(crate) const MODE: &TextForm =
+    &form(|text| mode(text).map(drop), &["none|host|machine:[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?"]);
+
+pub(crate) fn mode(text: &str) -> Result<NetworkMode, Wrong> {
+    if let Some(other) = text.strip_prefix("machine:") {
+        return super::name(other).map(NetworkMode::Machine);
+    }
+    let wrong = || Wrong::found(format!("{} is no network mode", quote(text)));
+    match text {
+        "none" => Ok(NetworkMode::Own),
+        "host" => Ok(NetworkMode::Host),
+        "bridge" | "default" => {
+            Err(wrong().hint("leave it out: a machine that names no `networks` is on `default`"))
+        }
+        _ => Err(match text.split_once(':') {
+            Some(("service" | "container", other)) => wrong().hint(format!("write `machine:{other}`")),
+            Some(_) | None => wrong().hint("there are `none`, `host` and `machine:NAME`"),
+        }),
+    }
+}
 
 /// `auto`, `off` or a network without bits after its prefix.
 fn network<T>(text: &str, example: &str, trunc: impl Fn(&T) -> T) -> Result<Subnet<T>, Wrong>

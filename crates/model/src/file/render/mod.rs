@@ -143,7 +143,10 @@ fn render_subnet<T: std::fmt::Display>(text: &mut String, key: &str, subnet: Sub
 
 fn render_machine(text: &mut String, machine: &Machine) {
     let _ = writeln!(text, "    kind: {}\n    driver: {}", machine.kind, machine.runs.driver());
-    if machine.nics.is_empty() {
+    let mode = machine.runs.container().and_then(|container| container.network.word());
+    if let Some(mode) = mode {
+        let _ = writeln!(text, "    network_mode: {mode}");
+    } else if machine.nics.is_empty() {
         text.push_str("    networks: []\n");
     } else {
         text.push_str("    networks:\n");

@@ -10,7 +10,7 @@ use crate::file::leaf::container::{
     WORKDIR,
 };
 use crate::file::leaf::mount::{ANY_SOURCE, TARGET, TMPFS, VOLUME};
-use crate::file::leaf::network::ANY_ADDRESS;
+use crate::file::leaf::network::{ANY_ADDRESS, MODE};
 use crate::file::leaf::quantity::{
     BYTES, BYTES_OR_ALL, COUNT_OR_ALL, CPU_SHARES, CPUS, FILE_MODE, OOM_SCORE, OWNER_ID, TIME, ULIMIT,
 };
@@ -236,6 +236,15 @@ pub(crate) const SHARED: &[Key] = &[
 
 /// Those that Compose does not have, or where it has more under them.
 pub(crate) const OURS: &[Key] = &[
+    key(
+        "network_mode",
+        &[leaf(MODE)],
+        "",
+        "machine:vpn",
+        "Instead of `networks`, of a container: `none`, no network; `host`, this computer's own, where every port that it listens on is \
+         one of this computer's; `machine:NAME`, that of another machine of the project, which is started first and with which it \
+         has its addresses, names and `localhost` in common. Ports are published on the other then, and it is made anew with it.",
+    ),
     key(
         "build",
         &[Form::Leaf(Leaf::Text), Form::Keys(&[BUILD])],

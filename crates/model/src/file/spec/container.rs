@@ -53,6 +53,7 @@ pub(crate) fn read(
         workdir: view.get("working_dir").read(value::workdir).value(),
         user: user(view).or(&user(defaults)).value(),
         groups: values(view.get("group_add").each(value::group)),
+        network: super::mode::read(view).value().unwrap_or_default(),
         hostname: view.get("hostname").read(value::hostname).value(),
         labels: texts(&view.get("labels")),
         tty: view.flag("tty"),

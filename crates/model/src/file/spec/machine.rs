@@ -4,9 +4,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::mounts::{self, Mounted};
 use super::view::{At, Given, Place, View, word};
-use super::{Around, DEFAULT_NETWORK, container, dev, vm};
+use super::{Around, DEFAULT_NETWORK, container, dev, mode, vm};
 use crate::address::Mac;
-use crate::container::Container;
+use crate::container::{Container, NetworkMode};
 use crate::dev::Dev;
 use crate::file::leaf::port::{self, Ports};
 use crate::file::leaf::vm::any_image;
@@ -25,6 +25,8 @@ pub(crate) struct MachineSpec {
     pub(crate) name: At<Name>,
     pub(crate) kind: Given<Kind>,
     pub(crate) driver: Given<Driver>,
+    /// In whose network it is, if the file says so; without nics then.
+    pub(crate) mode: Given<NetworkMode>,
     pub(crate) nics: Vec<NicSpec>,
     pub(crate) ports: Vec<At<Ports>>,
     pub(crate) depends_on: Vec<Dependency>,
@@ -128,13 +130,15 @@ pub(crate) fn read(
         }
         Some(_) | None => (container::read(view, around, problems), Given::Absent),
     };
+    let network_mode = mode::read(view);
+    mode::refuse_beside(&network_mode, view, problems);
     let replicas = |view: View<'_>| view.read(leaf::replicas);
     MachineSpec {
         kind: if readable { kind } else { Given::Wrong },
         driver: if readable { driver } else { Given::Wrong },
-        nics: nics(&name, view, defaults),
-        ports: view.get("ports").items().filter_map(|item| ports(&item, defaults)).collect(),
-        depends_on: depends_on(&view.get("depends_on")),
+        nics: if let Given::Absent = network_mode { nics(&name, view, defaults) } else { Vec::new() },
+        ports: all_ports(&network_mode, view, defaults),
+        depends_on: depends_on(&view.get("depends_on"), &network_mode),
         profiles: view.get("profiles").each(leaf::container::profile),
         replicas: replicas(view.get("replicas")).or(&replicas(view.get("deploy").get("replicas"))),
         contained: view
@@ -153,6 +157,7 @@ pub(crate) fn read(
             .or_else(|| view.key_place("dev").filter(|_| dev::read(&view.get("dev")).is_some())),
         dev: dev::read(&view.get("dev")),
         provision: view.get("provision").items().filter_map(|item| script(&item)).collect(),
+        mode: network_mode,
         name,
     }
 }
@@ -196,6 +201,14 @@ fn nic(network: At<Name>, view: &View<'_>, defaults: &View<'_>) -> NicSpec {
     }
 }
 
+/// Its ports, where it has any of its own; else it was told.
+fn all_ports(mode: &Given<NetworkMode>, view: &View<'_>, defaults: &View<'_>) -> Vec<At<Ports>> {
+    if mode.value().is_some_and(|mode| !mode.is_own()) {
+        return Vec::new();
+    }
+    view.get("ports").items().filter_map(|item| ports(&item, defaults)).collect()
+}
+
 /// Ports as written, with the default address where they have none.
 fn ports(view: &View<'_>, defaults: &View<'_>) -> Option<At<Ports>> {
     let protocol = match view.get("protocol").read(word(PROTOCOLS)) {
@@ -219,7 +232,8 @@ fn ports(view: &View<'_>, defaults: &View<'_>) -> Option<At<Ports>> {
     Some(At { value: ports, place: view.place.clone() })
 }
 
-fn depends_on(view: &View<'_>) -> Vec<Dependency> {
+/// The machines that it waits for; that in whose network it is in any case.
+fn depends_on(view: &View<'_>, mode: &Given<NetworkMode>) -> Vec<Dependency> {
     let listed = view.names().into_iter().map(|on| Dependency {
         on,
         condition: Condition::Started,
@@ -232,5 +246,17 @@ fn depends_on(view: &View<'_>) -> Vec<Dependency> {
         required: view.get("required").read(leaf::flag).value().unwrap_or(true),
         restart: view.get("restart").read(leaf::flag).value().unwrap_or(false),
     });
-    listed.chain(mapped).collect()
+    let mut all: Vec<Dependency> = listed.chain(mapped).collect();
+    if let Some(At { value: NetworkMode::Machine(other), place }) = mode.is() {
+        match all.iter_mut().find(|dependency| dependency.on.value == *other) {
+            Some(dependency) => dependency.required = true,
+            None => all.push(Dependency {
+                on: At { value: other.clone(), place: place.clone() },
+                condition: Condition::Started,
+                required: true,
+                restart: false,
+            }),
+        }
+    }
+    all
 }

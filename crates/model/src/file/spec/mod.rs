@@ -5,6 +5,7 @@ mod build;
 mod container;
 mod dev;
 mod machine;
+mod mode;
 mod mounts;
 mod network;
 mod view;

@@ -112,6 +112,7 @@ fn instead(key: &str) -> &'static str {
         "extra_hosts" | "dns" | "dns_search" | "sysctls" => {
             "leave it out, or write it in `cloud_init: { user_data: … }`"
         }
+        "network_mode" => "leave it out: its network is in its own kernel; `networks: []` is none at all",
         _ => "leave it out, or write another `kind`",
     }
 }

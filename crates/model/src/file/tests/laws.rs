@@ -13,6 +13,7 @@ use super::super::published::EXAMPLE;
 use super::super::yaml::{self, Node, Value};
 use super::compose::SHOP;
 use super::read;
+use crate::container::{Mode, NetworkMode};
 use crate::dev::Dev;
 use crate::file::shape::{self, Form, Shape};
 use crate::file::{Variables, published, render, schema, structure, variables};
@@ -200,6 +201,7 @@ fn projects() -> impl Strategy<Value = Project> {
             let provision = if runs.is_ours() && flags[2] { vec![script(&flags)] } else { Vec::new() };
             let dev = (runs.is_ours() && flags[3]).then(|| Box::new(dev(&flags)));
             let made = Machine { kind, runs, nics, ports, depends_on, restarts_with, dev, provision };
+            let made = if flags[0] { made } else { in_another_network(made, &machines, flags[6]) };
             machines.insert(name, made);
         }
         // Of some the limits are left out, of others they are not.
@@ -209,6 +211,33 @@ fn projects() -> impl Strategy<Value = Project> {
         let external_volumes = external.map(|(name, id)| (name.parse().unwrap(), id.parse().unwrap())).into();
         Project { name: "on".parse().unwrap(), networks, machines, volumes, external_volumes }
     })
+}
+
+/// The same in this computer's network, or in that of the first of these machines, if it is a container that may be.
+fn in_another_network(
+    mut machine: Machine,
+    before: &BTreeMap<crate::name::Name, Machine>,
+    on_host: bool,
+) -> Machine {
+    let is_own = |machine: &Machine| {
+        machine.kind == Kind::Container
+            && machine.runs.container().is_none_or(|container| container.network.is_own())
+    };
+    let other = before.iter().find(|(_, machine)| is_own(machine)).map(|(name, _)| name);
+    let Some(container) = machine.container_mut() else { return machine };
+    if container.mode == Mode::System || container.rights.sysctls.keys().any(|name| name.starts_with("net")) {
+        return machine;
+    }
+    if on_host {
+        container.network = NetworkMode::Host;
+    } else if let Some(other) = other {
+        container.network = NetworkMode::Machine(other.clone());
+        container.hostname = None;
+        container.hosts.clear();
+        (container.dns, container.dns_search) = (Vec::new(), Vec::new());
+        machine.depends_on.entry(other.clone()).or_default();
+    }
+    machine
 }
 
 #[test]

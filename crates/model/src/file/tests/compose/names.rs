@@ -164,11 +164,6 @@ volumes: { data: }
                 |   ^^^^^^
               hint: write `my-app`
 
-            compose.yaml:4:37: `service:my_app` cannot be honoured
-              4 |   my.app: { image: a, network_mode: 'service:my_app', pull_policy: daily, volumes: ['data:/a:nocopy'…
-                |                                     ^^^^^^^^^^^^^^^^
-              hint: a machine has a network of its own, and would go out beside the other's: run both programs in one machine
-
             compose.yaml:4:68: `daily` is not `missing` or `if_not_present` or `always` or `never` or `build`
               4 | …rk_mode: 'service:my_app', pull_policy: daily, volumes: ['data:/a:nocopy', 'data:/b:U'] }
                 |                                          ^^^^^

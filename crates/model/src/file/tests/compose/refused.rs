@@ -189,11 +189,6 @@ configs:
                 |     ^^^^^^^^^^^^
               hint: leave one of them out
 
-            compose.yaml:9:19: `host` cannot be honoured
-              9 |     network_mode: host
-                |                   ^^^^
-              hint: leave it out, and name under `ports` where this computer is to be asked for it
-
             compose.yaml:10:52: 3 ports cannot lead to 1 targets
              10 |     ports: ["3000", "127.0.0.1::80", {target: 80}, "8000-8002:80", "80:80/sctp"]
                 |                                                    ^^^^^^^^^^^^^^

@@ -164,14 +164,17 @@ fn what_changes_nothing_is_taken_with_a_warning() {
 fn what_cannot_be_honoured_of_a_service_that_nobody_asks_for_is_told_once_somebody_does() {
     let text = "services:
   a: {image: x, depends_on: {gpu_1: {condition: service_started, required: false}}}
-  gpu_1: {image: x, profiles: [gpu, all], network_mode: host, gpus: all, volumes: [nosuch:/x], restart: often}
+  gpu_1: {image: x, profiles: [gpu, all], network_mode: private, gpus: all, volumes: [nosuch:/x], restart: often}
 ";
     let rests = shown("compose.yaml", text, &[], &[]);
     assert!(rests.starts_with("name: shop\n") && !rests.contains("gpu"), "{rests}");
     let asked = shown("compose.yaml", text, &[], &["gpu"]);
-    for told in
-        ["`host` cannot be honoured", "`gpus` cannot be honoured", "`often`", "there is no volume `nosuch`"]
-    {
+    for told in [
+        "`private` cannot be honoured",
+        "`gpus` cannot be honoured",
+        "`often`",
+        "there is no volume `nosuch`",
+    ] {
         assert!(asked.contains(told), "{told} is not in\n{asked}");
     }
     // What is there is held against it, however it came by what cannot be had, and whatever it is called.

@@ -1,0 +1,80 @@
+//! Machines in the network of another: they start after it, end before it, and are started anew when its network is
+//! another one.
+
+use std::collections::BTreeSet;
+
+use crate::container::NetworkMode;
+use crate::name::{MachineId, Name};
+use crate::observed::{MachineState, Observed, Running};
+use crate::plan::{Power, Wanted};
+use crate::project::Condition;
+use crate::resolve::Refusal;
+
+impl MachineState {
+    /// Whether it is in this computer's network.
+    pub fn is_on_host(&self) -> bool {
+        self.container().is_some_and(|made| made.wish.network == NetworkMode::Host)
+    }
+
+    /// The other machine of its project in whose network it is, if it is in one's.
+    pub fn shares(&self) -> Option<&Name> {
+        self.container()?.wish.network.other()
+    }
+}
+
+/// The other machine in whose network one is, if it is in one's.
+pub(crate) fn owner(id: &MachineId, state: &MachineState) -> Option<MachineId> {
+    state.shares().map(|other| MachineId::new(&id.project, other))
+}
+
+impl Observed {
+    /// The machine whose network one is in: itself, or another.
+    pub fn owner_of(&self, id: &MachineId) -> MachineId {
+        let other = self.machines.get(id).and_then(|state| owner(id, state));
+        other.unwrap_or_else(|| id.clone())
+    }
+
+    /// The machines that are in the network of this one.
+    pub fn sharers<'s>(&'s self, of: &'s MachineId) -> impl Iterator<Item = &'s MachineId> {
+        let all = self.machines.iter();
+        all.filter(|(id, state)| owner(id, state).as_ref() == Some(of)).map(|(id, _)| id)
+    }
+
+    /// Leaves those of them that run in a network which is gone.
+    pub(crate) fn cut_off_sharers(&mut self, of: &MachineId) {
+        let sharers: BTreeSet<MachineId> = self.sharers(of).cloned().collect();
+        let running = self.running.iter_mut().filter(|(id, _)| sharers.contains(*id));
+        running.for_each(|(_, running)| *running = Running::CutOff);
+    }
+}
+
+impl Wanted {
+    /// The same where whoever is in the network of another is started after that, and only if that is there.
+    #[must_use]
+    pub(crate) fn with_sharers_after(mut self) -> Self {
+        let there: BTreeSet<MachineId> = self.machines.keys().cloned().collect();
+        for (id, machine) in &mut self.machines {
+            let Some(other) = owner(id, &machine.state) else { continue };
+            if there.contains(&other) {
+                machine.after.entry(other).or_insert(Condition::Started);
+            } else {
+                machine.power = Power::Off;
+            }
+        }
+        self
+    }
+
+    /// The machines that are to run and whose network is that of one which is not there, but for these.
+    pub(crate) fn without_network(&self, but: &BTreeSet<MachineId>) -> Vec<Refusal> {
+        let to_run = self.machines.iter().filter(|(id, machine)| !but.contains(id) && machine.is_to_run());
+        let lacking = to_run.filter_map(|(id, machine)| {
+            let other = owner(id, &machine.state).filter(|other| !self.machines.contains_key(other))?;
+            Some(Refusal {
+                key: format!("machines.{}.network_mode", id.name),
+                why: format!("machine `{}`, in whose network it is, is not there", other.name),
+                hint: format!("`stead up {}` first, or leave out `--no-deps`", other.name),
+            })
+        });
+        lacking.collect()
+    }
+}
