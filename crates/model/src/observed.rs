@@ -254,9 +254,9 @@ pub struct MadeContainer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Running {
-    /// In a network namespace of the engine.
+    /// In a network namespace of the engine, or in this computer's as long as there is the engine.
     Connected,
-    /// In the network namespace of an engine that is gone.
+    /// In the network namespace of an engine that is gone, or in one that is not the other machine's any more.
     CutOff,
 }
 

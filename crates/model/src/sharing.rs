@@ -7,7 +7,7 @@ use crate::container::NetworkMode;
 use crate::name::{MachineId, Name};
 use crate::observed::{MachineState, Observed, Running};
 use crate::plan::{Power, Wanted};
-use crate::project::Condition;
+use crate::project::{Condition, Project};
 use crate::resolve::Refusal;
 
 impl MachineState {
@@ -72,9 +72,25 @@ impl Wanted {
             Some(Refusal {
                 key: format!("machines.{}.network_mode", id.name),
                 why: format!("machine `{}`, in whose network it is, is not there", other.name),
-                hint: format!("`stead up {}` first, or leave out `--no-deps`", other.name),
+                hint: format!("bring up `{}` as well, or remove this one and make it anew", other.name),
             })
         });
         lacking.collect()
+    }
+}
+
+impl Project {
+    /// The same without these machines. What is in the network of one of them is in none: a file does not name what is gone.
+    pub fn take_out(&mut self, is_one: impl Fn(&Name) -> bool) {
+        self.machines.retain(|name, _| !is_one(name));
+        for machine in self.machines.values_mut() {
+            let Some(container) = machine.container_mut() else { continue };
+            let Some(gone) = container.network.other().filter(|other| is_one(other)).cloned() else {
+                continue;
+            };
+            container.network = NetworkMode::Own;
+            machine.depends_on.remove(&gone);
+            machine.restarts_with.remove(&gone);
+        }
     }
 }

@@ -175,7 +175,8 @@ pub(super) fn without_machines(
     machines: &BTreeSet<MachineId>,
 ) -> Result<Option<Prepared>, Failure> {
     edited(home, |project| {
-        project.machines.retain(|name, _| !machines.contains(&MachineId::new(&project.name, name)));
+        let of = project.name.clone();
+        project.take_out(|name| machines.contains(&MachineId::new(&of, name)));
     })
 }
 

@@ -140,9 +140,13 @@ fn is_so(
             matches!(&row.condition, Condition::Exited { exit_code, .. } if exit_code == code)
         }
         Filter::Project(project) => matches(project, id.project.as_str()),
-        Filter::Network(pattern) => seen.nics.keys().filter(|nic| nic.machine() == *id).any(|nic| {
-            matches(pattern, nic.network.as_str()) || matches(pattern, &nic.network().to_string())
-        }),
+        Filter::Network(pattern) => {
+            let mut nics = seen.nics.keys().filter(|nic| nic.machine() == *id);
+            row.network_mode.as_ref() == Some(pattern)
+                || nics.any(|nic| {
+                    matches(pattern, nic.network.as_str()) || matches(pattern, &nic.network().to_string())
+                })
+        }
         Filter::Volume(text) => made().is_some_and(|made| {
             made.wish.mounts.iter().any(|(target, mount)| {
                 let is_named = |volume: VolumeId| {

@@ -30,6 +30,7 @@ mod logins;
 mod looks;
 mod loose;
 mod microvms;
+mod modes;
 mod names;
 mod one_offs;
 mod ports;

@@ -209,6 +209,16 @@ mod tests {
     }
 
     #[test]
+    fn who_is_in_this_computers_network_knows_what_it_knows_and_more() {
+        let more = [("far".to_owned(), vec!["10.9.9.9".parse().unwrap(), "fd00::9".parse().unwrap()])].into();
+        assert_eq!(
+            on_this_computer("127.0.0.1 localhost", &more),
+            "127.0.0.1 localhost\n10.9.9.9\tfar\nfd00::9\tfar\n"
+        );
+        assert_eq!(on_this_computer("", &BTreeMap::new()), "");
+    }
+
+    #[test]
     fn only_lines_that_are_ours_change() {
         check(
             "127.0.0.1\tlocalhost\n10.0.1.2\tweb\n10.0.2.2\tweb\n10.9.9.9\tfar\n",

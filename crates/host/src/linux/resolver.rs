@@ -157,6 +157,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_is_in_this_computers_network_asks_as_it_does_unless_told_otherwise() {
+        let there = "# by hand\nsearch home\nnameserver 192.0.2.1\noptions edns0\n";
+        let mut wish = Container::new("web".parse().unwrap());
+        assert_eq!(on_this_computer(there, &wish), there);
+        wish.dns = vec!["10.0.0.53".parse().unwrap()];
+        assert_eq!(
+            on_this_computer(there, &wish),
+            "# by hand\nsearch home\noptions edns0\nnameserver 10.0.0.53\n"
+        );
+        wish.dns_search = vec!["x.test".to_owned()];
+        assert_eq!(
+            on_this_computer(there, &wish),
+            "# by hand\noptions edns0\nnameserver 10.0.0.53\nsearch x.test\n"
+        );
+    }
+
+    #[test]
     fn who_asks_on_a_network_that_stays_goes_on_asking_there() {
         let staying = ["b".to_owned(), "c".to_owned()];
         assert_eq!(next("a", &staying), Some("b".to_owned()));
