@@ -127,8 +127,11 @@ impl Loaded {
 
     /// Refuses a file without anything in it: a slip, where it would take all of a project away.
     pub(crate) fn with_something(self) -> Result<Self, Failure> {
-        let Project { networks, machines, volumes, external_volumes, .. } = &self.project;
-        let is_bare = networks.is_empty() && volumes.is_empty() && external_volumes.is_empty();
+        let Project { networks, external_networks, machines, volumes, external_volumes, .. } = &self.project;
+        let is_bare = networks.is_empty()
+            && external_networks.is_empty()
+            && volumes.is_empty()
+            && external_volumes.is_empty();
         if is_bare && machines.is_empty() && self.dormant.is_empty() {
             let called =
                 |file: &PathBuf| if is_stdin(file) { shown(file) } else { file.display().to_string() };

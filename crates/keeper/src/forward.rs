@@ -117,10 +117,10 @@ fn stamp(home: &Home) -> Option<(u64, i64, i64)> {
 }
 
 fn is_of(served: &Served, target: &Target) -> bool {
-    let networks = served.networks.iter().filter(|(id, _)| id.project == target.machine.project);
-    let mut hosts = networks.flat_map(|(_, network)| network.hosts.values());
-    hosts.any(|host| {
-        host.name == target.machine.name
+    let networks = served.networks.iter();
+    let mut hosts = networks.flat_map(|(id, network)| network.hosts.values().map(move |host| (id, host)));
+    hosts.any(|(id, host)| {
+        host.machine(id) == target.machine
             && match target.address {
                 IpAddr::V4(address) => host.address == Some(address),
                 IpAddr::V6(address) => host.address6 == Some(address),

@@ -60,7 +60,8 @@ pub struct LockedNic {
 }
 
 impl Lock {
-    /// What a plan's choices pin; but for one-offs, which come and go.
+    /// What a plan's choices pin; but for one-offs, which come and go, and for nics on networks of other projects: on another
+    /// computer those have addresses of their own.
     pub fn new(wanted: &Wanted) -> Self {
         let networks = wanted.networks.iter().map(|(id, network)| {
             let subnet = network.gateway.map(|net| net.trunc());
@@ -70,7 +71,7 @@ impl Lock {
         let mut machines: BTreeMap<Name, BTreeMap<Name, LockedNic>> = BTreeMap::new();
         let is_one_off =
             |id: &NicId| wanted.machines.get(&id.machine()).is_some_and(WantedMachine::is_one_off);
-        for (id, nic) in wanted.nics.iter().filter(|(id, _)| !is_one_off(id)) {
+        for (id, nic) in wanted.nics.iter().filter(|(id, _)| !id.is_external() && !is_one_off(id)) {
             let network = wanted.networks.get(&id.network());
             let locked = LockedNic {
                 // On a real network MACs are each computer's own, or two teammates would have the same.
@@ -180,7 +181,7 @@ impl Lock {
                 network.subnet6 == Subnet::Auto,
             );
         }
-        for id in wanted.nics.keys() {
+        for id in wanted.nics.keys().filter(|id| !id.is_external()) {
             replaced.extend(self.replaced_of(id, project, wanted));
         }
         replaced
@@ -229,7 +230,7 @@ fn why_not(id: &NicId, pinned: IpAddr, network: &NetworkState, wanted: &Wanted) 
     match (fits, holder) {
         (false, _) => format!("no machine of network `{}` ({network}) can have it", id.network),
         (true, Some((other, _))) => format!("machine `{}` has it", other.machine),
-        (true, None) => "it has another already, which only `stead down` or `stead rm` gives up".to_owned(),
+        (true, None) => "it has another already, which only `stead down` or `stead rm` gives up, or a machine of another project has it".to_owned(),
     }
 }
 

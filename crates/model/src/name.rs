@@ -345,19 +345,35 @@ impl fmt::Display for IdError {
 
 impl std::error::Error for IdError {}
 
-/// A nic of a machine, written `web/lan.shop`: a machine has at most one on a network.
+/// A nic of a machine, written `web/lan.shop`, or `web.blog/lan.shop` on a network of another project: a machine has at most
+/// one on a network.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct NicId {
-    /// The project of both.
+    /// The project of the machine.
     pub project: Name,
     /// The machine that has it.
     pub machine: Name,
     /// The network it is on.
     pub network: Name,
+    /// The project of that: mostly the machine's own.
+    pub lender: Name,
 }
 
+/// What a [`NicId`] may take as text: a link's alias has 255 bytes, and addresses are in it as well.
+pub const NIC_ID_MAX_CHARS: usize = 150;
+
 impl NicId {
+    /// That of a machine on a network.
+    pub fn new(machine: &MachineId, network: &NetworkId) -> Self {
+        Self {
+            project: machine.project.clone(),
+            machine: machine.name.clone(),
+            network: network.name.clone(),
+            lender: network.project.clone(),
+        }
+    }
+
     /// The machine that has it.
     pub fn machine(&self) -> MachineId {
         MachineId::new(&self.project, &self.machine)
@@ -365,13 +381,43 @@ impl NicId {
 
     /// The network it is on.
     pub fn network(&self) -> NetworkId {
-        NetworkId::new(&self.project, &self.network)
+        NetworkId::new(&self.lender, &self.network)
+    }
+
+    /// The key of the file that asks for it. What the file calls another project's network is not known here.
+    pub fn key(&self) -> String {
+        let Self { machine, network, .. } = self;
+        if self.is_external() {
+            format!("machines.{machine}.networks ({})", self.network())
+        } else {
+            format!("machines.{machine}.networks.{network}")
+        }
+    }
+
+    /// The network as the machine's project calls it: in full where it is another's.
+    pub fn network_called(&self) -> String {
+        if self.is_external() { self.network().to_string() } else { self.network.to_string() }
+    }
+
+    /// The machine as the network's project calls it: in full where it is another's.
+    pub fn machine_called(&self) -> String {
+        if self.is_external() { self.machine().to_string() } else { self.machine.to_string() }
+    }
+
+    /// Whether the network is another project's.
+    pub fn is_external(&self) -> bool {
+        self.project != self.lender
     }
 }
 
 impl fmt::Display for NicId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{}/{}.{}", self.machine, self.network, self.project))
+        let network = self.network();
+        if self.is_external() {
+            f.pad(&format!("{}/{network}", self.machine()))
+        } else {
+            f.pad(&format!("{}/{network}", self.machine))
+        }
     }
 }
 
@@ -379,13 +425,14 @@ impl FromStr for NicId {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let parsed = text.split_once('/').and_then(|(machine, rest)| {
-            let (network, project) = rest.split_once('.')?;
-            Some(Self {
-                project: project.parse().ok()?,
-                machine: machine.parse().ok()?,
-                network: network.parse().ok()?,
-            })
+        let parsed = text.split_once('/').and_then(|(machine, network)| {
+            let network: NetworkId = network.parse().ok()?;
+            let machine = if machine.contains('.') {
+                machine.parse().ok()?
+            } else {
+                MachineId::new(&network.project, &machine.parse().ok()?)
+            };
+            Some(Self::new(&machine, &network))
         });
         parsed.ok_or_else(|| IdError(text.to_owned()))
     }
@@ -462,6 +509,12 @@ mod tests {
         assert_eq!(nic.machine().to_string(), "web.shop");
         assert_eq!(nic.network(), "lan.shop".parse().unwrap());
         assert!("web".parse::<MachineId>().is_err());
+        let external: NicId = "web.blog/lan.shop".parse().unwrap();
+        assert_eq!(external.to_string(), "web.blog/lan.shop");
+        assert_eq!(external.machine().to_string(), "web.blog");
+        assert_eq!(external.network(), nic.network());
+        assert_eq!("web.shop/lan.shop".parse::<NicId>().unwrap(), nic);
         assert!("web/lan".parse::<NicId>().is_err());
+        assert!("web.blog/lan".parse::<NicId>().is_err());
     }
 }

@@ -90,7 +90,9 @@ impl Project {
                 Body::Microvm(made) => Runs::Microvm(Box::new(made.wish.clone())),
                 Body::External | Body::Vm(_) => return None,
             };
-            let is_there = |nic: &&Nic| self.networks.contains_key(&nic.network);
+            let is_there = |nic: &&Nic| {
+                self.networks.contains_key(&nic.network) || self.external_networks.contains_key(&nic.network)
+            };
             let machine = Machine {
                 kind: state.kind,
                 runs,

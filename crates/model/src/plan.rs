@@ -161,7 +161,7 @@ pub fn plan(wanted: &Wanted, seen: &Observed) -> Plan {
 type Reasoned = (Step, String);
 
 /// Whether a standing network has to go before the wanted one can stand.
-fn must_replace(from: &NetworkState, to: &NetworkState) -> bool {
+pub(crate) fn must_replace(from: &NetworkState, to: &NetworkState) -> bool {
     let fixed = |n: &NetworkState| (n.link.clone(), n.mac, n.gateway, n.gateway6);
     fixed(from) != fixed(to) || (from.reach != to.reach && (from.is_bridged() || to.is_bridged()))
 }
@@ -231,7 +231,7 @@ fn nic_removals(wanted: &Wanted, seen: &Observed, goes: &BTreeMap<NetworkId, Str
     let steps = go.into_iter().map(|(id, from)| {
         let others = stay.iter().filter(|(other, _)| other.machine() == id.machine());
         let others = others.filter(|_| !wanted.nics.contains_key(id)).map(|(other, _)| (*other).clone());
-        let why = format!("machines.{}.networks.{}", id.machine, id.network);
+        let why = id.key();
         (Step::NicRemove(id.clone(), from.clone(), others.collect()), why)
     });
     steps.collect()
@@ -313,8 +313,8 @@ fn record_removals(wanted: &Wanted, seen: &Observed) -> Vec<Reasoned> {
     let ours = |project: &Name| *project == wanted.project;
     let mut steps = Vec::new();
     for (id, lease) in seen.leases.iter().rev().filter(|(id, _)| ours(&id.project)) {
-        if wanted.nics.get(id).is_none_or(|nic| nic.lease != *lease) {
-            let why = format!("machines.{}.networks.{}", id.machine, id.network);
+        if wanted.nics.get(id).is_none_or(|nic| nic.lease != *lease) && !wanted.awaits(id, seen) {
+            let why = id.key();
             steps.push((Step::LeaseRemove(id.clone(), lease.clone()), why));
         }
     }
@@ -382,7 +382,7 @@ fn additions(wanted: &Wanted, left: &Observed) -> Vec<Reasoned> {
     if needs_engine(wanted) && left.engine != Engine::Present {
         steps.push((Step::EngineStart, "the first network or machine needs it".to_owned()));
     }
-    if !wanted.networks.is_empty() && left.switchboard == Switchboard::Absent {
+    if !(wanted.networks.is_empty() && wanted.nics.is_empty()) && left.switchboard == Switchboard::Absent {
         steps.push((Step::SwitchboardStart, "a network is served".to_owned()));
     }
     if let Some(uplink) = wanted.uplink.clone().filter(|uplink| left.uplink.as_ref() != Some(uplink)) {
@@ -423,7 +423,7 @@ fn additions(wanted: &Wanted, left: &Observed) -> Vec<Reasoned> {
 fn machine_additions(wanted: &Wanted, left: &Observed) -> Vec<Reasoned> {
     let mut steps = Vec::new();
     for (id, nic) in wanted.nics.iter().filter(|(id, nic)| left.leases.get(id) != Some(&nic.lease)) {
-        let why = format!("machines.{}.networks.{}", id.machine, id.network);
+        let why = id.key();
         steps.push((Step::LeaseAdd(id.clone(), nic.lease.clone()), why));
     }
     for id in in_dependency_order(wanted) {
@@ -443,7 +443,7 @@ fn machine_additions(wanted: &Wanted, left: &Observed) -> Vec<Reasoned> {
         // In their order: the first one that leads out has the default route.
         nics.sort_by_key(|(_, nic)| nic.end.order());
         for (nic, to) in nics {
-            let why = format!("machines.{}.networks.{}", nic.machine, nic.network);
+            let why = nic.key();
             match left.nics.get(nic) {
                 None => steps.push((Step::NicAdd(nic.clone(), to.clone()), why)),
                 Some(from) if from != to => {

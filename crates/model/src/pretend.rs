@@ -9,6 +9,7 @@ use crate::name::{LinkName, MachineId, Name, NetworkId, NicId, VolumeId};
 use crate::observed::{
     Engine, Lease, MachineState, NetworkState, NicState, Observed, PortLease, Running, Switchboard,
 };
+use crate::plan::Plan;
 use crate::project::{Bind, Condition, Reach, Volume};
 use crate::provision::ScriptId;
 use crate::resolve::binds_clash;
@@ -32,6 +33,13 @@ impl fmt::Display for Misstep {
 
 fn needs(there: bool, why: &'static str) -> Option<&'static str> {
     (!there).then_some(why)
+}
+
+impl Plan {
+    /// What it makes of a computer.
+    pub fn promised(&self, seen: &Observed) -> Observed {
+        self.steps.iter().fold(seen.clone(), |seen, planned| seen.without(&planned.step))
+    }
 }
 
 impl Observed {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::{Mac, overlap};
 use crate::container::{Container, Mount};
 use crate::dev::Dev;
-use crate::name::{Alias, LinkName, Name, VolumeId};
+use crate::name::{Alias, LinkName, Name, NetworkId, VolumeId};
 use crate::provision::Script;
 use crate::vm::Vm;
 
@@ -27,6 +27,10 @@ pub struct Project {
     pub name: Name,
     /// Its networks.
     pub networks: BTreeMap<Name, Network>,
+    /// The networks of other projects that its machines may be on, by the names that it has for them; none of these is among
+    /// its own.
+    #[serde(default)]
+    pub external_networks: BTreeMap<Name, NetworkId>,
     /// Its machines.
     pub machines: BTreeMap<Name, Machine>,
     /// Its volumes.
@@ -45,6 +49,11 @@ pub struct Volume {
 }
 
 impl Project {
+    /// The network that it calls so, its own or another project's.
+    pub fn network(&self, name: &Name) -> NetworkId {
+        self.external_networks.get(name).cloned().unwrap_or_else(|| NetworkId::new(&self.name, name))
+    }
+
     /// The first subnet that is given to `asked` of which a network of the project is given a part, and that one with its
     /// own.
     pub fn overlapping(&self, asked: &Network) -> Option<(IpNet, &Name, IpNet)> {

@@ -82,6 +82,9 @@ pub struct ServedDhcp {
 pub struct ServedHost {
     /// The machine: its host name and its first DNS name.
     pub name: Name,
+    /// Its project, where that is not the network's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<Name>,
     /// More names.
     pub aliases: Vec<Alias>,
     /// Its fixed IPv4 address.
@@ -103,6 +106,13 @@ pub struct Target {
     pub address: IpAddr,
     /// Its port.
     pub port: u16,
+}
+
+impl ServedHost {
+    /// The machine, where this is its nic on a network of that project.
+    pub fn machine(&self, network: &NetworkId) -> MachineId {
+        MachineId::new(self.project.as_ref().unwrap_or(&network.project), &self.name)
+    }
 }
 
 impl Target {

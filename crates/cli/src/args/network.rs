@@ -22,7 +22,7 @@ pub(crate) enum NetworkCommand {
         #[arg(add = ArgValueCompleter::new(complete::networks))]
         network: String,
     },
-    /// Make a network without a project file (it is in project `default`)
+    /// Make a network without a project file (in project `default`; other files name it as `external`)
     Create(CreateArgs),
     /// Remove networks that `create` made
     Rm {

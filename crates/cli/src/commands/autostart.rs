@@ -15,7 +15,7 @@ use stead_model::name::MachineId;
 use stead_model::observed::{Observed, Running};
 
 use super::ends::end_row;
-use super::machines::{by_project, start_these, tell};
+use super::machines::{in_turn, start_these, tell};
 use super::unmet::Unmet;
 use crate::args::{AutostartCommand, AutostartStartArgs};
 use crate::failure::{Failure, Said};
@@ -77,7 +77,8 @@ fn start(args: &AutostartStartArgs, output: Output) -> Result<(), Failure> {
         note("this computer has no way out: machines are started without");
     }
     let mut failed = Unmet::default();
-    for (_, machines) in by_project(&ids) {
+    let seen = look()?.observe()?;
+    for (_, machines) in in_turn(&ids, &seen) {
         match start_some(&machines, output) {
             Ok(()) => {}
             Err(failure) if matches!(failure, Failure::Steps(_)) || machines.len() == 1 => {

@@ -11,7 +11,7 @@ use stead_host::linux::Origin;
 use stead_host::linux::vm::disks;
 use stead_host::machine::Files;
 use stead_model::container::{Container, Mount, NetworkMode};
-use stead_model::name::{LOOSE_PROJECT, MachineId, Name};
+use stead_model::name::{LOOSE_PROJECT, MachineId, Name, NetworkId, NicId};
 use stead_model::observed::{Body, Observed};
 use stead_model::plan::Power;
 use stead_model::project::{Bind, Guard, Machine, Nic, Project, Runs};
@@ -226,18 +226,23 @@ fn nics(
         let nics = machine.into_iter().flat_map(|machine| &machine.nics);
         return Ok(nics.map(|nic| usual(nic.network.clone(), nic.guard)).collect());
     }
-    let networks: Vec<String> = seen
-        .leases
-        .keys()
-        .filter(|nic| nic.machine() == *source)
-        .map(|nic| nic.network().to_string())
-        .collect();
+    let networks = seen.leases.keys().filter(|nic| nic.machine() == *source).map(NicId::network);
+    let is_ours = |id: &NetworkId| id.project == project.name && project.networks.contains_key(&id.name);
+    let (ours, theirs): (Vec<NetworkId>, Vec<NetworkId>) = networks.partition(is_ours);
+    let networks: Vec<String> = theirs.iter().map(ToString::to_string).collect();
+    if !ours.is_empty() {
+        if !networks.is_empty() {
+            let stay = networks.join(", ");
+            told.push(format!("it is not on {stay}: only machines of that project are"));
+        }
+        return Ok(ours.into_iter().map(|id| usual(id.name, Guard::On)).collect());
+    }
     if networks.is_empty() {
         return Ok(Vec::new());
     }
     let default: Name = "default".parse().map_err(anyhow::Error::from)?;
     project.networks.entry(default.clone()).or_insert_with(run::usual_network);
-    let id = stead_model::name::NetworkId::new(&project.name, &default);
+    let id = NetworkId::new(&project.name, &default);
     told.push(format!(
         "it is on network `{id}`: only machines of project `{}` are on {}",
         source.project,

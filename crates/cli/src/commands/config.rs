@@ -48,7 +48,9 @@ fn listed(loaded: &Loaded, only: &Only) -> Option<Vec<String>> {
         let names: BTreeSet<&Name> = project.volumes.keys().chain(project.external_volumes.keys()).collect();
         Some(names.into_iter().map(ToString::to_string).collect())
     } else if only.networks {
-        Some(project.networks.keys().map(ToString::to_string).collect())
+        let names: BTreeSet<&Name> =
+            project.networks.keys().chain(project.external_networks.keys()).collect();
+        Some(names.into_iter().map(ToString::to_string).collect())
     } else if only.profiles {
         let profiles: BTreeSet<&String> = loaded.dormant.values().flatten().collect();
         Some(profiles.into_iter().cloned().collect())

@@ -27,6 +27,8 @@ pub(crate) fn down(global: &Global, args: &DownArgs, output: Output) -> Result<(
         [] => vec![project_to_take_down(global, &seen)?],
         patterns => projects_named(patterns, &seen)?,
     };
+    // Before those that have networks which its machines are on.
+    let names: Vec<Name> = seen.lenders_first(names).into_iter().rev().collect();
     let mut plans = Vec::new();
     let mut failed: Option<Failure> = None;
     for name in &names {
@@ -64,7 +66,9 @@ fn take_down(
     if args.volumes {
         super::volume::refuse_lent(name, &seen)?;
     }
-    let mut plan = make_plan(&Wanted::nothing(name, &seen, volumes), &seen);
+    let wanted = Wanted::nothing(name, &seen, volumes);
+    super::network::refuse_lent(&wanted, &seen)?;
+    let mut plan = make_plan(&wanted, &seen);
     let mut consent = args.consent;
     let mut unmet = Unmet::default();
     if let Some(seconds) = args.time {

@@ -1,5 +1,5 @@
 //! What of this computer a container is to have, looked for before anything is made: files, devices, kernel parameters;
-//! and whether those that machines wait for are ever known to be well.
+//! whether those that machines wait for are ever known to be well; and what other projects are to have.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -12,12 +12,28 @@ use stead_host::home::Home;
 use stead_host::linux::{Unlimitable, limit_refused};
 use stead_image::Store;
 use stead_model::container::{Container, Device, Mount, Propagation};
+use stead_model::external::{missing_networks, missing_volumes};
 use stead_model::name::{MachineId, Name, VolumeId};
-use stead_model::observed::{Body, MachineState};
+use stead_model::observed::{Body, MachineState, Observed};
 use stead_model::plan::{Plan, Planned};
 use stead_model::project::{Condition, Project};
 use stead_model::resolve::Refusal;
 use stead_model::step::{Change, Step};
+
+/// The volumes and networks of other projects that machines are to have, which `are_meant` or begun by the plan, and that are
+/// not there.
+pub(super) fn of_others(
+    project: &Project,
+    are_meant: impl Fn(&MachineId) -> bool,
+    plan: &Plan,
+    seen: &Observed,
+) -> Vec<Refusal> {
+    let machines = project.machines.iter();
+    let machines = machines.filter(|(name, _)| are_meant(&MachineId::new(&project.name, name)));
+    let mut missing = missing_volumes(machines.flat_map(|(_, machine)| machine.runs.mounts()), seen);
+    missing.extend(missing_networks(project, are_meant, plan, seen));
+    missing
+}
 
 /// What a container lacks here. Files with these texts are written before it is made.
 pub(super) fn lacks(name: &Name, wish: &Container, texts: &BTreeMap<PathBuf, String>) -> Vec<Refusal> {

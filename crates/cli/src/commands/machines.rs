@@ -1,6 +1,6 @@
 //! Commands about machines that exist: `start`, `kill`, `pause`, `unpause`, `rm`, `wait`, `attach`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use stead_host::home::{Home, Prepared};
 use stead_host::linux::LinuxHost;
 use stead_host::machine::{Answer, Client, Exit, Files, Request, Stop};
 use stead_model::container::Signal;
-use stead_model::external::missing_volumes;
+use stead_model::external::{missing_networks, missing_volumes};
 use stead_model::name::{LOOSE_PROJECT, MachineId, Name};
 use stead_model::observed::{Engine, MachineState, Observed};
 use stead_model::plan::{Power, Wanted, plan};
@@ -145,6 +145,13 @@ pub(super) fn by_project(ids: &[MachineId]) -> Vec<(Name, BTreeSet<MachineId>)> 
     projects.into_iter().map(|project| (project.clone(), of(project))).collect()
 }
 
+/// The same, each project behind those that have networks which its machines are on.
+pub(super) fn in_turn(ids: &[MachineId], seen: &Observed) -> Vec<(Name, BTreeSet<MachineId>)> {
+    let mut machines: BTreeMap<Name, BTreeSet<MachineId>> = by_project(ids).into_iter().collect();
+    let projects = seen.lenders_first(machines.keys().cloned().collect());
+    projects.into_iter().filter_map(|project| machines.remove_entry(&project)).collect()
+}
+
 /// What a step says that was carried out without a plan.
 pub(crate) fn tell(ids: &[MachineId], output: Output) -> Result<(), Failure> {
     let names: Vec<String> = ids.iter().map(ToString::to_string).collect();
@@ -203,10 +210,16 @@ pub(super) fn start_these(
     output: Output,
 ) -> Result<(), Failure> {
     let mut left = None;
-    for (project, machines) in by_project(ids) {
+    let seen = session.observe()?;
+    for (project, machines) in in_turn(ids, &seen) {
         // Others may have changed it while a machine of the project before was waited for.
         let seen = &session.observe()?;
-        let (loaded, wanted) = super::up::wanted_of(session, (&project, called), &machines)?;
+        let (mut loaded, mut wanted) = super::up::wanted_of(session, (&project, called), &machines)?;
+        if let Some(before) = network::again(session.host.home(), &loaded.project, seen)? {
+            session.apply(&before, Consent { yes: false }, output)?;
+            (loaded, wanted) = super::up::wanted_of(session, (&project, called), &machines)?;
+        }
+        let seen = &session.observe()?;
         // Of those that they depend on only these are waited for: nobody asked for the others.
         let mut wanted = wanted.waiting_among(&machines);
         let (machines, unnamed, lost) = named_by_file(machines, &wanted, seen);
@@ -226,10 +239,13 @@ pub(super) fn start_these(
         let to_start = wanted.machines.iter().filter(|(id, _)| machines.contains(*id));
         let mounts = to_start.flat_map(|(_, machine)| machine.state.mounts());
         refusals.extend(missing_volumes(mounts, seen));
+        let plan = plan(&wanted, seen);
+        refusals.extend(missing_networks(&loaded.project, |_| false, &plan, seen));
+        refusals.extend(wanted.in_others_way(seen));
         if !refusals.is_empty() {
             return Err(super::up::refused(refusals, &loaded));
         }
-        session.apply(&plan(&wanted, seen), Consent { yes: false }, output)?;
+        session.apply(&plan, Consent { yes: false }, output)?;
     }
     // The others are started all the same.
     left.map_or(Ok(()), Err)

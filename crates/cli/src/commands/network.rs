@@ -2,6 +2,7 @@
 //! in the home: `create` and the like edit that file and bring the project up, as a person would.
 
 mod inspect;
+mod lent;
 
 use std::collections::BTreeSet;
 use std::collections::btree_map::Entry;
@@ -20,7 +21,9 @@ use stead_model::plan::{Plan, Power, UnwantedVolumes, Wanted, plan};
 use stead_model::project::{
     Addressing, Dhcp, Guard, Kind, Machine, Network, Nic, Pool, Project, Reach, Runs, Subnet, Volume,
 };
+use stead_model::resolve::Images;
 
+pub(super) use self::lent::{again, refuse_lent};
 use super::steps::finished;
 use super::unmet::Unmet;
 use super::up::{Anew, Bring, Whose};
@@ -121,6 +124,7 @@ pub(super) fn loose(home: &Home) -> Result<Project, Failure> {
     Ok(Project {
         name,
         networks: empty,
+        external_networks: [].into(),
         machines: [].into(),
         volumes: [].into(),
         external_volumes: [].into(),
@@ -130,10 +134,13 @@ pub(super) fn loose(home: &Home) -> Result<Project, Failure> {
 /// Brings it up as far as networks and nics go: what runs goes on.
 fn apply(session: &mut Session, project: &Project, output: Output) -> Result<Plan, Failure> {
     let images = super::image::those_here(session.host.home(), project)?;
+    apply_some(session, project, &about_networks(images), output)
+}
+
+fn about_networks(images: Images) -> Bring {
     let consent = crate::args::Consent { yes: false };
     let whose = Whose::Nics;
-    let how = Bring { whose, anew: Anew::default(), relock: false, images, power: Power::On, consent };
-    apply_some(session, project, &how, output)
+    Bring { whose, anew: Anew::default(), relock: false, images, power: Power::On, consent }
 }
 
 /// Refuses to change the nics of a guest that runs: it has those that it was started with.
@@ -345,6 +352,10 @@ fn take_away(
         let what = format!("no command made a network `{network}`");
         return Err(Failure::request(&what, "networks of a project file go with their line in the file"));
     }
+    let id = NetworkId::new(&project.name, network);
+    let mut wanted = Wanted::as_it_is(&project.name, &session.observe()?);
+    wanted.networks.remove(&id);
+    refuse_lent(&wanted, &session.observe()?)?;
     let has_nic = |machine: &Machine| machine.nics.iter().any(|nic| nic.network == *network);
     let users = project.machines.iter().filter(|(_, machine)| has_nic(machine));
     let names: Vec<String> = users.clone().map(|(name, _)| name.to_string()).collect();
@@ -434,19 +445,23 @@ fn somebody_elses(args: &ConnectArgs) -> Result<Machine, Failure> {
 /// moves others to other addresses, and its plan shows that; a command's does not.
 pub(super) fn leases_are_free(session: &mut Session, project: &Project, name: &Name) -> Result<(), Failure> {
     let seen = session.observe()?;
+    let own = MachineId::new(&project.name, name);
     let nics = project.machines.get(name).into_iter().flat_map(|machine| &machine.nics);
     for nic in nics {
         let others = seen
             .leases
             .iter()
-            .filter(|(id, _)| id.project == project.name && id.network == nic.network && id.machine != *name);
+            .filter(|(id, _)| id.network() == project.network(&nic.network) && id.machine() != own);
         for (id, lease) in others {
             let v4 = nic.address.filter(|address| lease.address == Some(*address)).map(|a| a.to_string());
             let v6 = nic.address6.filter(|address| lease.address6 == Some(*address)).map(|a| a.to_string());
             let mac = nic.mac.filter(|mac| lease.mac == *mac).map(|mac| mac.to_string());
             if let Some(taken) = v4.or(v6).or(mac) {
-                let what =
-                    format!("machine `{}` has `{taken}` on network `{}` already", id.machine, id.network);
+                let what = format!(
+                    "machine `{}` has `{taken}` on network `{}` already",
+                    id.machine_called(),
+                    id.network
+                );
                 return Err(Failure::request(
                     &what,
                     "choose another, or leave it out: the next free one is taken",

@@ -325,7 +325,7 @@ pub(super) fn machine_row(
 ) -> Option<MachineRow> {
     let state = seen.machines.get(id)?;
     let nics = ends.nics.get(id).into_iter().flatten().map(|(nic, state)| NicRow {
-        network: nic.network.to_string(),
+        network: nic.network_called(),
         link: state.link.to_string(),
         mac: state.lease.mac.to_string(),
         address: state.lease.address.map(|address| address.to_string()),

@@ -1,12 +1,13 @@
 //! `purge`: nothing of this home is left.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, Error, Result};
 
 use stead_host::home::Home;
-use stead_model::name::Name;
+use stead_model::name::{MachineId, Name, NicId};
 use stead_model::plan::{Plan, UnwantedVolumes, Wanted, plan};
 
 use super::steps::finished;
@@ -75,6 +76,20 @@ fn told(done: &[Plan], output: Output) -> Result<(), Failure> {
     if output.format == Format::Json { finished(done, None, output) } else { Ok(()) }
 }
 
+/// Takes those machines away that are on networks of other projects: then no project is in another one's way.
+fn dissolve(session: &mut Session, output: Output, done: &mut Vec<Plan>) -> Result<(), Failure> {
+    let leases = session.observe()?.leases;
+    let machines: BTreeSet<MachineId> =
+        leases.keys().filter(|nic| nic.is_external()).map(NicId::machine).collect();
+    for project in machines.iter().map(|id| &id.project).collect::<BTreeSet<_>>() {
+        let seen = session.observe()?;
+        let plan = plan(&Wanted::as_it_is(project, &seen).without_machines(&machines), &seen);
+        session.apply(&plan, Consent { yes: true }, output)?;
+        done.push(plan);
+    }
+    Ok(())
+}
+
 /// Takes the projects down, with their volumes. What was done is added to `done`, what is left beside their files to `left`.
 fn take_down(
     session: &mut Session,
@@ -82,6 +97,7 @@ fn take_down(
     done: &mut Vec<Plan>,
     left: &mut Vec<Error>,
 ) -> Result<(), Failure> {
+    dissolve(session, output, done)?;
     loop {
         let seen = session.observe()?;
         let of_volumes = seen.volumes.keys().map(|id| &id.project);

@@ -10,7 +10,6 @@ use serde::Serialize;
 use stead_host::apply::Host;
 use stead_host::home::Home;
 use stead_host::linux::{LinuxHost, store_texts};
-use stead_model::external::missing_volumes;
 use stead_model::lock::Lock;
 use stead_model::name::{MachineId, Name};
 use stead_model::observed::{MachineState, Observed};
@@ -37,15 +36,15 @@ pub(crate) fn plan(global: &Global, args: &PlanArgs, output: Output) -> Result<(
         true => None,
         false => Some(project::load_for(global, args.relock)?.with_something()?),
     };
-    let plan = match planned(&mut host, global, args, loaded.as_ref()) {
-        Ok(plan) => plan,
+    let plans = match planned(&mut host, global, args, loaded.as_ref()) {
+        Ok(plans) => plans,
         // What another command is just changing is neither as it was nor as it will be.
         Err(failure) => {
             let Ok(_quiet) = quiet(host.home()) else { return Err(failure) };
             planned(&mut host, global, args, loaded.as_ref())?
         }
     };
-    steps::print(&[plan], loaded.as_ref(), output)
+    steps::print(&plans, loaded.as_ref(), output)
 }
 
 fn planned(
@@ -53,11 +52,13 @@ fn planned(
     global: &Global,
     args: &PlanArgs,
     loaded: Option<&Loaded>,
-) -> Result<Plan, Failure> {
+) -> Result<Vec<Plan>, Failure> {
     let seen = Host::observe(host)?;
     let Some(loaded) = loaded else {
         let name = project_to_take_down(global, &seen)?;
-        return Ok(make_plan(&Wanted::nothing(&name, &seen, UnwantedVolumes::Keep), &seen));
+        let wanted = Wanted::nothing(&name, &seen, UnwantedVolumes::Keep);
+        super::network::refuse_lent(&wanted, &seen)?;
+        return Ok(vec![make_plan(&wanted, &seen)]);
     };
     let all = with_dependencies(&loaded.project, &[])?;
     let lacks = super::image::lacks(host.home(), loaded, &all, None)?;
@@ -70,9 +71,9 @@ fn planned(
         consent: Consent { yes: false },
     };
     let decided = decide(host.home(), loaded, &how, &seen)?;
-    let Decided { all, plan, .. } = or_refused(decided, lacks, loaded)?;
+    let Decided { all, before, plan, .. } = or_refused(decided, lacks, loaded)?;
     tell_replaced(loaded, &all, args.relock);
-    Ok(plan)
+    Ok(before.into_iter().chain([plan]).collect())
 }
 
 /// The project with every choice made. Machines of profiles that were not asked for stay as they are, and so do one-offs.
@@ -324,7 +325,19 @@ struct Decided {
     all: Wanted,
     /// What is to be now.
     wanted: Wanted,
+    /// What comes first: networks that commands made and that went with the engine.
+    before: Option<Plan>,
     plan: Plan,
+}
+
+/// The steps for it.
+pub(super) fn planned_for(
+    home: &Home,
+    loaded: &Loaded,
+    how: &Bring,
+    seen: &Observed,
+) -> Result<Plan, Failure> {
+    or_refused(decide(home, loaded, how, seen)?, Vec::new(), loaded).map(|decided| decided.plan)
 }
 
 /// Decides on it, or tells all of why it cannot be had here. Nothing is changed.
@@ -334,11 +347,14 @@ fn decide(
     how: &Bring,
     seen: &Observed,
 ) -> Result<Result<Decided, Vec<Refusal>>, Failure> {
-    let missing = missing(&loaded.project, &how.whose, seen);
+    let before = super::network::again(home, &loaded.project, seen)?;
+    let seen = &before.iter().fold(seen.clone(), |seen, before| before.promised(&seen));
+    let is_meant = |id: &MachineId| how.whose.is_about(&loaded.project.name, id);
+    let missing = |plan: &Plan| super::lacking::of_others(&loaded.project, is_meant, plan, seen);
     let all = match choices(loaded, seen, how.relock, &how.images)? {
         Ok(all) => all,
         Err(mut refusals) => {
-            refusals.extend(missing);
+            refusals.extend(missing(&Plan::default()));
             // Without choices there is no plan: what is new would be made.
             refusals.extend(unfit(home, &loaded.texts, new_ones(&loaded.project, &how.whose, seen))?);
             return Ok(Err(refusals));
@@ -365,23 +381,13 @@ fn decide(
         }
         Whose::Nics => Vec::new(),
     };
-    refusals.extend(missing);
     let plan = make_plan(&wanted, seen);
+    refusals.extend(missing(&plan));
+    refusals.extend(wanted.in_others_way(seen));
     refusals.extend(unfit(home, &loaded.texts, made_by(&plan))?);
     refusals.extend(super::lacking::never_well(home, &loaded.project, &plan)?);
     refusals.extend(super::lacking::unlimitable(home, &plan)?);
-    Ok(if refusals.is_empty() { Ok(Decided { all, wanted, plan }) } else { Err(refusals) })
-}
-
-/// The volumes of other projects that these machines are to mount and that are not there.
-fn missing(project: &Project, whose: &Whose, seen: &Observed) -> Vec<Refusal> {
-    let is_meant = |name: &Name| match whose {
-        Whose::All => true,
-        Whose::Only(chosen) | Whose::Alone(chosen) => chosen.contains(&MachineId::new(&project.name, name)),
-        Whose::Nics => false,
-    };
-    let machines = project.machines.iter().filter(|(name, _)| is_meant(name));
-    missing_volumes(machines.flat_map(|(_, machine)| machine.runs.mounts()), seen)
+    Ok(if refusals.is_empty() { Ok(Decided { all, wanted, before, plan }) } else { Err(refusals) })
 }
 
 /// Refuses what cannot be had here, and changes nothing.
@@ -451,7 +457,11 @@ pub(super) fn bring_up(
     let (wanted, plan) = loop {
         let seen = session.observe()?;
         let decided = decide(session.host.home(), loaded, how, &seen)?;
-        let Decided { all, wanted, plan } = or_refused(decided, Vec::new(), loaded)?;
+        let Decided { all, wanted, before, plan } = or_refused(decided, Vec::new(), loaded)?;
+        if let Some(before) = before.filter(|_| attempts.next().is_some()) {
+            session.apply(&before, how.consent, output)?;
+            continue;
+        }
         tell_replaced(loaded, &all, how.relock);
         let locked = Lock::new(&all).keeping(&loaded.lock, &loaded.resting());
         store_texts(session.host.home(), &loaded.texts)?;

@@ -26,6 +26,7 @@ mod hardships;
 mod hostile;
 mod images;
 mod kills;
+mod lent;
 mod logins;
 mod looks;
 mod loose;

@@ -102,6 +102,8 @@ impl Mark {
 
 #[cfg(test)]
 mod tests {
+    use stead_model::name::NIC_ID_MAX_CHARS;
+
     use super::*;
 
     #[track_caller]
@@ -117,6 +119,7 @@ mod tests {
         check("stead:uplink ab12");
         check("stead:nic web/lan.shop veth eth0 02:00:00:00:00:01 10.0.5.2 fd00::2");
         check("stead:nic web/lan.shop set eth0 02:00:00:00:00:01 10.0.5.2");
+        check("stead:nic web.blog/lan.shop set eth1 02:00:00:00:00:01 10.0.5.2");
         check("stead:nic web/lan.shop tap 1000 02:00:00:00:00:01");
     }
 
@@ -143,5 +146,11 @@ mod tests {
         let text = format!("stead:nic {name}/{name}.{name} veth eth12345678901 {lease}");
         check(&text);
         assert!(text.len() <= stead_net::kernel::ALIAS_MAX_BYTES, "{}", text.len());
+        // A nic on another project's network has four names, which are refused where they are too long.
+        let id = "n".repeat(NIC_ID_MAX_CHARS);
+        for end in ["veth eth9999", "tap 4294967295"] {
+            let text = format!("stead:nic {id} {end} {lease}");
+            assert!(text.len() <= stead_net::kernel::ALIAS_MAX_BYTES, "{}", text.len());
+        }
     }
 }

@@ -72,7 +72,7 @@ fn set_all(host: &mut LinuxHost, wanted: &[(&NicId, Option<&NicState>, &NicState
     let join = |networks: &mut BTreeMap<NetworkId, ServedNetwork>| {
         for (id, _, to) in wanted {
             if let Some(network) = networks.get_mut(&id.network()) {
-                network.hosts.retain(|_, other| other.name != id.machine);
+                network.hosts.retain(|_, other| other.machine(&id.network()) != id.machine());
                 network.hosts.insert(to.lease.mac, served::host(id, to));
             }
         }

@@ -370,7 +370,9 @@ fn nics(
             link.up && link.bridge.is_some() && link.bridge.as_ref() == network.map(|network| &network.link);
         let host = served.networks.get(&id.network()).and_then(|network| network.hosts.get(&lease.mac));
         let right = host.filter(|host| {
-            host.name == id.machine && host.address == lease.address && host.address6 == lease.address6
+            host.machine(&id.network()) == id.machine()
+                && host.address == lease.address
+                && host.address6 == lease.address6
         });
         let names = match right {
             Some(host) => host.aliases.iter().cloned().chain([host.name.clone().into()]).collect(),

@@ -266,7 +266,7 @@ impl LinuxHost {
 
 /// The nic of the same network that a machine of another name has.
 fn nic_of(machine: &MachineId, nic: &NicId) -> NicId {
-    NicId { machine: machine.name.clone(), network: nic.network.clone(), project: machine.project.clone() }
+    NicId::new(machine, &nic.network())
 }
 
 /// Moves the files of a machine; by its keeper, if that lives.
@@ -301,9 +301,11 @@ fn ask_keeper(files: &Files, to: &MachineId) -> Result<()> {
 
 /// What is served of a machine, by its other name.
 fn serve_as(served: &mut Served, from: &MachineId, to: &MachineId) {
-    let own = served.networks.iter_mut().filter(|(id, _)| id.project == from.project);
-    for host in own.flat_map(|(_, network)| network.hosts.values_mut()).filter(|host| host.name == from.name)
-    {
+    let hosts = served
+        .networks
+        .iter_mut()
+        .flat_map(|(id, network)| network.hosts.values_mut().map(move |host| (id, host)));
+    for (_, host) in hosts.filter(|(id, host)| host.machine(id) == *from) {
         host.name = to.name.clone();
         host.aliases.retain(|alias| alias.as_str() != to.name.as_str());
     }

@@ -11,6 +11,7 @@ use anyhow::Result;
 use stead_model::container::{Container, NetworkMode};
 use stead_model::name::{MachineId, NetworkId, NicId};
 use stead_model::observed::NicState;
+use stead_model::resolve::DOMAIN;
 use stead_model::served::ServedNetwork;
 
 use super::machine::load_assignment;
@@ -31,7 +32,7 @@ pub(super) fn text(
     let owner = sharing::keeper_of(id, &wish.network);
     Ok(match &wish.network {
         NetworkMode::Own | NetworkMode::Machine(_) => {
-            text_by(of_machine(networks, &owner).next(), sharing::wish(records, &owner))
+            text_by(of_machine(networks, &owner).next(), &owner, sharing::wish(records, &owner))
         }
         NetworkMode::Host => on_this_computer(&sharing::of_this_computer("/etc/resolv.conf")?, wish),
     })
@@ -51,15 +52,17 @@ fn on_this_computer(there: &str, wish: &Container) -> String {
     own.chain(servers).chain(search).map(|line| line + "\n").collect()
 }
 
-/// The networks that a machine has a nic on.
+/// The networks that a machine has a nic on, those of its own project first.
 fn of_machine<'n>(networks: &'n Networks, id: &MachineId) -> impl Iterator<Item = &'n ServedNetwork> {
-    let own = networks.iter().filter(|(network, served)| {
-        network.project == id.project && served.hosts.values().any(|host| host.name == id.name)
-    });
-    own.map(|(_, network)| network)
+    let is_on = |(network, served): &(&NetworkId, &ServedNetwork)| {
+        served.hosts.values().any(|host| host.machine(network) == *id)
+    };
+    let (own, external): (Vec<_>, Vec<_>) =
+        networks.iter().filter(is_on).partition(|(network, _)| network.project == id.project);
+    own.into_iter().chain(external).map(|(_, network)| network)
 }
 
-fn text_by(network: Option<&ServedNetwork>, wish: Option<&Container>) -> String {
+fn text_by(network: Option<&ServedNetwork>, id: &MachineId, wish: Option<&Container>) -> String {
     let mut text = String::new();
     let (dns, search) = wish.map_or((&[][..], &[][..]), |wish| (&wish.dns[..], &wish.dns_search[..]));
     let gateway = network.and_then(|network| {
@@ -70,7 +73,8 @@ fn text_by(network: Option<&ServedNetwork>, wish: Option<&Container>) -> String 
     for server in servers {
         let _ = writeln!(text, "nameserver {server}");
     }
-    let own = network.map(|network| network.domain.clone());
+    // Also on another project's network: the names of its own project come first.
+    let own = network.map(|_| format!("{}.{DOMAIN}", id.project));
     let search: Vec<String> = if search.is_empty() { own.into_iter().collect() } else { search.to_vec() };
     if !search.is_empty() {
         let _ = writeln!(text, "search {}", search.join(" "));
@@ -120,7 +124,7 @@ fn go_on<'n>(
     networks: impl Iterator<Item = &'n ServedNetwork>,
 ) -> Result<()> {
     let wish = sharing::wish(records, machine);
-    let texts: Vec<String> = networks.map(|network| text_by(Some(network), wish)).collect();
+    let texts: Vec<String> = networks.map(|network| text_by(Some(network), machine, wish)).collect();
     for id in sharing::with_sharers(records, machine) {
         let files = Files::new(&host.home, &id);
         let path = files.present().join("resolv.conf");

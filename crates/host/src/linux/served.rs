@@ -174,6 +174,7 @@ type ServedHosts = BTreeMap<stead_model::address::Mac, ServedHost>;
 /// A nic, to the services.
 pub(super) fn host(id: &NicId, state: &NicState) -> ServedHost {
     let aliases = state.names.iter().filter(|name| name.as_str() != id.machine.as_str()).cloned().collect();
+    let project = id.is_external().then(|| id.project.clone());
     let Lease { address, address6, .. } = state.lease;
-    ServedHost { name: id.machine.clone(), aliases, address, address6, calls: state.calls }
+    ServedHost { name: id.machine.clone(), project, aliases, address, address6, calls: state.calls }
 }

@@ -92,13 +92,27 @@ pub(crate) fn is_host6(network: &NetworkState, address: Ipv6Addr) -> bool {
 
 /// Whether we would give a machine this address: it can have it, and it is not for strangers.
 pub(crate) fn is_usable(network: &NetworkState, address: Ipv4Addr) -> bool {
-    let strangers = network.service.as_ref().and_then(|s| s.dhcp.as_ref()).and_then(|dhcp| dhcp.pool);
-    is_host(network, address) && strangers.is_none_or(|(first, last)| address < first || address > last)
+    is_host(network, address)
+        && strangers(network).is_none_or(|(first, last)| address < first || address > last)
+}
+
+fn strangers(network: &NetworkState) -> Option<(Ipv4Addr, Ipv4Addr)> {
+    network.service.as_ref().and_then(|service| service.dhcp.as_ref()).and_then(|dhcp| dhcp.pool)
 }
 
 pub(super) fn free_address(network: &NetworkState, used: &BTreeSet<IpAddr>) -> Option<Ipv4Addr> {
     let subnet = network.gateway?;
     let candidates = (2..).map_while(|offset| nth4(subnet, offset));
+    candidates.into_iter().find(|a| is_usable(network, *a) && !used.contains(&IpAddr::V4(*a)))
+}
+
+/// The last one below the strangers' that is free. Machines of other projects have those, so that what a network's own
+/// project chooses, or has in its lock, is mostly free for it.
+pub(super) fn last_free_address(network: &NetworkState, used: &BTreeSet<IpAddr>) -> Option<Ipv4Addr> {
+    let subnet = network.gateway?;
+    let (first, last) = (u32::from(subnet.network()), u32::from(subnet.broadcast()));
+    let strangers = strangers(network).map_or(last, |(first, _)| u32::from(first));
+    let candidates = (first..strangers).rev().chain((strangers..last).rev()).map(Ipv4Addr::from);
     candidates.into_iter().find(|a| is_usable(network, *a) && !used.contains(&IpAddr::V4(*a)))
 }
 

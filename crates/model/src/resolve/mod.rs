@@ -111,7 +111,7 @@ pub fn resolve(project: &Project, context: Context<'_>) -> Result<Wanted, Vec<Re
         return Err(choice.refusals);
     }
     let networks = choice.networks();
-    let nics = choice.nics(&networks);
+    let nics = choice.nics(&choice.with_external(&networks));
     let uplink = choice.uplink(&networks);
     let (ports, port_leases) = choice.ports(&nics);
     choice.check_disks();
@@ -337,8 +337,8 @@ impl Choice<'_> {
     }
 }
 
-fn nic_id(machine: &MachineId, nic: &Nic) -> NicId {
-    NicId { project: machine.project.clone(), machine: machine.name.clone(), network: nic.network.clone() }
+fn nic_id(project: &Project, machine: &MachineId, nic: &Nic) -> NicId {
+    NicId::new(machine, &project.network(&nic.network))
 }
 
 /// Whether two published ports want the same port of this computer.

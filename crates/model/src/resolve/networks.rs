@@ -50,6 +50,16 @@ impl Choice<'_> {
         chosen
     }
 
+    /// These networks of the project, and those of others that its machines may be on, as they stand.
+    pub(super) fn with_external(
+        &self,
+        own: &BTreeMap<NetworkId, NetworkState>,
+    ) -> BTreeMap<NetworkId, NetworkState> {
+        let external = self.project.external_networks.values();
+        let standing = external.filter_map(|id| Some((id.clone(), self.context.seen.lent(id)?.clone())));
+        own.clone().into_iter().chain(standing).collect()
+    }
+
     fn subnet(
         &mut self,
         id: &NetworkId,

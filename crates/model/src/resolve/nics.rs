@@ -1,15 +1,18 @@
 //! The choices about nics: their addresses, MACs and links. What is fixed comes first, for all of them; then
 //! what each has on record; then what `stead.lock` pins; what is still open then is chosen from what is left.
-//! So nobody's addresses change because somebody else comes.
+//! So nobody's addresses change because somebody else comes. What machines of other projects have on these networks is
+//! theirs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::addresses::{free_address, free_address6, free_mac, is_host, is_host6, is_usable};
+use super::addresses::{
+    free_address, free_address6, free_mac, is_host, is_host6, is_usable, last_free_address,
+};
 use super::{Choice, Context, nic_id};
 use crate::address::Mac;
 use crate::lock::LockedNic;
-use crate::name::{LinkName, MachineId, Name, NetworkId, NicId};
+use crate::name::{LinkName, MachineId, NIC_ID_MAX_CHARS, Name, NetworkId, NicId};
 use crate::observed::{GuardState, Lease, NetworkState, NicEnd, NicState};
 use crate::project::{Kind, Machine, Nic, Project, Runs};
 
@@ -84,7 +87,7 @@ impl Choice<'_> {
             used.add(id, &fixed);
             kept.insert(id.clone(), fixed);
         }
-        for (id, theirs) in self.of_the_resting() {
+        for (id, theirs) in self.of_the_resting().into_iter().chain(self.of_other_projects()) {
             if networks.contains_key(&id.network()) {
                 used.add(&id, &theirs);
             }
@@ -92,7 +95,8 @@ impl Choice<'_> {
         let (record, lock) = (&self.context.seen.leases, &self.context.lock.machines);
         let recorded = nics.iter().map(|(id, ..)| (id, record.get(id)));
         let recorded = recorded.map(|(id, lease)| (id, lease.map(Kept::from_lease)));
-        let locked = nics.iter().map(|(id, ..)| (id, lock.get(&id.machine).and_then(|m| m.get(&id.network))));
+        let own = nics.iter().map(|(id, ..)| id).filter(|id| !id.is_external());
+        let locked = own.map(|id| (id, lock.get(&id.machine).and_then(|m| m.get(&id.network))));
         let locked = locked.map(|(id, nic)| (id, nic.map(Kept::from_lock)));
         for (id, earlier) in recorded.chain(locked) {
             if let (Some(earlier), Some(network), Some(kept)) =
@@ -120,43 +124,95 @@ impl Choice<'_> {
         let recorded = seen.leases.iter().filter(|(id, _)| id.project == *project);
         let recorded = recorded.map(|(id, lease)| (id.clone(), Kept::from_lease(lease)));
         let locked = lock.machines.iter().flat_map(|(machine, nics)| {
-            let id = |network: &Name| NicId {
-                project: project.clone(),
-                machine: machine.clone(),
-                network: network.clone(),
-            };
+            let machine = MachineId::new(project, machine);
+            let id = move |network: &Name| NicId::new(&machine, &NetworkId::new(project, network));
             nics.iter().map(move |(network, nic)| (id(network), Kept::from_lock(nic)))
         });
         recorded.chain(locked).filter(|(id, _)| resting.contains(&id.machine)).collect()
     }
 
+    /// What machines of other projects have on record.
+    fn of_other_projects(&self) -> Vec<(NicId, Kept)> {
+        let others = self.context.seen.leases.iter().filter(|(id, _)| id.project != self.project.name);
+        others.map(|(id, lease)| (id.clone(), Kept::from_lease(lease))).collect()
+    }
+
     /// The lease of a nic: what is kept, and the first that is free for the rest.
     fn lease(&mut self, id: &NicId, kept: Kept, network: &NetworkState, used: &mut Used) -> Lease {
         let taken = used.addresses.entry(id.network()).or_default();
-        let address = kept.address.or_else(|| free_address(network, taken));
+        let free = if id.is_external() { last_free_address } else { free_address };
+        let address = kept.address.or_else(|| free(network, taken));
         let address6 = kept.address6.or_else(|| free_address6(network, address, taken));
         let place = network.is_bridged().then_some(self.context.seen.host.home.as_str());
         let mac = kept.mac.unwrap_or_else(|| free_mac(place, id, &used.macs));
         used.add(id, &Kept { mac: Some(mac), address, address6 });
         if network.gateway.is_some() && address.is_none() {
-            let key = format!("machines.{}.networks.{}", id.machine, id.network);
-            let why = format!("no address is left on network `{}`", id.network);
-            self.refuse(key, why, "give it a larger `subnet`, or a smaller `dhcp.pool`");
+            let why = format!("no address is left on network `{}`", id.network_called());
+            let hint = if id.is_external() {
+                format!("project `{}` may give it a larger `subnet`, or a smaller `dhcp.pool`", id.lender)
+            } else {
+                "give it a larger `subnet`, or a smaller `dhcp.pool`".to_owned()
+            };
+            self.refuse(self.nic_key(id), why, &hint);
         }
         Lease { mac, address, address6 }
     }
 
-    /// Refuses a fixed address that its network, whose subnet may have been chosen here, does not have.
+    /// The key of the file that asks for a nic.
+    fn nic_key(&self, id: &NicId) -> String {
+        let mut external = self.project.external_networks.iter();
+        let network =
+            external.find(|(_, other)| **other == id.network()).map_or(&id.network, |(name, _)| name);
+        format!("machines.{}.networks.{network}", id.machine)
+    }
+
+    /// Refuses what is fixed of a nic and cannot be had: an address that its network, whose subnet may have been chosen here,
+    /// does not have, and what is another project's.
     fn check_fixed(&mut self, id: &NicId, nic: &Nic, network: &NetworkState) {
-        if network.service.is_none() {
+        self.check_others(id, nic);
+        let is_external = id.is_external();
+        if is_external && id.to_string().len() > NIC_ID_MAX_CHARS {
+            let why =
+                format!("the names of machine, network and both projects are too long together: `{id}`");
+            let hint = format!("they may have {} characters together", NIC_ID_MAX_CHARS - 3);
+            self.refuse(self.nic_key(id), why, &hint);
+        }
+        if network.service.is_none() && !is_external {
             return;
         }
-        let bad = nic.address.filter(|a| !is_host(network, *a)).map(IpAddr::V4);
+        let fits = if is_external { is_usable } else { is_host };
+        let bad = nic.address.filter(|a| !fits(network, *a)).map(IpAddr::V4);
         let bad6 = nic.address6.filter(|a| !is_host6(network, *a)).map(IpAddr::V6);
         for address in bad.into_iter().chain(bad6) {
-            let key = format!("machines.{}.networks.{}", id.machine, id.network);
-            let why = format!("no machine of network `{}` ({network}) can have {address}", id.network);
-            self.refuse(key, why, "choose an address of its subnet, or give the network another `subnet`");
+            let why =
+                format!("no machine of network `{}` ({network}) can have {address}", id.network_called());
+            let hint = if is_external {
+                "choose an address of its subnet that is not for strangers, or leave it out"
+            } else {
+                "choose an address of its subnet, or give the network another `subnet`"
+            };
+            self.refuse(self.nic_key(id), why, hint);
+        }
+    }
+
+    /// Refuses a fixed address or MAC that a machine of another project has.
+    fn check_others(&mut self, id: &NicId, nic: &Nic) {
+        let seen = self.context.seen;
+        let others = seen
+            .leases
+            .iter()
+            .filter(|(other, _)| other.network() == id.network() && other.project != self.project.name);
+        let taken = others.filter_map(|(other, lease)| {
+            let v4 = nic.address.filter(|address| lease.address == Some(*address)).map(|a| a.to_string());
+            let v6 = nic.address6.filter(|address| lease.address6 == Some(*address)).map(|a| a.to_string());
+            let mac = nic.mac.filter(|mac| lease.mac == *mac).map(|mac| mac.to_string());
+            Some((other.machine(), v4.or(v6).or(mac)?))
+        });
+        for (holder, taken) in taken.collect::<Vec<_>>() {
+            let why =
+                format!("machine `{holder}` has `{taken}` on network `{}` already", id.network_called());
+            let hint = "choose another, or leave it out: the next free one is taken";
+            self.refuse(self.nic_key(id), why, hint);
         }
     }
 }
@@ -208,7 +264,7 @@ fn nics_of(project: &Project) -> Vec<(NicId, &Nic, &Machine, usize)> {
     let nics = machines.flat_map(|(name, machine)| {
         let id = MachineId::new(&project.name, name);
         let nics = machine.nics.iter().enumerate();
-        nics.map(move |(place, nic)| (nic_id(&id, nic), nic, machine, place))
+        nics.map(move |(place, nic)| (nic_id(project, &id, nic), nic, machine, place))
     });
     nics.collect()
 }

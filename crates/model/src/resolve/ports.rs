@@ -33,7 +33,7 @@ impl Choice<'_> {
             let addresses: Vec<IpAddr> = machine
                 .nics
                 .iter()
-                .filter_map(|nic| nics.get(&nic_id(&id, nic)))
+                .filter_map(|nic| nics.get(&nic_id(self.project, &id, nic)))
                 .flat_map(|nic| nic.lease.addresses())
                 .collect();
             for (place, port) in machine.ports.iter().enumerate() {

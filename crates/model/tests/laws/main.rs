@@ -4,13 +4,14 @@
 //!
 //! `worlds.rs` has the words and the laws of a world, `choices.rs` the laws of `resolve`, `golden.rs` the
 //! classic plans as texts, `ends.rs` the order in which machines end, `larger.rs` random projects, `places.rs` nics that stay,
-//! `sharing.rs` machines in the network of another.
+//! `lent.rs` networks on which machines of other projects are, `sharing.rs` machines in the network of another.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod choices;
 mod ends;
 mod golden;
 mod larger;
+mod lent;
 mod places;
 mod select;
 mod sharing;

@@ -28,6 +28,7 @@ pub(crate) fn project(text: &str) -> Project {
     Project {
         name: name(text),
         networks: BTreeMap::new(),
+        external_networks: BTreeMap::new(),
         machines: BTreeMap::new(),
         volumes: BTreeMap::new(),
         external_volumes: BTreeMap::new(),
@@ -83,6 +84,7 @@ pub(crate) trait With: Sized {
     fn on_host(self, machine: &str) -> Self;
     fn join(self, a: &str, b: &str) -> Self;
     fn external(self, machine: &str, volume: &str, id: &str) -> Self;
+    fn lent(self, network: &str, id: &str) -> Self;
     fn volume(self, text: &str) -> Self;
     fn volume_of(self, text: &str, size_bytes: u64) -> Self;
     fn script(self, machine: &str, text: &str) -> Self;
@@ -180,6 +182,11 @@ impl With for Project {
             Mount::Volume { name: name(volume), external: Some(id), access: Access::Write, nocopy: false };
         let machine = self.machines.get_mut(&name(machine)).unwrap();
         machine.container_mut().unwrap().mounts.insert(format!("/{volume}"), mount);
+        self
+    }
+
+    fn lent(mut self, network: &str, id: &str) -> Self {
+        self.external_networks.insert(name(network), id.parse().unwrap());
         self
     }
 

@@ -84,6 +84,11 @@ impl View {
     }
 }
 
+/// The project and the name of a machine that has a nic on a network.
+fn known_by<'a>(network: &'a NetworkId, host: &'a ServedHost) -> (&'a Name, &'a Name) {
+    (host.project.as_ref().unwrap_or(&network.project), &host.name)
+}
+
 /// The views of machines that are on several networks. Those on the same ones have one in common: there are as many
 /// as there are combinations, however many machines.
 fn views(
@@ -91,17 +96,24 @@ fn views(
     wanted: &ServedNetwork,
     all: &BTreeMap<NetworkId, ServedNetwork>,
 ) -> HashMap<IpAddr, Arc<View>> {
-    let of_project = all.iter().filter(|(other, _)| other.project == id.project && *other != id);
-    let mut others: HashMap<&Name, BTreeSet<NetworkId>> = HashMap::new();
-    for (other, network) in of_project {
+    let projects: BTreeSet<&Name> = wanted.hosts.values().filter_map(|host| host.project.as_ref()).collect();
+    // Few networks have machines of other projects, and only those can have these machines beside the projects' own.
+    let may_have_one = |other: &NetworkId, network: &ServedNetwork| {
+        other.project == id.project
+            || projects.contains(&other.project)
+            || network.hosts.values().any(|host| host.project.is_some())
+    };
+    let near = all.iter().filter(|(other, network)| *other != id && may_have_one(other, network));
+    let mut others: HashMap<(&Name, &Name), BTreeSet<NetworkId>> = HashMap::new();
+    for (other, network) in near {
         for host in network.hosts.values() {
-            others.entry(&host.name).or_default().insert(other.clone());
+            others.entry(known_by(other, host)).or_default().insert(other.clone());
         }
     }
     let mut made: HashMap<&BTreeSet<NetworkId>, Arc<View>> = HashMap::new();
     let mut views = HashMap::new();
     for host in wanted.hosts.values() {
-        let Some(others) = others.get(&host.name) else { continue };
+        let Some(others) = others.get(&known_by(id, host)) else { continue };
         let view = made.entry(others).or_insert_with(|| View::new(id, others, all).into());
         let v4 = host.address.map(IpAddr::V4);
         let addresses = v4.into_iter().chain(host.address6.map(IpAddr::V6));

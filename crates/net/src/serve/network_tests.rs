@@ -15,6 +15,7 @@ pub(crate) const DB: [u8; 6] = [2, 0, 0, 0, 0, 0x0b];
 pub(crate) fn wanted() -> BTreeMap<NetworkId, ServedNetwork> {
     let host = |name: &str, alias: &str, last: u8, number: u8| ServedHost {
         name: name.parse().unwrap(),
+        project: None,
         aliases: vec![alias.parse().unwrap()],
         address: Some([10, 0, number, last].into()),
         address6: Some(format!("fd00:{number}::{last:x}").parse().unwrap()),

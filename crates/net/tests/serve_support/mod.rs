@@ -46,6 +46,7 @@ pub(crate) fn network(name: &str, number: u8, hosts: &[(&str, &str, u8)]) -> (Ne
     let hosts = hosts.iter().map(|(mac, name, last)| {
         let host = ServedHost {
             name: name.parse().unwrap(),
+            project: None,
             aliases: if *name == "web" { vec!["www".parse().unwrap()] } else { Vec::new() },
             address: Some(format!("10.0.{number}.{last}").parse().unwrap()),
             address6: Some(format!("fd00:{number}::{last:x}").parse().unwrap()),

@@ -58,7 +58,7 @@ pub(super) fn inspect(global: &Global, network: &str, output: Output) -> Result<
     };
     drop(working);
     let machines = seen.nics.iter().filter(|(nic, _)| nic.network() == id).map(|(nic, state)| Inspected {
-        machine: nic.machine.to_string(),
+        machine: nic.machine_called(),
         link: state.link.to_string(),
         mac: state.lease.mac.to_string(),
         addresses: state.lease.addresses(),

@@ -8,12 +8,13 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::super::problem::Problem;
 use super::super::spec::{At, Given, MachineSpec, NetworkSpec, NicSpec, Place, Spec};
-use super::{Dormant, Taken, containers, once, order, replicas, sharing, unknown};
+use super::{Dormant, Taken, containers, networks, once, order, replicas, sharing, unknown};
 use crate::address::{Mac, nth4, nth6};
 use crate::name::Name;
 use crate::project::{Addressing, Bind, Guard, Machine, Network, Nic, Pool, Port, Protocol, Subnet};
 
-type Networks = BTreeMap<Name, Network>;
+/// The networks by their names; of those of other projects nothing is known here.
+type Networks<'n> = BTreeMap<&'n Name, Option<&'n Network>>;
 
 /// What only one may have.
 struct Unique {
@@ -29,7 +30,7 @@ const PORTS_MAX: usize = 16_384;
 /// The machines of a file.
 pub(super) fn check(
     spec: &Spec,
-    networks: &Networks,
+    networks: &BTreeMap<Name, Network>,
     dormant: &Dormant,
     problems: &mut Vec<Problem>,
 ) -> BTreeMap<Name, Machine> {
@@ -40,16 +41,19 @@ pub(super) fn check(
         ports: 0,
     };
     let names: BTreeSet<&Name> = spec.machines.iter().map(|machine| &machine.name.value).collect();
+    let own = networks.iter().map(|(name, network)| (name, Some(network)));
+    let networks: Networks<'_> =
+        own.chain(networks::external(spec).map(|(at, _)| (&at.value, None))).collect();
     let mut machines = BTreeMap::new();
     let unread = unread(spec);
     for machine in &spec.machines {
-        let nics = nics(machine, networks, &names, &mut unique, problems);
+        let nics = nics(machine, &networks, &names, &mut unique, problems);
         for nic in machine.nics.iter().filter(|nic| !unread.contains(&nic.network.value)) {
-            if let Some(network) = networks.get(&nic.network.value) {
+            if let Some(Some(network)) = networks.get(&nic.network.value) {
                 addresses(nic, network, problems);
             }
         }
-        let ports = ports(machine, &nics, networks, &mut unique, problems);
+        let ports = ports(machine, &nics, &networks, &mut unique, problems);
         let (depends_on, restarts_with) = order::depends_on(machine, &names, dormant, problems);
         let made = containers::runs(machine, &spec.volumes, problems).map(|(kind, runs)| Machine {
             kind,
@@ -88,7 +92,7 @@ fn unread(spec: &Spec) -> BTreeSet<Name> {
 
 fn nics(
     machine: &MachineSpec,
-    networks: &Networks,
+    networks: &Networks<'_>,
     machines: &BTreeSet<&Name>,
     unique: &mut Unique,
     problems: &mut Vec<Problem>,
@@ -100,7 +104,7 @@ fn nics(
     let mut nics = Vec::new();
     for spec in specs {
         if !networks.contains_key(&spec.network.value) {
-            problems.push(unknown(&spec.network, "network", networks.keys()));
+            problems.push(unknown(&spec.network, "network", networks.keys().copied()));
             continue;
         }
         only_one(machine, spec, machines, unique, problems);
@@ -241,11 +245,15 @@ fn only_one(
 fn ports(
     machine: &MachineSpec,
     nics: &[Nic],
-    networks: &Networks,
+    networks: &Networks<'_>,
     unique: &mut Unique,
     problems: &mut Vec<Problem>,
 ) -> Vec<Port> {
-    let planned = |nic: &Nic| networks.get(&nic.network).is_some_and(|n| n.addressing != Addressing::None);
+    let planned = |nic: &Nic| match networks.get(&nic.network) {
+        Some(Some(network)) => network.addressing != Addressing::None,
+        Some(None) => true,
+        None => false,
+    };
     // Networks that do not exist were reported; nothing follows from them.
     let all_known = machine.nics.len() == nics.len();
     if let (Some(at), true) = (machine.ports.first(), all_known && !nics.iter().any(planned)) {

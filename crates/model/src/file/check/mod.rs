@@ -62,7 +62,8 @@ pub(crate) fn check(
             VolumeSpec::External(id) => drop(external_volumes.insert(at.value.clone(), id.clone())),
         }
     }
-    Some((Project { name, networks, machines, volumes, external_volumes }, resting))
+    let external_networks = networks::check_external(spec, &name, problems);
+    Some((Project { name, networks, external_networks, machines, volumes, external_volumes }, resting))
 }
 
 /// Takes out the machines that no active profile brings, or of which there are none: as the file calls them, and each of

@@ -10,7 +10,7 @@ use super::super::problem::Problem;
 use super::super::spec::{At, DEFAULT_NETWORK, Given, Mode, NetworkSpec, Spec};
 use super::{LEASE_DEFAULT_S, MTU_DEFAULT, once, unknown};
 use crate::address::nth4;
-use crate::name::{Name, RESERVED_OF_NETWORKS};
+use crate::name::{Name, NetworkId, RESERVED_OF_NETWORKS};
 use crate::project::{Addressing, Boot, Dhcp, Network, Pool, Reach, Subnet};
 
 /// The least that IPv6 works with (RFC 8200).
@@ -19,12 +19,14 @@ const MTU6_MIN: u16 = 1280;
 /// The networks of a file, with `default` if something is on it.
 pub(super) fn check(spec: &Spec, problems: &mut Vec<Problem>) -> BTreeMap<Name, Network> {
     let mut networks = BTreeMap::new();
-    for network in &spec.networks {
+    for network in spec.networks.iter().filter(|network| network.external.is_none()) {
         networks.insert(network.name.value.clone(), one(network, problems));
     }
     let nics = spec.machines.iter().flat_map(|machine| &machine.nics).map(|nic| &nic.network.value);
     let joined = spec.networks.iter().flat_map(|network| &network.joins).map(|at| &at.value);
+    let is_external = external(spec).any(|(at, _)| at.value.as_str() == DEFAULT_NETWORK);
     if nics.chain(joined).any(|name| name.as_str() == DEFAULT_NETWORK)
+        && !is_external
         && let Some(implicit) = &spec.implicit
     {
         networks.entry(implicit.name.value.clone()).or_insert_with(|| one(implicit, problems));
@@ -32,6 +34,37 @@ pub(super) fn check(spec: &Spec, problems: &mut Vec<Problem>) -> BTreeMap<Name, 
     joins(spec, &mut networks, problems);
     overlaps(spec, |network| &network.subnet, |a: &Ipv4Net, b| a.contains(b) || b.contains(a), problems);
     overlaps(spec, |network| &network.subnet6, |a: &Ipv6Net, b| a == b, problems);
+    networks
+}
+
+/// The networks of other projects, by the names that they have here.
+pub(super) fn external(spec: &Spec) -> impl Iterator<Item = (&At<Name>, &NetworkId)> {
+    spec.networks.iter().filter_map(|network| Some((&network.name, network.external.as_ref()?)))
+}
+
+/// The same, for the project of this name; none of these is its own, none is there twice, and each can be one.
+pub(super) fn check_external(
+    spec: &Spec,
+    project: &Name,
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<Name, NetworkId> {
+    let mut networks: BTreeMap<Name, NetworkId> = BTreeMap::new();
+    for (at, id) in external(spec) {
+        let same = networks.iter().find(|(_, other)| *other == id);
+        if id.project == *project {
+            let message = format!("network `{id}` is this project's own");
+            problems.push(at.place.problem(message).hint("leave `external` and `name` out"));
+        } else if RESERVED_OF_NETWORKS.contains(&id.name.as_str()) {
+            let message = format!("no network is called `{}`", id.name);
+            problems.push(at.place.problem(message).hint(
+                "name one that `stead network ls` shows; what other tools call so is none of their networks, but a mode",
+            ));
+        } else if let Some((other, _)) = same {
+            let message = format!("`{other}` and `{}` are both network `{id}`", at.value);
+            problems.push(at.place.problem(message).hint("leave one of them out"));
+        }
+        networks.insert(at.value.clone(), id.clone());
+    }
     networks
 }
 
@@ -161,7 +194,7 @@ fn pool(spec: &NetworkSpec, subnet: Subnet<Ipv4Net>, problems: &mut Vec<Problem>
 
 /// Joins go to other networks that route, and hold both ways.
 fn joins(spec: &Spec, networks: &mut BTreeMap<Name, Network>, problems: &mut Vec<Problem>) {
-    for network in &spec.networks {
+    for network in spec.networks.iter().filter(|network| network.external.is_none()) {
         let own = &network.name.value;
         let mut wanted = BTreeSet::new();
         once(&network.joins, &mut wanted, "network", problems);
@@ -169,6 +202,11 @@ fn joins(spec: &Spec, networks: &mut BTreeMap<Name, Network>, problems: &mut Vec
             let other = &at.value;
             if own == other {
                 problems.push(at.place.problem("a network cannot join itself").hint("leave it out"));
+                continue;
+            }
+            if external(spec).any(|(at, _)| at.value == *other) {
+                let message = format!("`{own}` cannot join `{other}`, which is another project's");
+                problems.push(at.place.problem(message).hint("put a machine on both networks as a router"));
                 continue;
             }
             if !networks.contains_key(other) {

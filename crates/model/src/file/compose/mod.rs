@@ -195,31 +195,48 @@ fn one_volume(node: Node, span: Span, path: &str, reading: &mut Reading<'_>) -> 
             ("driver_opts", Value::Mapping(options)) => {
                 ours.extend(options.into_iter().filter(|option| option.key == "size"));
             }
-            // As it was written before there was `name`.
-            ("external", Value::Mapping(keys)) => {
-                ours.push(text("external", key_span, "true"));
-                ours.extend(keys.into_iter().filter(|key| key.key == "name"));
-            }
-            ("external" | "name", value) => {
-                ours.push(Entry { key, key_span, node: Node { value, ..node } });
-            }
-            _ => {}
+            (word, value) => ours.extend(external(word, key_span, Node { value, ..node })),
         }
     }
-    if !ours.iter().any(|key| key.key == "external" && is_true(&key.node)) {
+    whose(&mut ours, path, ("volume", SHARED_VOLUME), reading);
+    mapping(span, ours)
+}
+
+const SHARED_VOLUME: &str =
+    "leave it out; one that projects share is made by `stead volume create`, and `external: true` in each";
+
+/// Whose a volume or a network is, in our words; nothing of what else is said of it.
+fn external(key: &str, span: Span, node: Node) -> Vec<Entry> {
+    match (key, node.value) {
+        // As it was written before there was `name`.
+        ("external", Value::Mapping(keys)) => {
+            let name = keys.into_iter().filter(|key| key.key == "name");
+            [text("external", span, "true")].into_iter().chain(name).collect()
+        }
+        ("external" | "name", value) => {
+            vec![Entry { key: key.to_owned(), key_span: span, node: Node { value, ..node } }]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Whether it is another project's, by what is said of that. The `name` of one that is not is not heeded, and told.
+fn whose(ours: &mut Vec<Entry>, path: &str, (what, hint): (&str, &str), reading: &mut Reading<'_>) -> bool {
+    let is_external = ours.iter().any(|key| key.key == "external" && is_true(&key.node));
+    if !is_external {
         for name in ours.extract_if(.., |key| key.key == "name") {
-            let message = "`name` is not heeded: the volume is the project's own, by the name that it has in this file, and shared with no other";
+            let message = format!(
+                "`name` is not heeded: the {what} is the project's own, by the name that it has in this file, and shared with no other"
+            );
             let warning = Problem::found(name.key_span, path, "name", message);
-            reading.warnings.push(warning.hint(
-                "leave it out; one that projects share is made by `stead volume create`, and `external: true` in each",
-            ));
+            reading.warnings.push(warning.hint(hint));
         }
     }
     if let [_, again, ..] = ours.iter().filter(|key| key.key == "name").collect::<Vec<_>>().as_slice() {
-        let problem = Problem::found(again.key_span, path, "name", "the volume is named twice");
+        let problem = Problem::found(again.key_span, path, "name", format!("the {what} is named twice"));
         reading.problems.push(problem.hint("leave `external.name` out, and write `external: true`"));
     }
-    mapping(span, ours)
+    is_external
 }
 
 /// The entries of a mapping under our names for them. Two that come to one name are told.

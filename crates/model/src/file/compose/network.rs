@@ -5,12 +5,15 @@ use std::net::IpAddr;
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::table::MTU_OPTION;
-use super::{entry, is_true, mapping, renamed, text, value};
+use super::{entry, external, is_true, mapping, renamed, text, value, whose};
 use crate::address::{nth4, nth6};
-use crate::file::leaf::network::any_address;
+use crate::file::leaf::{self, network::any_address};
 use crate::file::problem::{Problem, Span, quote};
 use crate::file::yaml::{Entry, Node, Value};
 use crate::file::{Reading, join};
+
+const SHARED: &str =
+    "leave it out; other projects name it by this one, like `name: lan.shop` beside `external: true`";
 
 pub(super) fn all(node: Node, reading: &mut Reading<'_>) -> Node {
     let span = node.span;
@@ -30,21 +33,43 @@ fn one(node: Node, path: &str, reading: &mut Reading<'_>) -> Node {
         // What is no network was told; nothing follows from it.
         Value::Unknown | Value::Scalar(_) | Value::Sequence(_) => return node,
     };
-    // Services may have any address of the subnet; there are no strangers on the networks of Compose.
-    let dhcp = mapping(node.span, vec![text("pool", node.span, "off")]);
-    let mut ours = vec![entry("dhcp", node.span, dhcp)];
+    let (mut ours, mut whose_is_it, mut said) = (Vec::new(), Vec::new(), Vec::new());
     for Entry { key, key_span, node } in keys {
+        let before = ours.len();
         match key.as_str() {
             "internal" if is_true(&node) => ours.push(text("reach", node.span, "isolated")),
             "enable_ipv4" if is_false(&node) => ours.push(text("subnet", node.span, "off")),
             "enable_ipv6" if is_false(&node) => ours.push(text("subnet6", node.span, "off")),
             "ipam" => ours.extend(subnets(&node, &join(path, "ipam.config"), reading)),
             "driver_opts" => ours.extend(mtu(&node)),
-            // Only what says the usual is left.
-            _ => drop((key_span, node)),
+            // Only what says the usual is left, and whose it is.
+            word => whose_is_it.extend(external(word, key_span, node)),
         }
+        said.extend((ours.len() > before).then_some((key, key_span)));
     }
     once(&mut ours, path, reading);
+    if whose(&mut whose_is_it, path, ("network", SHARED), reading) {
+        ours.clear();
+        for (key, span) in said {
+            let message = format!("`{key}` of an external network is not this project's to say");
+            let problem = Problem::found(span, &join(path, &key), &key, message);
+            reading.problems.push(problem.hint(
+                "leave it out, and say it where the network is made: `stead network create`, or the file of its project",
+            ));
+        }
+    } else {
+        // Services may have any address of the subnet; there are no strangers on the networks of Compose.
+        let dhcp = mapping(node.span, vec![text("pool", node.span, "off")]);
+        ours.push(entry("dhcp", node.span, dhcp));
+    }
+    for name in whose_is_it.iter().filter(|key| key.key == "name") {
+        if let Value::Scalar(text) = &name.node.value
+            && let Err(wrong) = leaf::mount::external(text)
+        {
+            reading.problems.push(wrong.at(name.node.span, &join(path, "name"), text));
+        }
+    }
+    ours.append(&mut whose_is_it);
     mapping(node.span, ours)
 }
 

@@ -35,10 +35,7 @@ const fn refused(name: &'static str, why: Shape) -> Key {
 }
 
 const MODELS: Shape = &[Form::Refused("language models are not run here", "run one in a service")];
-const EXTERNAL: Shape = &[Form::Leaf(Leaf::Only {
-    word: "false",
-    hint: "projects share nothing here: leave it out, and the project has its own",
-})];
+const EXTERNAL: Shape = &[Form::Leaf(Leaf::Flag), Form::Keys(&[&[plain("name", EXTERNAL_NAME)]])];
 const EXTERNAL_FILE: Shape = &[Form::Leaf(Leaf::Only {
     word: "false",
     hint: "nothing outside of the project keeps any: write `file:`, `content:` or `environment:` instead",
@@ -254,7 +251,7 @@ const NETWORK: &[Key] = &[
     // Whoever may run stead may put machines on any network.
     plain("attachable", FLAG),
     plain("driver_opts", &[Form::Keys(&[NETWORK_OPTIONS])]),
-    // Nobody outside of the project calls it anything.
+    // Of one that is the project's own it says nothing here.
     plain("name", LINE),
     plain("labels", UNLABELLED),
 ];
@@ -276,7 +273,7 @@ const SUBNET: &[Key] = &[
 
 const VOLUME_TOP: &[Key] = &[
     plain("driver", &[Form::Leaf(Leaf::Only { word: "local", hint: "leave it out: every volume is local" })]),
-    plain("external", &[Form::Leaf(Leaf::Flag), Form::Keys(&[&[plain("name", EXTERNAL_NAME)]])]),
+    plain("external", EXTERNAL),
     plain("driver_opts", &[Form::Keys(&[VOLUME_OPTIONS])]),
     plain("labels", VOLUME_UNLABELLED),
     plain("name", EXTERNAL_NAME),

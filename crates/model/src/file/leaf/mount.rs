@@ -4,7 +4,7 @@ use super::quantity::{ID, MODE, SIZE, bytes, file_mode, owner_id};
 use super::{Numbers, TextForm, Wrong, name};
 use crate::container::{Access, Owner, Propagation};
 use crate::file::problem::{nearest, quote};
-use crate::name::{Name, VolumeId, as_ours};
+use crate::name::{Name, as_ours};
 
 /// A path of this computer, in what has parts with `:` between.
 const PATH: &str = "((~|[.]{1,2})(/[^:\\u0000]*)?|/[^:\\u0000]*)";
@@ -36,7 +36,7 @@ pub(crate) const TARGET: &TextForm = &TextForm {
     pattern: &["/[^\\u0000]*[^/.\\u0000][^\\u0000]*|/[^\\u0000]*[.]{3}[^\\u0000]*"],
     numbers: Numbers::No,
 };
-/// Which volume an external one is: `data`, `data.shop`; with capitals and `_` as other tools take them.
+/// Which volume or network an external one is: `data`, `data.shop`; with capitals and `_` as other tools take them.
 pub(crate) const EXTERNAL: &TextForm = &TextForm {
     check: |text| external(text).map(drop),
     pattern: &[EXTERNAL_NAME, "([.]", EXTERNAL_NAME, ")?"],
@@ -161,12 +161,12 @@ pub(crate) fn any_source(text: &str) -> Result<VolumeSource, Wrong> {
     name(text).map(VolumeSource::Named)
 }
 
-/// A volume of what commands make, by its name alone, or one of another project.
-pub(crate) fn external(text: &str) -> Result<VolumeId, Wrong> {
+/// What another project has, as that project and its name: by the name alone it is of what commands make.
+pub(crate) fn external(text: &str) -> Result<(Name, Name), Wrong> {
     let ours = as_ours(text);
     match ours.split_once('.') {
-        None => name(&ours).map(|name| VolumeId::new(&Name::of_loose_project(), &name)),
-        Some((of, project)) => Ok(VolumeId::new(&name(project)?, &name(of)?)),
+        None => name(&ours).map(|name| (Name::of_loose_project(), name)),
+        Some((of, project)) => Ok((name(project)?, name(of)?)),
     }
 }
 

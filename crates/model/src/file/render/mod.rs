@@ -35,13 +35,7 @@ pub fn render(project: &Project) -> String {
 /// The same with what the file says of the images of its machines.
 pub fn render_with(project: &Project, origins: &Origins) -> String {
     let mut text = format!("name: {}\n", name(&project.name));
-    if !project.networks.is_empty() {
-        text.push_str("networks:\n");
-    }
-    for (of, network) in &project.networks {
-        let _ = writeln!(text, "  {}:", name(of));
-        render_network(&mut text, network);
-    }
+    render_networks(&mut text, project);
     if !project.machines.is_empty() {
         text.push_str("machines:\n");
     }
@@ -53,6 +47,25 @@ pub fn render_with(project: &Project, origins: &Origins) -> String {
     render_volumes(&mut text, project);
     build::render_secrets(&mut text, origins.builds.values());
     text
+}
+
+fn render_networks(text: &mut String, Project { networks, external_networks, .. }: &Project) {
+    if !networks.is_empty() || !external_networks.is_empty() {
+        text.push_str("networks:\n");
+    }
+    for (of, network) in networks {
+        let _ = writeln!(text, "  {}:", name(of));
+        render_network(text, network);
+    }
+    for (of, id) in external_networks {
+        let _ = writeln!(text, "  {}: {}", name(of), external(&id.project, &id.name));
+    }
+}
+
+/// One that another project has.
+fn external(project: &Name, of: &Name) -> String {
+    let whole = if project.as_str() == LOOSE_PROJECT { of.to_string() } else { format!("{of}.{project}") };
+    format!("{{ external: true, name: {} }}", quoted(&whole))
 }
 
 fn render_volumes(text: &mut String, Project { volumes, external_volumes, .. }: &Project) {
@@ -68,10 +81,7 @@ fn render_volumes(text: &mut String, Project { volumes, external_volumes, .. }: 
         let size = volume.size_bytes.map(|bytes| format!(" size: {bytes} ")).unwrap_or_default();
         (of, format!("{{{size}}}"))
     });
-    let external = external_volumes.iter().map(|(of, id)| {
-        let whole = if id.project.as_str() == LOOSE_PROJECT { id.name.to_string() } else { id.to_string() };
-        (of, format!("{{ external: true, name: {} }}", quoted(&whole)))
-    });
+    let external = external_volumes.iter().map(|(of, id)| (of, external(&id.project, &id.name)));
     for (of, keys) in own.chain(external).collect::<BTreeMap<_, _>>() {
         let _ = writeln!(text, "  {}: {keys}", name(of));
     }

@@ -171,7 +171,7 @@ const VOLUME: &[Key] = &[
     ),
 ];
 
-/// Which volume an external one is.
+/// Which volume or network an external one is.
 pub(crate) const EXTERNAL_NAME: Shape = &[Form::Leaf(Leaf::Form(EXTERNAL))];
 
 /// What a project takes from other files.

@@ -1,10 +1,26 @@
 //! The keys of networks.
 
-use super::{Form, Key, MTU, NAME, key, required};
+use super::{EXTERNAL_NAME, FLAG, Form, Key, MTU, NAME, key, required};
 use crate::file::leaf::Leaf;
 use crate::file::leaf::network::{ANY_ADDRESS, LEASE, LINK, POOL, REACH, SUBNET, SUBNET6};
 
 pub(crate) const NETWORK: &[Key] = &[
+    key(
+        "external",
+        FLAG,
+        "false",
+        "true",
+        "Whether it is not this project's: one that `stead network create` made, or another project's. It has to be there before \
+         `stead up`; machines of several projects may be on it at once and find each other by their names, and it stays whatever \
+         becomes of this project. What it is like, its project says.",
+    ),
+    key(
+        "name",
+        EXTERNAL_NAME,
+        "",
+        "lan.shop",
+        "Of an external one: how it is called by `stead network ls`; without a project it is of what commands make. Left out: as here.",
+    ),
     key(
         "subnet",
         &[Form::Leaf(Leaf::Form(SUBNET))],

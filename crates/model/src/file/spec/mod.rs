@@ -105,8 +105,11 @@ pub(crate) fn read(tree: &Node, ground: Ground<'_>, problems: &mut Vec<Problem>)
     Spec {
         name: root.get("name").read(leaf::name),
         start: Place { span: Span { line: 1, column: 1, chars: 0 }, ..Place::default() },
-        networks: networks.named().map(|(name, view)| network::read(name, &view, defaults)).collect(),
-        implicit: implicit.map(|name| network::read(name, &View::absent(), defaults)),
+        networks: networks
+            .named()
+            .map(|(name, view)| network::read(name, &view, defaults, problems))
+            .collect(),
+        implicit: implicit.map(|name| network::read(name, &View::absent(), defaults, problems)),
         machines: machines
             .named()
             .map(|(name, view)| machine::read(name, &view, &around, problems))
@@ -131,6 +134,12 @@ fn volume(name: &Name, view: &View<'_>, problems: &mut Vec<Problem>) -> VolumeSp
             "leave it out, and give it a limit where it is made: `stead volume create --size`, or the file of its project",
         )
     }));
-    let usual = || VolumeId::new(&Name::of_loose_project(), name);
-    VolumeSpec::External(view.get("name").read(leaf::mount::external).value().unwrap_or_else(usual))
+    let (project, name) = external(name, view);
+    VolumeSpec::External(VolumeId::new(&project, &name))
+}
+
+/// Which one of another project is meant, as that project and its name.
+fn external(name: &Name, view: &View<'_>) -> (Name, Name) {
+    let usual = || (Name::of_loose_project(), name.clone());
+    view.get("name").read(leaf::mount::external).value().unwrap_or_else(usual)
 }

@@ -6,7 +6,8 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::view::{At, Given, Place, View, word};
 use crate::file::leaf::{self, network as wire};
-use crate::name::Name;
+use crate::file::problem::Problem;
+use crate::name::{Name, NetworkId};
 use crate::project::{Pool, Reach, Subnet};
 
 /// Who gives addresses, without the details.
@@ -20,6 +21,8 @@ pub(crate) enum Mode {
 #[derive(Debug)]
 pub(crate) struct NetworkSpec {
     pub(crate) name: At<Name>,
+    /// Which one of another project it is, if it is.
+    pub(crate) external: Option<NetworkId>,
     pub(crate) subnet: Given<Subnet<Ipv4Net>>,
     pub(crate) subnet6: Given<Subnet<Ipv6Net>>,
     pub(crate) addressing: Given<Mode>,
@@ -38,7 +41,12 @@ pub(crate) struct NetworkSpec {
 const MODES: &[(&str, Mode)] = &[("managed", Mode::Managed), ("static", Mode::Static), ("none", Mode::None)];
 
 /// Reads a network, with its defaults where it says nothing.
-pub(crate) fn read(name: At<Name>, view: &View<'_>, defaults: &View<'_>) -> NetworkSpec {
+pub(crate) fn read(
+    name: At<Name>,
+    view: &View<'_>,
+    defaults: &View<'_>,
+    problems: &mut Vec<Problem>,
+) -> NetworkSpec {
     let (dhcp, boot) = (view.get("dhcp"), view.get("boot"));
     let mtu = |view: &View<'_>| view.get("mtu").read(|text| leaf::whole(text, 576, 9216));
     let reach = view.get("reach");
@@ -48,6 +56,7 @@ pub(crate) fn read(name: At<Name>, view: &View<'_>, defaults: &View<'_>) -> Netw
         Given::Absent => reach.read(wire::reach),
     };
     NetworkSpec {
+        external: external(&name.value, view, problems),
         name,
         subnet: view.get("subnet").read(wire::subnet),
         subnet6: view.get("subnet6").read(wire::subnet6),
@@ -63,4 +72,27 @@ pub(crate) fn read(name: At<Name>, view: &View<'_>, defaults: &View<'_>) -> Netw
         boot_file: boot.get("file").read(leaf::plain_text),
         boot_server: boot.get("server").read(wire::any_address),
     }
+}
+
+/// What is said of a network by the project that has it.
+const OWN_KEYS: [&str; 8] = ["subnet", "subnet6", "addressing", "reach", "mtu", "joins", "dhcp", "boot"];
+
+/// Which network of another project is meant, if one is. What that is like is not for this file to say.
+fn external(name: &Name, view: &View<'_>, problems: &mut Vec<Problem>) -> Option<NetworkId> {
+    if !view.flag("external") {
+        problems.extend(view.key_place("name").map(|place| {
+            place
+                .problem("the name of a network of the project is the one in this file, within the project")
+                .hint("leave it out, or write `external: true` beside it: then it is one that `stead network create` made")
+        }));
+        return None;
+    }
+    problems.extend(OWN_KEYS.into_iter().filter_map(|key| view.key_place(key)).map(|place| {
+        let message = format!("`{}` of an external network is not this project's to say", place.text);
+        place.problem(message).hint(
+            "leave it out, and say it where the network is made: `stead network create`, or the file of its project",
+        )
+    }));
+    let (project, name) = super::external(name, view);
+    Some(NetworkId::new(&project, &name))
 }

@@ -484,15 +484,10 @@ networks: {default: {internal: On, external: y}}
                 |                            ^^^^^
               hint: write one of these two words, without quotes
 
-            compose.yaml:4:46: `external: true` cannot be honoured
+            compose.yaml:4:22: `internal` of an external network is not this project's to say
               4 | networks: {default: {internal: On, external: y}}
-                |                                              ^
-              hint: projects share nothing here: leave it out, and the project has its own
-
-            compose.yaml:4:46: `y` is taken for `true`, as YAML 1.1 had it
-              4 | networks: {default: {internal: On, external: y}}
-                |                                              ^
-              hint: write `true`
+                |                      ^^^^^^^^
+              hint: leave it out, and say it where the network is made: `stead network create`, or the file of its project
         "#]],
     );
     check(

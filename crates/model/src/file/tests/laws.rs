@@ -209,7 +209,28 @@ fn projects() -> impl Strategy<Value = Project> {
         let volumes = names.into_iter().zip(sizes.into_iter().cycle()).collect();
         let external = [("lent", "data.shop"), ("true", "off.default")];
         let external_volumes = external.map(|(name, id)| (name.parse().unwrap(), id.parse().unwrap())).into();
-        Project { name: "on".parse().unwrap(), networks, machines, volumes, external_volumes }
+        let external = [("lent", "lan.shop"), ("true", "off.default")];
+        let external_networks: BTreeMap<crate::name::Name, _> =
+            external.map(|(name, id)| (name.parse().unwrap(), id.parse().unwrap())).into();
+        for machine in machines.values_mut().filter(|machine| machine.depends_on.is_empty()) {
+            let bare = |network: &crate::name::Name| Nic {
+                network: network.clone(),
+                address: None,
+                address6: None,
+                mac: None,
+                aliases: BTreeSet::new(),
+                guard: Guard::On,
+            };
+            machine.nics.extend(external_networks.keys().map(bare));
+        }
+        Project {
+            name: "on".parse().unwrap(),
+            networks,
+            external_networks,
+            machines,
+            volumes,
+            external_volumes,
+        }
     })
 }
 
@@ -321,6 +342,9 @@ fn the_schema_and_the_parser_agree_on_volumes() {
         ("volumes: {a: {external: yes}}\n", false),
         ("volumes: {a: {external: true, name: data.shop.x}}\n", false),
         ("volumes: {a: {external: true, name: ./data}}\n", false),
+        ("networks: {a: {external: true}, b: {external: true, name: Data_1.shop}}\n", true),
+        ("networks: {a: {external: yes}}\n", false),
+        ("networks: {a: {external: true, name: lan.shop.x}}\n", false),
         ("machines: {m: {image: x, volumes: ['a:/b:nocopy', 'a:/c:ro,nocopy']}}\nvolumes: [a]\n", true),
         ("machines: {m: {image: x, volumes: ['a:/b:copy']}}\nvolumes: [a]\n", false),
     ];

@@ -92,6 +92,62 @@ fn a_machine_called_gateway_goes_before_the_network_s_own_address() {
 }
 
 #[test]
+fn machines_of_other_projects_have_their_own_full_names_and_share_the_short_ones() {
+    let mut all = wanted();
+    let lan = all.get(&"lan.shop".parse().unwrap()).unwrap().clone();
+    let of_blog = |name: &str, last: u8| stead_model::served::ServedHost {
+        name: name.parse().unwrap(),
+        project: Some("blog".parse().unwrap()),
+        aliases: vec!["front".parse().unwrap()],
+        address: Some([10, 0, 5, last].into()),
+        address6: None,
+    };
+    let mac = |last| stead_model::address::Mac::new([2, 0, 0, 0, 9, last]).unwrap();
+    let shared = all.get_mut(&"lan.shop".parse().unwrap()).unwrap();
+    shared.hosts.extend([(mac(1), of_blog("web", 90)), (mac(2), of_blog("mail", 91))]);
+    let alone = stead_model::served::ServedHost { project: None, ..of_blog("secret", 0) };
+    let mail = stead_model::served::ServedHost { name: "mail".parse().unwrap(), ..alone.clone() };
+    let at = |last: u8, host: &stead_model::served::ServedHost| stead_model::served::ServedHost {
+        address: Some([10, 0, 7, last].into()),
+        ..host.clone()
+    };
+    let own = ServedNetwork {
+        domain: "blog.stead".into(),
+        gateway: Some("10.0.7.1/24".parse().unwrap()),
+        hosts: [(mac(3), at(2, &alone)), (mac(4), at(3, &mail))].into(),
+        joins: Vec::new(),
+        ..lan
+    };
+    all.insert("own.blog".parse().unwrap(), own);
+    let ask = |network: &str, asker: [u8; 4], name: &str, kind: u16| {
+        let net = Net::new(&network.parse().unwrap(), &all).unwrap();
+        brief(decide(&net, IpAddr::V4(asker.into()), &packet(name, kind), Transport::Udp))
+    };
+    let check = |name: &str, expected: &str| {
+        assert_eq!(ask("lan.shop", [10, 0, 5, 200], name, kind::A), expected);
+    };
+    check("web", "NoError aa web. A 10.0.5.10 web. A 10.0.5.90");
+    check("front", "NoError aa front. A 10.0.5.10 front. A 10.0.5.90 front. A 10.0.5.91");
+    check("web.shop.stead", "NoError aa web.shop.stead. A 10.0.5.10");
+    check("web.shop", "NoError aa web.shop. A 10.0.5.10");
+    check("web.blog", "NoError aa web.blog. A 10.0.5.90");
+    check("web.blog.stead", "NoError aa web.blog.stead. A 10.0.5.90");
+    check("mail.shop.stead", "NoError aa mail.shop.stead. A 10.0.5.91");
+    check("db.blog.stead", "NXDomain aa [stead. SOA]");
+    let pointer = ask("lan.shop", [10, 0, 5, 200], "90.5.0.10.in-addr.arpa", kind::PTR);
+    assert_eq!(pointer, "NoError aa 90.5.0.10.in-addr.arpa. PTR web.blog.stead.");
+    // Whoever is on a network of its own project as well sees the names there, wherever it asks; others do not.
+    let mail = |network, asker, name| ask(network, asker, name, kind::A);
+    assert_eq!(mail("lan.shop", [10, 0, 5, 91], "secret"), "NoError aa secret. A 10.0.7.2");
+    assert_eq!(mail("own.blog", [10, 0, 7, 3], "db"), "NoError aa db. A 10.0.5.11");
+    assert_eq!(mail("lan.shop", [10, 0, 5, 90], "secret"), "NXDomain aa [. SOA]");
+    assert_eq!(mail("own.blog", [10, 0, 7, 2], "db"), "NXDomain aa [. SOA]");
+    // `web` of the network's own project has the same name, and is another.
+    assert_eq!(mail("lan.shop", [10, 0, 5, 10], "job"), "NoError aa job. A 10.0.6.12");
+    assert_eq!(mail("lan.shop", [10, 0, 5, 90], "web.shop"), "NoError aa web.shop. A 10.0.5.10");
+}
+
+#[test]
 fn underscores_are_taken_for_the_hyphens_that_names_have_in_their_place() {
     let mut all = wanted();
     let lan = all.get_mut(&"lan.shop".parse().unwrap()).unwrap();

@@ -2,7 +2,7 @@
 //! has nics on, and of what all these are joined to, in this order.
 //!
 //! A machine is found as `web`, `web.shop` and `web.shop.stead`; so are its aliases. A name of a nearer network goes
-//! before one of a farther, and a machine's name before an alias. Behind all of them `gateway` is the network's own
+//! before one of a farther, and a machine's name before an alias. A machine of another project is called so in that. Behind all of them `gateway` is the network's own
 //! address. Several machines may share an alias: all are answered. Addresses in any range of ours are ours to name, also those whose names are not for this asker:
 //! nobody outside is asked about them.
 
@@ -10,8 +10,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use stead_model::name::NetworkId;
-use stead_model::served::ServedNetwork;
+use stead_model::name::{Name, NetworkId};
+use stead_model::resolve::DOMAIN;
+use stead_model::served::{ServedHost, ServedNetwork};
 
 use crate::serve::bytes::name_to_wire;
 
@@ -28,6 +29,18 @@ impl Addresses {
     fn all(&self) -> impl Iterator<Item = IpAddr> + '_ {
         let v4 = self.v4.iter().copied().map(IpAddr::V4);
         v4.chain(self.v6.iter().copied().map(IpAddr::V6))
+    }
+}
+
+/// What something is called: alone, in its project, and in full.
+struct Named {
+    forms: [String; 3],
+    addresses: Addresses,
+}
+
+impl Named {
+    fn new(name: &str, project: &Name, domain: &str, addresses: Addresses) -> Self {
+        Self { forms: [name.to_owned(), format!("{name}.{project}"), format!("{name}.{domain}")], addresses }
     }
 }
 
@@ -86,15 +99,14 @@ impl Zone {
             v6: own.gateway6.iter().map(Ipv6Net::addr).collect(),
         };
         for (id, network) in &networks {
-            let named = network.hosts.values().map(|host| (host.name.to_string(), addresses(host)));
-            zone.add(&named.collect::<Vec<_>>(), id, &network.domain);
-            let aliased = network
-                .hosts
-                .values()
-                .flat_map(|host| host.aliases.iter().map(|alias| (alias.to_string(), addresses(host))));
-            zone.add(&aliased.collect::<Vec<_>>(), id, &network.domain);
+            let hosts = network.hosts.values();
+            let named = hosts.clone().map(|host| (host.name.to_string(), host));
+            zone.add_hosts(&named.collect::<Vec<_>>(), id, &network.domain);
+            let aliased =
+                hosts.flat_map(|host| host.aliases.iter().map(move |alias| (alias.to_string(), host)));
+            zone.add_hosts(&aliased.collect::<Vec<_>>(), id, &network.domain);
         }
-        zone.add_gateway(ours, id, &own.domain);
+        zone.add_gateway(ours, &id.project, &own.domain);
         all.values().for_each(|network| zone.own(network));
         let home = Addresses { v4: vec![Ipv4Addr::LOCALHOST], v6: vec![Ipv6Addr::LOCALHOST] };
         zone.names.insert(b"\x09localhost\0".to_vec().into(), home);
@@ -137,16 +149,28 @@ impl Zone {
         labels_below(name, &self.domain).filter(|_| self.domain.len() > 1).unwrap_or(0)
     }
 
-    fn add(&mut self, tier: &[(String, Addresses)], id: &NetworkId, domain: &str) {
+    /// Adds what machines are called on a network. One of another project is found in that, too; in the network's own only
+    /// where nobody of that is called so.
+    fn add_hosts(&mut self, tier: &[(String, &ServedHost)], id: &NetworkId, domain: &str) {
+        let own = |(name, host): &(String, &ServedHost)| match &host.project {
+            None => Named::new(name, &id.project, domain, addresses(host)),
+            Some(project) => Named::new(name, project, &format!("{project}.{DOMAIN}"), addresses(host)),
+        };
+        self.add(&tier.iter().map(own).collect::<Vec<_>>());
+        let external = tier.iter().filter(|(_, host)| host.project.is_some());
+        let here = external.map(|(name, host)| Named::new(name, &id.project, domain, addresses(host)));
+        self.add(&here.collect::<Vec<_>>());
+    }
+
+    fn add(&mut self, tier: &[Named]) {
         let mut new: HashMap<Box<[u8]>, Addresses> = HashMap::new();
-        for (name, addresses) in tier {
-            let forms = [name.clone(), format!("{name}.{}", id.project), format!("{name}.{domain}")];
+        for Named { forms, addresses } in tier {
             for form in forms.iter().filter_map(|form| name_to_wire(form)) {
                 let entry = new.entry(form.into()).or_default();
                 entry.v4.extend(&addresses.v4);
                 entry.v6.extend(&addresses.v6);
             }
-            let Some(full) = name_to_wire(&format!("{name}.{domain}")) else { continue };
+            let Some(full) = forms.last().and_then(|full| name_to_wire(full)) else { continue };
             for address in addresses.all() {
                 self.owners.entry(address).or_insert_with(|| full.clone().into());
             }
@@ -157,11 +181,11 @@ impl Zone {
     }
 
     /// Names the network's own address, behind all that machines are called: theirs are many projects' `gateway`.
-    fn add_gateway(&mut self, ours: Addresses, id: &NetworkId, domain: &str) {
+    fn add_gateway(&mut self, ours: Addresses, project: &Name, domain: &str) {
         let full = name_to_wire(&format!("gateway.{domain}"));
         let is_taken = full.is_some_and(|full| self.names.contains_key(&*full));
         let unnamed: Vec<IpAddr> = if is_taken { ours.all().collect() } else { Vec::new() };
-        self.add(&[("gateway".to_owned(), ours)], id, domain);
+        self.add(&[Named::new("gateway", project, domain, ours)]);
         // An address does not have a name that leads to a machine.
         unnamed.iter().for_each(|address| drop(self.owners.remove(address)));
     }
@@ -192,7 +216,7 @@ impl Zone {
     }
 }
 
-fn addresses(host: &stead_model::served::ServedHost) -> Addresses {
+fn addresses(host: &ServedHost) -> Addresses {
     Addresses { v4: host.address.into_iter().collect(), v6: host.address6.into_iter().collect() }
 }
 

@@ -227,6 +227,10 @@ networks: { front: , back: { name: elsewhere }, far: }
               back: {}
             depends_on: [cache, db]
             image: "a:latest"
+        compose.yaml:6:30: `name` is not heeded: the network is the project's own, by the name that it has in this file, and shared with no other
+          6 | networks: { front: , back: { name: elsewhere }, far: }
+            |                              ^^^^
+          hint: leave it out; other projects name it by this one, like `name: lan.shop` beside `external: true`
     "#]]
     .assert_eq(&text[text.find("machines:").unwrap_or(0)..]);
     // On the network that all are on who say nothing.

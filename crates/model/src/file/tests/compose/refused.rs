@@ -349,10 +349,10 @@ configs:
                 |               ^^^^^^^
               hint: leave it out: every network is a bridge
 
-            compose.yaml:42:34: `external: true` cannot be honoured
-             42 |   n: {driver: overlay, external: true, name: other, ipam: {config: [{subnet: 10.9.0.0/24, gateway: 1…
-                |                                  ^^^^
-              hint: projects share nothing here: leave it out, and the project has its own
+            compose.yaml:42:53: `ipam` of an external network is not this project's to say
+             42 | …: overlay, external: true, name: other, ipam: {config: [{subnet: 10.9.0.0/24, gateway: 10.9.0.254, i…
+                |                                          ^^^^
+              hint: leave it out, and say it where the network is made: `stead network create`, or the file of its project
 
             compose.yaml:42:100: the gateway `10.9.0.254` cannot be honoured
              42 | …config: [{subnet: 10.9.0.0/24, gateway: 10.9.0.254, ip_range: 10.9.0.0/25}, {subnet: 10.10.0.0/24}]}…
