@@ -128,11 +128,8 @@ impl Loaded {
     /// Refuses a file without anything in it: a slip, where it would take all of a project away.
     pub(crate) fn with_something(self) -> Result<Self, Failure> {
         let Project { networks, external_networks, machines, volumes, external_volumes, .. } = &self.project;
-        let is_bare = networks.is_empty()
-            && external_networks.is_empty()
-            && volumes.is_empty()
-            && external_volumes.is_empty();
-        if is_bare && machines.is_empty() && self.dormant.is_empty() {
+        let count = networks.len() + external_networks.len() + volumes.len() + external_volumes.len();
+        if count + machines.len() + self.dormant.len() == 0 {
             let called =
                 |file: &PathBuf| if is_stdin(file) { shown(file) } else { file.display().to_string() };
             let named: Vec<String> = self.files.files.iter().map(called).collect();

@@ -139,9 +139,8 @@ pub fn missing_networks(
     plan: &Plan,
     seen: &Observed,
 ) -> Vec<Refusal> {
-    let begun = |planned: &Step| match planned {
-        Step::MachineAdd(id, ..) | Step::MachineStart(id, _) => Some(id.clone()),
-        _ => None,
+    let begun = |step: &Step| {
+        if let Step::MachineAdd(id, ..) | Step::MachineStart(id, _) = step { Some(id.clone()) } else { None }
     };
     let begun: BTreeSet<MachineId> = plan.steps.iter().filter_map(|planned| begun(&planned.step)).collect();
     let machines = project.machines.iter().filter(|(name, _)| {

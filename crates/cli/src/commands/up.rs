@@ -320,28 +320,18 @@ impl Whose {
 }
 
 /// What is to be done about a project.
-struct Decided {
+pub(super) struct Decided {
     /// All that its file asks for.
     all: Wanted,
     /// What is to be now.
     wanted: Wanted,
     /// What comes first: networks that commands made and that went with the engine.
     before: Option<Plan>,
-    plan: Plan,
-}
-
-/// The steps for it.
-pub(super) fn planned_for(
-    home: &Home,
-    loaded: &Loaded,
-    how: &Bring,
-    seen: &Observed,
-) -> Result<Plan, Failure> {
-    or_refused(decide(home, loaded, how, seen)?, Vec::new(), loaded).map(|decided| decided.plan)
+    pub(super) plan: Plan,
 }
 
 /// Decides on it, or tells all of why it cannot be had here. Nothing is changed.
-fn decide(
+pub(super) fn decide(
     home: &Home,
     loaded: &Loaded,
     how: &Bring,
@@ -397,7 +387,7 @@ pub(super) fn check(session: &mut Session, loaded: &Loaded, how: &Bring) -> Resu
 }
 
 /// What was decided; or whatever is against it, and what it lacks, told together.
-fn or_refused(
+pub(super) fn or_refused(
     decided: Result<Decided, Vec<Refusal>>,
     lacks: Vec<Refusal>,
     loaded: &Loaded,

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use stead_model::file::{Source, Variables, files, parse, ports_of_docker, render_json};
-use stead_model::name::{Name, as_ours};
+use stead_model::name::{LOOSE_PROJECT, Name, as_ours};
 use stead_model::project::{Machine, Project};
 
 use self::told::told;
@@ -370,6 +370,10 @@ fn not_ours(text: &str) -> Option<Failure> {
         "bridge" => (
             "there is no network `bridge`",
             "leave it out: machines that name none are on `default`, which is such a one",
+        ),
+        _ if text.rsplit_once('.').is_some_and(|(_, project)| project != LOOSE_PROJECT) => (
+            "it is another project's".to_owned(),
+            "name one that a command made; in a project's file that one is `external`".to_owned(),
         ),
         "ns" | "slirp4netns" | "pasta" | "private" => (
             "a machine has a network of its own, made by stead",

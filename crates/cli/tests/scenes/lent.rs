@@ -91,7 +91,20 @@ fn a_proxy_reaches_machines_of_other_projects_on_a_network_that_commands_made() 
     world.stead("network connect proxy box --kind container").ok();
     world.stead("network disconnect proxy box").ok();
     assert_eq!(blog.stead("plan").ok(), "nothing to do\n");
-    // All that was in the engine is gone; what commands made comes again with whoever is on it.
+    comes_again(&world, &proxy, &blog);
+    has_others_like_it(&world, &blog);
+    blog.stead("down").ok();
+    proxy.stead("exec traefik nslookup web").code(1);
+    assert_eq!(proxy.stead("plan").ok(), "nothing to do\n");
+    proxy.stead("down").ok();
+    assert_eq!(world.stead("network ls --format json").json()[0]["nics"], json!(0));
+    world.stead("network rm proxy").ok();
+    world.stead("purge --yes").ok();
+}
+
+/// What commands made stands again with whoever is on it.
+fn comes_again(world: &World, proxy: &Project<'_>, blog: &Project<'_>) {
+    let before = addresses(world, "web.blog");
     world.stead("network rm other").ok();
     world.sh(Place::Computer, "kill -9 $(cut -d ' ' -f 1 home/run/anchor.pid)");
     let shown = blog.stead("plan").ok();
@@ -101,15 +114,22 @@ fn a_proxy_reaches_machines_of_other_projects_on_a_network_that_commands_made() 
     );
     blog.stead("up").ok();
     proxy.stead("up").ok();
-    assert_eq!(self::addresses(&world, "web.blog"), addresses);
+    assert_eq!(addresses(world, "web.blog"), before);
     assert_eq!(proxy.stead("exec traefik wget -qO- http://web/page").ok(), "page of blog\n");
-    blog.stead("down").ok();
-    proxy.stead("exec traefik nslookup web").code(1);
-    assert_eq!(proxy.stead("plan").ok(), "nothing to do\n");
-    proxy.stead("down").ok();
-    assert_eq!(world.stead("network ls --format json").json()[0]["nics"], json!(0));
-    world.stead("network rm proxy").ok();
-    world.stead("purge --yes").ok();
+}
+
+/// One more like it is on the same networks; a clone is not on those of another's file.
+fn has_others_like_it(world: &World, blog: &Project<'_>) {
+    assert_eq!(blog.stead("run --rm web wget -qO- http://web/page").ok(), "page of blog\n");
+    blog.stead("stop web").ok();
+    world.stead("clone web.blog copy").says("it is not on default.blog").ok();
+    world.stead("start copy").ok();
+    world.stead("exec copy wget -qO /dev/null http://traefik/busybox").ok();
+    world.stead("rm --force copy").ok();
+    let said = world.stead(&format!("run --network default.blog {BUSYBOX} true")).code(125);
+    said.says("`--network default.blog` cannot be honoured: it is another project's");
+    world.stead("network connect default.blog copy").code(2).says("is changed in the project's file");
+    blog.stead("start web").ok();
 }
 
 const SHOP: &str = "
@@ -124,6 +144,38 @@ machines:
   web: { image: IMAGE, init: true, command: [sleep, '1000'], networks: { front: { address: 10.0.5.9, aliases: [www] } } }
   db: { kind: container, driver: external, networks: [front] }
 ";
+
+/// What others have or would feel is refused, before anything is changed; the rest is not.
+fn keeps_it_as_it_is(shop: &Project<'_>, blog: &Project<'_>) {
+    shop.write(
+        &SHOP.replace("IMAGE", BUSYBOX).replace("lan: { aliases", "lan: { address: 10.0.5.9, aliases"),
+    );
+    shop.stead("up").code(2).says("machine `web.blog` has `10.0.5.9` on network `lan` already");
+    blog.write(&GUEST.replace("IMAGE", BUSYBOX).replace("10.0.5.9", "10.0.5.2"));
+    blog.stead("up").code(2).says("machine `web.shop` has `10.0.5.2` on network `lan.shop` already");
+    blog.write(&GUEST.replace("IMAGE", BUSYBOX));
+    for (from, to) in [
+        ("10.0.5.0/24", "10.0.6.0/24"),
+        ("subnet: ", "mtu: 1400, subnet: "),
+        ("subnet: ", "dhcp: { slaac: true }, subnet: "),
+    ] {
+        shop.write(&SHOP.replace("IMAGE", BUSYBOX).replace(from, to));
+        for line in ["plan", "up"] {
+            shop.stead(line)
+                .code(2)
+                .says("machines of other projects are on network `lan.shop`, as it is")
+                .says("`web.blog`");
+        }
+    }
+    shop.write(&SHOP.replace("IMAGE", BUSYBOX).replace("back: {}", "back: { joins: [lan] }"));
+    shop.stead("up").ok();
+    shop.write(&SHOP.replace("IMAGE", BUSYBOX).replace("subnet: ", "reach: isolated, subnet: "));
+    shop.stead("up").ok();
+    for line in ["down", "down --volumes --yes", "plan --down"] {
+        shop.stead(line).code(2).says("`db.blog`, `web.blog`").says("`stead down` their project");
+    }
+    shop.stead("exec web ping -c 1 -W 2 10.0.5.9").ok();
+}
 
 #[test]
 fn two_machines_of_one_name_are_both_there_and_whoever_has_the_network_keeps_it_as_it_is() {
@@ -156,37 +208,7 @@ fn two_machines_of_one_name_are_both_there_and_whoever_has_the_network_keeps_it_
     blog.stead("exec web ping -c 1 -W 2 web.shop.stead").ok();
     assert!(shop.stead("exec web cat /etc/resolv.conf").ok().contains("search shop.stead"));
     assert!(blog.stead("exec web cat /etc/resolv.conf").ok().contains("search blog.stead"));
-    // A fixed address that another project's machine has, from either side.
-    shop.write(
-        &SHOP.replace("IMAGE", BUSYBOX).replace("lan: { aliases", "lan: { address: 10.0.5.9, aliases"),
-    );
-    shop.stead("up").code(2).says("machine `web.blog` has `10.0.5.9` on network `lan` already");
-    blog.write(&GUEST.replace("IMAGE", BUSYBOX).replace("10.0.5.9", "10.0.5.2"));
-    blog.stead("up").code(2).says("machine `web.shop` has `10.0.5.2` on network `lan.shop` already");
-    blog.write(&GUEST.replace("IMAGE", BUSYBOX));
-    // What they would feel is refused, before anything is changed; the rest is not.
-    for (from, to) in [
-        ("10.0.5.0/24", "10.0.6.0/24"),
-        ("subnet: ", "mtu: 1400, subnet: "),
-        ("subnet: ", "dhcp: { slaac: true }, subnet: "),
-    ] {
-        shop.write(&SHOP.replace("IMAGE", BUSYBOX).replace(from, to));
-        for line in ["plan", "up"] {
-            shop.stead(line)
-                .code(2)
-                .says("machines of other projects are on network `lan.shop`, as it is")
-                .says("`web.blog`");
-        }
-    }
-    shop.write(&SHOP.replace("IMAGE", BUSYBOX).replace("back: {}", "back: { joins: [lan] }"));
-    shop.stead("up").ok();
-    shop.write(&SHOP.replace("IMAGE", BUSYBOX).replace("subnet: ", "reach: isolated, subnet: "));
-    shop.stead("up").ok();
-    for line in ["down", "down --volumes --yes", "plan --down"] {
-        shop.stead(line).code(2).says("`db.blog`, `web.blog`").says("`stead down` their project");
-    }
-    shop.stead("exec web ping -c 1 -W 2 10.0.5.9").ok();
-    // Of both together those go first that borrow.
+    keeps_it_as_it_is(&shop, &blog);
     blog.stead("stop web").ok();
     blog.stead("start web").ok();
     shop.stead("exec web ping -c 1 -W 2 web.blog").ok();
@@ -197,10 +219,18 @@ fn two_machines_of_one_name_are_both_there_and_whoever_has_the_network_keeps_it_
     world.stead("start web.blog web.shop").ok();
     shop.stead("exec web ping -c 1 -W 2 10.0.5.9").ok();
     blog.stead("up").ok();
+    // Of both together those go first that borrow.
     world.stead("down shop blog").ok();
     assert_eq!(world.stead("ps --all --format json").json(), json!([]));
     assert_eq!(world.stead("network ls --format json").json(), json!([]));
-    // In a circle nobody goes first, but for a purge.
+}
+
+#[test]
+fn two_projects_that_lend_each_other_networks_go_with_a_purge() {
+    let world = World::offline();
+    let shop = world.project("shop", "");
+    let blog = world.project("blog", "");
+    // In a circle nobody goes first.
     shop.write("networks: { lan: {}, far: { external: true, name: lan.blog } }\nmachines: { web: { kind: container, driver: external, networks: [lan] } }\n");
     blog.write("networks: { lan: {}, far: { external: true, name: lan.shop } }\nmachines: { web: { kind: container, driver: external, networks: [far] } }\n");
     shop.stead("up").ok();

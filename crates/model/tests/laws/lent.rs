@@ -160,11 +160,18 @@ fn a_machine_on_a_network_of_another_project_has_an_address_from_the_other_end()
     let (both, lock, of_blog) = both(&shop(), &blog()).unwrap();
     assert_eq!(of_blog, Lock::default(), "what another project's network has is not for our lock");
     expect![[r#"
+        - nic web.blog/lan.shop
+        - lease web.blog/lan.shop 10.0.5.191 02:c4:55:f6:4d:a6
+        - machine web.blog
+        - project blog
     "#]]
     .assert_eq(&text(&plan(&nothing(&name("blog"), &both), &both)));
     // Its own machines go on from theirs.
     let more = shop().container("db", &[nic("lan")]);
     expect![[r#"
+        + lease db/lan.shop 10.0.5.3 02:00:98:d7:6d:f3
+        + container db.shop (external)
+        + nic db/lan.shop as eth0 by stv-db-vtat5
     "#]]
     .assert_eq(&text(&plan(&must_want(&more, &lock, &both), &both)));
 }
@@ -176,12 +183,9 @@ fn told(refusals: &[Refusal]) -> String {
 
 #[test]
 fn what_cannot_be_is_told() {
-    let (one, lock) = up(&shop(), &computer());
+    let (one, _) = up(&shop(), &computer());
     let refused =
         |blog: &Project| wanted(blog, &Lock::default(), &one).map_or_else(|no| told(&no), |_| "fits".into());
-    let at = |address: &str| {
-        project("blog").lent("front", "lan.shop").container("web", &[fixed("front", address)])
-    };
     let long = "n".repeat(40);
     let (two, _) = up(&project(&long).net(&long, subnet("10.0.6.0/24")), &one);
     let mut far = project("blog").lent("front", &format!("{long}.{long}"));
@@ -203,7 +207,16 @@ fn what_cannot_be_is_told() {
         ]
         .concat(),
     );
-    let (both, ..) = both(&shop(), &at("10.0.5.9")).unwrap();
+}
+
+/// `blog` with a machine on `lan` of `shop`.
+fn at(address: &str) -> Project {
+    project("blog").lent("front", "lan.shop").container("web", &[fixed("front", address)])
+}
+
+#[test]
+fn what_others_would_feel_and_what_is_not_there_is_told() {
+    let (both, lock, _) = both(&shop(), &at("10.0.5.9")).unwrap();
     let becomes = |shop: &Project| match wanted(shop, &lock, &both) {
         Ok(goal) => told(&goal.in_others_way(&both)),
         Err(refusals) => told(&refusals),
@@ -216,7 +229,7 @@ fn what_cannot_be_is_told() {
     let pool = |pool: Pool| {
         with(&|lan| {
             if let Addressing::Managed(dhcp) = &mut lan.addressing {
-                dhcp.pool = pool
+                dhcp.pool = pool;
             }
         })
     };

@@ -7,7 +7,7 @@ use stead_model::plan::{Plan, Wanted};
 use stead_model::project::Project;
 use stead_model::resolve::Refusal;
 
-use super::super::up::planned_for;
+use super::super::up::{decide, or_refused};
 use super::about_networks;
 use crate::failure::Failure;
 use crate::project::load_file;
@@ -32,7 +32,8 @@ pub(in crate::commands) fn again(
         return Ok(None);
     }
     let how = about_networks(super::super::image::those_here(home, &loaded.project)?);
-    planned_for(home, &loaded, &how, seen).map(Some).map_err(Failure::of_request)
+    let decided = decide(home, &loaded, &how, seen)?;
+    or_refused(decided, Vec::new(), &loaded).map(|decided| Some(decided.plan)).map_err(Failure::of_request)
 }
 
 /// Refuses what takes a network from under machines of other projects.

@@ -337,6 +337,10 @@ networks:
             |                              ^^^^
           hint: leave it out; other projects name it by this one, like `name: lan.shop` beside `external: true`
     "#]].assert_eq(&shown("compose.yaml", text, &[], &[]));
+}
+
+#[test]
+fn what_compose_says_of_an_external_network_beside_its_name_is_told() {
     let text = "name: blog
 services: {web: {image: web, networks: [a, b, c, d]}}
 networks:

@@ -207,30 +207,9 @@ fn projects() -> impl Strategy<Value = Project> {
         // Of some the limits are left out, of others they are not.
         let sizes = [None, Some(1 << 30), Some(64 << 10)].map(|size_bytes| Volume { size_bytes });
         let volumes = names.into_iter().zip(sizes.into_iter().cycle()).collect();
-        let external = [("lent", "data.shop"), ("true", "off.default")];
-        let external_volumes = external.map(|(name, id)| (name.parse().unwrap(), id.parse().unwrap())).into();
-        let external = [("lent", "lan.shop"), ("true", "off.default")];
-        let external_networks: BTreeMap<crate::name::Name, _> =
-            external.map(|(name, id)| (name.parse().unwrap(), id.parse().unwrap())).into();
-        for machine in machines.values_mut().filter(|machine| machine.depends_on.is_empty()) {
-            let bare = |network: &crate::name::Name| Nic {
-                network: network.clone(),
-                address: None,
-                address6: None,
-                mac: None,
-                aliases: BTreeSet::new(),
-                guard: Guard::On,
-            };
-            machine.nics.extend(external_networks.keys().map(bare));
-        }
-        Project {
-            name: "on".parse().unwrap(),
-            networks,
-            external_networks,
-            machines,
-            volumes,
-            external_volumes,
-        }
+        let (external_networks, external_volumes) = of_others(&mut machines);
+        let name = "on".parse().unwrap();
+        Project { name, networks, external_networks, machines, volumes, external_volumes }
     })
 }
 
@@ -259,6 +238,34 @@ fn in_another_network(
         machine.depends_on.entry(other.clone()).or_default();
     }
     machine
+}
+
+/// What other projects have, for some of these machines.
+fn of_others(
+    machines: &mut BTreeMap<crate::name::Name, Machine>,
+) -> (BTreeMap<crate::name::Name, crate::name::NetworkId>, BTreeMap<crate::name::Name, crate::name::VolumeId>)
+{
+    let volumes = [("lent", "data.shop"), ("true", "off.default")];
+    let networks = [("lent", "lan.shop"), ("true", "off.default")];
+    let bare = |network: &str| Nic {
+        network: network.parse().unwrap(),
+        address: None,
+        address6: None,
+        mac: None,
+        aliases: BTreeSet::new(),
+        guard: Guard::On,
+    };
+    let is_in_own = |machine: &&mut Machine| {
+        machine.runs.container().is_none_or(|container| container.network.is_own())
+    };
+    let alone = machines.values_mut().filter(|machine| machine.depends_on.is_empty());
+    for machine in alone.filter(is_in_own) {
+        machine.nics.extend(networks.map(|(name, _)| bare(name)));
+    }
+    (
+        networks.map(|(name, id)| (name.parse().unwrap(), id.parse().unwrap())).into(),
+        volumes.map(|(name, id)| (name.parse().unwrap(), id.parse().unwrap())).into(),
+    )
 }
 
 #[test]

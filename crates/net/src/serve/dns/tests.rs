@@ -111,7 +111,7 @@ fn machines_of_other_projects_have_their_own_full_names_and_share_the_short_ones
         address: Some([10, 0, 7, last].into()),
         ..host.clone()
     };
-    let own = ServedNetwork {
+    let own = stead_model::served::ServedNetwork {
         domain: "blog.stead".into(),
         gateway: Some("10.0.7.1/24".parse().unwrap()),
         hosts: [(mac(3), at(2, &alone)), (mac(4), at(3, &mail))].into(),
