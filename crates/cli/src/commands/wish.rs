@@ -372,8 +372,8 @@ fn not_ours(text: &str) -> Option<Failure> {
             "leave it out: machines that name none are on `default`, which is such a one",
         ),
         _ if text.rsplit_once('.').is_some_and(|(_, project)| project != LOOSE_PROJECT) => (
-            "it is another project's".to_owned(),
-            "name one that a command made; in a project's file that one is `external`".to_owned(),
+            "it is another project's",
+            "name one that a command made; in a project's file that one is `external`",
         ),
         "ns" | "slirp4netns" | "pasta" | "private" => (
             "a machine has a network of its own, made by stead",
