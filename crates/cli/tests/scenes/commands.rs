@@ -485,7 +485,7 @@ fn a_wrong_file_is_told_whole_and_down_needs_none() {
         stead.yaml:1:41: there is no key `colour` here
           1 | networks: { lan: { subnet: 10.0.5.0/33, colour: red } }
             |                                         ^^^^^^
-          hint: there are subnet, subnet6, addressing, reach, mtu, joins, dhcp, boot
+          hint: there are external, name, subnet, subnet6, addressing, reach, mtu, joins, dhcp, boot
 
         stead.yaml:3:3: `Web` is not a name: a name holds only `a-z`, `0-9` and `-`, not `W`
           3 |   Web: { kind: ship }
