@@ -16,7 +16,7 @@ mod program;
 mod session;
 
 #[cfg(feature = "embed")]
-pub use program::PROGRAM;
+pub use program::{PROGRAM, PROGRAM_DIGEST};
 pub use session::{AskError, Call, Happening, Session};
 
 /// The name of the virtio-serial port that the program looks for.

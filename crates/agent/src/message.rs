@@ -26,7 +26,7 @@ use stead_model::container::{Access, Launch, Mount, Signal};
 use stead_model::name::{LinkName, Name};
 
 /// The version of the protocol. Ends of different versions do not talk.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// What each end says first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,8 +35,6 @@ pub struct Hello {
     pub version: u32,
     /// The version of the program.
     pub program: String,
-    /// Which boot of the guest this is: a number drawn by the guest; the host says 0.
-    pub boot: u64,
 }
 
 /// What is asked of a guest. Each request is a stream, on which the answers come.
@@ -144,6 +142,10 @@ pub struct SetUp {
     pub filesystems: Vec<FileSystem>,
     /// Kernel parameters, of the guest as a whole.
     pub sysctls: BTreeMap<String, String>,
+    /// What nobody else knows and no other guest was told, for its random numbers.
+    pub entropy: Vec<u8>,
+    /// Whether the guest goes on from where another one was saved, so that what it knows of its devices may be wrong.
+    pub is_restored: bool,
 }
 
 /// What is mounted in a whole computer, in whose system the agent is a service.
@@ -157,11 +159,13 @@ pub struct Mounts {
     pub from: FileSystem,
 }
 
-/// A nic, found by its MAC.
+/// A nic, found by the MAC that its device has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nic {
     /// Its MAC.
     pub mac: Mac,
+    /// That of its device, if it is another one.
+    pub device: Option<Mac>,
     /// What it is to be called.
     pub name: LinkName,
     /// Its addresses, with their prefixes.

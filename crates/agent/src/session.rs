@@ -102,7 +102,7 @@ impl Session {
 
     /// Begins one with this number, for tests that are to be the same each time.
     pub fn numbered(number: u64) -> Self {
-        let hello = Hello { version: VERSION, program: env!("CARGO_PKG_VERSION").to_owned(), boot: 0 };
+        let hello = Hello { version: VERSION, program: env!("CARGO_PKG_VERSION").to_owned() };
         // A struct of numbers and texts is JSON.
         let hello = serde_json::to_vec(&hello).unwrap_or_default();
         Self { mux: Mux::host(number, hello), calls: BTreeMap::new() }
@@ -141,7 +141,7 @@ impl Session {
                 Event::Hello(body) => match serde_json::from_slice::<Hello>(&body) {
                     Ok(hello) if hello.version == VERSION => Happening::Hello(hello),
                     Ok(hello) => Happening::Foreign(hello),
-                    Err(_) => Happening::Foreign(Hello { version: 0, program: String::new(), boot: 0 }),
+                    Err(_) => Happening::Foreign(Hello { version: 0, program: String::new() }),
                 },
                 // The mux does not let a guest do that.
                 Event::Opened(_) => continue,

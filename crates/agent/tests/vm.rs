@@ -184,6 +184,7 @@ impl Running {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         let nic = Nic {
             mac: "02:00:00:00:00:07".parse().unwrap(),
+            device: None,
             name: "lan0".parse().unwrap(),
             addresses: vec!["10.0.5.2/24".parse().unwrap(), "fd00:5::2/64".parse().unwrap()],
             gateways: vec!["10.0.5.1".parse().unwrap(), "fd00:5::1".parse().unwrap()],
@@ -195,6 +196,8 @@ impl Running {
             nics: vec![nic],
             filesystems: vec![disk("root", Access::Read), disk("data", Access::Write)],
             sysctls: [("net.ipv4.ip_forward".to_owned(), "1".to_owned())].into(),
+            entropy: vec![7; 100],
+            is_restored: false,
         }));
     }
 

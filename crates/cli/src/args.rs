@@ -37,7 +37,7 @@ pub(crate) use looks::{
 };
 pub(crate) use machines::{
     AttachArgs, CloneArgs, ConsoleArgs, ExecArgs, KillArgs, LogsArgs, MachinesArgs, PublishArgs, RemoveArgs,
-    RenameArgs, ShellArgs, SshArgs, SshConfigArgs, StartArgs, StopArgs, Told,
+    RenameArgs, RestartArgs, ShellArgs, SshArgs, SshConfigArgs, StartArgs, StopArgs, Told,
 };
 pub(crate) use network::{ConnectArgs, CreateArgs, EnterArgs, NetworkCommand};
 pub(crate) use project::{
@@ -161,7 +161,7 @@ With `--attach` or `--interactive` what the machine writes from now on comes her
     /// Ask machines to end, and end them when they take too long
     Stop(StopArgs),
     /// End machines and start them anew
-    Restart(StopArgs),
+    Restart(RestartArgs),
     /// Send machines a signal
     Kill(KillArgs),
     /// Hold machines still
@@ -294,7 +294,7 @@ a line of its own.")]
     Events(EventsArgs),
     /// List the projects of this user
     Ls(LsArgs),
-    /// Get, list and remove the kernels of microVMs
+    /// Get, list and remove the kernels of microVMs, and what is kept of those that have booted
     #[command(subcommand)]
     Kernel(KernelCommand),
     /// Get images, look into them, pass them on, remove them
@@ -574,7 +574,7 @@ mod tests {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum KernelCommand {
-    /// List the kernels that are here; new machines have the first one
+    /// List the kernels that are here, and what is kept of microVMs that have booted them; new machines have the first one
     Ls,
     /// Get Debian's newest kernel for clouds, by `apt`, which verifies it
     Pull {
@@ -582,7 +582,9 @@ pub(crate) enum KernelCommand {
         #[arg(value_hint = ValueHint::FilePath)]
         package: Option<PathBuf>,
     },
-    /// Remove kernels
+    /// Remove what is kept of microVMs that have booted: the next ones boot, and it is made anew
+    Prune,
+    /// Remove kernels, and what is kept of microVMs that have booted them
     Rm {
         /// Their names
         #[arg(required = true)]

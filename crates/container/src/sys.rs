@@ -2,11 +2,15 @@
 //! executed, seccomp and device filters loaded.
 #![allow(unsafe_code)]
 
+mod random;
+
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 use rustix::thread::UnshareFlags;
+
+pub(crate) use random::{ENTROPY_BYTES, add_entropy, reseed};
 
 /// Namespaces that a process starts in, as flags of `clone3`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

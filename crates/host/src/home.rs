@@ -256,6 +256,11 @@ impl Home {
         self.state.join("kernels")
     }
 
+    /// Guests that were saved when they had booted, for others to go on from.
+    pub fn templates(&self) -> PathBuf {
+        self.state.join("templates")
+    }
+
     /// The images of disks that machines were made from.
     pub fn disks(&self) -> PathBuf {
         self.state.join("disks")

@@ -15,3 +15,4 @@ pub mod many;
 pub mod person;
 pub mod state;
 pub mod switchboard;
+pub mod template;

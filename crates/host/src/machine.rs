@@ -83,6 +83,9 @@ pub enum Request {
     Restart {
         /// The time of grace.
         grace_ms: Option<u64>,
+        /// Whether it boots, though it could go on from where another one was saved.
+        #[serde(default)]
+        is_cold: bool,
     },
     /// Hold it.
     Pause,

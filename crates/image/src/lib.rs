@@ -15,7 +15,7 @@ pub mod parallel;
 mod publish;
 mod reflink;
 pub mod registry;
-mod room;
+pub mod room;
 mod root;
 mod store;
 pub mod unpack;

@@ -35,7 +35,7 @@ struct Disk {
 
 /// Why nothing more is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NoRoom {
+pub struct NoRoom {
     disk: Disk,
     wanted: Wanted,
 }
@@ -65,7 +65,7 @@ impl Room {
 }
 
 /// Whether this many bytes can be written to the disk that this file is on.
-pub(crate) fn needs(at: impl AsFd, bytes: u64) -> Result<(), NoRoom> {
+pub fn needs(at: impl AsFd, bytes: u64) -> Result<(), NoRoom> {
     let Some(disk) = Disk::of(at) else { return Ok(()) };
     disk.until_next_look(bytes, Wanted::Bytes(bytes)).map(drop)
 }

@@ -18,7 +18,7 @@ pub use computer::{Computer, computer_args};
 pub use initramfs::{Entry, initramfs};
 pub use jail::{Jail, enter};
 pub use program::{UEFI, missing_program, program, uefi_files};
-pub use qemu::{Disk, Nic, SHARE_TAG, Vm, qemu_args};
+pub use qemu::{Begins, Disk, Nic, SHARE_TAG, Vm, qemu_args};
 pub use qmp::{Nonsense, Order, Qmp, Reason, Ticket, Told};
 pub use seed::{SEED, Seed, SeedAddresses, SeedNic, seed};
 pub use share::{VIRTIOFSD, leave_mounts, serve, virtiofsd};

@@ -23,10 +23,8 @@ pub struct Vm {
     pub memory_mib: u64,
     /// The kernel.
     pub kernel_fd: i32,
-    /// What the kernel starts with.
-    pub initramfs_fd: i32,
-    /// What the kernel is told.
-    pub kernel_args: String,
+    /// How its guest begins.
+    pub begins: Begins,
     /// A socket: the guest's serial line.
     pub console_fd: i32,
     /// A socket, whose other end speaks with the agent.
@@ -39,6 +37,23 @@ pub struct Vm {
     pub nics: Vec<Nic>,
     /// A socket, whose other end serves files of this computer, if the guest is given any.
     pub share_fd: Option<i32>,
+}
+
+/// How a guest begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Begins {
+    /// Its kernel boots.
+    Boots {
+        /// What the kernel starts with.
+        initramfs_fd: i32,
+        /// What the kernel is told.
+        kernel_args: String,
+    },
+    /// As one was that was saved, of the same hardware.
+    Saved {
+        /// The file that it was saved to, open for reading alone.
+        fd: i32,
+    },
 }
 
 /// A disk of a guest.
@@ -85,8 +100,14 @@ pub fn qemu_args(vm: &Vm) -> Vec<OsString> {
     }
     put(&["-accel", vm.accelerator.name(), "-cpu", vm.accelerator.cpu()]);
     put(&["-smp", &vm.cpus.to_string(), "-m", &format!("{}M", vm.memory_mib), "-bios", "qboot.rom"]);
-    put(&["-kernel", &opened(vm.kernel_fd), "-initrd", &opened(vm.initramfs_fd)]);
-    put(&["-append", &vm.kernel_args]);
+    // What was saved has no kernel to load any more, but hardware that did.
+    put(&["-kernel", &opened(vm.kernel_fd)]);
+    match &vm.begins {
+        Begins::Boots { initramfs_fd, kernel_args } => {
+            put(&["-initrd", &opened(*initramfs_fd), "-append", kernel_args]);
+        }
+        Begins::Saved { fd } => put(&["-incoming", &format!("fd:{fd}")]),
+    }
     put(&["-chardev", &format!("socket,id=console,fd={}", vm.console_fd), "-serial", "chardev:console"]);
     put(&["-chardev", &format!("socket,id=control,fd={}", vm.control_fd), "-qmp", "chardev:control"]);
     // What the guest does not use goes back to this computer.
@@ -156,8 +177,10 @@ mod tests {
             cpus: 2,
             memory_mib: 512,
             kernel_fd: 10,
-            initramfs_fd: 11,
-            kernel_args: "console=ttyS0 panic=-1 quiet".to_owned(),
+            begins: Begins::Boots {
+                initramfs_fd: 11,
+                kernel_args: "console=ttyS0 panic=-1 quiet".to_owned(),
+            },
             console_fd: 12,
             agent_fd: 13,
             control_fd: 14,
@@ -229,6 +252,10 @@ mod tests {
         assert!(
             has("socket,id=share,fd=40") && has("vhost-user-fs-pci,chardev=share,tag=stead.share,romfile=")
         );
+        let saved = qemu_args(&Vm { begins: Begins::Saved { fd: 50 }, ..vm.clone() });
+        let words: Vec<_> = saved.iter().filter_map(|word| word.to_str()).collect();
+        assert!(words.windows(4).any(|four| four == ["-kernel", "/proc/self/fd/10", "-incoming", "fd:50"]));
+        assert!(!words.contains(&"-append"));
         let kvm = Vm { accelerator: Accelerator::Kvm, ..vm };
         assert!(qemu_args(&kvm).windows(4).any(|words| words == ["-accel", "kvm", "-cpu", "host"]));
     }

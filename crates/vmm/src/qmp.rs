@@ -24,6 +24,11 @@ const ORDERS_MAX: usize = 8;
 /// Of a text that QEMU says, for people.
 const TEXT_MAX_CHARS: usize = 200;
 
+/// By itself QEMU saves a guest no faster than to another computer by an old network.
+const SAVED_BYTES_PER_S: u64 = 1 << 40;
+/// What QEMU calls the file that a guest is saved to.
+const SAVED_TO: &str = "saved";
+
 /// What QEMU is told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
@@ -35,6 +40,16 @@ pub enum Order {
     PressPower,
     /// End, with all that it has to write written.
     Quit,
+    /// Say how it goes when the guest is saved.
+    TellSaves,
+    /// Save it as fast as the disk takes it.
+    SaveFast,
+    /// Take the file that comes with these words: the next guest that is saved goes there.
+    TakeFile,
+    /// Save the guest to that file. How that went it says as an event.
+    Save,
+    /// Save it no more.
+    CancelSave,
 }
 
 impl Order {
@@ -44,6 +59,21 @@ impl Order {
             Self::Continue => "cont",
             Self::PressPower => "system_powerdown",
             Self::Quit => "quit",
+            Self::TellSaves => "migrate-set-capabilities",
+            Self::SaveFast => "migrate-set-parameters",
+            Self::TakeFile => "getfd",
+            Self::Save => "migrate",
+            Self::CancelSave => "migrate_cancel",
+        }
+    }
+
+    fn arguments(self) -> Option<Value> {
+        match self {
+            Self::Stop | Self::Continue | Self::PressPower | Self::Quit | Self::CancelSave => None,
+            Self::TellSaves => Some(json!({ "capabilities": [{ "capability": "events", "state": true }] })),
+            Self::SaveFast => Some(json!({ "max-bandwidth": SAVED_BYTES_PER_S })),
+            Self::TakeFile => Some(json!({ "fdname": SAVED_TO })),
+            Self::Save => Some(json!({ "uri": format!("fd:{SAVED_TO}") })),
         }
     }
 }
@@ -67,6 +97,11 @@ pub enum Told {
     Port {
         /// Whether it is open now.
         is_open: bool,
+    },
+    /// The guest was saved, and stands still; or that failed.
+    Saved {
+        /// Whether it was.
+        is_whole: bool,
     },
 }
 
@@ -138,7 +173,11 @@ impl Qmp {
         }
         self.count += 1;
         self.given.insert(self.count, order);
-        let line = format!("{}\n", json!({ "execute": order.name(), "id": self.count }));
+        let mut words = json!({ "execute": order.name(), "id": self.count });
+        if let (Some(arguments), Some(words)) = (order.arguments(), words.as_object_mut()) {
+            words.insert("arguments".to_owned(), arguments);
+        }
+        let line = format!("{words}\n");
         let queue = if self.is_met { &mut self.outgoing } else { &mut self.waiting };
         queue.extend(line.bytes());
         Some(Ticket(self.count))
@@ -191,6 +230,10 @@ impl Qmp {
             {
                 self.told.push_back(Told::Port { is_open });
             }
+            let status = said.pointer("/data/status").and_then(Value::as_str);
+            if let ("MIGRATION", Some(status @ ("completed" | "failed" | "cancelled"))) = (event, status) {
+                self.told.push_back(Told::Saved { is_whole: status == "completed" });
+            }
             return Ok(());
         }
         let order = said.get("id").and_then(Value::as_u64).and_then(|id| Some((id, self.given.remove(&id)?)));
@@ -217,6 +260,8 @@ fn shorten(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use expect_test::expect;
+
     use super::*;
 
     const GREETING: &[u8] = br#"{"QMP": {"version": {"qemu": {"micro": 22}}, "capabilities": ["oob"]}}"#;
@@ -248,6 +293,33 @@ mod tests {
         assert_eq!(qmp.next_told(), Some(Told::Done(stop, Order::Stop)));
         assert_eq!(qmp.next_told(), Some(Told::Refused(quit, Order::Quit, "no\\u{1b}".to_owned())));
         assert_eq!(qmp.next_told(), Some(Told::ShutDown(Reason::Reset)));
+        assert_eq!(qmp.next_told(), None);
+    }
+
+    #[test]
+    fn a_guest_is_saved_to_a_file_and_how_that_went_is_told() {
+        let mut qmp = Qmp::default();
+        qmp.receive(GREETING).unwrap();
+        qmp.receive(b"\n").unwrap();
+        for order in [Order::TellSaves, Order::SaveFast, Order::TakeFile, Order::Save, Order::CancelSave] {
+            qmp.give(order).unwrap();
+        }
+        expect![[r#"
+            {"execute":"qmp_capabilities"}
+            {"arguments":{"capabilities":[{"capability":"events","state":true}]},"execute":"migrate-set-capabilities","id":1}
+            {"arguments":{"max-bandwidth":1099511627776},"execute":"migrate-set-parameters","id":2}
+            {"arguments":{"fdname":"saved"},"execute":"getfd","id":3}
+            {"arguments":{"uri":"fd:saved"},"execute":"migrate","id":4}
+            {"execute":"migrate_cancel","id":5}
+        "#]]
+        .assert_eq(&text(&mut qmp));
+        for status in ["setup", "active", "completed", "failed"] {
+            let event = format!("{{\"event\": \"MIGRATION\", \"data\": {{\"status\": \"{status}\"}}}}\n");
+            qmp.receive(event.as_bytes()).unwrap();
+        }
+        assert_eq!(qmp.next_told(), Some(Told::Met));
+        assert_eq!(qmp.next_told(), Some(Told::Saved { is_whole: true }));
+        assert_eq!(qmp.next_told(), Some(Told::Saved { is_whole: false }));
         assert_eq!(qmp.next_told(), None);
     }
 

@@ -88,11 +88,18 @@ fn modules(initramfs: &OwnedFd) -> Result<()> {
     names.sort();
     for name in names {
         let doing = || format!("cannot load `{}`", name.to_string_lossy());
+        let is_for_disks = name.to_bytes().ends_with(crate::disks::MODULE.as_bytes());
+        if is_for_disks {
+            crate::disks::leave_to_us(true)?;
+        }
         let file = openat(&directory, &name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         match finit_module(file.with_context(doing)?.as_fd(), c"", 0) {
             Ok(()) | Err(Errno::EXIST) => {}
             // One that this guest has no device or processor for is no reason not to go on: what needs it says so.
             Err(errno) => eprintln!("stead-agent: {}: {}", doing(), std::io::Error::from(errno)),
+        }
+        if is_for_disks {
+            crate::disks::leave_to_us(false)?;
         }
         unlinkat(&directory, &name, AtFlags::empty()).with_context(doing)?;
     }

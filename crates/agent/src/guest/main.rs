@@ -14,6 +14,7 @@ mod boot;
 mod changes;
 mod computer;
 mod container;
+mod disks;
 mod ending;
 mod look;
 mod mounts;

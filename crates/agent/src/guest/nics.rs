@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use stead_agent::message::Nic;
+use stead_model::address::Mac;
 use stead_model::name::LinkName;
 use stead_net::kernel::{Hop, Link, LinkChange, MAIN_TABLE, Route, RouteRequest, RouteSocket};
 
@@ -41,14 +42,20 @@ pub(crate) fn set_up(nics: &[Nic]) -> Result<()> {
         for file in ["accept_dad", "accept_ra"].iter().filter(|file| **file == "accept_dad" || has_router) {
             let _without_ipv6 = std::fs::write(format!("/proc/sys/net/ipv6/conf/{}/{file}", nic.name), "0");
         }
-        let mut requests =
-            vec![RouteRequest::ChangeLink(nic.name.clone(), LinkChange { mtu: nic.mtu, ..change(true) })];
+        let mac = nic.device.map(|_| nic.mac);
+        let wanted = LinkChange { mtu: nic.mtu, mac, ..change(true) };
+        let mut requests = vec![RouteRequest::ChangeLink(nic.name.clone(), wanted)];
         requests.extend(nic.addresses.iter().map(|net| RouteRequest::AddAddress(nic.name.clone(), *net)));
         requests
             .extend(nic.gateways.iter().map(|gateway| RouteRequest::AddRoute(default_route(nic, *gateway))));
         socket.run(&requests).with_context(|| format!("cannot set up `{}`", nic.name))?;
     }
     Ok(())
+}
+
+/// The MAC by which a nic is found.
+fn device(nic: &Nic) -> Mac {
+    nic.device.unwrap_or(nic.mac)
 }
 
 fn change(up: bool) -> LinkChange<'static> {
@@ -68,13 +75,13 @@ fn wait(socket: &RouteSocket, nics: &[Nic]) -> Result<Vec<Link>> {
     let deadline = Instant::now() + NIC_LIMIT;
     loop {
         let links = socket.links()?;
-        let by_mac = |nic: &Nic| links.iter().find(|link| link.mac == Some(nic.mac)).cloned();
+        let by_mac = |nic: &Nic| links.iter().find(|link| link.mac == Some(device(nic))).cloned();
         if let Some(found) = nics.iter().map(by_mac).collect::<Option<Vec<_>>>() {
             return Ok(found);
         }
         if Instant::now() > deadline {
             let missing: Vec<String> =
-                nics.iter().filter(|nic| by_mac(nic).is_none()).map(|nic| nic.mac.to_string()).collect();
+                nics.iter().filter(|nic| by_mac(nic).is_none()).map(|nic| device(nic).to_string()).collect();
             bail!("waited {} s for nics with {}", NIC_LIMIT.as_secs(), missing.join(", "));
         }
         std::thread::sleep(NIC_LOOK_EVERY);

@@ -4,28 +4,26 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::time::{ClockId, Timespec, clock_settime};
 use stead_agent::MOUNTS;
-use stead_agent::message::{Disk, FileSystem, SetUp, Source};
+use stead_agent::message::{FileSystem, SetUp, Source};
 use stead_model::container::Access;
 
 use crate::boot::mkdir;
-
-/// A disk that the VMM has is there at once, or a moment after its module was loaded.
-const DISK_LIMIT: Duration = Duration::from_secs(10);
-const DISK_LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// What may be on a disk.
 const DISK_KINDS: [&str; 2] = ["ext4", "erofs"];
 
 /// What of it takes longest, told as it is done.
 pub(crate) fn set_up(wanted: &SetUp, mut told: impl FnMut(&str)) -> Result<()> {
+    // Before anything that may draw a number: others may go on from where this guest was saved.
+    stead_container::stir(&wanted.entropy)?;
     set_clock(wanted.time_ns)?;
+    crate::disks::find(wanted.is_restored)?;
     rustix::system::sethostname(wanted.hostname.as_bytes())
         .with_context(|| format!("cannot be called `{}`", wanted.hostname))?;
     crate::container::prepare()?;
@@ -85,7 +83,7 @@ pub(crate) fn mount_one(wanted: &FileSystem) -> Result<()> {
         flags |= MountFlags::RDONLY;
     }
     let (source, kinds, options) = match &wanted.source {
-        Source::Disk(disk) => (wait(disk).with_context(doing)?, &DISK_KINDS[..], String::new()),
+        Source::Disk(disk) => (crate::disks::wait(disk).with_context(doing)?, &DISK_KINDS[..], String::new()),
         Source::VirtioFs(tag) => (PathBuf::from(tag), &["virtiofs"][..], String::new()),
         Source::NineP(tag) => {
             (PathBuf::from(tag), &["9p"][..], "trans=virtio,version=9p2000.L,msize=262144".to_owned())
@@ -106,41 +104,6 @@ pub(crate) fn mount_one(wanted: &FileSystem) -> Result<()> {
         }
     }
     Err(last).with_context(|| format!("it is none of {}", kinds.join(", "))).with_context(doing)
-}
-
-/// The device of a disk, waiting for it.
-fn wait(disk: &Disk) -> Result<PathBuf> {
-    let deadline = Instant::now() + DISK_LIMIT;
-    loop {
-        match disk {
-            Disk::Path(path) if path.exists() => return Ok(path.clone()),
-            Disk::Serial(serial) => {
-                if let Some(found) = by_serial(serial)? {
-                    return Ok(found);
-                }
-            }
-            Disk::Path(_) => {}
-        }
-        if Instant::now() > deadline {
-            let name = match disk {
-                Disk::Serial(serial) => format!("with the serial `{serial}`"),
-                Disk::Path(path) => format!("`{}`", path.display()),
-            };
-            bail!("waited {} s for a disk {name}", DISK_LIMIT.as_secs());
-        }
-        std::thread::sleep(DISK_LOOK_EVERY);
-    }
-}
-
-fn by_serial(serial: &str) -> Result<Option<PathBuf>> {
-    for disk in fs::read_dir("/sys/block").context("cannot list disks")?.flatten() {
-        let found = fs::read_to_string(disk.path().join("serial")).unwrap_or_default();
-        let device = Path::new("/dev").join(disk.file_name());
-        if found.trim_end() == serial && device.exists() {
-            return Ok(Some(device));
-        }
-    }
-    Ok(None)
 }
 
 /// Lets go of all file systems, so that they are whole on their disks. Goes on after an error, and gives all of them.

@@ -32,6 +32,9 @@ pub(crate) struct StartArgs {
     /// The same, and let it read what is typed here
     #[arg(short, long)]
     pub(crate) interactive: bool,
+    /// Boot microVMs, though they could go on from where another one was saved when it had booted
+    #[arg(long)]
+    pub(crate) cold: bool,
 }
 
 #[derive(Debug, Args)]
@@ -42,6 +45,15 @@ pub(crate) struct StopArgs {
     /// How many seconds they may take to end by themselves [default: as they were made, or 10]
     #[arg(short, long, alias = "timeout", value_name = "SECONDS")]
     pub(crate) time: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestartArgs {
+    #[command(flatten)]
+    pub(crate) how: StopArgs,
+    /// Boot microVMs, though they could go on from where another one was saved when it had booted
+    #[arg(long)]
+    pub(crate) cold: bool,
 }
 
 #[derive(Debug, Args)]

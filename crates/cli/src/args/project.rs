@@ -76,6 +76,9 @@ pub(crate) struct UpArgs {
     /// Choose addresses anew where stead.lock has them
     #[arg(long)]
     pub(crate) relock: bool,
+    /// Boot microVMs that start now, though they could go on from where another one was saved when it had booted
+    #[arg(long)]
+    pub(crate) cold: bool,
     /// Then wait until the machines are so far: `--wait=started`, `--wait=healthy`, `--wait=completed`; `--wait` alone:
     /// healthy, or started where nobody looks how well they are
     #[arg(long, value_name = "STAGE", num_args = 0..=1, require_equals = true, default_missing_value = "ready")]

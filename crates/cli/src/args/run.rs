@@ -41,6 +41,9 @@ pub(crate) struct RunArgs {
     /// Remove it when it has ended
     #[arg(long)]
     pub(crate) rm: bool,
+    /// Boot the microVM, though it could go on from where another one was saved when it had booted
+    #[arg(long)]
+    pub(crate) cold: bool,
     /// Do not see to what the machine of the project depends on
     #[arg(long)]
     pub(crate) no_deps: bool,

@@ -63,7 +63,7 @@ pub(crate) fn takes(words: &[&str]) -> Option<Takes> {
         ["attach" | "clone" | "console" | "exec" | "run" | "shell" | "ssh" | "cp"] | ["network", "enter"] => {
             Takes::FILE
         }
-        ["image", "save" | "export"] | ["kernel", "pull" | "rm"] => Takes::NONE,
+        ["image", "save" | "export"] | ["kernel", "pull" | "prune" | "rm"] => Takes::NONE,
         ["network" | "image" | "kernel" | "autostart", _]
         | ["volume", "create" | "prune"]
         | ["init" | "ls" | "doctor" | "version" | "login" | "logout" | "purge"] => Takes::FORMAT,

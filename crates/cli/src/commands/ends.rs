@@ -12,7 +12,7 @@ use stead_model::plan::{Power, Wanted, plan};
 
 use super::machines::{ask_one, by_project, choose_some, ours, start, tell, without_one_offs};
 use super::unmet::Unmet;
-use crate::args::{Consent, Global, StartArgs, StopArgs};
+use crate::args::{Consent, Global, RestartArgs, StartArgs, StopArgs};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::session::{Session, look};
@@ -106,36 +106,44 @@ fn together(
 }
 
 /// `restart`.
-pub(crate) fn restart(global: &Global, args: &StopArgs, output: Output) -> Result<(), Failure> {
+pub(crate) fn restart(global: &Global, args: &RestartArgs, output: Output) -> Result<(), Failure> {
+    let (is_cold, args) = (args.cold, &args.how);
     let mut host = look()?;
     let seen = host.observe()?;
     let (ids, mut unmet) = choose_some(global, &args.machines, &seen)?;
     let ids = without_one_offs(ids, &args.machines, &seen);
     ours(&ids, &seen)?;
+    if is_cold {
+        super::cold::refuse_without_microvm(&ids, &seen)?;
+    }
     let (running, stopped): (Vec<_>, Vec<_>) = ids.into_iter().partition(|id| seen.running.contains_key(id));
     let grace_ms = args.time.map(|seconds| seconds.saturating_mul(1000));
     let working = Working::on("starting machines again");
     let home = host.home();
-    let restart = |id: &MachineId| ask_one(home, id, &Request::Restart { grace_ms }, None);
+    let restart = |id: &MachineId| ask_one(home, id, &Request::Restart { grace_ms, is_cold }, None);
     // As they start: whoever depends on a machine finds it there when it starts again itself.
     let rows = seen.ends(&running.into_iter().collect()).into_iter().rev();
     let rows = rows.map(|row| row.into_iter().rev().map(|(id, _)| id).collect());
     let running: Vec<MachineId> = rows.flat_map(|row| unmet.done(together(row, restart))).collect();
     drop(working);
-    unmet.after(restart_these(global, &running, &stopped, output))
+    let is_cold = is_cold && super::cold::has_microvm(&stopped, &seen);
+    unmet.after(restart_these(global, &running, (&stopped, is_cold), output))
 }
 
 /// Has the keepers start those that run again, and starts the others.
 fn restart_these(
     global: &Global,
     running: &[MachineId],
-    stopped: &[MachineId],
+    (stopped, is_cold): (&[MachineId], bool),
     output: Output,
 ) -> Result<(), Failure> {
     let machines: Vec<String> = stopped.iter().map(ToString::to_string).collect();
     let started = match machines.is_empty() {
         true => Ok(()),
-        false => start(global, &StartArgs { machines, attach: false, interactive: false }, output).map(drop),
+        false => {
+            start(global, &StartArgs { machines, attach: false, interactive: false, cold: is_cold }, output)
+                .map(drop)
+        }
     };
     tell(running, output).and(started)
 }

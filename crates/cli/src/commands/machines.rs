@@ -168,6 +168,10 @@ pub(crate) fn start(global: &Global, args: &StartArgs, output: Output) -> Result
         let (ids, unmet) = choose_some(global, &args.machines, &seen)?;
         let ids = without_one_offs(ids, &args.machines, &seen);
         ours(&ids, &seen)?;
+        if args.cold {
+            super::cold::refuse_without_microvm(&ids, &seen)?;
+            session.host.start_cold();
+        }
         // One that is watched is the only one.
         let unmet = if is_watched { unmet.unless(false)? } else { unmet };
         Ok((session, seen, ids, unmet))

@@ -4,6 +4,7 @@ mod attach;
 mod autostart;
 mod build;
 mod clone;
+mod cold;
 mod condition;
 mod config;
 mod console;

@@ -49,7 +49,8 @@ pub(crate) fn run(global: &Global, args: &RunArgs, output: Output) -> Result<Exi
     let made = one_off::on_record(global, &args.machine.image).and_then(|recorded| {
         match one_off::meant(&recorded, args)? {
             Some(of) => one_off::make(&recorded, args, &of, quiet),
-            None => make((global, &args.machine), Power::On, stay, quiet),
+            None if args.cold && args.machine.kind != Some(RunKind::Microvm) => Err(super::cold::container()),
+            None => make((global, &args.machine), Made { power: Power::On, stay, is_cold: args.cold }, quiet),
         }
     });
     let (id, mut session) = made.map_err(not_started)?;
@@ -116,7 +117,7 @@ fn take_away_again(session: &mut Session, id: &MachineId, stay: Stay, output: Ou
 
 /// Makes a machine.
 pub(crate) fn create(global: &Global, args: &MakeArgs, output: Output) -> Result<(), Failure> {
-    let (id, mut session) = make((global, &args.machine), Power::Off, Stay::Kept, output.quiet())?;
+    let (id, mut session) = make((global, &args.machine), NOT_STARTED, output.quiet())?;
     tell(global, &id, &mut session)
 }
 
@@ -131,6 +132,17 @@ pub(super) fn tell(global: &Global, id: &MachineId, session: &mut Session) -> Re
     raw(&format!("{name}\n")).map_err(Failure::from)
 }
 
+/// How a machine is made.
+#[derive(Clone, Copy)]
+struct Made {
+    power: Power,
+    stay: Stay,
+    /// Whether it boots in any case.
+    is_cold: bool,
+}
+
+const NOT_STARTED: Made = Made { power: Power::Off, stay: Stay::Kept, is_cold: false };
+
 /// How long a machine is there.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stay {
@@ -141,8 +153,7 @@ enum Stay {
 
 fn make(
     (global, args): (&Global, &MachineArgs),
-    power: Power,
-    stay: Stay,
+    Made { power, stay, is_cold }: Made,
     output: Output,
 ) -> Result<(MachineId, Session), Failure> {
     let home = crate::session::home()?;
@@ -182,6 +193,9 @@ fn make(
     let found = image::ensure(&home, &reference, platform.as_ref(), args.pull.unwrap_or_default())?;
     let exposed = if args.publish_all { exposed::of_image(&home, &found.digest)? } else { Vec::new() };
     let mut session = Session::open()?;
+    if is_cold {
+        session.host.start_cold();
+    }
     let (id, project) = add(session.host.home(), args, &exposed)?;
     network::leases_are_free(&mut session, &project, &id.name)?;
     if stay == Stay::UntilItEnds {

@@ -169,6 +169,9 @@ pub(super) fn wanted_of(
 pub(crate) fn up(global: &Global, args: &UpArgs, output: Output) -> Result<(), Failure> {
     let loaded = meant::load(global, args)?.with_something()?;
     let Meant { chosen, whose, anew } = Meant::of(&loaded, args)?;
+    if args.cold {
+        super::cold::refuse_without_microvm_of(&chosen, &loaded.project)?;
+    }
     let when = match (args.build, args.no_build) {
         (true, _) => BuildWhen::Always,
         (false, true) => BuildWhen::Never,
@@ -188,6 +191,9 @@ pub(crate) fn up(global: &Global, args: &UpArgs, output: Output) -> Result<(), F
         note(&format!("waiting for {holder}, which has this project"));
     })?;
     let mut session = Session::open()?;
+    if args.cold {
+        session.host.start_cold();
+    }
     let plan = bring_up(&mut session, &loaded, &how, output)?;
     drop(project_lock);
     let is_one_document = args.timings && output.format == Format::Json;

@@ -49,8 +49,10 @@ mod snapshots;
 #[path = "../support/mod.rs"]
 mod support;
 mod systems;
+mod templates;
 mod terminals;
 mod told;
 mod traces;
 mod vms;
 mod waiting;
+mod warm;

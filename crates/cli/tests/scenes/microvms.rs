@@ -56,7 +56,7 @@ fn a_program_runs_in_a_guest_and_ends_with_its_own_code() {
     assert_eq!(said.out, format!("hello\nfrom-the-image\n{kernel}\nimage\n1\n"));
     assert_eq!(world.stead("ps --all --format json").json(), serde_json::json!([]));
     // Nobody waits for one that comes up any more: it goes, with its VMM.
-    let words = ["run", "--rm", "--kind", "microvm", "--name", "two", BUSYBOX, "sleep", "1000"];
+    let words = ["run", "--rm", "--cold", "--kind", "microvm", "--name", "two", BUSYBOX, "sleep", "1000"];
     let left = world.spawn_stead(world.path(), &words);
     let find = "pgrep -f '[q]emu-system.*guest=two.default,'";
     // Held, so that it does not come up meanwhile.

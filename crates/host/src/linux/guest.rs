@@ -70,6 +70,7 @@ pub(super) fn plan(host: &mut LinuxHost, id: &MachineId, image: &Digest, launch:
         memory_mib,
         disk_bytes: DISK_BYTES,
         nics: nics(host, id)?,
+        is_cold: host.starts_cold,
     })
 }
 

@@ -89,6 +89,8 @@ pub struct LinuxHost {
     bridges: BTreeMap<NetworkId, LinkName>,
     /// Whether what is done is for a machine that goes when it ends.
     is_fleeting: bool,
+    /// Whether guests boot that could go on from where others were saved.
+    starts_cold: bool,
     /// The files of a machine that is made next.
     prepared: Option<clone::Prepared>,
     waits: Waits,
@@ -105,6 +107,7 @@ impl LinuxHost {
             leaving: None,
             bridges: BTreeMap::new(),
             is_fleeting: false,
+            starts_cold: false,
             prepared: None,
             waits: Waits::default(),
         })
@@ -125,6 +128,11 @@ impl LinuxHost {
     /// From now on machines are made that go when they end, and with the power: their records do not wait for a disk.
     pub fn make_fleeting(&mut self) {
         self.is_fleeting = true;
+    }
+
+    /// From now on guests boot that could go on from where others were saved.
+    pub fn start_cold(&mut self) {
+        self.starts_cold = true;
     }
 
     /// From now on no stage of a machine, and no script, is waited for any longer than this.
@@ -172,6 +180,7 @@ impl LinuxHost {
             home.building(),
             home.kernels(),
             home.disks(),
+            home.templates(),
         ];
         let trees = trees.into_iter().chain([home.clones(), home.aside(), going::place(home)]);
         all(trees.map(|tree| tree::delete(&self.program, &tree)))

@@ -88,6 +88,7 @@ pub(super) fn assignment(host: &mut LinuxHost, id: &MachineId, made: &MadeVm) ->
         memory_mib: made.wish.memory_mib.unwrap_or(MEMORY_MIB),
         disk_bytes: made.disk_bytes(),
         nics: guest::nics(host, id)?,
+        is_cold: true,
         boots: Boots::Disk { image: Box::new(image), firmware: made.wish.firmware, seed },
     };
     Ok(Assignment {

@@ -23,6 +23,9 @@ pub struct Guest {
     pub disk_bytes: u64,
     /// Its nics.
     pub nics: Vec<GuestNic>,
+    /// Whether it boots in any case, and no template of it is made.
+    #[serde(default)]
+    pub is_cold: bool,
 }
 
 /// What a guest boots.

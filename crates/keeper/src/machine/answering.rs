@@ -110,12 +110,12 @@ impl Keeper {
                 }
                 self.life.stop(how);
             }
-            Request::Restart { grace_ms } => {
+            Request::Restart { grace_ms, is_cold } => {
                 (client.role, client.since) = (Role::RestartWait, Instant::now());
                 if let Err(error) = remove_if_there(&self.files.stopping()) {
                     tracing::warn!("{error:#}");
                 }
-                self.life.restart(grace_ms);
+                self.life.restart(grace_ms, is_cold);
             }
             Request::Rename { to } => self.rename(place, &to),
             Request::Exec(exec) => {

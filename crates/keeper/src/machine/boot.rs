@@ -30,13 +30,14 @@ use stead_vmm::{Accelerator, Entry, QEMU, Vm, initramfs, missing_program, progra
 
 use super::kept::Words;
 use super::shares::{Given, Server};
+use super::template::{Beginning, usual_mac};
 
 /// What stead is called with to become a VMM in a jail.
 const WORD: &str = "__vmm";
 
 /// The kernel's words go to the console; one that gives up ends the guest. So does one that went on without the process in
 /// which it failed: what that held is held for ever, and the guest would be said to run while it does nothing any more.
-const KERNEL_ARGS: &str = "console=ttyS0 oops=panic panic=-1 quiet";
+pub(super) const KERNEL_ARGS: &str = "console=ttyS0 oops=panic panic=-1 quiet";
 
 /// The serials of a guest's disks.
 pub(super) const ROOT: &str = "root";
@@ -112,10 +113,10 @@ impl Boot {
     }
 
     /// Starts the VMM of an image's guest. This process has one thread.
-    pub(super) fn start(&self, netns: &OwnedFd, given: &Given) -> Result<Booted> {
+    pub(super) fn start(&self, netns: &OwnedFd, given: &Given, beginning: &Beginning) -> Result<Booted> {
         let kernel = kernels(&self.home).image_path(&self.kernel()?.name);
         let kernel = File::open(kernel).context("its kernel is not here any more")?;
-        let initramfs = self.initramfs(given)?;
+        let (begun, begins) = self.begins(given, beginning)?;
         let (ours, theirs) = Streams::pair()?;
         let root = File::open(self.root()?).context("cannot open its root")?;
         let disk =
@@ -128,24 +129,32 @@ impl Boot {
             cpus: self.plan.cpus,
             memory_mib: self.plan.memory_mib,
             kernel_fd: kernel.as_raw_fd(),
-            initramfs_fd: initramfs.as_raw_fd(),
-            kernel_args: KERNEL_ARGS.to_owned(),
+            begins,
             console_fd: theirs.console.as_raw_fd(),
             agent_fd: theirs.agent.as_raw_fd(),
             control_fd: theirs.control.as_raw_fd(),
-            disks: vec![
-                stead_vmm::Disk { fd: root.as_raw_fd(), serial: ROOT.to_owned(), access: Access::Read },
-                stead_vmm::Disk { fd: disk.as_raw_fd(), serial: DATA.to_owned(), access: Access::Write },
-            ],
-            nics: self.vmm_nics(&taps),
+            disks: disks([root.as_raw_fd(), disk.as_raw_fd()]),
+            nics: self.image_nics(&taps, beginning),
             share_fd: share.as_ref().map(AsRawFd::as_raw_fd),
         };
-        let mut inherited: Vec<OwnedFd> = vec![kernel.into(), initramfs.into(), root.into(), disk.into()];
+        let mut inherited: Vec<OwnedFd> = vec![kernel.into(), begun.into(), root.into(), disk.into()];
         inherited.extend(<[OwnedFd; 3]>::from(theirs));
         inherited.extend(taps);
         inherited.extend(share.map(OwnedFd::from));
         let spawned = self.spawn(vm.accelerator, qemu_args(&vm), inherited, netns)?;
         booted(spawned, ours, shares)
+    }
+
+    /// How the guest begins, with the file that it begins from.
+    fn begins(&self, given: &Given, beginning: &Beginning) -> Result<(File, stead_vmm::Begins)> {
+        if let Beginning::Restored { state, .. } = beginning {
+            let state = state.try_clone().context("cannot share what was saved")?;
+            let fd = state.as_raw_fd();
+            return Ok((state, stead_vmm::Begins::Saved { fd }));
+        }
+        let initramfs = self.initramfs(given)?;
+        let initramfs_fd = initramfs.as_raw_fd();
+        Ok((initramfs, stead_vmm::Begins::Boots { initramfs_fd, kernel_args: KERNEL_ARGS.to_owned() }))
     }
 
     /// Starts what serves the files that it is given, if it is given any: that, and the VMM's end.
@@ -200,7 +209,7 @@ impl Boot {
     }
 
     /// Its kernel; for one that boots by itself the one that is here for others, to try what runs it.
-    fn kernel(&self) -> Result<Kernel> {
+    pub(super) fn kernel(&self) -> Result<Kernel> {
         let mut all = kernels(&self.home).list()?.into_iter();
         let found = match &self.plan.boots {
             Boots::Image { kernel, .. } => all.find(|known| known.name == *kernel),
@@ -209,7 +218,7 @@ impl Boot {
         found.context("its kernel is not here any more; hint: `stead kernel pull`")
     }
 
-    fn accelerator(&self) -> Result<Accelerator> {
+    pub(super) fn accelerator(&self) -> Result<Accelerator> {
         let qemu = program(QEMU).with_context(|| missing_program(QEMU))?;
         let kernel = kernels(&self.home).image_path(&self.kernel()?.name);
         let chosen = stead_vmm::choose(&qemu, &kernel, &self.home.accelerator())?;
@@ -273,6 +282,15 @@ impl Boot {
         Ok(file)
     }
 
+    /// The same for a guest of an image. One that is restored has the MACs of the one that was saved until it is told its own.
+    fn image_nics(&self, taps: &[OwnedFd], beginning: &Beginning) -> Vec<stead_vmm::Nic> {
+        let mut nics = self.vmm_nics(taps);
+        if let Beginning::IsSaved(_) = beginning {
+            nics.iter_mut().zip(0..).for_each(|(nic, place)| nic.mac = usual_mac(place));
+        }
+        nics
+    }
+
     /// What the VMM is told of its nics, whose ends these are.
     fn vmm_nics(&self, taps: &[OwnedFd]) -> Vec<stead_vmm::Nic> {
         let nics = taps.iter().zip(&self.plan.nics);
@@ -292,6 +310,14 @@ impl Boot {
         });
         taps.collect()
     }
+}
+
+/// The disks of an image's guest.
+pub(super) fn disks([root_fd, data_fd]: [i32; 2]) -> Vec<stead_vmm::Disk> {
+    vec![
+        stead_vmm::Disk { fd: root_fd, serial: ROOT.to_owned(), access: Access::Read },
+        stead_vmm::Disk { fd: data_fd, serial: DATA.to_owned(), access: Access::Write },
+    ]
 }
 
 /// A VMM that was started, with our ends of its streams.

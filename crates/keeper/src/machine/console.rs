@@ -20,11 +20,30 @@ pub(super) struct Console {
     pub(super) line: Option<UnixStream>,
     kept: Kept,
     typed: VecDeque<u8>,
+    /// Whether what is typed waits until it is let go.
+    is_held: bool,
 }
 
 impl Console {
     pub(super) fn new(line: UnixStream, path: &Path) -> Self {
-        Self { line: Some(line), kept: Kept::new(path), typed: VecDeque::new() }
+        Self { line: Some(line), kept: Kept::new(path), typed: VecDeque::new(), is_held: false }
+    }
+
+    /// From now on what is typed waits.
+    pub(super) fn hold(&mut self) {
+        self.is_held = true;
+    }
+
+    /// What was typed goes to the guest.
+    pub(super) fn let_go(&mut self) {
+        self.is_held = false;
+        self.send();
+    }
+
+    /// What was typed and waits is for another one.
+    pub(super) fn hand_on(&mut self, other: &mut Self) {
+        let typed: Vec<u8> = std::mem::take(&mut self.typed).into();
+        other.take(&typed);
     }
 
     /// What it said last.
@@ -40,13 +59,14 @@ impl Console {
     }
 
     pub(super) fn is_typed(&self) -> bool {
-        !self.typed.is_empty()
+        !self.is_held && !self.typed.is_empty()
     }
 
     /// Sends as much as the line takes.
     pub(super) fn send(&mut self) {
         while let (Some(line), (first, _)) = (&mut self.line, self.typed.as_slices())
             && !first.is_empty()
+            && !self.is_held
         {
             match line.write(first) {
                 Ok(count) if count > 0 => drop(self.typed.drain(..count)),
@@ -119,5 +139,30 @@ mod tests {
         console.take(b"gone");
         console.read();
         assert!(console.line.is_none() && !console.is_typed());
+    }
+
+    #[test]
+    fn what_is_typed_while_it_is_held_waits_and_may_be_for_another_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let console = |name: &str| {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            theirs.set_nonblocking(true).unwrap();
+            (Console::new(ours, &directory.path().join(name)), theirs)
+        };
+        let ((mut first, mut of_first), (mut second, mut of_second)) = (console("a"), console("b"));
+        first.hold();
+        first.take(b"secret\n");
+        first.send();
+        assert!(!first.is_typed());
+        let mut typed = [0; 16];
+        assert_eq!(of_first.read(&mut typed).unwrap_err().kind(), ErrorKind::WouldBlock);
+        second.hold();
+        first.hand_on(&mut second);
+        first.let_go();
+        assert_eq!(of_first.read(&mut typed).unwrap_err().kind(), ErrorKind::WouldBlock);
+        second.let_go();
+        assert_eq!(of_second.read(&mut typed).unwrap(), 7);
+        assert!(typed.starts_with(b"secret\n"));
     }
 }

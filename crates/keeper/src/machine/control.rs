@@ -2,12 +2,14 @@
 //! given up after a while.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use stead_vmm::{Order, Qmp, Reason, Ticket, Told};
 
@@ -32,6 +34,8 @@ pub(super) struct Control {
     pub(super) is_met: bool,
     /// Whether the guest has opened the agent's port, each time that it did or let go of it.
     pub(super) ports: VecDeque<bool>,
+    /// Whether the guest was saved, once that is over.
+    pub(super) saved: Option<bool>,
 }
 
 impl Control {
@@ -44,6 +48,7 @@ impl Control {
             reason: None,
             is_met: false,
             ports: VecDeque::new(),
+            saved: None,
         }
     }
 
@@ -62,6 +67,26 @@ impl Control {
         anyhow::ensure!(!self.is_cut, "its VMM does not listen any more");
         let ticket = self.qmp.give(order).context("its VMM is told too much at the same time")?;
         self.waiting.insert(ticket, (order, Instant::now() + ORDER_LIMIT));
+        self.send();
+        Ok(ticket)
+    }
+
+    /// Gives an order with a file that goes along with it.
+    pub(super) fn give_with(&mut self, order: Order, file: BorrowedFd<'_>) -> Result<Ticket> {
+        let ticket = self.qmp.give(order).context("its VMM is told too much at the same time")?;
+        self.waiting.insert(ticket, (order, Instant::now() + ORDER_LIMIT));
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut along = SendAncillaryBuffer::new(&mut space);
+        let files = [file];
+        anyhow::ensure!(
+            along.push(SendAncillaryMessage::ScmRights(&files)),
+            "a file has no room beside words"
+        );
+        let words = [IoSlice::new(self.qmp.pending())];
+        // QEMU takes the one that came last.
+        let count = sendmsg(&self.stream, &words, &mut along, SendFlags::NOSIGNAL)
+            .context("cannot hand a file to its VMM")?;
+        self.qmp.sent(count);
         self.send();
         Ok(ticket)
     }
@@ -116,6 +141,10 @@ impl Control {
                 }
                 Told::Met => {
                     self.is_met = true;
+                    continue;
+                }
+                Told::Saved { is_whole } => {
+                    self.saved = Some(is_whole);
                     continue;
                 }
                 Told::Port { is_open } => {

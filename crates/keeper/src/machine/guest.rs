@@ -9,6 +9,7 @@ mod computer;
 mod ending;
 mod look;
 mod role;
+mod saving;
 mod told;
 mod typed;
 
@@ -22,26 +23,28 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use stead_agent::message::{self, Request, Size, Stage, Start, Word};
+use stead_agent::message::{self, Request, Size, Stage, Word};
 use stead_agent::mux::Channel;
 use stead_agent::{Call, Happening, Session};
 use stead_container::Failure;
 use stead_host::log::Stream;
 use stead_host::machine::Exec;
 use stead_model::container::{Launch, Signal};
-use stead_model::name::Name;
 use stead_net::process::ProcessId;
 use stead_vmm::Order;
 
 use self::look::Seen;
-use self::role::Role;
-use self::typed::Typing;
-use super::boot::{Boot, Booted, DATA, ROOT, Streams};
+use self::role::{Role, Wanted};
+use self::saving::Saving;
+pub(super) use self::saving::Use;
+use self::typed::{Early, Typing};
+use super::boot::{Boot, Booted, Streams};
 use super::console::Console;
 use super::control::{Answered, Control};
 use super::kept::Words;
-use super::set_up::{in_guest, now_ns, set_up};
+use super::set_up::{Texts, in_guest, now_ns};
 use super::shares::{Server, given};
+use super::template::Beginning;
 
 /// Translated, on a computer that has much else to do, a guest takes long.
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
@@ -73,6 +76,10 @@ pub(super) enum Heard {
     ExecEnded(Call, u8, Option<String>),
     /// What was asked for; or why it cannot be told.
     Seen(Call, Result<Value, String>),
+    /// It was saved for others, or went on from where another one was.
+    Template(Use),
+    /// Signals that had waited were sent.
+    Signalled,
     /// The agent of a whole computer is there, or nobody waits for it any more.
     Met,
 }
@@ -102,6 +109,8 @@ pub(super) struct Guest {
     execs: BTreeSet<Call>,
     looks: BTreeMap<Call, Seen>,
     typing: Typing,
+    early: Early,
+    saving: Saving,
     /// Whether its file systems were told to stand still.
     stands_still: bool,
     /// Bytes that came and were passed on, but not yet acknowledged: those who watch are slow.
@@ -129,28 +138,24 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    /// Starts the VMM, and asks for all that is to happen in the guest.
-    pub(super) fn new(boot: &Boot, launch: &Launch, texts: &Texts, netns: &OwnedFd) -> Result<Self> {
+    /// Starts the VMM. What is to happen in the guest is asked for when it has booted.
+    pub(super) fn new(
+        boot: &Boot,
+        launch: &Launch,
+        texts: &Texts,
+        (netns, beginning): (&OwnedFd, Option<Beginning>),
+    ) -> Result<Self> {
         let given = given(&in_guest(launch), &boot.volumes)?;
-        let booted = boot.start(netns, &given)?;
-        let mut session = Session::new().context("cannot begin a session with its agent")?;
-        let main: Name = MAIN.parse().context("a container in a guest has no name")?;
-        session.ask(&Request::Watch)?;
-        let set_up =
-            session.ask(&Request::SetUp(set_up(launch, &boot.plan.nics, booted.shares.is_some())?))?;
-        let start = session.ask(&Request::Start(Box::new(Start {
-            container: main.clone(),
-            launch: given.launch,
-            layers: vec![ROOT.parse().context("a disk has no name")?],
-            writable: Some(DATA.parse().context("a disk has no name")?),
-            volumes: given.volumes,
-            hosts: Some(texts.hosts.clone()),
-            resolv_conf: Some(texts.resolv_conf.clone()),
-            size: Size::default(),
-        })))?;
-        let main = session.ask(&Request::Attach { container: main, stdin: launch.stdin })?;
-        let mut guest = Self::of(boot, booted, session, Role::Container { set_up, start, main });
+        let beginning = beginning.unwrap_or_else(|| boot.beginning(&given));
+        let booted = boot.start(netns, &given, &beginning)?;
+        let session = Session::new().context("cannot begin a session with its agent")?;
+        let wanted = Some(Box::new(Wanted::new(boot, launch, texts, (given, &beginning))?));
+        let mut guest = Self::of(boot, booted, session, Role::Container { wanted, calls: None });
         guest.end_by = Some(Instant::now() + BOOT_LIMIT);
+        if !matches!(beginning, Beginning::Boots) {
+            guest.console.hold();
+        }
+        guest.saving = Saving::new(beginning);
         guest.send();
         Ok(guest)
     }
@@ -176,6 +181,8 @@ impl Guest {
             execs: BTreeSet::new(),
             looks: BTreeMap::new(),
             typing: Typing::default(),
+            early: Early::default(),
+            saving: Saving::No,
             stands_still: false,
             owed: Vec::new(),
             has_pending: true,
@@ -241,6 +248,7 @@ impl Guest {
             self.unserved_by,
             self.control.next_look(),
             self.next_look_at_computer(),
+            self.saving.next_look(),
         ];
         all.into_iter().flatten().min()
     }
@@ -253,6 +261,7 @@ impl Guest {
             self.send();
         }
         self.look_at_computer(now);
+        self.look_at_saving(now);
         self.look_at_its_end(now);
     }
 
@@ -365,6 +374,9 @@ impl Guest {
                 events.push(Heard::Stage(stage));
             }
             Word::Failed { why, code } if self.role.is_start(call) => {
+                if self.role.is_last_of_start(call) {
+                    self.is_sound();
+                }
                 self.fail(Failure { code, text: why }, events);
             }
             Word::Started { .. } if self.role.is_start(call) && self.state == State::Booting => {
@@ -422,17 +434,6 @@ impl Guest {
         self.send();
     }
 
-    /// Sends a signal to the machine's first process.
-    pub(super) fn signal(&mut self, signal: Signal) -> Result<()> {
-        if let Role::Computer(_) = self.role {
-            return self.signal_computer(signal);
-        }
-        let container = MAIN.parse().context("a container in a guest has no name")?;
-        self.session.ask(&Request::Signal { container, signal })?;
-        self.send();
-        Ok(())
-    }
-
     /// Starts another program.
     pub(super) fn exec(&mut self, exec: &Exec) -> Result<Call> {
         anyhow::ensure!(self.state == State::Running, "it is not up yet");
@@ -472,8 +473,13 @@ impl Guest {
 
     /// Reads what its VMM says: which orders it carried out or refused.
     pub(super) fn hear_control(&mut self, now: Instant) -> Vec<Answered> {
-        let answered = self.control.hear(now);
+        let mut answered = self.control.hear(now);
         self.heed_ports();
+        if self.heed_saving(&answered, now) {
+            // Of the others nobody else knows.
+            answered.retain(|(_, order, _)| matches!(order, Order::Stop | Order::PressPower | Order::Quit));
+            return answered;
+        }
         if answered.iter().any(|(_, order, result)| *order == Order::Continue && result.is_ok()) {
             // Its clock stood still meanwhile.
             self.set_clock();
@@ -487,11 +493,4 @@ impl Guest {
         }
         self.send();
     }
-}
-
-/// The texts of a machine's files that say who is where.
-#[derive(Clone, Debug)]
-pub(super) struct Texts {
-    pub(super) hosts: String,
-    pub(super) resolv_conf: String,
 }

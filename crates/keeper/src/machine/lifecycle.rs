@@ -17,16 +17,17 @@ use stead_container::{Failure, Place};
 use stead_host::home::Home;
 use stead_host::journal::{Action, Event, Journal};
 use stead_host::log::Stream;
-use stead_host::machine::{Assignment, Exit, Files, HealthState, Phase, Stage, Stop, Tested};
+use stead_host::machine::{Assignment, Exit, Files, HealthState, Phase, Stage, Tested};
 use stead_model::container::{Launch, Signal};
 use stead_model::name::MachineId;
 use stead_model::project::Condition;
 use stead_net::process::ProcessId;
 
 use super::boot::Boot;
-use super::guest::{Guest, Heard, Texts};
+use super::guest::{Guest, Heard};
 use super::health::Health;
 use super::run::{Body, Run};
+use super::set_up::Texts;
 use super::stages::Stages;
 
 /// Before the first start anew; each further wait is twice as long.
@@ -145,9 +146,8 @@ impl Life {
     /// Whom the machine asks for names may have changed while it ran, and its addresses: a network was taken off it.
     fn ask_anew(&mut self) {
         let text = std::fs::read(&self.assignment).ok();
-        let assignment = text.and_then(|text| serde_json::from_slice::<Assignment>(&text).ok());
         // Where it cannot be read it is as it was.
-        if let Some(assignment) = assignment {
+        if let Some(assignment) = text.and_then(|text| serde_json::from_slice::<Assignment>(&text).ok()) {
             self.place.hosts = Some(assignment.hosts);
             self.place.resolv_conf = Some(assignment.resolv_conf);
         }
@@ -158,14 +158,12 @@ impl Life {
         let mut stages = Stages::new(self.begun.take().unwrap_or_else(Instant::now));
         let run = match &self.boot {
             None => Run::new(&self.launch, &self.place, stages)?,
-            Some((boot, _)) if boot.is_computer() => {
-                stages.reach("prepared");
-                let guest = Guest::new_computer(boot, &self.launch, &self.place.netns)?;
-                Run::in_guest(guest, &self.launch, stages)
-            }
             Some((boot, texts)) => {
                 stages.reach("prepared");
-                let guest = Guest::new(boot, &self.launch, texts, &self.place.netns)?;
+                let guest = match boot.is_computer() {
+                    true => Guest::new_computer(boot, &self.launch, &self.place.netns)?,
+                    false => Guest::new(boot, &self.launch, texts, (&self.place.netns, None))?,
+                };
                 Run::in_guest(guest, &self.launch, stages)
             }
         };
@@ -231,10 +229,7 @@ impl Life {
                     if self.restarts == 0 {
                         self.first_start = Some(Ok(()));
                     }
-                    if let Some(run) = &mut self.run {
-                        run.started = Instant::now();
-                        run.health = self.launch.health.clone().map(|check| Health::new(check, run.started));
-                    }
+                    self.begin_tests();
                 }
                 Heard::Stage(stage) => {
                     self.run.iter_mut().for_each(|run| run.stages.hear(stage.clone()));
@@ -243,10 +238,12 @@ impl Life {
                     if self.phase == Phase::Booting {
                         self.phase = Phase::Running;
                     }
-                    if let Some(run) = &mut self.run {
-                        run.started = Instant::now();
-                        run.health = self.launch.health.clone().map(|check| Health::new(check, run.started));
-                    }
+                    self.begin_tests();
+                }
+                Heard::Template(to) => self.run.iter_mut().for_each(|run| run.stages.use_template(*to)),
+                Heard::Signalled => {
+                    let sent = self.run.as_mut().and_then(|run| run.sent.as_mut());
+                    sent.into_iter().for_each(|(_, at)| *at = Instant::now());
                 }
                 Heard::Failed(failure) => self.boot_failure = Some(failure.clone()),
                 Heard::ExecOutput(call, _, bytes) => {
@@ -263,6 +260,13 @@ impl Life {
             }
         }
         events
+    }
+
+    /// It runs from now on, and is looked at how well it is.
+    fn begin_tests(&mut self) {
+        let Some(run) = &mut self.run else { return };
+        run.started = Instant::now();
+        run.health = self.launch.health.clone().map(|check| Health::new(check, run.started));
     }
 
     pub(super) fn launch(&self) -> &Launch {
@@ -362,54 +366,6 @@ impl Life {
         }
     }
 
-    /// Ends the machine for good. What somebody had told to end before stays so when the computer has started again.
-    pub(super) fn stop(&mut self, how: Stop) {
-        let is_stopped = self.asked_to_end && !self.restarts_next && !self.with_computer;
-        self.with_computer = how.with_computer && !is_stopped;
-        self.restarts_next = false;
-        self.end(how.grace_ms);
-    }
-
-    /// Ends the machine, and starts it anew.
-    pub(super) fn restart(&mut self, grace_ms: Option<u64>) {
-        self.restarts_next = true;
-        self.with_computer = false;
-        self.end(grace_ms);
-    }
-
-    fn end(&mut self, grace_ms: Option<u64>) {
-        if self.phase == Phase::Paused
-            && let Err(error) = self.unpause()
-        {
-            tracing::warn!("cannot let it go on, so it will be killed: {error:#}");
-        }
-        self.asked_to_end = true;
-        self.phase = Phase::Stopping;
-        let grace = Duration::from_millis(grace_ms.unwrap_or(self.launch.stop_grace_ms));
-        let Some(run) = &mut self.run else {
-            // It waits to be started again: now, or never.
-            self.restart_at = self.restarts_next.then(Instant::now);
-            self.is_over = !self.restarts_next;
-            return;
-        };
-        match &mut run.body {
-            // Nothing of it runs yet that could be asked.
-            Body::Guest(guest) if guest.is_booting() => guest.quit("it was told to end".to_owned()),
-            body => {
-                let signal = match body {
-                    Body::Container(container) => stead_container::stop_signal(&self.launch, container.pid),
-                    // Its agent sees who its first process is.
-                    Body::Guest(_) => self.launch.stop_signal,
-                };
-                if let Err(error) = body.signal(signal) {
-                    tracing::warn!("cannot ask it to end: {error:#}");
-                }
-            }
-        }
-        let kill_at = Instant::now() + grace;
-        run.kill_at = Some(run.kill_at.map_or(kill_at, |at| at.min(kill_at)));
-    }
-
     /// Whether it is being seen how well it is.
     pub(super) fn is_testing(&self) -> bool {
         self.run.as_ref().and_then(|run| run.health.as_ref()).is_some_and(Health::is_testing)
@@ -491,10 +447,5 @@ impl Life {
             }
             (Condition::Healthy, Some(HealthState::Starting)) | (Condition::Completed, _) => None,
         }
-    }
-
-    /// Takes away what its last run left.
-    pub(super) fn clean(&self) -> Result<()> {
-        stead_container::remove(&self.place.state).context("cannot clear away what is left of the machine")
     }
 }

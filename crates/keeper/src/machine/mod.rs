@@ -29,6 +29,7 @@ mod scope;
 mod set_up;
 mod shares;
 mod stages;
+mod template;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -60,7 +61,6 @@ use self::scope::Scope;
 
 /// Those who read the last words of a machine that ended get so long.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(5);
-
 /// What is read at once of what a machine writes.
 const READ_BYTES: usize = 32 * 1024;
 
@@ -282,7 +282,7 @@ impl Keeper {
         let is_read = !self.is_held();
         let life = &self.life;
         // The kernel of a microVM would stand still; what a whole computer says there is all that it says.
-        let says_it_there = life.guest().is_some_and(|guest| guest.main().is_none());
+        let says_it_there = life.guest().is_some_and(Guest::is_computer);
         let all = [
             (Source::Listener, Some(self.listener.as_fd()), PollFlags::IN),
             (Source::Init, life.init(), PollFlags::IN),
@@ -391,7 +391,7 @@ impl Keeper {
         let Some(guest) = self.life.guest_mut() else { return };
         let said = guest.console.read();
         // A whole computer has no other output.
-        if guest.main().is_none() && !said.is_empty() {
+        if guest.is_computer() && !said.is_empty() {
             self.pass_on(Stream::Output, &said);
         }
         for client in self.clients.iter_mut().filter(|client| client.role == Role::Console) {
@@ -423,6 +423,7 @@ impl Keeper {
                     }
                 }
                 Heard::Started | Heard::Failed(_) | Heard::Stage(_) | Heard::Met => {}
+                Heard::Template(_) | Heard::Signalled => {}
             }
         }
     }

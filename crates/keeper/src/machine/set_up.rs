@@ -1,9 +1,11 @@
 //! What a guest is told before its first program: its nics, its disks, and what of the launch is otherwise there.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 
 use stead_agent::message::{self, Disk, FileSystem, Mounts, SetUp, Source};
 use stead_host::machine::GuestNic;
@@ -12,6 +14,7 @@ use stead_vmm::SHARE_TAG;
 
 use super::boot::{DATA, ROOT};
 use super::shares::{FILE_SYSTEM, Given};
+use super::template::usual_mac;
 
 /// What is launched in the guest: what limits the guest itself limits nothing in it.
 pub(super) fn in_guest(launch: &Launch) -> Launch {
@@ -40,15 +43,38 @@ pub(super) fn now_ns() -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// The texts of a machine's files that say who is where.
+#[derive(Clone, Debug)]
+pub(super) struct Texts {
+    pub(super) hosts: String,
+    pub(super) resolv_conf: String,
+}
+
+/// What a guest has that it is told of.
+#[derive(Clone, Debug)]
+pub(super) struct Devices {
+    pub(super) nics: Vec<GuestNic>,
+    /// Whether it is given files of this computer.
+    pub(super) has_shares: bool,
+    /// Whether its nics have other MACs at first, those that all have which are saved.
+    pub(super) has_usual_macs: bool,
+    /// Whether it goes on from where another one was saved.
+    pub(super) is_restored: bool,
+}
+
+/// As much as a kernel's random numbers begin with.
+const ENTROPY_BYTES: usize = 64;
+
 /// What the guest is to be, before anything runs in it.
-pub(super) fn set_up(launch: &Launch, nics: &[GuestNic], is_given: bool) -> Result<SetUp> {
+pub(super) fn set_up(launch: &Launch, devices: &Devices) -> Result<SetUp> {
     let disk = |name: &str, access| -> Result<FileSystem> {
         let source = Source::Disk(Disk::Serial(name.to_owned()));
         Ok(FileSystem { name: name.parse().map_err(|_| anyhow!("a disk has no name"))?, source, access })
     };
-    let nics = nics.iter().enumerate().map(|(place, nic)| -> Result<message::Nic> {
+    let nics = devices.nics.iter().enumerate().map(|(place, nic)| -> Result<message::Nic> {
         Ok(message::Nic {
             mac: nic.mac,
+            device: devices.has_usual_macs.then(|| usual_mac(place)),
             name: format!("eth{place}").parse().map_err(|_| anyhow!("a nic has no name"))?,
             addresses: nic.addresses.clone(),
             gateways: nic.gateways.clone(),
@@ -56,14 +82,19 @@ pub(super) fn set_up(launch: &Launch, nics: &[GuestNic], is_given: bool) -> Resu
         })
     });
     let mut filesystems = vec![disk(ROOT, Access::Read)?, disk(DATA, Access::Write)?];
-    if is_given {
+    if devices.has_shares {
         filesystems.push(shared()?);
     }
+    let mut entropy = vec![0; ENTROPY_BYTES];
+    let random = File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut entropy));
+    random.context("cannot draw random numbers for it")?;
     Ok(SetUp {
         time_ns: now_ns(),
         hostname: launch.hostname.clone(),
         nics: nics.collect::<Result<_>>()?,
         filesystems,
         sysctls: BTreeMap::new(),
+        entropy,
+        is_restored: devices.is_restored,
     })
 }

@@ -7,6 +7,7 @@
 mod answers;
 mod containers;
 mod endpoints;
+mod guests;
 mod kept;
 mod lab;
 mod memory;
@@ -52,6 +53,7 @@ const COMPARISONS: &[Comparison] = &[
     containers::KEEPER,
     containers::KEEPER_WITH_TESTS,
     containers::KEEPER_AGAINST_CONMON,
+    guests::WARM_AGAINST_COLD,
     pull::AGAINST_PODMAN,
     pull::AGAINST_UMOCI,
     records::THOUSAND,

@@ -15,7 +15,7 @@ use stead_agent::mux::{Channel, Event, Mux, StreamId};
 use stead_container::Failure;
 use stead_model::name::Name;
 
-use crate::boot::{stage, text};
+use crate::boot::stage;
 use crate::container::Container;
 use crate::ending::Ending;
 use crate::port::Link;
@@ -99,11 +99,7 @@ pub(crate) enum Role {
 }
 
 fn hello() -> Vec<u8> {
-    // A number for each boot that needs no entropy of ours.
-    let id = text("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let digits: String = id.chars().filter(char::is_ascii_hexdigit).take(15).collect();
-    let boot = u64::from_str_radix(&digits, 16).unwrap_or_default();
-    let hello = Hello { version: VERSION, program: env!("CARGO_PKG_VERSION").to_owned(), boot };
+    let hello = Hello { version: VERSION, program: env!("CARGO_PKG_VERSION").to_owned() };
     serde_json::to_vec(&hello).unwrap_or_default()
 }
 

@@ -110,6 +110,9 @@ pub(super) fn make(
     let of = &of.name;
     let mut loaded = project::load_named(global, &[of.to_string()], false)?;
     let (machine, volumes) = derived(&loaded, of, args)?;
+    if args.cold && machine.kind != Kind::Microvm {
+        return Err(crate::commands::cold::container());
+    }
     note(&format!(
         "`{of}` is a machine of project `{}`; an image is meant by `{}:latest`",
         loaded.project.name, args.machine.image
@@ -145,6 +148,10 @@ pub(super) fn make(
     up::check(&mut session, &loaded, &alone)?;
     if !needed.is_empty() {
         up::bring_up(&mut session, &loaded, &bring(needed), output)?;
+    }
+    // Those that it depends on begin as they would by themselves.
+    if args.cold {
+        session.host.start_cold();
     }
     if args.rm {
         session.host.make_fleeting();

@@ -168,11 +168,14 @@ impl Guest {
 
     /// The agent said hello.
     pub(super) fn is_met(&mut self, events: &mut Vec<Heard>) {
-        if let Role::Computer(computer) = &mut self.role {
-            computer.waits = computer.waits.met(computer.mounting.is_some(), Instant::now());
-            if computer.waits == Waits::No {
-                events.push(Heard::Met);
+        match &mut self.role {
+            Role::Computer(computer) => {
+                computer.waits = computer.waits.met(computer.mounting.is_some(), Instant::now());
+                if computer.waits == Waits::No {
+                    events.push(Heard::Met);
+                }
             }
+            Role::Container { .. } => self.has_booted(events),
         }
     }
 

@@ -61,6 +61,10 @@ impl Guest {
         if self.quit_by.is_some() {
             return;
         }
+        if self.untold().is_some() {
+            // Nothing of the machine is in it yet, and QEMU hears nothing while it reads.
+            return self.kill();
+        }
         match self.control.give(Order::Quit) {
             Ok(_) => self.quit_by = Some(Instant::now() + QUIT_LIMIT),
             Err(error) => {

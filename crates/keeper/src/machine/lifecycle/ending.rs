@@ -1,4 +1,4 @@
-//! How a machine ended, and whether it is started again.
+//! How a machine is told to end, how it ended, and whether it is started again.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -7,20 +7,86 @@ use anyhow::{Context, Result};
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
-use stead_container::Failure;
+use stead_container::{CODE_OURS, Failure};
 use stead_host::journal::Action;
-use stead_host::machine::{Exit, Phase};
+use stead_host::machine::{Exit, Phase, Stop};
 use stead_model::container::{Mode, Restart, Signal};
 
+use super::super::guest::Guest;
 use super::super::run::{Body, Run};
 use super::{BACK_OFF_FIRST, BACK_OFF_MAX, Life, RECOVERED_AFTER, now_ms};
 
+/// What is told of one of which nobody knows how its program ended.
+const CODE_UNKNOWN: u8 = 255;
+
 impl Life {
+    /// Takes away what its last run left.
+    pub(in crate::machine) fn clean(&self) -> Result<()> {
+        stead_container::remove(&self.place.state).context("cannot clear away what is left of the machine")
+    }
+
+    /// Ends the machine for good. What somebody had told to end before stays so when the computer has started again.
+    pub(in crate::machine) fn stop(&mut self, how: Stop) {
+        let is_stopped = self.asked_to_end && !self.restarts_next && !self.with_computer;
+        self.with_computer = how.with_computer && !is_stopped;
+        self.restarts_next = false;
+        self.end(how.grace_ms);
+    }
+
+    /// Ends the machine, and starts it anew; a microVM that is to be cold boots.
+    pub(in crate::machine) fn restart(&mut self, grace_ms: Option<u64>, is_cold: bool) {
+        if let Some((boot, _)) = &mut self.boot {
+            boot.plan.is_cold = is_cold;
+        }
+        self.restarts_next = true;
+        self.with_computer = false;
+        self.end(grace_ms);
+    }
+
+    fn end(&mut self, grace_ms: Option<u64>) {
+        if self.phase == Phase::Paused
+            && let Err(error) = self.unpause()
+        {
+            tracing::warn!("cannot let it go on, so it will be killed: {error:#}");
+        }
+        self.asked_to_end = true;
+        self.phase = Phase::Stopping;
+        let grace = Duration::from_millis(grace_ms.unwrap_or(self.launch.stop_grace_ms));
+        let Some(run) = &mut self.run else {
+            // It waits to be started again: now, or never.
+            self.restart_at = self.restarts_next.then(Instant::now);
+            self.is_over = !self.restarts_next;
+            return;
+        };
+        match &mut run.body {
+            // Nothing of it runs yet that could be asked.
+            Body::Guest(guest) if guest.is_booting() => guest.quit("it was told to end".to_owned()),
+            body => {
+                let signal = match body {
+                    Body::Container(container) => stead_container::stop_signal(&self.launch, container.pid),
+                    // Its agent sees who its first process is.
+                    Body::Guest(_) => self.launch.stop_signal,
+                };
+                if let Err(error) = body.signal(signal) {
+                    tracing::warn!("cannot ask it to end: {error:#}");
+                }
+            }
+        }
+        let kill_at = Instant::now() + grace;
+        run.kill_at = Some(run.kill_at.map_or(kill_at, |at| at.min(kill_at)));
+    }
+
     /// The machine's first process has ended.
     pub(in crate::machine) fn reap(&mut self) -> Result<()> {
+        if self.boots_instead() {
+            return Ok(());
+        }
         let Some(run) = &self.run else { return Ok(()) };
         let ran = Some(run.started.elapsed()).filter(|_| self.phase != Phase::Booting).unwrap_or_default();
-        let sent = run.sent.map(|(signal, at)| (signal, at.elapsed()));
+        // One that waits for it to come up was as good as sent now.
+        let waits = self.guest().is_some_and(Guest::is_to_be_signalled);
+        let sent = run.sent.map(|(signal, at)| (signal, if waits { Duration::ZERO } else { at.elapsed() }));
+        let template = self.guest().and_then(Guest::went_on_from).map(str::to_owned);
         let (code, out_of_memory, why) = match self.guest().is_some() {
             true => self.reap_guest(),
             false => match self.reap_container()? {
@@ -30,6 +96,14 @@ impl Life {
         };
         // Whoever ended it by a signal did not mean it to come up again.
         self.asked_to_end |= sent.is_some_and(|(signal, since)| self.is_end_by(signal, code, since));
+        let fails = !self.asked_to_end && ran < RECOVERED_AFTER && [CODE_OURS, CODE_UNKNOWN].contains(&code);
+        let why = match (template.filter(|_| fails), why) {
+            (Some(key), Some(why)) => Some(self.suspect(&key, why)),
+            (_, why) => why,
+        };
+        if let (Some(Err(failure)), Some(why)) = (&mut self.first_start, &why) {
+            failure.text.clone_from(why);
+        }
         self.last = Some(self.exit_of(code, out_of_memory, why));
         if out_of_memory {
             self.note(Action::Oom, |event| event);

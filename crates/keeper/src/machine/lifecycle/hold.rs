@@ -27,6 +27,10 @@ impl Life {
         let run = self.run.as_mut().context("it waits to be started again")?;
         run.body.signal(signal)?;
         run.sent = Some((signal, Instant::now()));
+        if signal == Signal::KILL && self.guest().is_some_and(Guest::is_booting) {
+            // It goes before anything of it runs, and does not boot in another way.
+            self.asked_to_end = true;
+        }
         self.note(Action::Kill, |event| event.with("signal", signal));
         Ok(())
     }
@@ -78,7 +82,9 @@ impl Life {
             match (order, result, self.phase) {
                 (Order::Stop, Ok(()), Phase::Running) => self.is_held(),
                 (Order::Continue, Ok(()), Phase::Paused) => self.goes_on(),
-                (Order::Stop | Order::Continue | Order::PressPower | Order::Quit, Ok(()), _) => {}
+                (Order::Stop | Order::Continue | Order::PressPower | Order::Quit, Ok(()), _)
+                | (Order::TellSaves | Order::SaveFast | Order::TakeFile | Order::Save, Ok(()), _)
+                | (Order::CancelSave, Ok(()), _) => {}
                 (order, Err(why), _) => tracing::warn!("{order:?}: {why}"),
             }
         }

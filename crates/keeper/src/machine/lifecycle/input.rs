@@ -4,22 +4,21 @@ use std::io::Write;
 
 use stead_container::WindowSize;
 
+use super::super::guest::Guest;
 use super::super::run::set_size;
 use super::{INPUT_MAX_BYTES, Life};
 
 impl Life {
     pub(in crate::machine) fn has_input_backlog(&self) -> bool {
         self.run.as_ref().is_some_and(|run| run.typed.len() > INPUT_MAX_BYTES)
-            || self
-                .guest()
-                .is_some_and(|guest| guest.main().is_some_and(|main| guest.has_input_backlog(main)))
+            || self.guest().is_some_and(Guest::has_main_backlog)
     }
 
     pub(in crate::machine) fn take_input(&mut self, bytes: &[u8]) {
         if let Some(guest) = self.guest_mut() {
-            return match guest.main() {
-                Some(main) => guest.input(main, bytes),
-                None => guest.console.take(bytes),
+            return match guest.is_computer() {
+                true => guest.console.take(bytes),
+                false => guest.type_main(bytes),
             };
         }
         if let Some(run) = self.run.as_mut().filter(|run| run.input.is_some() && !run.input_ends) {
@@ -31,11 +30,13 @@ impl Life {
     pub(in crate::machine) fn end_input(&mut self) {
         let tty = self.launch.tty;
         if let Some(guest) = self.guest_mut() {
-            let Some(main) = guest.main() else { return guest.console.take(&[4]) };
-            if tty {
-                guest.input(main, &[4]);
+            if guest.is_computer() {
+                return guest.console.take(&[4]);
             }
-            return guest.end_input(main);
+            if tty {
+                guest.type_main(&[4]);
+            }
+            return guest.end_main();
         }
         if let Some(run) = &mut self.run {
             run.input_ends = true;
@@ -71,7 +72,10 @@ impl Life {
         let [r1, r2, c1, c2] = *bytes else { return };
         if let Some(guest) = self.guest_mut() {
             // A serial line has no size.
-            return guest.main().into_iter().for_each(|main| guest.resize(main, bytes));
+            if !guest.is_computer() {
+                guest.resize_main(bytes);
+            }
+            return;
         }
         let size = WindowSize { rows: u16::from_be_bytes([r1, r2]), columns: u16::from_be_bytes([c1, c2]) };
         let terminal = self.run.as_ref().filter(|_| self.launch.tty).and_then(|run| run.output.as_ref());
