@@ -106,7 +106,7 @@ fn a_container_in_this_computers_network_serves_there_and_changes_nothing() {
         assert_eq!(within(&shop, "web", line).ok(), world.sh(Place::Person, line), "{line}");
     }
     let hosts = world.sh(Place::Person, "cat /etc/hosts");
-    assert_eq!(within(&shop, "web", "cat /etc/hosts").ok(), format!("{}192.0.2.9\tfar\n", hosts));
+    assert_eq!(within(&shop, "web", "cat /etc/hosts").ok(), format!("{hosts}192.0.2.9\tfar\n"));
     for line in [
         "ip link set lo down",
         "ip route add 198.51.100.0/24 dev lo",

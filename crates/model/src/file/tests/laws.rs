@@ -198,11 +198,10 @@ fn projects() -> impl Strategy<Value = Project> {
             let depends_on = before.into_iter().map(|name| (name.clone(), condition(name))).collect();
             let restarts_with = machines.keys().filter(|_| flags[7] && flags[1]).cloned().collect();
             let name: crate::name::Name = format!("m{index}").parse().unwrap();
-            let provision = if runs.is_ours() && flags[2] { vec![script(&flags)] } else { Vec::new() };
+            let provision = Vec::from_iter((runs.is_ours() && flags[2]).then(|| script(&flags)));
             let dev = (runs.is_ours() && flags[3]).then(|| Box::new(dev(&flags)));
             let made = Machine { kind, runs, nics, ports, depends_on, restarts_with, dev, provision };
-            let made = if flags[0] { made } else { in_another_network(made, &machines, flags[6]) };
-            machines.insert(name, made);
+            machines.insert(name, in_another_network(made, &machines, (!flags[0], flags[6])));
         }
         // Of some the limits are left out, of others they are not.
         let sizes = [None, Some(1 << 30), Some(64 << 10)].map(|size_bytes| Volume { size_bytes });
@@ -217,7 +216,7 @@ fn projects() -> impl Strategy<Value = Project> {
 fn in_another_network(
     mut machine: Machine,
     before: &BTreeMap<crate::name::Name, Machine>,
-    on_host: bool,
+    (is_wanted, on_host): (bool, bool),
 ) -> Machine {
     let is_own = |machine: &Machine| {
         machine.kind == Kind::Container
@@ -225,7 +224,8 @@ fn in_another_network(
     };
     let other = before.iter().find(|(_, machine)| is_own(machine)).map(|(name, _)| name);
     let Some(container) = machine.container_mut() else { return machine };
-    if container.mode == Mode::System || container.rights.sysctls.keys().any(|name| name.starts_with("net")) {
+    let is_system = container.mode == Mode::System;
+    if !is_wanted || is_system || container.rights.sysctls.keys().any(|name| name.starts_with("net")) {
         return machine;
     }
     if on_host {

@@ -21,10 +21,10 @@ fn a_machine_may_be_in_no_network_in_this_computers_or_in_anothers() {
   vpn: {image: vpn, ports: [8080], hostname: out}
   app: {image: app, network_mode: 'machine:vpn'}
   spy: {image: spy, network_mode: 'machine:app', depends_on: {vpn: {condition: service_healthy}}, replicas: 2}
-  mon: {image: mon, network_mode: host, extra_hosts: ['a:10.0.0.1'], dns: 10.0.0.53}
+  mon: {image: mon, network_mode: host, extra_hosts: ['a:10.0.0.1']}
   off: {image: off, network_mode: none}
   ext: {kind: container, driver: external}
-  in: {image: in, network_mode: 'machine:ext', sysctls: {kernel.shmmax: '1'}}
+  in: {image: in, network_mode: 'machine:ext'}
 ",
         &[],
         expect![[r#"
@@ -46,8 +46,6 @@ fn a_machine_may_be_in_no_network_in_this_computers_or_in_anothers() {
                 network_mode: machine:ext
                 depends_on: [ext]
                 image: "in:latest"
-                sysctls:
-                  - "kernel.shmmax=1"
               mon:
                 kind: container
                 driver: native
@@ -55,7 +53,6 @@ fn a_machine_may_be_in_no_network_in_this_computers_or_in_anothers() {
                 image: "mon:latest"
                 extra_hosts:
                   - "a=10.0.0.1"
-                dns: ["10.0.0.53"]
               "off":
                 kind: container
                 driver: native
