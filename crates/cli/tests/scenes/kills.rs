@@ -21,12 +21,13 @@ name: shop
 machines:
   a: { image: IMAGE, command: sleep 1000, init: true, volumes: ['kept:/kept'], ports: ['8080:80'] }
   b: { image: IMAGE, command: sleep 1000, init: true, depends_on: [a] }
+  c: { image: IMAGE, command: sleep 1000, init: true, network_mode: 'machine:a' }
 volumes: [kept]
 ";
 
 const COMMANDS: [&str; 10] = [
     "up",
-    "up",
+    "up --force-recreate a",
     "down",
     "exec a true",
     "restart a",
@@ -114,7 +115,7 @@ fn kill_command(shop: &Project<'_>, dice: &mut Dice) -> bool {
 fn stands(shop: &Project<'_>) {
     shop.stead("up").ok();
     assert_eq!(shop.stead("plan").ok(), "nothing to do\n");
-    for machine in ["a", "b"] {
+    for machine in ["a", "b", "c"] {
         // A command that was killed may have asked for a restart, which goes on without it.
         shop.world.until("it runs", || {
             let rows = shop.stead(&format!("ps {machine} --format json")).json();
@@ -122,6 +123,8 @@ fn stands(shop: &Project<'_>) {
         });
         shop.stead(&format!("exec {machine} true")).ok();
     }
+    let nics = |machine: &str| shop.stead(&format!("exec {machine} ip -o -4 addr")).ok();
+    assert_eq!(nics("a"), nics("c"), "they are in one network");
     // Of each machine that runs there is one keeper and one program, and there are no others.
     let rows = shop.world.stead("ps --all --format json").json();
     let running: BTreeSet<String> = rows
