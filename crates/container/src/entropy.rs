@@ -1,11 +1,11 @@
 //! The random numbers of a computer's kernel.
 
+mod sys;
+
 use std::fs::File;
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
-
-use crate::sys;
 
 /// What the kernel takes at once.
 const PART_BYTES: usize = sys::ENTROPY_BYTES;

@@ -2,15 +2,11 @@
 //! executed, seccomp and device filters loaded.
 #![allow(unsafe_code)]
 
-mod random;
-
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 use rustix::thread::UnshareFlags;
-
-pub(crate) use random::{ENTROPY_BYTES, add_entropy, reseed};
 
 /// Namespaces that a process starts in, as flags of `clone3`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -441,7 +437,7 @@ pub(crate) fn set_quota(file: BorrowedFd<'_>, project: u32, hard_kib: u64) -> ru
     project_quotas(file, Q_SETQUOTA, project, &mut quota)
 }
 
-fn last_error() -> Errno {
+pub(crate) fn last_error() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 

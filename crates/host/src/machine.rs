@@ -52,6 +52,14 @@ pub struct Assignment {
     pub guest: Option<Guest>,
 }
 
+impl Assignment {
+    /// Reads it.
+    pub fn load(files: &Files) -> Result<Self> {
+        let text = std::fs::read(files.assignment()).context("cannot read what to run")?;
+        serde_json::from_slice(&text).context("cannot read what to run")
+    }
+}
+
 /// What a starting keeper tells whoever started it, in one line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -362,8 +362,8 @@ fn remove_tree(directory: &Path) -> Result<()> {
     }
 }
 
-#[cfg(test)]
 #[allow(clippy::unwrap_used)]
+#[cfg(test)]
 mod tests {
     use std::io::Write;
 

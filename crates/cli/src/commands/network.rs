@@ -3,6 +3,7 @@
 
 mod inspect;
 mod lent;
+mod taken;
 
 use std::collections::BTreeSet;
 use std::collections::btree_map::Entry;
@@ -24,6 +25,8 @@ use stead_model::project::{
 use stead_model::resolve::Images;
 
 pub(super) use self::lent::{again, refuse_lent};
+pub(super) use self::taken::leases_are_free;
+use self::taken::pin_subnets;
 use super::steps::finished;
 use super::unmet::Unmet;
 use super::up::{Anew, Bring, Whose};
@@ -439,52 +442,6 @@ fn somebody_elses(args: &ConnectArgs) -> Result<Machine, Failure> {
         dev: None,
         provision: Vec::new(),
     })
-}
-
-/// Refuses what a machine that a command makes or connects is to have for its own, and another one has got: a file's wish
-/// moves others to other addresses, and its plan shows that; a command's does not.
-pub(super) fn leases_are_free(session: &mut Session, project: &Project, name: &Name) -> Result<(), Failure> {
-    let seen = session.observe()?;
-    let own = MachineId::new(&project.name, name);
-    let nics = project.machines.get(name).into_iter().flat_map(|machine| &machine.nics);
-    for nic in nics {
-        let others = seen
-            .leases
-            .iter()
-            .filter(|(id, _)| id.network() == project.network(&nic.network) && id.machine() != own);
-        for (id, lease) in others {
-            let v4 = nic.address.filter(|address| lease.address == Some(*address)).map(|a| a.to_string());
-            let v6 = nic.address6.filter(|address| lease.address6 == Some(*address)).map(|a| a.to_string());
-            let mac = nic.mac.filter(|mac| lease.mac == *mac).map(|mac| mac.to_string());
-            if let Some(taken) = v4.or(v6).or(mac) {
-                let what = format!(
-                    "machine `{}` has `{taken}` on network `{}` already",
-                    id.machine_called(),
-                    id.network
-                );
-                return Err(Failure::request(
-                    &what,
-                    "choose another, or leave it out: the next free one is taken",
-                ));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// A fixed address is one of a fixed subnet: an automatic one becomes the one that was chosen.
-fn pin_subnets(session: &mut Session, project: &mut Project, args: &ConnectArgs) -> Result<(), Failure> {
-    let seen = session.observe()?;
-    let state = seen.networks.get(&NetworkId::new(&project.name, &args.network));
-    if let (Some(network), Some(state)) = (project.networks.get_mut(&args.network), state) {
-        if let (Subnet::Auto, Some(net), Some(_)) = (network.subnet, state.gateway, args.address) {
-            network.subnet = Subnet::Given(net.trunc());
-        }
-        if let (Subnet::Auto, Some(net), Some(_)) = (network.subnet6, state.gateway6, args.address6) {
-            network.subnet6 = Subnet::Given(net.trunc());
-        }
-    }
-    Ok(())
 }
 
 fn disconnect(network: &Name, machine: &Name, output: Output) -> Result<(), Failure> {

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use crate::microvms::{get_kernel, slowly};
 use crate::support::registry::{BUSYBOX, registry};
-use crate::support::{Place, World};
+use crate::support::{Place, World, untested};
 
 /// Goes on until it is told to end. First of all it draws numbers, one of them as what it is known by for good.
 const IDLE: &str = "trap exit TERM; head -c 16 /dev/urandom | od -An -tx1 > /first; \
@@ -145,4 +145,16 @@ fn what_a_machine_wrote_is_there_when_it_is_restored() {
     assert_eq!(stages(&world, "web"), BOOTED);
     assert_eq!(within(&world, "web", "md5sum /srv/file /etc/passwd"), sums);
     slowly(&world, world.path(), &["rm", "-f", "web"]).ok();
+}
+
+#[test]
+fn a_vmm_that_is_another_user_lets_go_of_what_it_was_saved_to() {
+    let Some(world) = World::with_subids() else {
+        return untested("it takes root to make somebody with subordinate ids and a cgroup");
+    };
+    let _registry = registry(&world);
+    get_kernel(&world);
+    assert_eq!(runs(&world, "one", &[]), SAVED);
+    assert_eq!(runs(&world, "two", &[]), RESTORED);
+    slowly(&world, world.path(), &["rm", "-f", "one", "two"]).ok();
 }

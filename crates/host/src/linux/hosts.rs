@@ -210,12 +210,12 @@ mod tests {
 
     #[test]
     fn who_is_in_this_computers_network_knows_what_it_knows_and_more() {
-        let more = [("far".to_owned(), vec!["10.9.9.9".parse().unwrap(), "fd00::9".parse().unwrap()])].into();
+        let more = vec![("far", vec!["10.9.9.9".parse().unwrap(), "fd00::9".parse().unwrap()])];
         assert_eq!(
             on_this_computer("127.0.0.1 localhost", &more),
             "127.0.0.1 localhost\n10.9.9.9\tfar\nfd00::9\tfar\n"
         );
-        assert_eq!(on_this_computer("", &BTreeMap::new()), "");
+        assert_eq!(on_this_computer("", &Vec::new()), "");
     }
 
     #[test]

@@ -353,7 +353,7 @@ fn leave_mark(files: &Files) {
 }
 
 pub(super) fn load_assignment(files: &Files) -> Option<Assignment> {
-    serde_json::from_slice(&fs::read(files.assignment()).ok()?).ok()
+    Assignment::load(files).ok()
 }
 
 /// Takes away what belongs to a run that is over: also what a keeper that was killed could not.

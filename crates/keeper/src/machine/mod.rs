@@ -61,6 +61,7 @@ use self::scope::Scope;
 
 /// Those who read the last words of a machine that ended get so long.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(5);
+
 /// What is read at once of what a machine writes.
 const READ_BYTES: usize = 32 * 1024;
 
@@ -175,10 +176,8 @@ impl Keeper {
     /// Everything but the machine itself.
     fn prepare(home: &Home, id: &MachineId, files: Files) -> Result<Self> {
         let begun = Instant::now();
-        let client = anchor::Client::connect(&home.run)?;
-        let mut client = client.context("the engine is gone")?;
-        let text = std::fs::read(files.assignment()).context("cannot read what to run")?;
-        let assignment: Assignment = serde_json::from_slice(&text).context("cannot read what to run")?;
+        let mut client = anchor::Client::connect(&home.run)?.context("the engine is gone")?;
+        let assignment = Assignment::load(&files)?;
         let namespace = network::namespace(&mut client, id, &assignment.launch.network, &files)?;
         if !rustix::process::geteuid().is_root() {
             anchor::join_users(client.process())?;

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use stead_model::container::NetworkMode;
 use stead_model::lock::Lock;
 use stead_model::name::MachineId;
 use stead_model::observed::{MachineState, Observed};
 use stead_model::one_off::free_name;
 use stead_model::plan::{Planned, Power, Wanted, plan};
-use stead_model::project::Project;
+use stead_model::project::{Machine, Project};
 use stead_model::step::Step;
 
 use crate::small_projects;
@@ -15,6 +16,12 @@ use crate::worlds::{applied, computer, damaged, must_want, name, nothing, text, 
 
 fn machines(wanted: &Wanted) -> BTreeSet<MachineId> {
     wanted.machines.keys().cloned().collect()
+}
+
+/// Those that can come alone: who is in the network of another is refused without that.
+fn able_alone(wanted: &Wanted) -> impl Iterator<Item = MachineId> {
+    let able = wanted.machines.iter().filter(|(_, machine)| machine.state.shares().is_none());
+    able.map(|(id, _)| id.clone())
 }
 
 #[test]
@@ -51,7 +58,7 @@ fn one_machine_comes_and_goes_without_the_others() {
     for project in small_projects("shop", 8080) {
         let empty = computer();
         let wanted = must_want(&project, &Lock::default(), &empty);
-        for id in machines(&wanted) {
+        for id in able_alone(&wanted) {
             let chosen = BTreeSet::from([id.clone()]);
             let mut alone = wanted.clone().only(&chosen, &empty).unwrap();
             // Without the others nothing can be waited for.
@@ -95,7 +102,7 @@ fn those_that_wait_among_themselves_come_without_what_they_depend_on() {
     for project in small_projects("shop", 8080) {
         let empty = computer();
         let wanted = must_want(&project, &Lock::default(), &empty);
-        for id in machines(&wanted) {
+        for id in able_alone(&wanted) {
             let chosen = BTreeSet::from([id]);
             let alone = wanted.clone().waiting_among(&chosen).only(&chosen, &empty).unwrap();
             let one = applied(&plan(&alone, &empty), &empty);
@@ -132,6 +139,8 @@ fn machines_that_rest_stay_with_their_addresses() {
             let mut part = project.clone();
             part.machines.retain(|other, _| other == name);
             part.machines.values_mut().for_each(|machine| machine.depends_on.clear());
+            let containers = part.machines.values_mut().filter_map(Machine::container_mut);
+            containers.for_each(|container| container.network = NetworkMode::Own);
             part
         };
         let (mut seen, mut lock) = (computer(), Lock::default());

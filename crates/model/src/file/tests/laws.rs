@@ -255,9 +255,8 @@ fn of_others(
         aliases: BTreeSet::new(),
         guard: Guard::On,
     };
-    let is_in_own = |machine: &&mut Machine| {
-        machine.runs.container().is_none_or(|container| container.network.is_own())
-    };
+    let is_in_own =
+        |machine: &&mut Machine| machine.runs.container().is_none_or(|container| container.network.is_own());
     let alone = machines.values_mut().filter(|machine| machine.depends_on.is_empty());
     for machine in alone.filter(is_in_own) {
         machine.nics.extend(networks.map(|(name, _)| bare(name)));

@@ -101,6 +101,7 @@ fn machines_of_other_projects_have_their_own_full_names_and_share_the_short_ones
         aliases: vec!["front".parse().unwrap()],
         address: Some([10, 0, 5, last].into()),
         address6: None,
+        calls: false,
     };
     let mac = |last| stead_model::address::Mac::new([2, 0, 0, 0, 9, last]).unwrap();
     let shared = all.get_mut(&"lan.shop".parse().unwrap()).unwrap();

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
 
-use super::last_error;
+use crate::sys::last_error;
 
 /// The most that is given to the kernel's random numbers at once.
 pub(crate) const ENTROPY_BYTES: usize = 64;
