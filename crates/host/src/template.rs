@@ -168,11 +168,16 @@ impl Templates {
         let root = File::open(&self.root).with_context(doing)?;
         let is_in_memory = IN_MEMORY.contains(&fstatfs(&root).with_context(doing)?.f_type);
         ensure!(!is_in_memory, "{} is in memory, which they would take from others", self.root.display());
-        stead_image::room::needs(&root, most_bytes(&about))?;
-        self.begin_here(key, about, kernel)
+        self.begin_here(key, about, kernel, |bytes| self.make_room(&root, bytes))
     }
 
-    fn begin_here(&self, key: &str, about: About, kernel: &Path) -> Result<Option<Unfinished>> {
+    fn begin_here(
+        &self,
+        key: &str,
+        about: About,
+        kernel: &Path,
+        make_room: impl Fn(u64) -> Result<()>,
+    ) -> Result<Option<Unfinished>> {
         let doing = || format!("cannot write {}", self.root.display());
         let mut options = File::options();
         let lock = options.create(true).truncate(false).write(true).mode(0o600).open(self.root.join(LOCK));
@@ -185,6 +190,7 @@ impl Templates {
         if self.is_bad(key) || self.load(key.to_owned(), &boot).is_some() {
             return Ok(None);
         }
+        make_room(most_bytes(&about))?;
         let unfinished = self.root.join(UNFINISHED);
         fs::DirBuilder::new().mode(0o700).create(&unfinished).with_context(doing)?;
         let mut options = File::options();
@@ -192,6 +198,19 @@ impl Templates {
         let state = state.with_context(doing)?;
         let (templates, key, kernel) = (self.clone(), key.to_owned(), kernel.to_owned());
         Ok(Some(Unfinished { templates, key, about, kernel, state, _lock: lock }))
+    }
+
+    /// Refuses a disk that is too full, even without those that were used least lately: they go first.
+    fn make_room(&self, root: &File, bytes: u64) -> Result<()> {
+        let mut all = self.list()?;
+        loop {
+            let lacks = match stead_image::room::needs(root, bytes) {
+                Ok(()) => return Ok(()),
+                Err(lacks) => lacks,
+            };
+            let Some(least) = all.pop() else { return Err(lacks.into()) };
+            self.remove(&least.key)?;
+        }
     }
 
     /// Takes away what those left who were killed, and what is of no use any more. For who holds the lock.
@@ -310,8 +329,17 @@ impl Unfinished {
         }
     }
 
-    /// Puts it in its place, now that it is whole: whether it is of use still.
+    /// Puts it in its place, now that it is whole: whether it is of use still. Where that fails it is not tried again for a
+    /// while.
     pub fn finish(self) -> Result<bool> {
+        let put = self.put();
+        if put.is_err() {
+            self.give_up();
+        }
+        put
+    }
+
+    fn put(&self) -> Result<bool> {
         let templates = &self.templates;
         let root = &templates.root;
         let doing = || format!("cannot write {}", root.display());
@@ -385,7 +413,7 @@ mod tests {
 
     #[track_caller]
     fn begin(templates: &Templates, key: &str) -> Option<Unfinished> {
-        templates.begin_here(key, about(), &templates.root.with_file_name("vmlinuz")).unwrap()
+        templates.begin_here(key, about(), &templates.root.with_file_name("vmlinuz"), |_| Ok(())).unwrap()
     }
 
     #[track_caller]

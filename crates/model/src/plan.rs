@@ -150,7 +150,7 @@ impl Wanted {
 
 /// The steps that turn what exists into what is wanted; none if it already is.
 pub fn plan(wanted: &Wanted, seen: &Observed) -> Plan {
-    let wanted = &wanted.clone().with_kept_places(seen).with_sharers_after();
+    let wanted = &wanted.clone().with_kept_places(seen).with_sharers_after(seen);
     // Take away before adding, so that names and addresses are free again.
     let mut steps = removals(wanted, seen);
     let left = steps.iter().fold(seen.clone(), |left, (step, _)| left.without(step));

@@ -8,6 +8,7 @@ use crate::observed::{Body, Engine, NetworkState, NicState, Observed};
 use crate::plan::{Power, UnwantedVolumes, Wanted, WantedMachine};
 use crate::project::{Bind, Reach};
 use crate::resolve::Refusal;
+use crate::sharing::owner;
 use crate::step::OwnVolumes;
 
 impl Wanted {
@@ -121,8 +122,17 @@ impl Wanted {
         // Those whose nics went with the engine have them again as soon as there is one.
         let lost_nics = seen.engine != Engine::Present;
         let named: BTreeSet<MachineId> = self.machines.keys().cloned().collect();
-        self.machines.retain(|id, _| !is_other(id));
+        let said = std::mem::take(&mut self.machines);
+        let (mut theirs, ours): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            said.into_iter().partition(|(id, _)| is_other(id));
+        self.machines = ours;
         self.machines.extend(as_it_is.machines.into_iter().filter(|(id, _)| is_other(id)));
+        for (id, machine) in self.machines.iter_mut().filter(|(id, _)| is_other(id)) {
+            // Started anew with whoever has its network, it waits for that as its file says.
+            let network = owner(id, &machine.state).filter(|network| !is_other(network));
+            let said = theirs.get_mut(id).zip(network);
+            machine.after.extend(said.and_then(|(said, network)| said.after.remove_entry(&network)));
+        }
         if lost_nics {
             // Of the rest nothing says what nics they had.
             let nicless = seen.leases.keys().map(NicId::machine).filter(|id| !named.contains(id));
@@ -156,7 +166,7 @@ impl Wanted {
         let refusals: Vec<Refusal> =
             self.networks.iter().filter_map(|(id, to)| in_the_way(id, to, &stays, &one_offs)).collect();
         let refusals = refusals.into_iter().chain(self.taken_addresses(others));
-        let refusals: Vec<Refusal> = refusals.chain(self.without_network(others)).collect();
+        let refusals: Vec<Refusal> = refusals.chain(self.without_network(others, seen)).collect();
         if !refusals.is_empty() {
             return Err(refusals);
         }

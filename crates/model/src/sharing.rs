@@ -1,12 +1,12 @@
 //! Machines in the network of another: they start after it, end before it, and are started anew when its network is
 //! another one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::container::NetworkMode;
 use crate::name::{MachineId, Name};
 use crate::observed::{MachineState, Observed, Running};
-use crate::plan::{Power, Wanted};
+use crate::plan::{Power, Wanted, WantedMachine};
 use crate::project::{Condition, Project};
 use crate::resolve::Refusal;
 
@@ -49,30 +49,46 @@ impl Observed {
 }
 
 impl Wanted {
-    /// The same where whoever is in the network of another is started after that, and only if that is there.
+    /// The same where whoever is in the network of another is started after that, and only where that runs or is to: by itself
+    /// it would reach out by another way than the other one's.
     #[must_use]
-    pub(crate) fn with_sharers_after(mut self) -> Self {
-        let there: BTreeSet<MachineId> = self.machines.keys().cloned().collect();
+    pub(crate) fn with_sharers_after(mut self, seen: &Observed) -> Self {
+        let runs = self.running_owners();
         for (id, machine) in &mut self.machines {
             let Some(other) = owner(id, &machine.state) else { continue };
-            if there.contains(&other) {
-                machine.after.entry(other).or_insert(Condition::Started);
-            } else {
-                machine.power = Power::Off;
+            let goes_on = seen.running.get(id) == Some(&Running::Connected);
+            match runs.get(&other) {
+                Some(is_to_run) if *is_to_run || goes_on => {
+                    machine.after.entry(other).or_insert(Condition::Started);
+                }
+                Some(_) | None => machine.power = Power::Off,
             }
         }
         self
     }
 
-    /// The machines that are to run and whose network is that of one which is not there, but for these.
-    pub(crate) fn without_network(&self, but: &BTreeSet<MachineId>) -> Vec<Refusal> {
+    /// The machines that are there, and whether somebody else runs them or they are to run.
+    fn running_owners(&self) -> BTreeMap<MachineId, bool> {
+        let runs = |machine: &WantedMachine| !machine.state.is_ours() || machine.is_to_run();
+        self.machines.iter().map(|(id, machine)| (id.clone(), runs(machine))).collect()
+    }
+
+    /// The machines that are to run, or to be started, and whose network is that of one which is not there, or does not run;
+    /// but for these.
+    pub(crate) fn without_network(&self, but: &BTreeSet<MachineId>, seen: &Observed) -> Vec<Refusal> {
+        let runs = self.running_owners();
         let to_run = self.machines.iter().filter(|(id, machine)| !but.contains(id) && machine.is_to_run());
         let lacking = to_run.filter_map(|(id, machine)| {
-            let other = owner(id, &machine.state).filter(|other| !self.machines.contains_key(other))?;
+            let other = owner(id, &machine.state)?;
+            let (what, hint) = match runs.get(&other) {
+                None => ("is not there", "bring up `NAME` as well, or remove this one and make it anew"),
+                Some(false) if !seen.running.contains_key(id) => ("does not run", "start `NAME` as well"),
+                Some(_) => return None,
+            };
             Some(Refusal {
                 key: format!("machines.{}.network_mode", id.name),
-                why: format!("machine `{}`, in whose network it is, is not there", other.name),
-                hint: format!("bring up `{}` as well, or remove this one and make it anew", other.name),
+                why: format!("machine `{}`, in whose network it is, {what}", other.name),
+                hint: hint.replace("NAME", other.name.as_str()),
             })
         });
         lacking.collect()
@@ -84,13 +100,27 @@ impl Project {
     pub fn take_out(&mut self, is_one: impl Fn(&Name) -> bool) {
         self.machines.retain(|name, _| !is_one(name));
         for machine in self.machines.values_mut() {
-            let Some(container) = machine.container_mut() else { continue };
-            let Some(gone) = container.network.other().filter(|other| is_one(other)).cloned() else {
-                continue;
-            };
-            container.network = NetworkMode::Own;
-            machine.depends_on.remove(&gone);
-            machine.restarts_with.remove(&gone);
+            machine.depends_on.retain(|name, _| !is_one(name));
+            machine.restarts_with.retain(|name| !is_one(name));
+            if let Some(container) = machine.container_mut()
+                && container.network.other().is_some_and(&is_one)
+            {
+                container.network = NetworkMode::Own;
+            }
+        }
+    }
+
+    /// Gives a machine another name, for those as well that depend on it.
+    pub fn call(&mut self, from: &Name, to: &Name) {
+        if let Some(machine) = self.machines.remove(from) {
+            self.machines.insert(to.clone(), machine);
+        }
+        for machine in self.machines.values_mut() {
+            let condition = machine.depends_on.remove(from);
+            machine.depends_on.extend(condition.map(|condition| (to.clone(), condition)));
+            if machine.restarts_with.remove(from) {
+                machine.restarts_with.insert(to.clone());
+            }
         }
     }
 }

@@ -119,7 +119,7 @@ pub(super) fn loose(home: &Home) -> Result<Project, Failure> {
         let is_none = |(name, machine): (&Name, &Machine)| machine.runs != Runs::External && !is_there(name);
         let never: BTreeSet<Name> =
             project.machines.iter().filter(|entry| is_none(*entry)).map(|(name, _)| name.clone()).collect();
-        project.machines.retain(|name, _| !never.contains(name));
+        project.take_out(|name| never.contains(name));
         return Ok(project);
     }
     let name = Name::of_loose_project();

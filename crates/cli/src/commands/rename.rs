@@ -49,9 +49,7 @@ pub(crate) fn rename(global: &Global, args: &RenameArgs, output: Output) -> Resu
     }
     let path = session.host.home().loose_project().join("stead.yaml");
     let mut lock = project::load_file(&path)?.lock;
-    if let Some(machine) = project.machines.remove(&from.name) {
-        project.machines.insert(to.name.clone(), machine);
-    }
+    project.call(&from.name, &to.name);
     if let Some(nics) = lock.machines.remove(&from.name) {
         lock.machines.insert(to.name.clone(), nics);
     }

@@ -114,6 +114,10 @@ fn comes_again(world: &World, proxy: &Project<'_>, blog: &Project<'_>) {
     );
     blog.stead("up").ok();
     proxy.stead("up").ok();
+    // Also by `start`, and where that is the only network of one with a port.
+    world.sh(Place::Computer, "kill -9 $(cut -d ' ' -f 1 home/run/anchor.pid)");
+    proxy.stead("start traefik").ok();
+    blog.stead("start web").ok();
     assert_eq!(addresses(world, "web.blog"), before);
     assert_eq!(proxy.stead("exec traefik wget -qO- http://web/page").ok(), "page of blog\n");
 }

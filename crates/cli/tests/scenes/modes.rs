@@ -244,6 +244,11 @@ fn one_of_them_alone(shop: &Project<'_>) {
     say(shop, &["run", "--rm", "-h", "other", "app", "true"]).code(125).says("`--hostname`");
     say(shop, &["run", "--rm", "-p", "81:81", "app", "true"]).code(125).says("`--publish`");
     shop.stead("rm --force vpn").code(2).says("`app.shop` is in the network of `vpn.shop`");
+    // By itself it would reach out by another way than that of the other.
+    shop.stead("stop app vpn").ok();
+    shop.stead("start app").code(2).says("machine `vpn`, in whose network it is, does not run");
+    shop.stead("start app vpn").ok();
+    is_shared(shop);
     shop.stead("rm --force app vpn").ok();
     shop.stead("up --no-deps app").code(2).says("machine `vpn`, in whose network it is, is not there");
     say(shop, &["run", "--rm", "--no-deps", "app", "true"]).code(125).says("machine `vpn`, in whose");
@@ -271,6 +276,10 @@ fn what_commands_make_is_in_the_network_of_what_they_made() {
     assert!(world.stead("exec two ip -o -4 addr").ok().contains("10.1.2."));
     assert_eq!(world.stead("exec two cat /etc/hosts").ok(), world.stead("exec one cat /etc/hosts").ok());
     world.stead("rm --force one").code(2).says("`three.default` is in the network of `one.default`");
+    // Nobody depends on one by whose network it was told the other's.
+    world.stead("rename two second").ok();
+    world.stead("rm --force second").ok();
+    run("--rm --network none", "true").ok();
     // One that goes when it ends does so all the same, and whoever was in its network ends with that.
     run("-d --rm --init --name brief", "sleep 1000").ok();
     run("-d --init --name left --network container:brief", "sleep 1000").ok();
@@ -289,7 +298,7 @@ fn what_commands_make_is_in_the_network_of_what_they_made() {
             .contains("brief")
     );
     world.stead("start left").code(2).says("machine `brief`, in whose network it is, is not there");
-    world.stead("rm --force one two three left").ok();
+    world.stead("rm --force one three left").ok();
 }
 
 const COMPOSE: &str = "

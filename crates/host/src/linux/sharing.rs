@@ -78,9 +78,10 @@ pub(super) fn connect(
         let is_in_it = match mode {
             NetworkMode::Own | NetworkMode::Host => true,
             NetworkMode::Machine(_) => {
-                // The other may have another one by now.
-                let there = NetworkMark::of(inside.anchor.namespace(&label)?.as_fd())?;
-                NetworkMark::load(&Files::new(home, id)) == Some(there)
+                // The other may have another one by now, or none since they were listed.
+                let there = inside.anchor.namespace(&label);
+                let there = there.and_then(|namespace| NetworkMark::of(namespace.as_fd())).ok();
+                there.is_some() && NetworkMark::load(&Files::new(home, id)) == there
             }
         };
         if is_in_it {

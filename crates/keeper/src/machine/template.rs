@@ -17,8 +17,9 @@ use stead_vmm::{Accelerator, QEMU, Vm, missing_program, program, qemu_args};
 use super::boot::{Boot, KERNEL_ARGS};
 use super::shares::Given;
 
-/// Of more memory it takes longer to look for what was written there than to boot.
-const MEMORY_MAX_MIB: u64 = 8 << 10;
+/// Of more memory it takes longer to look for what was written there than to boot: where all that a guest does is translated,
+/// and where its processor is this computer's.
+const MEMORY_MAX_MIB: [u64; 2] = [8 << 10, 1 << 10];
 
 /// How a guest of an image begins.
 #[derive(Debug)]
@@ -70,7 +71,8 @@ impl Boot {
             nics: self.plan.nics.len(),
             accelerator: accelerator.name().to_owned(),
         };
-        if about.memory_mib > MEMORY_MAX_MIB {
+        let [translated, direct] = MEMORY_MAX_MIB;
+        if about.memory_mib > if accelerator == Accelerator::Tcg { translated } else { direct } {
             return Ok(Beginning::Boots);
         }
         Ok(templates.begin(&key, about, &image)?.map_or(Beginning::Boots, Beginning::IsSaved))

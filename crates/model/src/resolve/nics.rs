@@ -64,15 +64,22 @@ impl Choice<'_> {
 
     /// Refuses machines that want to reach this computer and are on no network where they could.
     fn check_calls(&mut self, chosen: &BTreeMap<NicId, NicState>) {
-        let callers = self.project.machines.iter().filter(|(_, machine)| calls(machine));
-        for (name, _) in callers {
-            if !chosen.iter().any(|(id, nic)| id.machine == *name && nic.calls) {
+        let project = self.project;
+        for (name, machine) in project.machines.iter().filter(|(_, machine)| calls(machine)) {
+            if !chosen.iter().any(|(id, nic)| id.machine == *name && nic.calls) && !self.misses_lent(machine)
+            {
                 let key = format!("machines.{name}.extra_hosts");
                 let why =
                     "`host-gateway` is our address on a network of the machine's, and we have none there";
                 self.refuse(key, why.to_owned(), "put it on a network that we serve, or write an address");
             }
         }
+    }
+
+    /// Whether a machine is on a network of another project that is not there. It is refused where it is begun.
+    pub(super) fn misses_lent(&self, machine: &Machine) -> bool {
+        let external = machine.nics.iter().filter_map(|nic| self.project.external_networks.get(&nic.network));
+        external.into_iter().any(|id| self.context.seen.lent(id).is_none())
     }
 
     fn leases(&mut self, networks: &BTreeMap<NetworkId, NetworkState>) -> BTreeMap<NicId, Lease> {

@@ -51,6 +51,10 @@ impl Choice<'_> {
                         let lease = PortLease { machine: id.clone(), target: port.target };
                         leases.extend(number.map(|bind| (*bind, lease)));
                     }
+                    None if self.misses_lent(machine) => {
+                        let lease = PortLease { machine: id.clone(), target: port.target };
+                        leases.extend(number.map(|bind| (*bind, lease)));
+                    }
                     None => self.refuse(
                         format!("machines.{}.ports", id.name),
                         "the machine has no address to carry it to".into(),

@@ -33,8 +33,9 @@ fn shop(image: &str) -> Project {
 #[track_caller]
 fn check(wanted: &Wanted, seen: &Observed, expected: Expect) {
     let planned = plan(wanted, seen);
-    let of_machines =
-        |line: &&str| ["start", "stop", "machine", "container"].iter().any(|word| line.contains(word));
+    let of_machines = |line: &&str| {
+        ["start", "stop", "await", "machine", "container"].iter().any(|word| line.contains(word))
+    };
     let lines: String = text(&planned).lines().filter(of_machines).map(|line| format!("{line}\n")).collect();
     expected.assert_eq(&lines);
     applied(&planned, seen);
@@ -154,6 +155,39 @@ fn without_it_they_do_not_run() {
     let refusals = wanted.only(&[id("app.shop")].into(), &computer()).unwrap_err();
     let whys: Vec<&str> = refusals.iter().map(|refusal| refusal.why.as_str()).collect();
     assert_eq!(whys, ["machine `vpn`, in whose network it is, is not there"]);
+}
+
+#[test]
+fn with_another_network_it_waits_for_that_as_its_file_says() {
+    let (seen, lock) = up(&shop("debian:12").depends("app", "vpn", Condition::Healthy), &computer());
+    let wanted = must_want(&shop("nginx").depends("app", "vpn", Condition::Healthy), &lock, &seen);
+    check(
+        &wanted.only(&[id("vpn.shop")].into(), &seen).unwrap(),
+        &seen,
+        expect![[r#"
+            > stop app.shop
+            > stop also.shop
+            > stop vpn.shop
+            - machine vpn.shop
+            + container vpn.shop from nginx:latest
+            > start vpn.shop
+            > start also.shop
+            > await vpn.shop healthy
+            > start app.shop
+        "#]],
+    );
+}
+
+#[test]
+fn by_itself_it_is_not_started() {
+    let (mut seen, lock) = up(&shop("debian:12"), &computer());
+    seen.running.retain(|id, _| id.name.as_str() == "mon");
+    let wanted =
+        || must_want(&shop("debian:12"), &lock, &seen).with_power(&[id("app.shop")].into(), Power::On);
+    let refusals = wanted().only(&[id("app.shop")].into(), &seen).unwrap_err();
+    let whys: Vec<&str> = refusals.iter().map(|refusal| refusal.why.as_str()).collect();
+    assert_eq!(whys, ["machine `vpn`, in whose network it is, does not run"]);
+    assert!(wanted().only(&[id("app.shop"), id("vpn.shop")].into(), &seen).is_ok());
 }
 
 #[test]

@@ -4,12 +4,14 @@
 //! Wanted ──booted──▶ Begun ──the VMM has saved it──▶ GoesOn ──▶ LetsGo ──▶ No: told what it is to run, the template in its place
 //!                      └──it cannot, or too late──▶ GoesOn ──▶ No: the same, without a template
 //! Restores ──booted──▶ Restored: told what it is to run
-//! Begun, GoesOn, Restores ──the VMM ends, or too late──▶ the VMM ends; the machine boots once more, and no template is made or used
+//! Begun, GoesOn, LetsGo, Restores ──the VMM ends, or too late──▶ the VMM ends; the machine boots once more, and no template is made or used
+//! Restored ──the same, or what is made ready fails, before its container is to be started──▶ the same
 //! ```
 //!
 //! Until it is told what it is to run nothing of its machine reaches it: what is typed, at its console as well, and signals wait.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
@@ -23,11 +25,13 @@ use super::super::template::Beginning;
 use super::{Guest, Heard};
 
 /// Some hundred megabytes are written, on a computer that may have much else to do.
-const SAVE_LIMIT: Duration = Duration::from_secs(20);
+const SAVE_LIMIT: Duration = Duration::from_secs(5);
 /// How large it is, and how full its disk, is looked at so often meanwhile.
 const ROOM_EVERY: Duration = Duration::from_millis(50);
 /// They are read, and little is done then.
-const RESTORE_LIMIT: Duration = Duration::from_secs(60);
+const RESTORE_LIMIT: Duration = Duration::from_secs(20);
+/// So soon its program runs, where it went on from there as it should.
+const SET_UP_LIMIT: Duration = Duration::from_secs(60);
 /// QEMU says that it has saved a guest a moment before that may go on.
 const GO_ON_EVERY: Duration = Duration::from_millis(2);
 /// A moment; or the time that a VMM takes that was busy.
@@ -86,9 +90,11 @@ impl Guest {
         match &self.saving {
             Saving::Begun { to, .. } => Some((to.key(), Use::Saved)),
             Saving::GoesOn { key, .. } => Some((key, Use::Saved)),
+            Saving::LetsGo { to, .. } => Some((to.key(), Use::Saved)),
             Saving::Restores { key, .. } => Some((key, Use::Restored)),
-            // It does not depend on it, or something of the machine may be in it.
-            Saving::No | Saving::Wanted(_) | Saving::LetsGo { .. } | Saving::Restored { .. } => None,
+            // What it is to run was told to it, and has not begun.
+            Saving::Restored { key } if self.is_booting() => Some((key, Use::Restored)),
+            Saving::No | Saving::Wanted(_) | Saving::Restored { .. } => None,
         }
     }
 
@@ -130,6 +136,7 @@ impl Guest {
             },
             Saving::Restores { key, .. } => {
                 self.saving = Saving::Restored { key };
+                self.end_by = Some(Instant::now() + SET_UP_LIMIT);
                 events.push(Heard::Template(Use::Restored));
                 self.ask();
             }
@@ -274,9 +281,15 @@ impl Guest {
                 self.saving = Saving::LetsGo { to, at: now + GO_ON_EVERY, by };
                 return;
             }
-            Ok(true) => Err(anyhow::anyhow!("its VMM keeps it open")),
+            Ok(true) => {
+                to.give_up();
+                Err(anyhow::anyhow!("its VMM keeps it open"))
+            }
             Ok(false) => to.finish(),
-            Err(error) => Err(error),
+            Err(error) => {
+                to.give_up();
+                Err(error)
+            }
         };
         match done {
             Ok(true) => self.news.push(Heard::Template(Use::Saved)),
@@ -300,10 +313,12 @@ fn has_open(process: u32, file: &File) -> Result<bool> {
     let doing = || format!("cannot see what its VMM has open in `{directory}`");
     let own = file.metadata().with_context(doing)?;
     for entry in fs::read_dir(&directory).with_context(doing)? {
-        // One that is closed by now is gone.
-        let Ok(open) = fs::metadata(entry.with_context(doing)?.path()) else { continue };
-        if (open.dev(), open.ino()) == (own.dev(), own.ino()) {
-            return Ok(true);
+        match fs::metadata(entry.with_context(doing)?.path()) {
+            Ok(open) if (open.dev(), open.ino()) == (own.dev(), own.ino()) => return Ok(true),
+            Ok(_) => {}
+            // One that is closed by now is gone; of one that nobody lets us see nothing is known.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(doing),
         }
     }
     Ok(false)

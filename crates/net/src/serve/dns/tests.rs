@@ -146,6 +146,20 @@ fn machines_of_other_projects_have_their_own_full_names_and_share_the_short_ones
     // `web` of the network's own project has the same name, and is another.
     assert_eq!(mail("lan.shop", [10, 0, 5, 10], "job"), "NoError aa job. A 10.0.6.12");
     assert_eq!(mail("lan.shop", [10, 0, 5, 90], "web.shop"), "NoError aa web.shop. A 10.0.5.10");
+    // Whatever a machine of another project is called, it does not take a name from one of the network's own.
+    let own = all.get_mut(&"lan.shop".parse().unwrap()).unwrap();
+    own.hosts.insert(mac(5), of_blog("www", 92));
+    own.hosts.insert(mac(6), of_blog("job", 93));
+    let ask = |network: &str, asker: [u8; 4], name: &str, kind: u16| {
+        let net = Net::new(&network.parse().unwrap(), &all).unwrap();
+        brief(decide(&net, IpAddr::V4(asker.into()), &packet(name, kind), Transport::Udp))
+    };
+    let check = |name: &str, expected: &str| {
+        assert_eq!(ask("lan.shop", [10, 0, 5, 10], name, kind::A), expected);
+    };
+    check("front.shop.stead", "NoError aa front.shop.stead. A 10.0.5.10");
+    check("job.shop.stead", "NoError aa job.shop.stead. A 10.0.6.12");
+    check("job.blog.stead", "NoError aa job.blog.stead. A 10.0.5.93");
 }
 
 #[test]

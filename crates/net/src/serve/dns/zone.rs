@@ -98,14 +98,17 @@ impl Zone {
             v4: own.gateway.iter().map(Ipv4Net::addr).collect(),
             v6: own.gateway6.iter().map(Ipv6Net::addr).collect(),
         };
+        let mut here = Vec::new();
         for (id, network) in &networks {
             let hosts = network.hosts.values();
             let named = hosts.clone().map(|host| (host.name.to_string(), host));
-            zone.add_hosts(&named.collect::<Vec<_>>(), id, &network.domain);
+            here.push(zone.add_hosts(&named.collect::<Vec<_>>(), id, &network.domain));
             let aliased =
                 hosts.flat_map(|host| host.aliases.iter().map(move |alias| (alias.to_string(), host)));
-            zone.add_hosts(&aliased.collect::<Vec<_>>(), id, &network.domain);
+            here.push(zone.add_hosts(&aliased.collect::<Vec<_>>(), id, &network.domain));
         }
+        // Whoever is of a network's own project is called so first, by whichever of his names and on whichever network.
+        here.iter().for_each(|tier| zone.add(tier));
         zone.add_gateway(ours, &id.project, &own.domain);
         all.values().for_each(|network| zone.own(network));
         let home = Addresses { v4: vec![Ipv4Addr::LOCALHOST], v6: vec![Ipv6Addr::LOCALHOST] };
@@ -149,17 +152,16 @@ impl Zone {
         labels_below(name, &self.domain).filter(|_| self.domain.len() > 1).unwrap_or(0)
     }
 
-    /// Adds what machines are called on a network. One of another project is found in that, too; in the network's own only
-    /// where nobody of that is called so.
-    fn add_hosts(&mut self, tier: &[(String, &ServedHost)], id: &NetworkId, domain: &str) {
+    /// Adds what machines are called on a network, and gives what those of other projects are called there where nobody of its own
+    /// is called so.
+    fn add_hosts(&mut self, tier: &[(String, &ServedHost)], id: &NetworkId, domain: &str) -> Vec<Named> {
         let own = |(name, host): &(String, &ServedHost)| match &host.project {
             None => Named::new(name, &id.project, domain, addresses(host)),
             Some(project) => Named::new(name, project, &format!("{project}.{DOMAIN}"), addresses(host)),
         };
         self.add(&tier.iter().map(own).collect::<Vec<_>>());
         let external = tier.iter().filter(|(_, host)| host.project.is_some());
-        let here = external.map(|(name, host)| Named::new(name, &id.project, domain, addresses(host)));
-        self.add(&here.collect::<Vec<_>>());
+        external.map(|(name, host)| Named::new(name, &id.project, domain, addresses(host))).collect()
     }
 
     fn add(&mut self, tier: &[Named]) {
