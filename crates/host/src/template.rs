@@ -203,6 +203,9 @@ impl Templates {
     /// Refuses a disk that is too full, even without those that were used least lately: they go first.
     fn make_room(&self, root: &File, bytes: u64) -> Result<()> {
         let mut all = self.list()?;
+        let theirs = all.iter().map(|template| template.bytes).sum();
+        // Where that would not do, they are not removed for nothing.
+        stead_image::room::needs(root, bytes.saturating_sub(theirs))?;
         loop {
             let lacks = match stead_image::room::needs(root, bytes) {
                 Ok(()) => return Ok(()),

@@ -27,6 +27,11 @@ pub(crate) fn owner(id: &MachineId, state: &MachineState) -> Option<MachineId> {
     state.shares().map(|other| MachineId::new(&id.project, other))
 }
 
+/// Whether a machine runs, in a network that there is, and stays as it is.
+fn goes_on(id: &MachineId, machine: &WantedMachine, seen: &Observed) -> bool {
+    seen.running.get(id) == Some(&Running::Connected) && seen.machines.get(id) == Some(&machine.state)
+}
+
 impl Observed {
     /// The machine whose network one is in: itself, or another.
     pub fn owner_of(&self, id: &MachineId) -> MachineId {
@@ -56,9 +61,8 @@ impl Wanted {
         let runs = self.running_owners();
         for (id, machine) in &mut self.machines {
             let Some(other) = owner(id, &machine.state) else { continue };
-            let goes_on = seen.running.get(id) == Some(&Running::Connected);
             match runs.get(&other) {
-                Some(is_to_run) if *is_to_run || goes_on => {
+                Some(is_to_run) if *is_to_run || goes_on(id, machine, seen) => {
                     machine.after.entry(other).or_insert(Condition::Started);
                 }
                 Some(_) | None => machine.power = Power::Off,
@@ -82,7 +86,7 @@ impl Wanted {
             let other = owner(id, &machine.state)?;
             let (what, hint) = match runs.get(&other) {
                 None => ("is not there", "bring up `NAME` as well, or remove this one and make it anew"),
-                Some(false) if !seen.running.contains_key(id) => ("does not run", "start `NAME` as well"),
+                Some(false) if !goes_on(id, machine, seen) => ("does not run", "start `NAME` as well"),
                 Some(_) => return None,
             };
             Some(Refusal {

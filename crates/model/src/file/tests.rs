@@ -15,6 +15,7 @@ mod laws;
 mod modes;
 mod overrides;
 mod ports;
+mod projects;
 mod said;
 mod scripts;
 mod vms;

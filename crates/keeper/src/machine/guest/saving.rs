@@ -5,7 +5,6 @@
 //!                      └──it cannot, or too late──▶ GoesOn ──▶ No: the same, without a template
 //! Restores ──booted──▶ Restored: told what it is to run
 //! Begun, GoesOn, LetsGo, Restores ──the VMM ends, or too late──▶ the VMM ends; the machine boots once more, and no template is made or used
-//! Restored ──the same, or what is made ready fails, before its container is to be started──▶ the same
 //! ```
 //!
 //! Until it is told what it is to run nothing of its machine reaches it: what is typed, at its console as well, and signals wait.
@@ -30,8 +29,6 @@ const SAVE_LIMIT: Duration = Duration::from_secs(5);
 const ROOM_EVERY: Duration = Duration::from_millis(50);
 /// They are read, and little is done then.
 const RESTORE_LIMIT: Duration = Duration::from_secs(20);
-/// So soon its program runs, where it went on from there as it should.
-const SET_UP_LIMIT: Duration = Duration::from_secs(60);
 /// QEMU says that it has saved a guest a moment before that may go on.
 const GO_ON_EVERY: Duration = Duration::from_millis(2);
 /// A moment; or the time that a VMM takes that was busy.
@@ -92,8 +89,7 @@ impl Guest {
             Saving::GoesOn { key, .. } => Some((key, Use::Saved)),
             Saving::LetsGo { to, .. } => Some((to.key(), Use::Saved)),
             Saving::Restores { key, .. } => Some((key, Use::Restored)),
-            // What it is to run was told to it, and has not begun.
-            Saving::Restored { key } if self.is_booting() => Some((key, Use::Restored)),
+            // It does not depend on it, or something of the machine may be in it.
             Saving::No | Saving::Wanted(_) | Saving::Restored { .. } => None,
         }
     }
@@ -136,7 +132,6 @@ impl Guest {
             },
             Saving::Restores { key, .. } => {
                 self.saving = Saving::Restored { key };
-                self.end_by = Some(Instant::now() + SET_UP_LIMIT);
                 events.push(Heard::Template(Use::Restored));
                 self.ask();
             }
